@@ -1,0 +1,347 @@
+//! Room 2: bytes become a [`Batch`], or nothing does.
+//!
+//! Every event is checked before any is sent (promise P1). The first failure
+//! wins and names the event's index and the field.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::app::AppLimits;
+use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
+use crate::event::{Event, SocketId};
+use crate::json;
+use crate::limits;
+
+/// Events in the caller's order, all valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub events: Vec<BatchEvent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchEvent {
+    pub event: Event,
+    /// At least one, each once, in the caller's order.
+    pub channels: Vec<ChannelName>,
+    pub info: Info,
+}
+
+/// The attributes that a caller wants of the channels (protocol.md 1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Info {
+    /// The caller asked for something, known or not: it gets an object.
+    pub asked: bool,
+    pub subscription_count: bool,
+    pub user_count: bool,
+}
+
+impl Info {
+    /// Unknown names are ignored on publish.
+    fn parse(names: &str) -> Info {
+        let mut info = Info { asked: true, ..Info::default() };
+        for name in names.split(',') {
+            match name.trim() {
+                "subscription_count" => info.subscription_count = true,
+                "user_count" => info.user_count = true,
+                _ => {}
+            }
+        }
+        info
+    }
+}
+
+/// Why a body is not a batch. Becomes 400, 413 or 422 in `http::error`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchError {
+    /// Of the event in the batch. None for a body as a whole, or for `/events`.
+    pub index: Option<usize>,
+    /// The member of the event, or of the body, that is wrong.
+    pub field: Option<&'static str>,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    #[error("JSON is nested deeper than {depth_max} levels")]
+    TooDeep { depth_max: usize },
+    #[error("must be {expected}")]
+    Type { expected: &'static str },
+    #[error("is required")]
+    Missing,
+    #[error("must not be empty")]
+    Empty,
+    #[error("has {chars} characters, {chars_max} are allowed")]
+    TooLong { chars: usize, chars_max: usize },
+    #[error("has {bytes} bytes, {bytes_max} are allowed")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("has {count} {what}, {count_max} are allowed")]
+    TooMany { what: &'static str, count: usize, count_max: usize },
+    #[error("{0}")]
+    Channel(ChannelNameError),
+    #[error("an encrypted channel must be an event's only channel: each has its own key")]
+    EncryptedWithOthers,
+    #[error("must look like 123.456")]
+    SocketId,
+    #[error("{kind} are not supported by this version")]
+    Unsupported { kind: &'static str },
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(index) = self.index {
+            write!(f, "event {index}: ")?;
+        }
+        if let Some(field) = self.field {
+            write!(f, "`{field}` ")?;
+        }
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for BatchError {}
+
+impl Batch {
+    /// The body of `POST …/batch_events` (protocol.md 1.4).
+    pub fn parse_batch(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
+        #[derive(Deserialize)]
+        struct Body<'a> {
+            #[serde(borrow)]
+            batch: Option<&'a RawValue>,
+        }
+        let body: Body<'_> = parse_object(body)?;
+        let batch = body.batch.ok_or(in_field("batch", Problem::Missing))?;
+        let items: Vec<&RawValue> = serde_json::from_str(batch.get())
+            .map_err(|_| in_field("batch", Problem::Type { expected: "an array" }))?;
+        let (count, count_max) = (items.len(), app.batch_events_max);
+        if count > count_max {
+            return Err(in_field("batch", Problem::TooMany { what: "events", count, count_max }));
+        }
+        let mut events = Vec::with_capacity(count);
+        for (index, item) in items.into_iter().enumerate() {
+            let at_index = |error| BatchError { index: Some(index), ..error };
+            events.push(parse_event(item.get(), app).map_err(at_index)?);
+            check_publications(&events, app).map_err(at_index)?;
+        }
+        Ok(Batch { events })
+    }
+
+    /// The body of `POST …/events` (protocol.md 1.3): a batch of one.
+    pub fn parse_event(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
+        let text = checked_text(body)?;
+        serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+        let events = vec![parse_event(text, app)?];
+        check_publications(&events, app)?;
+        Ok(Batch { events })
+    }
+}
+
+/// The members of an event that mean something; others are ignored.
+#[derive(Deserialize)]
+struct RawEvent<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    // `null` is a value here, and absent elsewhere.
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    socket_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    idempotency_key: Option<&'a RawValue>,
+}
+
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Checks in the order of protocol.md 1.4's list.
+fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
+    let raw: RawEvent<'_> = serde_json::from_str(text).map_err(|error| {
+        let problem = match text.trim_start().starts_with('{') {
+            // Valid JSON has been seen already: what is left is a key twice.
+            true => Problem::NotJson(error.to_string()),
+            false => Problem::Type { expected: "an object" },
+        };
+        BatchError { index: None, field: None, problem }
+    })?;
+    let name = parse_name(raw.name, app)?;
+    let data = parse_data(raw.data, app)?;
+    let channels = parse_channels(raw.channel, raw.channels, app)?;
+    let except = parse_socket_id(raw.socket_id)?;
+    let info = raw.info.map(|info| string("info", info)).transpose()?;
+    let tags = raw.tags.map(parse_tags).transpose()?;
+    let delta = raw.delta.map(|delta| {
+        serde_json::from_str(delta.get())
+            .map_err(|_| in_field("delta", Problem::Type { expected: "true or false" }))
+    });
+    if let Some(key) = raw.idempotency_key {
+        check_idempotency_key(&string("idempotency_key", key)?)?;
+    }
+    Ok(BatchEvent {
+        event: Event { name: name.into(), data: data.into(), except, tags, delta: delta.transpose()? },
+        channels,
+        info: info.as_deref().map_or(Info::default(), Info::parse),
+    })
+}
+
+fn parse_name(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchError> {
+    let name = string("name", required("name", raw)?)?;
+    let (chars, chars_max) = (name.chars().count(), app.event_name_chars_max);
+    match chars {
+        0 => Err(in_field("name", Problem::Empty)),
+        _ if chars > chars_max => Err(in_field("name", Problem::TooLong { chars, chars_max })),
+        _ => Ok(name),
+    }
+}
+
+/// A string is itself; any other value is its JSON text, as it was sent.
+fn parse_data(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchError> {
+    let raw = required("data", raw)?;
+    let data = match raw.get().starts_with('"') {
+        true => string("data", raw)?,
+        false => raw.get().to_owned(),
+    };
+    let (bytes, bytes_max) = (data.len(), app.payload_bytes_max);
+    match bytes > bytes_max {
+        true => Err(in_field("data", Problem::TooLarge { bytes, bytes_max })),
+        false => Ok(data),
+    }
+}
+
+/// `channel` first, then `channels`, each name once (protocol.md 1.3).
+fn parse_channels(
+    channel: Option<&RawValue>,
+    channels: Option<&RawValue>,
+    app: &AppLimits,
+) -> Result<Vec<ChannelName>, BatchError> {
+    let mut names = Vec::new();
+    if let Some(channel) = channel {
+        names.push(("channel", string("channel", channel)?));
+    }
+    if let Some(channels) = channels {
+        let list: Vec<String> = serde_json::from_str(channels.get())
+            .map_err(|_| in_field("channels", Problem::Type { expected: "an array of strings" }))?;
+        if list.is_empty() && names.is_empty() {
+            return Err(in_field("channels", Problem::Empty));
+        }
+        names.extend(list.into_iter().map(|name| ("channels", name)));
+    }
+    if names.is_empty() {
+        return Err(in_field("channel", Problem::Missing));
+    }
+    let (count, count_max) = (names.len(), app.event_channels_max);
+    if count > count_max {
+        return Err(in_field("channels", Problem::TooMany { what: "channels", count, count_max }));
+    }
+    let mut parsed: Vec<ChannelName> = Vec::with_capacity(count);
+    for (field, name) in names {
+        let name = ChannelName::parse(&name, app.channel_name_chars_max)
+            .map_err(|error| in_field(field, Problem::Channel(error)))?;
+        if let Some(kind) = name.unsupported() {
+            return Err(in_field(field, Problem::Unsupported { kind }));
+        }
+        if !parsed.contains(&name) {
+            parsed.push(name);
+        }
+    }
+    if parsed.len() > 1 && parsed.iter().any(|name| name.kind() == ChannelKind::Encrypted) {
+        return Err(in_field("channels", Problem::EncryptedWithOthers));
+    }
+    Ok(parsed)
+}
+
+fn parse_socket_id(raw: Option<&RawValue>) -> Result<Option<SocketId>, BatchError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let text = string("socket_id", raw)?;
+    match SocketId::is_shaped(&text) {
+        true => Ok(SocketId::parse(&text)),
+        false => Err(in_field("socket_id", Problem::SocketId)),
+    }
+}
+
+fn parse_tags(raw: &RawValue) -> Result<Bytes, BatchError> {
+    let tags: HashMap<String, String> = serde_json::from_str(raw.get())
+        .map_err(|_| in_field("tags", Problem::Type { expected: "an object of strings" }))?;
+    let bytes = tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes_max = limits::TAGS_BYTES_MAX;
+    match bytes > bytes_max {
+        true => Err(in_field("tags", Problem::TooLarge { bytes, bytes_max })),
+        false => Ok(Bytes::copy_from_slice(raw.get().as_bytes())),
+    }
+}
+
+/// Keys are checked but not yet honoured: a retry is a second publish.
+pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
+    let (chars, chars_max) = (key.chars().count(), limits::IDEMPOTENCY_KEY_CHARS_MAX);
+    match chars {
+        0 => Err(in_field("idempotency_key", Problem::Empty)),
+        _ if chars > chars_max => Err(in_field("idempotency_key", Problem::TooLong { chars, chars_max })),
+        _ => Ok(()),
+    }
+}
+
+fn check_publications(events: &[BatchEvent], app: &AppLimits) -> Result<(), BatchError> {
+    let (count, count_max) = (events.iter().map(|e| e.channels.len()).sum(), app.batch_publications_max);
+    match count > count_max {
+        true => Err(in_field("channels", Problem::TooMany { what: "publications so far", count, count_max })),
+        false => Ok(()),
+    }
+}
+
+fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError> {
+    let text = checked_text(body)?;
+    if !text.trim_start().starts_with('{') {
+        serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+        return Err(of_body(Problem::Type { expected: "an object" }));
+    }
+    serde_json::from_str(text).map_err(not_json)
+}
+
+fn checked_text(body: &[u8]) -> Result<&str, BatchError> {
+    let text = std::str::from_utf8(body).map_err(|_| of_body(Problem::NotUtf8))?;
+    match json::depth_within(body, limits::JSON_DEPTH_MAX) {
+        true => Ok(text),
+        false => Err(of_body(Problem::TooDeep { depth_max: limits::JSON_DEPTH_MAX })),
+    }
+}
+
+fn required<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, BatchError> {
+    raw.ok_or(in_field(field, Problem::Missing))
+}
+
+fn string(field: &'static str, raw: &RawValue) -> Result<String, BatchError> {
+    serde_json::from_str(raw.get()).map_err(|_| in_field(field, Problem::Type { expected: "a string" }))
+}
+
+fn not_json(error: serde_json::Error) -> BatchError {
+    of_body(Problem::NotJson(error.to_string()))
+}
+
+fn of_body(problem: Problem) -> BatchError {
+    BatchError { index: None, field: None, problem }
+}
+
+fn in_field(field: &'static str, problem: Problem) -> BatchError {
+    BatchError { index: None, field: Some(field), problem }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn app() -> AppLimits {
+    AppLimits {
+        batch_events_max: 3,
+        event_channels_max: 4,
+        batch_publications_max: 6,
+        ..AppLimits::default()
+    }
+}
+
+fn check_event(body: &str, expected: Result<(), &str>) {
+    let result = Batch::parse_event(body.as_bytes(), &app());
+    let shown = result.as_ref().map(|_| ()).map_err(ToString::to_string);
+    assert_eq!(shown, expected.map_err(str::to_owned), "{body}");
+}
+
+#[test]
+fn the_first_wrong_field_is_named() {
+    check_event(r#"{"name":"e","channel":"c","data":"d"}"#, Ok(()));
+    check_event(r#"{"name":"e","channels":["c"],"data":{"a":1},"unknown":[]}"#, Ok(()));
+    check_event(r#"{"name":"e","channel":"c","data":null}"#, Ok(()));
+    check_event(r#"{"name":"e","channel":"c","data":"","socket_id":null,"info":null}"#, Ok(()));
+    check_event("[]", Err("must be an object"));
+    check_event("{", Err("the body is not valid JSON: EOF while parsing an object at line 1 column 1"));
+    check_event("{}", Err("`name` is required"));
+    check_event(r#"{"name":""}"#, Err("`name` must not be empty"));
+    check_event(r#"{"name":7}"#, Err("`name` must be a string"));
+    check_event(r#"{"name":"e"}"#, Err("`data` is required"));
+    check_event(r#"{"name":"e","data":"\ud800"}"#, Err("`data` must be a string"));
+    check_event(r#"{"name":"e","data":1}"#, Err("`channel` is required"));
+    check_event(r#"{"name":"e","data":1,"channels":[]}"#, Err("`channels` must not be empty"));
+    check_event(r#"{"name":"e","data":1,"channels":"c"}"#, Err("`channels` must be an array of strings"));
+    check_event(r#"{"name":"e","data":1,"channel":"c","channels":[]}"#, Ok(()));
+    check_event(
+        r#"{"name":"e","data":1,"channel":"c","channels":["1","2","3","4"]}"#,
+        Err("`channels` has 5 channels, 4 are allowed"),
+    );
+    check_event(
+        r#"{"name":"e","data":1,"channel":"a b"}"#,
+        Err("`channel` the channel name has the character ' '; allowed are A-Z a-z 0-9 and _-=@,.;:"),
+    );
+    check_event(
+        r#"{"name":"e","data":1,"channel":"c","socket_id":"x"}"#,
+        Err("`socket_id` must look like 123.456"),
+    );
+    check_event(r#"{"name":"e","data":1,"channel":"c","info":["a"]}"#, Err("`info` must be a string"));
+    check_event(
+        r#"{"name":"e","data":1,"channel":"c","tags":{"a":1}}"#,
+        Err("`tags` must be an object of strings"),
+    );
+    check_event(r#"{"name":"e","data":1,"channel":"c","delta":"no"}"#, Err("`delta` must be true or false"));
+    check_event(
+        r#"{"name":"e","data":1,"channel":"c","idempotency_key":""}"#,
+        Err("`idempotency_key` must not be empty"),
+    );
+    check_event(
+        r#"{"name":"e","data":1,"channels":["private-encrypted-a","b"]}"#,
+        Err("`channels` an encrypted channel must be an event's only channel: each has its own key"),
+    );
+}
+
+#[test]
+fn a_batch_is_all_or_nothing() {
+    let event = r#"{"name":"e","channel":"c","data":"d"}"#;
+    let parse = |body: String| Batch::parse_batch(body.as_bytes(), &app()).map_err(|e| e.to_string());
+    assert_eq!(parse(r#"{"batch":[]}"#.into()).expect("an empty batch is valid").events.len(), 0);
+    assert_eq!(parse(format!(r#"{{"batch":[{event},{event}]}}"#)).expect("valid").events.len(), 2);
+    assert_eq!(parse("[]".into()).unwrap_err(), "must be an object");
+    assert_eq!(parse("{}".into()).unwrap_err(), "`batch` is required");
+    assert_eq!(parse(r#"{"batch":{}}"#.into()).unwrap_err(), "`batch` must be an array");
+    assert_eq!(parse(format!(r#"{{"batch":[{event},7]}}"#)).unwrap_err(), "event 1: must be an object");
+    assert_eq!(parse(format!(r#"{{"batch":[{event},{{}}]}}"#)).unwrap_err(), "event 1: `name` is required");
+    assert_eq!(
+        parse(format!(r#"{{"batch":[{event},{event},{event},{event}]}}"#)).unwrap_err(),
+        "`batch` has 4 events, 3 are allowed"
+    );
+    let wide = r#"{"name":"e","channels":["1","2","3","4"],"data":"d"}"#;
+    assert_eq!(
+        parse(format!(r#"{{"batch":[{wide},{wide}]}}"#)).unwrap_err(),
+        "event 1: `channels` has 8 publications so far, 6 are allowed"
+    );
+}
+
+#[test]
+fn data_is_carried_byte_for_byte() {
+    let data = |body: &str| {
+        let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
+        String::from_utf8(batch.events[0].event.data.to_vec()).expect("UTF-8")
+    };
+    assert_eq!(
+        data(r#"{"name":"e","channel":"c","data":{ "b":1.0,  "a":1e400 }}"#),
+        r#"{ "b":1.0,  "a":1e400 }"#
+    );
+    assert_eq!(data(r#"{"name":"e","channel":"c","data":"{\"a\":\u00e9}"}"#), r#"{"a":é}"#);
+    assert_eq!(data(r#"{"name":"e","channel":"c","data":null}"#), "null");
+}
+
+#[test]
+fn names_are_deduplicated_in_order() {
+    let body = r#"{"name":"e","channel":"b","channels":["a","b","a"],"data":""}"#;
+    let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
+    let names: Vec<&str> = batch.events[0].channels.iter().map(ChannelName::as_str).collect();
+    assert_eq!(names, ["b", "a"]);
+}
+
+#[test]
+fn the_body_limit_leaves_room_for_every_valid_batch() {
+    let app = AppLimits::default();
+    let data = "\\u0000".repeat(app.payload_bytes_max);
+    let name = "\\ud83d\\ude00".repeat(app.event_name_chars_max);
+    let channels: Vec<String> = (0..app.event_channels_max)
+        .map(|n| format!("{n:0>width$}", width = app.channel_name_chars_max))
+        .collect();
+    let channels = serde_json::to_string(&channels).expect("strings are JSON");
+    let event = format!(r#"{{"name":"{name}","channels":{channels},"data":"{data}"}}"#);
+    let body = format!(r#"{{"batch":[{}]}}"#, vec![event; app.batch_events_max].join(","));
+    assert!(body.len() <= app.body_bytes_max(app.batch_events_max), "{}", body.len());
+    assert!(Batch::parse_batch(body.as_bytes(), &app).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Batch::parse_batch(&body, &app());
+        let _ = Batch::parse_event(&body, &app());
+    }
+}

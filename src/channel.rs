@@ -1,0 +1,176 @@
+//! Channel names, their kinds, and the address of a channel in the cluster.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::limits;
+
+/// A valid channel name (protocol.md 1.9). That it exists is the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(Arc<str>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChannelNameError {
+    #[error("a channel name must not be empty")]
+    Empty,
+    #[error("the channel name has {chars} characters, {chars_max} are allowed")]
+    TooLong { chars: usize, chars_max: usize },
+    #[error("the channel name has the character {0:?}; allowed are A-Z a-z 0-9 and _-=@,.;:")]
+    Character(char),
+}
+
+/// What a channel demands of its subscribers: decided by its prefix
+/// (protocol.md 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelKind {
+    Public,
+    Private,
+    Encrypted,
+    Presence,
+    /// `#server-to-user-…`
+    User,
+}
+
+impl ChannelName {
+    pub fn parse(name: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
+        if name.is_empty() {
+            return Err(ChannelNameError::Empty);
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-=@,.;:".contains(c);
+        // `#` is only legal as the start of a user's own channel.
+        let rest = name.strip_prefix("#server-to-user-").unwrap_or(name);
+        if let Some(c) = rest.chars().find(|c| !allowed(*c)) {
+            return Err(ChannelNameError::Character(c));
+        }
+        if rest.is_empty() {
+            return Err(ChannelNameError::Empty);
+        }
+        // All characters are ASCII by now, so bytes are characters.
+        if name.len() > chars_max {
+            return Err(ChannelNameError::TooLong { chars: name.len(), chars_max });
+        }
+        Ok(ChannelName(name.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn kind(&self) -> ChannelKind {
+        match self.as_str() {
+            name if name.starts_with("private-encrypted-") => ChannelKind::Encrypted,
+            name if name.starts_with("private-") => ChannelKind::Private,
+            name if name.starts_with("presence-") => ChannelKind::Presence,
+            name if name.starts_with("#server-to-user-") => ChannelKind::User,
+            _ => ChannelKind::Public,
+        }
+    }
+
+    /// Whether late subscribers get the last event (protocol.md 2.12). The
+    /// prefix is anchored: `my-cache-x` is not a cache channel.
+    pub fn is_cache(&self) -> bool {
+        ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"]
+            .iter()
+            .any(|prefix| self.0.starts_with(prefix))
+    }
+
+    /// The kind of channel this is, where this version does not serve it yet.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        match self.kind() {
+            ChannelKind::Presence => Some("presence channels"),
+            ChannelKind::User => Some("user channels"),
+            _ if self.is_cache() => Some("cache channels"),
+            _ => None,
+        }
+    }
+}
+
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A channel of an app, as every node of the cluster names it:
+/// `<app id>:<channel>`. App ids have no colon.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address(Arc<str>);
+
+impl Address {
+    pub fn new(app: &str, channel: &ChannelName) -> Address {
+        debug_assert!(!app.contains(':'), "config has checked app ids");
+        Address([app, ":", channel.as_str()].concat().into())
+    }
+
+    /// An address that a node of the cluster wrote, as in a topic's name.
+    pub fn from_wire(text: &str) -> Option<Address> {
+        text.contains(':').then(|| Address(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn app(&self) -> &str {
+        self.0.split_once(':').expect("an address has a colon").0
+    }
+
+    pub fn channel(&self) -> &str {
+        self.0.split_once(':').expect("an address has a colon").1
+    }
+
+    /// The partition of this channel: FNV-1a of the address, folded to a byte.
+    ///
+    /// Every key and topic of the channel carries its partition's hash tag, so
+    /// this function can never change while data lives.
+    pub fn partition(&self) -> Partition {
+        let mut hash: u32 = 0x811c_9dc5;
+        for byte in self.0.bytes() {
+            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+        Partition((hash ^ (hash >> 8) ^ (hash >> 16) ^ (hash >> 24)) as u8)
+    }
+
+    /// Which of `count` equal tasks or connections of this node serves the
+    /// channel. Independent of the partition only by chance: a node's business.
+    pub fn slice(&self, count: usize) -> usize {
+        usize::from(self.partition().0) % count
+    }
+}
+
+impl Borrow<str> for Address {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One of [`limits::PARTITIONS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition(pub u8);
+
+impl Partition {
+    pub fn all() -> impl Iterator<Item = Partition> {
+        (0..limits::PARTITIONS).map(|n| Partition(n as u8))
+    }
+}

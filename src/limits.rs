@@ -1,0 +1,155 @@
+//! Every bound of the server, in one place: unit and bound last in the name,
+//! the reason above, relations between them asserted at compile time.
+//!
+//! What an app may change for itself is in [`crate::app::AppLimits`], whose
+//! defaults come from here. What happens at each bound, and the counter that
+//! shows it, is in the README's table of limits.
+
+use std::time::Duration;
+
+// --- what a backend may send (protocol.md 1.9) -------------------------------
+
+/// Events in one `POST …/batch_events`: Pusher's limit on shared clusters.
+pub const BATCH_EVENTS_MAX: usize = 10;
+/// Bytes of one event's `data`: Pusher's 10 KB.
+pub const PAYLOAD_BYTES_MAX: usize = 10 * 1024;
+/// Channels that one event may name: Pusher's limit.
+pub const EVENT_CHANNELS_MAX: usize = 100;
+/// Characters of an event name: Pusher's limit, checked by its libraries too.
+pub const EVENT_NAME_CHARS_MAX: usize = 200;
+/// Characters of a channel name. Pusher documents 164; its libraries allow 200.
+pub const CHANNEL_NAME_CHARS_MAX: usize = 200;
+/// Events times channels of one batch: the work of one script call, during
+/// which Redis serves nobody else.
+pub const BATCH_PUBLICATIONS_MAX: usize = 10_000;
+/// Bytes of one event's `tags`, keys and values together. They travel with the
+/// event to every node.
+pub const TAGS_BYTES_MAX: usize = 4 * 1024;
+/// Characters of an idempotency key (protocol.md 1.9).
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
+/// JSON text may multiply a payload by six: `\u0000` is one byte of data.
+pub const JSON_ESCAPE_FACTOR: usize = 6;
+/// Room in a body for what has no limit of its own: `socket_id`, `info`,
+/// punctuation, white space, fields that are ignored.
+pub const EVENT_OVERHEAD_BYTES_MAX: usize = 4 * 1024;
+/// Nesting of JSON that strangers send, checked before anything recurses.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// A request whose body is refused as too large is still read this far, so
+/// that its sender gets to see the 413 instead of a reset connection.
+pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of request line and headers.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A request head must arrive within this time.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A request body must arrive within this time.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Clocks of server and backend may differ by this much (protocol.md 1.2).
+pub const TIMESTAMP_SKEW_SECS_MAX: u64 = 600;
+
+// --- what a socket may send and hold (protocol.md 2) -------------------------
+
+/// Bytes of one WebSocket message from a client: a client event of 10 KB,
+/// escaped, with room for its envelope.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Read and write buffers of one socket. The library's default of 128 KiB each
+/// way would make an idle socket cost a quarter of a megabyte.
+pub const SOCKET_BUFFER_BYTES: usize = 1024;
+/// Subscriptions of one socket.
+pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Bytes waiting for one socket. At the bound the client is closed with 4100.
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// Chunks waiting for one socket: each is one reply, or one run of events.
+pub const OUTBOX_CHUNKS_MAX: usize = 1024;
+/// Chunks handed to the kernel in one vectored write.
+pub const WRITE_CHUNKS_MAX: usize = 64;
+/// After a ping the client has this long to say anything (protocol.md 2.2).
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+/// A close frame is sent, and the client's answer awaited, this long.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// `pusher:delta_sync_error` is honoured once per subscription in this time
+/// (protocol.md 3.10).
+pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- a node -------------------------------------------------------------------
+
+/// Announcements waiting for the inbox, and their bytes. One that finds it full
+/// is dropped and counted, and the inbox reads the channel's log instead.
+pub const MAILBOX_MAX: usize = 16 * 1024;
+pub const MAILBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Subscribe and unsubscribe requests waiting for the inbox. Sockets wait.
+pub const REQUESTS_MAX: usize = 4 * 1024;
+/// Announcements or requests that the inbox handles before it wakes the sockets
+/// it has written to.
+pub const ROUND_MAX: usize = 256;
+/// Subscriptions waiting for the backend. Beyond, the socket that asks is closed
+/// with 4100.
+pub const PENDING_MAX: usize = 100_000;
+/// Membership scripts of a node under way at once.
+pub const ASSERTIONS_MAX: usize = 256;
+/// Channels compared with their heads in one call, and calls under way at once.
+pub const POSITION_CHECK_CHANNELS: usize = 256;
+pub const POSITION_CHECKS_MAX: usize = 4;
+/// A head that is ahead of us is given this long to be heard before its log is
+/// read.
+pub const SUSPECT_DELAY: Duration = Duration::from_millis(200);
+/// What the backend refused is tried again after this long.
+pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// The inbox looks at what is due this often.
+pub const INBOX_TICK: Duration = Duration::from_millis(100);
+/// Deliveries kept for joiners whose script is still under way, per channel.
+/// Beyond, the joiner starts anew from the head.
+pub const JOIN_BUFFER_ANNOUNCEMENTS_MAX: usize = 1_000;
+/// A channel without local subscribers stays listened to this long.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+// --- Redis ----------------------------------------------------------------------
+
+/// Partitions of all channels. Part of every key: can never change.
+pub const PARTITIONS: usize = 256;
+/// What a channel's log keeps (design.md 3): announcements, bytes, age.
+pub const LOG_ANNOUNCEMENTS_MAX: usize = 1_000;
+pub const LOG_BYTES_MAX: usize = 1024 * 1024;
+pub const LOG_AGE_MAX: Duration = Duration::from_secs(60);
+/// A channel's head is forgotten after this long without an announcement.
+pub const HEAD_IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// One attempt of a script waits this long for its answer.
+pub const SCRIPT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// All attempts of one operation together. Beyond: 503 `outcome_unknown`.
+pub const SCRIPT_DEADLINE: Duration = Duration::from_secs(5);
+/// Commands waiting in one Redis connection. Beyond: 503.
+pub const REDIS_COMMANDS_MAX: usize = 20_000;
+/// Connections that run scripts; a channel's scripts all use the same one.
+pub const REDIS_CONNECTIONS: usize = 4;
+/// Topics in one SUBSCRIBE: more would pass the server's buffer limit.
+pub const SUBSCRIBE_TOPICS_MAX: usize = 512;
+/// Messages that the Redis client holds for us before it drops and says so.
+pub const REDIS_MESSAGES_MAX: usize = 64 * 1024;
+/// Log reads of a node under way at once.
+pub const REPAIRS_MAX: usize = 32;
+/// Bytes of logs that a node reads per [`POSITION_CHECK_INTERVAL`]. Beyond,
+/// a channel skips to its head and is counted.
+pub const REPAIR_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Announcements held back while a channel's log is read.
+pub const REPAIR_BUFFER_ANNOUNCEMENTS_MAX: usize = 1_000;
+/// Every listened channel is compared with its head within this time.
+pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Every channel's membership is asserted anew within this time.
+pub const ASSERT_INTERVAL: Duration = Duration::from_secs(60);
+/// A node whose lease counter stands still this long is dead.
+pub const LEASE_EXPIRY: Duration = Duration::from_secs(8);
+pub const LEASE_INTERVAL: Duration = Duration::from_secs(1);
+/// The node hears its own probe within this time, or is deaf.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Redis may be away this long before `/ready` says so: a blip must not empty
+/// the load balancer.
+pub const READY_GRACE: Duration = Duration::from_secs(3);
+
+const _: () = assert!(PARTITIONS == 256, "the partition is one byte of a hash");
+const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.as_millis());
+const _: () =
+    assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the log");
+const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
+const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
+const _: () = assert!(JOIN_BUFFER_ANNOUNCEMENTS_MAX <= LOG_ANNOUNCEMENTS_MAX);
+const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");

@@ -1,0 +1,78 @@
+//! Why a connection ends (protocol.md 2.3). Below 4100 a client must not come
+//! back, from 4100 it comes back after a pause, from 4200 at once.
+
+/// A close code with its reason. Never 4000 (TLS) and never 43xx: clients take
+/// those in ways nobody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The client closed first; its code is answered.
+    Normal,
+    /// Not a WebSocket frame as a client must send it.
+    Garbage,
+    NotUtf8,
+    TooBig,
+    UnknownApp,
+    AppDisabled,
+    InvalidVersion,
+    UnsupportedProtocol,
+    /// The outbox is full: the client reads more slowly than it is sent to.
+    SlowClient,
+    /// A bound of the node is reached.
+    OverCapacity,
+    Draining,
+    PongTimeout,
+}
+
+impl Close {
+    pub fn code(self) -> u16 {
+        match self {
+            Close::Normal => 1000,
+            Close::Garbage => 1002,
+            Close::NotUtf8 => 1007,
+            Close::TooBig => 1009,
+            Close::UnknownApp => 4001,
+            Close::AppDisabled => 4003,
+            Close::InvalidVersion => 4006,
+            Close::UnsupportedProtocol => 4007,
+            Close::SlowClient | Close::OverCapacity => 4100,
+            Close::Draining => 4200,
+            Close::PongTimeout => 4201,
+        }
+    }
+
+    /// At most 123 bytes: a close frame is a control frame.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Close::Normal => "",
+            Close::Garbage => "This is not a valid WebSocket frame",
+            Close::NotUtf8 => "A text message must be UTF-8",
+            Close::TooBig => "The message is larger than 64 KiB",
+            Close::UnknownApp => "There is no app with this key",
+            Close::AppDisabled => "This app is disabled",
+            Close::InvalidVersion => "The protocol version must be a number",
+            Close::UnsupportedProtocol => "This protocol version is not supported; use 7",
+            Close::SlowClient => "The client reads too slowly",
+            Close::OverCapacity => "Over capacity, come back later",
+            Close::Draining => "The server is restarting, reconnect now",
+            Close::PongTimeout => "Nothing was heard after a ping",
+        }
+    }
+
+    /// The label of the counter that shows it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Close::Normal => "client",
+            Close::Garbage => "garbage",
+            Close::NotUtf8 => "not_utf8",
+            Close::TooBig => "too_big",
+            Close::UnknownApp => "unknown_app",
+            Close::AppDisabled => "app_disabled",
+            Close::InvalidVersion => "invalid_version",
+            Close::UnsupportedProtocol => "unsupported_protocol",
+            Close::SlowClient => "slow_client",
+            Close::OverCapacity => "over_capacity",
+            Close::Draining => "draining",
+            Close::PongTimeout => "pong_timeout",
+        }
+    }
+}

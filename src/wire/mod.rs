@@ -1,0 +1,8 @@
+//! The Pusher protocol as data (protocol.md 2 and 3): what clients say, what is
+//! said to them, and WebSocket framing. No IO.
+
+pub mod close;
+pub mod command;
+pub mod envelope;
+pub mod frame;
+pub mod reply;
