@@ -1,0 +1,37 @@
+//! `fanfare channel`: who is there.
+
+use std::time::Duration;
+
+use hyper::Method;
+
+use super::error::CliError;
+use super::sign::{encode, now, signed_target};
+use super::target::Target;
+use super::{client, output};
+use crate::config::Environment;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Query a channel: whether it is occupied, and its counts.
+#[derive(Debug, clap::Args)]
+pub struct Channel {
+    /// Name of the channel
+    name: String,
+    /// What to answer, such as subscription_count
+    #[arg(long, value_name = "NAMES")]
+    info: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Channel {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let authority = self.target.authority(environment)?;
+        let app = self.target.credentials(environment)?;
+        let path = format!("/apps/{}/channels/{}", encode(&app.app_id), encode(&self.name));
+        let query: Vec<_> = self.info.into_iter().map(|info| ("info".to_owned(), info)).collect();
+        let target = signed_target(&app, "GET", &path, &query, b"", now())?;
+        let answer = client::send(&authority, Method::GET, &target, Vec::new(), PATIENCE).await?;
+        Ok(output::line(&answer)?)
+    }
+}

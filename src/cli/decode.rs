@@ -1,0 +1,173 @@
+//! Deltas back into events, as a client does it (protocol.md 3.3 to 3.5).
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::error::DecodeError;
+use super::frame::Frame;
+use crate::delta::fossil;
+
+/// More than any frame of a server: a broken delta must not ask for more.
+const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The data of `pusher:delta`.
+#[derive(Deserialize)]
+struct Delta {
+    event: String,
+    delta: String,
+    seq: u64,
+    algorithm: Option<String>,
+    #[serde(default)]
+    conflation_key: String,
+    base_index: u64,
+}
+
+/// The newest message of a chain.
+#[derive(Debug)]
+struct Base {
+    sequence: u64,
+    text: String,
+}
+
+/// One chain per channel and conflation key.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    bases: HashMap<(String, String), Base>,
+}
+
+/// What a delta stood for.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// Of the delta frame; that of the envelope is ignored.
+    pub(super) event: String,
+    /// The whole envelope.
+    pub(super) text: String,
+}
+
+impl Chains {
+    /// A full frame with markers is the base of what follows it.
+    pub(super) fn keep(&mut self, frame: &Frame<'_>, text: &str) {
+        if let (Some(channel), Some(sequence)) = (&frame.channel, frame.sequence) {
+            let chain = (channel.clone(), frame.conflation_key.clone().unwrap_or_default());
+            self.bases.insert(chain, Base { sequence, text: without_markers(text) });
+        }
+    }
+
+    /// After an error the channel starts anew, with its next full frame.
+    pub(super) fn apply(&mut self, frame: &Frame<'_>) -> Result<Decoded, DecodeError> {
+        let channel = frame.channel.as_deref().unwrap_or_default();
+        let decoded = self.decode(channel, frame);
+        if decoded.is_err() {
+            self.bases.retain(|(of, _), _| of != channel);
+        }
+        decoded
+    }
+
+    fn decode(&mut self, channel: &str, frame: &Frame<'_>) -> Result<Decoded, DecodeError> {
+        let delta: Delta = frame.data_as()?;
+        if let Some(algorithm) = delta.algorithm.filter(|it| it != "fossil") {
+            return Err(DecodeError::Algorithm(algorithm));
+        }
+        let base = self.bases.get_mut(&(channel.to_owned(), delta.conflation_key));
+        let held = base.as_ref().map(|base| base.sequence);
+        let base = base.filter(|base| base.sequence == delta.base_index);
+        let base = base.ok_or(DecodeError::NoBase { base_index: delta.base_index, held })?;
+        let bytes = fossil::decode(base.text.as_bytes(), &STANDARD.decode(delta.delta)?, FRAME_BYTES_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)?;
+        *base = Base { sequence: delta.seq, text: text.clone() };
+        Ok(Decoded { event: delta.event, text })
+    }
+}
+
+/// What the JavaScript client does with `/,"__delta_seq":\d+/g` and
+/// `/,"__conflation_key":"[^"]*"/g`: everywhere in the text, also in a payload.
+fn without_markers(text: &str) -> String {
+    let sequence = remove(text, ",\"__delta_seq\":", |rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then_some(digits)
+    });
+    remove(&sequence, ",\"__conflation_key\":\"", |rest| rest.find('"').map(|at| at + 1))
+}
+
+/// `text` without each `start` that is followed by a value; `value` says how
+/// many bytes that has.
+fn remove(text: &str, start: &str, value: impl Fn(&str) -> Option<usize>) -> String {
+    let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(start) {
+        let (before, after) = (at, at + start.len());
+        match value(&rest[after..]) {
+            Some(len) => {
+                kept.push_str(&rest[..before]);
+                rest = &rest[after + len..];
+            }
+            None => {
+                kept.push_str(&rest[..after]);
+                rest = &rest[after..];
+            }
+        }
+    }
+    kept + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = r#"{"event":"tick","channel":"m","data":"{\"p\":1,\"q\":\"AAA\"}"}"#;
+
+    fn first() -> String {
+        FIRST.replace("AAA", &"a".repeat(67))
+    }
+
+    fn marked(text: &str, markers: &str) -> String {
+        format!("{}{markers}}}", text.strip_suffix('}').expect("an object"))
+    }
+
+    /// The vector of protocol.md 3.14, as the frame that carries it.
+    fn delta(base: u64) -> String {
+        let delta = STANDARD.encode("1~\ni@0,1:21H@j,2SyqLx;");
+        format!(
+            r#"{{"event":"pusher:delta","channel":"m","data":{{"event":"tick","delta":"{delta}","seq":{},"algorithm":"fossil","base_index":{base}}}}}"#,
+            base + 1
+        )
+    }
+
+    fn kept() -> Chains {
+        let (mut chains, text) = (Chains::default(), marked(&first(), r#","__delta_seq":7"#));
+        chains.keep(&Frame::parse(&text).expect("a frame"), &text);
+        chains
+    }
+
+    #[test]
+    fn a_delta_becomes_the_next_envelope_and_the_next_base() {
+        let (mut chains, text) = (kept(), delta(7));
+        let decoded = chains.apply(&Frame::parse(&text).expect("a frame")).expect("decoded");
+        assert_eq!((decoded.event.as_str(), &decoded.text), ("tick", &first().replace(":1,", ":2,")));
+        let base = &chains.bases[&("m".to_owned(), String::new())];
+        assert_eq!((base.sequence, &base.text), (8, &decoded.text));
+    }
+
+    #[test]
+    fn a_delta_against_another_base_ends_the_chain() {
+        let (mut chains, text) = (kept(), delta(6));
+        let refused = chains.apply(&Frame::parse(&text).expect("a frame"));
+        assert!(matches!(refused, Err(DecodeError::NoBase { base_index: 6, held: Some(7) })), "{refused:?}");
+        assert!(chains.bases.is_empty());
+    }
+
+    #[test]
+    fn markers_go_and_nothing_else() {
+        let check = |text: &str, expect: &str| assert_eq!(without_markers(text), expect);
+        check(r#"{"a":1,"__delta_seq":84,"__conflation_key":"BTC"}"#, r#"{"a":1}"#);
+        check(r#"{"a":{"b":1,"__delta_seq":3},"__delta_seq":84}"#, r#"{"a":{"b":1}}"#);
+        check(
+            r#"{"a":1,"__delta_seq":"x","__conflation_key":7}"#,
+            r#"{"a":1,"__delta_seq":"x","__conflation_key":7}"#,
+        );
+        check(r#"{"a":"__delta_seq"}"#, r#"{"a":"__delta_seq"}"#);
+        check("", "");
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a command failed, in a sentence for whoever typed it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::delta::fossil::FossilError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
+
+    #[error("`{url}` is not the URL of a server: write it as http://HOST:PORT")]
+    BadUrl { url: String },
+
+    #[error("`{url}`: only http:// is spoken here, not TLS; give the address of a node itself")]
+    NotHttp { url: String },
+
+    #[error(
+        "`{path}` cannot be requested: write the path as in /apps/1001/events, percent-encoded, and parameters with --query"
+    )]
+    BadPath { path: String },
+
+    #[error("`{name}` is part of the signature and cannot be given with --query")]
+    ReservedParameter { name: String },
+
+    #[error("cannot read `{path}`: {error}")]
+    File { path: PathBuf, error: std::io::Error },
+
+    #[error("`{path}` is not JSON: {error}")]
+    NotJson { path: PathBuf, error: serde_json::Error },
+
+    #[error("`{path}` must hold one event, a list of events or {{\"batch\":[…]}}")]
+    NotEvents { path: PathBuf },
+
+    #[error("cannot connect to {authority}: {error}")]
+    Connect { authority: String, error: std::io::Error },
+
+    #[error("no answer from {authority} within {} s", after.as_secs())]
+    Timeout { authority: String, after: Duration },
+
+    #[error("the connection to {authority} broke: {error}")]
+    Http { authority: String, error: hyper::Error },
+
+    #[error("the answer of {authority} cannot be read: {error}")]
+    Answer { authority: String, error: Box<dyn std::error::Error + Send + Sync> },
+
+    /// Status and body, as they came.
+    #[error("refused with {status}: {body}")]
+    Refused { status: hyper::StatusCode, body: String },
+
+    #[error("the WebSocket to {authority} broke: {error}")]
+    WebSocket { authority: String, error: Box<tokio_tungstenite::tungstenite::Error> },
+
+    #[error("{frame} is not a frame of the Pusher protocol: {error}")]
+    BadFrame { frame: String, error: serde_json::Error },
+
+    #[error("subscription to `{channel}` refused: {reason}")]
+    Subscription { channel: String, reason: String },
+
+    #[error("closed by the server with {code}, {meaning}: {reason}")]
+    Closed { code: u16, meaning: &'static str, reason: String },
+
+    #[error("the server closed the connection without a word")]
+    Gone,
+
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// Nobody reads the output any more.
+    pub(super) fn is_closed_output(&self) -> bool {
+        matches!(self, CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Why a delta frame gave no event.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error("it is not a delta frame: {0}")]
+    Frame(#[from] serde_json::Error),
+    #[error("its algorithm `{0}` was not asked for")]
+    Algorithm(String),
+    #[error("its base {base_index} is not here{}", held.map(|seq| format!(", but {seq}")).unwrap_or_default())]
+    NoBase { base_index: u64, held: Option<u64> },
+    #[error("it is not base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    #[error(transparent)]
+    Fossil(#[from] FossilError),
+    #[error("it decodes to something that is not UTF-8")]
+    NotUtf8,
+}

@@ -1,0 +1,157 @@
+//! `fanfare sign`: a signed URL for curl, and the signing that the other
+//! commands use.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::error::CliError;
+use super::output;
+use super::target::{Credentials, Target};
+use crate::auth;
+use crate::config::Environment;
+
+/// Print a signed URL, valid for ten minutes, for curl.
+#[derive(Debug, clap::Args)]
+pub struct Sign {
+    /// As in GET or POST
+    method: String,
+    /// As in /apps/1001/events
+    path: String,
+    /// The body that will be sent
+    #[arg(long, conflicts_with = "body_file")]
+    body: Option<String>,
+    /// File with the body that will be sent; - is stdin
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    /// Further parameter; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    query: Vec<(String, String)>,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Sign {
+    pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let authority = self.target.authority(environment)?;
+        let app = self.target.credentials(environment)?;
+        let body = match (self.body, &self.body_file) {
+            (Some(body), _) => body.into_bytes(),
+            (None, Some(path)) => read_file(path)?,
+            (None, None) => Vec::new(),
+        };
+        let target = signed_target(&app, &self.method, &self.path, &self.query, &body, now())?;
+        Ok(output::line(&format!("http://{authority}{target}"))?)
+    }
+}
+
+/// Path and query of a signed request (protocol.md 1.2).
+pub(super) fn signed_target(
+    app: &Credentials,
+    method: &str,
+    path: &str,
+    query: &[(String, String)],
+    body: &[u8],
+    timestamp: u64,
+) -> Result<String, CliError> {
+    let usable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    if !path.starts_with('/') || !path.bytes().all(usable) {
+        return Err(CliError::BadPath { path: path.to_owned() });
+    }
+    let reserved =
+        |name: &str| name.to_ascii_lowercase().starts_with("auth_") || name.eq_ignore_ascii_case("body_md5");
+    if let Some((name, _)) = query.iter().find(|(name, _)| reserved(name)) {
+        return Err(CliError::ReservedParameter { name: name.clone() });
+    }
+    let (timestamp, md5) = (timestamp.to_string(), auth::body_md5(body));
+    let mut pairs =
+        vec![("auth_key", app.key.as_str()), ("auth_timestamp", &timestamp), ("auth_version", "1.0")];
+    if !body.is_empty() {
+        pairs.push(("body_md5", &md5));
+    }
+    pairs.extend(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let text = auth::request_text(&method.to_ascii_uppercase(), path, pairs.iter().copied());
+    let signature = auth::sign(&app.secret, &text);
+    pairs.push(("auth_signature", &signature));
+    let pairs: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    Ok(format!("{path}?{}", pairs.join("&")))
+}
+
+/// What needs no escape anywhere in a URL.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encoded for a segment of a path or a part of a query.
+pub(super) fn encode(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, ESCAPED)
+}
+
+/// Seconds since 1970, as requests carry them.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let read = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    read.map_err(|error| CliError::File { path: path.to_owned(), error })
+}
+
+fn parameter(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Secret;
+
+    fn app() -> Credentials {
+        let secret = Secret::new("7ad3773142a6692b25b8");
+        Credentials { app_id: "3".into(), key: "278d425bdf160c739803".into(), secret }
+    }
+
+    /// The vector of protocol.md 1.2.
+    #[test]
+    fn signs_like_pusher() {
+        let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+        let target =
+            signed_target(&app(), "post", "/apps/3/events", &[], body, 1_353_088_179).expect("signed");
+        assert_eq!(
+            target,
+            "/apps/3/events?auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
+             &body_md5=ec365a775a4cd0599faeb73354201b6f\
+             &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
+        );
+    }
+
+    #[test]
+    fn signs_parameters_as_they_are_and_sends_them_encoded() {
+        let query = [("info".to_owned(), "user_count,subscription_count".to_owned())];
+        let target = signed_target(&app(), "GET", "/apps/3/channels/a%23b", &query, b"", 7).expect("signed");
+        assert!(target.contains("&info=user_count%2Csubscription_count&auth_signature="), "{target}");
+        assert!(!target.contains("body_md5"), "{target}");
+        let text = "GET\n/apps/3/channels/a%23b\nauth_key=278d425bdf160c739803&auth_timestamp=7&auth_version=1.0\
+                    &info=user_count,subscription_count";
+        assert!(target.ends_with(&auth::sign(&app().secret, text)), "{target}");
+    }
+
+    #[test]
+    fn refuses_what_would_not_verify() {
+        for path in ["apps/3", "/apps/3?info=x", "/apps/3/a b", "/apps/3#x", "/ä"] {
+            let refused = signed_target(&app(), "GET", path, &[], b"", 7);
+            assert!(matches!(refused, Err(CliError::BadPath { .. })), "{path}");
+        }
+        let query = [("auth_key".to_owned(), "x".to_owned())];
+        let refused = signed_target(&app(), "GET", "/apps", &query, b"", 7);
+        assert!(matches!(refused, Err(CliError::ReservedParameter { .. })));
+    }
+}

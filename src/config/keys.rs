@@ -1,0 +1,253 @@
+//! Every key that can be set: the one table behind the check for unknown keys,
+//! the names of environment variables, the defaults and `--print-config`.
+
+use crate::limits;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file, with its section: `listen`, `apps.id`,
+    /// `delta_compression.enabled`.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As one would write it in an environment variable.
+    pub default: Option<&'static str>,
+    /// One clause, shown beside the key in messages.
+    pub doc: &'static str,
+}
+
+/// What may be written for a key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// `HOST:PORT`
+    Address,
+    /// ASCII letters, digits and these characters.
+    Word(&'static str),
+    /// Any text but none at all; never shown.
+    Secret,
+    /// Shown without its password.
+    RedisUrl,
+    Flag,
+    Count(u64, u64),
+    /// May have a fraction.
+    Number(f64, f64),
+    /// One of the first list, in any case; the second names values that later
+    /// versions may know.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// `client/<=version`, several
+    ClientPatterns,
+    LogFilter,
+    /// Known from Sockudo, and not built yet: anything but "off" is refused.
+    Unbuilt(Off),
+}
+
+/// Which values of a key that is not built mean that it is not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Off {
+    /// false, 0, nothing, or a table whose `enabled` is false.
+    Empty,
+    /// Empty, or this one, which asks for nothing beyond.
+    Or(&'static str),
+    /// No value at all.
+    Never,
+    /// Any: a detail of something else that is off anyway.
+    Always,
+}
+
+/// Sections of the file; `apps` is a list of tables, the others are tables.
+pub const SECTIONS: &[&str] = &["apps", "delta_compression", "tag_filtering"];
+
+/// An event escaped to its worst must still fit a socket's outbox, or it would
+/// close every subscriber as too slow.
+const PAYLOAD_KB_MAX: f64 = (limits::OUTBOX_BYTES_MAX / limits::JSON_ESCAPE_FACTOR / 1024) as f64;
+
+const ID: Kind = Kind::Word("-_");
+/// Stands in a URL path and, before a colon, in a subscription's `auth`.
+const APP_KEY: Kind = Kind::Word("-_.~@=,;");
+const REDIS_PREFIX: Kind = Kind::Word("-_.:");
+const DAY: u64 = 86_400;
+
+pub const KEYS: &[Key] = &[
+    key("listen", Kind::Address, Some("0.0.0.0:6001"), "address of both APIs"),
+    key("metrics_listen", Kind::Address, Some("127.0.0.1:9601"), "address of /metrics"),
+    key("redis", Kind::RedisUrl, None, "URL of the shared backend; without it the memory of this process"),
+    key("redis_prefix", REDIS_PREFIX, Some("fanfare"), "what every Redis key and topic begins with"),
+    key("activity_timeout", Kind::Count(1, DAY), Some("120"), "seconds of silence before a ping"),
+    key("drain_delay", Kind::Number(0.0, 3600.0), Some("2"), "seconds unready before sockets are closed"),
+    key("drain_window", Kind::Number(0.0, 3600.0), Some("10"), "seconds over which sockets are closed"),
+    key("log", Kind::LogFilter, Some("info"), "what is logged, such as `info` or `info,fanfare=debug`"),
+    key("log_format", Kind::Choice(&["text", "json"], &[]), None, "text on a terminal, else json"),
+    key("apps.id", ID, None, "in the path of API calls; digits only, for the Python library"),
+    key("apps.key", APP_KEY, None, "public, what clients connect with"),
+    key("apps.secret", Kind::Secret, None, "signs API calls and subscriptions"),
+    key("apps.enabled", Kind::Flag, Some("true"), "whether the app may be used"),
+    key("apps.max_event_batch_size", Kind::Count(1, 10_000), Some("10"), "events in one batch"),
+    key(
+        "apps.max_event_payload_in_kb",
+        Kind::Number(0.001, PAYLOAD_KB_MAX),
+        Some("10"),
+        "kilobytes of one event's data",
+    ),
+    key("apps.max_event_channels_at_once", Kind::Count(1, 10_000), Some("100"), "channels of one event"),
+    key("apps.max_event_name_length", Kind::Count(1, 1_000), Some("200"), "characters of an event name"),
+    key("apps.max_channel_name_length", Kind::Count(1, 1_000), Some("200"), "characters of a channel name"),
+    key(
+        "apps.max_batch_publications",
+        Kind::Count(1, 100_000),
+        Some("10000"),
+        "events times channels in a batch",
+    ),
+    unbuilt("apps.max_connections", Off::Empty, "connections of the app, over all nodes"),
+    unbuilt("apps.enable_client_messages", Off::Empty, "events sent by clients"),
+    unbuilt("apps.max_client_events_per_second", Off::Empty, "client events of one connection"),
+    unbuilt("apps.decay_seconds", Off::Or("1"), "window of max_client_events_per_second"),
+    unbuilt("apps.terminate_on_limit", Off::Empty, "closing clients that pass their limit"),
+    unbuilt("apps.message_rate_limit", Off::Empty, "limit of all messages of one connection"),
+    unbuilt("apps.max_backend_events_per_second", Off::Empty, "events published over HTTP"),
+    unbuilt("apps.max_read_requests_per_second", Off::Empty, "queries over HTTP"),
+    unbuilt("apps.max_presence_members_per_channel", Off::Always, "members of a presence channel"),
+    unbuilt("apps.max_presence_member_size_in_kb", Off::Always, "kilobytes of a presence member"),
+    unbuilt("apps.enable_user_authentication", Off::Empty, "user sign-in"),
+    unbuilt("apps.enable_watchlist_events", Off::Empty, "watchlists"),
+    unbuilt("apps.enable_subscription_count", Off::Empty, "events with the number of subscribers"),
+    unbuilt("apps.allowed_origins", Off::Or("*"), "origins that browsers may connect from"),
+    unbuilt("apps.channel_delta_compression", Off::Empty, "delta settings of single channels"),
+    unbuilt("apps.channel_namespaces", Off::Empty, "channel namespaces"),
+    unbuilt("apps.idempotency", Off::Empty, "requests that may be repeated safely"),
+    unbuilt("apps.webhooks", Off::Empty, "webhooks"),
+    key("delta_compression.enabled", Kind::Flag, Some("true"), "whether clients may ask for deltas"),
+    key(
+        "delta_compression.algorithm",
+        Kind::Choice(&["fossil"], &["xdelta3", "vcdiff"]),
+        Some("fossil"),
+        "form of deltas",
+    ),
+    key(
+        "delta_compression.full_message_interval",
+        Kind::Count(0, 1_000_000),
+        Some("10"),
+        "deltas between two full messages; 0 for no limit",
+    ),
+    key(
+        "delta_compression.min_message_size",
+        Kind::Count(0, 1_000_000_000),
+        Some("100"),
+        "bytes of a frame below which no delta is tried",
+    ),
+    key(
+        "delta_compression.min_compression_ratio",
+        Kind::Number(0.0, 1.0),
+        Some("0.9"),
+        "largest fraction of the full frame that a delta may have",
+    ),
+    key(
+        "delta_compression.max_state_age_secs",
+        Kind::Count(1, DAY),
+        Some("300"),
+        "age of the oldest usable base",
+    ),
+    key(
+        "delta_compression.omit_delta_algorithm",
+        Kind::Flag,
+        Some("false"),
+        "leave `algorithm` out of deltas",
+    ),
+    key(
+        "delta_compression.refused_clients",
+        Kind::ClientPatterns,
+        Some("python/<=2.2"),
+        "clients whose decoder is broken, as client/<=version",
+    ),
+    unbuilt("delta_compression.max_channel_states_per_socket", Off::Never, "delta states of one socket"),
+    unbuilt(
+        "delta_compression.max_conflation_states_per_channel",
+        Off::Empty,
+        "conflation keys of one channel",
+    ),
+    unbuilt("delta_compression.conflation_key_path", Off::Empty, "where an event's conflation key stands"),
+    unbuilt("delta_compression.cluster_coordination", Off::Empty, "a shared counter of full messages"),
+    unbuilt("tag_filtering.enabled", Off::Empty, "subscriptions filtered by tags"),
+    unbuilt("tag_filtering.enable_tags", Off::Always, "tags in delivered events"),
+];
+
+const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+const fn unbuilt(path: &'static str, off: Off, doc: &'static str) -> Key {
+    Key { path, kind: Kind::Unbuilt(off), default: None, doc }
+}
+
+impl Key {
+    /// `""` for a key at the top.
+    pub fn section(&self) -> &'static str {
+        self.path.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.path.split_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The environment variable of the same meaning. Only one app can be given
+    /// there, so its variables need no number.
+    pub fn variable(&self) -> String {
+        let name = self.name().to_ascii_uppercase();
+        match self.section() {
+            "" => format!("FANFARE_{name}"),
+            "apps" => format!("FANFARE_APP_{name}"),
+            section => format!("FANFARE_{}__{name}", section.to_ascii_uppercase()),
+        }
+    }
+
+    /// The variable that names a file with the value, for what must not stand
+    /// in an environment that others can read.
+    pub fn file_variable(&self) -> Option<String> {
+        matches!(self.kind, Kind::Secret | Kind::RedisUrl).then(|| self.variable() + "_FILE")
+    }
+}
+
+/// The place of `path` in [`KEYS`].
+pub fn position(path: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.path == path)
+}
+
+/// The key or section that somebody who wrote `name` in `section` probably
+/// meant.
+pub fn nearest_key(section: &str, name: &str) -> String {
+    let keys = KEYS.iter().map(|key| {
+        // The right name in the wrong section is worth telling, if nothing in
+        // this section is as near.
+        let elsewhere = if key.section() == section { 0.0 } else { 0.05 };
+        (similarity(name, key.name()) - elsewhere, key.path)
+    });
+    let sections = SECTIONS.iter().filter(|_| section.is_empty()).map(|it| (similarity(name, it), *it));
+    best(keys.chain(sections)).to_owned()
+}
+
+/// The variable that somebody who wrote `name` probably meant.
+pub fn nearest_variable(name: &str) -> String {
+    let variables = KEYS.iter().flat_map(|key| [Some(key.variable()), key.file_variable()]).flatten();
+    let variables = variables.chain([CONFIG_VARIABLE.to_owned()]);
+    // All share the prefix, which would make all of them look alike.
+    best(variables.map(|it| (similarity(bare(name), bare(&it)), it)))
+}
+
+/// The variable that names the file; like the flag it is no key of the file.
+pub const CONFIG_VARIABLE: &str = "FANFARE_CONFIG";
+/// Every variable that begins with it is ours, and must be known.
+pub const VARIABLE_PREFIX: &str = "FANFARE_";
+
+fn bare(variable: &str) -> &str {
+    variable.strip_prefix(VARIABLE_PREFIX).unwrap_or(variable)
+}
+
+fn best<T>(scored: impl Iterator<Item = (f64, T)>) -> T {
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).expect("the table is not empty").1
+}
+
+/// `maxEventBatchSize`, `max-event-batch-size` and `MAX_EVENT_BATCH_SIZE` are
+/// spellings, not different words.
+fn similarity(a: &str, b: &str) -> f64 {
+    let fold = |text: &str| text.replace(['_', '-', '.'], "").to_ascii_lowercase();
+    strsim::normalized_damerau_levenshtein(&fold(a), &fold(b))
+}

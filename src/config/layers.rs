@@ -1,0 +1,336 @@
+//! The four places a value may come from, lowest first: defaults, file,
+//! environment, flags. Each layer overrides single keys of those below it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeString, DeTable, DeValue};
+
+use super::environment::Environment;
+use super::keys::{self, CONFIG_VARIABLE, KEYS, Key, SECTIONS};
+use super::problem::Problem;
+use super::raw::Raw;
+use super::value::{Value, Wrong};
+use super::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Flags};
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File { name: String, line: usize },
+    Env(String),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { name, line } => write!(f, "file {name}, line {line}"),
+            Origin::Env(name) => write!(f, "env {name}"),
+            Origin::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// A key, and for a key of `[[apps]]` the number of the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    app: Option<usize>,
+    /// In [`KEYS`], so that places sort as the table does.
+    position: usize,
+}
+
+impl Place {
+    pub(super) fn top(path: &str) -> Place {
+        Place { app: None, position: keys::position(path).expect("the path of a key in the table") }
+    }
+
+    /// `name` is without its section.
+    pub(super) fn app(app: usize, name: &str) -> Place {
+        Place { app: Some(app), ..Place::top(&format!("apps.{name}")) }
+    }
+
+    pub fn key(self) -> &'static Key {
+        &KEYS[self.position]
+    }
+}
+
+/// `redis`, `delta_compression.enabled`, `apps[0].id`
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.app {
+            None => f.write_str(self.key().path),
+            Some(app) => write!(f, "apps[{app}].{}", self.key().name()),
+        }
+    }
+}
+
+/// A value and who said so.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub value: Value,
+    pub origin: Origin,
+}
+
+/// All values, the highest layer of each.
+#[derive(Debug, Default)]
+pub struct Settings {
+    entries: BTreeMap<Place, Setting>,
+    /// What was written and could not be read. It is not "missing" as well.
+    refused: BTreeSet<Place>,
+    /// Where each app was first named.
+    apps: Vec<Origin>,
+    /// The file, and who named it.
+    pub(super) file: Option<(String, Origin)>,
+}
+
+impl Settings {
+    pub fn get(&self, place: Place) -> Option<&Setting> {
+        self.entries.get(&place)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Place, &Setting)> {
+        self.entries.iter().map(|(place, setting)| (*place, setting))
+    }
+
+    /// Where each app was first named.
+    pub(super) fn apps(&self) -> &[Origin] {
+        &self.apps
+    }
+
+    pub(super) fn was_refused(&self, place: Place) -> bool {
+        self.refused.contains(&place)
+    }
+
+    fn put(&mut self, place: Place, raw: &Raw, origin: Origin, problems: &mut Vec<Problem>) {
+        let kind = place.key().kind;
+        let problem = match kind.read(raw) {
+            Ok(value) => {
+                self.entries.insert(place, Setting { value, origin });
+                return;
+            }
+            Err(Wrong::Expected(expected)) => {
+                Problem::Wrong { place, expected, found: kind.shown(raw), origin }
+            }
+            Err(Wrong::Unsupported) => Problem::Unsupported { place, origin },
+            Err(Wrong::UnsupportedValue(value)) => Problem::UnsupportedValue { place, value, origin },
+        };
+        self.refused.insert(place);
+        problems.push(problem);
+    }
+
+    fn add_app(&mut self, origin: Origin) -> usize {
+        let app = self.apps.len();
+        self.apps.push(origin);
+        self.put_defaults(Some(app));
+        app
+    }
+
+    /// The number of the app with this id, if there is one.
+    fn app_with_id(&self, id: &str) -> Option<usize> {
+        let has_id = |app: &usize| {
+            let setting = self.get(Place::app(*app, "id"));
+            setting.is_some_and(|it| matches!(&it.value, Value::Text(text) if text == id))
+        };
+        (0..self.apps.len()).find(has_id)
+    }
+
+    fn put_defaults(&mut self, app: Option<usize>) {
+        for (position, key) in KEYS.iter().enumerate() {
+            if let Some(default) = key.default.filter(|_| (key.section() == "apps") == app.is_some()) {
+                let value = key.kind.read(&Raw::Text(default.to_owned()));
+                let value = value.expect("every default is of the kind of its key");
+                self.entries.insert(Place { app, position }, Setting { value, origin: Origin::Default });
+            }
+        }
+    }
+}
+
+pub(super) fn read(flags: &Flags, environment: &Environment, problems: &mut Vec<Problem>) -> Settings {
+    let mut settings = Settings::default();
+    settings.put_defaults(None);
+    if flags.dev {
+        let listen = Raw::Text(DEV_LISTEN.to_owned());
+        settings.put(Place::top("listen"), &listen, Origin::Flag("--dev"), problems);
+    }
+    read_file(&mut settings, flags, environment, problems);
+    read_environment(&mut settings, environment, problems);
+    read_flags(&mut settings, flags, problems);
+    if flags.dev && settings.apps.is_empty() {
+        add_dev_app(&mut settings, problems);
+    }
+    settings
+}
+
+fn read_file(settings: &mut Settings, flags: &Flags, environment: &Environment, problems: &mut Vec<Problem>) {
+    let flag = flags.config.as_deref().map(|path| (path, Origin::Flag("--config")));
+    let variable = environment.get(CONFIG_VARIABLE);
+    let variable = variable.map(|path| (Path::new(path), Origin::Env(CONFIG_VARIABLE.to_owned())));
+    let Some((path, origin)) = flag.or(variable) else { return };
+    settings.file = Some((path.display().to_string(), origin.clone()));
+    match std::fs::read_to_string(path) {
+        Ok(text) => read_text(settings, &path.display().to_string(), &text, problems),
+        Err(error) => problems.push(Problem::FileUnreadable { path: path.to_owned(), origin, error }),
+    }
+}
+
+fn read_text(settings: &mut Settings, name: &str, text: &str, problems: &mut Vec<Problem>) {
+    let origin = |at: usize| {
+        let line = text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Origin::File { name: name.to_owned(), line }
+    };
+    match DeTable::parse(text) {
+        Ok(table) => FileReader { settings, problems, origin }.read_root(table.get_ref()),
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            problems.push(Problem::Syntax { origin: origin(at), message: error.message().to_owned() });
+        }
+    }
+}
+
+struct FileReader<'a, F> {
+    settings: &'a mut Settings,
+    problems: &'a mut Vec<Problem>,
+    /// From an offset in the text.
+    origin: F,
+}
+
+impl<F: Fn(usize) -> Origin> FileReader<'_, F> {
+    fn read_root(&mut self, root: &DeTable<'_>) {
+        for (name, value) in in_order(root) {
+            let at = name.span().start;
+            let section = SECTIONS.iter().find(|section| **section == name.get_ref());
+            match (section, value.get_ref()) {
+                (None, value) => self.read_key(None, "", name.get_ref(), value, at),
+                (Some(&"apps"), DeValue::Array(apps)) => self.read_apps(apps, at),
+                (Some(&section), DeValue::Table(table)) if section != "apps" => {
+                    self.read_table(None, section, table);
+                }
+                (Some(&section), _) => self.refuse_section(section, at),
+            }
+        }
+    }
+
+    fn read_apps(&mut self, apps: &DeArray<'_>, at: usize) {
+        for app in apps.iter() {
+            let DeValue::Table(table) = app.get_ref() else { return self.refuse_section("apps", at) };
+            let number = self.settings.add_app((self.origin)(app.span().start));
+            self.read_table(Some(number), "apps", table);
+        }
+    }
+
+    fn read_table(&mut self, app: Option<usize>, section: &str, table: &DeTable<'_>) {
+        for (name, value) in in_order(table) {
+            self.read_key(app, section, name.get_ref(), value.get_ref(), name.span().start);
+        }
+    }
+
+    fn read_key(
+        &mut self,
+        app: Option<usize>,
+        section: &str,
+        name: &DeString<'_>,
+        value: &DeValue<'_>,
+        at: usize,
+    ) {
+        let origin = (self.origin)(at);
+        let path = if section.is_empty() { name.to_string() } else { format!("{section}.{name}") };
+        // A quoted "apps.id" at the top is not the key of an app.
+        let position = keys::position(&path).filter(|position| KEYS[*position].section() == section);
+        if let Some(position) = position {
+            return self.settings.put(Place { app, position }, &value.into(), origin, self.problems);
+        }
+        let key = app.map_or(path, |app| format!("apps[{app}].{name}"));
+        self.problems.push(Problem::UnknownKey { key, nearest: keys::nearest_key(section, name), origin });
+    }
+
+    fn refuse_section(&mut self, section: &'static str, at: usize) {
+        let expected = if section == "apps" { "[[apps]]".to_owned() } else { format!("[{section}]") };
+        self.problems.push(Problem::NotASection { section, expected, origin: (self.origin)(at) });
+    }
+}
+
+/// As written, so that mistakes are told from the top of the file down.
+fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Spanned<DeString<'i>>, &'a Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn read_environment(settings: &mut Settings, environment: &Environment, problems: &mut Vec<Problem>) {
+    let given: Vec<(&'static Key, Origin, String)> = environment
+        .iter()
+        .filter(|(name, _)| *name != CONFIG_VARIABLE)
+        .filter_map(|(name, value)| read_variable(name, value, environment, problems))
+        .collect();
+    let app = env_app(settings, &given);
+    for (key, origin, value) in given {
+        let app = app.filter(|_| key.section() == "apps");
+        settings.put(Place { app, ..Place::top(key.path) }, &Raw::Text(value), origin, problems);
+    }
+}
+
+/// The app that the variables are about: one of the file if they give its id,
+/// or its only one if they give none (a file without its secret), else one more.
+fn env_app(settings: &mut Settings, given: &[(&'static Key, Origin, String)]) -> Option<usize> {
+    let (_, origin, _) = given.iter().find(|(key, ..)| key.section() == "apps")?;
+    let id = given.iter().find(|(key, ..)| key.path == "apps.id");
+    let known = match id {
+        Some((_, _, id)) => settings.app_with_id(id),
+        None => Some(0).filter(|_| settings.apps.len() == 1),
+    };
+    Some(known.unwrap_or_else(|| settings.add_app(origin.clone())))
+}
+
+fn read_variable(
+    name: &str,
+    value: &str,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Option<(&'static Key, Origin, String)> {
+    let origin = Origin::Env(name.to_owned());
+    if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+        return Some((key, origin, value.to_owned()));
+    }
+    let Some(key) = KEYS.iter().find(|key| key.file_variable().as_deref() == Some(name)) else {
+        problems
+            .push(Problem::UnknownVariable { name: name.to_owned(), nearest: keys::nearest_variable(name) });
+        return None;
+    };
+    if environment.get(&key.variable()).is_some() {
+        problems.push(Problem::GivenTwice { name: key.variable() });
+        return None;
+    }
+    match std::fs::read_to_string(value) {
+        // Editors and `echo` end a file with a line break that nobody means.
+        Ok(text) => Some((key, origin, text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => {
+            problems.push(Problem::ValueFileUnreadable { path: value.to_owned(), origin, error });
+            None
+        }
+    }
+}
+
+fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem>) {
+    let texts = [
+        ("listen", "--listen", &flags.listen),
+        ("redis", "--redis", &flags.redis),
+        ("metrics_listen", "--metrics-listen", &flags.metrics_listen),
+    ];
+    for (path, flag, text) in texts {
+        if let Some(text) = text {
+            settings.put(Place::top(path), &Raw::Text(text.clone()), Origin::Flag(flag), problems);
+        }
+    }
+}
+
+fn add_dev_app(settings: &mut Settings, problems: &mut Vec<Problem>) {
+    let origin = Origin::Flag("--dev");
+    let app = settings.add_app(origin.clone());
+    for (name, value) in [("id", DEV_APP_ID), ("key", DEV_APP_KEY), ("secret", DEV_APP_SECRET)] {
+        settings.put(Place::app(app, name), &Raw::Text(value.to_owned()), origin.clone(), problems);
+    }
+}

@@ -1,0 +1,141 @@
+//! Strings from file, environment and flags become one typed [`Config`], once,
+//! with all mistakes reported together.
+//!
+//! [`keys`] is the table of everything that can be set; [`layers`] reads the
+//! four places a value may come from; [`value`] turns what was written into
+//! what was meant; [`build`] checks what concerns several keys at once;
+//! [`print`] shows the result. The environment comes in as a map, so that a
+//! test never touches that of the process.
+
+mod build;
+mod environment;
+pub mod keys;
+mod layers;
+mod print;
+mod problem;
+mod raw;
+mod redis_url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::app::App;
+
+pub use environment::{Environment, NotUtf8};
+pub use layers::{Origin, Place, Setting, Settings};
+pub use problem::{Problem, Problems, Warning};
+pub use redis_url::hide_password;
+pub use value::Value;
+
+/// The app that `--dev` adds when no other is configured. All digits, because
+/// the Python library takes no other id.
+pub const DEV_APP_ID: &str = "1001";
+pub const DEV_APP_KEY: &str = "dev-key";
+pub const DEV_APP_SECRET: &str = "dev-secret";
+/// Where `--dev` listens: this machine only, since everybody knows its secret.
+pub const DEV_LISTEN: &str = "127.0.0.1:6001";
+
+/// Everything the server was told, checked.
+pub struct Config {
+    /// `listen`: both APIs.
+    pub listen: SocketAddr,
+    /// `metrics_listen`: `/metrics`.
+    pub metrics_listen: SocketAddr,
+    /// `redis`: the URL of the shared backend; none is the memory backend. It
+    /// may hold a password: show it through [`hide_password`] only.
+    pub redis: Option<String>,
+    /// `redis_prefix`: every key and topic begins with it.
+    pub redis_prefix: String,
+    /// `activity_timeout`, seconds of silence before a ping.
+    pub activity_timeout: Duration,
+    /// `drain_delay` seconds unready before closing begins, and `drain_window`
+    /// seconds over which all sockets are closed.
+    pub drain_delay: Duration,
+    pub drain_window: Duration,
+    pub apps: Vec<App>,
+    pub delta: DeltaConfig,
+    /// `log`: a filter that `tracing_subscriber::EnvFilter` can read.
+    pub log: String,
+    /// `log_format`; none is text on a terminal, else JSON.
+    pub log_format: Option<LogFormat>,
+    /// `--dev`: print addresses and commands to copy.
+    pub dev: bool,
+}
+
+/// `[delta_compression]` (protocol.md 3.11).
+#[derive(Debug, Clone)]
+pub struct DeltaConfig {
+    /// `enabled`: whether this server permits deltas at all.
+    pub enabled: bool,
+    /// `full_message_interval`: every event whose number divides by one more
+    /// than this goes out in full to everyone; 0 means never.
+    pub full_message_interval: u64,
+    /// `min_message_size`: bytes of the full frame below which no delta is tried.
+    pub min_message_bytes: usize,
+    /// `min_compression_ratio`: a delta frame is sent only if it is at most this
+    /// fraction of the full frame.
+    pub compression_ratio_max: f64,
+    /// `max_state_age_secs`: an older base is not used.
+    pub base_age_max: Duration,
+    /// `omit_delta_algorithm`
+    pub omit_algorithm: bool,
+    /// `refused_clients`: `client/version` patterns that say they decode deltas
+    /// and do not (protocol.md 3.6).
+    pub refused_clients: Vec<String>,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the command line said: the topmost layer.
+#[derive(Debug, Default, Clone)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub redis: Option<String>,
+    pub metrics_listen: Option<String>,
+    pub dev: bool,
+}
+
+/// The outcome of [`load`]. The settings are there even when they do not make
+/// a configuration, so that `--print-config` can show what is wrong.
+#[derive(Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub config: Result<Config, Problems>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads all four layers and checks them.
+pub fn load(flags: &Flags, environment: &Environment) -> Loaded {
+    let mut problems = Vec::new();
+    let settings = layers::read(flags, environment, &mut problems);
+    let mut warnings = Vec::new();
+    let config = build::build(&settings, flags.dev, &mut problems, &mut warnings);
+    let config = if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) };
+    Loaded { settings, config, warnings }
+}
+
+/// By hand, because a Redis URL may hold a password.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("metrics_listen", &self.metrics_listen)
+            .field("redis", &self.redis.as_deref().map(hide_password))
+            .field("redis_prefix", &self.redis_prefix)
+            .field("apps", &self.apps)
+            .field("delta", &self.delta)
+            .field("dev", &self.dev)
+            .finish_non_exhaustive()
+    }
+}

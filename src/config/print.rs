@@ -1,0 +1,28 @@
+//! `--print-config`: every key with its value and who said so, secrets hidden.
+
+use std::fmt;
+
+use super::keys::{KEYS, Kind};
+use super::layers::{Place, Settings};
+
+impl fmt::Display for Settings {
+    /// One `key = value  # origin` a line. Keys that are not built are shown
+    /// only where somebody wrote them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rows: Vec<(String, String)> = Vec::new();
+        if let Some((name, origin)) = &self.file {
+            rows.push((format!("config = {name:?}"), origin.to_string()));
+        }
+        let unset =
+            KEYS.iter().filter(|key| key.section() != "apps" && !matches!(key.kind, Kind::Unbuilt(_)));
+        let unset = unset.map(|key| Place::top(key.path)).filter(|place| self.get(*place).is_none());
+        let mut places: Vec<Place> = self.iter().map(|(place, _)| place).chain(unset).collect();
+        places.sort();
+        rows.extend(places.into_iter().map(|place| match self.get(place) {
+            Some(setting) => (format!("{place} = {}", setting.value), setting.origin.to_string()),
+            None => (format!("{place} = (not set)"), format!("default: {}", place.key().doc)),
+        }));
+        let width = rows.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
+        rows.iter().try_for_each(|(left, right)| writeln!(f, "{left:width$}  # {right}"))
+    }
+}

@@ -1,0 +1,118 @@
+//! The Redis URL: what it may look like, and how it is shown.
+
+/// Why a URL cannot be the shared backend.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RedisUrlError {
+    /// A kind of Redis that is not built yet.
+    Unsupported(&'static str),
+    Malformed,
+}
+
+const UNSUPPORTED: &[&str] = &[
+    "redis-cluster://",
+    "rediss-cluster://",
+    "redis-sentinel://",
+    "rediss-sentinel://",
+    "redis+unix://",
+    "unix://",
+];
+
+/// `redis://[user]:[password]@host[:port][/database]`, or `rediss://` for TLS.
+///
+/// A query is refused rather than ignored: whoever wrote one meant something.
+pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
+    if let Some(scheme) = UNSUPPORTED.iter().find(|scheme| url.starts_with(**scheme)) {
+        return Err(RedisUrlError::Unsupported(scheme));
+    }
+    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
+    let rest = rest.ok_or(RedisUrlError::Malformed)?;
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    // The colons of an IPv6 address stand within brackets.
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    let host_good = !host.is_empty() && !host.contains(['?', '#', ' ', '@']);
+    let port_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let database_good = database.is_empty() || database.parse::<u8>().is_ok();
+    if host_good && port_good && database_good { Ok(()) } else { Err(RedisUrlError::Malformed) }
+}
+
+/// The URL as it may be shown: without its password.
+///
+/// It also has to hide what was mistyped, so it looks for the last `@` of the
+/// whole text and hides everything before it but the scheme and a user's name,
+/// and a query, where other programs take a password.
+pub fn hide_password(url: &str) -> String {
+    let (credentials, address) = match url.rsplit_once('@') {
+        Some((before, address)) => (hide_credentials(before), address),
+        None => (String::new(), url),
+    };
+    match address.split_once('?') {
+        Some((address, _)) => format!("{credentials}{address}?[hidden]"),
+        None => format!("{credentials}{address}"),
+    }
+}
+
+fn hide_credentials(before: &str) -> String {
+    let (scheme, credentials) = match before.find("://") {
+        Some(at) => before.split_at(at + 3),
+        None => ("", before),
+    };
+    let user = credentials.split_once(':').map(|(user, _)| format!("{user}:")).unwrap_or_default();
+    format!("{scheme}{user}[hidden]@")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_one_redis_can_be_called() {
+        for url in [
+            "redis://localhost",
+            "redis://localhost:6379",
+            "redis://:pass@10.0.0.1:6379/3",
+            "rediss://user:p%40ss@redis.example:6380/",
+            "redis://[::1]:6379",
+            "redis://[::1]",
+        ] {
+            assert_eq!(check(url), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest() {
+        let cluster = Err(RedisUrlError::Unsupported("redis-cluster://"));
+        assert_eq!(check("redis-cluster://a:6379"), cluster);
+        let sentinel = Err(RedisUrlError::Unsupported("redis-sentinel://"));
+        assert_eq!(check("redis-sentinel://a:26379"), sentinel);
+        for url in [
+            "",
+            "localhost:6379",
+            "http://localhost",
+            "redis://",
+            "redis://:6379",
+            "redis://h:0",
+            "redis://h:port",
+            "redis://h/db",
+            "redis://h?node=b",
+            "redis://h:6379?node=b",
+            "redis://h/0?node=b",
+        ] {
+            assert_eq!(check(url), Err(RedisUrlError::Malformed), "{url}");
+        }
+    }
+
+    #[test]
+    fn shows_no_password() {
+        assert_eq!(hide_password("redis://h:6379/1"), "redis://h:6379/1");
+        assert_eq!(hide_password("redis://:pw@h"), "redis://:[hidden]@h");
+        assert_eq!(hide_password("rediss://ann:p@w@h:1"), "rediss://ann:[hidden]@h:1");
+        assert_eq!(hide_password("redis://:a/b@h"), "redis://:[hidden]@h");
+        assert_eq!(hide_password("redis://token@h"), "redis://[hidden]@h");
+        assert_eq!(hide_password("user:pw@h"), "user:[hidden]@h");
+        assert_eq!(hide_password("redis://h?password=pw"), "redis://h?[hidden]");
+    }
+}

@@ -1,0 +1,290 @@
+//! From what was written for a key to what it means: [`Kind::read`] is the
+//! only way.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use super::keys::{Kind, Off};
+use super::raw::{Raw, quoted};
+use super::redis_url::{self, RedisUrlError};
+use crate::app::Secret;
+
+/// A value that is what its key asks for.
+#[derive(Clone, PartialEq)]
+pub enum Value {
+    Address(SocketAddr),
+    Text(String),
+    Secret(Secret),
+    /// Holds a password, perhaps.
+    RedisUrl(String),
+    Flag(bool),
+    Count(u64),
+    Number(f64),
+    List(Vec<String>),
+    /// Of a key that is not built: what was written to say that it is off.
+    Off(String),
+}
+
+/// Why a value cannot be what its key asks for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Wrong {
+    /// What it must be.
+    Expected(String),
+    /// The whole key is not built.
+    Unsupported,
+    /// This value is not built.
+    UnsupportedValue(String),
+}
+
+impl Kind {
+    pub(super) fn read(self, raw: &Raw) -> Result<Value, Wrong> {
+        let read = match self {
+            Kind::Address => raw.text().and_then(read_address).map(Value::Address),
+            Kind::Word(extra) => raw.word().filter(|text| is_word(text, extra)).map(Value::Text),
+            Kind::Secret => raw.text().filter(|it| !it.is_empty()).map(|it| Value::Secret(Secret::new(it))),
+            Kind::RedisUrl => return read_redis_url(raw),
+            Kind::Flag => raw.flag().map(Value::Flag),
+            Kind::Count(min, max) => raw
+                .digits()
+                .and_then(|it| it.parse().ok())
+                .filter(|it| (min..=max).contains(it))
+                .map(Value::Count),
+            Kind::Number(min, max) => raw
+                .digits()
+                .and_then(|it| it.parse().ok())
+                .filter(|it| (min..=max).contains(it))
+                .map(Value::Number),
+            Kind::Choice(choices, unbuilt) => return read_choice(raw, choices, unbuilt),
+            Kind::ClientPatterns => {
+                raw.texts().filter(|list| list.iter().all(|it| is_client_pattern(it))).map(Value::List)
+            }
+            Kind::LogFilter => raw.text().filter(|it| is_log_filter(it)).map(|it| Value::Text(it.to_owned())),
+            Kind::Unbuilt(off) => {
+                return if off.is_off(raw) {
+                    Ok(Value::Off(raw.to_string()))
+                } else {
+                    Err(Wrong::Unsupported)
+                };
+            }
+        };
+        read.ok_or_else(|| Wrong::Expected(self.to_string()))
+    }
+
+    /// Whether a value that was not understood may be shown.
+    pub(super) fn shown(self, raw: &Raw) -> String {
+        match self {
+            Kind::Secret => "[hidden]".to_owned(),
+            Kind::RedisUrl => redis_url::hide_password(&raw.to_string()),
+            _ => raw.to_string(),
+        }
+    }
+}
+
+/// "must be …"
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Address => f.write_str("HOST:PORT, such as `0.0.0.0:6001` or `[::]:6001`"),
+            Kind::Word(extra) => write!(f, "a text of ASCII letters, digits and the characters `{extra}`"),
+            Kind::Secret => f.write_str("a text that is not empty"),
+            Kind::RedisUrl => f.write_str(
+                "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, \
+                 with `/`, `@`, `#` and `?` in a password written as %2F, %40, %23 and %3F",
+            ),
+            Kind::Flag => f.write_str("true or false"),
+            Kind::Count(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Kind::Number(min, max) => write!(f, "a number from {min} to {max}"),
+            Kind::Choice(choices, _) => f.write_str(&choices.join(" or ")),
+            Kind::ClientPatterns => f.write_str("a list of `CLIENT/<=VERSION`, such as `python/<=2.2`"),
+            Kind::LogFilter => f.write_str(
+                "off, error, warn, info, debug or trace, or several as in `info,fanfare=debug`, \
+                 each other word as MODULE=LEVEL",
+            ),
+            Kind::Unbuilt(_) => f.write_str("off"),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    /// As in TOML; what is secret is hidden.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Address(address) => write!(f, "\"{address}\""),
+            Value::Text(text) => f.write_str(&quoted(text)),
+            Value::Secret(_) => f.write_str("[hidden]"),
+            Value::RedisUrl(url) => f.write_str(&quoted(&redis_url::hide_password(url))),
+            Value::Flag(flag) => write!(f, "{flag}"),
+            Value::Count(count) => write!(f, "{count}"),
+            Value::Number(number) => write!(f, "{number}"),
+            Value::List(list) => {
+                let items: Vec<String> = list.iter().map(|it| quoted(it)).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            Value::Off(written) => f.write_str(written),
+        }
+    }
+}
+
+/// As shown, and so without a password.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Off {
+    fn is_off(self, raw: &Raw) -> bool {
+        match self {
+            Off::Empty => raw.is_empty(),
+            Off::Or(word) => {
+                let only =
+                    if let Raw::List(list) = raw { list.as_slice() } else { std::slice::from_ref(raw) };
+                let is_word = |item: &Raw| item.word().is_some_and(|text| text == word);
+                raw.is_empty() || (!only.is_empty() && only.iter().all(is_word))
+            }
+            Off::Never => false,
+            Off::Always => true,
+        }
+    }
+}
+
+/// A name is looked up, and `localhost` must then be where people look for it:
+/// at 127.0.0.1.
+fn read_address(text: &str) -> Option<SocketAddr> {
+    let addresses: Vec<SocketAddr> = text.trim().to_socket_addrs().ok()?.collect();
+    addresses.iter().find(|it| it.is_ipv4()).or(addresses.first()).copied()
+}
+
+fn read_redis_url(raw: &Raw) -> Result<Value, Wrong> {
+    let expected = || Wrong::Expected(Kind::RedisUrl.to_string());
+    let url = raw.text().ok_or_else(expected)?.trim();
+    match redis_url::check(url) {
+        Ok(()) => Ok(Value::RedisUrl(url.to_owned())),
+        Err(RedisUrlError::Unsupported(scheme)) => Err(Wrong::UnsupportedValue(scheme.to_owned())),
+        Err(RedisUrlError::Malformed) => Err(expected()),
+    }
+}
+
+fn read_choice(
+    raw: &Raw,
+    choices: &'static [&'static str],
+    unbuilt: &'static [&'static str],
+) -> Result<Value, Wrong> {
+    let word = raw.text().unwrap_or_default().trim().to_ascii_lowercase();
+    if unbuilt.contains(&word.as_str()) {
+        return Err(Wrong::UnsupportedValue(quoted(&word)));
+    }
+    if choices.contains(&word.as_str()) {
+        return Ok(Value::Text(word));
+    }
+    Err(Wrong::Expected(Kind::Choice(choices, unbuilt).to_string()))
+}
+
+fn is_word(text: &str, extra: &str) -> bool {
+    !text.is_empty() && text.chars().all(|char| char.is_ascii_alphanumeric() || extra.contains(char))
+}
+
+fn is_client_pattern(text: &str) -> bool {
+    let Some((client, version)) = text.split_once("/<=") else { return false };
+    is_word(client, "-_.") && version.split('.').all(|part| part.parse::<u32>().is_ok())
+}
+
+/// A filter with a word that is no level would be taken as "everything of the
+/// module with this name, and nothing else": `FANFARE_LOG=verbose` would be
+/// silence.
+fn is_log_filter(text: &str) -> bool {
+    let is_level =
+        |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let bare_words_are_levels =
+        text.split(',').all(|part| part.contains(['=', '[', ']']) || is_level(part.trim()));
+    bare_words_are_levels && tracing_subscriber::EnvFilter::try_new(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn check(kind: Kind, text: &str, expect: impl Into<Option<Value>>) {
+        assert_eq!(kind.read(&Raw::Text(text.to_owned())).ok(), expect.into(), "{kind:?} of `{text}`");
+    }
+
+    #[test]
+    fn addresses() {
+        let address = |text: &str| Some(Value::Address(text.parse().expect("an address")));
+        check(Kind::Address, "[::]:6001", address("[::]:6001"));
+        check(Kind::Address, "localhost:6001", address("127.0.0.1:6001"));
+        for wrong in ["", "6001", ":", "0.0.0.0", "0.0.0.0:66000", "::1:x"] {
+            check(Kind::Address, wrong, None);
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_texts() {
+        check(Kind::Count(1, 10), " 10 ", Some(Value::Count(10)));
+        check(Kind::Count(1, 10), "11", None);
+        check(Kind::Count(1, 10), "-1", None);
+        check(Kind::Count(1, 10), "1.5", None);
+        check(Kind::Number(0.0, 1.0), "0.5", Some(Value::Number(0.5)));
+        check(Kind::Number(0.0, 1.0), "NaN", None);
+        check(Kind::Number(0.0, 1.0), "1e9", None);
+        assert_eq!(Kind::Count(1, 99).read(&Raw::Number("12".into())), Ok(Value::Count(12)));
+    }
+
+    #[test]
+    fn choices_take_any_case() {
+        let kind = Kind::Choice(&["fossil"], &["xdelta3"]);
+        check(kind, "Fossil", Some(Value::Text("fossil".into())));
+        let unsupported = Wrong::UnsupportedValue("\"xdelta3\"".into());
+        assert_eq!(kind.read(&Raw::Text("XDelta3".into())), Err(unsupported));
+        check(kind, "brotli", None);
+    }
+
+    #[test]
+    fn a_log_filter_means_what_it_says() {
+        for good in ["info", "DEBUG", "warn,fanfare=debug", "fanfare::ws=trace,info", "off"] {
+            check(Kind::LogFilter, good, Some(Value::Text(good.into())));
+        }
+        for wrong in ["", "verbose", "inof", "fanfare=loud", "info,"] {
+            check(Kind::LogFilter, wrong, None);
+        }
+    }
+
+    #[test]
+    fn client_patterns() {
+        check(Kind::ClientPatterns, "", Some(Value::List(vec![])));
+        check(
+            Kind::ClientPatterns,
+            "python/<=2.2, js/<=1",
+            Some(Value::List(vec!["python/<=2.2".into(), "js/<=1".into()])),
+        );
+        for wrong in ["python", "python/2.2", "python/<=", "python/<=2.x", "/<=1", "a/<=1,"] {
+            check(Kind::ClientPatterns, wrong, None);
+        }
+    }
+
+    #[test]
+    fn off_is_off() {
+        let text = |text: &str| Raw::Text(text.into());
+        let table = |name: &str, value: Raw| Raw::Table(BTreeMap::from([(name.to_owned(), value)]));
+        for off in [Raw::Flag(false), Raw::Number("0".into()), text(""), text("false"), Raw::List(vec![])] {
+            assert!(Off::Empty.is_off(&off), "{off}");
+            assert!(!Off::Never.is_off(&off), "{off}");
+        }
+        assert!(Off::Empty.is_off(&table("enabled", Raw::Flag(false))));
+        for on in [
+            Raw::Flag(true),
+            Raw::Number("1".into()),
+            text("x"),
+            Raw::List(vec![text("")]),
+            table("url", text("x")),
+        ] {
+            assert!(!Off::Empty.is_off(&on), "{on}");
+            assert!(Off::Always.is_off(&on), "{on}");
+        }
+        assert!(Off::Or("*").is_off(&Raw::List(vec![text("*")])));
+        assert!(!Off::Or("*").is_off(&Raw::List(vec![text("*"), text("https://a")])));
+        assert!(Off::Or("1").is_off(&Raw::Number("1".into())));
+    }
+}

@@ -1,0 +1,65 @@
+//! `POST …/events` and `POST …/batch_events` (protocol.md 1.3, 1.4).
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
+
+use super::ApiError;
+use super::signed::Signed;
+use crate::batch::{self, Batch, BatchEvent};
+use crate::channel::ChannelName;
+use crate::node::Node;
+use crate::publish::{Counts, publish_batch};
+
+/// `{}`, or `{"channels":{name:attributes}}` if the event asked for `info`.
+pub(super) async fn post_event(
+    State(node): State<Node>,
+    signed: Signed,
+) -> Result<impl IntoResponse, ApiError> {
+    check_idempotency_header(&signed)?;
+    let batch = Batch::parse_event(&signed.body, &signed.app.limits)?;
+    let counts = publish_batch(&node.backend, &signed.app, &batch).await?;
+    let event = &batch.events[0];
+    if !event.info.asked {
+        return Ok(reply(&json!({})));
+    }
+    let channels: Map<String, Value> =
+        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, &counts))).collect();
+    Ok(reply(&json!({ "channels": channels })))
+}
+
+/// `{}`, or `{"batch":[attributes]}`, one for each event in its place, if any of
+/// them asked for `info`.
+pub(super) async fn post_batch(
+    State(node): State<Node>,
+    signed: Signed,
+) -> Result<impl IntoResponse, ApiError> {
+    check_idempotency_header(&signed)?;
+    let batch = Batch::parse_batch(&signed.body, &signed.app.limits)?;
+    let counts = publish_batch(&node.backend, &signed.app, &batch).await?;
+    if !batch.events.iter().any(|event| event.info.asked) {
+        return Ok(reply(&json!({})));
+    }
+    let answers: Vec<Value> =
+        batch.events.iter().map(|event| attributes(event, &event.channels[0], &counts)).collect();
+    Ok(reply(&json!({ "batch": answers })))
+}
+
+/// What the event asked to know of a channel, as far as the channel has it.
+fn attributes(event: &BatchEvent, channel: &ChannelName, counts: &Counts) -> Value {
+    match counts.get(channel) {
+        Some(count) if event.info.subscription_count => json!({ "subscription_count": count }),
+        _ => json!({}),
+    }
+}
+
+fn check_idempotency_header(signed: &Signed) -> Result<(), ApiError> {
+    let Some(key) = signed.headers.get("x-idempotency-key") else { return Ok(()) };
+    let key = key.to_str().unwrap_or_default();
+    batch::check_idempotency_key(key).map_err(ApiError::from)
+}
+
+pub(super) fn reply(body: &Value) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string())
+}

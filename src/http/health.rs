@@ -1,0 +1,30 @@
+//! Whether this process lives, and whether it should get traffic.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use crate::metrics;
+use crate::node::Node;
+
+/// 200 while the process serves. Never touches Redis.
+pub(super) async fn live() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"live"}"#)
+}
+
+/// 503 while draining, or while Redis is away or cannot be heard.
+pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
+    let unready = node.unready();
+    metrics::metrics().ready.set(if unready.is_none() { 1.0 } else { 0.0 });
+    let (status, body) = match unready {
+        None => (StatusCode::OK, json!({ "status": "ready" })),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "reason": reason })),
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string())
+}
+
+/// In Prometheus' text format.
+pub(super) async fn metrics() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::install().render())
+}

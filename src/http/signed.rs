@@ -1,0 +1,180 @@
+//! Room 1: a request that got this far is signed and within bounds. The
+//! extractor is the proof (protocol.md 1.2).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, Method, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use super::ApiError;
+use crate::app::{App, AppLimits};
+use crate::auth;
+use crate::limits;
+use crate::node::Node;
+
+/// A request from someone who holds the app's secret.
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub app: Arc<App>,
+    /// Whole, its MD5 part of what was signed. Empty for a GET.
+    pub body: Bytes,
+    /// Decoded, without the `auth_…` parameters.
+    pub query: HashMap<String, String>,
+    pub headers: HeaderMap,
+}
+
+impl FromRequest<Node> for Signed {
+    type Rejection = ApiError;
+
+    /// The signature covers the body's MD5, not the body: it is checked before
+    /// any of the body is read, so that strangers cannot make us read.
+    async fn from_request(request: Request, node: &Node) -> Result<Signed, ApiError> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let app_id = decode(path.split('/').nth(2).unwrap_or_default());
+        let app = node.apps.by_id(&app_id).ok_or_else(|| ApiError::unknown_app(&app_id))?.clone();
+        let pairs = parse_query(parts.uri.query().unwrap_or_default());
+        let body_md5 = verify(&app, &parts.method, path, &pairs)?;
+        if !app.enabled {
+            return Err(ApiError::app_disabled());
+        }
+        check_encoding(&parts.headers)?;
+        let body = read_body(body, body_bytes_max(path, &app.limits)).await?;
+        check_md5(&parts.method, &body, body_md5.as_deref())?;
+        let query = pairs.into_iter().filter(|(key, _)| !key.starts_with("auth_")).collect();
+        Ok(Signed { app, body, query, headers: parts.headers })
+    }
+}
+
+/// A batch may be as large as the app's limits make it; anything else is one event.
+fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
+    let events = if path.ends_with("/batch_events") { app.batch_events_max } else { 1 };
+    app.body_bytes_max(events)
+}
+
+/// Checks key, time and signature; returns the MD5 that was signed.
+fn verify(
+    app: &App,
+    method: &Method,
+    path: &str,
+    pairs: &[(String, String)],
+) -> Result<Option<String>, ApiError> {
+    let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let required = |name: &str| {
+        find(name).ok_or_else(|| ApiError::unauthorized(format!("The query parameter `{name}` is missing")))
+    };
+    if required("auth_key")? != app.key {
+        return Err(ApiError::unauthorized("`auth_key` is not the key of this app"));
+    }
+    check_timestamp(required("auth_timestamp")?)?;
+    if required("auth_version")? != "1.0" {
+        return Err(ApiError::unauthorized("`auth_version` must be 1.0"));
+    }
+    let signature = required("auth_signature")?;
+    let texts = signed_texts(method, path, pairs);
+    if !texts.iter().any(|text| auth::verify(&app.secret, text, signature)) {
+        // What was signed helps whoever debugs a client; the signature would
+        // help whoever reads the log to replay the request.
+        tracing::debug!(app = %app.id, signed = %texts[0].replace('\n', "\\n"), "signature refused");
+        return Err(ApiError::unauthorized(
+            "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
+             joined by newlines, under the app's secret",
+        ));
+    }
+    Ok(find("body_md5").map(str::to_owned))
+}
+
+/// What a client may have signed: arrays in the query stay as they are for some,
+/// and are joined under the bare key for others (protocol.md 1.2).
+fn signed_texts(method: &Method, path: &str, pairs: &[(String, String)]) -> Vec<String> {
+    let borrowed = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let mut texts = vec![auth::request_text(method.as_str(), path, borrowed)];
+    if pairs.iter().any(|(key, _)| key.ends_with("[]")) {
+        let mut joined: Vec<(&str, String)> = Vec::new();
+        for (key, value) in pairs {
+            let key = key.strip_suffix("[]").unwrap_or(key);
+            match joined.iter_mut().find(|(seen, _)| *seen == key) {
+                Some((_, values)) => *values = format!("{values},{value}"),
+                None => joined.push((key, value.clone())),
+            }
+        }
+        let borrowed = joined.iter().map(|(key, value)| (*key, value.as_str()));
+        texts.push(auth::request_text(method.as_str(), path, borrowed));
+    }
+    texts
+}
+
+fn check_timestamp(text: &str) -> Result<(), ApiError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match text.parse::<u64>() {
+        Ok(given) if given.abs_diff(now) <= limits::TIMESTAMP_SKEW_SECS_MAX => Ok(()),
+        Ok(given) => Err(ApiError::unauthorized(format!(
+            "`auth_timestamp` {given} is not within {}s of server time {now}",
+            limits::TIMESTAMP_SKEW_SECS_MAX
+        ))),
+        Err(_) => Err(ApiError::unauthorized("`auth_timestamp` must be a number of seconds")),
+    }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")) {
+        None => Ok(()),
+        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
+        Some(encoding) => Err(ApiError::content_encoding(encoding)),
+    }
+}
+
+/// One library sends the MD5 of nothing with its GETs: it is part of the text
+/// that was signed, and compared only where a body counts.
+fn check_md5(method: &Method, body: &[u8], body_md5: Option<&str>) -> Result<(), ApiError> {
+    if method == Method::GET {
+        return Ok(());
+    }
+    match body_md5 {
+        Some(md5) if md5.eq_ignore_ascii_case(&auth::body_md5(body)) => Ok(()),
+        Some(_) => Err(ApiError::unauthorized("`body_md5` is not the MD5 of the body that arrived")),
+        None if body.is_empty() => Ok(()),
+        None => Err(ApiError::unauthorized("The query parameter `body_md5` is missing")),
+    }
+}
+
+/// Reads up to `bytes_max`. What is larger is refused, but first read on for a
+/// while: a sender whose connection is reset never sees the answer.
+async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    let read = async {
+        let mut bytes = BytesMut::new();
+        let mut read = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| ApiError::body_broken())?.into_data() else { continue };
+            read += data.len();
+            if read <= bytes_max {
+                bytes.extend_from_slice(&data);
+            } else if read > bytes_max + limits::BODY_DRAIN_BYTES_MAX {
+                break;
+            }
+        }
+        match read <= bytes_max {
+            true => Ok(bytes.freeze()),
+            false => Err(ApiError::body_too_large(bytes_max)),
+        }
+    };
+    tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, read).await.unwrap_or(Err(ApiError::body_timeout()))
+}
+
+/// `a=1&b=2`, percent-decoded: `+` stays itself, as in the text that is signed.
+fn parse_query(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (decode(k), decode(v)))
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}

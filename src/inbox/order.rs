@@ -1,0 +1,226 @@
+//! Whether an announcement is the next one of its channel: the heart of the
+//! promises that nothing is lost silently (P4) and that all nodes see one order
+//! (P2). No IO, no clock.
+//!
+//! Contiguous means that `prev` names the last announcement this node handled.
+//! Numbers alone would not do: after a failover that lost writes, the new
+//! history can look contiguous by number.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::event::{Announcement, AnnouncementId, Log, Position};
+use crate::limits;
+
+/// What this node has handled of one channel, and what it holds back.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// None until the first join script has said where the channel stands.
+    position: Option<Position>,
+    /// Where the position was adopted from the head without having heard what
+    /// led to it: announcements up to here may still be on their way. Over as
+    /// soon as the first after it is here, for a connection keeps its order.
+    floor: Option<Position>,
+    /// Announcements handled, oldest first, for as long as the log has them.
+    handled: VecDeque<(AnnouncementId, Instant)>,
+    /// What came while the position is not known or the log is being read.
+    held: VecDeque<Announcement>,
+    reading: bool,
+}
+
+/// What to do with what was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Deliver(Announcement),
+    /// Delivered already, or older than the position that was adopted.
+    Duplicate,
+    /// Kept until the position is known or the log has been read.
+    Held,
+    /// Kept, and the log must be read now.
+    Gap,
+}
+
+/// What a reading of the log came to.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Repair {
+    /// Everything that was missed is delivered, or there was nothing to miss.
+    Complete,
+    /// The log no longer reaches back: events may be lost.
+    Incomplete,
+    /// The channel began anew (its head was evicted, expired or flushed).
+    NewEpoch,
+    /// Redis lost announcements that this node has delivered, and went on from
+    /// an earlier one: an epoch must be opened so that no number is used twice.
+    Fork { epoch: u64 },
+}
+
+impl Order {
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    pub fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// Whether this node has handled the announcement, as far as it remembers.
+    pub fn has_handled(&self, id: AnnouncementId) -> bool {
+        self.position.is_some_and(|position| position.id == id)
+            || self.handled.iter().rev().any(|(handled, _)| *handled == id)
+    }
+
+    pub fn hear(&mut self, announcement: Announcement, now: Instant) -> Verdict {
+        let Some(position) = self.position else { return self.hold(announcement) };
+        if self.reading {
+            return self.hold(announcement);
+        }
+        if announcement.prev == position.id {
+            self.handle(&announcement, now);
+            return Verdict::Deliver(announcement);
+        }
+        if self.has_handled(announcement.id) || self.is_below_floor(&announcement) {
+            return Verdict::Duplicate;
+        }
+        if announcement.prev == AnnouncementId::NONE && announcement.epoch != position.epoch {
+            // The first of a new epoch: there is nothing between.
+            self.handle(&announcement, now);
+            return Verdict::Deliver(announcement);
+        }
+        self.hold(announcement);
+        self.reading = true;
+        Verdict::Gap
+    }
+
+    /// The channel stands at `at`, as a script has said after this node was
+    /// proved to listen. What was held and is newer is to be heard again.
+    pub fn adopt(&mut self, at: Position) -> VecDeque<Announcement> {
+        self.position = Some(at);
+        self.floor = Some(at);
+        std::mem::take(&mut self.held)
+    }
+
+    /// Declares that the log is being read. False if that is under way.
+    pub fn begin_reading(&mut self) -> bool {
+        !std::mem::replace(&mut self.reading, true)
+    }
+
+    /// Reading failed: what was held is let go and will show as a gap again.
+    pub fn abandon_reading(&mut self) -> VecDeque<Announcement> {
+        self.reading = false;
+        std::mem::take(&mut self.held)
+    }
+
+    /// The log was read. Returns what to deliver first, in order, and what came
+    /// meanwhile, to be heard again after it.
+    pub fn repair(&mut self, log: Log, now: Instant) -> (Repair, Vec<Announcement>, VecDeque<Announcement>) {
+        self.reading = false;
+        let held = std::mem::take(&mut self.held);
+        let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
+        let Log { head, mut announcements } = log;
+        let repair = match announcements.first() {
+            Some(first) if first.prev == position.id => Repair::Complete,
+            Some(_) => self.join_histories(position, &mut announcements),
+            None => self.without_log(position, head, &held),
+        };
+        for announcement in &announcements {
+            self.handle(announcement, now);
+        }
+        (repair, announcements, held)
+    }
+
+    /// The log does not go on from our position. Leaves in `announcements` what
+    /// this node has not handled.
+    fn join_histories(&self, position: Position, announcements: &mut Vec<Announcement>) -> Repair {
+        let common = announcements.iter().rposition(|a| self.has_handled(a.id));
+        let started_anew = announcements[0].prev == AnnouncementId::NONE;
+        announcements.drain(..common.map_or(0, |at| at + 1));
+        let Some(next) = announcements.first() else { return Repair::Complete };
+        if next.epoch == position.epoch && next.first_seq <= position.seq {
+            Repair::Fork { epoch: next.epoch }
+        } else if started_anew && next.epoch != position.epoch {
+            Repair::NewEpoch
+        } else if common.is_some() {
+            // We had handled more than the log shows before it: lost writes,
+            // whose numbers were not used again.
+            Repair::Fork { epoch: next.epoch }
+        } else {
+            Repair::Incomplete
+        }
+    }
+
+    /// The log has nothing for us. Where something newer was heard, or the head
+    /// has moved, what lies between is gone: goes on from there.
+    fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Announcement>) -> Repair {
+        if let Some(heard) = held.front()
+            && heard.prev != at.id
+            && !self.has_handled(heard.id)
+        {
+            let seq = heard.first_seq.saturating_sub(1);
+            self.position = Some(Position { epoch: heard.epoch, seq, id: heard.prev });
+            return Repair::Incomplete;
+        }
+        match head {
+            Some(head) if !self.has_handled(head.id) => {
+                self.adopt(head);
+                Repair::Incomplete
+            }
+            // Nothing is newer; or Redis has lost everything, and the next
+            // announcement will begin an epoch.
+            _ => Repair::Complete,
+        }
+    }
+
+    /// The epoch was opened at `seq` by this node or another: numbers go on
+    /// from there.
+    pub fn rename_epoch(&mut self, epoch: u64, seq: u64) {
+        if let Some(position) = &mut self.position {
+            position.epoch = epoch;
+            position.seq = position.seq.max(seq);
+        }
+    }
+
+    /// Gives up on what is missing and goes on from the head.
+    pub fn skip_to(&mut self, head: Position) -> VecDeque<Announcement> {
+        self.reading = false;
+        self.adopt(head)
+    }
+
+    /// Forgets announcements older than the log keeps them.
+    pub fn forget(&mut self, now: Instant) {
+        let is_old = |handled: &Instant| now.saturating_duration_since(*handled) > limits::LOG_AGE_MAX * 2;
+        while self.handled.front().is_some_and(|(_, handled)| is_old(handled)) {
+            self.handled.pop_front();
+        }
+        if self.handled.is_empty() {
+            self.handled = VecDeque::new();
+        }
+    }
+
+    fn handle(&mut self, announcement: &Announcement, now: Instant) {
+        self.position = Some(announcement.position());
+        self.floor = None;
+        if self.handled.len() >= limits::LOG_ANNOUNCEMENTS_MAX {
+            self.handled.pop_front();
+        }
+        self.handled.push_back((announcement.id, now));
+    }
+
+    /// Holds an announcement back; at the bound the oldest is let go, and the
+    /// gap it leaves is found like any other.
+    fn hold(&mut self, announcement: Announcement) -> Verdict {
+        if self.held.len() >= limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX {
+            self.held.pop_front();
+            crate::metrics::metrics().held_dropped.increment(1);
+        }
+        self.held.push_back(announcement);
+        Verdict::Held
+    }
+
+    fn is_below_floor(&self, announcement: &Announcement) -> bool {
+        self.floor
+            .is_some_and(|floor| announcement.epoch == floor.epoch && announcement.first_seq <= floor.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests;

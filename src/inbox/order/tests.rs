@@ -1,0 +1,201 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A channel as the backend keeps it, with a log of `log_max` announcements.
+#[derive(Clone, Default)]
+struct Channel {
+    head: Option<Position>,
+    log: VecDeque<Announcement>,
+    next_id: u64,
+}
+
+impl Channel {
+    fn announce(&mut self, count: u32, log_max: usize) -> Announcement {
+        self.next_id += 1;
+        let head = self.head.unwrap_or(Position {
+            epoch: self.next_id * 1_000,
+            seq: self.next_id * 1_000,
+            id: AnnouncementId::NONE,
+        });
+        let announcement = Announcement {
+            epoch: head.epoch,
+            first_seq: head.seq + 1,
+            count,
+            time_ms: 0,
+            id: AnnouncementId::from_bytes(&self.next_id.to_be_bytes()).expect("8 bytes"),
+            prev: head.id,
+            body: Bytes::new(),
+        };
+        self.head = Some(announcement.position());
+        self.log.push_back(announcement.clone());
+        while self.log.len() > log_max {
+            self.log.pop_front();
+        }
+        announcement
+    }
+
+    fn read(&self, after: AnnouncementId) -> Log {
+        let from = self.log.iter().position(|a| a.id == after).map_or(0, |at| at + 1);
+        Log { head: self.head, announcements: self.log.iter().skip(from).cloned().collect() }
+    }
+}
+
+/// A node's side: hears, reads the log when told to, remembers what it delivered.
+struct Node {
+    order: Order,
+    delivered: Vec<AnnouncementId>,
+    repairs: Vec<Repair>,
+}
+
+impl Node {
+    fn joined(at: Option<Position>) -> Node {
+        let mut order = Order::default();
+        assert!(order.adopt(at.unwrap_or_default()).is_empty());
+        Node { order, delivered: vec![], repairs: vec![] }
+    }
+
+    fn hear(&mut self, announcement: Announcement, channel: &mut Channel) {
+        match self.order.hear(announcement, Instant::now()) {
+            Verdict::Deliver(a) => self.delivered.push(a.id),
+            Verdict::Gap => self.read(channel),
+            Verdict::Duplicate | Verdict::Held => {}
+        }
+    }
+
+    fn read(&mut self, channel: &mut Channel) {
+        let after = self.order.position().expect("joined").id;
+        let (repair, missed, held) = self.order.repair(channel.read(after), Instant::now());
+        self.repairs.push(repair);
+        self.delivered.extend(missed.iter().map(|a| a.id));
+        if let Repair::Fork { .. } = repair {
+            let head = channel.head.as_mut().expect("a fork has a head");
+            head.epoch += 500;
+            head.seq = head.seq.max(head.epoch);
+        }
+        for announcement in held {
+            self.hear(announcement, channel);
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is lost or repeated on the way, a node delivers exactly what was
+    /// announced, in order, as long as the log reaches back.
+    #[test]
+    fn a_lossy_link_is_repaired(steps in proptest::collection::vec((1_u32..4, 0_u8..6), 1..200)) {
+        let mut channel = Channel::default();
+        let mut node = Node::joined(None);
+        let mut announced = vec![];
+        let mut last = None;
+        for (count, fate) in steps {
+            let announcement = channel.announce(count, 1_000);
+            announced.push(announcement.id);
+            match fate {
+                0 => continue,
+                1 => { node.hear(announcement.clone(), &mut channel); node.hear(announcement.clone(), &mut channel) }
+                2 => { if let Some(last) = last.take() { node.hear(last, &mut channel) } node.hear(announcement.clone(), &mut channel) }
+                _ => node.hear(announcement.clone(), &mut channel),
+            }
+            last = Some(announcement);
+        }
+        if node.order.begin_reading() { node.read(&mut channel) }
+        prop_assert_eq!(node.delivered, announced);
+        prop_assert!(node.repairs.iter().all(|repair| *repair == Repair::Complete));
+    }
+
+    /// With a short log, holes are said; nothing is delivered twice or out of
+    /// order, and the newest always arrives.
+    #[test]
+    fn an_unrepairable_gap_is_said(lost in 0_usize..12, log_max in 1_usize..6) {
+        let mut channel = Channel::default();
+        let mut node = Node::joined(None);
+        node.hear(channel.announce(1, log_max), &mut channel);
+        for _ in 0..lost { channel.announce(1, log_max); }
+        let last = channel.announce(1, log_max);
+        node.hear(last.clone(), &mut channel);
+        prop_assert_eq!(node.delivered.last(), Some(&last.id));
+        prop_assert!(node.delivered.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
+        let complete = lost < log_max;
+        prop_assert_eq!(node.repairs.iter().all(|r| *r == Repair::Complete), complete, "{:?}", node.repairs);
+        prop_assert_eq!(node.delivered.len() == lost + 2, complete);
+    }
+}
+
+#[test]
+fn what_was_on_its_way_before_the_join_is_old() {
+    let mut channel = Channel::default();
+    let on_its_way = channel.announce(2, 10);
+    let mut order = Order::default();
+    assert_eq!(order.hear(on_its_way.clone(), Instant::now()), Verdict::Held);
+    let held = order.adopt(channel.head.expect("announced"));
+    assert_eq!(held.len(), 1);
+    assert_eq!(order.hear(on_its_way, Instant::now()), Verdict::Duplicate);
+    let next = channel.announce(1, 10);
+    assert_eq!(order.hear(next.clone(), Instant::now()), Verdict::Deliver(next));
+}
+
+#[test]
+fn a_new_epoch_goes_on_at_once() {
+    let mut channel = Channel::default();
+    let mut node = Node::joined(None);
+    node.hear(channel.announce(1, 10), &mut channel);
+    channel.head = None;
+    channel.log.clear();
+    node.hear(channel.announce(1, 10), &mut channel);
+    assert_eq!((node.delivered.len(), node.repairs.len()), (2, 0));
+    channel.head = None;
+    channel.log.clear();
+    channel.announce(1, 10);
+    node.hear(channel.announce(1, 10), &mut channel);
+    assert_eq!((node.delivered.len(), &node.repairs[..]), (4, &[Repair::NewEpoch][..]));
+}
+
+#[test]
+fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
+    for lost in 1..4 {
+        let mut channel = Channel::default();
+        let mut node = Node::joined(None);
+        for _ in 0..5 {
+            let announcement = channel.announce(1, 10);
+            node.hear(announcement, &mut channel);
+        }
+        let seen = node.order.position().expect("joined");
+        for _ in 0..lost {
+            channel.log.pop_back();
+        }
+        channel.head = channel.log.back().map(Announcement::position);
+        // The new master goes on from its own, earlier head.
+        let new: Vec<_> = (0..lost + 1).map(|_| channel.announce(1, 10)).collect();
+        node.hear(new.last().expect("some").clone(), &mut channel);
+        assert_eq!(node.repairs, [Repair::Fork { epoch: seen.epoch }]);
+        assert_eq!(node.delivered[5..], new.iter().map(|a| a.id).collect::<Vec<_>>());
+        let after = channel.announce(1, 10);
+        assert!(after.first_seq > seen.seq, "no number is used twice after the fork is known");
+        node.hear(after.clone(), &mut channel);
+        assert_eq!(node.delivered.last(), Some(&after.id));
+    }
+}
+
+#[test]
+fn the_quiet_tail_is_found_by_reading() {
+    let mut channel = Channel::default();
+    let mut node = Node::joined(None);
+    node.hear(channel.announce(1, 10), &mut channel);
+    let missed = channel.announce(1, 10);
+    assert!(!node.order.has_handled(missed.id));
+    assert!(node.order.begin_reading());
+    node.read(&mut channel);
+    assert_eq!(node.delivered.last(), Some(&missed.id));
+}
+
+#[test]
+fn held_announcements_are_bounded() {
+    let mut channel = Channel::default();
+    let mut order = Order::default();
+    for _ in 0..limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX + 5 {
+        assert_eq!(order.hear(channel.announce(1, 10), Instant::now()), Verdict::Held);
+    }
+    assert_eq!(order.adopt(Position::default()).len(), limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX);
+}

@@ -1,0 +1,31 @@
+//! Fanfare: a self-hosted, Pusher-protocol realtime server whose unit of work
+//! is the batch. ARCHITECTURE.md has the walk of a batch through eight rooms;
+//! the modules below stand in reading order: the edges, the way in, the shared
+//! state, the way out, and what all of them speak of.
+
+pub mod node;
+pub mod server;
+
+pub mod backend;
+pub mod batch;
+pub mod delta;
+pub mod fan_out;
+pub mod http;
+pub mod hub;
+pub mod inbox;
+pub mod mailbox;
+pub mod publish;
+pub mod wire;
+pub mod ws;
+
+pub mod app;
+pub mod auth;
+pub mod channel;
+pub mod event;
+pub mod json;
+pub mod limits;
+pub mod metrics;
+
+pub mod cli;
+pub mod config;
+pub mod logging;

@@ -1,0 +1,114 @@
+//! Every counter, with its name as seen outside. Anyone may touch them.
+//!
+//! Gauges are set from the structures they describe, never counted up and down,
+//! so they cannot drift.
+
+use std::sync::OnceLock;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+macro_rules! catalogue {
+    ($($kind:ident $field:ident $name:literal $unit:ident $help:literal)*) => {
+        /// Handles, made once: an increment is one atomic addition.
+        #[derive(Clone)]
+        #[allow(missing_debug_implementations, reason = "the handles have nothing to show")]
+        pub struct Metrics { $(#[doc = $help] pub $field: catalogue!(@type $kind),)* }
+
+        impl Metrics {
+            fn register() -> Metrics {
+                $(catalogue!(@describe $kind $name $unit $help);)*
+                Metrics { $($field: catalogue!(@make $kind $name),)* }
+            }
+        }
+
+        /// Name and meaning of each, for the documentation.
+        pub const CATALOGUE: &[(&str, &str)] = &[$(($name, $help),)*];
+    };
+    (@type counter) => { Counter };
+    (@type gauge) => { Gauge };
+    (@type histogram) => { Histogram };
+    (@make counter $name:literal) => { counter!($name) };
+    (@make gauge $name:literal) => { gauge!($name) };
+    (@make histogram $name:literal) => { histogram!($name) };
+    (@describe counter $name:literal $unit:ident $help:literal) => { describe_counter!($name, Unit::$unit, $help) };
+    (@describe gauge $name:literal $unit:ident $help:literal) => { describe_gauge!($name, Unit::$unit, $help) };
+    (@describe histogram $name:literal $unit:ident $help:literal) => { describe_histogram!($name, Unit::$unit, $help) };
+}
+
+catalogue! {
+    gauge connections "fanfare_connections" Count "Open WebSockets on this node."
+    counter connections_opened "fanfare_connections_opened_total" Count "WebSockets accepted."
+    gauge channels "fanfare_channels" Count "Channels this node listens to."
+    gauge subscriptions "fanfare_subscriptions" Count "Subscriptions of this node's sockets."
+    counter subscriptions_refused "fanfare_subscriptions_refused_total" Count "Subscriptions refused: bad signature, kind or name."
+    counter batches_published "fanfare_batches_published_total" Count "Batches accepted over HTTP; a single event is a batch of one."
+    counter events_published "fanfare_events_published_total" Count "Events accepted over HTTP, times their channels."
+    histogram publish_seconds "fanfare_publish_seconds" Seconds "From a checked batch to the backend's yes."
+    counter requests_refused "fanfare_requests_refused_total" Count "API requests answered with 4xx."
+    counter requests_failed "fanfare_requests_failed_total" Count "API requests answered with 5xx."
+    counter auth_failures "fanfare_auth_failures_total" Count "Requests and subscriptions with wrong credentials."
+    counter announcements_heard "fanfare_announcements_heard_total" Count "Announcements that reached this node."
+    counter announcements_duplicate "fanfare_announcements_duplicate_total" Count "Announcements heard twice and delivered once."
+    counter announcements_unreadable "fanfare_announcements_unreadable_total" Count "Announcements of a version or form this node cannot read."
+    counter inbox_dropped "fanfare_inbox_dropped_total" Count "Announcements dropped because the inbox was full; read from the log later."
+    counter gaps "fanfare_gaps_total" Count "Times a channel's announcements did not connect."
+    counter gaps_repaired "fanfare_gaps_repaired_total" Count "Gaps closed from the channel's log."
+    counter gaps_unrepaired "fanfare_gaps_unrepaired_total" Count "Gaps whose events the log no longer had: events may be lost."
+    counter epochs_opened "fanfare_epoch_changes_total" Count "Times a channel's history began anew or forked."
+    counter deliveries "fanfare_deliveries_total" Count "Events handed to sockets."
+    counter outbox_overflows "fanfare_outbox_overflows_total" Count "Sockets closed with 4100 because they read too slowly."
+    counter pending_overflows "fanfare_pending_overflows_total" Count "Sockets closed with 4100 because too many subscriptions waited for the backend."
+    counter held_dropped "fanfare_held_dropped_total" Count "Announcements let go while a log was read or a join was under way; the gap is repaired or counted."
+    counter bytes_sent "fanfare_bytes_sent_total" Bytes "Bytes written to sockets."
+    counter writes "fanfare_writes_total" Count "Write calls to sockets."
+    counter deltas_encoded "fanfare_deltas_encoded_total" Count "Deltas computed: once per event, however many sockets."
+    counter deltas_skipped "fanfare_deltas_skipped_total" Count "Events sent in full to delta sockets: no base, interval, size or setting."
+    counter delta_syncs "fanfare_delta_syncs_total" Count "`pusher:delta_sync_error` honoured."
+    counter delta_syncs_ignored "fanfare_delta_syncs_ignored_total" Count "`pusher:delta_sync_error` sent again within a second."
+    counter messages_refused "fanfare_messages_refused_total" Count "Client messages answered with `pusher:error`."
+    counter redis_reconnects "fanfare_redis_reconnects_total" Count "Connections to Redis made anew."
+    counter redis_resends "fanfare_redis_resends_total" Count "Scripts sent again under the same operation id."
+    counter redis_unknown "fanfare_redis_outcome_unknown_total" Count "Publishes answered 503 `outcome_unknown`."
+    counter redis_unavailable "fanfare_redis_unavailable_total" Count "Publishes answered 503 because Redis was away."
+    counter probe_failures "fanfare_probe_failures_total" Count "Times this node did not hear its own probe."
+    counter position_checks "fanfare_position_checks_total" Count "Channels compared with their head."
+    counter assertions "fanfare_assertions_total" Count "Memberships written to the backend."
+    counter lease_lost "fanfare_lease_lost_total" Count "Times this node was swept, or its lease was gone."
+    counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node took away."
+    gauge nodes "fanfare_nodes" Count "Live nodes, as this node sees them."
+    gauge ready "fanfare_ready" Count "1 while `/ready` says 200."
+}
+
+/// The handles. Before [`install`] they count into nothing.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(Metrics::register)
+}
+
+/// Connections closed by this server or its clients, by reason.
+pub fn connection_closed(reason: &'static str) {
+    counter!("fanfare_connections_closed_total", "reason" => reason).increment(1);
+}
+
+/// Starts counting, once per process, and returns what `/metrics` renders.
+pub fn install() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(
+                Matcher::Suffix("_seconds".into()),
+                &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
+            )
+            .expect("the buckets are not empty")
+            .install_recorder()
+            .expect("this is the only recorder of the process");
+        describe_counter!("fanfare_connections_closed_total", Unit::Count, "WebSockets ended, by reason.");
+        gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        metrics();
+        handle
+    })
+}

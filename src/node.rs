@@ -1,0 +1,54 @@
+//! The parts of this process behind one cheap handle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::app::Apps;
+use crate::backend::Backend;
+use crate::config::DeltaConfig;
+use crate::inbox::Inbox;
+use crate::ws::connections::Connections;
+
+pub type Node = Arc<Parts>;
+
+#[derive(Debug)]
+pub struct Parts {
+    pub apps: Apps,
+    pub backend: Arc<Backend>,
+    pub inbox: Inbox,
+    pub connections: Connections,
+    pub delta: DeltaConfig,
+    pub activity_timeout: Duration,
+    draining: AtomicBool,
+}
+
+impl Parts {
+    pub fn new(
+        apps: Apps,
+        backend: Arc<Backend>,
+        inbox: Inbox,
+        delta: DeltaConfig,
+        activity_timeout: Duration,
+    ) -> Parts {
+        let (connections, draining) = (Connections::default(), AtomicBool::new(false));
+        Parts { apps, backend, inbox, connections, delta, activity_timeout, draining }
+    }
+
+    /// From now on this node is not ready, and takes no new sockets.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Why this node should get no traffic, if so.
+    pub fn unready(&self) -> Option<&'static str> {
+        match self.is_draining() {
+            true => Some("draining"),
+            false => self.backend.unready(),
+        }
+    }
+}

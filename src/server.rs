@@ -1,0 +1,151 @@
+//! Builds the parts, serves, drains.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::app::Apps;
+use crate::backend::Backend;
+use crate::backend::memory::Memory;
+use crate::backend::redis::{ConnectError, Redis};
+use crate::config::Config;
+use crate::hub::outbox::Outbox;
+use crate::mailbox::mailbox;
+use crate::metrics;
+use crate::node::{Node, Parts};
+use crate::wire::close::Close;
+use crate::{http, inbox, limits};
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("cannot use Redis: {0}")]
+    Redis(#[from] ConnectError),
+}
+
+/// Serves until `shutdown` resolves and the node is drained. `ready` is told the
+/// address, whose port may have been chosen by the system.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    metrics::install();
+    let listener = bind(config.listen).await?;
+    let metrics_listener = bind(config.metrics_listen).await?;
+    let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
+    let (mailbox, letters) = mailbox();
+    let backend = Arc::new(match &config.redis {
+        None => Backend::Memory(Memory::new(mailbox)),
+        Some(url) => Backend::Redis(Redis::connect(url, &config.redis_prefix, mailbox).await?),
+    });
+    let inbox = inbox::start(letters, backend.clone(), config.delta.clone());
+    let apps = Apps::new(config.apps);
+    let node: Node = Arc::new(Parts::new(apps, backend, inbox, config.delta, config.activity_timeout));
+    tracing::info!(
+        %listen,
+        %metrics_listen,
+        backend = if config.redis.is_some() { "redis" } else { "memory" },
+        "listening"
+    );
+    ready(listen);
+    let serve = async {
+        tokio::join!(
+            accept(listener, http::router(node.clone())),
+            accept(metrics_listener, http::metrics_router())
+        );
+    };
+    // Both go on while draining: what is under way is finished, and the load
+    // balancer must hear that this node is not ready.
+    tokio::select! {
+        () = serve => {}
+        () = async {
+            shutdown.await;
+            drain(&node, config.drain_delay, config.drain_window).await;
+        } => {}
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve_connection(stream, router.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: whoever waits is served when some
+                // are free again.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let _ = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
+        .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Unready first, so that the load balancer looks elsewhere; then sockets are
+/// told to reconnect, spread over `window`, for they come back at once.
+async fn drain(node: &Node, delay: Duration, window: Duration) {
+    tracing::info!(sockets = node.connections.len(), "draining");
+    node.drain();
+    tokio::time::sleep(delay).await;
+    const STEPS: u32 = 50;
+    for left in (1..=STEPS).rev() {
+        let count = node.connections.len().div_ceil(left as usize);
+        close_all(&node.connections.some(count));
+        if node.connections.is_empty() {
+            break;
+        }
+        tokio::time::sleep(window / STEPS).await;
+    }
+    close_all(&node.connections.all());
+    // The last close frames are on their way; memberships go with their sockets,
+    // and what is left of them in one step.
+    let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, async {
+        while !node.connections.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    node.backend.leave().await;
+    tracing::info!("drained");
+}
+
+fn close_all(outboxes: &[Arc<Outbox>]) {
+    for outbox in outboxes {
+        outbox.close(Close::Draining);
+    }
+}

@@ -1,0 +1,102 @@
+//! Who connects, as the query of the handshake says (protocol.md 2.1).
+
+use std::collections::HashMap;
+
+use crate::wire::close::Close;
+
+#[derive(Debug)]
+pub struct Client {
+    /// The app key in the path.
+    pub key: String,
+    protocol: Option<String>,
+    name: String,
+    version: String,
+}
+
+impl Client {
+    pub fn new(key: String, mut query: HashMap<String, String>) -> Client {
+        let mut take = |name: &str| query.remove(name);
+        Client {
+            key,
+            protocol: take("protocol"),
+            name: take("client").unwrap_or_default(),
+            version: take("version").unwrap_or_default(),
+        }
+    }
+
+    /// 4 to 7 are the same to us; a client that names none is taken at its word.
+    pub fn check_protocol(&self) -> Result<(), Close> {
+        match self.protocol.as_deref().map(str::parse::<u32>) {
+            None | Some(Ok(4..=7)) => Ok(()),
+            Some(Ok(_)) => Err(Close::UnsupportedProtocol),
+            Some(Err(_)) => Err(Close::InvalidVersion),
+        }
+    }
+
+    /// Whether one of `patterns`, such as `python/<=2.2`, speaks of this client.
+    ///
+    /// `name` or `name/*` is any version, `name/2.2` all of 2.2, `name/<=2.2`
+    /// those and all before.
+    pub fn is_among(&self, patterns: &[String]) -> bool {
+        patterns.iter().any(|pattern| self.matches(pattern))
+    }
+
+    fn matches(&self, pattern: &str) -> bool {
+        let (name, versions) = pattern.split_once('/').unwrap_or((pattern, "*"));
+        if !name.eq_ignore_ascii_case(&self.name) {
+            return false;
+        }
+        let numbers =
+            |text: &str| -> Vec<u64> { text.split('.').map_while(|part| part.parse().ok()).collect() };
+        let up_to = versions.strip_prefix("<=");
+        let limit = numbers(up_to.unwrap_or(versions));
+        let mut own = numbers(&self.version);
+        own.truncate(limit.len());
+        versions == "*" || own == limit || (up_to.is_some() && own < limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(query: &[(&str, &str)]) -> Client {
+        Client::new("key".into(), query.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+    }
+
+    #[test]
+    fn protocols_are_told_apart() {
+        for (protocol, expected) in [
+            (None, Ok(())),
+            (Some("4"), Ok(())),
+            (Some("7"), Ok(())),
+            (Some("2"), Err(Close::UnsupportedProtocol)),
+            (Some("8"), Err(Close::UnsupportedProtocol)),
+            (Some("seven"), Err(Close::InvalidVersion)),
+            (Some(""), Err(Close::InvalidVersion)),
+        ] {
+            let query: Vec<_> = protocol.map(|protocol| ("protocol", protocol)).into_iter().collect();
+            assert_eq!(client(&query).check_protocol(), expected, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_name_clients_and_versions() {
+        for (pattern, name, version, matches) in [
+            ("python/<=2.2", "python", "2.2.0", true),
+            ("python/<=2.2", "python", "2.0", true),
+            ("python/<=2.2", "python", "1.9.9", true),
+            ("python/<=2.2", "python", "2.3.0", false),
+            ("python/<=2.2", "python", "10.0", false),
+            ("python/<=2.2", "python", "", true),
+            ("python/<=2.2", "js", "1.0", false),
+            ("python/2.2", "python", "2.2.7", true),
+            ("python/2.2", "python", "2.1", false),
+            ("python", "Python", "9", true),
+            ("python/*", "python", "9", true),
+        ] {
+            let client = client(&[("client", name), ("version", version)]);
+            assert_eq!(client.is_among(&[pattern.to_owned()]), matches, "{pattern} {name} {version}");
+        }
+    }
+}
