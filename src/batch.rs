@@ -331,6 +331,7 @@ fn string(field: &'static str, raw: &RawValue) -> Result<String, BatchError> {
     serde_json::from_str(raw.get()).map_err(|_| in_field(field, Problem::Type { expected: "a string" }))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 fn not_json(error: serde_json::Error) -> BatchError {
     of_body(Problem::NotJson(error.to_string()))
 }

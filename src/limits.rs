@@ -120,10 +120,14 @@ pub const SCRIPT_DEADLINE: Duration = Duration::from_secs(5);
 pub const REDIS_COMMANDS_MAX: usize = 20_000;
 /// Connections that run scripts; a channel's scripts all use the same one.
 pub const REDIS_CONNECTIONS: usize = 4;
+/// A node that starts waits this long for Redis.
+pub const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Topics to listen to, or not to, waiting for the one task that does it.
+pub const LISTEN_REQUESTS_MAX: usize = 64 * 1024;
 /// Topics in one SUBSCRIBE: more would pass the server's buffer limit.
 pub const SUBSCRIBE_TOPICS_MAX: usize = 512;
 /// Messages that the Redis client holds for us before it drops and says so.
-pub const REDIS_MESSAGES_MAX: usize = 64 * 1024;
+pub const REDIS_MESSAGES_MAX: usize = 16 * 1024;
 /// Log reads of a node under way at once.
 pub const REPAIRS_MAX: usize = 32;
 /// Bytes of logs that a node reads per [`POSITION_CHECK_INTERVAL`]. Beyond,
@@ -137,7 +141,12 @@ pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 pub const ASSERT_INTERVAL: Duration = Duration::from_secs(60);
 /// A node whose lease counter stands still this long is dead.
 pub const LEASE_EXPIRY: Duration = Duration::from_secs(8);
-pub const LEASE_INTERVAL: Duration = Duration::from_secs(1);
+/// Half a second: with the expiry, the sweep and a margin it has to end within
+/// the ten seconds that are promised.
+pub const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// Partitions of a dead node swept at once, and channels read at once in each.
+pub const SWEEPS_MAX: usize = 32;
+pub const SWEEP_CHANNELS: usize = 128;
 /// The node hears its own probe within this time, or is deaf.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);

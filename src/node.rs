@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::app::Apps;
 use crate::backend::Backend;
 use crate::config::DeltaConfig;
+use crate::hub::connections::Connections;
 use crate::inbox::Inbox;
-use crate::ws::connections::Connections;
 
 pub type Node = Arc<Parts>;
 
@@ -17,7 +17,7 @@ pub struct Parts {
     pub apps: Apps,
     pub backend: Arc<Backend>,
     pub inbox: Inbox,
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
     pub delta: DeltaConfig,
     pub activity_timeout: Duration,
     draining: AtomicBool,
@@ -31,7 +31,7 @@ impl Parts {
         delta: DeltaConfig,
         activity_timeout: Duration,
     ) -> Parts {
-        let (connections, draining) = (Connections::default(), AtomicBool::new(false));
+        let (connections, draining) = (Arc::default(), AtomicBool::new(false));
         Parts { apps, backend, inbox, connections, delta, activity_timeout, draining }
     }
 

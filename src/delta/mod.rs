@@ -89,5 +89,5 @@ impl Chain {
 /// Whether everyone gets the event with this number in full. It follows from the
 /// number alone, so all nodes agree without a word.
 pub fn is_interval(seq: u64, config: &DeltaConfig) -> bool {
-    config.full_message_interval > 0 && seq % (config.full_message_interval + 1) == 0
+    config.full_message_interval > 0 && seq.is_multiple_of(config.full_message_interval + 1)
 }

@@ -12,7 +12,7 @@ use crate::channel::ChannelNameError;
 use crate::metrics::metrics;
 
 #[derive(Debug)]
-pub struct ApiError {
+pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     error: String,
@@ -35,64 +35,64 @@ impl ApiError {
         ApiError { retry_after: Some(secs), ..self }
     }
 
-    pub fn unknown_route() -> ApiError {
+    pub(super) fn unknown_route() -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path")
     }
 
-    pub fn method_not_allowed() -> ApiError {
+    pub(super) fn method_not_allowed() -> ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has other methods")
     }
 
-    pub fn upgrade_required() -> ApiError {
+    pub(super) fn upgrade_required() -> ApiError {
         let error = "This path is for WebSockets: the request must be an upgrade, version 13";
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error)
     }
 
-    pub fn draining() -> ApiError {
+    pub(super) fn draining() -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The node is being stopped").retry_after(1)
     }
 
-    pub fn unknown_app(id: &str) -> ApiError {
+    pub(super) fn unknown_app(id: &str) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "app_not_found", format!("There is no app with the id {id:?}"))
     }
 
-    pub fn app_disabled() -> ApiError {
+    pub(super) fn app_disabled() -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, "forbidden", "The app is disabled")
     }
 
-    pub fn unauthorized(error: impl Into<String>) -> ApiError {
+    pub(super) fn unauthorized(error: impl Into<String>) -> ApiError {
         metrics().auth_failures.increment(1);
         ApiError::new(StatusCode::UNAUTHORIZED, "auth_failed", error)
     }
 
-    pub fn content_encoding(encoding: &str) -> ApiError {
+    pub(super) fn content_encoding(encoding: &str) -> ApiError {
         let error = format!("Content-Encoding {encoding:?} is not supported: send the body as it is");
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", error)
     }
 
-    pub fn body_too_large(bytes_max: usize) -> ApiError {
+    pub(super) fn body_too_large(bytes_max: usize) -> ApiError {
         let error =
             format!("The body is larger than {bytes_max} bytes, the most that this app's limits allow");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", error)
     }
 
-    pub fn body_timeout() -> ApiError {
+    pub(super) fn body_timeout() -> ApiError {
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not arrive in time")
     }
 
-    pub fn body_broken() -> ApiError {
+    pub(super) fn body_broken() -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", "The body did not arrive whole")
     }
 
-    pub fn invalid_query(error: impl Into<String>) -> ApiError {
+    pub(super) fn invalid_query(error: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", error)
     }
 
-    pub fn invalid_info(error: impl Into<String>) -> ApiError {
+    pub(super) fn invalid_info(error: impl Into<String>) -> ApiError {
         ApiError::invalid_query(error).in_field("info")
     }
 
-    pub fn unsupported(kind: &str, field: &'static str) -> ApiError {
+    pub(super) fn unsupported(kind: &str, field: &'static str) -> ApiError {
         let error = format!("{kind} are not supported by this version");
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "feature_disabled", error).in_field(field)
     }

@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod health;
 mod signed;
+mod socket;
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,9 +15,8 @@ use axum::routing::{get, post};
 
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::ws;
 
-pub use error::ApiError;
+use error::ApiError;
 
 /// Both APIs, and what tells whether this node is well.
 pub fn router(node: Node) -> Router {
@@ -24,7 +24,7 @@ pub fn router(node: Node) -> Router {
         .route("/apps/{app_id}/events", post(events::post_event))
         .route("/apps/{app_id}/batch_events", post(events::post_batch))
         .route("/apps/{app_id}/channels/{channel}", get(channels::get_channel))
-        .route("/app/{key}", get(ws::upgrade))
+        .route("/app/{key}", get(socket::get_socket))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/up", get(health::ready))

@@ -1,5 +1,6 @@
 //! Room 7: who is here, on this node, and which of the frames each of them gets.
 
+pub mod connections;
 pub mod outbox;
 
 use std::collections::HashMap;

@@ -90,7 +90,7 @@ impl Outbox {
         self.waker.wake();
     }
 
-    /// Moves up to `chunks_max` chunks into `out`. Ready when there is something
+    /// Appends up to `chunks_max` chunks to `out`. Ready when there is something
     /// to write or the connection is to be closed.
     pub fn poll_take(
         &self,
@@ -108,8 +108,9 @@ impl Outbox {
             };
         }
         let count = queue.chunks.len().min(chunks_max);
+        let taken = out.len();
         out.extend(queue.chunks.drain(..count));
-        queue.bytes -= out.iter().map(Bytes::len).sum::<usize>();
+        queue.bytes -= out[taken..].iter().map(Bytes::len).sum::<usize>();
         if queue.chunks.is_empty() {
             // An idle socket keeps no buffer.
             queue.chunks = VecDeque::new();

@@ -205,7 +205,10 @@ impl Desk {
     }
 
     fn order(&mut self, address: &Address, announcement: Announcement) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Some(channel) = self.channels.get_mut(address) else {
+            // On its way while the topic was left, or the leaving was let pass.
+            return self.backend.unlisten(address);
+        };
         match channel.order.hear(announcement, Instant::now()) {
             Verdict::Deliver(announcement) => {
                 deliver(address, channel, &announcement, &self.delta, &mut self.woken);

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::Client;
-use super::connections::Registration;
 use super::subscribe::Subscription;
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
+use crate::hub::connections::Registration;
 use crate::hub::outbox::{Outbox, Taken};
 use crate::limits;
 use crate::metrics::{self, metrics};
@@ -54,7 +54,7 @@ pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
         Err(refusal) => return refuse(&mut stream, refusal).await,
     };
     let outbox = Outbox::new();
-    let registration = Registration::new(node.clone(), socket, outbox.clone());
+    let registration = Registration::new(node.connections.clone(), socket, outbox.clone());
     let mut connection = Connection {
         decodes_no_deltas: client.is_among(&node.delta.refused_clients),
         node,

@@ -111,7 +111,7 @@ impl Connection {
         }
         match channel.kind() {
             ChannelKind::Private | ChannelKind::Encrypted => {
-                self.check_auth(&channel, subscribe.auth.as_deref())?
+                self.check_auth(&channel, subscribe.auth.as_deref())?;
             }
             ChannelKind::Public | ChannelKind::Presence | ChannelKind::User => {}
         }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::outbox::Outbox;
 use crate::event::SocketId;
-use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
-use crate::node::Node;
 
 #[derive(Debug, Default)]
 pub struct Connections(Mutex<HashMap<SocketId, Arc<Outbox>>>);
@@ -16,7 +15,7 @@ pub struct Connections(Mutex<HashMap<SocketId, Arc<Outbox>>>);
 /// A connection is counted as long as this lives.
 #[derive(Debug)]
 pub struct Registration {
-    node: Node,
+    connections: Arc<Connections>,
     socket: SocketId,
 }
 
@@ -37,23 +36,24 @@ impl Connections {
     pub fn all(&self) -> Vec<Arc<Outbox>> {
         self.some(usize::MAX)
     }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<SocketId, Arc<Outbox>>)) {
+        let mut sockets = self.0.lock();
+        change(&mut sockets);
+        metrics().connections.set(sockets.len() as f64);
+    }
 }
 
 impl Registration {
-    pub fn new(node: Node, socket: SocketId, outbox: Arc<Outbox>) -> Registration {
-        let mut connections = node.connections.0.lock();
-        connections.insert(socket, outbox);
-        metrics().connections.set(connections.len() as f64);
+    pub fn new(connections: Arc<Connections>, socket: SocketId, outbox: Arc<Outbox>) -> Registration {
         metrics().connections_opened.increment(1);
-        drop(connections);
-        Registration { node, socket }
+        connections.change(|sockets| drop(sockets.insert(socket, outbox)));
+        Registration { connections, socket }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut connections = self.node.connections.0.lock();
-        connections.remove(&self.socket);
-        metrics().connections.set(connections.len() as f64);
+        self.connections.change(|sockets| drop(sockets.remove(&self.socket)));
     }
 }

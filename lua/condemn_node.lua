@@ -1,0 +1,23 @@
+--[[
+  Declare a node dead, unless it has renewed its lease after all. From here on
+  its renewals are refused, and its memberships are to be swept.
+
+  KEYS[1]  leases  (hash): incarnation -> counter
+  KEYS[2]  dead    (hash): incarnation -> when it was condemned, ms
+
+  ARGV[1]  node     incarnation
+  ARGV[2]  counter  at which its lease was seen to stand still
+
+  Returns  1 if it is condemned by this call, else 0.
+  Errors   none of its own.
+]]
+local leases_key, dead_key = KEYS[1], KEYS[2]
+local node, counter = ARGV[1], ARGV[2]
+
+if redis.call('HGET', leases_key, node) ~= counter then
+  return 0
+end
+local time = redis.call('TIME')
+redis.call('HDEL', leases_key, node)
+redis.call('HSET', dead_key, node, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+return 1

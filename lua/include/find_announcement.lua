@@ -1,0 +1,23 @@
+--[[
+  The place of an announcement in a channel's log.
+
+  The id stands at bytes 31 to 38 of an announcement (src/event.rs). Reads the
+  newest page first, because what is looked for is mostly near the end.
+
+  Returns  its index, counted from 0, or nil.
+]]
+local function find_announcement(log_key, id)
+  local page_size = 64
+  local to = redis.call('LLEN', log_key) - 1
+  while to >= 0 do
+    local from = math.max(0, to - page_size + 1)
+    local page = redis.call('LRANGE', log_key, from, to)
+    for i = #page, 1, -1 do
+      if string.sub(page[i], 31, 38) == id then
+        return from + i - 1
+      end
+    end
+    to = from - 1
+  end
+  return nil
+end

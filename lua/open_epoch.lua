@@ -1,0 +1,23 @@
+--[[
+  Open a new epoch after a fork: Redis has lost announcements that nodes have
+  delivered, so its numbers must jump above all that were ever seen. The first
+  node to say so opens it; for the others the comparison fails.
+
+  KEYS[1]  head  of the channel (hash)
+
+  ARGV[1]  epoch     the one to leave
+  ARGV[2]  seen_seq  the highest number the node has seen on the channel
+
+  Returns  1 if it was opened, 0 if the channel has left that epoch already.
+  Errors   none of its own.
+]]
+local head_key = KEYS[1]
+local epoch, seen_seq = ARGV[1], tonumber(ARGV[2])
+
+if redis.call('HGET', head_key, 'epoch') ~= epoch then
+  return 0
+end
+local time = redis.call('TIME')
+local start = string.format('%.0f', math.max(time[1] * 1000000 + time[2], seen_seq))
+redis.call('HSET', head_key, 'epoch', start, 'seq', start)
+return 1

@@ -1,0 +1,166 @@
+//! Every name in Redis, and the only place where one is made.
+//!
+//! Each partition has a hash tag that is part of all its keys and topics, so that
+//! a script about one channel may touch all of them in a cluster too. The tags
+//! can never change while data lives.
+
+use std::sync::LazyLock;
+
+use crate::channel::{Address, Partition};
+use crate::limits;
+
+/// Names under one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Keys {
+        Keys { prefix: prefix.to_owned() }
+    }
+
+    pub(super) fn head(&self, address: &Address) -> String {
+        self.of_channel("head", address)
+    }
+
+    pub(super) fn log(&self, address: &Address) -> String {
+        self.of_channel("log", address)
+    }
+
+    pub(super) fn subs(&self, address: &Address) -> String {
+        self.of_channel("subs", address)
+    }
+
+    pub(super) fn topic(&self, address: &Address) -> String {
+        self.of_channel("topic", address)
+    }
+
+    /// The channel whose topic this is.
+    pub(super) fn address(&self, topic: &str) -> Option<Address> {
+        let rest = topic.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
+        let (_tag, rest) = rest.split_once("}:topic:")?;
+        Address::from_wire(rest)
+    }
+
+    /// Channels of a node in one partition.
+    pub(super) fn channels(&self, partition: Partition, node: &str) -> String {
+        format!("{}:{{{}}}:channels:{node}", self.prefix, tag(partition))
+    }
+
+    pub(super) fn leases(&self) -> String {
+        format!("{}:{{nodes}}:leases", self.prefix)
+    }
+
+    pub(super) fn dead(&self) -> String {
+        format!("{}:{{nodes}}:dead", self.prefix)
+    }
+
+    pub(super) fn schema(&self) -> String {
+        format!("{}:{{nodes}}:schema", self.prefix)
+    }
+
+    /// Where a process hears itself.
+    pub(super) fn probe(&self, process: &str) -> String {
+        format!("{}:{{nodes}}:probe:{process}", self.prefix)
+    }
+
+    fn of_channel(&self, kind: &str, address: &Address) -> String {
+        format!("{}:{{{}}}:{kind}:{address}", self.prefix, tag(address.partition()))
+    }
+}
+
+/// The hash tag of a partition: a short text whose slot lies in the partition's
+/// share of the 16,384, so that any number of shards gets its even part.
+fn tag(partition: Partition) -> &'static str {
+    static TAGS: LazyLock<Vec<String>> = LazyLock::new(tags);
+    &TAGS[usize::from(partition.0)]
+}
+
+const SLOTS: usize = 16_384;
+
+/// The first text for each partition, in the order of counting in base 36.
+fn tags() -> Vec<String> {
+    let mut tags = vec![String::new(); limits::PARTITIONS];
+    let mut missing = tags.len();
+    for number in 0.. {
+        let text = base_36(number);
+        let tag = &mut tags[slot(text.as_bytes()) / (SLOTS / limits::PARTITIONS)];
+        if tag.is_empty() {
+            *tag = text;
+            missing -= 1;
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    tags
+}
+
+fn base_36(mut number: u32) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.extend(char::from_digit(number % 36, 36));
+        number /= 36;
+        if number == 0 {
+            return digits.into_iter().rev().collect();
+        }
+    }
+}
+
+/// Redis Cluster's slot: CRC-16/XMODEM modulo 16,384.
+fn slot(key: &[u8]) -> usize {
+    let crc = key.iter().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| match crc & 0x8000 {
+            0 => crc << 1,
+            _ => crc << 1 ^ 0x1021,
+        })
+    });
+    usize::from(crc) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::ChannelName;
+
+    fn address(channel: &str) -> Address {
+        Address::new("1", &ChannelName::parse(channel, 200).expect("a valid name"))
+    }
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        // From the Redis Cluster specification, and `CLUSTER KEYSLOT foo`.
+        assert_eq!(slot(b"123456789"), 0x31c3 % SLOTS);
+        assert_eq!(slot(b"foo"), 12_182);
+    }
+
+    #[test]
+    fn every_partition_has_its_share_of_the_slots() {
+        for partition in Partition::all() {
+            assert_eq!(slot(tag(partition).as_bytes()) / 64, usize::from(partition.0));
+        }
+    }
+
+    /// These names are in people's Redis: a change would lose their channels.
+    #[test]
+    fn names_never_change() {
+        let keys = Keys::new("fanfare");
+        assert_eq!(keys.head(&address("news")), "fanfare:{3e}:head:1:news");
+        assert_eq!(keys.topic(&address("private-a:b@c")), "fanfare:{fp}:topic:1:private-a:b@c");
+        assert_eq!(keys.channels(Partition(0), "ab"), "fanfare:{cv}:channels:ab");
+        let all = Partition::all().map(tag).collect::<Vec<_>>().join(",");
+        assert_eq!(crate::auth::body_md5(all.as_bytes()), "6f80fcee307bd8065406400fe6250853");
+    }
+
+    #[test]
+    fn a_topic_names_its_channel() {
+        let keys = Keys::new("my:prefix");
+        for channel in ["news", "private-a:b", "a;b,c@d=e"] {
+            let address = address(channel);
+            assert_eq!(keys.address(&keys.topic(&address)), Some(address));
+        }
+        assert_eq!(keys.address("my:prefix:{nodes}:probe:x"), None);
+        assert_eq!(keys.address("other:{0}:topic:1:news"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Who lives (design.md 5). A node's lease is a counter; a node whose counter
+//! stands still is condemned, and its memberships are swept by whoever saw it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fred::interfaces::{ClientLike, HashesInterface, SetsInterface};
+use fred::prelude::Value;
+use futures_util::StreamExt;
+use futures_util::stream;
+use parking_lot::Mutex;
+
+use super::{Parts, scripts};
+use crate::backend::BackendError;
+use crate::channel::{Address, Partition};
+use crate::limits;
+use crate::metrics::metrics;
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    parts: Arc<Parts>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Names this life of the node. One that was swept is never used again.
+    incarnation: Arc<str>,
+    renewed: Instant,
+    ended: bool,
+}
+
+/// What this node has seen of another's counter.
+#[derive(Debug)]
+struct Sighting {
+    counter: String,
+    since: Instant,
+}
+
+/// Leases and condemned nodes, as `lua/renew_node.lua` returns them.
+#[derive(Debug, Default)]
+struct Nodes {
+    leases: HashMap<String, String>,
+    dead: HashMap<String, u64>,
+}
+
+impl Lease {
+    pub(super) async fn begin(parts: Arc<Parts>) -> Result<Arc<Lease>, BackendError> {
+        let incarnation = new_incarnation();
+        renew(&parts, &incarnation, true).await?;
+        let state = State { incarnation, renewed: Instant::now(), ended: false };
+        let lease = Arc::new(Lease { parts, state: Mutex::new(state) });
+        tokio::spawn(lease.clone().keep());
+        Ok(lease)
+    }
+
+    /// The name under which memberships are written; None while it may have been
+    /// swept.
+    pub(super) fn incarnation(&self) -> Option<Arc<str>> {
+        let state = self.state.lock();
+        let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;
+        (fresh && !state.ended).then(|| state.incarnation.clone())
+    }
+
+    /// Takes this node's memberships away and gives the lease back.
+    pub(super) async fn end(&self) {
+        let incarnation = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            state.incarnation.clone()
+        };
+        let swept = tokio::time::timeout(limits::SCRIPT_DEADLINE, sweep(&self.parts, &incarnation)).await;
+        match swept {
+            Ok(Ok(())) => {
+                let client = self.parts.clients[0].with_options(&scripts::once());
+                let _: Result<u64, _> = client.hdel(self.parts.keys.leases(), incarnation.as_ref()).await;
+            }
+            // Others will see the counter stand still.
+            Ok(Err(error)) => tracing::warn!(%error, "memberships not taken away"),
+            Err(_) => tracing::warn!("memberships not taken away in time"),
+        }
+    }
+
+    async fn keep(self: Arc<Lease>) {
+        let mut sightings: HashMap<String, Sighting> = HashMap::new();
+        let mut renewed = Instant::now();
+        let mut interval = tokio::time::interval(limits::LEASE_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let (incarnation, ended) = {
+                let state = self.state.lock();
+                (state.incarnation.clone(), state.ended)
+            };
+            if ended {
+                return;
+            }
+            match renew(&self.parts, &incarnation, false).await {
+                Ok(nodes) => {
+                    self.state.lock().renewed = Instant::now();
+                    // What this node has not watched all the time proves nothing:
+                    // it may itself have been paused, or Redis.
+                    if renewed.elapsed() > limits::LEASE_INTERVAL * 3 {
+                        sightings.clear();
+                    }
+                    renewed = Instant::now();
+                    metrics().nodes.set(nodes.leases.len() as f64);
+                    self.bury(nodes, &incarnation, &mut sightings);
+                }
+                Err(BackendError::Refused(error)) if error.contains("SWEPT") => {
+                    self.live_anew(&incarnation).await;
+                }
+                Err(error) => tracing::debug!(%error, "lease not renewed"),
+            }
+        }
+    }
+
+    /// This life is over, though nobody has died: takes a new one, tells
+    /// everything under it, and sweeps the old when its last calls have ended.
+    async fn live_anew(&self, old: &Arc<str>) {
+        metrics().lease_lost.increment(1);
+        tracing::warn!("the lease of this node is gone: taking a new one");
+        let incarnation = new_incarnation();
+        if renew(&self.parts, &incarnation, true).await.is_err() {
+            return;
+        }
+        {
+            let mut state = self.state.lock();
+            state.incarnation = incarnation;
+            state.renewed = Instant::now();
+        }
+        self.parts.mailbox.reassert();
+        let (parts, old) = (self.parts.clone(), old.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(limits::SCRIPT_DEADLINE).await;
+            if let Err(error) = sweep(&parts, &old).await {
+                tracing::warn!(%error, "memberships of an earlier lease not taken away");
+            }
+        });
+    }
+
+    /// Condemns who has stood still for too long, and sweeps the condemned.
+    fn bury(&self, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
+        sightings.retain(|node, _| nodes.leases.contains_key(node));
+        for (node, counter) in nodes.leases {
+            if node == own {
+                continue;
+            }
+            let sighting = sightings
+                .entry(node.clone())
+                .or_insert_with(|| Sighting { counter: counter.clone(), since: Instant::now() });
+            if sighting.counter != counter {
+                *sighting = Sighting { counter, since: Instant::now() };
+            } else if sighting.since.elapsed() >= limits::LEASE_EXPIRY {
+                tokio::spawn(condemn(self.parts.clone(), node, counter));
+            }
+        }
+        // Whoever condemned them should have swept them by now, unless it died.
+        for (node, age_ms) in nodes.dead {
+            if age_ms > limits::LEASE_EXPIRY.as_millis() as u64 {
+                tokio::spawn(finish_sweep(self.parts.clone(), node));
+            }
+        }
+    }
+}
+
+fn new_incarnation() -> Arc<str> {
+    format!("{:016x}", rand::random::<u64>()).into()
+}
+
+/// `lua/renew_node.lua`
+async fn renew(parts: &Parts, incarnation: &str, is_new: bool) -> Result<Nodes, BackendError> {
+    let keys = vec![parts.keys.leases(), parts.keys.dead()];
+    let arguments = vec![Value::String(incarnation.into()), scripts::number(u64::from(is_new))];
+    let answer = parts.scripts.renew_node.run(&parts.clients[0], keys, arguments).await?;
+    let mut lists = answer.into_array().into_iter();
+    let leases = lists.next().map(pairs).unwrap_or_default();
+    let dead = lists.next().map(pairs).unwrap_or_default();
+    let dead = dead.into_iter().map(|(node, age_ms)| (node, age_ms.parse().unwrap_or(0)));
+    Ok(Nodes { leases, dead: dead.collect() })
+}
+
+fn pairs(list: Value) -> HashMap<String, String> {
+    list.convert().unwrap_or_default()
+}
+
+/// `lua/condemn_node.lua`, then the sweep.
+async fn condemn(parts: Arc<Parts>, node: String, counter: String) {
+    let keys = vec![parts.keys.leases(), parts.keys.dead()];
+    let arguments = vec![Value::String(node.as_str().into()), Value::String(counter.into())];
+    let answer = parts.scripts.condemn_node.run(&parts.clients[0], keys, arguments).await;
+    if answer.is_ok_and(|answer| answer.as_u64() == Some(1)) {
+        tracing::info!(%node, "a node has died: taking its memberships away");
+        metrics().nodes_swept.increment(1);
+        finish_sweep(parts, node).await;
+    }
+}
+
+async fn finish_sweep(parts: Arc<Parts>, node: String) {
+    match sweep(&parts, &node).await {
+        Ok(()) => {
+            let client = parts.clients[0].with_options(&scripts::once());
+            let _: Result<u64, _> = client.hdel(parts.keys.dead(), node).await;
+        }
+        Err(error) => tracing::warn!(%node, %error, "sweep not finished; it will be tried again"),
+    }
+}
+
+/// Takes all memberships of a node away, in bounded steps. Idempotent: sweepers
+/// may die, or be several.
+async fn sweep(parts: &Parts, node: &str) -> Result<(), BackendError> {
+    let partitions = stream::iter(Partition::all().map(|partition| sweep_partition(parts, node, partition)));
+    let mut results = partitions.buffer_unordered(limits::SWEEPS_MAX);
+    while let Some(result) = results.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Result<(), BackendError> {
+    let key = parts.keys.channels(partition, node);
+    let client = parts.clients[usize::from(partition.0) % parts.clients.len()].with_options(&scripts::once());
+    loop {
+        let some: Vec<String> =
+            client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(super::read_error)?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        for address in some.iter().filter_map(|address| Address::from_wire(address)) {
+            parts.assert_subscriptions(&address, node, 0).await?;
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Listening to topics (design.md 4): proved, not assumed; made good after a
+//! reconnect; and proved again and again by a probe that this node sends itself.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fred::interfaces::{ClientInterface, ClientLike, EventInterface, PubsubInterface};
+use fred::prelude::Client;
+use fred::types::Message;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{Parts, scripts};
+use crate::backend::BackendError;
+use crate::channel::Address;
+use crate::limits;
+use crate::mailbox::Mail;
+use crate::metrics::metrics;
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    requests: mpsc::Sender<Request>,
+    probe: Arc<Probe>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Listen(Address, oneshot::Sender<()>),
+    Unlisten(Address),
+    /// The connection was made anew, or may have been.
+    Check,
+}
+
+/// Whether this node hears what it says.
+#[derive(Debug)]
+struct Probe {
+    topic: String,
+    heard: AtomicU64,
+    notify: Notify,
+    started: Instant,
+    /// When the last probe was heard, in ms since `started`.
+    heard_at_ms: AtomicU64,
+}
+
+impl Listener {
+    pub(super) fn start(parts: Arc<Parts>, client: Client) -> Listener {
+        let (requests, queue) = mpsc::channel(limits::LISTEN_REQUESTS_MAX);
+        let probe = Arc::new(Probe {
+            topic: parts.keys.probe(&format!("{:016x}", rand::random::<u64>())),
+            heard: AtomicU64::new(0),
+            notify: Notify::new(),
+            started: Instant::now(),
+            heard_at_ms: AtomicU64::new(0),
+        });
+        tokio::spawn(hear(client.clone(), parts.clone(), probe.clone()));
+        tokio::spawn(watch(client.clone(), requests.clone()));
+        tokio::spawn(send_probes(client.clone(), parts.clone(), probe.clone(), requests.clone()));
+        let topics = Topics {
+            client,
+            parts,
+            connection: None,
+            topics: HashSet::from([probe.topic.clone()]),
+            again: VecDeque::new(),
+            waiting: HashMap::new(),
+        };
+        tokio::spawn(topics.run(queue));
+        Listener { requests, probe }
+    }
+
+    /// Resolves when a barrier has proved that the topic is listened to.
+    pub(super) async fn listen(&self, address: &Address) -> Result<(), BackendError> {
+        let (proved, proof) = oneshot::channel();
+        let sent = self.requests.send(Request::Listen(address.clone(), proved)).await;
+        sent.map_err(|_| BackendError::Unavailable)?;
+        proof.await.map_err(|_| BackendError::Unavailable)
+    }
+
+    /// A full queue lets it pass: what is heard for nobody is let go, and asks
+    /// for this again.
+    pub(super) fn unlisten(&self, address: &Address) {
+        let _ = self.requests.try_send(Request::Unlisten(address.clone()));
+    }
+
+    pub(super) fn hears(&self) -> bool {
+        let heard_at =
+            self.probe.started + Duration::from_millis(self.probe.heard_at_ms.load(Ordering::Relaxed));
+        heard_at.elapsed() < limits::PROBE_INTERVAL + limits::READY_GRACE
+    }
+}
+
+/// The one task that subscribes and unsubscribes, in the order it was asked to.
+struct Topics {
+    client: Client,
+    parts: Arc<Parts>,
+    /// What Redis calls the connection on which all topics but those in `again`
+    /// are subscribed. It never calls another the same, so an equal answer before
+    /// and after a SUBSCRIBE proves that it was carried by this connection.
+    connection: Option<u64>,
+    topics: HashSet<String>,
+    /// To be subscribed on the connection that there is now.
+    again: VecDeque<String>,
+    waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
+}
+
+impl Topics {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        self.again.extend(self.topics.iter().cloned());
+        loop {
+            let requests = self.next_requests(&mut queue).await;
+            if requests.is_empty() && queue.is_closed() {
+                return;
+            }
+            let (wanted, unwanted) = self.sort(requests);
+            if !unwanted.is_empty() {
+                // Lost with its connection, it would have been done anyway.
+                let _ = self.client.unsubscribe(unwanted).await;
+            }
+            let mut chunk = wanted;
+            let room = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
+            chunk.extend(self.again.drain(..room.min(self.again.len())));
+            chunk.retain(|topic| self.topics.contains(topic));
+            if !self.subscribe(chunk).await {
+                tokio::time::sleep(limits::RETRY_DELAY).await;
+            }
+        }
+    }
+
+    /// Waits for requests, unless there are topics to be subscribed again.
+    async fn next_requests(&mut self, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+        let mut requests = Vec::new();
+        if self.again.is_empty() {
+            queue.recv_many(&mut requests, limits::SUBSCRIBE_TOPICS_MAX).await;
+        } else {
+            while let Ok(request) = queue.try_recv() {
+                requests.push(request);
+                if requests.len() == limits::SUBSCRIBE_TOPICS_MAX {
+                    break;
+                }
+            }
+        }
+        requests
+    }
+
+    /// Topics to subscribe to and to leave. One that is left and wanted again in
+    /// one breath is simply kept.
+    fn sort(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
+        let mut wanted = Vec::new();
+        let mut unwanted = Vec::new();
+        for request in requests {
+            match request {
+                Request::Listen(address, proved) => {
+                    let topic = self.parts.keys.topic(&address);
+                    self.topics.insert(topic.clone());
+                    self.waiting.entry(topic.clone()).or_default().push(proved);
+                    wanted.push(topic);
+                }
+                Request::Unlisten(address) => {
+                    let topic = self.parts.keys.topic(&address);
+                    self.topics.remove(&topic);
+                    unwanted.push(topic);
+                }
+                Request::Check => wanted.push(String::new()),
+            }
+        }
+        unwanted.retain(|topic| !self.topics.contains(topic));
+        (wanted, unwanted)
+    }
+
+    /// Subscribes and proves it. False if that has to be tried again.
+    async fn subscribe(&mut self, chunk: Vec<String>) -> bool {
+        let sent = chunk.is_empty() || self.client.subscribe(chunk.clone()).await.is_ok();
+        let connection = match sent {
+            true => self.client.with_options(&scripts::once()).client_id::<u64>().await.ok(),
+            false => None,
+        };
+        let Some(connection) = connection else {
+            self.again.extend(chunk);
+            return false;
+        };
+        if self.connection.replace(connection) != Some(connection) {
+            // Another connection: nothing of before is subscribed on it, and of
+            // this chunk nobody knows.
+            tracing::debug!(topics = self.topics.len(), "subscribing on a new connection");
+            self.again = self.topics.iter().cloned().collect();
+            return true;
+        }
+        for topic in chunk {
+            for proved in self.waiting.remove(&topic).unwrap_or_default() {
+                // The inbox has gone: nobody to tell.
+                let _ = proved.send(());
+            }
+        }
+        if self.again.is_empty() {
+            // What was announced before the proof may have been missed.
+            self.parts.mailbox.recheck();
+        }
+        true
+    }
+}
+
+/// Reads what is announced, and hands it on: never waits for anything else, for
+/// Redis cuts a subscriber that is slow.
+async fn hear(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
+    let mut messages = client.message_rx();
+    loop {
+        match messages.recv().await {
+            Ok(message) => hear_message(message, &parts, &probe),
+            Err(RecvError::Lagged(count)) => {
+                metrics().inbox_dropped.increment(count);
+                parts.mailbox.recheck();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
+    let topic: &str = &message.channel;
+    if let Some(address) = parts.keys.address(topic) {
+        if let Some(announcement) = message.value.into_bytes() {
+            parts.mailbox.hear(Mail { address, announcement });
+        }
+    } else if topic == probe.topic
+        && let Some(number) = message.value.as_u64()
+    {
+        probe.heard.fetch_max(number, Ordering::Relaxed);
+        probe.heard_at_ms.store(probe.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        probe.notify.notify_one();
+    }
+}
+
+async fn watch(client: Client, requests: mpsc::Sender<Request>) {
+    let mut reconnects = client.reconnect_rx();
+    while !matches!(reconnects.recv().await, Err(RecvError::Closed)) {
+        metrics().redis_reconnects.increment(1);
+        if requests.send(Request::Check).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says something to itself, and expects to hear it. Only a probe that was sent
+/// and not heard proves anything: then the connection is made anew, however
+/// healthy its socket looks.
+async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>, requests: mpsc::Sender<Request>) {
+    for number in 1_u64.. {
+        let sender = parts.clients[0].with_options(&scripts::once());
+        let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
+        if sent.is_ok() && !probe.is_heard(number).await {
+            metrics().probe_failures.increment(1);
+            tracing::warn!("this node does not hear its own probe: connecting anew");
+            let _ = client.force_reconnection().await;
+            if requests.send(Request::Check).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(limits::PROBE_INTERVAL).await;
+    }
+}
+
+impl Probe {
+    async fn is_heard(&self, number: u64) -> bool {
+        let heard = async {
+            while self.heard.load(Ordering::Relaxed) < number {
+                self.notify.notified().await;
+            }
+        };
+        tokio::time::timeout(limits::PROBE_TIMEOUT, heard).await.is_ok()
+    }
+}
