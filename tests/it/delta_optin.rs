@@ -1,0 +1,520 @@
+//! Who gets deltas, and what they find in them (protocol.md 3.1 to 3.7, 3.10,
+//! 3.11): strictly by opt-in, always against a base that the socket holds.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use crate::support::delta_client::{Came, DeltaClient, Event};
+use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
+
+on_both_backends![
+    after_a_full_event_come_deltas,
+    a_plain_socket_sees_none_of_it,
+    the_events_of_a_batch_follow_from_each_other,
+    an_event_without_delta_is_full_for_all_and_the_next_base,
+    the_excluded_socket_is_never_sent_a_delta_it_cannot_read,
+    whoever_joins_late_begins_with_a_full_event,
+    whatever_is_published_is_what_is_read,
+];
+
+/// No full event but where one is needed, so that tests can tell.
+const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
+
+async fn cluster(backend: Backend) -> Cluster {
+    Cluster::builder(backend).config(NO_INTERVAL).start().await
+}
+
+async fn server() -> Server {
+    Server::builder().config(NO_INTERVAL).start().await
+}
+
+/// Something worth a delta: long, and mostly the same each time.
+fn text(number: usize) -> String {
+    json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
+}
+
+/// A browser that asks for deltas, with its memory.
+struct Reader {
+    browser: Browser,
+    client: DeltaClient,
+}
+
+impl Reader {
+    async fn on(server: &Server, channel: &str) -> Reader {
+        let mut browser = server.browser("key1").await;
+        opt_in(&mut browser, json!({})).await;
+        browser.subscribe(channel).await;
+        Reader { browser, client: DeltaClient::default() }
+    }
+
+    async fn next(&mut self) -> Event {
+        let frame = self.browser.next().await;
+        self.client.read(&frame)
+    }
+
+    /// The next event, which must carry this text and have come this way.
+    async fn expect(&mut self, came: Came, published: &str) {
+        let event = self.next().await;
+        assert_eq!((event.came, event.published()), (came, published));
+    }
+}
+
+impl Reader {
+    /// Publishes until the server has acted on what it was told, which nothing
+    /// announces: until then events come as before. The number of the full one.
+    async fn full_comes(&mut self, caller: &Caller, before: Came) -> usize {
+        for number in 100..200 {
+            publish(caller, number).await;
+            let frame = self.browser.next().await;
+            if frame.event == "pusher:delta" {
+                // A client without a base drops it.
+                assert_eq!(before, Came::Delta, "{}", frame.text);
+                continue;
+            }
+            let event = self.client.read(&frame);
+            assert_eq!(event.published(), text(number));
+            if event.came == Came::Full {
+                return number;
+            }
+            assert_eq!(event.came, before);
+        }
+        panic!("no full event among a hundred");
+    }
+}
+
+/// The global opt-in, and its confirmation.
+async fn opt_in(browser: &mut Browser, data: Value) -> Value {
+    browser.send(json!({ "event": "pusher:enable_delta_compression", "data": data })).await;
+    let frame = browser.next().await;
+    assert_eq!((frame.event.as_str(), frame.channel), ("pusher:delta_compression_enabled", None));
+    frame.data
+}
+
+async fn publish(caller: &Caller, number: usize) {
+    caller.publish("news", "e", &text(number)).await;
+}
+
+async fn after_a_full_event_come_deltas(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut readers = [Reader::on(cluster.first(), "news").await, Reader::on(cluster.second(), "news").await];
+    for number in 0..20 {
+        publish(&caller, number).await;
+        for reader in &mut readers {
+            let came = if number == 0 { Came::Full } else { Came::Delta };
+            reader.expect(came, &text(number)).await;
+        }
+    }
+}
+
+async fn a_plain_socket_sees_none_of_it(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut reader = Reader::on(cluster.second(), "news").await;
+    let mut plain = cluster.second().browser("key1").await;
+    plain.subscribe("news").await;
+    for number in 0..5 {
+        publish(&caller, number).await;
+        let data = Value::from(text(number));
+        let expected = format!(r#"{{"event":"e","channel":"news","data":{data}}}"#);
+        assert_eq!(plain.expect_event("news", "e").await.text, expected);
+        reader.next().await;
+    }
+}
+
+async fn the_events_of_a_batch_follow_from_each_other(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut reader = Reader::on(cluster.second(), "news").await;
+    // Across event names: clients keep one base per channel.
+    let event = |number: usize| json!({ "name": format!("e{}", number % 3), "channel": "news", "data": text(number) });
+    for round in 0..3 {
+        caller.post_batch((round * 10..round * 10 + 10).map(event).collect()).await.expect_ok();
+        for number in round * 10..round * 10 + 10 {
+            let came = if number == 0 { Came::Full } else { Came::Delta };
+            let event = reader.next().await;
+            assert_eq!((event.came, event.published()), (came, text(number).as_str()));
+            assert_eq!(event.name, format!("e{}", number % 3));
+        }
+    }
+}
+
+async fn an_event_without_delta_is_full_for_all_and_the_next_base(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut reader = Reader::on(cluster.second(), "news").await;
+    for (number, came) in [Came::Full, Came::Delta, Came::Full, Came::Delta].into_iter().enumerate() {
+        let mut event = json!({ "name": "e", "channel": "news", "data": text(number) });
+        if number == 2 {
+            event["delta"] = false.into();
+        }
+        caller.post_events(event).await.expect_ok();
+        reader.expect(came, &text(number)).await;
+    }
+}
+
+async fn the_excluded_socket_is_never_sent_a_delta_it_cannot_read(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut sender = Reader::on(cluster.second(), "news").await;
+    let mut other = Reader::on(cluster.second(), "news").await;
+    let socket_id = sender.browser.socket_id().to_owned();
+    for number in 0..12 {
+        let mut event = json!({ "name": "e", "channel": "news", "data": text(number) });
+        let is_excluded = number % 4 == 2;
+        if is_excluded {
+            event["socket_id"] = socket_id.as_str().into();
+        }
+        caller.post_events(event).await.expect_ok();
+        if !is_excluded {
+            // Full after each that it missed, and when it began.
+            let came = if number % 4 == 3 || number == 0 { Came::Full } else { Came::Delta };
+            sender.expect(came, &text(number)).await;
+        }
+        other.expect(if number == 0 { Came::Full } else { Came::Delta }, &text(number)).await;
+    }
+}
+
+async fn whoever_joins_late_begins_with_a_full_event(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut first = Reader::on(cluster.second(), "news").await;
+    for number in 0..3 {
+        publish(&caller, number).await;
+        first.next().await;
+    }
+    let mut late = Reader::on(cluster.second(), "news").await;
+    publish(&caller, 3).await;
+    late.expect(Came::Full, &text(3)).await;
+    first.expect(Came::Delta, &text(3)).await;
+    publish(&caller, 4).await;
+    late.expect(Came::Delta, &text(4)).await;
+    first.expect(Came::Delta, &text(4)).await;
+
+    // Leaving and coming back is joining late.
+    late.browser.unsubscribe("news").await;
+    late.browser.subscribe("news").await;
+    publish(&caller, 5).await;
+    late.expect(Came::Full, &text(5)).await;
+}
+
+/// Random events, published through both nodes at once, some without deltas,
+/// some that one of the readers is kept from.
+async fn whatever_is_published_is_what_is_read(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let mut rng = Seed::new().rng();
+    let mut readers = [
+        Reader::on(cluster.first(), "news").await,
+        Reader::on(cluster.second(), "news").await,
+        Reader::on(cluster.second(), "news").await,
+    ];
+    let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
+    let (mut bytes_published, mut bytes_sent, mut deltas) = (0, 0, 0);
+    for round in 0..60 {
+        let mut expected: [Vec<String>; 3] = Default::default();
+        let mut batch = Vec::new();
+        for _ in 0..rng.random_range(1..=5) {
+            let data = random_data(&mut rng);
+            let mut event =
+                json!({ "name": format!("e{}", rng.random_range(0..3)), "channel": "news", "data": data });
+            if rng.random_ratio(1, 10) {
+                event["delta"] = false.into();
+            }
+            // Beyond the last reader is nobody.
+            let excluded = rng.random_range(0..10_usize);
+            if let Some(reader) = readers.get(excluded) {
+                event["socket_id"] = reader.browser.socket_id().into();
+            }
+            for (_, expected) in expected.iter_mut().enumerate().filter(|(number, _)| *number != excluded) {
+                expected.push(data.clone());
+            }
+            batch.push(event);
+        }
+        callers[round % 2].post_batch(batch.into()).await.expect_ok();
+        for (reader, expected) in readers.iter_mut().zip(&expected) {
+            for published in expected {
+                let frame = reader.browser.next().await;
+                let event = reader.client.read(&frame);
+                assert_eq!(event.published(), published);
+                bytes_published += event.text.len();
+                bytes_sent += frame.text.len();
+                deltas += usize::from(event.came == Came::Delta);
+            }
+        }
+    }
+    println!("{deltas} deltas; {bytes_sent} bytes sent for {bytes_published}");
+    assert!(deltas > 0);
+}
+
+/// Objects that share much, some tiny, some unlike any other, some that only
+/// look like JSON, some with the texts of the markers.
+fn random_data(rng: &mut StdRng) -> String {
+    let price = rng.random_range(0..1_000_000);
+    match rng.random_range(0..10) {
+        0 => "x".into(),
+        1 => (0..rng.random_range(0..9_000)).map(|_| char::from(rng.random_range(b' '..=b'~'))).collect(),
+        2 => json!({ "note": "\"__delta_seq\":1,", "price": price, "pad": "ž".repeat(200) }).to_string(),
+        3 => json!({ "note": ",\"__conflation_key\":\"a\"", "price": price }).to_string(),
+        4 => format!("{{ \"spaced\" : [ {price} , 1.0 , 1e5 ] , \"pad\" : \"{}\" }}", "y".repeat(300)),
+        5 => format!("{{not json {price} {}", "z".repeat(300)),
+        _ => json!({ "asset": "BTC", "price": price, "pad": "čeština 語 🎺 ".repeat(20) }).to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_global_opt_in_is_confirmed() {
+    let server = server().await;
+    for data in
+        [json!({}), json!({ "algorithms": ["fossil", "xdelta3"] }), json!({ "algorithms": ["fossil"] })]
+    {
+        let mut browser = server.browser("key1").await;
+        // `data` is an object here, not a string.
+        assert_eq!(opt_in(&mut browser, data).await, json!({ "enabled": true, "algorithm": "fossil" }));
+        browser.subscribe("news").await;
+        publish(&server.caller("1"), 1).await;
+        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Full);
+    }
+    let mut browser = server.browser("key1").await;
+    let data = opt_in(&mut browser, json!({ "algorithms": ["rot13"] })).await;
+    assert_eq!(data["enabled"], false);
+    browser.subscribe("news").await;
+    publish(&server.caller("1"), 1).await;
+    assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain);
+}
+
+/// protocol.md 3.2, the table.
+#[tokio::test]
+async fn a_subscription_opts_in_in_many_forms() {
+    let server = server().await;
+    let caller = server.caller("1");
+    for delta in [
+        json!("fossil"),
+        json!("Fossil"),
+        json!("anything else"),
+        json!(true),
+        json!({}),
+        json!({ "enabled": true }),
+        json!({ "algorithm": "fossil" }),
+        json!({ "enabled": true, "algorithm": "fossil" }),
+        json!({ "enabled": true, "algorithms": ["fossil"] }),
+    ] {
+        let mut browser = server.browser("key1").await;
+        browser.subscribe_with("news", json!({ "delta": delta })).await;
+        let frame = browser.expect_event("news", "pusher:delta_compression_enabled").await;
+        let expected = json!({ "enabled": true, "algorithm": "fossil", "channel": "news" });
+        assert_eq!(frame.data, expected, "{delta}");
+        publish(&caller, 1).await;
+        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Full, "{delta}");
+    }
+    for delta in [json!("disabled"), json!("FALSE"), json!("none"), json!(false), json!({ "enabled": false })]
+    {
+        let mut browser = server.browser("key1").await;
+        // Its own word counts more than the socket's, whichever came first.
+        opt_in(&mut browser, json!({})).await;
+        browser.subscribe_with("news", json!({ "delta": delta })).await;
+        opt_in(&mut browser, json!({})).await;
+        publish(&caller, 1).await;
+        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain, "{delta}");
+    }
+    for delta in [json!(7), json!(["fossil"]), json!(null)] {
+        let mut browser = server.browser("key1").await;
+        browser.subscribe_with("news", json!({ "delta": delta })).await;
+        publish(&caller, 1).await;
+        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain, "{delta}");
+    }
+}
+
+/// It may come at any time and never takes away what is there.
+#[tokio::test]
+async fn an_opt_in_may_come_late_and_twice() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let (mut browser, client) = (server.browser("key1").await, DeltaClient::default());
+    browser.subscribe("news").await;
+    let mut reader = Reader { browser, client };
+    publish(&caller, 0).await;
+    reader.expect(Came::Plain, &text(0)).await;
+    opt_in(&mut reader.browser, json!({})).await;
+    let number = reader.full_comes(&caller, Came::Plain).await;
+    opt_in(&mut reader.browser, json!({})).await;
+    for number in number + 1..number + 5 {
+        publish(&caller, number).await;
+        reader.expect(Came::Delta, &text(number)).await;
+    }
+}
+
+/// A resubscription speaks for itself: what the last one asked for is gone.
+#[tokio::test]
+async fn leaving_a_channel_ends_its_opt_in() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    browser.subscribe_with("news", json!({ "delta": true })).await;
+    browser.expect_event("news", "pusher:delta_compression_enabled").await;
+    browser.unsubscribe("news").await;
+    browser.subscribe("news").await;
+    publish(&caller, 1).await;
+    assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain);
+}
+
+#[tokio::test]
+async fn a_client_that_lost_its_base_gets_a_full_event() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut reader = Reader::on(&server, "news").await;
+    for number in 0..2 {
+        publish(&caller, number).await;
+        reader.next().await;
+    }
+    let lost = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "news" } });
+    reader.client.forget("news");
+    reader.browser.send(lost).await;
+    let number = reader.full_comes(&caller, Came::Delta).await + 1;
+    // What was negotiated stays.
+    publish(&caller, number).await;
+    reader.expect(Came::Delta, &text(number)).await;
+
+    // For a channel that it does not have: nothing happens.
+    let other = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "olds" } });
+    reader.browser.send(other).await;
+    reader.browser.settle().await;
+    publish(&caller, number + 1).await;
+    reader.expect(Came::Delta, &text(number + 1)).await;
+}
+
+/// With deltas on, `data` is inline JSON where it is an object or an array,
+/// verbatim, so that full events and deltas decode to the same.
+#[tokio::test]
+async fn data_is_inline_where_it_is_json() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut reader = Reader::on(&server, "news").await;
+    for (data, inline) in [
+        (r#"{"a":1.0,"b":12345678901234567890123}"#, true),
+        (r#"{ "spaced" : [ 1 ,2 ] }"#, true),
+        ("[1,2]", true),
+        ("[]", true),
+        ("7", false),
+        ("true", false),
+        ("null", false),
+        (r#""a string""#, false),
+        ("plain", false),
+        ("", false),
+        ("{not json}", false),
+        (r#"{"a":1}{"b":2}"#, false),
+    ] {
+        caller.publish("news", "e", data).await;
+        let frame = reader.browser.next().await;
+        let written = if inline { data.to_owned() } else { Value::from(data).to_string() };
+        let expected = format!(r#"{{"event":"e","channel":"news","data":{written},"__delta_seq":"#);
+        assert!(frame.text.starts_with(&expected), "{} does not begin with {expected}", frame.text);
+        assert_eq!(reader.client.read(&frame).published(), data);
+    }
+}
+
+/// Small events are numbered too: the size only saves the encoding.
+#[tokio::test]
+async fn small_events_are_full_and_a_base() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut reader = Reader::on(&server, "news").await;
+    for number in 0..5 {
+        caller.publish("news", "e", &number.to_string()).await;
+        reader.expect(Came::Full, &number.to_string()).await;
+    }
+}
+
+/// Clients strip the markers by pattern, from payloads as well: an event that
+/// contains them is never numbered, and the chain goes on without it.
+#[tokio::test]
+async fn an_event_with_the_markers_text_is_plain() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut reader = Reader::on(&server, "news").await;
+    publish(&caller, 0).await;
+    reader.expect(Came::Full, &text(0)).await;
+    for note in ["__delta_seq", "__conflation_key", r#","__delta_seq":7"#] {
+        let data = json!({ "note": note }).to_string();
+        caller.publish("news", "e", &data).await;
+        reader.expect(Came::Plain, &data).await;
+    }
+    publish(&caller, 1).await;
+    reader.expect(Came::Delta, &text(1)).await;
+}
+
+#[tokio::test]
+async fn a_full_event_comes_at_least_every_interval() {
+    let config = "[delta_compression]\nfull_message_interval = 3";
+    let server = Server::builder().config(config).start().await;
+    let caller = server.caller("1");
+    let mut reader = Reader::on(&server, "news").await;
+    let mut deltas_in_a_row = 0;
+    let mut longest = 0;
+    for number in 0..30 {
+        publish(&caller, number).await;
+        let event = reader.next().await;
+        assert_eq!(event.published(), text(number));
+        deltas_in_a_row = if event.came == Came::Delta { deltas_in_a_row + 1 } else { 0 };
+        longest = longest.max(deltas_in_a_row);
+    }
+    assert_eq!(longest, 3);
+}
+
+/// protocol.md 3.6: these clients say that they decode deltas, and lose every
+/// event that comes as one.
+#[tokio::test]
+async fn clients_known_to_lose_deltas_get_none() {
+    let server = server().await;
+    let caller = server.caller("1");
+    for (client, version, came) in [
+        ("python", "2.2.0", Came::Plain),
+        ("python", "2.0.1", Came::Plain),
+        ("python", "2.3.0", Came::Delta),
+        ("js", "2.2.0", Came::Delta),
+    ] {
+        let path = format!("/app/key1?protocol=7&client={client}&version={version}&flash=false");
+        let (mut browser, mut memory) = (server.connect(&path).await, DeltaClient::default());
+        browser.expect_greeting().await;
+        // The opt-in is answered all the same.
+        opt_in(&mut browser, json!({ "algorithms": ["fossil", "xdelta3"] })).await;
+        browser.subscribe("news").await;
+        publish(&caller, 0).await;
+        memory.read(&browser.next().await);
+        publish(&caller, 1).await;
+        assert_eq!(memory.read(&browser.next().await).came, came, "{client} {version}");
+    }
+}
+
+/// Settings of the server permit; they never impose, and they may forbid.
+#[tokio::test]
+async fn an_app_may_forbid_deltas_on_some_channels() {
+    let app = AppSpec::new("1").set("channel_delta_compression", r#"{ "quiet-*" = "disabled" }"#);
+    let server = Server::builder().config(NO_INTERVAL).app(app).start().await;
+    let mut quiet = Reader::on(&server, "quiet-room").await;
+    let mut loud = Reader::on(&server, "loud-room").await;
+    for number in 0..4 {
+        server.caller("1").publish("quiet-room", "e", &text(number)).await;
+        server.caller("1").publish("loud-room", "e", &text(number)).await;
+        let event = quiet.next().await;
+        assert!(event.came != Came::Delta && event.published() == text(number));
+        loud.expect(if number == 0 { Came::Full } else { Came::Delta }, &text(number)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_forbid_deltas() {
+    let server = Server::builder().config("[delta_compression]\nenabled = false").start().await;
+    let mut browser = server.browser("key1").await;
+    browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
+    browser.subscribe("news").await;
+    for number in 0..3 {
+        server.caller("1").publish("news", "e", &text(number)).await;
+        let mut frame = browser.next().await;
+        while frame.event == "pusher:delta_compression_enabled" {
+            assert_eq!(frame.data["enabled"], false, "{}", frame.text);
+            frame = browser.next().await;
+        }
+        assert_eq!(DeltaClient::default().read(&frame).came, Came::Plain);
+    }
+}

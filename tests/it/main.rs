@@ -1,0 +1,25 @@
+//! Everything that needs a running server, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that panics has said what it has to say; what it prints is for whoever reads the failure"
+)]
+#![allow(unreachable_pub, reason = "a test binary exports nothing, so the word would only be noise")]
+#![allow(dead_code, reason = "an actor may be able to do what no test asks of it today")]
+
+mod support;
+
+mod bad_input;
+mod batch_events;
+mod connect;
+mod delta_optin;
+mod encrypted;
+mod http_auth;
+mod http_channels;
+mod http_events;
+mod keepalive;
+mod limits;
+mod private;
+mod public;
+mod tidy;

@@ -1,0 +1,193 @@
+//! Public channels (protocol.md 2.4): anyone may listen.
+
+use serde_json::json;
+
+use crate::support::{Backend, Cluster, Server, on_both_backends};
+
+on_both_backends![
+    a_subscription_is_confirmed_before_its_first_event,
+    whoever_unsubscribes_gets_nothing_more,
+    leaving_and_coming_back_at_once_loses_nothing,
+    subscribing_again_is_confirmed_again,
+    a_socket_listens_to_many_channels,
+    events_of_one_caller_arrive_in_their_order,
+];
+
+async fn a_subscription_is_confirmed_before_its_first_event(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    for round in 0..30 {
+        let channel = format!("news-{}", round % 3);
+        let node = if round % 2 == 0 { cluster.first() } else { cluster.second() };
+        let mut browser = node.browser("key1").await;
+        browser.ask_for(&channel, json!({})).await;
+        // These race with the subscription; none may come before its
+        // confirmation, and what comes has no hole.
+        for number in 0..5 {
+            caller.publish(&channel, "e", &number.to_string()).await;
+        }
+        let frame = browser.confirmed(&channel).await;
+        assert_eq!(frame.data_text(), "{}");
+        caller.publish(&channel, "last", "5").await;
+        let mut seen = Vec::new();
+        loop {
+            let frame = browser.next().await;
+            seen.push(frame.data_text().parse::<usize>().unwrap());
+            if frame.event == "last" {
+                break;
+            }
+        }
+        let run: Vec<usize> = (seen[0]..=5).collect();
+        assert_eq!(seen, run, "one gapless run to the end");
+    }
+}
+
+async fn whoever_unsubscribes_gets_nothing_more(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    let mut listeners = cluster.listeners(&["news", "sport"]).await.0;
+    for browser in &mut listeners {
+        browser.unsubscribe("news").await;
+        // Never subscribed: no reply, no harm.
+        browser.unsubscribe("weather").await;
+    }
+    caller.count_becomes("news", 0).await;
+    let batch = json!([
+        { "name": "gone", "channel": "news", "data": "" },
+        { "name": "marker", "channel": "sport", "data": "" },
+    ]);
+    caller.post_batch(batch).await.expect_ok();
+    for browser in &mut listeners {
+        browser.expect_nothing_before("sport", "marker").await;
+    }
+}
+
+async fn leaving_and_coming_back_at_once_loses_nothing(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    let mut browser = cluster.second().browser("key1").await;
+    for round in 0..20 {
+        browser.subscribe("news").await;
+        for _ in 0..round % 4 {
+            browser.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
+            browser.ask_for("news", json!({})).await;
+            browser.confirmed("news").await;
+        }
+        caller.publish("news", "e", &round.to_string()).await;
+        assert_eq!(browser.expect_event("news", "e").await.data_text(), round.to_string());
+        assert_eq!(caller.subscription_count("news").await, 1);
+        browser.unsubscribe("news").await;
+    }
+}
+
+async fn subscribing_again_is_confirmed_again(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    let mut browser = cluster.second().browser("key1").await;
+    for _ in 0..3 {
+        let frame = browser.subscribe("news").await;
+        assert_eq!(frame.data_text(), "{}");
+    }
+    caller.publish("news", "once", "").await;
+    browser.expect_event("news", "once").await;
+    caller.publish("news", "marker", "").await;
+    browser.expect_nothing_before("news", "marker").await;
+}
+
+async fn a_socket_listens_to_many_channels(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    let mut browser = cluster.second().browser("key1").await;
+    let channels: Vec<String> = (0..100).map(|number| format!("channel-{number}")).collect();
+    for channel in &channels {
+        browser.ask_for(channel, json!({})).await;
+    }
+    for channel in &channels {
+        browser.confirmed(channel).await;
+    }
+    caller.post_events(json!({ "name": "e", "channels": channels, "data": "" })).await.expect_ok();
+    let mut missing: std::collections::BTreeSet<String> = channels.into_iter().collect();
+    while !missing.is_empty() {
+        let frame = browser.next().await;
+        if frame.event == "e" {
+            assert!(missing.remove(&frame.channel.unwrap()), "twice: {}", frame.text);
+        }
+    }
+}
+
+async fn events_of_one_caller_arrive_in_their_order(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let mut audience = cluster.listeners(&["news"]).await;
+    // Through both nodes in turn, each call after the answer to the last.
+    let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
+    for number in 0..200 {
+        callers[number % 2].publish("news", "e", &number.to_string()).await;
+    }
+    for number in 0..200 {
+        assert_eq!(audience.expect_event("news", "e").await.data_text(), number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn the_forms_of_a_subscription_are_understood() {
+    let server = Server::builder().start().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    // Some libraries send the data as a string, some an empty `auth`, and what
+    // other servers know is ignored.
+    for frame in [
+        json!({ "event": "pusher:subscribe", "data": { "channel": "news" } }),
+        json!({ "event": "pusher:subscribe", "data": { "channel": "news", "auth": "" } }),
+        json!({ "event": "pusher:subscribe", "data": "{\"channel\":\"news\"}" }),
+        json!({ "event": "pusher:subscribe", "data": { "channel": "news", "auth": null, "nonsense": [7] } }),
+        json!({ "event": "pusher:subscribe", "id": 7, "data": { "channel": "news" }, "channel": "olds" }),
+    ] {
+        browser.send(frame).await;
+        browser.confirmed("news").await;
+        caller.publish("news", "e", "").await;
+        browser.expect_event("news", "e").await;
+        browser.send(json!({ "event": "pusher:unsubscribe", "data": "{\"channel\":\"news\"}" })).await;
+        caller.count_becomes("news", 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_channel_is_refused_and_the_socket_stays() {
+    let server = Server::builder().start().await;
+    let mut browser = server.browser("key1").await;
+    for name in ["bad name", "#news", "nächste", "a/b", &"c".repeat(201)] {
+        browser.subscribe_raw(json!({ "channel": name })).await;
+        browser.expect_subscription_error(name).await;
+    }
+    browser.subscribe("news").await;
+}
+
+/// What is not built yet is refused by name, never accepted without effect.
+#[tokio::test]
+async fn what_is_not_built_is_refused_by_name() {
+    let server = Server::builder().start().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    for (channel, kind) in [
+        ("presence-room", "presence"),
+        ("cache-room", "cache"),
+        ("private-cache-room", "cache"),
+        ("private-encrypted-cache-room", "cache"),
+        ("presence-cache-room", "presence"),
+        ("#server-to-user-42", "user"),
+    ] {
+        browser.ask_for(channel, json!({})).await;
+        let error = browser.expect_subscription_error(channel).await;
+        assert!(error["error"].as_str().unwrap().contains(kind), "{error}");
+    }
+    for member in ["filter", "tags_filter"] {
+        let filter = json!({ "key": "a", "cmp": "eq", "val": "b" });
+        browser.ask_for("news", json!({ member: filter })).await;
+        let error = browser.expect_subscription_error("news").await;
+        assert!(error["error"].as_str().unwrap().contains("filter"), "{error}");
+    }
+    // Refused means not subscribed.
+    assert_eq!(caller.subscription_count("news").await, 0);
+    // Anchored at the start: this one is an ordinary channel.
+    browser.subscribe("my-cache-room").await;
+}

@@ -1,0 +1,365 @@
+//! The backend of an app: signs as Pusher's libraries do, and, when a test
+//! asks, as they never would.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use fanfare::app::Secret;
+use fanfare::auth;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::PATIENCE;
+use super::http::{self, Answer, Connection};
+use super::server::AppSpec;
+
+pub struct Caller {
+    addr: SocketAddr,
+    app: AppSpec,
+    connection: Connection,
+}
+
+impl Caller {
+    pub fn new(addr: SocketAddr, app: AppSpec) -> Caller {
+        Caller { addr, app, connection: Connection::new(addr) }
+    }
+
+    pub async fn post_events(&self, event: Value) -> Answer {
+        self.events(&event).send().await
+    }
+
+    /// `events` is the array of the batch.
+    pub async fn post_batch(&self, events: Value) -> Answer {
+        self.batch(&events).send().await
+    }
+
+    /// One event that is certain to be accepted, for whoever has to see what
+    /// comes before it.
+    #[track_caller]
+    pub fn publish(&self, channel: &str, name: &str, data: &str) -> impl Future<Output = ()> {
+        let event = serde_json::json!({"name": name, "channel": channel, "data": data});
+        let caller = std::panic::Location::caller();
+        async move {
+            let answer = self.post_events(event).await;
+            assert_eq!(answer.status, 200, "publish at {caller}: {}", answer.text());
+        }
+    }
+
+    /// A signed `GET`, such as `.get("/channels/news", &[("info", "user_count")])`.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Answer {
+        let mut request = self.request("GET", path);
+        for (key, value) in query {
+            request = request.query(key, value);
+        }
+        request.send().await
+    }
+
+    /// What the cluster says of a channel's subscribers.
+    pub async fn subscription_count(&self, channel: &str) -> Value {
+        let path = format!("/channels/{channel}");
+        self.get(&path, &[("info", "subscription_count")]).await.expect_ok()["subscription_count"].clone()
+    }
+
+    /// Waits until the cluster says so: whoever leaves is not told when that
+    /// has taken effect.
+    pub async fn count_becomes(&self, channel: &str, count: usize) {
+        let what = format!("{count} subscriptions of {channel}");
+        super::eventually(&what, PATIENCE, async || match self.subscription_count(channel).await {
+            now if now == count => Ok(()),
+            now => Err(now.to_string()),
+        })
+        .await;
+    }
+
+    pub fn events(&self, event: &Value) -> Request<'_> {
+        self.request("POST", "/events").json(event)
+    }
+
+    pub fn batch(&self, events: &Value) -> Request<'_> {
+        self.request("POST", "/batch_events").json(&serde_json::json!({ "batch": events }))
+    }
+
+    /// A request that a test may spoil before it is sent. `path` is below
+    /// `/apps/{id}`, as it goes over the wire.
+    pub fn request(&self, method: &str, path: &str) -> Request<'_> {
+        Request {
+            caller: self,
+            method: method.into(),
+            path: format!("/apps/{}{path}", self.app.id),
+            query: Vec::new(),
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: Bytes::new(),
+            chunks: None,
+            auth: Auth::of(&self.app),
+        }
+    }
+
+    /// How many TCP connections the requests took so far.
+    pub fn connections_opened(&self) -> usize {
+        self.connection.opened()
+    }
+}
+
+/// How a request is signed: right, unless a test says otherwise.
+struct Auth {
+    key: String,
+    secret: String,
+    timestamp: i64,
+    version: String,
+    /// In place of the MD5 of the body; `None` as the libraries do.
+    body_md5: Option<String>,
+    /// In place of the right one.
+    signature: Option<String>,
+    omitted: Vec<String>,
+}
+
+impl Auth {
+    fn of(app: &AppSpec) -> Auth {
+        Auth {
+            key: app.key.clone(),
+            secret: app.secret.clone(),
+            timestamp: now(),
+            version: "1.0".into(),
+            body_md5: None,
+            signature: None,
+            omitted: Vec::new(),
+        }
+    }
+}
+
+struct Pair {
+    key: String,
+    value: String,
+    /// The pair as it goes over the wire.
+    wire: String,
+}
+
+pub struct Request<'a> {
+    caller: &'a Caller,
+    method: String,
+    path: String,
+    query: Vec<Pair>,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+    chunks: Option<Vec<Bytes>>,
+    auth: Auth,
+}
+
+impl Request<'_> {
+    pub fn json(self, body: &Value) -> Self {
+        self.body(body.to_string())
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Announces no length and sends pieces of these lengths, in turn, until
+    /// the body is through.
+    pub fn in_chunks(mut self, lengths: &[usize]) -> Self {
+        let mut rest = self.body.clone();
+        let mut lengths = lengths.iter().cycle();
+        let mut chunks = Vec::new();
+        while !rest.is_empty() {
+            let length = (*lengths.next().unwrap()).clamp(1, rest.len());
+            chunks.push(rest.split_to(length));
+        }
+        self.chunks = Some(chunks);
+        self
+    }
+
+    /// A query parameter, percent-escaped as most libraries do.
+    pub fn query(self, key: &str, value: &str) -> Self {
+        let wire = format!("{}={}", escape(key), escape(value));
+        self.query_as(key, value, &wire)
+    }
+
+    /// A query parameter with its form on the wire, such as Python's unescaped.
+    pub fn query_as(mut self, key: &str, value: &str, wire: &str) -> Self {
+        self.query.push(Pair { key: key.into(), value: value.into(), wire: wire.into() });
+        self
+    }
+
+    /// The whole path, for other apps and routes.
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// In place of any header of that name.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self = self.without_header(name);
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        self
+    }
+
+    pub fn key(mut self, key: &str) -> Self {
+        self.auth.key = key.into();
+        self
+    }
+
+    pub fn secret(mut self, secret: &str) -> Self {
+        self.auth.secret = secret.into();
+        self
+    }
+
+    /// Signed `seconds` from now.
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.auth.timestamp = now() + seconds;
+        self
+    }
+
+    pub fn version(mut self, version: &str) -> Self {
+        self.auth.version = version.into();
+        self
+    }
+
+    pub fn body_md5(mut self, md5: &str) -> Self {
+        self.auth.body_md5 = Some(md5.into());
+        self
+    }
+
+    pub fn signature(mut self, signature: &str) -> Self {
+        self.auth.signature = Some(signature.into());
+        self
+    }
+
+    /// Leaves an `auth_…` or `body_md5` parameter out, of the signature as well.
+    pub fn without(mut self, parameter: &str) -> Self {
+        self.auth.omitted.push(parameter.into());
+        self
+    }
+
+    pub async fn send(self) -> Answer {
+        let what = format!("{} {}", self.method, self.path);
+        self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error}"))
+    }
+
+    /// For whoever expects the server, or the way to it, to be gone.
+    pub async fn try_send(self) -> Result<Answer, String> {
+        let mut request = hyper::Request::builder()
+            .method(self.method.as_str())
+            .uri(self.target())
+            .header("host", self.caller.addr.to_string());
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let body = match self.chunks {
+            Some(chunks) => http::chunked(chunks),
+            None => http::whole(self.body),
+        };
+        self.caller.connection.send(request.body(body).unwrap()).await
+    }
+
+    /// Writes the whole request and hangs up without a look at the answer.
+    pub async fn send_and_hang_up(self) {
+        let mut stream = TcpStream::connect(self.caller.addr).await.unwrap();
+        stream.write_all(&self.bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+
+    /// Writes the request cut at these places and waits for the answer.
+    pub async fn send_in_pieces(self, lengths: &[usize]) -> Answer {
+        let work = async {
+            let bytes = self.bytes();
+            let mut stream = TcpStream::connect(self.caller.addr).await?;
+            stream.set_nodelay(true)?;
+            let mut lengths = lengths.iter().cycle();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
+                stream.write_all(piece).await?;
+                // Lets everybody else run, so that pieces arrive one by one.
+                tokio::task::yield_now().await;
+                rest = after;
+            }
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = tokio::time::timeout(PATIENCE, work).await.expect("an answer in time").unwrap();
+        parse_answer(&answer)
+    }
+
+    /// The request as it goes over the wire, on a connection of its own.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
+        let length = ("content-length".to_owned(), self.body.len().to_string());
+        let own =
+            [("host".into(), self.caller.addr.to_string()), ("connection".into(), "close".into()), length];
+        for (name, value) in own.iter().chain(&self.headers) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        [head.as_bytes(), b"\r\n", &self.body].concat()
+    }
+
+    /// Path and query, signed.
+    fn target(&self) -> String {
+        let mut pairs = self.auth_pairs();
+        let own = self.query.iter().map(|pair| (pair.key.as_str(), pair.value.as_str()));
+        let all = own.chain(pairs.iter().map(|(key, value)| (*key, value.as_str())));
+        let text = auth::request_text(&self.method, &self.path, all);
+        let right = auth::sign(&Secret::new(self.auth.secret.as_str()), &text);
+        if !self.omits("auth_signature") {
+            pairs.push(("auth_signature", self.auth.signature.clone().unwrap_or(right)));
+        }
+        let own = self.query.iter().map(|pair| pair.wire.clone());
+        let auth = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value)));
+        let query: Vec<String> = own.chain(auth).collect();
+        format!("{}?{}", self.path, query.join("&"))
+    }
+
+    fn auth_pairs(&self) -> Vec<(&'static str, String)> {
+        let auth = &self.auth;
+        let mut pairs = vec![
+            ("auth_key", auth.key.clone()),
+            ("auth_timestamp", auth.timestamp.to_string()),
+            ("auth_version", auth.version.clone()),
+        ];
+        let md5 = || auth::body_md5(&self.body);
+        if auth.body_md5.is_some() || !self.body.is_empty() {
+            pairs.push(("body_md5", auth.body_md5.clone().unwrap_or_else(md5)));
+        }
+        pairs.retain(|(key, _)| !self.omits(key));
+        pairs
+    }
+
+    fn omits(&self, parameter: &str) -> bool {
+        self.auth.omitted.iter().any(|omitted| omitted == parameter)
+    }
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// A response that ended with its connection.
+fn parse_answer(bytes: &[u8]) -> Answer {
+    let text = || String::from_utf8_lossy(bytes).into_owned();
+    let head_end =
+        bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("{:?}", text()));
+    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let mut headers = hyper::HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, value.parse().unwrap());
+    }
+    Answer { status, headers, body: Bytes::copy_from_slice(&bytes[head_end + 4..]) }
+}

@@ -1,0 +1,97 @@
+//! The actors of the tests. A test reads as a conversation between them:
+//!
+//! ```ignore
+//! let cluster = Cluster::start(backend).await;
+//! let mut ann = cluster.second().browser("key1").await;
+//! ann.subscribe("news").await;
+//! cluster.caller("1").post_events(json!({"name": "hello", "channel": "news", "data": "x"})).await;
+//! ann.expect_event("news", "hello").await;
+//! ```
+//!
+//! Every actor is real: processes, sockets, Redis. Every wait is for something
+//! to happen and is bounded; nothing sleeps. Every process is ended by its pid.
+#![allow(unused_imports, reason = "the cast is listed here whole")]
+
+pub mod browser;
+pub mod caller;
+pub mod cluster;
+pub mod delta_client;
+pub mod haproxy;
+pub mod http;
+pub mod invalid;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod resp;
+pub mod seed;
+pub mod server;
+
+use std::time::Duration;
+
+pub use browser::{Browser, Frame};
+pub use caller::Caller;
+pub use cluster::{Audience, Backend, Cluster};
+pub use http::Answer;
+pub use invalid::{Invalid, invalid_events};
+pub use process::Signal;
+pub use proxy::{Links, Proxy, Way};
+pub use redis::Redis;
+pub use seed::Seed;
+pub use server::{AppSpec, Server};
+
+/// Nothing that a test waits for takes this long, on a busy machine either.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A test ends within this time, or fails and says what its servers logged.
+pub const TEST_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Runs a test within [`TEST_TIME_MAX`].
+///
+/// The panic is raised here, while the test is still alive, so that its actors
+/// are dropped by a panic and print what they know.
+pub async fn bounded(test: impl Future<Output = ()>) {
+    let mut test = Box::pin(test);
+    tokio::select! {
+        () = &mut test => {}
+        () = tokio::time::sleep(TEST_TIME_MAX) => panic!("the test took longer than {TEST_TIME_MAX:?}"),
+    }
+}
+
+/// Waits for `check` to say yes. Only for a state that announces itself to
+/// nobody, such as a count that falls after a socket was cut: what has an event
+/// is awaited by its event.
+pub async fn eventually<T>(what: &str, within: Duration, check: impl AsyncFn() -> Result<T, String>) -> T {
+    let deadline = tokio::time::Instant::now() + within;
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        pace.tick().await;
+        match check().await {
+            Ok(value) => return value,
+            Err(why) if tokio::time::Instant::now() > deadline => {
+                panic!("{what}: not within {within:?}; the last answer was {why}")
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// `test` once per backend: as `memory::test` on one server, and as
+/// `redis::test` on two nodes that share a Redis.
+macro_rules! on_both_backends {
+    ($($test:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::support::bounded(super::$test(crate::support::Backend::Memory)).await;
+            })+
+        }
+        mod redis {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::support::bounded(super::$test(crate::support::Backend::Redis)).await;
+            })+
+        }
+    };
+}
+
+pub(crate) use on_both_backends;

@@ -1,0 +1,132 @@
+//! A child process: its lines as they come, signals by pid, an end for certain.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::PATIENCE;
+
+pub struct Process {
+    name: String,
+    child: Child,
+    output: watch::Receiver<Output>,
+}
+
+/// What a process has said so far, on both of its streams.
+#[derive(Default)]
+struct Output {
+    lines: Vec<Line>,
+    streams_open: usize,
+}
+
+struct Line {
+    stream: &'static str,
+    text: String,
+}
+
+/// The signals that tests send.
+#[derive(Debug, Clone, Copy)]
+pub enum Signal {
+    Stop,
+    Continue,
+    Terminate,
+    Kill,
+}
+
+impl Process {
+    pub fn spawn(name: &str, command: &mut Command) -> Process {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}: {command:?}"));
+        let (heard, output) = watch::channel(Output { lines: Vec::new(), streams_open: 2 });
+        listen("out", child.stdout.take().unwrap(), heard.clone());
+        listen("err", child.stderr.take().unwrap(), heard);
+        Process { name: name.into(), child, output }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the first line of which `find` makes something; `None` if the
+    /// process ended without one.
+    pub async fn find<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let mut output = self.output.clone();
+        let found = |output: &Output| output.lines.iter().find_map(|line| find(&line.text));
+        let wait = output.wait_for(|output| output.streams_open == 0 || found(output).is_some());
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(output) => found(&output.expect("the sender lives as long as the streams")),
+            Err(_) => panic!("{}: no {what} within {PATIENCE:?}:\n{}", self.name, self.output()),
+        }
+    }
+
+    /// All that the process has written, for people and for `contains`.
+    pub fn output(&self) -> String {
+        let line = |line: &Line| format!("{} {}| {}\n", self.name, line.stream, line.text);
+        self.output.borrow().lines.iter().map(line).collect()
+    }
+
+    /// What it has written on standard output alone.
+    pub fn stdout(&self) -> String {
+        let output = self.output.borrow();
+        output.lines.iter().filter(|line| line.stream == "out").map(|line| line.text.clone() + "\n").collect()
+    }
+
+    /// By the shell's own `kill`: a bare machine has no other, and `libc` would
+    /// be a dependency for this alone.
+    pub fn signal(&self, signal: Signal) {
+        let name = match signal {
+            Signal::Stop => "STOP",
+            Signal::Continue => "CONT",
+            Signal::Terminate => "TERM",
+            Signal::Kill => "KILL",
+        };
+        let line = format!("kill -s {name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &line]).status().unwrap();
+        assert!(status.success(), "{}: {line}: {status}", self.name);
+    }
+
+    /// Ends it at once and reaps it.
+    pub fn kill(&mut self) {
+        // An error means that it has ended by itself and was reaped before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for it to end by itself: a process that has gone has closed its
+    /// streams.
+    pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+        let mut output = self.output.clone();
+        let ended = output.wait_for(|output| output.streams_open == 0);
+        if tokio::time::timeout(within, ended).await.is_err() {
+            panic!("{}: did not end within {within:?}:\n{}", self.name, self.output());
+        }
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprint!("{}", self.output());
+        }
+    }
+}
+
+/// A thread, since tokio's `process` is not among the server's features.
+fn listen(stream: &'static str, from: impl Read + Send + 'static, heard: watch::Sender<Output>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n') {
+            let Ok(bytes) = line else { break };
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            heard.send_modify(|output| output.lines.push(Line { stream, text }));
+        }
+        heard.send_modify(|output| output.streams_open -= 1);
+    });
+}

@@ -1,0 +1,449 @@
+//! A TCP proxy between a node and Redis that cuts, stalls, delays, and loses
+//! single messages. It understands where messages begin and end, so that it
+//! can act between two of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::PATIENCE;
+use super::resp;
+
+/// Which connections a rule is for. A connection is known by what the node has
+/// sent on it: until then it belongs to `All` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    #[default]
+    All,
+    /// Those that have sent SUBSCRIBE.
+    Subscriber,
+    /// Those that have sent EVALSHA, EVAL or FCALL.
+    Scripts,
+}
+
+/// Which direction a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Node to Redis.
+    Requests,
+    /// Redis to node.
+    Replies,
+    Both,
+}
+
+#[derive(Default)]
+struct Rules {
+    /// Closed at once, and new ones as soon as they are known to belong here.
+    cut: Option<Links>,
+    /// How often connections were closed once, and which at last.
+    kick: (u64, Links),
+    /// Open, but nothing gets through.
+    stall: Option<(Links, Way)>,
+    delay: Option<(Links, Way, Duration)>,
+    /// The next command with these bytes runs, and its reply is lost together
+    /// with its connection.
+    lose_reply: Option<Loss>,
+    /// The next message of Redis with these bytes is dropped.
+    swallow: Option<Loss>,
+}
+
+struct Loss {
+    pattern: Bytes,
+    done: oneshot::Sender<()>,
+}
+
+struct Shared {
+    redis: SocketAddr,
+    rules: watch::Sender<Rules>,
+    links_open: AtomicUsize,
+}
+
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// Resolves when the loss that a test ordered has happened.
+pub struct Lost(oneshot::Receiver<()>);
+
+impl Lost {
+    pub async fn happened(self) {
+        let done = tokio::time::timeout(PATIENCE, self.0).await;
+        done.expect("the proxy saw the message in time").expect("the rule was not replaced");
+    }
+}
+
+impl Proxy {
+    /// In front of the Redis at this port of this machine.
+    pub async fn start(redis_port: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let redis = SocketAddr::from(([127, 0, 0, 1], redis_port));
+        let (rules, links_open) = (watch::Sender::default(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { redis, rules, links_open });
+        let task = tokio::spawn(accept(listener, shared.clone()));
+        Proxy { addr, shared, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.addr)
+    }
+
+    pub fn links_open(&self) -> usize {
+        self.shared.links_open.load(Ordering::Relaxed)
+    }
+
+    /// Closes these connections, and every new one, until [`Proxy::heal`].
+    pub fn cut(&self, links: Links) {
+        self.shared.rules.send_modify(|rules| rules.cut = Some(links));
+    }
+
+    /// Closes these connections once; new ones are welcome.
+    pub fn cut_once(&self, links: Links) {
+        self.shared.rules.send_modify(|rules| rules.kick = (rules.kick.0 + 1, links));
+    }
+
+    /// Keeps these connections open and lets nothing through, until
+    /// [`Proxy::heal`]; then all that was held back follows.
+    pub fn stall(&self, links: Links, way: Way) {
+        self.shared.rules.send_modify(|rules| rules.stall = Some((links, way)));
+    }
+
+    /// Every message of these connections takes this much longer.
+    pub fn delay(&self, links: Links, way: Way, by: Duration) {
+        self.shared.rules.send_modify(|rules| rules.delay = Some((links, way, by)));
+    }
+
+    /// Ends cutting, stalling and delaying.
+    pub fn heal(&self) {
+        self.shared.rules.send_modify(|rules| {
+            rules.cut = None;
+            rules.stall = None;
+            rules.delay = None;
+        });
+    }
+
+    /// Cuts a connection between execution and reply: the next command whose
+    /// bytes contain `pattern` reaches Redis whole and runs, and its connection
+    /// is closed in place of its reply.
+    pub fn lose_reply_of(&self, pattern: &str) -> Lost {
+        let (loss, lost) = loss(pattern);
+        self.shared.rules.send_modify(|rules| rules.lose_reply = Some(loss));
+        lost
+    }
+
+    /// Drops the next message of Redis whose bytes contain `pattern`, and
+    /// nothing else: an announcement that never arrived.
+    pub fn swallow(&self, pattern: &str) -> Lost {
+        let (loss, lost) = loss(pattern);
+        self.shared.rules.send_modify(|rules| rules.swallow = Some(loss));
+        lost
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn loss(pattern: &str) -> (Loss, Lost) {
+    let (done, wait) = oneshot::channel();
+    (Loss { pattern: Bytes::copy_from_slice(pattern.as_bytes()), done }, Lost(wait))
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((node, _)) = listener.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            shared.links_open.fetch_add(1, Ordering::Relaxed);
+            Link::new(shared.clone()).run(node).await;
+            shared.links_open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// One connection of a node through the proxy to Redis.
+struct Link {
+    shared: Arc<Shared>,
+    subscriber: AtomicBool,
+    scripts: AtomicBool,
+    requests: AtomicU64,
+    replies: AtomicU64,
+    /// The number of the request whose reply is to be lost; 0 is none.
+    lose_at: AtomicU64,
+    losing: Mutex<Option<Loss>>,
+}
+
+/// Why a direction came to its end.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// One side closed, or a rule said so.
+    Closed,
+    /// The reply that was to be lost has come.
+    ReplyLost,
+}
+
+impl Link {
+    fn new(shared: Arc<Shared>) -> Link {
+        Link {
+            shared,
+            subscriber: false.into(),
+            scripts: false.into(),
+            requests: 0.into(),
+            replies: 0.into(),
+            lose_at: 0.into(),
+            losing: Mutex::new(None),
+        }
+    }
+
+    async fn run(&self, node: TcpStream) {
+        let kick_seen = self.shared.rules.borrow().kick.0;
+        if self.is_cut() {
+            return;
+        }
+        let Ok(redis) = TcpStream::connect(self.shared.redis).await else { return };
+        let _ = (node.set_nodelay(true), redis.set_nodelay(true));
+        let (mut from_node, mut to_node) = node.into_split();
+        let (mut from_redis, mut to_redis) = redis.into_split();
+        let end = tokio::select! {
+            end = self.requests(&mut from_node, &mut to_redis) => end,
+            end = self.replies(&mut from_redis, &mut to_node) => end,
+            () = self.cut(kick_seen) => End::Closed,
+        };
+        drop((from_node, to_node));
+        if end == End::ReplyLost {
+            run_out(from_redis, to_redis).await;
+            self.lost();
+        }
+    }
+
+    async fn requests(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> End {
+        let mut buffer = BytesMut::new();
+        while let Some(message) = message(from, &mut buffer).await {
+            self.classify(&message);
+            if self.is_cut() || self.hold(Way::Requests).await.is_none() {
+                return End::Closed;
+            }
+            let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(loss) = self.take(&message, |rules| &mut rules.lose_reply) {
+                *self.losing.lock() = Some(loss);
+                self.lose_at.store(number, Ordering::Relaxed);
+            }
+            if to.write_all(&message).await.is_err() {
+                break;
+            }
+        }
+        End::Closed
+    }
+
+    async fn replies(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> End {
+        let mut buffer = BytesMut::new();
+        while let Some(message) = message(from, &mut buffer).await {
+            // What is pushed answers no request.
+            if message[0] != b'>' {
+                let number = self.replies.fetch_add(1, Ordering::Relaxed) + 1;
+                if number == self.lose_at.load(Ordering::Relaxed) {
+                    return End::ReplyLost;
+                }
+            }
+            if let Some(loss) = self.take(&message, |rules| &mut rules.swallow) {
+                let _ = loss.done.send(());
+                continue;
+            }
+            if self.hold(Way::Replies).await.is_none() || to.write_all(&message).await.is_err() {
+                break;
+            }
+        }
+        End::Closed
+    }
+
+    fn classify(&self, request: &[u8]) {
+        let Some(word) = first_word(request) else { return };
+        match word.to_ascii_uppercase().as_slice() {
+            b"SUBSCRIBE" | b"SSUBSCRIBE" | b"PSUBSCRIBE" => self.subscriber.store(true, Ordering::Relaxed),
+            b"EVALSHA" | b"EVAL" | b"FCALL" => self.scripts.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn belongs_to(&self, links: Links) -> bool {
+        match links {
+            Links::All => true,
+            Links::Subscriber => self.subscriber.load(Ordering::Relaxed),
+            Links::Scripts => self.scripts.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.shared.rules.borrow().cut.is_some_and(|links| self.belongs_to(links))
+    }
+
+    /// Returns when a rule closes this connection.
+    async fn cut(&self, kick_seen: u64) {
+        let mut rules = self.shared.rules.subscribe();
+        let closes = |rules: &Rules| {
+            let kicked = rules.kick.0 != kick_seen && self.belongs_to(rules.kick.1);
+            kicked || rules.cut.is_some_and(|links| self.belongs_to(links))
+        };
+        // The sender is in `shared`, which this link holds.
+        let _ = rules.wait_for(closes).await;
+    }
+
+    /// Returns when a message may go on this way.
+    async fn hold(&self, way: Way) -> Option<()> {
+        let mut rules = self.shared.rules.subscribe();
+        let concerns = |links, ways| self.belongs_to(links) && (ways == way || ways == Way::Both);
+        let delay = {
+            let free = |rules: &Rules| !rules.stall.is_some_and(|(links, ways)| concerns(links, ways));
+            let rules = rules.wait_for(free).await.ok()?;
+            rules.delay.filter(|(links, ways, _)| concerns(*links, *ways)).map(|(_, _, by)| by)
+        };
+        if let Some(by) = delay {
+            tokio::time::sleep(by).await;
+        }
+        Some(())
+    }
+
+    /// Takes a rule that `message` fulfils: each is for one message only.
+    fn take(&self, message: &[u8], rule: impl Fn(&mut Rules) -> &mut Option<Loss>) -> Option<Loss> {
+        let mut taken = None;
+        self.shared.rules.send_if_modified(|rules| {
+            let rule = rule(rules);
+            if rule.as_ref().is_some_and(|loss| contains(message, &loss.pattern)) {
+                taken = rule.take();
+            }
+            // Nobody waits for this to change.
+            false
+        });
+        taken
+    }
+
+    fn lost(&self) {
+        if let Some(loss) = self.losing.lock().take() {
+            // The test may have lost its interest.
+            let _ = loss.done.send(());
+        }
+    }
+}
+
+/// Closes Redis's side in a way that lets it run what it has received: without
+/// the reading, unread replies would turn the close into a reset.
+async fn run_out(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let _ = to.shutdown().await;
+    let mut rest = BytesMut::new();
+    while from.read_buf(&mut rest).await.is_ok_and(|count| count > 0) {
+        rest.clear();
+    }
+}
+
+/// The next whole message; `None` at the end.
+async fn message(from: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<Bytes> {
+    loop {
+        if let Some(length) = resp::message_length(buffer) {
+            return Some(buffer.split_to(length).freeze());
+        }
+        if from.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// The name of a command: `*2\r\n$4\r\nPING…`.
+fn first_word(request: &[u8]) -> Option<&[u8]> {
+    let mut lines = request.split(|byte| *byte == b'\n');
+    let word = if request.first() == Some(&b'*') { lines.nth(2) } else { lines.next() };
+    word.map(<[u8]>::trim_ascii)
+}
+
+fn contains(message: &[u8], pattern: &[u8]) -> bool {
+    message.windows(pattern.len()).any(|window| window == pattern)
+}
+
+/// The proxy's own promises, without a server.
+mod tests {
+    use super::*;
+    use crate::support::Redis;
+    use crate::support::resp::{Reply, command, reply};
+
+    async fn ask(stream: &mut TcpStream, words: &[&str]) -> Option<Reply> {
+        stream.write_all(&command(words)).await.ok()?;
+        let mut answer = Vec::new();
+        loop {
+            if stream.read_buf(&mut answer).await.ok()? == 0 {
+                return None;
+            }
+            if let Some((reply, _)) = reply(&answer) {
+                return Some(reply);
+            }
+        }
+    }
+
+    async fn dial(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect(proxy.addr).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn loses_a_reply_after_the_command_ran() {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let mut stream = dial(&proxy).await;
+        let lost = proxy.lose_reply_of("counter");
+        // Pipelined: the first answer comes, the second never does.
+        stream.write_all(&command(&["PING"])).await.unwrap();
+        assert_eq!(ask(&mut stream, &["INCR", "counter"]).await, Some(Reply::Simple("PONG".into())));
+        lost.happened().await;
+        assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0, "the connection is closed");
+        assert_eq!(redis.command(&["GET", "counter"]).await.text(), "1");
+        let again = ask(&mut dial(&proxy).await, &["INCR", "counter"]).await;
+        assert_eq!(again, Some(Reply::Integer(2)), "only once");
+    }
+
+    #[tokio::test]
+    async fn cuts_only_the_connections_it_is_told_to() {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let (mut subscriber, mut other) = (dial(&proxy).await, dial(&proxy).await);
+        assert!(ask(&mut subscriber, &["SUBSCRIBE", "a"]).await.is_some());
+        assert!(ask(&mut other, &["PING"]).await.is_some());
+        proxy.cut(Links::Subscriber);
+        assert_eq!(subscriber.read(&mut [0; 64]).await.unwrap_or(0), 0);
+        assert!(ask(&mut other, &["PING"]).await.is_some(), "no subscriber");
+        assert_eq!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await, None, "refused while cut");
+        proxy.heal();
+        assert!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await.is_some());
+        proxy.cut_once(Links::All);
+        assert_eq!(other.read(&mut [0; 64]).await.unwrap_or(0), 0);
+        assert!(ask(&mut dial(&proxy).await, &["PING"]).await.is_some(), "only once");
+    }
+
+    #[tokio::test]
+    async fn what_was_stalled_follows_and_what_was_swallowed_does_not() {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let mut stream = dial(&proxy).await;
+        assert!(ask(&mut stream, &["SUBSCRIBE", "a"]).await.is_some());
+        let swallowed = proxy.swallow("two");
+        proxy.stall(Links::Subscriber, Way::Replies);
+        for text in ["one", "two", "three"] {
+            redis.command(&["PUBLISH", "a", text]).await;
+        }
+        proxy.heal();
+        swallowed.happened().await;
+        let mut heard = Vec::new();
+        while !contains(&heard, b"three") {
+            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+        }
+        assert!(contains(&heard, b"one") && !contains(&heard, b"two"));
+    }
+}

@@ -1,0 +1,94 @@
+//! A real `redis-server` of the test's own, on a free port.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::{Process, Signal};
+use super::resp::{self, Reply};
+use super::{PATIENCE, server::free_port};
+
+pub struct Redis {
+    port: u16,
+    dir: TempDir,
+    process: Process,
+}
+
+impl Redis {
+    pub async fn start() -> Redis {
+        // Another process may take the port between our look and Redis's bind.
+        for _ in 0..5 {
+            let dir = TempDir::new().unwrap();
+            let port = free_port();
+            if let Some(process) = launch(&dir, port).await {
+                return Redis { port, dir, process };
+            }
+        }
+        panic!("redis-server found no free port in five attempts");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`: it keeps nothing.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// A new, empty Redis at the same address.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(&self.dir, self.port).await.expect("nobody else took the port of this Redis");
+    }
+
+    /// A Redis that is there but does not answer, and its return.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// One command on a connection of its own.
+    pub async fn command(&self, words: &[&str]) -> Reply {
+        let work = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            stream.write_all(&resp::command(words)).await?;
+            let mut answer = Vec::new();
+            loop {
+                if stream.read_buf(&mut answer).await? == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                if let Some((reply, _)) = resp::reply(&answer) {
+                    return Ok(reply);
+                }
+            }
+        };
+        let reply: Result<Reply, std::io::Error> =
+            tokio::time::timeout(PATIENCE, work).await.expect("redis answers in time");
+        match reply.unwrap_or_else(|error| panic!("redis {words:?}: {error}")) {
+            Reply::Error(text) => panic!("redis {words:?}: {text}"),
+            reply => reply,
+        }
+    }
+}
+
+/// `None` if the port was taken.
+async fn launch(dir: &TempDir, port: u16) -> Option<Process> {
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--port", &port.to_string()])
+        .args(["--bind", "127.0.0.1"])
+        .args(["--save", ""])
+        .args(["--appendonly", "no"])
+        .args(["--maxmemory-policy", "noeviction"])
+        .arg("--dir")
+        .arg(dir.path());
+    let process = Process::spawn("redis", &mut command);
+    let ready = |line: &str| line.contains("Ready to accept connections").then_some(());
+    process.find("readiness", ready).await.map(|()| process)
+}

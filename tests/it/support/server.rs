@@ -1,0 +1,289 @@
+//! A node: the real binary in a process of its own.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::browser::Browser;
+use super::caller::Caller;
+use super::http::{self, Answer};
+use super::process::{Process, Signal};
+use super::redis::Redis;
+
+/// An app as the configuration names it, and as its backend knows it.
+#[derive(Debug, Clone)]
+pub struct AppSpec {
+    pub id: String,
+    pub key: String,
+    pub secret: String,
+    settings: Vec<String>,
+}
+
+impl AppSpec {
+    /// App `7` has key `key7` and secret `secret7`.
+    pub fn new(id: &str) -> AppSpec {
+        let (key, secret) = (format!("key{id}"), format!("secret{id}"));
+        AppSpec { id: id.into(), key, secret, settings: Vec::new() }
+    }
+
+    /// A configuration key and its value as TOML.
+    pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> AppSpec {
+        self.settings.push(format!("{key} = {value}\n"));
+        self
+    }
+
+    /// The apps of every server that does not say otherwise: one with the
+    /// defaults, one with large batches, one that is disabled.
+    fn defaults() -> Vec<AppSpec> {
+        vec![
+            AppSpec::new("1"),
+            AppSpec::new("2").set("max_event_batch_size", 1_000),
+            AppSpec::new("3").set("enabled", false),
+        ]
+    }
+
+    fn toml(&self) -> String {
+        let AppSpec { id, key, secret, settings } = self;
+        format!("[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\n{}\n", settings.concat())
+    }
+}
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    name: String,
+    apps: Vec<AppSpec>,
+    redis: Option<String>,
+    config: String,
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+}
+
+impl Builder {
+    /// What its lines begin with when a test fails.
+    pub fn name(mut self, name: &str) -> Builder {
+        self.name = name.into();
+        self
+    }
+
+    /// One more app, in place of the one with the same id.
+    pub fn app(mut self, app: AppSpec) -> Builder {
+        self.apps.retain(|other| other.id != app.id);
+        self.apps.push(app);
+        self
+    }
+
+    pub fn redis(self, redis: &Redis) -> Builder {
+        self.redis_url(&redis.url())
+    }
+
+    /// Also the URL of a [`super::Proxy`].
+    pub fn redis_url(mut self, url: &str) -> Builder {
+        self.redis = Some(url.into());
+        self
+    }
+
+    /// Further lines of the configuration: top-level keys, then tables.
+    pub fn config(mut self, toml: &str) -> Builder {
+        self.config.push_str(toml);
+        self.config.push('\n');
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Builder {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn arg(mut self, arg: &str) -> Builder {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub async fn start(self) -> Server {
+        let (process, dir) = self.launch();
+        let Some(listening) = process.find("line \"listening\"", listening).await else {
+            panic!("the server ended before it listened:\n{}", process.output());
+        };
+        Server { process, listening, apps: self.apps, _dir: dir }
+    }
+
+    /// A server that is meant to refuse its configuration: how it ended and
+    /// all that it said.
+    pub async fn start_refused(self) -> (ExitStatus, String) {
+        let (mut process, _dir) = self.launch();
+        let status = process.wait_exit(super::PATIENCE).await;
+        (status, process.output())
+    }
+
+    fn launch(&self) -> (Process, TempDir) {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("fanfare.toml");
+        std::fs::write(&file, self.toml()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        // The settings of whoever runs the tests are none of the server's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FANFARE_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--config").arg(file).args(&self.args).envs(self.env.iter().cloned());
+        (Process::spawn(&self.name, &mut command), dir)
+    }
+
+    /// Port 0: the system chooses, the log says which.
+    fn toml(&self) -> String {
+        let redis = self.redis.iter().map(|url| format!("redis = \"{url}\"\n")).collect::<String>();
+        let apps = self.apps.iter().map(AppSpec::toml).collect::<String>();
+        let listen = "listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
+        [listen, &redis, &self.config, &apps].concat()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Listening {
+    addr: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// The line by which a server says that it is there (JSON, since its standard
+/// error is not a terminal).
+fn listening(line: &str) -> Option<Listening> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    let addr = |name: &str| fields[name].as_str()?.parse::<SocketAddr>().ok();
+    (fields["message"] == "listening").then_some(())?;
+    Some(Listening { addr: addr("listen")?, metrics: addr("metrics_listen")? })
+}
+
+pub struct Server {
+    process: Process,
+    listening: Listening,
+    apps: Vec<AppSpec>,
+    // Holds the configuration file.
+    _dir: TempDir,
+}
+
+impl Server {
+    pub fn builder() -> Builder {
+        Builder {
+            name: "server".into(),
+            apps: AppSpec::defaults(),
+            redis: None,
+            config: String::new(),
+            env: Vec::new(),
+            args: Vec::new(),
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.listening.addr
+    }
+
+    pub fn app(&self, id: &str) -> &AppSpec {
+        self.apps.iter().find(|app| app.id == id).expect("the server was started with this app")
+    }
+
+    /// The backend of app `id`, which publishes through this node.
+    pub fn caller(&self, id: &str) -> Caller {
+        Caller::new(self.addr(), self.app(id).clone())
+    }
+
+    /// A browser that has connected with `key` and been greeted.
+    pub async fn browser(&self, key: &str) -> Browser {
+        let mut browser =
+            self.connect(&format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false")).await;
+        browser.expect_greeting().await;
+        browser
+    }
+
+    /// A WebSocket on `path`, before the server's first frame.
+    pub async fn connect(&self, path: &str) -> Browser {
+        self.try_connect(path).await.unwrap_or_else(|refusal| panic!("{path}: {refusal:?}"))
+    }
+
+    /// The same, or the HTTP answer that refused the upgrade.
+    pub async fn try_connect(&self, path: &str) -> Result<Browser, Box<Answer>> {
+        let key = path.trim_start_matches("/app/").split('?').next().unwrap();
+        let app = self.apps.iter().find(|app| app.key == key).cloned();
+        Browser::connect(self.addr(), path, app).await
+    }
+
+    /// A plain, unsigned `GET`.
+    pub async fn get(&self, path: &str) -> Answer {
+        http::get(self.addr(), path).await
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let answer = http::get(self.listening.metrics, "/metrics").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Metrics::parse(&answer.text())
+    }
+
+    /// Everything the server has logged.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Waits for a line of the log.
+    pub async fn logged(&self, what: &str) -> String {
+        let find = |line: &str| line.contains(what).then(|| line.to_owned());
+        let Some(line) = self.process.find(what, find).await else {
+            panic!("the server ended without {what:?}:\n{}", self.log());
+        };
+        line
+    }
+
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+        self.process.wait_exit(within).await
+    }
+}
+
+impl Drop for Server {
+    /// Whatever a test does, no task of a server may panic.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let log = self.log();
+            assert!(!log.contains("panicked at"), "a server panicked:\n{log}");
+        }
+    }
+}
+
+/// One reading of `/metrics`: `name{labels}` → value.
+#[derive(Debug, Clone)]
+pub struct Metrics(pub BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(text: &str) -> Metrics {
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let pair = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Metrics(lines.filter_map(pair).collect())
+    }
+
+    /// All series of a metric together; 0 if it was never touched.
+    pub fn sum(&self, name: &str) -> f64 {
+        let of_name = |series: &str| series.split('{').next() == Some(name);
+        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+    }
+}
+
+/// A port that was free a moment ago, for programs that cannot choose one by
+/// themselves.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
