@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::delta::permit::ChannelPermits;
 use crate::limits;
 
 /// One tenant. Whoever holds its secret may publish; whoever knows its key may
@@ -18,6 +19,8 @@ pub struct App {
     /// A disabled app answers 403 and closes its sockets with 4003.
     pub enabled: bool,
     pub limits: AppLimits,
+    /// `channel_delta_compression`: where clients may ask for deltas.
+    pub deltas: ChannelPermits,
 }
 
 /// A secret that cannot be printed by accident.

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::config::DeltaConfig;
+use crate::delta::settings::DeltaConfig;
 use crate::delta::{self, Algorithm, Chain};
 use crate::event::{Event, SocketId};
 use crate::metrics::metrics;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::app::Apps;
 use crate::backend::Backend;
-use crate::config::DeltaConfig;
+use crate::delta::settings::DeltaConfig;
 use crate::hub::connections::Connections;
 use crate::inbox::Inbox;
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::layers::{Origin, Place, Settings};
 use super::problem::{Problem, Warning};
 use super::value::Value;
-use super::{Config, DeltaConfig, LogFormat};
+use super::{Config, LogFormat};
 use crate::app::{App, AppLimits, Secret};
+use crate::delta::permit::ChannelPermits;
+use crate::delta::settings::DeltaConfig;
 
 /// With problems the configuration is only a sketch, and must not be used.
 pub(super) fn build(
@@ -86,7 +88,14 @@ fn build_app(
         let origin = settings.get(place)?.origin.clone();
         warnings.push(Warning::AppIdNotDigits { place, id: id.clone(), origin });
     }
-    Some(App { id: id.into(), key, secret, enabled: app.flag("enabled"), limits: app_limits(&app) })
+    Some(App {
+        id: id.into(),
+        key,
+        secret,
+        enabled: app.flag("enabled"),
+        limits: app_limits(&app),
+        deltas: app.channel_deltas(),
+    })
 }
 
 fn app_limits(app: &Reader<'_>) -> AppLimits {
@@ -176,6 +185,13 @@ impl Reader<'_> {
         let found =
             self.value(name).and_then(|it| if let Value::List(it) = it { Some(it.clone()) } else { None });
         found.expect(TYPED)
+    }
+
+    fn channel_deltas(&self) -> ChannelPermits {
+        match self.value("channel_delta_compression") {
+            Some(Value::ChannelDeltas(patterns)) => ChannelPermits::new(patterns.clone()),
+            _ => ChannelPermits::default(),
+        }
     }
 
     fn text(&self, name: &str) -> Option<String> {

@@ -37,6 +37,8 @@ pub enum Kind {
     /// `client/<=version`, several
     ClientPatterns,
     LogFilter,
+    /// Channel patterns and whether deltas are permitted there.
+    ChannelDeltas,
     /// Known from Sockudo, and not built yet: anything but "off" is refused.
     Unbuilt(Off),
 }
@@ -111,7 +113,7 @@ pub const KEYS: &[Key] = &[
     unbuilt("apps.enable_watchlist_events", Off::Empty, "watchlists"),
     unbuilt("apps.enable_subscription_count", Off::Empty, "events with the number of subscribers"),
     unbuilt("apps.allowed_origins", Off::Or("*"), "origins that browsers may connect from"),
-    unbuilt("apps.channel_delta_compression", Off::Empty, "delta settings of single channels"),
+    key("apps.channel_delta_compression", Kind::ChannelDeltas, Some(""), "where clients may ask for deltas"),
     unbuilt("apps.channel_namespaces", Off::Empty, "channel namespaces"),
     unbuilt("apps.idempotency", Off::Empty, "requests that may be repeated safely"),
     unbuilt("apps.webhooks", Off::Empty, "webhooks"),

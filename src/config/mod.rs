@@ -8,6 +8,7 @@
 //! test never touches that of the process.
 
 mod build;
+mod channel_deltas;
 mod environment;
 pub mod keys;
 mod layers;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::delta::settings::DeltaConfig;
 
 pub use environment::{Environment, NotUtf8};
 pub use layers::{Origin, Place, Setting, Settings};
@@ -65,28 +67,6 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// `--dev`: print addresses and commands to copy.
     pub dev: bool,
-}
-
-/// `[delta_compression]` (protocol.md 3.11).
-#[derive(Debug, Clone)]
-pub struct DeltaConfig {
-    /// `enabled`: whether this server permits deltas at all.
-    pub enabled: bool,
-    /// `full_message_interval`: every event whose number divides by one more
-    /// than this goes out in full to everyone; 0 means never.
-    pub full_message_interval: u64,
-    /// `min_message_size`: bytes of the full frame below which no delta is tried.
-    pub min_message_bytes: usize,
-    /// `min_compression_ratio`: a delta frame is sent only if it is at most this
-    /// fraction of the full frame.
-    pub compression_ratio_max: f64,
-    /// `max_state_age_secs`: an older base is not used.
-    pub base_age_max: Duration,
-    /// `omit_delta_algorithm`
-    pub omit_algorithm: bool,
-    /// `refused_clients`: `client/version` patterns that say they decode deltas
-    /// and do not (protocol.md 3.6).
-    pub refused_clients: Vec<String>,
 }
 
 /// How a line of the log is written.

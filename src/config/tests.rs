@@ -122,6 +122,7 @@ fn every_key_can_be_set_in_the_environment() {
             Kind::Choice(choices, _) => choices[0],
             Kind::ClientPatterns => "x/<=1",
             Kind::LogFilter => "debug",
+            Kind::ChannelDeltas => "a-*=disabled",
             Kind::Unbuilt(Off::Never) => continue,
             Kind::Unbuilt(_) => "",
         };

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use super::channel_deltas;
 use super::keys::{Kind, Off};
 use super::raw::{Raw, quoted};
 use super::redis_url::{self, RedisUrlError};
@@ -21,6 +22,7 @@ pub enum Value {
     Count(u64),
     Number(f64),
     List(Vec<String>),
+    ChannelDeltas(Vec<(String, bool)>),
     /// Of a key that is not built: what was written to say that it is off.
     Off(String),
 }
@@ -59,6 +61,7 @@ impl Kind {
                 raw.texts().filter(|list| list.iter().all(|it| is_client_pattern(it))).map(Value::List)
             }
             Kind::LogFilter => raw.text().filter(|it| is_log_filter(it)).map(|it| Value::Text(it.to_owned())),
+            Kind::ChannelDeltas => return channel_deltas::read(raw).map(Value::ChannelDeltas),
             Kind::Unbuilt(off) => {
                 return if off.is_off(raw) {
                     Ok(Value::Off(raw.to_string()))
@@ -100,6 +103,7 @@ impl fmt::Display for Kind {
                 "off, error, warn, info, debug or trace, or several as in `info,fanfare=debug`, \
                  each other word as MODULE=LEVEL",
             ),
+            Kind::ChannelDeltas => f.write_str(channel_deltas::EXPECTED),
             Kind::Unbuilt(_) => f.write_str("off"),
         }
     }
@@ -119,6 +123,12 @@ impl fmt::Display for Value {
             Value::List(list) => {
                 let items: Vec<String> = list.iter().map(|it| quoted(it)).collect();
                 write!(f, "[{}]", items.join(", "))
+            }
+            Value::ChannelDeltas(patterns) => {
+                let word = |permitted| if permitted { "inherit" } else { "disabled" };
+                let items: Vec<String> =
+                    patterns.iter().map(|(it, on)| format!("{} = \"{}\"", quoted(it), word(*on))).collect();
+                write!(f, "{{{}}}", items.join(", "))
             }
             Value::Off(written) => f.write_str(written),
         }

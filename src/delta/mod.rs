@@ -7,10 +7,12 @@
 //! No IO, no clock.
 
 pub mod fossil;
+pub mod permit;
+pub mod settings;
 
 use bytes::Bytes;
 
-use crate::config::DeltaConfig;
+use settings::DeltaConfig;
 
 /// A delta format that a client can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use base64::Engine;
@@ -40,9 +40,8 @@ struct Client {
 impl Client {
     fn read(&mut self) {
         let mut chunks = Vec::new();
-        while let Poll::Ready(_) =
-            self.outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64)
-        {
+        let waker = noop_waker();
+        while self.outbox.poll_take(&mut Context::from_waker(&waker), &mut chunks, 64).is_ready() {
             for frame in frames(&chunks.concat()) {
                 self.see(&frame);
             }

@@ -1,11 +1,12 @@
 //! `GET …/channels/{name}` (protocol.md 1.5, 1.6).
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use serde_json::json;
 
 use super::ApiError;
 use super::events::reply;
+use super::path::InPath;
 use super::signed::Signed;
 use crate::channel::{Address, ChannelName};
 use crate::node::Node;
@@ -14,7 +15,7 @@ use crate::node::Node;
 /// subscribed to is not an error.
 pub(super) async fn get_channel(
     State(node): State<Node>,
-    Path((_, name)): Path<(String, String)>,
+    InPath((_, name)): InPath<(String, String)>,
     signed: Signed,
 ) -> Result<impl IntoResponse, ApiError> {
     let channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)?;

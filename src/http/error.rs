@@ -2,6 +2,7 @@
 //! `{"error":text,"code":slug,"status":int}`, with `index` and `field` where
 //! they apply (protocol.md 1.2).
 
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -82,6 +83,14 @@ impl ApiError {
 
     pub(super) fn body_broken() -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", "The body did not arrive whole")
+    }
+
+    pub(super) fn invalid_path(rejection: &PathRejection) -> ApiError {
+        let error = ApiError::invalid_query(rejection.body_text());
+        match rejection.body_text().contains("`channel`") {
+            true => error.in_field("channel"),
+            false => error,
+        }
     }
 
     pub(super) fn invalid_query(error: impl Into<String>) -> ApiError {

@@ -4,6 +4,7 @@ mod channels;
 mod error;
 mod events;
 mod health;
+mod path;
 mod signed;
 mod socket;
 

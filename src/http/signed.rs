@@ -167,7 +167,7 @@ async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> 
 }
 
 /// `a=1&b=2`, percent-decoded: `+` stays itself, as in the text that is signed.
-fn parse_query(query: &str) -> Vec<(String, String)> {
+pub(super) fn parse_query(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

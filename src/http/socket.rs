@@ -1,8 +1,6 @@
 //! `GET /app/{key}`: the request becomes a WebSocket (protocol.md 2.1).
 
-use std::collections::HashMap;
-
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use hyper_util::rt::TokioIo;
@@ -10,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::ApiError;
+use super::path::InPath;
+use super::signed::parse_query;
 use crate::node::Node;
 use crate::ws::{self, client::Client};
 
@@ -17,15 +17,15 @@ use crate::ws::{self, client::Client};
 /// frame, for an HTTP status would look to a browser like a lost connection.
 pub(super) async fn get_socket(
     State(node): State<Node>,
-    Path(key): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
+    InPath(key): InPath<String>,
     mut request: Request,
 ) -> Result<impl IntoResponse, ApiError> {
     if node.is_draining() {
         return Err(ApiError::draining());
     }
     let accept = accept_key(request.headers()).ok_or_else(ApiError::upgrade_required)?;
-    let client = Client::new(key, query);
+    let query = parse_query(request.uri().query().unwrap_or_default());
+    let client = Client::new(key, query.into_iter().collect());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {

@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 
 use crate::backend::{Asserted, Backend, BackendError};
 use crate::channel::Address;
-use crate::config::DeltaConfig;
 use crate::delta::Chain;
+use crate::delta::settings::DeltaConfig;
 use crate::event::{Announcement, AnnouncementId, Log, Position, SocketId};
 use crate::fan_out::{self, Delivery, Needs};
 use crate::hub::outbox::Outbox;

@@ -160,13 +160,17 @@ impl Connection {
         if deltas != Some(true) || channel.kind() == ChannelKind::Encrypted {
             return succeeded;
         }
-        let algorithm = self.node.delta.enabled.then_some(Algorithm::ALL[0].name());
+        let permitted = self.node.delta.enabled && self.app.deltas.permits(channel.as_str());
+        let algorithm = permitted.then_some(Algorithm::ALL[0].name());
         [succeeded, reply::delta_enabled(Some(channel.as_str()), algorithm)].concat().into()
     }
 
     /// The server and the channel only permit; it is the client that asks.
     fn permits_deltas(&self, channel: &ChannelName) -> bool {
-        self.node.delta.enabled && !self.decodes_no_deltas && channel.kind() != ChannelKind::Encrypted
+        self.node.delta.enabled
+            && self.app.deltas.permits(channel.as_str())
+            && !self.decodes_no_deltas
+            && channel.kind() != ChannelKind::Encrypted
     }
 }
 
