@@ -94,6 +94,8 @@ pub const POSITION_CHECKS_MAX: usize = 4;
 pub const SUSPECT_DELAY: Duration = Duration::from_millis(200);
 /// What the backend refused is tried again after this long.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Gauges that have to be counted are counted this often.
+pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// The inbox looks at what is due this often.
 pub const INBOX_TICK: Duration = Duration::from_millis(100);
 /// Deliveries kept for joiners whose script is still under way, per channel.

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::channel::Address;
+use crate::event::Announcement;
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -15,7 +15,7 @@ use crate::metrics::metrics;
 #[derive(Debug)]
 pub struct Mail {
     pub address: Address,
-    pub announcement: Bytes,
+    pub announcement: Announcement,
 }
 
 /// The backend's end.
@@ -65,7 +65,7 @@ impl Mailbox {
     /// Hands on an announcement that cannot wait: the link to Redis must never be
     /// slowed down. A full mailbox drops it, and the channel's log is read later.
     pub fn hear(&self, mail: Mail) {
-        let bytes = mail.announcement.len();
+        let bytes = mail.announcement.body.len();
         let fits = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= limits::MAILBOX_BYTES_MAX;
         if !fits || self.mail.try_send(mail).is_err() {
             self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Mailbox {
 
     /// As [`Mailbox::hear`], with room that was reserved.
     pub fn hear_with(&self, room: &mut mpsc::PermitIterator<'_, Mail>, mail: Mail) {
-        self.shared.bytes.fetch_add(mail.announcement.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_add(mail.announcement.body.len(), Ordering::Relaxed);
         room.next().expect("room was reserved for each").send(mail);
     }
 
@@ -100,14 +100,14 @@ impl Mailbox {
 impl Letters {
     pub async fn next(&mut self) -> Option<Mail> {
         let mail = self.mail.recv().await?;
-        self.shared.bytes.fetch_sub(mail.announcement.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(mail.announcement.body.len(), Ordering::Relaxed);
         Some(mail)
     }
 
     /// The next announcement, if it is here already.
     pub fn try_next(&mut self) -> Option<Mail> {
         let mail = self.mail.try_recv().ok()?;
-        self.shared.bytes.fetch_sub(mail.announcement.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(mail.announcement.body.len(), Ordering::Relaxed);
         Some(mail)
     }
 

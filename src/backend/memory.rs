@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Asserted, BackendError, Publication};
@@ -33,7 +32,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Channel {
     head: Option<Position>,
-    log: VecDeque<(Instant, AnnouncementId, Bytes)>,
+    log: VecDeque<(Instant, Announcement)>,
     log_bytes: usize,
     subscriptions: u64,
     listened: bool,
@@ -70,8 +69,11 @@ impl Memory {
     }
 
     pub fn unlisten(&self, address: &Address) {
-        if let Some(channel) = self.state.lock().channels.get_mut(address) {
-            channel.listened = false;
+        let mut state = self.state.lock();
+        let Some(channel) = state.channels.get_mut(address) else { return };
+        channel.listened = false;
+        if channel.head.is_none() && channel.subscriptions == 0 {
+            state.channels.remove(address);
         }
     }
 
@@ -89,13 +91,11 @@ impl Memory {
     pub fn read_log(&self, address: &Address, after: AnnouncementId) -> Log {
         let state = self.state.lock();
         let Some(channel) = state.channels.get(address) else { return Log::default() };
-        let from = channel.log.iter().rposition(|(_, id, _)| *id == after).map_or(0, |at| at + 1);
+        let from = channel.log.iter().rposition(|(_, it)| it.id == after).map_or(0, |at| at + 1);
         let announcements = channel.log.iter().skip(from);
         Log {
             head: channel.head,
-            announcements: announcements
-                .filter_map(|(_, _, a)| Announcement::decode(a.clone()).ok())
-                .collect(),
+            announcements: announcements.map(|(_, announcement)| announcement.clone()).collect(),
         }
     }
 
@@ -128,14 +128,13 @@ impl State {
             body: publication.body,
         };
         let head = announcement.position();
-        let encoded = announcement.encode();
         channel.head = Some(head);
-        channel.remember(now, id, encoded.clone());
+        channel.remember(now, announcement.clone());
         self.highest_seq = self.highest_seq.max(head.seq);
         if channel.announced.replace(now).is_none() {
             self.idle.push_back((now, publication.address.clone()));
         }
-        channel.listened.then_some(Mail { address: publication.address, announcement: encoded })
+        channel.listened.then_some(Mail { address: publication.address, announcement })
     }
 
     /// Forgets channels that nobody listens to and nothing was announced on for
@@ -164,18 +163,18 @@ impl State {
 }
 
 impl Channel {
-    fn remember(&mut self, now: Instant, id: AnnouncementId, announcement: Bytes) {
-        self.log_bytes += announcement.len();
-        self.log.push_back((now, id, announcement));
+    fn remember(&mut self, now: Instant, announcement: Announcement) {
+        self.log_bytes += announcement.body.len();
+        self.log.push_back((now, announcement));
         while self.log.len() > 1 && self.is_log_over(now) {
-            let (_, _, oldest) = self.log.pop_front().expect("the log has more than one");
-            self.log_bytes -= oldest.len();
+            let (_, oldest) = self.log.pop_front().expect("the log has more than one");
+            self.log_bytes -= oldest.body.len();
         }
     }
 
     fn is_log_over(&self, now: Instant) -> bool {
         self.log.len() > limits::LOG_ANNOUNCEMENTS_MAX
             || self.log_bytes > limits::LOG_BYTES_MAX
-            || self.log.front().is_some_and(|(at, _, _)| now.duration_since(*at) > limits::LOG_AGE_MAX)
+            || self.log.front().is_some_and(|(at, _)| now.duration_since(*at) > limits::LOG_AGE_MAX)
     }
 }

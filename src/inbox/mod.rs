@@ -98,6 +98,7 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         asserted_all: Instant::now(),
         retries: VecDeque::new(),
         idle: VecDeque::new(),
+        counted: Instant::now(),
         woken: Vec::new(),
     };
     tokio::spawn(desk.run(letters, requests));
@@ -143,6 +144,7 @@ struct Desk {
     asserted_all: Instant,
     retries: VecDeque<(Instant, Address)>,
     idle: VecDeque<(Instant, Address)>,
+    counted: Instant,
     /// Sockets written to in this round.
     woken: Vec<Arc<Outbox>>,
 }
@@ -195,13 +197,7 @@ impl Desk {
 
     fn hear(&mut self, mail: Mail) {
         metrics().announcements_heard.increment(1);
-        match Announcement::decode(mail.announcement) {
-            Ok(announcement) => self.order(&mail.address, announcement),
-            Err(error) => {
-                metrics().announcements_unreadable.increment(1);
-                tracing::warn!(address = %mail.address, %error, "announcement not read");
-            }
-        }
+        self.order(&mail.address, mail.announcement);
     }
 
     fn order(&mut self, address: &Address, announcement: Announcement) {
@@ -508,7 +504,10 @@ impl Desk {
         if now.duration_since(self.asserted_all) >= limits::ASSERT_INTERVAL {
             self.assert_all();
         }
-        self.count();
+        if now.duration_since(self.counted) >= limits::GAUGE_INTERVAL {
+            self.counted = now;
+            self.count();
+        }
     }
 
     /// Whatever of this channel has failed before is tried again.

@@ -59,7 +59,7 @@ impl Close {
     }
 
     /// The label of the counter that shows it.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Close::Normal => "client",
             Close::Garbage => "garbage",

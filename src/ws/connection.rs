@@ -43,9 +43,11 @@ pub(super) struct Connection {
 enum End {
     /// We close, with a code.
     Close(Close),
-    /// The client has closed, or the connection is lost.
-    Gone,
+    /// The client has closed, or the connection cannot be used any more.
+    Gone { reason: &'static str },
 }
+
+const GONE: End = End::Gone { reason: Close::Normal.label() };
 
 /// Serves a socket until it ends.
 pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
@@ -72,7 +74,7 @@ pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
     drop(registration);
     match end {
         End::Close(close) => say_goodbye(&mut stream, close).await,
-        End::Gone => metrics::connection_closed(Close::Normal.label()),
+        End::Gone { reason } => metrics::connection_closed(reason),
     }
 }
 
@@ -146,7 +148,10 @@ impl Connection {
     async fn write(&self, stream: &mut Socket, chunks: &mut Vec<Bytes>) -> Result<(), End> {
         let patience = self.node.activity_timeout + limits::PONG_TIMEOUT;
         let written = writer::write(stream.get_mut(), chunks, &self.outbox, patience).await;
-        written.map_err(|_| End::Gone)
+        written.map_err(|error| match error.kind() {
+            std::io::ErrorKind::TimedOut => End::Gone { reason: Close::SlowClient.label() },
+            _ => GONE,
+        })
     }
 
     async fn hear(
@@ -160,13 +165,13 @@ impl Connection {
             // The library's answer must be out before we write past it.
             Some(Ok(Message::Ping(_))) => {
                 if stream.flush().await.is_err() {
-                    return ControlFlow::Break(End::Gone);
+                    return ControlFlow::Break(GONE);
                 }
             }
             Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Close(_))) => {
                 let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, stream.flush()).await;
-                return ControlFlow::Break(End::Gone);
+                return ControlFlow::Break(GONE);
             }
             Some(Err(tungstenite::Error::Capacity(_))) => {
                 return ControlFlow::Break(End::Close(Close::TooBig));
@@ -176,7 +181,7 @@ impl Connection {
                 tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
             )))
             | Some(Err(tungstenite::Error::Io(_) | tungstenite::Error::ConnectionClosed))
-            | None => return ControlFlow::Break(End::Gone),
+            | None => return ControlFlow::Break(GONE),
             Some(Err(_)) => return ControlFlow::Break(End::Close(Close::Garbage)),
         }
         ControlFlow::Continue(())

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::{Parts, scripts};
 use crate::backend::BackendError;
 use crate::channel::Address;
+use crate::event::Announcement;
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::metrics::metrics;
@@ -63,6 +64,7 @@ impl Listener {
             connection: None,
             topics: HashSet::from([probe.topic.clone()]),
             again: VecDeque::new(),
+            renewing: false,
             waiting: HashMap::new(),
         };
         tokio::spawn(topics.run(queue));
@@ -101,6 +103,8 @@ struct Topics {
     topics: HashSet<String>,
     /// To be subscribed on the connection that there is now.
     again: VecDeque<String>,
+    /// The connection is new: what was announced meanwhile may have been missed.
+    renewing: bool,
     waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
 }
 
@@ -184,6 +188,7 @@ impl Topics {
             // this chunk nobody knows.
             tracing::debug!(topics = self.topics.len(), "subscribing on a new connection");
             self.again = self.topics.iter().cloned().collect();
+            self.renewing = true;
             return true;
         }
         for topic in chunk {
@@ -192,9 +197,9 @@ impl Topics {
                 let _ = proved.send(());
             }
         }
-        if self.again.is_empty() {
-            // What was announced before the proof may have been missed.
+        if self.again.is_empty() && std::mem::take(&mut self.renewing) {
             self.parts.mailbox.recheck();
+            self.parts.mailbox.reassert();
         }
         true
     }
@@ -219,8 +224,15 @@ async fn hear(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
 fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
     let topic: &str = &message.channel;
     if let Some(address) = parts.keys.address(topic) {
-        if let Some(announcement) = message.value.into_bytes() {
-            parts.mailbox.hear(Mail { address, announcement });
+        match Announcement::decode(message.value.into_bytes().unwrap_or_default()) {
+            Ok(announcement) => {
+                parts.seen_seq.fetch_max(announcement.position().seq, Ordering::Relaxed);
+                parts.mailbox.hear(Mail { address, announcement });
+            }
+            Err(error) => {
+                metrics().announcements_unreadable.increment(1);
+                tracing::warn!(%address, %error, "announcement not read");
+            }
         }
     } else if topic == probe.topic
         && let Some(number) = message.value.as_u64()
