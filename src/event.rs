@@ -144,6 +144,8 @@ pub struct Announcement {
 const VERSION: u8 = 1;
 const KIND_EVENTS: u8 = 1;
 const HEADER_BYTES: usize = 46;
+/// Lua counts in doubles.
+const SEQ_MAX: u64 = 1 << 53;
 
 /// A message on a channel's topic that this version cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -154,6 +156,8 @@ pub enum AnnouncementError {
     Version(u8),
     #[error("announcement kind {0} is not known")]
     Kind(u8),
+    #[error("{count} events cannot be numbered from {first_seq} on")]
+    Numbers { first_seq: u64, count: u32 },
     #[error("an announcement of {count} events has {bytes} bytes left over")]
     Leftover { count: u32, bytes: usize },
 }
@@ -190,7 +194,7 @@ impl Announcement {
             KIND_EVENTS => {}
             kind => return Err(AnnouncementError::Kind(kind)),
         }
-        Ok(Announcement {
+        let announcement = Announcement {
             epoch: bytes.get_u64(),
             first_seq: bytes.get_u64(),
             count: bytes.get_u32(),
@@ -198,14 +202,19 @@ impl Announcement {
             id: AnnouncementId(bytes.get_u64().to_be_bytes()),
             prev: AnnouncementId(bytes.get_u64().to_be_bytes()),
             body: bytes,
-        })
+        };
+        let Announcement { first_seq, count, .. } = announcement;
+        match first_seq.checked_add(u64::from(count)) {
+            Some(next) if next <= SEQ_MAX => Ok(announcement),
+            _ => Err(AnnouncementError::Numbers { first_seq, count }),
+        }
     }
 
     /// The events, slices of the announcement: nothing is copied.
     pub fn events(&self) -> Result<Vec<Event>, AnnouncementError> {
         let mut body = self.body.clone();
-        // The count is a stranger's word until that many events were read.
-        let mut events = Vec::with_capacity(self.body.len().min(self.count as usize));
+        // The count is only a claim until that many events were read.
+        let mut events = Vec::with_capacity((self.body.len() / EVENT_BYTES_MIN).min(self.count as usize));
         for _ in 0..self.count {
             events.push(decode_event(&mut body)?);
         }
@@ -215,6 +224,9 @@ impl Announcement {
         }
     }
 }
+
+/// Flags, and the lengths of an empty name and empty data.
+const EVENT_BYTES_MIN: usize = 7;
 
 const FLAG_DELTA_ON: u8 = 1;
 const FLAG_DELTA_OFF: u8 = 2;

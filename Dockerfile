@@ -1,0 +1,29 @@
+# A small image: the binary, glibc, no shell, no root.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+# Names of functions stay for backtraces; tables for a debugger do not.
+ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+
+# Dependencies first, behind an empty crate: this layer is built again only when
+# the manifest or the lock file changes. Tests and benches are left out of the
+# manifest, because their files are not here.
+COPY Cargo.toml Cargo.lock ./
+RUN sed -i -e '/^\[\[test\]\]/,/^$/d' -e '/^\[\[bench\]\]/,/^$/d' Cargo.toml \
+    && mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin fanfare \
+    # Cargo goes by file times, and what comes next may be older than this.
+    && cargo clean --release --locked --package fanfare
+
+COPY src src
+COPY lua lua
+RUN cargo build --release --locked --bin fanfare
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /src/target/release/fanfare /fanfare
+USER nonroot
+# Both APIs, and metrics.
+EXPOSE 6001 9601
+ENTRYPOINT ["/fanfare"]

@@ -1,0 +1,63 @@
+//! The bodies of `POST …/batch_events` and `POST …/events`: any bytes are a
+//! valid batch or an error, and what is valid keeps within its limits and
+//! survives the way to the other nodes.
+
+#![no_main]
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use fanfare::app::AppLimits;
+use fanfare::batch::{Batch, BatchError};
+use fanfare::event::{Announcement, AnnouncementId, Event, encode_events};
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| {
+    let limits = AppLimits::default();
+    check(Batch::parse_batch(body, &limits), &limits);
+    check(Batch::parse_event(body, &limits), &limits);
+});
+
+fn check(parsed: Result<Batch, BatchError>, limits: &AppLimits) {
+    match parsed {
+        Ok(batch) => {
+            check_limits(&batch, limits);
+            check_announced(&batch);
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            assert!(error.index.is_none_or(|index| index < limits.batch_events_max));
+        }
+    }
+}
+
+fn check_limits(batch: &Batch, limits: &AppLimits) {
+    assert!(batch.events.len() <= limits.batch_events_max);
+    for item in &batch.events {
+        let name = str::from_utf8(&item.event.name).expect("a name is text");
+        assert!((1..=limits.event_name_chars_max).contains(&name.chars().count()));
+        let data = str::from_utf8(&item.event.data).expect("data is text");
+        assert!(data.len() <= limits.payload_bytes_max);
+        assert!((1..=limits.event_channels_max).contains(&item.channels.len()));
+        let distinct: HashSet<_> = item.channels.iter().collect();
+        assert_eq!(distinct.len(), item.channels.len());
+        for channel in &item.channels {
+            assert!((1..=limits.channel_name_chars_max).contains(&channel.as_str().len()));
+        }
+    }
+}
+
+fn check_announced(batch: &Batch) {
+    let events: Vec<Event> = batch.events.iter().map(|item| item.event.clone()).collect();
+    let announcement = Announcement {
+        epoch: 1,
+        first_seq: 1,
+        count: events.len() as u32,
+        time_ms: 1,
+        id: AnnouncementId::NONE,
+        prev: AnnouncementId::NONE,
+        body: encode_events(&events),
+    };
+    let bytes: Bytes = announcement.encode();
+    let heard = Announcement::decode(bytes).expect("it was encoded");
+    assert_eq!(heard.events().expect("they were encoded"), events);
+}

@@ -1,0 +1,27 @@
+//! Fossil deltas: no delta makes the decoder panic or outgrow its bound, and
+//! what is encoded against a base decodes to exactly what it was.
+
+#![no_main]
+
+use fanfare::delta::fossil;
+
+const TARGET_BYTES_MAX: usize = 1 << 20;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    // A NUL parts base and delta, so that seeds can be read. What follows it
+    // may have NULs of its own.
+    let nul = input.iter().position(|byte| *byte == 0).unwrap_or(input.len());
+    let (base, rest) = input.split_at(nul);
+    let delta = rest.get(1..).unwrap_or_default();
+    if let Ok(target) = fossil::decode(base, delta, TARGET_BYTES_MAX) {
+        assert!(target.len() <= TARGET_BYTES_MAX);
+    }
+    check_round_trip(base, delta);
+    let (base, target) = input.split_at(input.len() / 2);
+    check_round_trip(base, target);
+});
+
+fn check_round_trip(base: &[u8], target: &[u8]) {
+    let delta = fossil::encode(base, target);
+    assert_eq!(fossil::decode(base, &delta, target.len()).as_deref(), Ok(target));
+}
