@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::Client;
-use super::subscribe::Subscription;
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
@@ -37,6 +36,14 @@ pub(super) struct Connection {
     pub(super) deltas: bool,
     /// It says it decodes deltas, and is known not to (protocol.md 3.6).
     pub(super) decodes_no_deltas: bool,
+}
+
+/// What a socket remembers of one subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// Deltas on or off for this channel alone; None follows the socket.
+    pub(super) deltas: Option<bool>,
+    pub(super) synced: Option<std::time::Instant>,
 }
 
 /// Why the loop ended.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::Connection;
+use super::connection::{Connection, Subscription};
 use crate::auth;
 use crate::channel::{Address, ChannelKind, ChannelName};
 use crate::delta::Algorithm;
@@ -13,14 +13,6 @@ use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::command::{DeltaRequest, Subscribe};
 use crate::wire::reply;
-
-/// What a socket remembers of one subscription.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    /// Deltas on or off for this channel alone; None follows the socket.
-    deltas: Option<bool>,
-    synced: Option<Instant>,
-}
 
 /// Why a subscription fails; the socket stays open.
 #[derive(Debug)]

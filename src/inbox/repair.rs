@@ -1,0 +1,207 @@
+//! Finding out what this node has missed, and making it good from the channel's
+//! log (design.md 4): promise P4.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::channel::Listening;
+use super::delivery::deliver;
+use super::order::Repair;
+use super::{Desk, Done};
+use crate::backend::BackendError;
+use crate::channel::Address;
+use crate::event::{AnnouncementId, Log, Position};
+use crate::limits;
+use crate::metrics::metrics;
+
+/// Logs to be read, within a budget of calls and bytes.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    pub(super) queue: VecDeque<Address>,
+    pub(super) under_way: usize,
+    bytes: usize,
+}
+
+/// Channels to be compared with their heads.
+#[derive(Debug)]
+pub(super) struct Checks {
+    pub(super) queue: VecDeque<Address>,
+    under_way: usize,
+    round_started: Instant,
+    round_failed: bool,
+    /// Heads that were ahead of us when they were read.
+    suspects: VecDeque<(Instant, Address, AnnouncementId)>,
+}
+
+impl Checks {
+    pub(super) fn new() -> Checks {
+        Checks {
+            queue: VecDeque::new(),
+            under_way: 0,
+            round_started: Instant::now(),
+            round_failed: false,
+            suspects: VecDeque::new(),
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn log_read(&mut self, address: &Address, log: Result<Log, BackendError>) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let log = match log {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::debug!(%address, %error, "log not read");
+                // What was held is in the log: it is read again later.
+                channel.order.abandon_reading();
+                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address.clone()));
+                return;
+            }
+        };
+        self.repairs.bytes += log.announcements.iter().map(|a| a.body.len()).sum::<usize>();
+        let seen = channel.order.position();
+        let (repair, missed, held) = channel.order.repair(log, Instant::now());
+        match repair {
+            Repair::Complete => metrics().gaps_repaired.increment(1),
+            Repair::Incomplete => metrics().gaps_unrepaired.increment(1),
+            Repair::NewEpoch | Repair::Fork { .. } => metrics().epochs_opened.increment(1),
+        }
+        if repair != Repair::Complete {
+            tracing::info!(%address, ?repair, "the channel's history did not connect");
+            channel.start_anew();
+        }
+        for announcement in &missed {
+            deliver(address, channel, announcement, &self.delta, &mut self.woken);
+        }
+        if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
+            self.open_epoch(address.clone(), epoch, seen.seq);
+        }
+        self.hear_again(address, held);
+    }
+
+    pub(super) fn skipped(&mut self, address: &Address, heads: Result<Vec<Option<Position>>, BackendError>) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Ok(Some(Some(head))) = heads.map(|heads| heads.first().copied()) else {
+            channel.order.abandon_reading();
+            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address.clone()));
+            return;
+        };
+        metrics().gaps_unrepaired.increment(1);
+        let held = channel.order.skip_to(head);
+        channel.start_anew();
+        self.hear_again(address, held);
+    }
+
+    fn open_epoch(&mut self, address: Address, epoch: u64, seen_seq: u64) {
+        let backend = self.backend.clone();
+        self.calls.spawn(async move {
+            if let Err(error) = backend.open_epoch(&address, epoch, seen_seq).await {
+                tracing::warn!(%address, %error, "epoch not opened; the next gap will try again");
+            }
+            Done::EpochOpened
+        });
+    }
+
+    /// Reads the logs of suspects that have waited long enough, and begins a new
+    /// round of comparisons when it is time.
+    pub(super) fn check_what_is_due(&mut self, now: Instant) {
+        while self
+            .checks
+            .suspects
+            .front()
+            .is_some_and(|(since, _, _)| now.duration_since(*since) >= limits::SUSPECT_DELAY)
+        {
+            let (_, address, id) = self.checks.suspects.pop_front().expect("it was just seen");
+            self.read_if_unheard(address, id);
+        }
+        let interval = match self.checks.round_failed {
+            true => limits::RETRY_DELAY,
+            false => limits::POSITION_CHECK_INTERVAL * 4 / 5,
+        };
+        let is_over = self.checks.queue.is_empty() && self.checks.under_way == 0;
+        if is_over && now.duration_since(self.checks.round_started) >= interval {
+            self.repairs.bytes = 0;
+            self.check_all();
+        }
+    }
+
+    /// Compares every channel with its head, from now on.
+    pub(super) fn check_all(&mut self) {
+        self.checks.round_started = Instant::now();
+        self.checks.round_failed = false;
+        self.checks.queue.clear();
+        for (address, channel) in &mut self.channels {
+            channel.order.forget(self.checks.round_started);
+            if channel.order.position().is_some() && channel.listening == Listening::Yes {
+                self.checks.queue.push_back(address.clone());
+            }
+        }
+    }
+
+    pub(super) fn heads_read(
+        &mut self,
+        addresses: Vec<Address>,
+        heads: Result<Vec<Option<Position>>, BackendError>,
+    ) {
+        self.checks.under_way -= 1;
+        let Ok(heads) = heads else {
+            self.checks.round_failed = true;
+            return;
+        };
+        metrics().position_checks.increment(addresses.len() as u64);
+        let now = Instant::now();
+        for (address, head) in addresses.into_iter().zip(heads) {
+            let (Some(channel), Some(head)) = (self.channels.get_mut(&address), head) else { continue };
+            if channel.order.position().is_some_and(|position| position.id == head.id) {
+                channel.order.rename_epoch(head.epoch, head.seq);
+            } else if !channel.order.has_handled(head.id) {
+                self.checks.suspects.push_back((now, address, head.id));
+            }
+        }
+    }
+
+    /// The head was ahead of us a moment ago, and what it has announced has not
+    /// come: it was missed.
+    fn read_if_unheard(&mut self, address: Address, id: AnnouncementId) {
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        if channel.order.has_handled(id) || !channel.order.begin_reading() {
+            return;
+        }
+        metrics().gaps.increment(1);
+        tracing::debug!(%address, "behind the head, reading the log");
+        self.repairs.queue.push_back(address);
+    }
+
+    pub(super) fn start_checks(&mut self) {
+        while self.checks.under_way < limits::POSITION_CHECKS_MAX && !self.checks.queue.is_empty() {
+            let count = self.checks.queue.len().min(limits::POSITION_CHECK_CHANNELS);
+            let addresses: Vec<Address> = self.checks.queue.drain(..count).collect();
+            self.checks.under_way += 1;
+            let backend = self.backend.clone();
+            self.calls.spawn(async move {
+                let heads = backend.read_heads(&addresses).await;
+                Done::HeadsRead(addresses, heads)
+            });
+        }
+    }
+
+    pub(super) fn start_repairs(&mut self) {
+        while self.repairs.under_way < limits::REPAIRS_MAX {
+            let Some(address) = self.repairs.queue.pop_front() else { return };
+            let Some(channel) = self.channels.get(&address) else { continue };
+            let after = channel.order.position().unwrap_or_default().id;
+            let within_budget = self.repairs.bytes < limits::REPAIR_BYTES_MAX;
+            self.repairs.under_way += 1;
+            let backend = self.backend.clone();
+            self.calls.spawn(async move {
+                if within_budget {
+                    let log = backend.read_log(&address, after).await;
+                    Done::LogRead(address, log)
+                } else {
+                    let heads = backend.read_heads(std::slice::from_ref(&address)).await;
+                    Done::Skipped(address, heads)
+                }
+            });
+        }
+    }
+}
