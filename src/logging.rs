@@ -10,10 +10,19 @@ use tracing_subscriber::EnvFilter;
 pub fn init(filter: &str, format: Option<LogFormat>) {
     let is_terminal = stderr().is_terminal();
     let format = format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(env_filter(filter)).with_writer(stderr);
     if format == LogFormat::Json {
         log.json().flatten_event(true).with_span_list(false).init();
     } else {
         log.with_ansi(is_terminal).init();
+    }
+}
+
+/// The Redis client warns of every lost connection, several times; what it means
+/// for this server is said here. It is heard where the filter names it.
+fn env_filter(filter: &str) -> EnvFilter {
+    match filter.split(',').any(|directive| directive.trim().starts_with("fred")) {
+        true => EnvFilter::new(filter),
+        false => EnvFilter::new(format!("{filter},fred=off")),
     }
 }

@@ -10,7 +10,7 @@ use fred::interfaces::{ClientInterface, ClientLike, EventInterface, PubsubInterf
 use fred::prelude::Client;
 use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Parts, scripts};
 use crate::backend::BackendError;
@@ -38,11 +38,12 @@ enum Request {
 #[derive(Debug)]
 struct Probe {
     topic: String,
-    heard: AtomicU64,
-    notify: Notify,
     started: Instant,
-    /// When the last probe was heard, in ms since `started`.
+    /// When a probe was last heard, in ms since `started`.
     heard_at_ms: AtomicU64,
+    /// When its topic was last proved to be listened to: from then on silence
+    /// means something.
+    armed_at_ms: AtomicU64,
 }
 
 impl Listener {
@@ -50,19 +51,19 @@ impl Listener {
         let (requests, queue) = mpsc::channel(limits::LISTEN_REQUESTS_MAX);
         let probe = Arc::new(Probe {
             topic: parts.keys.probe(&format!("{:016x}", rand::random::<u64>())),
-            heard: AtomicU64::new(0),
-            notify: Notify::new(),
             started: Instant::now(),
             heard_at_ms: AtomicU64::new(0),
+            armed_at_ms: AtomicU64::new(0),
         });
         tokio::spawn(hear(client.clone(), parts.clone(), probe.clone()));
         tokio::spawn(watch(client.clone(), requests.clone()));
-        tokio::spawn(send_probes(client.clone(), parts.clone(), probe.clone(), requests.clone()));
+        tokio::spawn(send_probes(client.clone(), parts.clone(), probe.clone()));
         let topics = Topics {
             client,
             parts,
+            probe: probe.clone(),
             connection: None,
-            topics: HashSet::from([probe.topic.clone()]),
+            topics: HashSet::new(),
             again: VecDeque::new(),
             renewing: false,
             waiting: HashMap::new(),
@@ -96,6 +97,8 @@ impl Listener {
 struct Topics {
     client: Client,
     parts: Arc<Parts>,
+    /// Its topic is subscribed first on every connection.
+    probe: Arc<Probe>,
     /// What Redis calls the connection on which all topics but those in `again`
     /// are subscribed. It never calls another the same, so an equal answer before
     /// and after a SUBSCRIBE proves that it was carried by this connection.
@@ -110,7 +113,7 @@ struct Topics {
 
 impl Topics {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        self.again.extend(self.topics.iter().cloned());
+        self.again.push_back(self.probe.topic.clone());
         loop {
             let requests = self.next_requests(&mut queue).await;
             if requests.is_empty() && queue.is_closed() {
@@ -124,7 +127,7 @@ impl Topics {
             let mut chunk = wanted;
             let room = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
             chunk.extend(self.again.drain(..room.min(self.again.len())));
-            chunk.retain(|topic| self.topics.contains(topic));
+            chunk.retain(|topic| self.topics.contains(topic) || *topic == self.probe.topic);
             if !self.subscribe(chunk).await {
                 tokio::time::sleep(limits::RETRY_DELAY).await;
             }
@@ -187,11 +190,14 @@ impl Topics {
             // Another connection: nothing of before is subscribed on it, and of
             // this chunk nobody knows.
             tracing::debug!(topics = self.topics.len(), "subscribing on a new connection");
-            self.again = self.topics.iter().cloned().collect();
+            self.again = [&self.probe.topic].into_iter().chain(&self.topics).cloned().collect();
             self.renewing = true;
             return true;
         }
         for topic in chunk {
+            if topic == self.probe.topic {
+                self.probe.arm();
+            }
             for proved in self.waiting.remove(&topic).unwrap_or_default() {
                 // The inbox has gone: nobody to tell.
                 let _ = proved.send(());
@@ -234,12 +240,8 @@ fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
                 tracing::warn!(%address, %error, "announcement not read");
             }
         }
-    } else if topic == probe.topic
-        && let Some(number) = message.value.as_u64()
-    {
-        probe.heard.fetch_max(number, Ordering::Relaxed);
-        probe.heard_at_ms.store(probe.started.elapsed().as_millis() as u64, Ordering::Relaxed);
-        probe.notify.notify_one();
+    } else if topic == probe.topic {
+        probe.heard_at_ms.store(probe.now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -253,32 +255,50 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
     }
 }
 
-/// Says something to itself, and expects to hear it. Only a probe that was sent
-/// and not heard proves anything: then the connection is made anew, however
+/// Says something to itself, and expects to hear it. Only probes that were sent
+/// and not heard prove anything: then the connection is made anew, however
 /// healthy its socket looks.
-async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>, requests: mpsc::Sender<Request>) {
-    for number in 1_u64.. {
+async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
+    let mut unheard_since: Option<Instant> = None;
+    loop {
+        let sent_at = Instant::now();
         let sender = parts.clients[0].with_options(&scripts::once());
-        let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
-        if sent.is_ok() && !probe.is_heard(number).await {
+        let sent: Result<u64, _> = sender.publish(probe.topic.clone(), "probe").await;
+        tokio::time::sleep(limits::PROBE_INTERVAL).await;
+        if probe.since_sign() <= sent_at.elapsed() {
+            unheard_since = None;
+        } else if sent.is_ok() && scripts::is_connected(&client) {
+            unheard_since.get_or_insert(sent_at);
+        }
+        if unheard_since.is_some_and(|since| since.elapsed() >= limits::PROBE_TIMEOUT) {
+            unheard_since = None;
             metrics().probe_failures.increment(1);
             tracing::warn!("this node does not hear its own probe: connecting anew");
+            // Its end is seen by `watch`, like that of any other reconnect.
             let _ = client.force_reconnection().await;
-            if requests.send(Request::Check).await.is_err() {
-                return;
-            }
         }
-        tokio::time::sleep(limits::PROBE_INTERVAL).await;
     }
 }
 
 impl Probe {
-    async fn is_heard(&self, number: u64) -> bool {
-        let heard = async {
-            while self.heard.load(Ordering::Relaxed) < number {
-                self.notify.notified().await;
-            }
-        };
-        tokio::time::timeout(limits::PROBE_TIMEOUT, heard).await.is_ok()
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn arm(&self) {
+        self.armed_at_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn since_heard(&self) -> Duration {
+        self.since(&self.heard_at_ms)
+    }
+
+    /// Since a probe was heard, or could first have been.
+    fn since_sign(&self) -> Duration {
+        self.since_heard().min(self.since(&self.armed_at_ms))
+    }
+
+    fn since(&self, at_ms: &AtomicU64) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(at_ms.load(Ordering::Relaxed)))
     }
 }

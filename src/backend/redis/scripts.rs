@@ -88,6 +88,10 @@ pub(super) fn backend_error(error: Error) -> BackendError {
         _ if says(&["OOM"]) => BackendError::OutOfMemory,
         _ if says(&["LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"]) => BackendError::Unavailable,
         ErrorKind::Backpressure => BackendError::Unavailable,
+        // fred's own words, under the kind that it also gives to what Redis says:
+        // there was no connection to write to; there was, and it was lost.
+        _ if says(&["Failed to route command", "Client is not initialized"]) => BackendError::Unavailable,
+        _ if says(&["Too many failed write attempts"]) => BackendError::OutcomeUnknown,
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing => {
             BackendError::OutcomeUnknown
         }
