@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::interfaces::{ClientLike, EventInterface, HashesInterface, KeysInterface};
-use fred::prelude::{Builder, Client, ConnectionConfig, Error, PerformanceConfig, ReconnectPolicy, Value};
+use fred::prelude::{
+    Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
+};
 use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
 use fred::types::{InfoKind, RespVersion};
 use futures_util::future::try_join_all;
@@ -74,7 +76,7 @@ impl Redis {
     /// listen.
     pub async fn connect(url: &str, prefix: &str, mailbox: Mailbox) -> Result<Redis, ConnectError> {
         let config = Config::from_url(url).map_err(ConnectError::Url)?;
-        let config = Config { version: RespVersion::RESP3, fail_fast: true, ..config };
+        let config = Config { version: RespVersion::RESP3, fail_fast: false, ..config };
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone()));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
         let subscriber = build(config).map_err(ConnectError::Url)?;
@@ -318,15 +320,17 @@ fn build(config: Config) -> Result<Client, Error> {
 
 /// Redis may be starting at the same time.
 async fn init(client: &Client) -> Result<(), ConnectError> {
-    let deadline = Instant::now() + limits::REDIS_START_TIMEOUT;
-    loop {
-        match client.init().await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(ConnectError::Unreachable { error }),
-            Err(error) => tracing::debug!(%error, "waiting for Redis"),
-        }
-        tokio::time::sleep(limits::RETRY_DELAY).await;
+    let mut errors = client.error_rx();
+    let connected = tokio::time::timeout(limits::REDIS_START_TIMEOUT, client.init()).await;
+    if let Ok(Ok(_)) = connected {
+        return Ok(());
     }
+    // The last error says more than that time is up.
+    let mut error = Error::new(ErrorKind::Timeout, "no answer");
+    while let Ok((newer, _)) = errors.try_recv() {
+        error = newer;
+    }
+    Err(ConnectError::Unreachable { error })
 }
 
 /// After any reconnect Redis may be another, or have lost what it knew.
