@@ -30,8 +30,8 @@ pub(super) struct Listener {
 enum Request {
     Listen(Address, oneshot::Sender<()>),
     Unlisten(Address),
-    /// The connection was made anew, or may have been.
-    Check,
+    /// The connection was made anew.
+    Renewed,
 }
 
 /// Whether this node hears what it says.
@@ -100,8 +100,9 @@ struct Topics {
     /// Its topic is subscribed first on every connection.
     probe: Arc<Probe>,
     /// What Redis calls the connection on which all topics but those in `again`
-    /// are subscribed. It never calls another the same, so an equal answer before
-    /// and after a SUBSCRIBE proves that it was carried by this connection.
+    /// are subscribed. It calls no other the same, so an equal answer before and
+    /// after a SUBSCRIBE proves that it was carried by this connection; only a
+    /// Redis that was restarted counts anew, and then [`Request::Renewed`] comes.
     connection: Option<u64>,
     topics: HashSet<String>,
     /// To be subscribed on the connection that there is now.
@@ -137,7 +138,7 @@ impl Topics {
     /// Waits for requests, unless there are topics to be subscribed again.
     async fn next_requests(&mut self, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
         let mut requests = Vec::new();
-        if self.again.is_empty() {
+        if self.again.is_empty() && self.connection.is_some() {
             queue.recv_many(&mut requests, limits::SUBSCRIBE_TOPICS_MAX).await;
         } else {
             while let Ok(request) = queue.try_recv() {
@@ -168,7 +169,7 @@ impl Topics {
                     self.topics.remove(&topic);
                     unwanted.push(topic);
                 }
-                Request::Check => wanted.push(String::new()),
+                Request::Renewed => self.connection = None,
             }
         }
         unwanted.retain(|topic| !self.topics.contains(topic));
@@ -249,7 +250,7 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
     let mut reconnects = client.reconnect_rx();
     while !matches!(reconnects.recv().await, Err(RecvError::Closed)) {
         metrics().redis_reconnects.increment(1);
-        if requests.send(Request::Check).await.is_err() {
+        if requests.send(Request::Renewed).await.is_err() {
             return;
         }
     }
