@@ -13,13 +13,13 @@
   ARGV[2]  count     its subscriptions
   ARGV[3]  address   of the channel, as the set holds it
 
-  Returns  epoch, seq and id of the head (nil if there is none), the total.
+  Returns  epoch, seq, id and time of the head (nil if there is none), the total.
   Errors   none of its own.
 ]]
 local head_key, subs_key, channels_key = KEYS[1], KEYS[2], KEYS[3]
 local node, count, address = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
-local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id')
+local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
 local subs = redis.call('HGETALL', subs_key)
 redis.call('SCARD', channels_key)
 
@@ -42,4 +42,5 @@ else
   redis.call('SREM', channels_key, address)
 end
 
-return { head[1], head[2], head[3], total }
+head[5] = total
+return head

@@ -13,9 +13,10 @@
   applied leaves its id in the head, for the case that the first attempt is
   still on its way.
 
-  KEYS[3i-2]  head  of channel i (hash): epoch, seq, id, log_bytes, log_from
-                    (ms, since when the log is complete), aged (ms, when it was
-                    last trimmed by age), resent (ids)
+  KEYS[3i-2]  head  of channel i (hash): epoch, seq, id and time (ms) of the last
+                    announcement; log_bytes, log_from (ms, since when the log is
+                    complete), aged (ms, when it was last trimmed by age), resent
+                    (ids)
   KEYS[3i-1]  log   of channel i (list): the announcements, oldest first
   KEYS[3i]    subs  of channel i (hash): subscriptions by node, and `total`
 
@@ -111,7 +112,7 @@ for _, channel in ipairs(channels) do
   channel.log_bytes = channel.log_bytes + #channel.announcement
 
   redis.call('HSET', channel.head_key, 'epoch', number(channel.epoch),
-    'seq', number(channel.seq + channel.count), 'id', id)
+    'seq', number(channel.seq + channel.count), 'id', id, 'time', number(now_ms))
   if is_new then
     redis.call('DEL', channel.log_key)
   end

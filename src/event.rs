@@ -99,6 +99,8 @@ pub struct Position {
     /// Number of the last event.
     pub seq: u64,
     pub id: AnnouncementId,
+    /// When it was announced, in ms of the backend's clock.
+    pub time_ms: u64,
 }
 
 /// What the log said.
@@ -165,7 +167,8 @@ pub enum AnnouncementError {
 impl Announcement {
     /// The position of a node that has handled this announcement.
     pub fn position(&self) -> Position {
-        Position { epoch: self.epoch, seq: self.first_seq + u64::from(self.count.max(1)) - 1, id: self.id }
+        let seq = self.first_seq + u64::from(self.count.max(1)) - 1;
+        Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
     }
 
     pub fn encode(&self) -> Bytes {

@@ -118,6 +118,8 @@ pub const HEAD_IDLE_MAX: Duration = Duration::from_secs(3_600);
 pub const SCRIPT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// All attempts of one operation together. Beyond: 503 `outcome_unknown`.
 pub const SCRIPT_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at a connection that is being made anew.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Commands waiting in one Redis connection. Beyond: 503.
 pub const REDIS_COMMANDS_MAX: usize = 20_000;
 /// Connections that run scripts; a channel's scripts all use the same one.

@@ -116,7 +116,7 @@ impl State {
         let channel = self.channels.entry(publication.address.clone()).or_default();
         let head = channel.head.unwrap_or_else(|| {
             let start = self.highest_seq.max(unix.as_micros() as u64);
-            Position { epoch: start, seq: start, id: AnnouncementId::NONE }
+            Position { epoch: start, seq: start, ..Position::default() }
         });
         let announcement = Announcement {
             epoch: head.epoch,

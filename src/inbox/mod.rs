@@ -186,6 +186,11 @@ impl Desk {
             Verdict::Deliver(announcement) => {
                 deliver(address, channel, &announcement, &self.delta, &mut self.woken);
             }
+            Verdict::Begin(announcement) => {
+                metrics().epochs_opened.increment(1);
+                channel.start_anew();
+                deliver(address, channel, &announcement, &self.delta, &mut self.woken);
+            }
             Verdict::Duplicate => metrics().announcements_duplicate.increment(1),
             Verdict::Held => {}
             Verdict::Gap => {

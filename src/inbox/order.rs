@@ -17,10 +17,12 @@ use crate::limits;
 pub struct Order {
     /// None until the first join script has said where the channel stands.
     position: Option<Position>,
-    /// Where the position was adopted from the head without having heard what
-    /// led to it: announcements up to here may still be on their way. Over as
-    /// soon as the first after it is here, for a connection keeps its order.
-    floor: Option<Position>,
+    /// The position that was adopted from the head without having heard what led
+    /// to it: nobody here is owed what came before.
+    adopted: Position,
+    /// What came before may still be on its way. Over as soon as the first after
+    /// it is here, for a connection keeps its order.
+    settling: bool,
     /// Announcements handled, oldest first, for as long as the log has them.
     handled: VecDeque<(AnnouncementId, Instant)>,
     /// What came while the position is not known or the log is being read.
@@ -32,6 +34,8 @@ pub struct Order {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Deliver(Announcement),
+    /// The first of a new epoch.
+    Begin(Announcement),
     /// Delivered already, or older than the position that was adopted.
     Duplicate,
     /// Kept until the position is known or the log has been read.
@@ -78,13 +82,13 @@ impl Order {
             self.handle(&announcement, now);
             return Verdict::Deliver(announcement);
         }
-        if self.has_handled(announcement.id) || self.is_below_floor(&announcement) {
+        if self.has_handled(announcement.id) || (self.settling && self.is_before_adoption(&announcement)) {
             return Verdict::Duplicate;
         }
         if announcement.prev == AnnouncementId::NONE && announcement.epoch != position.epoch {
-            // The first of a new epoch: there is nothing between.
+            // There is nothing between.
             self.handle(&announcement, now);
-            return Verdict::Deliver(announcement);
+            return Verdict::Begin(announcement);
         }
         self.hold(announcement);
         self.reading = true;
@@ -95,7 +99,8 @@ impl Order {
     /// proved to listen. What was held and is newer is to be heard again.
     pub fn adopt(&mut self, at: Position) -> VecDeque<Announcement> {
         self.position = Some(at);
-        self.floor = Some(at);
+        self.adopted = at;
+        self.settling = true;
         std::mem::take(&mut self.held)
     }
 
@@ -134,6 +139,7 @@ impl Order {
         let common = announcements.iter().rposition(|a| self.has_handled(a.id));
         let started_anew = announcements[0].prev == AnnouncementId::NONE;
         announcements.drain(..common.map_or(0, |at| at + 1));
+        announcements.retain(|announcement| !self.is_before_adoption(announcement));
         let Some(next) = announcements.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
@@ -156,7 +162,8 @@ impl Order {
             && !self.has_handled(heard.id)
         {
             let seq = heard.first_seq.saturating_sub(1);
-            self.position = Some(Position { epoch: heard.epoch, seq, id: heard.prev });
+            let time_ms = heard.time_ms;
+            self.position = Some(Position { epoch: heard.epoch, seq, id: heard.prev, time_ms });
             return Repair::Incomplete;
         }
         match head {
@@ -198,7 +205,7 @@ impl Order {
 
     fn handle(&mut self, announcement: &Announcement, now: Instant) {
         self.position = Some(announcement.position());
-        self.floor = None;
+        self.settling = false;
         if self.handled.len() >= limits::LOG_ANNOUNCEMENTS_MAX {
             self.handled.pop_front();
         }
@@ -216,9 +223,10 @@ impl Order {
         Verdict::Held
     }
 
-    fn is_below_floor(&self, announcement: &Announcement) -> bool {
-        self.floor
-            .is_some_and(|floor| announcement.epoch == floor.epoch && announcement.first_seq <= floor.seq)
+    /// Redis had announced it when the position was adopted. Its number alone
+    /// would not tell: a fork uses numbers again, later.
+    fn is_before_adoption(&self, announcement: &Announcement) -> bool {
+        announcement.first_seq <= self.adopted.seq && announcement.time_ms <= self.adopted.time_ms
     }
 }
 

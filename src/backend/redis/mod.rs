@@ -115,8 +115,12 @@ impl Redis {
         let mut sent_ago = None;
         let answer = loop {
             let arguments = self.parts.publish_arguments(id, sent_ago, &publications);
-            let result = self.parts.scripts.publish_batch.run(client, keys.clone(), arguments).await;
-            match result {
+            let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
+            let script = &self.parts.scripts.publish_batch;
+            match script
+                .run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, keys.clone(), arguments)
+                .await
+            {
                 Ok(answer) => break answer,
                 // The first attempt failed before anything was sent.
                 Err(BackendError::Unavailable) if sent_ago.is_none() => {
@@ -125,7 +129,7 @@ impl Redis {
                 Err(BackendError::Unavailable | BackendError::OutcomeUnknown) => {}
                 Err(error) => return Err(error),
             }
-            if !scripts_resume(client, started).await {
+            if !is_connected_again(client, started + limits::SCRIPT_DEADLINE).await {
                 return Err(BackendError::OutcomeUnknown);
             }
             metrics().redis_resends.increment(1);
@@ -168,7 +172,7 @@ impl Redis {
         let arguments = vec![bytes(after.as_bytes().to_vec())];
         let answer = self.parts.scripts.read_log.run(self.parts.client(address), keys, arguments).await?;
         let mut values = answer.into_array();
-        let announcements = values.split_off(values.len().min(3)).into_iter();
+        let announcements = values.split_off(values.len().min(4)).into_iter();
         let announcements =
             announcements.filter_map(|value| Announcement::decode(value.into_bytes()?).ok()).collect();
         Ok(Log { head: position(values), announcements })
@@ -181,7 +185,7 @@ impl Redis {
         let reads = addresses.iter().map(|address| {
             let client = &client;
             async move {
-                let fields = vec!["epoch", "seq", "id"];
+                let fields = vec!["epoch", "seq", "id", "time"];
                 let head: Value = client.hmget(self.parts.keys.head(address), fields).await?;
                 Ok(position(head.into_array()))
             }
@@ -343,11 +347,16 @@ async fn watch_reconnects(client: Client, parts: Arc<Parts>) {
     }
 }
 
-/// Waits until the connection can be used again; false at the deadline.
-async fn scripts_resume(client: &Client, started: Instant) -> bool {
-    let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
-    let connected = tokio::time::timeout(left, client.wait_for_connect()).await;
-    connected.is_ok_and(|connected| connected.is_ok()) && started.elapsed() < limits::SCRIPT_DEADLINE
+/// Waits until the connection can be used again; false at the deadline. An
+/// attempt to connect that failed is not the last one.
+async fn is_connected_again(client: &Client, deadline: Instant) -> bool {
+    let connected = async {
+        while client.wait_for_connect().await.is_err() {
+            tokio::time::sleep(limits::RECONNECT_PAUSE).await;
+        }
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    tokio::time::timeout(left, connected).await.is_ok() && Instant::now() + limits::RECONNECT_PAUSE < deadline
 }
 
 /// A read that fails can be done again: it is never unknown.
@@ -358,9 +367,9 @@ fn read_error(error: Error) -> BackendError {
     }
 }
 
-/// Epoch, seq and id as a script returns them.
+/// Epoch, seq, id and time as a script returns them.
 fn position(values: Vec<Value>) -> Option<Position> {
-    let [epoch, seq, id]: [Value; 3] = values.try_into().ok()?;
+    let [epoch, seq, id, time]: [Value; 4] = values.try_into().ok()?;
     let id = AnnouncementId::from_bytes(&id.into_bytes()?)?;
-    Some(Position { epoch: epoch.as_u64()?, seq: seq.as_u64()?, id })
+    Some(Position { epoch: epoch.as_u64()?, seq: seq.as_u64()?, id, time_ms: time.as_u64()? })
 }

@@ -1,5 +1,7 @@
 //! One script per file in `lua/`, under the same name.
 
+use std::time::Duration;
+
 use fred::bytes::Bytes;
 use fred::interfaces::{ClientLike, LuaInterface};
 use fred::prelude::{Client, Error, ErrorKind, Options, Value};
@@ -49,10 +51,21 @@ impl Script {
         keys: Vec<String>,
         arguments: Vec<Value>,
     ) -> Result<Value, BackendError> {
+        self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, keys, arguments).await
+    }
+
+    /// As [`Script::run`], with an answer within `timeout`.
+    pub(super) async fn run_within(
+        &self,
+        timeout: Duration,
+        client: &Client,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Value, BackendError> {
         if !is_connected(client) {
             return Err(BackendError::Unavailable);
         }
-        let once = client.with_options(&once());
+        let once = client.with_options(&Options { timeout: Some(timeout), ..once() });
         match once.evalsha(self.0.sha1().clone(), keys.clone(), arguments.clone()).await {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let text = self.0.lua().cloned().unwrap_or_default();

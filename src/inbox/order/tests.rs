@@ -17,13 +17,13 @@ impl Channel {
         let head = self.head.unwrap_or(Position {
             epoch: self.next_id * 1_000,
             seq: self.next_id * 1_000,
-            id: AnnouncementId::NONE,
+            ..Position::default()
         });
         let announcement = Announcement {
             epoch: head.epoch,
             first_seq: head.seq + 1,
             count,
-            time_ms: 0,
+            time_ms: self.next_id,
             id: AnnouncementId::from_bytes(&self.next_id.to_be_bytes()).expect("8 bytes"),
             prev: head.id,
             body: Bytes::new(),
@@ -58,7 +58,7 @@ impl Node {
 
     fn hear(&mut self, announcement: Announcement, channel: &mut Channel) {
         match self.order.hear(announcement, Instant::now()) {
-            Verdict::Deliver(a) => self.delivered.push(a.id),
+            Verdict::Deliver(a) | Verdict::Begin(a) => self.delivered.push(a.id),
             Verdict::Gap => self.read(channel),
             Verdict::Duplicate | Verdict::Held => {}
         }
@@ -198,4 +198,31 @@ fn held_announcements_are_bounded() {
         assert_eq!(order.hear(channel.announce(1, 10), Instant::now()), Verdict::Held);
     }
     assert_eq!(order.adopt(Position::default()).len(), limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX);
+}
+
+/// Who joined after announcements that Redis has kept, and heard some that it has
+/// lost, is owed what Redis says from then on, and nothing of before.
+#[test]
+fn a_fork_does_not_bring_back_what_was_before_the_join() {
+    for heard in 0..3 {
+        let mut channel = Channel::default();
+        let kept: Vec<_> = (0..4).map(|_| channel.announce(1, 20)).collect();
+        let lost_before: Vec<_> = (0..2).map(|_| channel.announce(1, 20)).collect();
+        let mut node = Node::joined(channel.head);
+        for _ in 0..heard {
+            let announcement = channel.announce(1, 20);
+            node.hear(announcement, &mut channel);
+        }
+        channel.log.truncate(kept.len());
+        channel.head = channel.log.back().map(Announcement::position);
+        let new: Vec<_> = (0..3).map(|_| channel.announce(1, 20)).collect();
+        for announcement in &new {
+            node.hear(announcement.clone(), &mut channel);
+        }
+        assert_eq!(
+            node.delivered[heard..],
+            new.iter().map(|a| a.id).collect::<Vec<_>>(),
+            "{heard} {lost_before:?}"
+        );
+    }
 }
