@@ -19,10 +19,10 @@ pub fn init(filter: &str, format: Option<LogFormat>) {
 }
 
 /// The Redis client warns of every lost connection, several times; what it means
-/// for this server is said here. It is heard where the filter names it.
+/// for this server is said here. It is heard where the filter names it. The
+/// WebSocket library would trace what clients say: it is never heard.
 fn env_filter(filter: &str) -> EnvFilter {
-    match filter.split(',').any(|directive| directive.trim().starts_with("fred")) {
-        true => EnvFilter::new(filter),
-        false => EnvFilter::new(format!("{filter},fred=off")),
-    }
+    let names_fred = filter.split(',').any(|directive| directive.trim().starts_with("fred"));
+    let fred = if names_fred { "" } else { ",fred=off" };
+    EnvFilter::new(format!("{filter}{fred},tungstenite=off,tokio_tungstenite=off"))
 }

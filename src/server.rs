@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::app::Apps;
 use crate::backend::Backend;
@@ -60,14 +62,17 @@ pub async fn run(
         "listening"
     );
     ready(listen);
+    // Every HTTP connection holds a receiver: it is told of the end, and missed
+    // until it has ended.
+    let (ending, connections) = watch::channel(());
     let serve = async {
         tokio::join!(
-            accept(listener, http::router(node.clone())),
-            accept(metrics_listener, http::metrics_router())
+            accept(listener, http::router(node.clone()), connections.clone()),
+            accept(metrics_listener, http::metrics_router(), connections)
         );
     };
-    // Both go on while draining: what is under way is finished, and the load
-    // balancer must hear that this node is not ready.
+    // Both go on while draining: the load balancer must hear that this node is
+    // not ready, and whoever has not heard it yet is served.
     tokio::select! {
         () = serve => {}
         () = async {
@@ -75,6 +80,11 @@ pub async fn run(
             drain(&node, config.drain_delay, config.drain_window).await;
         } => {}
     }
+    // What is carried out is answered.
+    let _ = ending.send(());
+    let _ = tokio::time::timeout(limits::SCRIPT_DEADLINE, ending.closed()).await;
+    node.backend.leave().await;
+    tracing::info!("drained");
     Ok(())
 }
 
@@ -86,11 +96,11 @@ fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn accept(listener: TcpListener, router: Router) {
+async fn accept(listener: TcpListener, router: Router, ending: watch::Receiver<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, router.clone()));
+                tokio::spawn(serve_connection(stream, router.clone(), ending.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: whoever waits is served when some
@@ -102,15 +112,23 @@ async fn accept(listener: TcpListener, router: Router) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router) {
+async fn serve_connection(stream: TcpStream, router: Router, mut ending: watch::Receiver<()>) {
     let _ = stream.set_nodelay(true);
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = ending.changed() => {
+            // The request under way is answered, then the connection closed.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
     }
@@ -132,16 +150,13 @@ async fn drain(node: &Node, delay: Duration, window: Duration) {
         tokio::time::sleep(window / STEPS).await;
     }
     close_all(&node.connections.all());
-    // The last close frames are on their way; memberships go with their sockets,
-    // and what is left of them in one step.
+    // The last close frames are on their way; memberships go with their sockets.
     let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, async {
         while !node.connections.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
-    node.backend.leave().await;
-    tracing::info!("drained");
 }
 
 fn close_all(outboxes: &[Arc<Outbox>]) {
