@@ -19,6 +19,8 @@
 // Reports, all with the socket's `id`
 //   {"type":"connected","socket_id":…,"activity_timeout":…}
 //   {"type":"subscribed","channel":C}                          subscription_succeeded
+//   {"type":"unsubscribed","channel":C}                        nothing of the channel counts from here on
+//   {"type":"stray","channel":C,"frame":TEXT}                  an event that came all the same
 //   {"type":"subscription_error","channel":C,"data":…}
 //   {"type":"delta_enabled","channel":C|null,"data":…}
 //   {"type":"event","channel":C,"event":E,"data":TEXT,"inline":bool,"seen":TYPE,"via":"full"|"delta",
@@ -55,6 +57,8 @@ class Browser {
     this.socketId = null;
     // One base per channel, whatever the events are called: { text, seq }.
     this.bases = new Map();
+    // Channels that it has left: what still comes is on its way since before.
+    this.left = new Set();
     // No compression, so that the bytes counted are the bytes on the wire.
     this.socket = new WebSocket(url, { perMessageDeflate: false });
     this.socket.on("message", (bytes) => this.receive(bytes.toString("utf8"), bytes.length));
@@ -90,6 +94,8 @@ class Browser {
   unsubscribe(channel) {
     this.send("pusher:unsubscribe", { channel });
     this.bases.delete(channel);
+    this.left.add(channel);
+    this.report({ type: "unsubscribed", channel });
   }
 
   receive(frame, wireBytes) {
@@ -103,6 +109,7 @@ class Browser {
         return this.report({ type: "connected", socket_id, activity_timeout });
       }
       case "pusher_internal:subscription_succeeded":
+        this.left.delete(channel);
         return this.report({ type: "subscribed", channel });
       case "pusher:subscription_error":
         return this.report({ type: "subscription_error", channel, data: envelope.data });
@@ -113,9 +120,11 @@ class Browser {
       case "pusher:ping":
         return this.send("pusher:pong", {});
       case "pusher:delta":
+        if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
         return this.receiveDelta(channel, envelope.data, frame, wireBytes);
       default:
         if (channel === undefined || event.startsWith("pusher")) return this.report({ type: "other", frame });
+        if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
         return this.receiveFull(envelope, frame, wireBytes);
     }
   }

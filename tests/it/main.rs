@@ -23,3 +23,20 @@ mod limits;
 mod private;
 mod public;
 mod tidy;
+
+#[path = "support/witness.rs"]
+mod witness;
+
+mod fork;
+mod join_race;
+mod lease;
+mod redis_away;
+mod repair;
+mod run_once;
+mod two_nodes;
+
+mod command_line;
+mod delta_clients;
+mod drain;
+mod haproxy_cluster;
+mod real_clients;

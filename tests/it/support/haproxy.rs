@@ -1,49 +1,175 @@
-//! A real `haproxy` in front of the nodes.
+//! A real `haproxy`, configured as committed, in front of real nodes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use rand::RngExt;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
+use super::browser::Browser;
+use super::caller::Caller;
 use super::process::Process;
-use super::server::Server;
+use super::redis::Redis;
+use super::server::{AppSpec, Builder, Server};
+use super::{PATIENCE, eventually};
 
 pub struct Haproxy {
-    pub addr: SocketAddr,
-    pub process: Process,
+    addr: SocketAddr,
+    process: Process,
     dir: TempDir,
 }
 
 impl Haproxy {
-    /// HAProxy takes several `-f`: `base` as it is committed, and the server
-    /// list as this test writes it.
-    pub async fn start(base: &[&Path], rest: &str, addr: SocketAddr) -> Haproxy {
+    /// `haproxy/base.cfg` as it is, and the list of nodes in a second file.
+    pub async fn start(nodes: &[SocketAddr]) -> Haproxy {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("haproxy/base.cfg");
         let dir = TempDir::new().unwrap();
-        let list = dir.path().join("servers.cfg");
-        std::fs::write(&list, rest).unwrap();
-        let mut command = Command::new("haproxy");
-        for file in base.iter().copied().chain([list.as_path()]) {
-            command.arg("-f").arg(file);
-        }
-        command.env("FANFARE_HAPROXY_BIND", addr.to_string());
+        let list = dir.path().join("nodes.cfg");
+        std::fs::write(&list, server_list(nodes, &stats_socket(&dir))).unwrap();
+        let addr = quiet_addr();
+        let mut command = Command::new(program());
+        command.arg("-f").arg(base).arg("-f").arg(list).env("BIND", addr.to_string());
         let process = Process::spawn("haproxy", &mut command);
         let haproxy = Haproxy { addr, process, dir };
-        super::eventually("haproxy listens", super::PATIENCE, async || {
-            tokio::net::TcpStream::connect(addr).await.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
+        haproxy.become_ready(nodes.len()).await;
         haproxy
     }
 
-    /// One `server` line per node.
-    pub fn server_lines(nodes: &[Server]) -> String {
-        let line =
-            |(number, node): (usize, &Server)| format!("    server node{number} {} check\n", node.addr());
-        nodes.iter().enumerate().map(line).collect()
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
-    pub fn config_dir(&self) -> &Path {
-        self.dir.path()
+    /// Waits until exactly so many nodes get traffic.
+    pub async fn become_ready(&self, count: usize) {
+        let what = format!("HAProxy sees {count} nodes");
+        eventually(&what, PATIENCE, async || match self.ready().await {
+            Ok(ready) if ready.len() == count => Ok(()),
+            other => Err(format!("{other:?}: {}", self.process.output())),
+        })
+        .await;
+    }
+
+    /// The nodes that passed their last checks. At its start HAProxy takes all
+    /// of them for good, before it has asked: those do not count.
+    async fn ready(&self) -> std::io::Result<Vec<String>> {
+        let table = self.ask("show stat nodes 4 -1").await?;
+        let mut lines = table.lines();
+        let names: Vec<&str> = lines.next().unwrap_or("").trim_start_matches("# ").split(',').collect();
+        let rows = lines.filter(|line| !line.is_empty()).map(|line| line.split(',').collect::<Vec<_>>());
+        let cell = |row: &[&str], name: &str| {
+            let at = names.iter().position(|other| *other == name).expect("a column of HAProxy's table");
+            row[at].to_owned()
+        };
+        let is_ready = |row: &Vec<&str>| cell(row, "status") == "UP" && cell(row, "check_status") == "L7OK";
+        Ok(rows.filter(is_ready).map(|row| cell(&row, "svname")).collect())
+    }
+
+    /// One command of HAProxy's own interface.
+    async fn ask(&self, command: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(stats_socket(&self.dir)).await?;
+        stream.write_all(format!("{command}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+}
+
+fn stats_socket(dir: &TempDir) -> String {
+    dir.path().join("stats.sock").display().to_string()
+}
+
+fn server_list(nodes: &[SocketAddr], stats_socket: &str) -> String {
+    let mut list =
+        format!("global\n    stats socket {stats_socket} mode 600 level operator\n\nbackend nodes\n");
+    for (number, addr) in nodes.iter().enumerate() {
+        list.push_str(&format!("    server node-{number} {addr}\n"));
+    }
+    list
+}
+
+/// Debian keeps it where not everybody's path leads.
+fn program() -> &'static str {
+    let on_path = std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join("haproxy").exists()));
+    let known = ["haproxy", "/usr/sbin/haproxy"];
+    let found = if on_path { known[0] } else { known[1] };
+    assert!(on_path || Path::new(found).exists(), "haproxy is not installed: run scripts/setup");
+    found
+}
+
+/// An address for somebody who cannot choose one, or comes back to it: below the
+/// ports that the system gives to whoever does not care.
+fn quiet_addr() -> SocketAddr {
+    let free = |addr: &SocketAddr| TcpListener::bind(addr).is_ok();
+    (0..100)
+        .map(|_| SocketAddr::from(([127, 0, 0, 1], rand::rng().random_range(10_000..32_000))))
+        .find(free)
+        .expect("one of a hundred ports is free")
+}
+
+/// Three nodes on one Redis, and HAProxy before them.
+pub struct Site {
+    // Dropped in this order, so that none logs that another one went.
+    pub haproxy: Haproxy,
+    pub nodes: Vec<Server>,
+    builders: Vec<Builder>,
+    redis: Redis,
+}
+
+impl Site {
+    /// `config`: further lines of every node's configuration.
+    pub async fn start(config: &str) -> Site {
+        let redis = Redis::start().await;
+        let addrs: Vec<SocketAddr> = (0..3).map(|_| quiet_addr()).collect();
+        let builders: Vec<Builder> = (addrs.iter().enumerate())
+            .map(|(number, addr)| {
+                let node = Server::builder().name(&format!("node-{number}")).redis(&redis).config(config);
+                node.arg("--listen").arg(&addr.to_string())
+            })
+            .collect();
+        let nodes = futures_util::future::join_all(builders.iter().cloned().map(Builder::start)).await;
+        let haproxy = Haproxy::start(&addrs).await;
+        Site { haproxy, nodes, builders, redis }
+    }
+
+    pub fn app(&self) -> AppSpec {
+        self.nodes[0].app("1").clone()
+    }
+
+    /// A backend that knows only the address of HAProxy.
+    pub fn caller(&self) -> Caller {
+        Caller::new(self.haproxy.addr(), self.app())
+    }
+
+    /// A browser that does as well.
+    pub async fn browser(&self) -> Browser {
+        let path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.app().key);
+        let connected = Browser::connect(self.haproxy.addr(), &path, Some(self.app())).await;
+        let mut browser = connected.unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        browser.expect_greeting().await;
+        browser
+    }
+
+    /// How many sockets each node has.
+    pub async fn sockets(&self) -> Vec<usize> {
+        let count = async |node: &Server| node.metrics().await.sum("fanfare_connections") as usize;
+        futures_util::future::join_all(self.nodes.iter().map(count)).await
+    }
+
+    /// Waits for a node that was told to end, and starts it again at its
+    /// address.
+    pub async fn restart(&mut self, number: usize) {
+        let status = self.nodes[number].wait_exit(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{}", self.nodes[number].log());
+        self.nodes[number] = self.builders[number].clone().start().await;
+        self.haproxy.become_ready(self.nodes.len()).await;
+    }
+
+    pub fn redis(&self) -> &Redis {
+        &self.redis
     }
 }

@@ -19,6 +19,7 @@ pub mod delta_client;
 pub mod haproxy;
 pub mod http;
 pub mod invalid;
+pub mod json_lines;
 pub mod process;
 pub mod proxy;
 pub mod redis;

@@ -1,0 +1,449 @@
+//! The first minutes with `fanfare`: what it prints, what it refuses to start
+//! with, and what it writes into its log.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::process::Process;
+use crate::support::server::free_port;
+use crate::support::{AppSpec, PATIENCE, Redis, Server, Signal, http};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
+
+/// A command without the settings of whoever runs the tests.
+fn bare(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FANFARE_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// What a command that ends by itself said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(command: &mut Command) -> Said {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+fn fanfare(args: &[&str]) -> Said {
+    run(bare(PROGRAM).args(args))
+}
+
+impl Said {
+    #[track_caller]
+    fn expect_ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// It failed, and said all of this on stderr.
+    #[track_caller]
+    fn expect_failure(self, words: &[&str]) -> String {
+        assert_eq!(self.code, Some(1), "{}{}", self.out, self.err);
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
+        }
+        self.err
+    }
+}
+
+/// A configuration file of its own.
+struct File {
+    _dir: TempDir,
+    path: String,
+}
+
+fn file(text: &str) -> File {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("fanfare.toml").display().to_string();
+    std::fs::write(&path, text).unwrap();
+    File { _dir: dir, path }
+}
+
+const APP: &str = "[[apps]]\nid = \"7\"\nkey = \"key7\"\nsecret = \"hush-of-the-file\"\n";
+
+// --- try it ---------------------------------------------------------------------------
+
+/// A server as `--dev` starts it, on a port of its own, and its commands.
+struct Dev {
+    process: Process,
+    commands: Vec<String>,
+}
+
+impl Dev {
+    async fn start() -> Dev {
+        let args = ["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+        let process = Process::spawn("dev", bare(PROGRAM).args(args));
+        let last = |line: &str| line.contains("new Pusher(").then_some(());
+        process.find("end of the banner", last).await.expect("the server goes on");
+        let said = process.stdout();
+        let commands = said.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned);
+        Dev { commands: commands.collect(), process }
+    }
+
+    /// The printed commands that contain `word`, each on its line.
+    fn command(&self, word: &str) -> &str {
+        let found = self.commands.iter().find(|command| command.contains(word));
+        found.unwrap_or_else(|| panic!("no {word} among {:?}", self.commands))
+    }
+}
+
+fn shell(script: &str) -> Said {
+    run(bare("sh").args(["-ec", script]))
+}
+
+#[tokio::test]
+async fn every_command_that_dev_prints_works() {
+    let dev = Dev::start().await;
+    let address = dev.process.stdout().lines().next().unwrap().to_owned();
+    assert!(address.starts_with("fanfare listens on http://127.0.0.1:"), "{address}");
+
+    let line = format!("exec {}", dev.command(" listen "));
+    let listener = Process::spawn("listener", bare("sh").args(["-ec", &line]));
+    let lines = async |what: &str, words: &[&str]| {
+        let find = |line: &str| words.iter().all(|word| line.contains(word)).then_some(());
+        listener.find(what, find).await.expect("the listener goes on");
+    };
+    lines("subscription", &["subscription_succeeded", "news"]).await;
+
+    assert_eq!(shell(dev.command(" trigger ")).expect_ok(), "{}\n");
+    lines("event of trigger", &["greeting", "news", r#"{"hello":"world"}"#]).await;
+
+    post_as_curl(&dev).await;
+    lines("event of curl", &["greeting\tnews\thello"]).await;
+
+    let counts: Value = serde_json::from_str(&shell(dev.command(" channel ")).expect_ok()).unwrap();
+    assert_eq!(counts, json!({ "occupied": true, "subscription_count": 1 }));
+
+    let mut listener = listener;
+    listener.signal(Signal::Terminate);
+    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+}
+
+/// Runs the printed lines with a `curl` that only tells what it was asked for:
+/// not every machine has one. Then does what curl would.
+async fn post_as_curl(dev: &Dev) {
+    let body = dev.command("BODY=");
+    let curl = dev.command("curl -d ");
+    let words = shell(&format!("curl() {{ printf '%s\\n' \"$@\"; }}\n{body}\n{curl}")).expect_ok();
+    let words: Vec<&str> = words.lines().collect();
+    let ["-d", body, url] = words[..] else { panic!("curl was called with {words:?}") };
+    let (addr, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let request = hyper::Request::post(format!("/{path}"))
+        .header("host", addr)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(http::whole(body.to_owned()))
+        .unwrap();
+    let answer = http::Connection::new(addr.parse().unwrap()).send(request).await.unwrap();
+    assert_eq!(answer.expect_ok(), json!({}));
+}
+
+/// The last printed line, in the library that it is for.
+#[tokio::test]
+async fn the_browser_line_that_dev_prints_works() {
+    let dev = Dev::start().await;
+    let clients = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    assert!(clients.join("node_modules").exists(), "npm packages are not installed: run scripts/setup");
+    let script = format!(
+        "import Pusher from 'pusher-js'; const pusher = {}; \
+         pusher.connection.bind('connected', () => {{ console.log('connected'); process.exit(0) }})",
+        dev.command("new Pusher(")
+    );
+    let mut command = bare("node");
+    command.current_dir(clients).args(["--input-type=module", "-e", &script]);
+    let browser = Process::spawn("browser", &mut command);
+    let connected = |line: &str| (line == "connected").then_some(());
+    browser.find("connection", connected).await.expect("pusher-js connects");
+}
+
+/// `listen --delta` shows what deltas saved; `trigger --file` sends a batch.
+#[tokio::test]
+async fn a_listener_shows_what_deltas_save() {
+    let no_interval = "[delta_compression]\nfull_message_interval = 0";
+    let server = Server::builder().config(no_interval).start().await;
+    let url = format!("http://{}", server.addr());
+    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"];
+    let mut command = bare(PROGRAM);
+    command.args(["listen", "private-room", "news", "--delta", "--count", "6"]).args(target);
+    let mut listener = Process::spawn("listener", &mut command);
+    for _ in 0..2 {
+        let confirmed = |line: &str| line.contains("delta_compression_enabled").then_some(());
+        listener.find("confirmation", confirmed).await.expect("the listener goes on");
+    }
+    server.caller("1").count_becomes("news", 1).await;
+    let event = |number: usize| {
+        let channel = if number == 0 { "private-room" } else { "news" };
+        json!({ "name": "tick", "channel": channel, "data": { "number": number, "same": "s".repeat(500) } })
+    };
+    let batch = file(&json!((0..6).map(event).collect::<Vec<_>>()).to_string());
+    let sent = run(bare(PROGRAM).args(["trigger", "--file", &batch.path]).args(target));
+    assert_eq!(sent.expect_ok(), "{}\n");
+    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+    let out = listener.stdout();
+    assert_eq!(out.lines().filter(|line| line.starts_with("delta\t")).count(), 4, "{out}");
+    for number in 1..6 {
+        assert!(out.contains(&format!(r#"{{"number":{number},"same":"sss"#)), "{out}");
+    }
+    assert!(out.lines().last().unwrap().starts_with("6 events: 2 full, 4 deltas; "), "{out}");
+}
+
+#[test]
+fn the_version_is_told() {
+    assert_eq!(fanfare(&["--version"]).expect_ok(), format!("fanfare {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+// --- what it starts with ---------------------------------------------------------------
+
+#[test]
+fn without_an_app_it_says_what_to_set() {
+    let words = ["FANFARE_APP_ID", "FANFARE_APP_KEY", "FANFARE_APP_SECRET", "[[apps]]", "--config", "--dev"];
+    fanfare(&[]).expect_failure(&words);
+    let empty = file("listen = \"127.0.0.1:0\"\n");
+    fanfare(&["--config", &empty.path]).expect_failure(&words);
+    // One that lacks something: which, and how to add it.
+    let half = file("[[apps]]\nid = \"7\"\nkey = \"key7\"\n");
+    fanfare(&["--config", &half.path]).expect_failure(&["secret", "FANFARE_APP_SECRET", "line 1"]);
+}
+
+#[test]
+fn an_unknown_setting_is_refused_with_the_nearest() {
+    let section = "[delta_compression]\nfull_mesage_interval = 5\n";
+    let text = format!("metrics_lisen = \"127.0.0.1:0\"\n{APP}max_batch_events = 5\n{section}");
+    let wrong = file(&text);
+    let mut command = bare(PROGRAM);
+    command.args(["--config", &wrong.path]).env("FANFARE_LISTN", "127.0.0.1:0");
+    command.env("FANFARE_DELTA_COMPRESION__ENABLED", "true");
+    // All of them together, for one look.
+    run(&mut command).expect_failure(&[
+        "`metrics_lisen`",
+        "`metrics_listen`",
+        "line 1",
+        "full_mesage_interval",
+        "`delta_compression.full_message_interval`",
+        "max_batch_events",
+        "FANFARE_LISTN",
+        "`FANFARE_LISTEN`",
+        "`FANFARE_DELTA_COMPRESSION__ENABLED`",
+    ]);
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_place() {
+    let wrong = file(&format!("listen = \"somewhere\"\n{APP}max_event_batch_size = 0\n"));
+    let words = ["`listen`", "somewhere", "line 1", "max_event_batch_size", "line 6"];
+    fanfare(&["--config", &wrong.path]).expect_failure(&words);
+    fanfare(&["--config", "/nowhere/fanfare.toml"]).expect_failure(&["/nowhere/fanfare.toml"]);
+    let not_toml = file("listen = = 1\n");
+    fanfare(&["--config", &not_toml.path]).expect_failure(&["line 1"]);
+}
+
+#[test]
+fn the_configuration_is_printed_with_its_origins_and_without_secrets() {
+    let text = format!(
+        "listen = \"127.0.0.1:1111\"\nactivity_timeout = 77\nredis = \"redis://:hush-of-redis@h:1\"\n{APP}"
+    );
+    let file = file(&text);
+    let mut command = bare(PROGRAM);
+    command.args(["--print-config", "--listen", "127.0.0.1:3333"]);
+    command.env("FANFARE_CONFIG", &file.path).env("FANFARE_LISTEN", "127.0.0.1:2222");
+    command.env("FANFARE_ACTIVITY_TIMEOUT", "88").env("FANFARE_APP_SECRET", "hush-of-env");
+    let said = run(&mut command);
+    assert!(!said.err.contains("hush"), "{}", said.err);
+    let out = said.expect_ok();
+    assert!(!out.contains("hush"), "{out}");
+    let row = |key: &str| {
+        let is_row = |line: &&str| line.starts_with(&format!("{key} = "));
+        out.lines().find(is_row).unwrap_or_else(|| panic!("no {key} in {out}"))
+    };
+    for (key, value, origin) in [
+        ("listen", "127.0.0.1:3333", "flag --listen"),
+        ("activity_timeout", "88", "env FANFARE_ACTIVITY_TIMEOUT"),
+        ("redis", "redis://", "line 3"),
+        ("metrics_listen", "127.0.0.1:9601", "default"),
+        ("apps[0].key", "key7", "line 6"),
+        ("apps[0].secret", "[hidden]", "env FANFARE_APP_SECRET"),
+        ("config", "fanfare.toml", "env FANFARE_CONFIG"),
+    ] {
+        let row = row(key);
+        assert!(row.contains(value) && row.contains(origin), "{value} and {origin} are not in {row}");
+    }
+}
+
+/// The real thing, not only what is printed of it: file, then environment, then
+/// flag, each above the one before.
+#[tokio::test]
+async fn the_nearest_word_counts() {
+    let file = Server::builder().start().await;
+    assert_eq!(file.addr().ip().to_string(), "127.0.0.1");
+    let env = Server::builder().env("FANFARE_LISTEN", "127.0.0.2:0").start().await;
+    assert_eq!(env.addr().ip().to_string(), "127.0.0.2");
+    let both = Server::builder().env("FANFARE_LISTEN", "127.0.0.2:0").arg("--listen").arg("127.0.0.3:0");
+    let flag = both.start().await;
+    assert_eq!(flag.addr().ip().to_string(), "127.0.0.3");
+    assert_eq!(flag.get("/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn it_listens_on_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("this machine has no IPv6: nothing to see");
+        return;
+    }
+    let server = Server::builder().arg("--listen").arg("[::1]:0").start().await;
+    assert!(server.addr().is_ipv6());
+    let mut browser = server.browser("key1").await;
+    browser.subscribe("news").await;
+    server.caller("1").publish("news", "e", "x").await;
+    browser.expect_event("news", "e").await;
+    let url = format!("http://{}", server.addr());
+    assert_eq!(fanfare(&["healthcheck", "--url", &url]).code, Some(0));
+    // And for whatever has an address here.
+    let every = Server::builder().arg("--listen").arg("[::]:0").start().await;
+    for host in ["127.0.0.1", "[::1]"] {
+        let addr = format!("{host}:{}", every.addr().port()).parse().unwrap();
+        assert_eq!(http::get(addr, "/ready").await.status, 200, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told() {
+    let server = Server::builder().start().await;
+    let taken = server.addr().to_string();
+    let (status, said) = Server::builder().arg("--listen").arg(&taken).start_refused().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains(&taken), "{said}");
+}
+
+#[tokio::test]
+async fn a_health_check_tells_by_its_exit_code() {
+    let server = Server::builder().config("drain_delay = 3600").start().await;
+    let url = format!("http://{}", server.addr());
+    assert_eq!(fanfare(&["healthcheck", "--url", &url]).code, Some(0));
+    // As in a container, where the address is in the environment.
+    let listen = format!("0.0.0.0:{}", server.addr().port());
+    let in_container = run(bare(PROGRAM).arg("healthcheck").env("FANFARE_LISTEN", listen));
+    in_container.expect_ok();
+
+    server.signal(Signal::Terminate);
+    server.logged("\"draining\"").await;
+    fanfare(&["healthcheck", "--url", &url]).expect_failure(&["503", "draining"]);
+
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    fanfare(&["healthcheck", "--url", &nobody]).expect_failure(&["cannot connect"]);
+}
+
+// --- the log --------------------------------------------------------------------------------
+
+const SECRET: &str = "hush-5f0c2a";
+const PAYLOAD: &str = "payload-77b1d9";
+const REDIS_PASSWORD: &str = "hush-of-redis-31";
+
+/// A node that logs as much as `filter` says, on a Redis with a password.
+async fn talkative(filter: &str) -> (Redis, Server) {
+    let redis = Redis::start().await;
+    redis.command(&["CONFIG", "SET", "requirepass", REDIS_PASSWORD]).await;
+    let mut app = AppSpec::new("8");
+    app.secret = SECRET.into();
+    let url = redis.url().replace("redis://", &format!("redis://:{REDIS_PASSWORD}@"));
+    let server = Server::builder().app(app).redis_url(&url).env("FANFARE_LOG", filter).start().await;
+    (redis, server)
+}
+
+/// Says and does everything that must not be found again, and returns it.
+async fn confide(server: &Server) -> Vec<String> {
+    let caller = server.caller("8");
+    let mut browser = server.browser("key8").await;
+    let signature = browser.sign("private-room").split(':').nth(1).unwrap().to_owned();
+    browser.subscribe("private-room").await;
+    browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
+    assert_eq!(browser.next().await.event, "pusher:delta_compression_enabled");
+    let large = format!("{PAYLOAD}{}", "x".repeat(500));
+    caller.publish("private-room", "e", &large).await;
+    caller.publish("private-room", "e", &large).await;
+    browser.next().await;
+    browser.next().await;
+    // What is refused must not be repeated either.
+    let mut eve = server.browser("key8").await;
+    let wrong = "0123456789abcdef".repeat(4);
+    eve.subscribe_raw(json!({ "channel": "private-room", "auth": format!("key8:{wrong}") })).await;
+    eve.expect_subscription_error("private-room").await;
+    eve.send_text(&format!("{{not json {PAYLOAD}")).await;
+    eve.expect_error().await;
+    eve.send(json!({ "event": "client-x", "channel": "private-room", "data": PAYLOAD })).await;
+    eve.expect_error().await;
+    let event = json!({ "name": "e", "channel": "private-room", "data": PAYLOAD });
+    caller.events(&event).signature(&wrong).send().await.expect_error(401, "auth_failed");
+    let bad = json!({ "name": "", "channel": "private-room", "data": PAYLOAD });
+    caller.post_events(bad).await.expect_error(400, "invalid_input");
+    [SECRET, PAYLOAD, REDIS_PASSWORD, &wrong, &signature].map(str::to_owned).into()
+}
+
+#[track_caller]
+fn expect_discretion(log: &str, confided: &[String]) {
+    for secret in confided {
+        let told: Vec<&str> = log.lines().filter(|line| line.contains(secret.as_str())).collect();
+        assert!(told.is_empty(), "{} lines tell {secret}, the first: {}", told.len(), told[0]);
+    }
+}
+
+/// Not on a terminal: one JSON object a line, from the first to the last.
+#[tokio::test]
+async fn the_log_is_json_and_keeps_secrets() {
+    let (_redis, mut server) = talkative("debug").await;
+    let confided = confide(&server).await;
+    server.signal(Signal::Terminate);
+    assert_eq!(server.wait_exit(crate::support::TEST_TIME_MAX).await.code(), Some(0));
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().map(|line| line.split_once("| ").unwrap().1).collect();
+    for line in &lines {
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(entry["level"].is_string() && entry["timestamp"].is_string(), "{line}");
+    }
+    assert!(log.contains("\"DEBUG\""), "at debug there is something to read:\n{log}");
+    expect_discretion(&log, &confided);
+}
+
+#[tokio::test]
+async fn even_all_of_the_log_keeps_secrets() {
+    let (redis, server) = talkative("trace").await;
+    let confided = confide(&server).await;
+    let log = server.log();
+    // A failure would show all of it.
+    drop((server, redis));
+    expect_discretion(&log, &confided);
+}
+
+/// What helps whoever debugs a client, and nobody else: the text that should
+/// have been signed, without any signature.
+#[tokio::test]
+async fn a_refused_signature_is_explained_at_debug() {
+    let server = Server::builder().env("FANFARE_LOG", "debug").start().await;
+    let caller = server.caller("1");
+    let event = json!({ "name": "e", "channel": "news", "data": "x" });
+    let request = caller.events(&event).query("b", "Two Words").query("A", "1").secret("another");
+    request.send().await.expect_error(401, "auth_failed");
+    let line = server.logged("signature refused").await;
+    let entry: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(entry["level"], "DEBUG");
+    let signed = entry["signed"].as_str().unwrap();
+    assert!(signed.starts_with("POST\\n/apps/1/events\\na=1&auth_key=key1&auth_timestamp="), "{signed}");
+    assert!(signed.contains("&b=Two Words&body_md5=") && !signed.contains("auth_signature"), "{signed}");
+
+    // At info nothing is said of a single request.
+    let quiet = Server::builder().start().await;
+    let caller = quiet.caller("1");
+    caller.events(&event).secret("another").send().await.expect_error(401, "auth_failed");
+    caller.publish("news", "e", "x").await;
+    assert!(!quiet.log().contains("signature refused") && !quiet.log().contains("news"), "{}", quiet.log());
+}

@@ -1,0 +1,344 @@
+//! A browser that hears everything by itself: a task reads its socket all the
+//! time and writes down what came, so that dozens of them can watch a cluster
+//! while the test cuts its cables. What they saw is judged afterwards.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use fanfare::app::Secret;
+use fanfare::auth;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::PATIENCE;
+use crate::support::server::{AppSpec, Server};
+
+type Socket = WebSocketStream<TcpStream>;
+
+pub struct Witness {
+    /// For the messages of failures.
+    pub name: String,
+    pub socket_id: String,
+    app: AppSpec,
+    sink: SplitSink<Socket, Message>,
+    record: watch::Receiver<Record>,
+    reader: JoinHandle<()>,
+}
+
+/// What one socket has been sent, in order.
+#[derive(Debug, Default)]
+pub struct Record {
+    pub entries: Vec<Entry>,
+    /// Confirmations so far, by channel.
+    confirmed: HashMap<String, usize>,
+    /// The newest event's data, by channel.
+    newest: HashMap<String, String>,
+    events: usize,
+    pongs: usize,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    Confirmed(String),
+    Event { channel: String, data: String },
+}
+
+/// How a socket ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    Closed(u16),
+    /// Without a close frame.
+    Gone(String),
+}
+
+/// Only what is looked at: a big run parses a million of these.
+#[derive(Deserialize)]
+struct Envelope {
+    event: String,
+    #[serde(default)]
+    channel: String,
+    #[serde(default)]
+    data: Value,
+}
+
+impl Witness {
+    /// One socket of app 1.
+    pub async fn connect(server: &Server) -> Witness {
+        Witness::of_app(server, "1").await
+    }
+
+    pub async fn of_app(server: &Server, app: &str) -> Witness {
+        let app = server.app(app).clone();
+        let stream = TcpStream::connect(server.addr()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let url = format!("ws://{}/app/{}?protocol=7&client=js&version=8.6.0", server.addr(), app.key);
+        let handshake = tokio_tungstenite::client_async(url, stream);
+        let (mut socket, _) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time").unwrap();
+        let greeting = tokio::time::timeout(PATIENCE, socket.next()).await.expect("a greeting in time");
+        let greeting = parse(greeting.unwrap().unwrap().to_text().unwrap());
+        assert_eq!(greeting.event, "pusher:connection_established");
+        let data: Value = serde_json::from_str(greeting.data.as_str().unwrap()).unwrap();
+        let socket_id: String = data["socket_id"].as_str().unwrap().into();
+        let (sink, stream) = socket.split();
+        let (writer, record) = watch::channel(Record::default());
+        let reader = tokio::spawn(listen(stream, writer));
+        Witness { name: format!("witness {socket_id}"), socket_id, app, sink, record, reader }
+    }
+
+    /// So many sockets on this node, opened at the same time, each subscribed to
+    /// all of these channels.
+    pub async fn several(server: &Server, count: usize, channels: &[&str]) -> Vec<Witness> {
+        let one = |_| async {
+            let mut witness = Witness::connect(server).await;
+            for channel in channels {
+                witness.subscribe(channel).await;
+            }
+            witness
+        };
+        // Not all at once: the backlog of a listener is finite.
+        futures_util::stream::iter(0..count).map(one).buffer_unordered(64).collect().await
+    }
+
+    // --- speaking -------------------------------------------------------------
+
+    /// Subscribes and waits for the confirmation.
+    pub async fn subscribe(&mut self, channel: &str) {
+        let before = self.confirmations(channel);
+        self.ask_for(channel).await;
+        let what = format!("the confirmation of {channel}");
+        self.until(&what, PATIENCE, |record| record.confirmations(channel) > before).await;
+    }
+
+    /// Sends the subscription only.
+    pub async fn ask_for(&mut self, channel: &str) {
+        let mut data = json!({ "channel": channel });
+        if channel.starts_with("private-") {
+            let text = auth::subscription_text(&self.socket_id, channel, None);
+            let signature = auth::sign(&Secret::new(self.app.secret.as_str()), &text);
+            data["auth"] = format!("{}:{signature}", self.app.key).into();
+        }
+        self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+    }
+
+    /// Leaves, and waits until the server has read it.
+    pub async fn unsubscribe(&mut self, channel: &str) {
+        self.leave(channel).await;
+        self.settle().await;
+    }
+
+    /// Sends the unsubscription only.
+    pub async fn leave(&mut self, channel: &str) {
+        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
+    }
+
+    /// Returns when the server has read all that was sent before.
+    pub async fn settle(&mut self) {
+        let before = self.record.borrow().pongs;
+        self.send(json!({ "event": "pusher:ping", "data": {} })).await;
+        self.until("a pong", PATIENCE, |record| record.pongs > before).await;
+    }
+
+    async fn send(&mut self, frame: Value) {
+        let sent = tokio::time::timeout(PATIENCE, self.sink.send(Message::text(frame.to_string()))).await;
+        sent.expect("room to send in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// Hangs up without a word, as a client whose machine has died.
+    pub fn vanish(self) {
+        drop(self);
+    }
+
+    // --- what it saw ------------------------------------------------------------
+
+    /// Waits until the newest event of the channel is this one.
+    pub async fn heard(&self, channel: &str, data: &str) {
+        self.heard_within(channel, data, PATIENCE).await;
+    }
+
+    pub async fn heard_within(&self, channel: &str, data: &str, within: Duration) {
+        let is_newest = |record: &Record| record.newest.get(channel).is_some_and(|newest| newest == data);
+        self.until(&format!("{data:?} on {channel}"), within, is_newest).await;
+    }
+
+    /// Waits for the socket to end.
+    pub async fn ended(&self, within: Duration) -> End {
+        self.until("its end", within, |record| record.end.is_some()).await;
+        self.record.borrow().end.clone().expect("it was awaited")
+    }
+
+    /// Waits until `check` says yes of what came.
+    pub async fn until(&self, what: &str, within: Duration, check: impl Fn(&Record) -> bool) {
+        let mut record = self.record.clone();
+        let waits_for_end = what == "its end";
+        let done = record.wait_for(|record| check(record) || record.end.is_some());
+        match tokio::time::timeout(within, done).await {
+            Ok(record) => {
+                let record = record.expect("the last state stays");
+                let is_right = check(&record) || waits_for_end;
+                assert!(is_right, "{} ended ({:?}) before {what}", self.name, record.end);
+            }
+            Err(_) => panic!("{}: no {what} within {within:?}; {}", self.name, self.record.borrow().tail()),
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.record.borrow().end.is_none()
+    }
+
+    pub fn confirmations(&self, channel: &str) -> usize {
+        self.record.borrow().confirmations(channel)
+    }
+
+    /// Events of all channels so far.
+    pub fn events(&self) -> usize {
+        self.record.borrow().events
+    }
+
+    /// Its subscriptions to the channel: what each confirmation was followed by.
+    pub fn runs(&self, channel: &str) -> Vec<Vec<String>> {
+        let mut runs = Vec::new();
+        for entry in &self.record.borrow().entries {
+            match entry {
+                Entry::Confirmed(of) if of == channel => runs.push(Vec::new()),
+                Entry::Event { channel: of, data } if of == channel => {
+                    let run: &mut Vec<String> = runs.last_mut().unwrap_or_else(|| {
+                        panic!("{}: {data:?} on {channel} came before the confirmation", self.name)
+                    });
+                    run.push(data.clone());
+                }
+                _ => {}
+            }
+        }
+        runs
+    }
+
+    /// Its one subscription to the channel.
+    pub fn run(&self, channel: &str) -> Vec<String> {
+        let mut runs = self.runs(channel);
+        assert_eq!(runs.len(), 1, "{}: subscriptions to {channel}", self.name);
+        runs.remove(0)
+    }
+
+    /// The data of all events in the order in which they came.
+    pub fn all(&self) -> Vec<String> {
+        let of_event = |entry: &Entry| match entry {
+            Entry::Event { data, .. } => Some(data.clone()),
+            Entry::Confirmed(_) => None,
+        };
+        self.record.borrow().entries.iter().filter_map(of_event).collect()
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Record {
+    pub fn confirmations(&self, channel: &str) -> usize {
+        self.confirmed.get(channel).copied().unwrap_or(0)
+    }
+
+    /// The newest event's data.
+    pub fn newest(&self, channel: &str) -> Option<&str> {
+        self.newest.get(channel).map(String::as_str)
+    }
+
+    /// Writes a frame down; `Err` if a witness cannot have been sent it.
+    fn write(&mut self, text: &str) -> Result<(), String> {
+        let Envelope { event, channel, data } = parse(text);
+        match event.as_str() {
+            "pusher:ping" => {}
+            "pusher:pong" => self.pongs += 1,
+            "pusher_internal:subscription_succeeded" => {
+                *self.confirmed.entry(channel.clone()).or_default() += 1;
+                self.entries.push(Entry::Confirmed(channel));
+            }
+            _ if event.starts_with("pusher") => return Err(format!("nobody asked for {text}")),
+            _ => {
+                let Value::String(data) = data else { return Err(format!("data is no string: {text}")) };
+                self.events += 1;
+                self.newest.insert(channel.clone(), data.clone());
+                self.entries.push(Entry::Event { channel, data });
+            }
+        }
+        Ok(())
+    }
+
+    /// For the messages of failures: where it stands.
+    fn tail(&self) -> String {
+        let tail = self.entries.iter().rev().take(3).rev();
+        format!("{} events so far, last {:?}", self.events, tail.collect::<Vec<_>>())
+    }
+}
+
+async fn listen(mut stream: SplitStream<Socket>, record: watch::Sender<Record>) {
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(Message::Text(text))) => {
+                let mut written = Ok(());
+                record.send_modify(|record| written = record.write(&text));
+                if let Err(why) = written {
+                    break End::Gone(why);
+                }
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(Some(close)))) => break End::Closed(close.code.into()),
+            other => break End::Gone(format!("{other:?}")),
+        }
+    };
+    record.send_modify(|record| record.end = Some(end));
+    // The sender stays until the witness goes, so that nobody waits for nothing.
+    std::future::pending::<()>().await;
+}
+
+fn parse(text: &str) -> Envelope {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in frame {text}"))
+}
+
+/// Where in `sequence` the run lies: one gapless piece of it.
+#[track_caller]
+pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> {
+    let Some(first) = run.first() else { return 0..0 };
+    let start = sequence.iter().position(|data| data == first);
+    let start = start.unwrap_or_else(|| panic!("{who}: {first:?} is in nobody's sequence"));
+    for (at, data) in run.iter().enumerate() {
+        let expected = sequence.get(start + at);
+        assert!(
+            expected == Some(data),
+            "{who}: at {at} of its run (begun at {start} of {}) came {data:?}, not {expected:?}; around: {:?}",
+            sequence.len(),
+            &run[at.saturating_sub(3)..run.len().min(at + 4)],
+        );
+    }
+    start..start + run.len()
+}
+
+/// Fails if anything was published twice to this sequence.
+#[track_caller]
+pub fn assert_once_each(sequence: &[String], who: &str) {
+    let mut seen = std::collections::HashSet::new();
+    for data in sequence {
+        assert!(seen.insert(data), "{who}: {data:?} came twice");
+    }
+}
+
+/// Runs a test within `limit`. The panic is raised while the test is alive, so
+/// that its actors are dropped by a panic and print what they know.
+pub async fn within(limit: Duration, test: impl Future<Output = ()>) {
+    let mut test = Box::pin(test);
+    tokio::select! {
+        () = &mut test => {}
+        () = tokio::time::sleep(limit) => panic!("the test took longer than {limit:?}"),
+    }
+}
