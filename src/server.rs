@@ -142,14 +142,14 @@ async fn drain(node: &Node, delay: Duration, window: Duration) {
     tokio::time::sleep(delay).await;
     const STEPS: u32 = 50;
     for left in (1..=STEPS).rev() {
-        let count = node.connections.len().div_ceil(left as usize);
-        close_all(&node.connections.some(count));
-        if node.connections.is_empty() {
+        let open = node.connections.open();
+        if open.is_empty() {
             break;
         }
+        close_all(&open[..open.len().div_ceil(left as usize)]);
         tokio::time::sleep(window / STEPS).await;
     }
-    close_all(&node.connections.all());
+    close_all(&node.connections.open());
     // The last close frames are on their way; memberships go with their sockets.
     let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, async {
         while !node.connections.is_empty() {

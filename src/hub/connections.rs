@@ -28,13 +28,9 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Some of the sockets, at most `count`.
-    pub fn some(&self, count: usize) -> Vec<Arc<Outbox>> {
-        self.0.lock().values().take(count).cloned().collect()
-    }
-
-    pub fn all(&self) -> Vec<Arc<Outbox>> {
-        self.some(usize::MAX)
+    /// The sockets that nobody has closed yet.
+    pub fn open(&self) -> Vec<Arc<Outbox>> {
+        self.0.lock().values().filter(|outbox| !outbox.is_closing()).cloned().collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<SocketId, Arc<Outbox>>)) {

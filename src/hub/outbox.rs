@@ -86,6 +86,10 @@ impl Outbox {
         self.wake();
     }
 
+    pub fn is_closing(&self) -> bool {
+        self.queue.lock().close.is_some()
+    }
+
     pub fn wake(&self) {
         self.waker.wake();
     }

@@ -78,11 +78,12 @@ pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
     connection.outbox.send(established);
     let end = connection.serve(&mut stream).await;
     connection.unsubscribe_all().await;
-    drop(registration);
     match end {
         End::Close(close) => say_goodbye(&mut stream, close).await,
         End::Gone { reason } => metrics::connection_closed(reason),
     }
+    // Only now: a drain waits for the last close frame.
+    drop(registration);
 }
 
 fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {

@@ -63,19 +63,25 @@ impl Lease {
         (fresh && !state.ended).then(|| state.incarnation.clone())
     }
 
-    /// Takes this node's memberships away and gives the lease back.
+    /// Takes this node's memberships away, and condemns itself: others will look
+    /// once more, for an assertion that was still on its way.
     pub(super) async fn end(&self) {
         let incarnation = {
             let mut state = self.state.lock();
             state.ended = true;
             state.incarnation.clone()
         };
-        let swept = tokio::time::timeout(limits::SCRIPT_DEADLINE, sweep(&self.parts, &incarnation)).await;
-        match swept {
-            Ok(Ok(())) => {
-                let client = self.parts.clients[0].with_options(&scripts::once());
-                let _: Result<u64, _> = client.hdel(self.parts.keys.leases(), incarnation.as_ref()).await;
-            }
+        let end = async {
+            sweep(&self.parts, &incarnation).await?;
+            let client = self.parts.clients[0].with_options(&scripts::once());
+            let counter: Option<String> = client
+                .hget(self.parts.keys.leases(), incarnation.as_ref())
+                .await
+                .map_err(super::read_error)?;
+            condemn(&self.parts, &incarnation, counter.unwrap_or_default()).await
+        };
+        match tokio::time::timeout(limits::SCRIPT_DEADLINE, end).await {
+            Ok(Ok(_)) => {}
             // Others will see the counter stand still.
             Ok(Err(error)) => tracing::warn!(%error, "memberships not taken away"),
             Err(_) => tracing::warn!("memberships not taken away in time"),
@@ -106,7 +112,7 @@ impl Lease {
                     }
                     renewed = Instant::now();
                     metrics().nodes.set(nodes.leases.len() as f64);
-                    self.bury(nodes, &incarnation, &mut sightings);
+                    self.look_at(nodes, &incarnation, &mut sightings);
                 }
                 Err(BackendError::Refused(error)) if error.contains("SWEPT") => {
                     self.live_anew(&incarnation).await;
@@ -141,7 +147,7 @@ impl Lease {
     }
 
     /// Condemns who has stood still for too long, and sweeps the condemned.
-    fn bury(&self, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
+    fn look_at(&self, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
         sightings.retain(|node, _| nodes.leases.contains_key(node));
         for (node, counter) in nodes.leases {
             if node == own {
@@ -153,7 +159,7 @@ impl Lease {
             if sighting.counter != counter {
                 *sighting = Sighting { counter, since: Instant::now() };
             } else if sighting.since.elapsed() >= limits::LEASE_EXPIRY {
-                tokio::spawn(condemn(self.parts.clone(), node, counter));
+                tokio::spawn(bury(self.parts.clone(), node, counter));
             }
         }
         // Whoever condemned them should have swept them by now, unless it died.
@@ -185,12 +191,17 @@ fn pairs(list: Value) -> HashMap<String, String> {
     list.convert().unwrap_or_default()
 }
 
-/// `lua/condemn_node.lua`, then the sweep.
-async fn condemn(parts: Arc<Parts>, node: String, counter: String) {
+/// `lua/condemn_node.lua`: true if it was this call that condemned the node.
+async fn condemn(parts: &Parts, node: &str, counter: String) -> Result<bool, BackendError> {
     let keys = vec![parts.keys.leases(), parts.keys.dead()];
-    let arguments = vec![Value::String(node.as_str().into()), Value::String(counter.into())];
-    let answer = parts.scripts.condemn_node.run(&parts.clients[0], keys, arguments).await;
-    if answer.is_ok_and(|answer| answer.as_u64() == Some(1)) {
+    let arguments = vec![Value::String(node.into()), Value::String(counter.into())];
+    let answer = parts.scripts.condemn_node.run(&parts.clients[0], keys, arguments).await?;
+    Ok(answer.as_u64() == Some(1))
+}
+
+async fn bury(parts: Arc<Parts>, node: String, counter: String) {
+    // Whoever failed to condemn sees the same again at the next look.
+    if condemn(&parts, &node, counter).await == Ok(true) {
         tracing::info!(%node, "a node has died: taking its memberships away");
         metrics().nodes_swept.increment(1);
         finish_sweep(parts, node).await;
