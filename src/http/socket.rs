@@ -25,7 +25,7 @@ pub(super) async fn get_socket(
     }
     let accept = accept_key(request.headers()).ok_or_else(ApiError::upgrade_required)?;
     let query = parse_query(request.uri().query().unwrap_or_default());
-    let client = Client::new(key, query.into_iter().collect());
+    let client = Box::new(Client::new(key, query.into_iter().collect()));
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {

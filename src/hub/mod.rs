@@ -37,7 +37,11 @@ pub struct Subscriber {
 /// The live subscribers of one channel.
 #[derive(Debug, Default)]
 pub struct Hub {
-    subscribers: HashMap<SocketId, Subscriber>,
+    /// In the order of their coming, as far as nobody left: what belongs to
+    /// neighbours (outbox, task, the kernel's socket) was mostly made one after
+    /// the other. In the order of a hash, each would be a miss of the cache.
+    subscribers: Vec<(SocketId, Subscriber)>,
+    places: HashMap<SocketId, usize>,
     chained: usize,
     skipping: usize,
 }
@@ -52,7 +56,7 @@ impl Hub {
     }
 
     pub fn contains(&self, socket: SocketId) -> bool {
-        self.subscribers.contains_key(&socket)
+        self.places.contains_key(&socket)
     }
 
     pub fn needs(&self) -> Needs {
@@ -63,11 +67,16 @@ impl Hub {
         self.remove(socket);
         self.chained += usize::from(matches!(subscriber.form, Form::Chained { .. }));
         self.skipping += usize::from(subscriber.joined_at.is_some());
-        self.subscribers.insert(socket, subscriber);
+        self.places.insert(socket, self.subscribers.len());
+        self.subscribers.push((socket, subscriber));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
-        let subscriber = self.subscribers.remove(&socket)?;
+        let place = self.places.remove(&socket)?;
+        let (_, subscriber) = self.subscribers.swap_remove(place);
+        if let Some((moved, _)) = self.subscribers.get(place) {
+            self.places.insert(*moved, place);
+        }
         self.chained -= usize::from(matches!(subscriber.form, Form::Chained { .. }));
         self.skipping -= usize::from(subscriber.joined_at.is_some());
         Some(subscriber)
@@ -76,7 +85,8 @@ impl Hub {
     /// Changes what a subscriber is sent from the next event on. One that is
     /// chained already keeps what it holds.
     pub fn change_form(&mut self, socket: SocketId, form: Form) {
-        let Some(subscriber) = self.subscribers.get_mut(&socket) else { return };
+        let Some(&place) = self.places.get(&socket) else { return };
+        let (_, subscriber) = &mut self.subscribers[place];
         match (subscriber.form, form) {
             (Form::Plain, Form::Chained { .. }) => self.chained += 1,
             (Form::Chained { .. }, Form::Plain) => self.chained -= 1,
@@ -87,8 +97,8 @@ impl Hub {
 
     /// A subscriber has lost its base: its next event is full.
     pub fn resync(&mut self, socket: SocketId, next_index: u64) {
-        if let Some(Subscriber { form: Form::Chained { holds_from }, .. }) = self.subscribers.get_mut(&socket)
-        {
+        let Some(&place) = self.places.get(&socket) else { return };
+        if let Form::Chained { holds_from } = &mut self.subscribers[place].1.form {
             *holds_from = next_index;
         }
     }
@@ -130,7 +140,7 @@ impl Hub {
         if self.skipping == 0 {
             return;
         }
-        for subscriber in self.subscribers.values_mut().filter(|s| s.joined_at.is_some()) {
+        for (_, subscriber) in self.subscribers.iter_mut().filter(|(_, s)| s.joined_at.is_some()) {
             subscriber.start(next_index);
         }
         self.skipping = 0;

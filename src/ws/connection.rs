@@ -57,10 +57,10 @@ enum End {
 const GONE: End = End::Gone { reason: Close::Normal.label() };
 
 /// Serves a socket until it ends.
-pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
+pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>) {
     let (app, socket) = match admit(&node, &client) {
         Ok(app) => (app, SocketId::random()),
-        Err(refusal) => return refuse(&mut stream, refusal).await,
+        Err(refusal) => return Box::pin(refuse(&mut stream, refusal)).await,
     };
     let outbox = Outbox::new();
     let registration = Registration::new(node.connections.clone(), socket, outbox.clone());
@@ -77,9 +77,9 @@ pub(super) async fn run(node: Node, mut stream: Socket, client: Client) {
     let established = reply::connection_established(socket, connection.node.activity_timeout.as_secs());
     connection.outbox.send(established);
     let end = connection.serve(&mut stream).await;
-    connection.unsubscribe_all().await;
+    Box::pin(connection.unsubscribe_all()).await;
     match end {
-        End::Close(close) => say_goodbye(&mut stream, close).await,
+        End::Close(close) => Box::pin(say_goodbye(&mut stream, close)).await,
         End::Gone { reason } => metrics::connection_closed(reason),
     }
     // Only now: a drain waits for the last close frame.
@@ -129,7 +129,7 @@ impl Connection {
             tokio::select! {
                 message = stream.next() => {
                     silence.broken();
-                    if let ControlFlow::Break(end) = self.hear(stream, message).await {
+                    if let ControlFlow::Break(end) = Box::pin(self.hear(stream, message)).await {
                         return end;
                     }
                 }

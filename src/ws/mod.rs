@@ -22,14 +22,21 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// Serves an upgraded stream until it ends. `read` is what the client has sent
 /// behind its request.
-pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Client) {
+///
+/// What is boxed, here and below, would lie in the task of every idle socket,
+/// some of it three times over: a future has room for the arguments of each call
+/// that it is in, and for the largest of the calls it ever makes.
+pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Client>) {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(limits::MESSAGE_BYTES_MAX)
         .max_message_size(Some(limits::MESSAGE_BYTES_MAX))
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
-    let socket =
-        WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
+    let socket = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config));
+    let socket = Box::new(Box::pin(socket).await);
+    // A slice of the 8 KiB that the HTTP parser has read the request into: it
+    // must not live as long as the socket.
+    drop(read);
     connection::run(node, socket, client).await;
 }
