@@ -1,0 +1,110 @@
+//! The machine: which cores serve and which ask, and what it is, for the record.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::Outcome;
+
+/// Lists of cores as `taskset -c` takes them; none where there are fewer than
+/// four and pinning would only take cores away.
+#[derive(Debug, Clone)]
+pub struct Cores {
+    allowed: Vec<u32>,
+    has_taskset: bool,
+}
+
+const SERVER_CORES: usize = 2;
+
+impl Cores {
+    pub fn find() -> Outcome<Cores> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let list = field(&status, "Cpus_allowed_list").ok_or("/proc/self/status names no cores")?;
+        let has_taskset = Command::new("taskset").arg("--version").output().is_ok();
+        Ok(Cores { allowed: cores(list)?, has_taskset })
+    }
+
+    /// Where servers run; asked of the pinned benchmark too, which is itself not
+    /// allowed there any more.
+    pub fn server(&self) -> Option<String> {
+        let all = all_cores().ok()?;
+        self.can_pin(&all).then(|| join(&all[..SERVER_CORES]))
+    }
+
+    pub fn generator(&self) -> Option<String> {
+        let all = all_cores().ok()?;
+        self.can_pin(&all).then(|| join(&all[SERVER_CORES..]))
+    }
+
+    fn can_pin(&self, all: &[u32]) -> bool {
+        let unpinned = self.allowed == all || self.allowed == all[SERVER_CORES.min(all.len())..];
+        self.has_taskset && all.len() >= 4 && unpinned
+    }
+}
+
+fn all_cores() -> Outcome<Vec<u32>> {
+    cores(fs::read_to_string("/sys/devices/system/cpu/online")?.trim())
+}
+
+/// `0-2,7` is 0, 1, 2 and 7.
+fn cores(list: &str) -> Outcome<Vec<u32>> {
+    let mut cores = Vec::new();
+    for range in list.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        cores.extend(first.trim().parse::<u32>()?..=last.trim().parse()?);
+    }
+    Ok(cores)
+}
+
+fn join(cores: &[u32]) -> String {
+    cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Starts this program anew on other cores, in its own place. Returns only if
+/// that fails.
+pub fn run_again_on(cores: String) -> std::io::Error {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(cores).arg(program).args(std::env::args_os().skip(1)).arg("--pinned");
+    command.exec()
+}
+
+/// Each process has one end of every socket.
+pub fn check_descriptors(sockets: u32) -> Outcome<()> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    let limit: Option<u32> = line.split_whitespace().nth(3).and_then(|soft| soft.parse().ok());
+    let needed = sockets + 100;
+    match limit {
+        Some(limit) if limit < needed => {
+            Err(format!("{sockets} sockets need {needed} descriptors, and `ulimit -n` is {limit}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One line for the head of the table.
+pub fn describe(cores: &Cores) -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let place = match (cores.server(), cores.generator()) {
+        (Some(server), Some(generator)) => format!("servers on cores {server}, the rest on {generator}"),
+        _ => "NOT PINNED (needs four cores and taskset): servers and clients share all cores, \
+              compare nothing with a pinned run"
+            .to_owned(),
+    };
+    format!(
+        "{} × {}, Linux {}, load {} before; {place}",
+        all_cores().map_or(0, |cores| cores.len()),
+        model.map_or("unknown processor", |(_, model)| model),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or_default(),
+    )
+}
+
+/// The value of `name:\tvalue` in a file of `/proc`.
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}

@@ -1,0 +1,61 @@
+//! A `redis-server` of the benchmark's own.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Outcome;
+use super::machine::field;
+use super::process::Process;
+
+#[derive(Debug)]
+pub struct Redis {
+    port: u16,
+    pub process: Process,
+}
+
+/// How often scripts were run by their digest, and the time that took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scripts {
+    pub calls: f64,
+    pub usec: f64,
+}
+
+impl Redis {
+    /// On the cores of the clients: it is not what is measured.
+    pub async fn start() -> Outcome<Redis> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let arguments =
+            ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"];
+        let mut process = Process::start(Path::new("redis-server"), &arguments, None)?;
+        process.said(|line| line.contains("Ready to accept connections").then_some(())).await?;
+        Ok(Redis { port: port.parse()?, process })
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub async fn scripts(&self) -> Outcome<Scripts> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(b"INFO commandstats\r\nQUIT\r\n").await?;
+        let mut info = String::new();
+        stream.read_to_string(&mut info).await?;
+        let Some(stats) = field(&info, "cmdstat_evalsha") else { return Ok(Scripts::default()) };
+        let number = |name: &str| -> Outcome<f64> {
+            let value = stats.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            Ok(value.ok_or("commandstats are not as expected")?.parse()?)
+        };
+        Ok(Scripts { calls: number("calls")?, usec: number("usec")? })
+    }
+}
+
+impl std::ops::Sub for Scripts {
+    type Output = Scripts;
+
+    fn sub(self, other: Scripts) -> Scripts {
+        Scripts { calls: self.calls - other.calls, usec: self.usec - other.usec }
+    }
+}
