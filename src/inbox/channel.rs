@@ -46,6 +46,17 @@ pub(super) enum Listening {
     Yes,
 }
 
+/// Where the channel waits for its assertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Queued {
+    #[default]
+    No,
+    /// Nobody waits for it.
+    Last,
+    /// Someone waits to be let in. It may stand among the last as well.
+    First,
+}
+
 /// What the cluster has been told of this node's subscriptions here.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
@@ -54,7 +65,7 @@ pub(super) struct Membership {
     /// The number in the script that is under way: one at a time, so that they
     /// cannot overtake each other.
     pub(super) under_way: Option<u64>,
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
     /// Must be said again, though the number is the same.
     pub(super) stale: bool,
     /// An attempt went unanswered and may yet arrive: the channel is kept, and

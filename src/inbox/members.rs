@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::channel::{Joiner, Listening};
+use super::channel::{Joiner, Listening, Queued};
 use super::delivery::{enter, send};
 use super::{Desk, Done};
 use crate::backend::{Asserted, BackendError};
@@ -56,6 +56,7 @@ impl Desk {
         } else if self.joining >= limits::PENDING_MAX {
             metrics().pending_overflows.increment(1);
             joiner.subscriber.outbox.close(Close::OverCapacity);
+            self.forget_if_idle(&address);
             return;
         } else {
             self.joining += 1;
@@ -103,22 +104,33 @@ impl Desk {
         if !was_joining && channel.hub.remove(socket).is_none() {
             return;
         }
-        if channel.count() == 0 {
-            channel.idle_since = Some(Instant::now());
-            self.idle.push_back((Instant::now(), address.clone()));
-        }
+        self.forget_if_idle(address);
         self.queue_assertion(address.clone());
+    }
+
+    /// Nobody is here any more: the channel lingers, and is then forgotten.
+    fn forget_if_idle(&mut self, address: &Address) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        if channel.count() == 0 {
+            let now = Instant::now();
+            channel.idle_since = Some(now);
+            self.idle.push_back((now, address.clone()));
+        }
     }
 
     pub(super) fn queue_assertion(&mut self, address: Address) {
         let Some(channel) = self.channels.get_mut(&address) else { return };
-        if channel.membership.queued || channel.listening != Listening::Yes || !channel.needs_assertion() {
+        if channel.listening != Listening::Yes || !channel.needs_assertion() {
             return;
         }
-        channel.membership.queued = true;
-        match channel.joining.is_empty() {
-            true => self.assertions.others.push_back(address),
-            false => self.assertions.joins.push_back(address),
+        let wanted = if channel.joining.is_empty() { Queued::Last } else { Queued::First };
+        if channel.membership.queued >= wanted {
+            return;
+        }
+        channel.membership.queued = wanted;
+        match wanted {
+            Queued::First => self.assertions.joins.push_back(address),
+            _ => self.assertions.others.push_back(address),
         }
     }
 
@@ -133,7 +145,7 @@ impl Desk {
                 return;
             };
             let Some(channel) = self.channels.get_mut(&address) else { continue };
-            channel.membership.queued = false;
+            channel.membership.queued = Queued::No;
             if !channel.needs_assertion() {
                 continue;
             }
