@@ -41,9 +41,11 @@ struct Probe {
     started: Instant,
     /// When a probe was last heard, in ms since `started`.
     heard_at_ms: AtomicU64,
-    /// When its topic was last proved to be listened to: from then on silence
-    /// means something.
-    armed_at_ms: AtomicU64,
+    /// Number of the last probe that was sent.
+    sent: AtomicU64,
+    /// Number of the last that was heard, or could not be: its topic was proved
+    /// to be listened to only after it.
+    heard: AtomicU64,
 }
 
 impl Listener {
@@ -53,7 +55,8 @@ impl Listener {
             topic: parts.keys.probe(&format!("{:016x}", rand::random::<u64>())),
             started: Instant::now(),
             heard_at_ms: AtomicU64::new(0),
-            armed_at_ms: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
         });
         tokio::spawn(hear(client.clone(), parts.clone(), probe.clone()));
         tokio::spawn(watch(client.clone(), requests.clone()));
@@ -87,9 +90,7 @@ impl Listener {
     }
 
     pub(super) fn hears(&self) -> bool {
-        let heard_at =
-            self.probe.started + Duration::from_millis(self.probe.heard_at_ms.load(Ordering::Relaxed));
-        heard_at.elapsed() < limits::PROBE_INTERVAL + limits::READY_GRACE
+        self.probe.since_heard() < limits::PROBE_INTERVAL + limits::READY_GRACE
     }
 }
 
@@ -242,7 +243,7 @@ fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
             }
         }
     } else if topic == probe.topic {
-        probe.heard_at_ms.store(probe.now_ms(), Ordering::Relaxed);
+        probe.hear(message.value.as_u64().unwrap_or(0));
     }
 }
 
@@ -261,12 +262,13 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
 /// healthy its socket looks.
 async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
     let mut unheard_since: Option<Instant> = None;
-    loop {
+    for number in 1_u64.. {
         let sent_at = Instant::now();
+        probe.sent.store(number, Ordering::Relaxed);
         let sender = parts.clients[0].with_options(&scripts::once());
-        let sent: Result<u64, _> = sender.publish(probe.topic.clone(), "probe").await;
+        let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
         tokio::time::sleep(limits::PROBE_INTERVAL).await;
-        if probe.since_sign() <= sent_at.elapsed() {
+        if probe.heard.load(Ordering::Relaxed) >= number {
             unheard_since = None;
         } else if sent.is_ok() && scripts::is_connected(&client) {
             unheard_since.get_or_insert(sent_at);
@@ -282,24 +284,18 @@ async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
 }
 
 impl Probe {
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    fn hear(&self, number: u64) {
+        self.heard.fetch_max(number, Ordering::Relaxed);
+        self.heard_at_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// Its topic is listened to: what was sent before proves nothing.
     fn arm(&self) {
-        self.armed_at_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.heard.fetch_max(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn since_heard(&self) -> Duration {
-        self.since(&self.heard_at_ms)
-    }
-
-    /// Since a probe was heard, or could first have been.
-    fn since_sign(&self) -> Duration {
-        self.since_heard().min(self.since(&self.armed_at_ms))
-    }
-
-    fn since(&self, at_ms: &AtomicU64) -> Duration {
-        Duration::from_millis(self.now_ms().saturating_sub(at_ms.load(Ordering::Relaxed)))
+        let heard_at = Duration::from_millis(self.heard_at_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(heard_at)
     }
 }
