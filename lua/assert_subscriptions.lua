@@ -23,14 +23,21 @@ local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
 local subs = redis.call('HGETALL', subs_key)
 redis.call('SCARD', channels_key)
 
-local total = count
+local total, before = count, 0
 for i = 1, #subs, 2 do
-  if subs[i] ~= 'total' and subs[i] ~= node then
+  if subs[i] == node then
+    before = tonumber(subs[i + 1])
+  elseif subs[i] ~= 'total' then
     total = total + tonumber(subs[i + 1])
   end
 end
 
 if count > 0 then
+  if count <= before then
+    -- Leaving must work when Redis' memory is full: a deletion is not refused,
+    -- and nor is what follows it.
+    redis.call('HDEL', subs_key, node)
+  end
   redis.call('SADD', channels_key, address)
   redis.call('HSET', subs_key, node, count, 'total', total)
 elseif total > 0 then

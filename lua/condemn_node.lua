@@ -14,6 +14,7 @@
 local leases_key, dead_key = KEYS[1], KEYS[2]
 local node, counter = ARGV[1], ARGV[2]
 
+redis.call('HLEN', dead_key)
 if redis.call('HGET', leases_key, node) ~= counter then
   return 0
 end

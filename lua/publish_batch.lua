@@ -63,8 +63,8 @@ end
 local channels, counts = {}, {}
 for i = 1, #KEYS / 3 do
   local head_key, log_key, subs_key = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
-  local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'log_bytes', 'log_from', 'aged', 'resent')
-  redis.call('LLEN', log_key)
+  local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'log_bytes', 'log_from', 'aged', 'resent', 'time')
+  local length = redis.call('LLEN', log_key)
   counts[i] = -1
   if ARGV[4 * i + 6] == '1' then
     counts[i] = tonumber(redis.call('HGET', subs_key, 'total') or 0)
@@ -78,8 +78,9 @@ for i = 1, #KEYS / 3 do
     epoch = tonumber(head[1]),
     seq = tonumber(head[2]),
     id = head[3],
-    log_bytes = tonumber(head[4]),
-    log_from = tonumber(head[5]),
+    -- A log expires before its head: then nothing was announced since `time`.
+    log_bytes = length > 0 and tonumber(head[4]) or 0,
+    log_from = length > 0 and tonumber(head[5]) or tonumber(head[8]),
     aged = tonumber(head[6]),
     resent = head[7] or '',
   }

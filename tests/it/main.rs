@@ -13,6 +13,7 @@ mod support;
 mod bad_input;
 mod batch_events;
 mod connect;
+mod contract;
 mod delta_optin;
 mod encrypted;
 mod http_auth;
@@ -20,13 +21,16 @@ mod http_channels;
 mod http_events;
 mod keepalive;
 mod limits;
+mod lua;
 mod private;
 mod public;
+mod slow_client;
 mod tidy;
 
 #[path = "support/witness.rs"]
 mod witness;
 
+mod crowd;
 mod fork;
 mod join_race;
 mod lease;
