@@ -131,7 +131,9 @@ pub const LISTEN_REQUESTS_MAX: usize = 64 * 1024;
 /// Topics in one SUBSCRIBE: more would pass the server's buffer limit.
 pub const SUBSCRIBE_TOPICS_MAX: usize = 512;
 /// Messages that the Redis client holds for us before it drops and says so.
-pub const REDIS_MESSAGES_MAX: usize = 16 * 1024;
+pub const REDIS_MESSAGES_MAX: usize = 4 * 1024;
+/// The same for connections that run scripts, which have only reconnects to tell.
+pub const REDIS_EVENTS_MAX: usize = 64;
 /// Log reads of a node under way at once.
 pub const REPAIRS_MAX: usize = 32;
 /// Bytes of logs that a node reads per [`POSITION_CHECK_INTERVAL`]. Beyond,

@@ -77,9 +77,9 @@ impl Redis {
     pub async fn connect(url: &str, prefix: &str, mailbox: Mailbox) -> Result<Redis, ConnectError> {
         let config = Config::from_url(url).map_err(ConnectError::Url)?;
         let config = Config { version: RespVersion::RESP3, fail_fast: false, ..config };
-        let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone()));
+        let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
-        let subscriber = build(config).map_err(ConnectError::Url)?;
+        let subscriber = build(config, limits::REDIS_MESSAGES_MAX).map_err(ConnectError::Url)?;
         for client in clients.iter().chain([&subscriber]) {
             init(client).await?;
         }
@@ -301,7 +301,8 @@ impl Parts {
     }
 }
 
-fn build(config: Config) -> Result<Client, Error> {
+/// fred sets aside room for `messages_max` of each thing that it may tell.
+fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
     Builder::from_config(config)
         .with_connection_config(|connection: &mut ConnectionConfig| {
             connection.connection_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
@@ -316,7 +317,7 @@ fn build(config: Config) -> Result<Client, Error> {
         })
         .with_performance_config(|performance: &mut PerformanceConfig| {
             performance.default_command_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
-            performance.broadcast_channel_capacity = limits::REDIS_MESSAGES_MAX;
+            performance.broadcast_channel_capacity = messages_max;
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 1_000, 2))
         .build()
