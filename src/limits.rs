@@ -147,9 +147,9 @@ pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 pub const ASSERT_INTERVAL: Duration = Duration::from_secs(60);
 /// A node whose lease counter stands still this long is dead.
 pub const LEASE_EXPIRY: Duration = Duration::from_secs(8);
-/// Half a second: with the expiry, the sweep and a margin it has to end within
-/// the ten seconds that are promised.
-pub const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// Short: what it adds to the expiry, twice, and the sweep have to end within the
+/// ten seconds that are promised, on a busy machine too.
+pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
 /// Partitions of a dead node swept at once, and channels read at once in each.
 pub const SWEEPS_MAX: usize = 32;
 pub const SWEEP_CHANNELS: usize = 128;

@@ -107,7 +107,7 @@ impl Lease {
                     self.state.lock().renewed = Instant::now();
                     // What this node has not watched all the time proves nothing:
                     // it may itself have been paused, or Redis.
-                    if renewed.elapsed() > limits::LEASE_INTERVAL * 3 {
+                    if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
                         sightings.clear();
                     }
                     renewed = Instant::now();
