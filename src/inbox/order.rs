@@ -17,12 +17,6 @@ use crate::limits;
 pub struct Order {
     /// None until the first join script has said where the channel stands.
     position: Option<Position>,
-    /// The position that was adopted from the head without having heard what led
-    /// to it: nobody here is owed what came before.
-    adopted: Position,
-    /// What came before may still be on its way. Over as soon as the first after
-    /// it is here, for a connection keeps its order.
-    settling: bool,
     /// Announcements handled, oldest first, for as long as the log has them.
     handled: VecDeque<(AnnouncementId, Instant)>,
     /// What came while the position is not known or the log is being read.
@@ -36,7 +30,7 @@ pub enum Verdict {
     Deliver(Announcement),
     /// The first of a new epoch.
     Begin(Announcement),
-    /// Delivered already, or older than the position that was adopted.
+    /// Delivered already, or older than what was: a node never goes back.
     Duplicate,
     /// Kept until the position is known or the log has been read.
     Held,
@@ -82,7 +76,7 @@ impl Order {
             self.handle(&announcement, now);
             return Verdict::Deliver(announcement);
         }
-        if self.has_handled(announcement.id) || (self.settling && self.is_before_adoption(&announcement)) {
+        if self.has_handled(announcement.id) || announcement.is_before(position) {
             return Verdict::Duplicate;
         }
         if announcement.prev == AnnouncementId::NONE && announcement.epoch != position.epoch {
@@ -99,8 +93,6 @@ impl Order {
     /// proved to listen. What was held and is newer is to be heard again.
     pub fn adopt(&mut self, at: Position) -> VecDeque<Announcement> {
         self.position = Some(at);
-        self.adopted = at;
-        self.settling = true;
         std::mem::take(&mut self.held)
     }
 
@@ -121,6 +113,11 @@ impl Order {
         self.reading = false;
         let held = std::mem::take(&mut self.held);
         let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
+        if held.front().is_some_and(|heard| heard.prev == position.id) {
+            // Nothing is missing: what was missed is here by now. A link that is
+            // only slow may be further behind than the log reaches back.
+            return (Repair::Complete, Vec::new(), held);
+        }
         let Log { head, mut announcements } = log;
         let repair = match announcements.first() {
             Some(first) if first.prev == position.id => Repair::Complete,
@@ -139,7 +136,7 @@ impl Order {
         let common = announcements.iter().rposition(|a| self.has_handled(a.id));
         let started_anew = announcements[0].prev == AnnouncementId::NONE;
         announcements.drain(..common.map_or(0, |at| at + 1));
-        announcements.retain(|announcement| !self.is_before_adoption(announcement));
+        announcements.retain(|announcement| !announcement.is_before(position));
         let Some(next) = announcements.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
@@ -158,8 +155,8 @@ impl Order {
     /// has moved, what lies between is gone: goes on from there.
     fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Announcement>) -> Repair {
         if let Some(heard) = held.front()
-            && heard.prev != at.id
             && !self.has_handled(heard.id)
+            && !heard.is_before(at)
         {
             let seq = heard.first_seq.saturating_sub(1);
             let time_ms = heard.time_ms;
@@ -205,7 +202,6 @@ impl Order {
 
     fn handle(&mut self, announcement: &Announcement, now: Instant) {
         self.position = Some(announcement.position());
-        self.settling = false;
         if self.handled.len() >= limits::LOG_ANNOUNCEMENTS_MAX {
             self.handled.pop_front();
         }
@@ -221,12 +217,6 @@ impl Order {
         }
         self.held.push_back(announcement);
         Verdict::Held
-    }
-
-    /// Redis had announced it when the position was adopted. Its number alone
-    /// would not tell: a fork uses numbers again, later.
-    fn is_before_adoption(&self, announcement: &Announcement) -> bool {
-        announcement.first_seq <= self.adopted.seq && announcement.time_ms <= self.adopted.time_ms
     }
 }
 

@@ -30,7 +30,17 @@ pub(super) struct Checks {
     round_started: Instant,
     round_failed: bool,
     /// Heads that were ahead of us when they were read.
-    suspects: VecDeque<(Instant, Address, AnnouncementId)>,
+    suspects: VecDeque<Suspect>,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    since: Instant,
+    address: Address,
+    /// What the head named.
+    head: AnnouncementId,
+    /// What had been handled here by then.
+    handled: AnnouncementId,
 }
 
 impl Checks {
@@ -105,14 +115,10 @@ impl Desk {
     /// Reads the logs of suspects that have waited long enough, and begins a new
     /// round of comparisons when it is time.
     pub(super) fn check_what_is_due(&mut self, now: Instant) {
-        while self
-            .checks
-            .suspects
-            .front()
-            .is_some_and(|(since, _, _)| now.duration_since(*since) >= limits::SUSPECT_DELAY)
-        {
-            let (_, address, id) = self.checks.suspects.pop_front().expect("it was just seen");
-            self.read_if_unheard(address, id);
+        let is_due = |suspect: &Suspect| now.duration_since(suspect.since) >= limits::SUSPECT_DELAY;
+        while self.checks.suspects.front().is_some_and(is_due) {
+            let suspect = self.checks.suspects.pop_front().expect("it was just seen");
+            self.read_if_unheard(suspect);
         }
         let interval = match self.checks.round_failed {
             true => limits::RETRY_DELAY,
@@ -152,24 +158,32 @@ impl Desk {
         let now = Instant::now();
         for (address, head) in addresses.into_iter().zip(heads) {
             let (Some(channel), Some(head)) = (self.channels.get_mut(&address), head) else { continue };
-            if channel.order.position().is_some_and(|position| position.id == head.id) {
+            let handled = channel.order.position().unwrap_or_default().id;
+            if handled == head.id {
                 channel.order.rename_epoch(head.epoch, head.seq);
             } else if !channel.order.has_handled(head.id) {
-                self.checks.suspects.push_back((now, address, head.id));
+                self.checks.suspects.push_back(Suspect { since: now, address, head: head.id, handled });
             }
         }
     }
 
     /// The head was ahead of us a moment ago, and what it has announced has not
-    /// come: it was missed.
-    fn read_if_unheard(&mut self, address: Address, id: AnnouncementId) {
-        let Some(channel) = self.channels.get_mut(&address) else { return };
-        if channel.order.has_handled(id) || !channel.order.begin_reading() {
+    /// come. If nothing at all has come, it was missed; if something has, the link
+    /// is only behind, and is given more time.
+    fn read_if_unheard(&mut self, suspect: Suspect) {
+        let Some(channel) = self.channels.get_mut(&suspect.address) else { return };
+        let handled = channel.order.position().unwrap_or_default().id;
+        if channel.order.has_handled(suspect.head) || channel.order.is_reading() {
             return;
         }
+        if handled != suspect.handled {
+            self.checks.suspects.push_back(Suspect { since: Instant::now(), handled, ..suspect });
+            return;
+        }
+        channel.order.begin_reading();
         metrics().gaps.increment(1);
-        tracing::debug!(%address, "behind the head, reading the log");
-        self.repairs.queue.push_back(address);
+        tracing::debug!(address = %suspect.address, "behind the head, reading the log");
+        self.repairs.queue.push_back(suspect.address);
     }
 
     pub(super) fn start_checks(&mut self) {

@@ -226,3 +226,38 @@ fn a_fork_does_not_bring_back_what_was_before_the_join() {
         );
     }
 }
+
+/// A link may be further behind than the log reaches back: nothing is lost as
+/// long as it goes on where this node is.
+#[test]
+fn a_slow_link_is_not_a_broken_one() {
+    let mut channel = Channel::default();
+    let mut node = Node::joined(None);
+    let on_their_way: Vec<_> = (0..50).map(|_| channel.announce(1, 10)).collect();
+    node.hear(on_their_way[0].clone(), &mut channel);
+    assert!(node.order.begin_reading());
+    node.hear(on_their_way[1].clone(), &mut channel);
+    node.read(&mut channel);
+    for announcement in &on_their_way[2..] {
+        node.hear(announcement.clone(), &mut channel);
+    }
+    assert_eq!(node.delivered, on_their_way.iter().map(|a| a.id).collect::<Vec<_>>());
+    assert_eq!(node.repairs, [Repair::Complete]);
+}
+
+/// What was given up as lost and comes after all is too late: nobody sees
+/// numbers go back.
+#[test]
+fn a_node_never_goes_back() {
+    let mut channel = Channel::default();
+    let mut node = Node::joined(None);
+    node.hear(channel.announce(1, 3), &mut channel);
+    let late: Vec<_> = (0..20).map(|_| channel.announce(1, 3)).collect();
+    assert!(node.order.begin_reading());
+    node.read(&mut channel);
+    let delivered = node.delivered.clone();
+    for announcement in late {
+        node.hear(announcement, &mut channel);
+    }
+    assert_eq!((node.delivered, node.repairs), (delivered, vec![Repair::Incomplete]));
+}
