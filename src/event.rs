@@ -171,10 +171,10 @@ impl Announcement {
         Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
     }
 
-    /// Whether it was announced no later than what `position` names. Its number
+    /// Whether it was announced earlier than what `position` names. Its number
     /// alone would not tell: a fork uses numbers again, later.
     pub fn is_before(&self, position: Position) -> bool {
-        self.first_seq <= position.seq && self.time_ms <= position.time_ms
+        self.first_seq <= position.seq && self.time_ms < position.time_ms
     }
 
     pub fn encode(&self) -> Bytes {

@@ -17,6 +17,11 @@ use crate::limits;
 pub struct Order {
     /// None until the first join script has said where the channel stands.
     position: Option<Position>,
+    /// The position that was adopted from the head without having heard what led
+    /// to it: nobody here is owed what came before.
+    adopted: Position,
+    /// What came before may still be on its way.
+    settling: bool,
     /// Announcements handled, oldest first, for as long as the log has them.
     handled: VecDeque<(AnnouncementId, Instant)>,
     /// What came while the position is not known or the log is being read.
@@ -76,7 +81,10 @@ impl Order {
             self.handle(&announcement, now);
             return Verdict::Deliver(announcement);
         }
-        if self.has_handled(announcement.id) || announcement.is_before(position) {
+        if self.has_handled(announcement.id)
+            || announcement.is_before(position)
+            || (self.settling && self.is_before_adoption(&announcement))
+        {
             return Verdict::Duplicate;
         }
         if announcement.prev == AnnouncementId::NONE && announcement.epoch != position.epoch {
@@ -93,6 +101,8 @@ impl Order {
     /// proved to listen. What was held and is newer is to be heard again.
     pub fn adopt(&mut self, at: Position) -> VecDeque<Announcement> {
         self.position = Some(at);
+        self.adopted = at;
+        self.settling = true;
         std::mem::take(&mut self.held)
     }
 
@@ -136,7 +146,7 @@ impl Order {
         let common = announcements.iter().rposition(|a| self.has_handled(a.id));
         let started_anew = announcements[0].prev == AnnouncementId::NONE;
         announcements.drain(..common.map_or(0, |at| at + 1));
-        announcements.retain(|announcement| !announcement.is_before(position));
+        announcements.retain(|it| !it.is_before(position) && !self.is_before_adoption(it));
         let Some(next) = announcements.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
@@ -202,6 +212,7 @@ impl Order {
 
     fn handle(&mut self, announcement: &Announcement, now: Instant) {
         self.position = Some(announcement.position());
+        self.settling = false;
         if self.handled.len() >= limits::LOG_ANNOUNCEMENTS_MAX {
             self.handled.pop_front();
         }
@@ -217,6 +228,11 @@ impl Order {
         }
         self.held.push_back(announcement);
         Verdict::Held
+    }
+
+    /// A fork may use the adopted number again, but later.
+    fn is_before_adoption(&self, announcement: &Announcement) -> bool {
+        announcement.first_seq <= self.adopted.seq && announcement.time_ms <= self.adopted.time_ms
     }
 }
 
