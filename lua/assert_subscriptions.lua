@@ -1,53 +1,87 @@
 --[[
-  Write how many subscriptions a node has to a channel: the number itself, not a
-  difference, so that saying it again changes nothing, and a lost or repeated
-  call heals by the next. The total is computed anew from all nodes' numbers.
+  Write how many subscriptions a node has to a channel without presence: the
+  number itself, not a difference, so that saying it again changes nothing, and a
+  lost or repeated call heals by the next. What changes by it for the cluster is
+  announced in the same step: how many there are, or on a user's own channel
+  whether the user is online.
 
   With a count of 0 a dead node's membership is swept by the same script.
 
-  KEYS[1]  head      of the channel (hash), only read
-  KEYS[2]  subs      of the channel (hash): node -> subscriptions, and `total`
-  KEYS[3]  channels  of the node in this partition (set): where to sweep
+  KEYS[1]  head      of the channel (hash)
+  KEYS[2]  log       of the channel (list)
+  KEYS[3]  subs      of the channel (hash)
+  KEYS[4]  channels  of the node in this partition (set): where to sweep
+  KEYS[5]  occupied  of the app in this partition (sorted set): channel names
+  KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
+  KEYS[7]  outbox    of the partition (stream)
+  KEYS[8]  due       of the partition (sorted set): what is to be looked at, when
+  KEYS[9]  consumer  of the outbox (hash)
 
-  ARGV[1]  node      incarnation
-  ARGV[2]  count     its subscriptions
-  ARGV[3]  address   of the channel, as the set holds it
+  ARGV[1..6]                 as in include/announce.lua
+  ARGV[7]  topic             of the channel
+  ARGV[8]  node              incarnation
+  ARGV[9]  count             its subscriptions
+  ARGV[10] address           of the channel, as the set holds it
+  ARGV[11] rules             as in include/occupancy.lua; '' for those told last
+  ARGV[12] wants_last        '1' if someone joins a cache channel
+  ARGV[13] outbox_max
+  ARGV[14] grace_ms          a channel is told to be vacated after this long
+  ARGV[15] unthrottled_max   above it, a count is told once in each interval
+  ARGV[16] interval_ms
 
-  Returns  epoch, seq, id and time of the head (nil if there is none), the total.
+  Returns  where the channel stands (epoch, seq, id, time; or nothing), the total,
+           an empty list, and the last event as include/occupancy.lua has it.
   Errors   none of its own.
 ]]
-local head_key, subs_key, channels_key = KEYS[1], KEYS[2], KEYS[3]
-local node, count, address = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local rules, wants_last, outbox_max, grace_ms = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
+local unthrottled_max, interval_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
+local SUBSCRIPTION_COUNT, USER_STATUS = 4, 5
+local is_user = string.find(address, ':#', 1, true) ~= nil
+local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
+local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 
-local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
-local subs = redis.call('HGETALL', subs_key)
+function index.notify(what, ...)
+  notify(outbox_key, consumer_key, outbox_max, address, what, ...)
+end
+
+local channel = read_channel(KEYS[1], KEYS[2], ARGV[7])
+local occupancy = read_occupancy(KEYS[3], node, rules)
 redis.call('SCARD', channels_key)
+redis.call('ZCARD', index.occupied_key)
+redis.call('HLEN', index.counts_key)
+redis.call('XLEN', outbox_key)
+redis.call('ZCARD', index.due_key)
 
-local total, before = count, 0
-for i = 1, #subs, 2 do
-  if subs[i] == node then
-    before = tonumber(subs[i + 1])
-  elseif subs[i] ~= 'total' then
-    total = total + tonumber(subs[i + 1])
-  end
-end
+write_occupancy(occupancy, count, 0, channels_key, address)
+local total, total_before = occupancy.total, occupancy.total_before
 
-if count > 0 then
-  if count <= before then
-    -- Leaving must work when Redis' memory is full: a deletion is not refused,
-    -- and nor is what follows it.
-    redis.call('HDEL', subs_key, node)
+if is_user then
+  local changes = (total > 0) ~= (total_before > 0)
+  if changes and bit.band(occupancy.tells, TELLS_STATUS) ~= 0 then
+    write_announcement(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
   end
-  redis.call('SADD', channels_key, address)
-  redis.call('HSET', subs_key, node, count, 'total', total)
-elseif total > 0 then
-  redis.call('HDEL', subs_key, node)
-  redis.call('HSET', subs_key, 'total', total)
-  redis.call('SREM', channels_key, address)
 else
-  redis.call('DEL', subs_key)
-  redis.call('SREM', channels_key, address)
+  write_index(occupancy, 0, index, address, grace_ms)
+  local tells = bit.band(occupancy.tells, TELLS_COUNTS) ~= 0
+  if total ~= total_before and (tells or is_hooked(occupancy.hooks, 'subscription_count')) then
+    local told_at = tonumber(occupancy.fields.told_at or 0)
+    if total > unthrottled_max and now_ms - told_at < interval_ms then
+      redis.call('ZADD', index.due_key, 'NX', number(told_at + interval_ms), 'count ' .. address)
+    else
+      if total > unthrottled_max then
+        redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
+      end
+      if tells and total > 0 then
+        write_announcement(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+      end
+      if is_hooked(occupancy.hooks, 'subscription_count') then
+        index.notify('subscription_count', 'count', total)
+      end
+    end
+  end
 end
 
-head[5] = total
-return head
+local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
+publish_announcement(channel)
+return { position(channel), total, {}, last }

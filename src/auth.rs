@@ -38,9 +38,16 @@ pub fn sign(secret: &Secret, text: &str) -> String {
     hex::encode(mac(secret, text).finalize().into_bytes())
 }
 
-/// Whether `signature` is the hex HMAC of `text`, compared in constant time.
-pub fn verify(secret: &Secret, text: &str, signature: &str) -> bool {
-    hex::decode(signature).is_ok_and(|bytes| mac(secret, text).verify_slice(&bytes).is_ok())
+/// Whether `signature` is the hex HMAC of `text` under one of `secrets`, each
+/// compared in constant time.
+pub fn verify(secrets: &[Secret], text: &str, signature: &str) -> bool {
+    let Ok(bytes) = hex::decode(signature) else { return false };
+    secrets.iter().any(|secret| mac(secret, text).verify_slice(&bytes).is_ok())
+}
+
+/// The text that signs a sign-in (protocol.md 2.9).
+pub fn signin_text(socket_id: &str, user_data: &str) -> String {
+    [socket_id, "::user::", user_data].concat()
 }
 
 /// MD5 of a request body in lower-case hex, as `body_md5` carries it.
@@ -78,9 +85,10 @@ mod tests {
         let text = request_text("POST", "/apps/3/events", query);
         let signature = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
         assert_eq!(sign(&secret(), &text), signature);
-        assert!(verify(&secret(), &text, signature));
-        assert!(!verify(&secret(), &text, &signature.replace('d', "e")));
-        assert!(!verify(&secret(), &text, "not hex"));
+        assert!(verify(&[Secret::new("older"), secret()], &text, signature));
+        assert!(!verify(&[secret()], &text, &signature.replace('d', "e")));
+        assert!(!verify(&[secret()], &text, "not hex"));
+        assert!(!verify(&[Secret::new("other")], &text, signature));
     }
 
     #[test]
@@ -95,6 +103,11 @@ mod tests {
         assert_eq!(
             sign(&secret(), &presence),
             "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80"
+        );
+        let user = signin_text("1234.1234", r#"{"id":"12345"}"#);
+        assert_eq!(
+            sign(&secret(), &user),
+            "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"
         );
     }
 }

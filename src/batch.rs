@@ -196,7 +196,14 @@ fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
         check_idempotency_key(&string("idempotency_key", key)?)?;
     }
     Ok(BatchEvent {
-        event: Event { name: name.into(), data: data.into(), except, tags, delta: delta.transpose()? },
+        event: Event {
+            name: name.into(),
+            data: data.into(),
+            except,
+            tags,
+            delta: delta.transpose()?,
+            user: None,
+        },
         channels,
         info: info.as_deref().map_or(Info::default(), Info::parse),
     })

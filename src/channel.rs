@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::limits;
 
+/// A user's own channel is this and the user's id (protocol.md 1.7).
+pub const USER_CHANNEL: &str = "#server-to-user-";
+
 /// A valid channel name (protocol.md 1.9). That it exists is the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
@@ -34,6 +37,18 @@ pub enum ChannelKind {
     User,
 }
 
+impl ChannelKind {
+    fn of(name: &str) -> ChannelKind {
+        match name {
+            name if name.starts_with("private-encrypted-") => ChannelKind::Encrypted,
+            name if name.starts_with("private-") => ChannelKind::Private,
+            name if name.starts_with("presence-") => ChannelKind::Presence,
+            name if name.starts_with(USER_CHANNEL) => ChannelKind::User,
+            _ => ChannelKind::Public,
+        }
+    }
+}
+
 impl ChannelName {
     pub fn parse(name: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
         if name.is_empty() {
@@ -41,7 +56,7 @@ impl ChannelName {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-=@,.;:".contains(c);
         // `#` is only legal as the start of a user's own channel.
-        let rest = name.strip_prefix("#server-to-user-").unwrap_or(name);
+        let rest = name.strip_prefix(USER_CHANNEL).unwrap_or(name);
         if let Some(c) = rest.chars().find(|c| !allowed(*c)) {
             return Err(ChannelNameError::Character(c));
         }
@@ -60,21 +75,20 @@ impl ChannelName {
     }
 
     pub fn kind(&self) -> ChannelKind {
-        match self.as_str() {
-            name if name.starts_with("private-encrypted-") => ChannelKind::Encrypted,
-            name if name.starts_with("private-") => ChannelKind::Private,
-            name if name.starts_with("presence-") => ChannelKind::Presence,
-            name if name.starts_with("#server-to-user-") => ChannelKind::User,
-            _ => ChannelKind::Public,
-        }
+        ChannelKind::of(self.as_str())
     }
 
     /// Whether late subscribers get the last event (protocol.md 2.12). The
     /// prefix is anchored: `my-cache-x` is not a cache channel.
     pub fn is_cache(&self) -> bool {
+        ChannelName::is_cache_name(&self.0)
+    }
+
+    /// The same, of a name that is known to be valid.
+    pub fn is_cache_name(name: &str) -> bool {
         ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"]
             .iter()
-            .any(|prefix| self.0.starts_with(prefix))
+            .any(|prefix| name.starts_with(prefix))
     }
 
     /// The kind of channel this is, where this version does not serve it yet.
@@ -126,6 +140,10 @@ impl Address {
 
     pub fn channel(&self) -> &str {
         self.0.split_once(':').expect("an address has a colon").1
+    }
+
+    pub fn kind(&self) -> ChannelKind {
+        ChannelKind::of(self.channel())
     }
 
     /// The partition of this channel: FNV-1a of the address, folded to a byte.

@@ -1,5 +1,4 @@
-//! An event going in, the announcement that carries a run of events to every
-//! node, and what comes out of it. The encoding is ours (docs: ARCHITECTURE.md).
+//! An event, and how a run of them is encoded (docs: ARCHITECTURE.md).
 
 use std::fmt;
 
@@ -20,6 +19,9 @@ pub struct Event {
     /// `false` sends this event in full to everyone, `true` skips the minimum
     /// size (protocol.md 3.11).
     pub delta: Option<bool>,
+    /// Who sent it, where it is a client event of a presence channel
+    /// (protocol.md 2.7).
+    pub user: Option<Bytes>,
 }
 
 /// A connection, named as clients see it: `digits.digits`. Both halves are 32
@@ -61,177 +63,13 @@ impl fmt::Debug for SocketId {
     }
 }
 
-/// Names one announcement, and the operation that made it: drawn at random by
-/// the publishing node, so that a resend can be told from a second publish.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct AnnouncementId([u8; 8]);
-
-impl AnnouncementId {
-    pub const BYTES: usize = 8;
-    /// Stands before the first announcement of an epoch.
-    pub const NONE: AnnouncementId = AnnouncementId([0; 8]);
-
-    pub fn random() -> AnnouncementId {
-        AnnouncementId(rand::random::<u64>().max(1).to_be_bytes())
-    }
-
-    pub fn from_bytes(bytes: &[u8]) -> Option<AnnouncementId> {
-        bytes.try_into().ok().map(AnnouncementId)
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for AnnouncementId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
-    }
-}
-
-/// Where a channel stands: the last announcement that was made on it, or that a
-/// node has handled. A sequence number means nothing without the epoch, the
-/// life of the sequence, that it belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
-    pub epoch: u64,
-    /// Number of the last event.
-    pub seq: u64,
-    pub id: AnnouncementId,
-    /// When it was announced, in ms of the backend's clock.
-    pub time_ms: u64,
-}
-
-/// What the log said.
-#[derive(Debug, Default)]
-pub struct Log {
-    /// Where the channel stands; None if nothing was ever announced, or Redis
-    /// has lost it.
-    pub head: Option<Position>,
-    /// Oldest first: after the announcement that was asked for if the log still
-    /// had it, else everything the log has.
-    pub announcements: Vec<Announcement>,
-}
-
-/// A run of events on one channel, numbered and announced as one step.
-///
-/// On the wire, integers big-endian:
-///
-/// | bytes | field |
-/// | --- | --- |
-/// | 1 | version, 1 |
-/// | 1 | kind: 1 events |
-/// | 8 | epoch |
-/// | 8 | seq of the first event |
-/// | 4 | number of events |
-/// | 8 | time of Redis, ms |
-/// | 8 | id |
-/// | 8 | prev: id of the announcement before, or zeros |
-/// | … | body: the events |
-///
-/// The header is written by whoever numbers (`lua/publish_batch.lua`, the
-/// memory backend), the body by the publisher.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announcement {
-    pub epoch: u64,
-    pub first_seq: u64,
-    pub count: u32,
-    pub time_ms: u64,
-    pub id: AnnouncementId,
-    pub prev: AnnouncementId,
-    pub body: Bytes,
-}
-
-const VERSION: u8 = 1;
-const KIND_EVENTS: u8 = 1;
-const HEADER_BYTES: usize = 46;
-/// Lua counts in doubles.
-const SEQ_MAX: u64 = 1 << 53;
-
-/// A message on a channel's topic that this version cannot read.
+/// Bytes that are not a run of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum AnnouncementError {
-    #[error("an announcement of {bytes} bytes ends before its header or event does")]
+pub enum RunError {
+    #[error("an event ends after {bytes} bytes, before its end")]
     Truncated { bytes: usize },
-    #[error("announcement version {0} is not known")]
-    Version(u8),
-    #[error("announcement kind {0} is not known")]
-    Kind(u8),
-    #[error("{count} events cannot be numbered from {first_seq} on")]
-    Numbers { first_seq: u64, count: u32 },
-    #[error("an announcement of {count} events has {bytes} bytes left over")]
+    #[error("a run of {count} events has {bytes} bytes left over")]
     Leftover { count: u32, bytes: usize },
-}
-
-impl Announcement {
-    /// The position of a node that has handled this announcement.
-    pub fn position(&self) -> Position {
-        let seq = self.first_seq + u64::from(self.count.max(1)) - 1;
-        Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
-    }
-
-    /// Whether it was announced earlier than what `position` names. Its number
-    /// alone would not tell: a fork uses numbers again, later.
-    pub fn is_before(&self, position: Position) -> bool {
-        self.first_seq <= position.seq && self.time_ms < position.time_ms
-    }
-
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(HEADER_BYTES + self.body.len());
-        out.put_u8(VERSION);
-        out.put_u8(KIND_EVENTS);
-        out.put_u64(self.epoch);
-        out.put_u64(self.first_seq);
-        out.put_u32(self.count);
-        out.put_u64(self.time_ms);
-        out.put_slice(self.id.as_bytes());
-        out.put_slice(self.prev.as_bytes());
-        out.put_slice(&self.body);
-        out.freeze()
-    }
-
-    pub fn decode(mut bytes: Bytes) -> Result<Announcement, AnnouncementError> {
-        if bytes.len() < HEADER_BYTES {
-            return Err(AnnouncementError::Truncated { bytes: bytes.len() });
-        }
-        match bytes.get_u8() {
-            VERSION => {}
-            version => return Err(AnnouncementError::Version(version)),
-        }
-        match bytes.get_u8() {
-            KIND_EVENTS => {}
-            kind => return Err(AnnouncementError::Kind(kind)),
-        }
-        let announcement = Announcement {
-            epoch: bytes.get_u64(),
-            first_seq: bytes.get_u64(),
-            count: bytes.get_u32(),
-            time_ms: bytes.get_u64(),
-            id: AnnouncementId(bytes.get_u64().to_be_bytes()),
-            prev: AnnouncementId(bytes.get_u64().to_be_bytes()),
-            body: bytes,
-        };
-        let Announcement { first_seq, count, .. } = announcement;
-        match first_seq.checked_add(u64::from(count)) {
-            Some(next) if next <= SEQ_MAX => Ok(announcement),
-            _ => Err(AnnouncementError::Numbers { first_seq, count }),
-        }
-    }
-
-    /// The events, slices of the announcement: nothing is copied.
-    pub fn events(&self) -> Result<Vec<Event>, AnnouncementError> {
-        let mut body = self.body.clone();
-        // The count is only a claim until that many events were read.
-        let mut events = Vec::with_capacity((self.body.len() / EVENT_BYTES_MIN).min(self.count as usize));
-        for _ in 0..self.count {
-            events.push(decode_event(&mut body)?);
-        }
-        match body.len() {
-            0 => Ok(events),
-            bytes => Err(AnnouncementError::Leftover { count: self.count, bytes }),
-        }
-    }
 }
 
 /// Flags, and the lengths of an empty name and empty data.
@@ -241,9 +79,10 @@ const FLAG_DELTA_ON: u8 = 1;
 const FLAG_DELTA_OFF: u8 = 2;
 const FLAG_EXCEPT: u8 = 4;
 const FLAG_TAGS: u8 = 8;
+const FLAG_USER: u8 = 16;
 
-/// The body of an announcement: each event as flags, name (u16 length), data
-/// (u32 length), then the socket and the tags (u32 length) if flagged.
+/// A run of events: each as flags, name (u16 length), data (u32 length), then the
+/// socket, the tags (u32 length) and the user (u16 length) if flagged.
 pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) -> Bytes {
     let bytes = events.clone().into_iter().map(encoded_len).sum();
     let mut out = BytesMut::with_capacity(bytes);
@@ -255,6 +94,7 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
         };
         flags |= if event.except.is_some() { FLAG_EXCEPT } else { 0 };
         flags |= if event.tags.is_some() { FLAG_TAGS } else { 0 };
+        flags |= if event.user.is_some() { FLAG_USER } else { 0 };
         out.put_u8(flags);
         out.put_u16(u16::try_from(event.name.len()).expect("names have 200 characters at most"));
         out.put_slice(&event.name);
@@ -267,15 +107,38 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
             out.put_u32(u32::try_from(tags.len()).expect("tags are bounded"));
             out.put_slice(tags);
         }
+        if let Some(user) = &event.user {
+            out.put_u16(u16::try_from(user.len()).expect("user ids have 128 characters at most"));
+            out.put_slice(user);
+        }
     }
     out.freeze()
 }
 
-fn encoded_len(event: &Event) -> usize {
-    15 + event.name.len() + event.data.len() + event.tags.as_ref().map_or(0, |tags| 4 + tags.len())
+/// Bytes that the event takes in a run.
+pub fn encoded_len(event: &Event) -> usize {
+    EVENT_BYTES_MIN
+        + event.name.len()
+        + event.data.len()
+        + event.except.map_or(0, |_| 8)
+        + event.tags.as_ref().map_or(0, |tags| 4 + tags.len())
+        + event.user.as_ref().map_or(0, |user| 2 + user.len())
 }
 
-fn decode_event(body: &mut Bytes) -> Result<Event, AnnouncementError> {
+/// The events of a run, slices of it: nothing is copied.
+pub fn decode_events(mut run: Bytes, count: u32) -> Result<Vec<Event>, RunError> {
+    // The count is only a claim until that many events were read.
+    let mut events = Vec::with_capacity((run.len() / EVENT_BYTES_MIN).min(count as usize));
+    for _ in 0..count {
+        events.push(decode_event(&mut run)?);
+    }
+    match run.len() {
+        0 => Ok(events),
+        bytes => Err(RunError::Leftover { count, bytes }),
+    }
+}
+
+fn decode_event(body: &mut Bytes) -> Result<Event, RunError> {
     let flags = take(body, 1)?[0];
     let name_bytes = take(body, 2)?.get_u16().into();
     let name = take(body, name_bytes)?;
@@ -292,17 +155,24 @@ fn decode_event(body: &mut Bytes) -> Result<Event, AnnouncementError> {
             Some(take(body, tags_bytes)?)
         }
     };
+    let user = match flags & FLAG_USER {
+        0 => None,
+        _ => {
+            let user_bytes = take(body, 2)?.get_u16().into();
+            Some(take(body, user_bytes)?)
+        }
+    };
     let delta = match flags & (FLAG_DELTA_ON | FLAG_DELTA_OFF) {
         FLAG_DELTA_ON => Some(true),
         FLAG_DELTA_OFF => Some(false),
         _ => None,
     };
-    Ok(Event { name, data, except, tags, delta })
+    Ok(Event { name, data, except, tags, delta, user })
 }
 
-fn take(body: &mut Bytes, bytes: usize) -> Result<Bytes, AnnouncementError> {
+pub(crate) fn take(body: &mut Bytes, bytes: usize) -> Result<Bytes, RunError> {
     if body.len() < bytes {
-        return Err(AnnouncementError::Truncated { bytes: body.len() });
+        return Err(RunError::Truncated { bytes: body.len() });
     }
     Ok(body.split_to(bytes))
 }
@@ -319,31 +189,24 @@ mod tests {
             any::<Option<u64>>(),
             proptest::option::of("\\PC{0,30}"),
             any::<Option<bool>>(),
+            proptest::option::of("\\PC{0,30}"),
         )
-            .prop_map(|(name, data, except, tags, delta)| Event {
+            .prop_map(|(name, data, except, tags, delta, user)| Event {
                 name: name.into(),
                 data: data.into(),
                 except: except.map(SocketId),
                 tags: tags.map(Bytes::from),
                 delta,
+                user: user.map(Bytes::from),
             })
     }
 
     proptest! {
         #[test]
-        fn what_is_announced_is_what_is_delivered(events in proptest::collection::vec(event(), 0..12)) {
-            let announcement = Announcement {
-                epoch: 7,
-                first_seq: 8,
-                count: events.len() as u32,
-                time_ms: 9,
-                id: AnnouncementId::random(),
-                prev: AnnouncementId::NONE,
-                body: encode_events(&events),
-            };
-            let heard = Announcement::decode(announcement.encode()).expect("it was encoded");
-            prop_assert_eq!(&heard, &announcement);
-            prop_assert_eq!(heard.events().expect("they were encoded"), events);
+        fn what_is_encoded_is_decoded(events in proptest::collection::vec(event(), 0..12)) {
+            let run = encode_events(&events);
+            prop_assert_eq!(run.len(), events.iter().map(encoded_len).sum::<usize>());
+            prop_assert_eq!(decode_events(run, events.len() as u32).expect("they were encoded"), events);
         }
 
         #[test]

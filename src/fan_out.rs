@@ -19,6 +19,8 @@ pub struct Delivery<'a> {
     pub first_seq: u64,
     pub time_ms: u64,
     pub events: &'a [Event],
+    /// Published by a backend: what clients send is never a base.
+    pub is_chained: bool,
 }
 
 /// Which forms the subscribers here need: nothing else is encoded.
@@ -76,7 +78,7 @@ fn encode_plain(delivery: &Delivery<'_>) -> (Vec<Bytes>, Bytes) {
     let mut run = BytesMut::new();
     let mut ends = Vec::with_capacity(delivery.events.len());
     for event in delivery.events {
-        let text = envelope::plain(delivery.channel, &event.name, &event.data);
+        let text = envelope::plain(delivery.channel, event);
         if run.is_empty() {
             run.reserve(frame::text_len(text.len()) * delivery.events.len());
         }
@@ -101,11 +103,11 @@ fn encode_event(
     chain: &mut Chain,
     config: &DeltaConfig,
 ) -> ChainedFrames {
-    if envelope::has_marker(&event.name, &event.data) {
-        let text = envelope::plain(delivery.channel, &event.name, &event.data);
+    if !delivery.is_chained || envelope::has_marker(&event.name, &event.data) {
+        let text = envelope::plain(delivery.channel, event);
         return ChainedFrames { full: frame::text(&text), delta: None, index: None };
     }
-    let base = Bytes::from(envelope::base(delivery.channel, &event.name, &event.data));
+    let base = Bytes::from(envelope::base(delivery.channel, event));
     let full = envelope::marked(&base, seq);
     let delta = encode_delta(delivery, event, seq, &base, full.len(), chain, config);
     if delta.is_none() {

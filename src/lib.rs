@@ -6,6 +6,7 @@
 pub mod node;
 pub mod server;
 
+pub mod apps;
 pub mod backend;
 pub mod batch;
 pub mod delta;
@@ -18,6 +19,7 @@ pub mod publish;
 pub mod wire;
 pub mod ws;
 
+pub mod announcement;
 pub mod app;
 pub mod auth;
 pub mod channel;
@@ -25,6 +27,8 @@ pub mod event;
 pub mod json;
 pub mod limits;
 pub mod metrics;
+pub mod notice;
+pub mod presence;
 
 pub mod cli;
 pub mod config;

@@ -70,6 +70,50 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// (protocol.md 3.10).
 pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Users of a presence channel, and bytes of a member's `user_info`: Pusher's
+/// 100, and soketi's 2 KB (protocol.md 1.9).
+pub const PRESENCE_MEMBERS_MAX: usize = 100;
+pub const PRESENCE_MEMBER_BYTES_MAX: usize = 2 * 1024;
+/// Characters of a user id (protocol.md 1.9).
+pub const USER_ID_CHARS_MAX: usize = 128;
+/// Users that one socket may watch (protocol.md 2.10).
+pub const WATCHLIST_MAX: usize = 100;
+/// Client events of one connection per second (protocol.md 1.9).
+pub const CLIENT_EVENTS_PER_SECOND: u64 = 10;
+/// A cache channel keeps its last event this long (protocol.md 2.12).
+pub const CACHE_TTL: Duration = Duration::from_secs(1_800);
+/// Where connections must be authorised, they have this long (protocol.md 2.9).
+pub const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Above this many subscribers a count is told once in this time (protocol.md
+/// 2.11).
+pub const COUNT_UNTHROTTLED_MAX: u64 = 100;
+pub const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+// --- webhooks (protocol.md 5) --------------------------------------------------
+
+/// A channel that is vacated, or a member that leaves, may come back within this
+/// time, and no webhook is sent: a page was reloaded.
+pub const WEBHOOK_GRACE: Duration = Duration::from_secs(3);
+/// Events waiting in the outbox of one partition. Beyond, new ones are dropped.
+pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
+/// Events of one partition that its consumer works on at once.
+pub const WEBHOOK_PENDING_MAX: usize = 1_000;
+/// Events in one call.
+pub const WEBHOOK_BATCH_MAX: usize = 100;
+/// Calls of a node under way at once.
+pub const WEBHOOK_CALLS_MAX: usize = 64;
+/// A receiver has this long to answer, and this much of its answer is read.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first pause after a failed call; each further one is twice as long.
+pub const WEBHOOK_BACKOFF_MIN: Duration = Duration::from_secs(1);
+pub const WEBHOOK_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// An event that could not be delivered for this long is given up.
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(300);
+/// A partition's outbox is looked at this often.
+pub const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A consumer that has not renewed its lease for this long is replaced.
+pub const WEBHOOK_LEASE: Duration = Duration::from_secs(5);
+
 // --- a node -------------------------------------------------------------------
 
 /// Announcements waiting for the inbox, and their bytes. One that finds it full
@@ -101,6 +145,12 @@ pub const INBOX_TICK: Duration = Duration::from_millis(100);
 /// Deliveries kept for joiners whose script is still under way, per channel.
 /// Beyond, the joiner starts anew from the head.
 pub const JOIN_BUFFER_ANNOUNCEMENTS_MAX: usize = 1_000;
+/// Users of a presence channel that one script tells of.
+pub const ASSERTED_USERS_MAX: usize = 100;
+/// Changes of a roster while it is read. Beyond, it is read anew.
+pub const ROSTER_CHANGES_MAX: usize = 10_000;
+/// After Redis may have lost members, all nodes have told it of theirs by then.
+pub const ROSTER_DELAY: Duration = Duration::from_secs(3);
 /// A channel without local subscribers stays listened to this long.
 pub const LINGER: Duration = Duration::from_secs(5);
 
@@ -153,6 +203,11 @@ pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
 /// Partitions of a dead node swept at once, and channels read at once in each.
 pub const SWEEPS_MAX: usize = 32;
 pub const SWEEP_CHANNELS: usize = 128;
+/// Users of a dead node taken from one channel in one step.
+pub const SWEEP_USERS: usize = 100;
+/// Channels in one page of the index, and pages read at once by one query.
+pub const LISTED_CHANNELS_MAX: usize = 1_000;
+pub const LISTINGS_MAX: usize = 8;
 /// The node hears its own probe within this time, or is deaf.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -167,4 +222,5 @@ const _: () =
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
 const _: () = assert!(JOIN_BUFFER_ANNOUNCEMENTS_MAX <= LOG_ANNOUNCEMENTS_MAX);
+const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::announcement::Announcement;
 use crate::channel::Address;
-use crate::event::Announcement;
 use crate::limits;
 use crate::metrics::metrics;
 

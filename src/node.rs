@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::app::Apps;
+use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::delta::settings::DeltaConfig;
 use crate::hub::connections::Connections;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::app::Apps;
+use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
@@ -49,7 +49,7 @@ pub async fn run(
     let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
     let (mailbox, letters) = mailbox();
     let backend = Arc::new(match &config.redis {
-        None => Backend::Memory(Memory::new(mailbox)),
+        None => Backend::Memory(Box::new(Memory::new(mailbox))),
         Some(url) => Backend::Redis(Redis::connect(url, &config.redis_prefix, mailbox).await?),
     });
     let inbox = inbox::start(letters, backend.clone(), config.delta.clone());

@@ -4,7 +4,8 @@
 #![no_main]
 
 use bytes::Bytes;
-use fanfare::event::{Announcement, encode_events};
+use fanfare::announcement::Announcement;
+use fanfare::event::encode_events;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let bytes = Bytes::copy_from_slice(bytes);

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use fanfare::app::AppLimits;
 use fanfare::batch::{Batch, BatchError};
-use fanfare::event::{Announcement, AnnouncementId, Event, encode_events};
+use fanfare::announcement::{Announcement, AnnouncementId};
+use fanfare::event::{Event, encode_events};
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     let limits = AppLimits::default();

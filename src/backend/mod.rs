@@ -5,11 +5,18 @@
 pub mod memory;
 pub mod redis;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::channel::Address;
-use crate::event::{AnnouncementId, Log, Position};
+use crate::announcement::{AnnouncementId, Kind, Log, Position};
+use crate::app::{App, HookedEvents, Rate};
+use crate::channel::{Address, ChannelName, Partition};
+use crate::event::Event;
+use crate::notice::{Notice, NoticeId};
+use crate::presence::{Member, Roster};
 
 use memory::Memory;
 use redis::Redis;
@@ -22,18 +29,148 @@ pub struct Publication {
     pub count: u32,
     /// [`crate::event::encode_events`]
     pub body: Bytes,
-    /// The caller wants to know how many subscriptions the channel has.
-    pub wants_count: bool,
+    /// The caller wants to know how many are there.
+    pub wants_counts: bool,
+    /// On a cache channel: how much of the end of `body` is the last event, and
+    /// how long it is kept.
+    pub last: Option<LastEvent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastEvent {
+    pub bytes: usize,
+    pub ttl: Duration,
+}
+
+/// Who is in a presence channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RosterRead {
+    pub roster: Roster,
+    /// Users that are there because of this node.
+    pub own: Vec<Arc<str>>,
+}
+
+/// What was announced, and what the caller wanted to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Published {
+    /// In the order of the publications.
+    pub counts: Vec<Option<Counts>>,
+    /// Where the batch was charged.
+    pub rate: Option<RateState>,
+}
+
+/// Of the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub subscriptions: u64,
+    /// Distinct users of a presence channel.
+    pub users: u64,
+}
+
+/// One announcement outside every chain: a client event, or the end of a user's
+/// connections.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    pub address: Address,
+    pub kind: Kind,
+    /// One event, encoded, or nothing.
+    pub body: Bytes,
+    /// A webhook wants to hear of it.
+    pub hooked: bool,
+}
+
+/// What an app is charged for.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    pub app: Arc<str>,
+    pub cost: u64,
+    pub rate: Rate,
+}
+
+/// Where an app stands in its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateState {
+    pub limit: u64,
+    pub remaining: u64,
+    /// Until the window ends.
+    pub reset: Duration,
+}
+
+/// This node's membership in a channel, as absolute numbers, so that saying it
+/// again changes nothing.
+#[derive(Debug, Clone)]
+pub struct Assertion {
+    pub address: Address,
+    /// Subscriptions of this node.
+    pub count: u64,
+    /// On a presence channel, the users whose number may have changed.
+    pub users: Vec<UserCount>,
+    pub rules: Rules,
+    /// Somebody joins a cache channel: the last event is wanted.
+    pub wants_last: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct UserCount {
+    pub member: Arc<Member>,
+    /// Connections of this user on this node, in this channel. 0 takes it away.
+    pub count: u64,
+    /// All of them are joining: the limit on members may refuse them.
+    pub is_new: bool,
+}
+
+/// What the app's settings mean to a channel's scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    pub hooked: HookedEvents,
+    /// Subscribers are told how many they are.
+    pub subscription_counts: bool,
+    /// Watchers are told whether a user is online.
+    pub user_status: bool,
+    pub members_max: usize,
+}
+
+impl From<&App> for Rules {
+    fn from(app: &App) -> Rules {
+        Rules {
+            hooked: app.hooked_events(),
+            subscription_counts: app.features.subscription_counts,
+            user_status: app.features.watchlists,
+            members_max: app.limits.presence_members_max,
+        }
+    }
 }
 
 /// A node's membership was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asserted {
-    /// Where the channel stood at that moment: what comes after is for everyone
-    /// who was counted.
+    /// Where the channel stood at that moment, after what the assertion itself
+    /// has announced: what comes after is for everyone who was counted.
     pub at: Position,
     /// Subscriptions of the whole cluster.
     pub total: u64,
+    /// A cache channel's last event, at `at`.
+    pub last: Option<Cached>,
+    /// Places in [`Assertion::users`] of those who were not let in, because the
+    /// channel has `members_max` users. They are not counted.
+    pub refused: Vec<usize>,
+}
+
+/// The last event of a cache channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    pub seq: u64,
+    pub time_ms: u64,
+    /// Until it is forgotten.
+    pub ttl: Duration,
+    pub event: Event,
+}
+
+/// A channel with at least one subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupied {
+    pub channel: ChannelName,
+    pub counts: Counts,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,6 +184,9 @@ pub enum BackendError {
     /// Nothing was done: Redis is at its `maxmemory`.
     #[error("Redis has no memory left, nothing was published")]
     OutOfMemory,
+    /// Nothing was done: the app has used up its window.
+    #[error("Rate limit exceeded: {} per window are allowed, {} are left", .0.limit, .0.remaining)]
+    RateLimited(RateState),
     #[error("Redis refused: {0}")]
     Refused(String),
 }
@@ -54,21 +194,30 @@ pub enum BackendError {
 /// Where the nodes agree.
 #[derive(Debug)]
 pub enum Backend {
-    Memory(Memory),
+    Memory(Box<Memory>),
     Redis(Redis),
 }
 
 impl Backend {
     /// Numbers, remembers and announces each publication, all of them as one
-    /// step, in the order given. Returns the counts that were asked for.
+    /// step, in the order given; with a charge, only if the app can pay.
     pub async fn publish(
         &self,
         id: AnnouncementId,
         publications: Vec<Publication>,
-    ) -> Result<Vec<Option<u64>>, BackendError> {
+        charge: Option<Charge>,
+    ) -> Result<Published, BackendError> {
         match self {
-            Backend::Memory(memory) => memory.publish(id, publications).await,
-            Backend::Redis(redis) => redis.publish_batch(id, publications).await,
+            Backend::Memory(memory) => memory.publish(id, publications, charge).await,
+            Backend::Redis(redis) => redis.publish_batch(id, publications, charge).await,
+        }
+    }
+
+    /// Numbers, remembers and announces a signal.
+    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+        match self {
+            Backend::Memory(memory) => memory.announce(signal).await,
+            Backend::Redis(redis) => redis.announce(signal).await,
         }
     }
 
@@ -91,24 +240,69 @@ impl Backend {
         }
     }
 
-    /// This node has `count` subscriptions to the channel: the number itself,
-    /// not a difference, so that saying it again changes nothing.
-    pub async fn assert_subscriptions(
-        &self,
-        address: &Address,
-        count: u64,
-    ) -> Result<Asserted, BackendError> {
+    /// Writes this node's membership, and announces what has changed by it for
+    /// the cluster: who came and who left, how many there are, whether a user is
+    /// online.
+    pub async fn assert_membership(&self, assertion: &Assertion) -> Result<Asserted, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.assert_subscriptions(address, count)),
-            Backend::Redis(redis) => redis.assert_subscriptions(address, count).await,
+            Backend::Memory(memory) => Ok(memory.assert_membership(assertion)),
+            Backend::Redis(redis) => redis.assert_membership(assertion).await,
         }
     }
 
-    /// Subscriptions of the whole cluster: one read, however many nodes.
-    pub async fn count_subscriptions(&self, address: &Address) -> Result<u64, BackendError> {
+    /// Of the whole cluster: one read, however many nodes.
+    pub async fn read_counts(&self, address: &Address) -> Result<Counts, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.count_subscriptions(address)),
-            Backend::Redis(redis) => redis.count_subscriptions(address).await,
+            Backend::Memory(memory) => Ok(memory.read_counts(address)),
+            Backend::Redis(redis) => redis.read_counts(address).await,
+        }
+    }
+
+    /// Who is in a presence channel, in the whole cluster.
+    pub async fn read_roster(&self, address: &Address) -> Result<RosterRead, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_roster(address)),
+            Backend::Redis(redis) => redis.read_roster(address).await,
+        }
+    }
+
+    /// The last event of a cache channel, if it is still kept.
+    pub async fn read_cached(&self, address: &Address) -> Result<Option<Cached>, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_cached(address)),
+            Backend::Redis(redis) => redis.read_cached(address).await,
+        }
+    }
+
+    /// All occupied channels of an app whose names begin with `prefix`, sorted.
+    pub async fn list_occupied(&self, app: &str, prefix: &str) -> Result<Vec<Occupied>, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.list_occupied(app, prefix)),
+            Backend::Redis(redis) => redis.list_occupied(app, prefix).await,
+        }
+    }
+
+    /// Charges an app for something that has no script of its own.
+    pub async fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
+        match self {
+            Backend::Memory(memory) => memory.charge(charge),
+            Backend::Redis(redis) => redis.charge(charge).await,
+        }
+    }
+
+    /// This node holds `held` connections of the app and wants `wanted` in all,
+    /// where the cluster may have `max`. Returns how many it may hold: at least
+    /// `held`, at most `wanted`.
+    pub async fn hold_connections(
+        &self,
+        app: &str,
+        held: u64,
+        wanted: u64,
+        max: u64,
+    ) -> Result<u64, BackendError> {
+        match self {
+            Backend::Memory(_) => Ok(wanted.min(max).max(held)),
+            Backend::Redis(redis) => redis.hold_connections(app, held, wanted, max).await,
         }
     }
 
@@ -137,6 +331,49 @@ impl Backend {
             // One process cannot disagree with itself.
             Backend::Memory(_) => Ok(()),
             Backend::Redis(redis) => redis.open_epoch(address, epoch, seen_seq).await,
+        }
+    }
+
+    /// The partitions whose webhooks are this node's to deliver. Changes as
+    /// nodes come and go.
+    pub fn own_partitions(&self) -> Vec<Partition> {
+        match self {
+            Backend::Memory(_) => vec![Partition(0)],
+            Backend::Redis(redis) => redis.own_partitions(),
+        }
+    }
+
+    /// Claims a partition's outbox, or renews the claim, and reads up to
+    /// `count_max` notices after `after`, oldest first. None while another node
+    /// has it.
+    pub async fn claim_notices(
+        &self,
+        partition: Partition,
+        after: Option<&NoticeId>,
+        count_max: usize,
+    ) -> Result<Option<Vec<Notice>>, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(Some(memory.read_notices(after, count_max))),
+            Backend::Redis(redis) => redis.claim_notices(partition, after, count_max).await,
+        }
+    }
+
+    /// These have been delivered, or given up.
+    pub async fn remove_notices(&self, partition: Partition, ids: &[NoticeId]) -> Result<(), BackendError> {
+        match self {
+            Backend::Memory(memory) => {
+                memory.remove_notices(ids);
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.remove_notices(partition, ids).await,
+        }
+    }
+
+    /// Gives a partition's outbox up, for another node to claim at once.
+    pub async fn release_notices(&self, partition: Partition) -> Result<(), BackendError> {
+        match self {
+            Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => redis.release_notices(partition).await,
         }
     }
 

@@ -21,7 +21,7 @@ impl Banner {
             config.apps.first().map_or((DEV_APP_ID.into(), DEV_APP_KEY.into(), true), |app| {
                 let demo = &*app.id == DEV_APP_ID
                     && app.key == DEV_APP_KEY
-                    && app.secret.reveal() == DEV_APP_SECRET.as_bytes();
+                    && app.secrets.iter().any(|it| it.reveal() == DEV_APP_SECRET.as_bytes());
                 (app.id.to_string(), app.key.clone(), demo)
             });
         Banner { program: program.to_owned(), app_id, app_key, demo }

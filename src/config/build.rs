@@ -8,7 +8,7 @@ use super::layers::{Origin, Place, Settings};
 use super::problem::{Problem, Warning};
 use super::value::Value;
 use super::{Config, LogFormat};
-use crate::app::{App, AppLimits, Secret};
+use crate::app::{App, AppFeatures, AppLimits, AppRates, Secret};
 use crate::delta::permit::ChannelPermits;
 use crate::delta::settings::DeltaConfig;
 
@@ -91,9 +91,13 @@ fn build_app(
     Some(App {
         id: id.into(),
         key,
-        secret,
+        secrets: vec![secret],
         enabled: app.flag("enabled"),
         limits: app_limits(&app),
+        rates: AppRates::default(),
+        features: AppFeatures::default(),
+        origins: Vec::new(),
+        webhooks: Vec::new(),
         deltas: app.channel_deltas(),
     })
 }
@@ -106,6 +110,7 @@ fn app_limits(app: &Reader<'_>) -> AppLimits {
         event_name_chars_max: app.size("max_event_name_length"),
         channel_name_chars_max: app.size("max_channel_name_length"),
         batch_publications_max: app.size("max_batch_publications"),
+        ..AppLimits::default()
     }
 }
 

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::*;
 use crate::delta::fossil;
-use crate::event::AnnouncementId;
 use crate::hub::outbox::Outbox;
 use crate::hub::{Form, Hub, Subscriber};
 
@@ -143,7 +142,7 @@ proptest! {
                 Step::Join(who, chained) => {
                     let outbox = Outbox::new();
                     let form = if chained { Form::Chained { holds_from: chain.next_index() } } else { Form::Plain };
-                    hub.add(socket(who), Subscriber { outbox: outbox.clone(), form, joined_at: None });
+                    hub.add(socket(who), Subscriber { outbox: outbox.clone(), form, member: None });
                     expected.insert(who, vec![]);
                     clients.insert(who, Client { outbox, chained, base: None, seen: vec![], deltas: 0 });
                 }
@@ -166,12 +165,12 @@ proptest! {
                         }
                     }
                     let events: Vec<Event> = events.into_iter().map(|(name, data, except, delta)| Event {
-                        name: name.into(), data: data.into(), except: except.map(socket), tags: None, delta,
+                        name: name.into(), data: data.into(), except: except.map(socket), tags: None, delta, user: None,
                     }).collect();
-                    let delivery = Delivery { channel: "c", first_seq: seq + 1, time_ms: 0, events: &events };
+                    let delivery = Delivery { channel: "c", first_seq: seq + 1, time_ms: 0, events: &events, is_chained: true };
                     seq += events.len() as u64;
                     let mut frames = encode(&delivery, hub.needs(), &mut chain, &config);
-                    hub.deliver(AnnouncementId::random(), &mut frames, chain.next_index(), &mut vec![]);
+                    hub.deliver(&mut frames, &mut vec![]);
                 }
             }
         }
@@ -202,13 +201,14 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
     let (config, mut chain, mut hub) = (config(), Chain::default(), Hub::default());
     let outboxes: Vec<_> = (0..3).map(|_| Outbox::new()).collect();
     for (who, outbox) in (0..).zip(&outboxes) {
-        hub.add(socket(who), Subscriber { outbox: outbox.clone(), form: Form::Plain, joined_at: None });
+        hub.add(socket(who), Subscriber { outbox: outbox.clone(), form: Form::Plain, member: None });
     }
-    let event = Event { name: "e".into(), data: "d".into(), except: None, tags: None, delta: None };
+    let event =
+        Event { name: "e".into(), data: "d".into(), except: None, tags: None, delta: None, user: None };
     let events = vec![event; 10];
-    let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events };
+    let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
     let mut frames = encode(&delivery, hub.needs(), &mut chain, &config);
-    hub.deliver(AnnouncementId::random(), &mut frames, chain.next_index(), &mut vec![]);
+    hub.deliver(&mut frames, &mut vec![]);
     let mut chunks = Vec::new();
     for outbox in outboxes {
         let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);

@@ -23,7 +23,8 @@ pub(super) async fn get_channel(
         return Err(ApiError::unsupported(kind, "channel"));
     }
     let wants_count = parse_info(signed.query.get("info").map(String::as_str))?;
-    let count = node.backend.count_subscriptions(&Address::new(&signed.app.id, &channel)).await?;
+    let counts = node.backend.read_counts(&Address::new(&signed.app.id, &channel)).await?;
+    let count = counts.subscriptions;
     let mut body = json!({ "occupied": count > 0 });
     if wants_count {
         body["subscription_count"] = count.into();

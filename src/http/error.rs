@@ -138,6 +138,11 @@ impl From<BackendError> for ApiError {
                 "outcome_unknown"
             }
             BackendError::OutOfMemory => "backpressure",
+            BackendError::RateLimited(state) => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let secs = state.reset.as_secs_f64().ceil() as u64;
+                return ApiError::new(status, "rate_limited", error.to_string()).retry_after(secs.max(1));
+            }
             BackendError::Refused(_) => {
                 tracing::error!(%error, "the backend refused an operation");
                 let error = "The server could not do this; its log says why";

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::ApiError;
 use super::signed::Signed;
 use crate::batch::{self, Batch, BatchEvent};
-use crate::channel::ChannelName;
+use crate::channel::{ChannelKind, ChannelName};
 use crate::node::Node;
-use crate::publish::{Counts, publish_batch};
+use crate::publish::{Outcome, publish_batch};
 
 /// `{}`, or `{"channels":{name:attributes}}` if the event asked for `info`.
 pub(super) async fn post_event(
@@ -19,13 +19,13 @@ pub(super) async fn post_event(
 ) -> Result<impl IntoResponse, ApiError> {
     check_idempotency_header(&signed)?;
     let batch = Batch::parse_event(&signed.body, &signed.app.limits)?;
-    let counts = publish_batch(&node.backend, &signed.app, &batch).await?;
+    let outcome = publish_batch(&node.backend, &signed.app, &batch).await?;
     let event = &batch.events[0];
     if !event.info.asked {
         return Ok(reply(&json!({})));
     }
     let channels: Map<String, Value> =
-        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, &counts))).collect();
+        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, &outcome))).collect();
     Ok(reply(&json!({ "channels": channels })))
 }
 
@@ -37,21 +37,27 @@ pub(super) async fn post_batch(
 ) -> Result<impl IntoResponse, ApiError> {
     check_idempotency_header(&signed)?;
     let batch = Batch::parse_batch(&signed.body, &signed.app.limits)?;
-    let counts = publish_batch(&node.backend, &signed.app, &batch).await?;
+    let outcome = publish_batch(&node.backend, &signed.app, &batch).await?;
     if !batch.events.iter().any(|event| event.info.asked) {
         return Ok(reply(&json!({})));
     }
     let answers: Vec<Value> =
-        batch.events.iter().map(|event| attributes(event, &event.channels[0], &counts)).collect();
+        batch.events.iter().map(|event| attributes(event, &event.channels[0], &outcome)).collect();
     Ok(reply(&json!({ "batch": answers })))
 }
 
 /// What the event asked to know of a channel, as far as the channel has it.
-fn attributes(event: &BatchEvent, channel: &ChannelName, counts: &Counts) -> Value {
-    match counts.get(channel) {
-        Some(count) if event.info.subscription_count => json!({ "subscription_count": count }),
-        _ => json!({}),
+fn attributes(event: &BatchEvent, channel: &ChannelName, outcome: &Outcome) -> Value {
+    let mut attributes = json!({});
+    if let Some(counts) = outcome.counts.get(channel) {
+        if event.info.subscription_count {
+            attributes["subscription_count"] = counts.subscriptions.into();
+        }
+        if event.info.user_count && channel.kind() == ChannelKind::Presence {
+            attributes["user_count"] = counts.users.into();
+        }
     }
+    attributes
 }
 
 fn check_idempotency_header(signed: &Signed) -> Result<(), ApiError> {

@@ -37,7 +37,7 @@ impl FromRequest<Node> for Signed {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let app_id = decode(path.split('/').nth(2).unwrap_or_default());
-        let app = node.apps.by_id(&app_id).ok_or_else(|| ApiError::unknown_app(&app_id))?.clone();
+        let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
         let pairs = parse_query(parts.uri.query().unwrap_or_default());
         let body_md5 = verify(&app, &parts.method, path, &pairs)?;
         if !app.enabled {
@@ -77,7 +77,7 @@ fn verify(
     }
     let signature = required("auth_signature")?;
     let texts = signed_texts(method, path, pairs);
-    if !texts.iter().any(|text| auth::verify(&app.secret, text, signature)) {
+    if !texts.iter().any(|text| auth::verify(&app.secrets, text, signature)) {
         // What was signed helps whoever debugs a client; the signature would
         // help whoever reads the log to replay the request.
         tracing::debug!(app = %app.id, signed = %texts[0].replace('\n', "\\n"), "signature refused");

@@ -6,9 +6,12 @@ pub mod outbox;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::{AnnouncementId, SocketId};
+use bytes::Bytes;
+
+use crate::event::SocketId;
 use crate::fan_out::{Frames, Needs};
 use crate::metrics::metrics;
+use crate::presence::Member;
 
 use outbox::Outbox;
 
@@ -29,9 +32,8 @@ pub enum Form {
 pub struct Subscriber {
     pub outbox: Arc<Outbox>,
     pub form: Form,
-    /// It joined at this announcement, which the node has not handled yet: until
-    /// then, what comes is older than its subscription.
-    pub joined_at: Option<AnnouncementId>,
+    /// On a presence channel: as whom.
+    pub member: Option<Arc<Member>>,
 }
 
 /// The live subscribers of one channel.
@@ -43,7 +45,6 @@ pub struct Hub {
     subscribers: Vec<(SocketId, Subscriber)>,
     places: HashMap<SocketId, usize>,
     chained: usize,
-    skipping: usize,
 }
 
 impl Hub {
@@ -66,7 +67,6 @@ impl Hub {
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber) {
         self.remove(socket);
         self.chained += usize::from(matches!(subscriber.form, Form::Chained { .. }));
-        self.skipping += usize::from(subscriber.joined_at.is_some());
         self.places.insert(socket, self.subscribers.len());
         self.subscribers.push((socket, subscriber));
     }
@@ -78,7 +78,6 @@ impl Hub {
             self.places.insert(*moved, place);
         }
         self.chained -= usize::from(matches!(subscriber.form, Form::Chained { .. }));
-        self.skipping -= usize::from(subscriber.joined_at.is_some());
         Some(subscriber)
     }
 
@@ -103,56 +102,39 @@ impl Hub {
         }
     }
 
-    /// Hands a run of events, the announcement `id`, to every subscriber: one
-    /// push each. Those that have to be woken are appended to `woken`.
-    /// `next_index` is that of the chain after the run.
-    pub fn deliver(
-        &mut self,
-        id: AnnouncementId,
-        frames: &mut Frames,
-        next_index: u64,
-        woken: &mut Vec<Arc<Outbox>>,
-    ) {
-        let mut receivers = 0;
+    /// Hands a run of events to every subscriber: one push each. Those that have to
+    /// be woken are appended to `woken`.
+    pub fn deliver(&mut self, frames: &mut Frames, woken: &mut Vec<Arc<Outbox>>) {
         for (socket, subscriber) in &mut self.subscribers {
-            if subscriber.joined_at.is_some() {
-                if subscriber.joined_at == Some(id) {
-                    subscriber.start(next_index);
-                    self.skipping -= 1;
-                }
-                continue;
-            }
-            receivers += 1;
             let chunk = match &mut subscriber.form {
                 Form::Plain => frames.plain_for(*socket),
                 Form::Chained { holds_from } => frames.chained_for(*socket, holds_from),
             };
-            if !chunk.is_empty() && subscriber.outbox.push(chunk) {
-                woken.push(subscriber.outbox.clone());
-            }
+            push(&subscriber.outbox, chunk, woken);
         }
-        metrics().deliveries.increment(receivers * frames.count() as u64);
+        metrics().deliveries.increment((self.subscribers.len() * frames.count()) as u64);
     }
 
-    /// The announcements that joiners wait for will not come: the channel's
-    /// history was adopted anew from its head.
-    pub fn stop_skipping(&mut self, next_index: u64) {
-        if self.skipping == 0 {
-            return;
+    /// Hands one frame that is the same for everyone to every subscriber.
+    pub fn tell(&self, frame: &Bytes, woken: &mut Vec<Arc<Outbox>>) {
+        for (_, subscriber) in &self.subscribers {
+            push(&subscriber.outbox, frame.clone(), woken);
         }
-        for (_, subscriber) in self.subscribers.iter_mut().filter(|(_, s)| s.joined_at.is_some()) {
-            subscriber.start(next_index);
-        }
-        self.skipping = 0;
+    }
+
+    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        self.subscribers.iter().map(|(_, subscriber)| &subscriber.outbox)
+    }
+
+    /// As whom the socket has joined, on a presence channel.
+    pub fn member(&self, socket: SocketId) -> Option<&Arc<Member>> {
+        self.subscribers[*self.places.get(&socket)?].1.member.as_ref()
     }
 }
 
-impl Subscriber {
-    /// What comes from here on is newer than the subscription.
-    fn start(&mut self, next_index: u64) {
-        self.joined_at = None;
-        if let Form::Chained { holds_from } = &mut self.form {
-            *holds_from = next_index;
-        }
+/// Wakes whoever has to be woken later, once for all that one round has for it.
+pub fn push(outbox: &Arc<Outbox>, chunk: Bytes, woken: &mut Vec<Arc<Outbox>>) {
+    if !chunk.is_empty() && outbox.push(chunk) {
+        woken.push(outbox.clone());
     }
 }

@@ -7,8 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::order::Order;
+use super::presence::Presence;
+use super::watch::Watch;
+use crate::announcement::{Announcement, Position};
+use crate::backend::{Cached, Rules};
 use crate::delta::Chain;
-use crate::event::{Announcement, AnnouncementId, Position, SocketId};
+use crate::event::SocketId;
 use crate::hub::{Form, Hub, Subscriber};
 use crate::limits;
 use crate::metrics::metrics;
@@ -22,19 +26,37 @@ pub(super) struct Channel {
     pub(super) joining: HashMap<SocketId, Joiner>,
     pub(super) listening: Listening,
     pub(super) membership: Membership,
-    /// Kept while a join script is under way.
+    /// What the app's settings mean here.
+    pub(super) rules: Rules,
+    /// Kept while a join script is under way, or someone waits to be let in.
     pub(super) recent: Option<Recent>,
+    /// Of a presence channel: who is here in the whole cluster.
+    pub(super) presence: Option<Box<Presence>>,
+    /// Of a user's own channel: whether the user is online, and who wants to know.
+    pub(super) watch: Option<Box<Watch>>,
     pub(super) idle_since: Option<Instant>,
 }
 
-/// A subscription whose script has not answered yet.
+/// A subscription that has not been confirmed yet.
 #[derive(Debug)]
 pub(super) struct Joiner {
     pub(super) subscriber: Subscriber,
     /// Frames that tell the client it has succeeded.
     pub(super) confirmation: Bytes,
-    /// The script under way counts it.
-    pub(super) counted: bool,
+    pub(super) stage: Stage,
+}
+
+/// How far a joiner has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No script counts it.
+    Waiting,
+    /// The script under way does; it was sent when the channel stood here.
+    Counted { since: Position },
+    /// The script has said where the channel stood, and what its last event was:
+    /// it is let in when this node has handled all that came before, if that will
+    /// ever come.
+    Placed { at: Position, last: Option<Box<Cached>>, waits: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,9 +84,9 @@ pub(super) enum Queued {
 pub(super) struct Membership {
     /// The number that was last acknowledged.
     pub(super) asserted: Option<u64>,
-    /// The number in the script that is under way: one at a time, so that they
-    /// cannot overtake each other.
-    pub(super) under_way: Option<u64>,
+    /// A script is under way: one at a time, so that they cannot overtake each
+    /// other.
+    pub(super) under_way: bool,
     pub(super) queued: Queued,
     /// Must be said again, though the number is the same.
     pub(super) stale: bool,
@@ -81,54 +103,47 @@ pub(super) struct Recent {
     overflown: bool,
 }
 
-/// Where a joiner enters the stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// Now, after these, which everyone else has had.
-    Now(Vec<Announcement>),
-    /// After this announcement, which the node has still to handle.
-    After(AnnouncementId),
-}
-
 impl Channel {
     /// Subscriptions of this node, confirmed or not: the number to assert.
     pub(super) fn count(&self) -> u64 {
         (self.hub.len() + self.joining.len()) as u64
     }
 
+    /// Nobody here has anything to do with it.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.count() == 0 && self.watch.as_ref().is_none_or(|watch| watch.is_unwatched())
+    }
+
+    /// Someone waits for a script's answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.joining.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
+    }
+
     pub(super) fn needs_assertion(&self) -> bool {
-        self.membership.under_way.is_none()
+        !self.membership.under_way
             && (self.membership.stale
                 || self.membership.asserted.unwrap_or(0) != self.count()
-                || self.joining.values().any(|joiner| !joiner.counted))
+                || self.joining.values().any(|joiner| joiner.stage == Stage::Waiting)
+                || self.presence.as_ref().is_some_and(|presence| presence.has_unsaid()))
     }
 
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
-        self.count() == 0
+        self.is_deserted()
             && self.idle_since.is_some_and(|since| now.duration_since(since) >= limits::LINGER)
-            && self.membership.under_way.is_none()
+            && !self.membership.under_way
             && self.membership.asserted.unwrap_or(0) == 0
             && self.membership.doubtful_until.is_none_or(|until| now >= until)
             && self.listening != Listening::Asked
             && !self.order.is_reading()
+            && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
     }
 
-    /// Where someone enters whose script has said `at`.
-    pub(super) fn entry(&self, at: Position) -> Entry {
-        let Some(position) = self.order.position() else { return Entry::Now(Vec::new()) };
-        if at.id == position.id {
-            return Entry::Now(Vec::new());
-        }
-        match &self.recent {
-            Some(recent) if recent.follows(at.id) => Entry::Now(recent.after(at.id)),
-            _ if at.id == AnnouncementId::NONE => Entry::Now(Vec::new()),
-            _ if !self.order.has_handled(at.id) => Entry::After(at.id),
-            recent => Entry::Now(recent.as_ref().map(Recent::all).unwrap_or_default()),
-        }
+    /// What everyone else has had since the channel stood `at`.
+    pub(super) fn missed_since(&self, at: Position) -> Vec<Announcement> {
+        let recent = self.recent.iter().flat_map(|recent| &recent.announcements);
+        recent.filter(|announcement| announcement.is_after(at)).cloned().collect()
     }
-}
 
-impl Channel {
     pub(super) fn form(&self, deltas: bool) -> Form {
         match deltas {
             true => Form::Chained { holds_from: self.chain.next_index() },
@@ -136,32 +151,47 @@ impl Channel {
         }
     }
 
-    /// What came before is not known: deltas start from a full event, and nobody
-    /// waits for an announcement that will not come.
-    pub(super) fn start_anew(&mut self) {
-        self.chain.restart();
-        self.hub.stop_skipping(self.chain.next_index());
-    }
-
-    /// Counts everyone who is here or joining; returns the number to assert.
-    pub(super) fn begin_assertion(&mut self) -> u64 {
+    /// Whatever comes, the placed have waited long enough: what came before them
+    /// has been read from the log, or is lost.
+    pub(super) fn stop_waiting(&mut self) {
         for joiner in self.joining.values_mut() {
-            joiner.counted = true;
+            if let Stage::Placed { waits, .. } = &mut joiner.stage {
+                *waits = false;
+            }
         }
-        let count = self.count();
-        self.membership.under_way = Some(count);
-        self.membership.stale = false;
-        self.recent = self.order.position().map(|_| Recent::default());
-        count
     }
 
     pub(super) fn assertion_failed(&mut self, now: Instant) {
-        for joiner in self.joining.values_mut() {
-            joiner.counted = false;
+        for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
+            joiner.stage = Stage::Waiting;
         }
-        self.recent = None;
         self.membership.stale = true;
         self.membership.doubtful_until = Some(now + limits::LOG_AGE_MAX);
+        self.drop_recent();
+    }
+
+    /// Keeps only what someone may still be owed.
+    pub(super) fn drop_recent(&mut self) {
+        let owed_since = self.joining.values().filter_map(|joiner| match joiner.stage {
+            Stage::Waiting => None,
+            Stage::Counted { since } => Some(since),
+            Stage::Placed { at, .. } => Some(at),
+        });
+        match owed_since.min_by_key(|position| position.seq) {
+            None => self.recent = None,
+            Some(since) => {
+                if let Some(recent) = &mut self.recent {
+                    let owed = recent.announcements.iter().position(|it| it.is_after(since));
+                    recent.announcements.drain(..owed.unwrap_or(recent.announcements.len()));
+                }
+            }
+        }
+    }
+}
+
+impl Joiner {
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(self.stage, Stage::Counted { .. })
     }
 }
 
@@ -175,22 +205,5 @@ impl Recent {
         if !self.overflown {
             self.announcements.push_back(announcement);
         }
-    }
-
-    /// Whether something here comes right after `id`, or is it.
-    fn follows(&self, id: AnnouncementId) -> bool {
-        self.announcements.iter().any(|a| a.id == id || a.prev == id)
-    }
-
-    fn after(&self, id: AnnouncementId) -> Vec<Announcement> {
-        let from = match self.announcements.iter().rposition(|a| a.id == id) {
-            Some(at) => at + 1,
-            None => self.announcements.iter().rposition(|a| a.prev == id).unwrap_or(0),
-        };
-        self.announcements.iter().skip(from).cloned().collect()
-    }
-
-    fn all(&self) -> Vec<Announcement> {
-        self.announcements.iter().cloned().collect()
     }
 }

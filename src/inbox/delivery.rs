@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::channel::{Channel, Entry, Joiner};
+use super::channel::Channel;
+use crate::announcement::{Announcement, Body, Kind};
+use crate::backend::Cached;
 use crate::channel::Address;
 use crate::delta::Chain;
 use crate::delta::settings::DeltaConfig;
-use crate::event::{Announcement, Event, SocketId};
+use crate::event::{Event, SocketId};
 use crate::fan_out::{self, Delivery, Needs};
-use crate::hub::Form;
 use crate::hub::outbox::Outbox;
+use crate::hub::{Form, Hub};
 use crate::metrics::metrics;
+use crate::presence::MemberChange;
+use crate::wire::close::Close;
+use crate::wire::reply;
 
 /// Rooms 6 and 7: frames once, then to everyone who is here.
 pub(super) fn deliver(
@@ -26,44 +31,87 @@ pub(super) fn deliver(
     if let Some(recent) = &mut channel.recent {
         recent.push(announcement.clone());
     }
-    if channel.hub.is_empty() {
-        channel.chain.restart();
-        return;
+    let Some(body) = read(address, announcement) else { return channel.chain.restart() };
+    match body {
+        Body::Events(events) | Body::ClientEvents(events) => {
+            deliver_events(address, channel, announcement, &events, delta, woken);
+        }
+        Body::Members(changes) => {
+            let Some(presence) = &mut channel.presence else { return };
+            for change in changes.iter().filter(|change| presence.apply(change)) {
+                tell_change(address, &channel.hub, change, woken);
+            }
+        }
+        Body::SubscriptionCount(count) => {
+            channel.hub.tell(&reply::subscription_count(address.channel(), count), woken);
+        }
+        Body::Termination => {
+            for outbox in channel.hub.outboxes() {
+                outbox.close(Close::Terminated);
+            }
+        }
+        // Watchers are told by the desk, which knows them.
+        Body::UserStatus { .. } | Body::Unknown => {}
     }
-    let Some(events) = events(address, announcement) else { return channel.chain.restart() };
-    let delivery = delivery(address, announcement, &events);
-    let mut frames = fan_out::encode(&delivery, channel.hub.needs(), &mut channel.chain, delta);
-    channel.hub.deliver(announcement.id, &mut frames, channel.chain.next_index(), woken);
 }
 
-/// A joiner is confirmed, gets what everyone else has had since its script, and
-/// is live.
-pub(super) fn enter(
+fn deliver_events(
     address: &Address,
     channel: &mut Channel,
-    socket: SocketId,
-    joiner: Joiner,
-    entry: &Entry,
+    announcement: &Announcement,
+    events: &[Event],
     delta: &DeltaConfig,
     woken: &mut Vec<Arc<Outbox>>,
 ) {
-    let mut subscriber = joiner.subscriber;
-    send(&subscriber.outbox, joiner.confirmation, woken);
-    match entry {
-        Entry::After(id) => subscriber.joined_at = Some(*id),
-        Entry::Now(missed) => {
-            for announcement in missed {
-                let Some(events) = events(address, announcement) else { continue };
-                let chunk =
-                    full_frames(&delivery(address, announcement, &events), socket, subscriber.form, delta);
-                send(&subscriber.outbox, chunk, woken);
-            }
+    if channel.hub.is_empty() {
+        return channel.chain.restart();
+    }
+    let delivery = delivery(address, announcement, events);
+    let mut frames = fan_out::encode(&delivery, channel.hub.needs(), &mut channel.chain, delta);
+    channel.hub.deliver(&mut frames, woken);
+}
+
+/// A member has come or gone.
+pub(super) fn tell_change(address: &Address, hub: &Hub, change: &MemberChange, woken: &mut Vec<Arc<Outbox>>) {
+    let frame = match change {
+        MemberChange::Added { user_id, info } => reply::member_added(address.channel(), user_id, info),
+        MemberChange::Removed { user_id } => reply::member_removed(address.channel(), user_id),
+    };
+    hub.tell(&frame, woken);
+}
+
+/// What a joiner is owed of what everyone else has had. Who is here it knows from
+/// the roster.
+pub(super) fn missed_frames(
+    address: &Address,
+    announcement: &Announcement,
+    socket: SocketId,
+    form: Form,
+    delta: &DeltaConfig,
+) -> Bytes {
+    match read(address, announcement) {
+        Some(Body::Events(events) | Body::ClientEvents(events)) => {
+            full_frames(&delivery(address, announcement, &events), socket, form, delta)
         }
+        Some(Body::SubscriptionCount(count)) => reply::subscription_count(address.channel(), count),
+        _ => Bytes::new(),
     }
-    if let Form::Chained { holds_from } = &mut subscriber.form {
-        *holds_from = channel.chain.next_index();
-    }
-    channel.hub.add(socket, subscriber);
+}
+
+/// The last event of a cache channel, for one who joins it (protocol.md 2.12).
+pub(super) fn cached_frame(
+    address: &Address,
+    cached: &Cached,
+    socket: SocketId,
+    form: Form,
+    delta: &DeltaConfig,
+) -> Bytes {
+    let Cached { seq, time_ms, ref event, .. } = *cached;
+    // Its sender has left meanwhile, or comes back as another.
+    let events = [Event { except: None, ..event.clone() }];
+    let delivery =
+        Delivery { channel: address.channel(), first_seq: seq, time_ms, events: &events, is_chained: true };
+    full_frames(&delivery, socket, form, delta)
 }
 
 /// A run in full for one socket, outside the channel's chain.
@@ -84,22 +132,17 @@ fn delivery<'a>(address: &'a Address, announcement: &Announcement, events: &'a [
         first_seq: announcement.first_seq,
         time_ms: announcement.time_ms,
         events,
+        is_chained: announcement.kind == Kind::Events,
     }
 }
 
-fn events(address: &Address, announcement: &Announcement) -> Option<Vec<Event>> {
-    match announcement.events() {
-        Ok(events) => Some(events),
+pub(super) fn read(address: &Address, announcement: &Announcement) -> Option<Body> {
+    match announcement.read() {
+        Ok(body) => Some(body),
         Err(error) => {
             metrics().announcements_unreadable.increment(1);
             tracing::warn!(%address, %error, "announcement not read");
             None
         }
-    }
-}
-
-pub(super) fn send(outbox: &Arc<Outbox>, chunk: Bytes, woken: &mut Vec<Arc<Outbox>>) {
-    if !chunk.is_empty() && outbox.push(chunk) {
-        woken.push(outbox.clone());
     }
 }

@@ -7,11 +7,14 @@
 //! so that no lock is needed. It never waits: what takes time is a call under
 //! way, and its answer comes back as a [`Done`].
 
+mod assertions;
 mod channel;
 mod delivery;
-mod members;
+mod join;
 pub mod order;
+mod presence;
 mod repair;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,32 +24,55 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::backend::{Asserted, Backend, BackendError};
+use crate::announcement::{Announcement, Body, Kind, Log, Position};
+use crate::app::App;
+use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead};
 use crate::channel::Address;
 use crate::delta::settings::DeltaConfig;
-use crate::event::{Announcement, Log, Position, SocketId};
+use crate::event::SocketId;
 use crate::hub::Subscriber;
 use crate::hub::outbox::Outbox;
 use crate::limits;
 use crate::mailbox::{Letters, Mail};
 use crate::metrics::metrics;
+use crate::presence::Member;
 
-use channel::{Channel, Joiner, Listening};
+use assertions::Assertions;
+use channel::{Channel, Joiner, Listening, Stage};
 use delivery::deliver;
-use members::Assertions;
 use order::Verdict;
+use presence::Rosters;
 use repair::{Checks, Repairs};
+use watch::FirstLook;
 
 /// What sockets ask for. Requests of one socket are served in order.
 #[derive(Debug)]
 pub enum Request {
     Subscribe {
         address: Address,
+        app: Arc<App>,
         socket: SocketId,
         outbox: Arc<Outbox>,
         deltas: bool,
-        /// Frames to send when it has succeeded.
+        /// On a presence channel: as whom. The inbox refuses it if the channel is
+        /// full, and says so to the socket and to the member.
+        member: Option<Arc<Member>>,
+        /// Frames to send when it has succeeded. On a presence channel
+        /// `subscription_succeeded` is made by the inbox, which knows the roster,
+        /// and comes before these.
         confirmation: Bytes,
+    },
+    /// The socket is told whether these users are online, now and whenever that
+    /// changes (protocol.md 2.10). The addresses are of the users' own channels.
+    Watch {
+        app: Arc<App>,
+        users: Vec<Address>,
+        socket: SocketId,
+        outbox: Arc<Outbox>,
+    },
+    Unwatch {
+        users: Vec<Address>,
+        socket: SocketId,
     },
     Unsubscribe {
         address: Address,
@@ -90,6 +116,9 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         repairs: Repairs::default(),
         checks: Checks::new(),
         retries: VecDeque::new(),
+        rosters: Rosters::default(),
+        stale_rosters: VecDeque::new(),
+        looks: HashMap::new(),
         idle: VecDeque::new(),
         woken: Vec::new(),
         counted: Instant::now(),
@@ -102,7 +131,8 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
 #[derive(Debug)]
 enum Done {
     Listened(Address, Result<(), BackendError>),
-    Asserted(Address, u64, Result<Asserted, BackendError>),
+    Asserted(Box<Assertion>, Result<Asserted, BackendError>),
+    RosterRead(Address, Result<RosterRead, BackendError>),
     LogRead(Address, Result<Log, BackendError>),
     HeadsRead(Vec<Address>, Result<Vec<Option<Position>>, BackendError>),
     /// Instead of a log, beyond the budget.
@@ -122,6 +152,11 @@ struct Desk {
     repairs: Repairs,
     checks: Checks,
     retries: VecDeque<(Instant, Address)>,
+    rosters: Rosters,
+    /// To be read anew, and when.
+    stale_rosters: VecDeque<(Instant, Address)>,
+    /// Watchers that have not been told of anyone yet.
+    looks: HashMap<SocketId, FirstLook>,
     idle: VecDeque<(Instant, Address)>,
     /// Sockets written to in this round.
     woken: Vec<Arc<Outbox>>,
@@ -149,6 +184,7 @@ impl Desk {
             let due = signals.take();
             if due.reassert {
                 self.assert_all();
+                self.want_all_rosters();
             }
             if due.recheck {
                 self.check_all();
@@ -183,13 +219,12 @@ impl Desk {
             return self.backend.unlisten(address);
         };
         match channel.order.hear(announcement, Instant::now()) {
-            Verdict::Deliver(announcement) => {
-                deliver(address, channel, &announcement, &self.delta, &mut self.woken);
-            }
+            Verdict::Deliver(announcement) => self.handle(address, &announcement),
             Verdict::Begin(announcement) => {
                 metrics().epochs_opened.increment(1);
-                channel.start_anew();
-                deliver(address, channel, &announcement, &self.delta, &mut self.woken);
+                self.start_anew(address);
+                self.handle(address, &announcement);
+                self.let_in(address);
             }
             Verdict::Duplicate => metrics().announcements_duplicate.increment(1),
             Verdict::Held => {}
@@ -198,6 +233,43 @@ impl Desk {
                 tracing::debug!(%address, "gap, reading the log");
                 self.repairs.queue.push_back(address.clone());
             }
+        }
+    }
+
+    /// It is the next one: delivered, and whoever waited for it is let in.
+    fn handle(&mut self, address: &Address, announcement: &Announcement) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        deliver(address, channel, announcement, &self.delta, &mut self.woken);
+        let awaited = !channel.joining.is_empty();
+        if announcement.kind == Kind::UserStatus
+            && let Some(Body::UserStatus { online }) = delivery::read(address, announcement)
+        {
+            self.change_status(address, online);
+        }
+        if awaited {
+            self.admit(address);
+        }
+    }
+
+    /// The channel's history does not go on from what this node has handled:
+    /// deltas start from a full event, and who is here is read anew.
+    fn start_anew(&mut self, address: &Address) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        channel.chain.restart();
+        if channel.presence.is_some() {
+            self.stale_rosters.push_back((Instant::now() + limits::ROSTER_DELAY, address.clone()));
+        }
+        if channel.watch.is_some() {
+            channel.membership.stale = true;
+            self.queue_assertion(address.clone());
+        }
+    }
+
+    /// Nobody waits any longer for an announcement that will not come.
+    fn let_in(&mut self, address: &Address) {
+        if let Some(channel) = self.channels.get_mut(address) {
+            channel.stop_waiting();
+            self.admit(address);
         }
     }
 
@@ -219,12 +291,13 @@ impl Desk {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Subscribe { address, socket, outbox, deltas, confirmation } => {
-                let channel = self.channels.entry(address.clone()).or_default();
-                let form = channel.form(deltas);
-                let subscriber = Subscriber { outbox, form, joined_at: None };
-                self.subscribe(address, socket, Joiner { subscriber, confirmation, counted: false });
+            Request::Subscribe { address, app, socket, outbox, deltas, member, confirmation } => {
+                let form = self.channel_of(&address, &app).form(deltas);
+                let subscriber = Subscriber { outbox, form, member };
+                self.subscribe(address, socket, Joiner { subscriber, confirmation, stage: Stage::Waiting });
             }
+            Request::Watch { app, users, socket, outbox } => self.watch(&app, users, socket, outbox),
+            Request::Unwatch { users, socket } => self.unwatch(&users, socket),
             Request::Unsubscribe { address, socket } => self.unsubscribe(&address, socket),
             Request::ChangeForm { address, socket, deltas } => {
                 let Some(channel) = self.channels.get_mut(&address) else { return };
@@ -249,6 +322,7 @@ impl Desk {
             self.retry(address);
         }
         self.check_what_is_due(now);
+        self.read_stale_rosters(now);
         self.forget_idle(now);
         if now.duration_since(self.assertions.all_at) >= limits::ASSERT_INTERVAL {
             self.assert_all();
@@ -262,7 +336,7 @@ impl Desk {
     /// Whatever of this channel has failed before is tried again.
     fn retry(&mut self, address: Address) {
         let Some(channel) = self.channels.get_mut(&address) else { return };
-        if channel.listening == Listening::No && !channel.joining.is_empty() {
+        if channel.listening == Listening::No && channel.is_awaited() {
             return self.join(address);
         }
         if channel.order.position().is_some() && channel.listening == Listening::Yes {
@@ -279,6 +353,7 @@ impl Desk {
 
     fn start_calls(&mut self) {
         self.start_assertions();
+        self.start_rosters();
         self.start_repairs();
         self.start_checks();
     }
@@ -286,7 +361,8 @@ impl Desk {
     fn finish(&mut self, done: Done) {
         match done {
             Done::Listened(address, result) => self.listened(address, result),
-            Done::Asserted(address, count, result) => self.asserted(address, count, result),
+            Done::Asserted(assertion, result) => self.asserted(*assertion, result),
+            Done::RosterRead(address, read) => self.roster_read(address, read),
             Done::HeadsRead(addresses, heads) => self.heads_read(addresses, heads),
             Done::LogRead(address, log) => {
                 self.repairs.under_way -= 1;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::event::{Announcement, AnnouncementId, Log, Position};
+use crate::announcement::{Announcement, AnnouncementId, Log, Position};
 use crate::limits;
 
 /// What this node has handled of one channel, and what it holds back.
@@ -70,6 +70,15 @@ impl Order {
     pub fn has_handled(&self, id: AnnouncementId) -> bool {
         self.position.is_some_and(|position| position.id == id)
             || self.handled.iter().rev().any(|(handled, _)| *handled == id)
+    }
+
+    /// Whether this node has handled everything that was announced until the
+    /// channel stood `at`, as a script has said.
+    pub fn has_passed(&self, at: Position) -> bool {
+        let Some(position) = self.position else { return false };
+        let is_before =
+            at.epoch == position.epoch && at.seq <= position.seq && at.time_ms <= position.time_ms;
+        at.id == AnnouncementId::NONE || is_before || self.has_handled(at.id)
     }
 
     pub fn hear(&mut self, announcement: Announcement, now: Instant) -> Verdict {

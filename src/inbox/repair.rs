@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::channel::Listening;
-use super::delivery::deliver;
 use super::order::Repair;
 use super::{Desk, Done};
+use crate::announcement::{AnnouncementId, Log, Position};
 use crate::backend::BackendError;
 use crate::channel::Address;
-use crate::event::{AnnouncementId, Log, Position};
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -78,11 +77,12 @@ impl Desk {
         }
         if repair != Repair::Complete {
             tracing::info!(%address, ?repair, "the channel's history did not connect");
-            channel.start_anew();
+            self.start_anew(address);
         }
         for announcement in &missed {
-            deliver(address, channel, announcement, &self.delta, &mut self.woken);
+            self.handle(address, announcement);
         }
+        self.let_in(address);
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
             self.open_epoch(address.clone(), epoch, seen.seq);
         }
@@ -98,8 +98,17 @@ impl Desk {
         };
         metrics().gaps_unrepaired.increment(1);
         let held = channel.order.skip_to(head);
-        channel.start_anew();
+        self.start_anew(address);
+        self.let_in(address);
         self.hear_again(address, held);
+    }
+
+    /// A script has said that the channel stands `at`, which has not been heard.
+    pub(super) fn suspect(&mut self, address: &Address, at: Position) {
+        let Some(channel) = self.channels.get(address) else { return };
+        let handled = channel.order.position().unwrap_or_default().id;
+        let (since, address) = (Instant::now(), address.clone());
+        self.checks.suspects.push_back(Suspect { since, address, head: at.id, handled });
     }
 
     fn open_epoch(&mut self, address: Address, epoch: u64, seen_seq: u64) {

@@ -15,6 +15,18 @@ pub enum Close {
     AppDisabled,
     InvalidVersion,
     UnsupportedProtocol,
+    /// The app has as many connections as it may.
+    OverConnectionQuota,
+    /// `allowed_origins` does not name the page.
+    OriginNotAllowed,
+    /// A sign-in with a wrong signature.
+    Unauthorized,
+    /// Neither signed in nor on a private channel in time.
+    AuthorizationTimeout,
+    /// The app's backend has ended all connections of this user.
+    Terminated,
+    /// Said more than it may, where the app closes those.
+    RateLimited,
     /// The outbox is full: the client reads more slowly than it is sent to.
     SlowClient,
     /// A bound of the node is reached.
@@ -34,7 +46,12 @@ impl Close {
             Close::AppDisabled => 4003,
             Close::InvalidVersion => 4006,
             Close::UnsupportedProtocol => 4007,
-            Close::SlowClient | Close::OverCapacity => 4100,
+            Close::OverConnectionQuota => 4004,
+            Close::OriginNotAllowed
+            | Close::Unauthorized
+            | Close::AuthorizationTimeout
+            | Close::Terminated => 4009,
+            Close::SlowClient | Close::OverCapacity | Close::RateLimited => 4100,
             Close::Draining => 4200,
             Close::PongTimeout => 4201,
         }
@@ -51,6 +68,12 @@ impl Close {
             Close::AppDisabled => "This app is disabled",
             Close::InvalidVersion => "The protocol version must be a number",
             Close::UnsupportedProtocol => "This protocol version is not supported; use 7",
+            Close::OverConnectionQuota => "The app has all the connections that it may have",
+            Close::OriginNotAllowed => "This app does not allow connections from this origin",
+            Close::Unauthorized => "The sign-in was not signed by the app",
+            Close::AuthorizationTimeout => "Neither signed in nor on a private channel in time",
+            Close::Terminated => "You got disconnected by the app.",
+            Close::RateLimited => "Too many messages, come back later",
             Close::SlowClient => "The client reads too slowly",
             Close::OverCapacity => "Over capacity, come back later",
             Close::Draining => "The server is restarting, reconnect now",
@@ -69,6 +92,12 @@ impl Close {
             Close::AppDisabled => "app_disabled",
             Close::InvalidVersion => "invalid_version",
             Close::UnsupportedProtocol => "unsupported_protocol",
+            Close::OverConnectionQuota => "over_connection_quota",
+            Close::OriginNotAllowed => "origin_not_allowed",
+            Close::Unauthorized => "unauthorized",
+            Close::AuthorizationTimeout => "authorization_timeout",
+            Close::Terminated => "terminated",
+            Close::RateLimited => "rate_limited",
             Close::SlowClient => "slow_client",
             Close::OverCapacity => "over_capacity",
             Close::Draining => "draining",

@@ -6,6 +6,7 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::event::Event;
 use crate::json;
 
 /// What follows the `data` of a marked frame; clients strip it again to get the
@@ -13,10 +14,16 @@ use crate::json;
 const SEQ_MARKER: &str = "__delta_seq";
 const KEY_MARKER: &str = "__conflation_key";
 
-/// Pusher's envelope: `data` is always a string.
-pub fn plain(channel: &str, name: &[u8], data: &[u8]) -> Vec<u8> {
+/// Pusher's envelope: `data` is always a string, and `user_id` is there on client
+/// events of presence channels.
+pub fn plain(channel: &str, event: &Event) -> Vec<u8> {
+    let Event { name, data, user, .. } = event;
     let mut out = open(channel, name, data.len() + data.len() / 8);
     json::write_string(&mut out, data);
+    if let Some(user) = user {
+        out.extend_from_slice(br#","user_id":"#);
+        json::write_string(&mut out, user);
+    }
     out.push(b'}');
     out
 }
@@ -24,9 +31,10 @@ pub fn plain(channel: &str, name: &[u8], data: &[u8]) -> Vec<u8> {
 /// The base text of protocol.md 3.5, for sockets with deltas: `data` is the
 /// publisher's text verbatim where that is a JSON object or array, so that a
 /// full event and a decoded delta give the application the same value.
-pub fn base(channel: &str, name: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn base(channel: &str, event: &Event) -> Vec<u8> {
+    let Event { name, data, .. } = event;
     if !json::is_container(data) {
-        return plain(channel, name, data);
+        return plain(channel, event);
     }
     let mut out = open(channel, name, data.len());
     out.extend_from_slice(data);
@@ -100,18 +108,25 @@ mod tests {
         String::from_utf8(bytes).expect("frames are UTF-8")
     }
 
+    fn event(name: &'static str, data: &'static str) -> Event {
+        let (name, data) = (name.into(), data.into());
+        Event { name, data, except: None, tags: None, delta: None, user: None }
+    }
+
     #[test]
     fn envelopes_are_exact() {
+        let plain = |event: &Event| text(plain("m", event));
+        assert_eq!(plain(&event("e\"", "{\"a\":1}")), r#"{"event":"e\"","channel":"m","data":"{\"a\":1}"}"#);
         assert_eq!(
-            text(plain("m", b"e\"", b"{\"a\":1}")),
-            r#"{"event":"e\"","channel":"m","data":"{\"a\":1}"}"#
+            plain(&Event { user: Some("u\"".into()), ..event("client-e", "x") }),
+            r#"{"event":"client-e","channel":"m","data":"x","user_id":"u\""}"#
         );
         assert_eq!(
-            text(base("m", b"e", b"{ \"a\":1.0}")),
+            text(base("m", &event("e", "{ \"a\":1.0}"))),
             r#"{"event":"e","channel":"m","data":{ "a":1.0}}"#
         );
-        assert_eq!(text(base("m", b"e", b"7")), r#"{"event":"e","channel":"m","data":"7"}"#);
-        let base = base("m", b"e", b"[1]");
+        assert_eq!(text(base("m", &event("e", "7"))), r#"{"event":"e","channel":"m","data":"7"}"#);
+        let base = base("m", &event("e", "[1]"));
         assert_eq!(text(marked(&base, 84)), r#"{"event":"e","channel":"m","data":[1],"__delta_seq":84}"#);
         assert_eq!(
             text(delta("m", b"e", b"1;", 85, 84, Some("fossil"))),

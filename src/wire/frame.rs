@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn close_reasons_fit_a_control_frame() {
-        for reason in [Close::Normal, Close::TooBig, Close::UnsupportedProtocol, Close::Draining] {
+        for reason in [Close::Normal, Close::TooBig, Close::AuthorizationTimeout, Close::Draining] {
             assert!(close(reason).len() <= 127);
         }
     }

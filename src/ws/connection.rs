@@ -58,7 +58,7 @@ const GONE: End = End::Gone { reason: Close::Normal.label() };
 
 /// Serves a socket until it ends.
 pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>) {
-    let (app, socket) = match admit(&node, &client) {
+    let (app, socket) = match Box::pin(admit(&node, &client)).await {
         Ok(app) => (app, SocketId::random()),
         Err(refusal) => return Box::pin(refuse(&mut stream, refusal)).await,
     };
@@ -86,11 +86,13 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     drop(registration);
 }
 
-fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
+async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
     client.check_protocol()?;
-    let app = node.apps.by_key(&client.key).ok_or(Close::UnknownApp)?;
+    // Where the apps are not known just now, the client comes back later.
+    let app = node.apps.by_key(&client.key).await.map_err(|_| Close::OverCapacity)?;
+    let app = app.ok_or(Close::UnknownApp)?;
     match app.enabled {
-        true => Ok(app.clone()),
+        true => Ok(app),
         false => Err(Close::AppDisabled),
     }
 }

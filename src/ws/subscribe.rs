@@ -122,7 +122,7 @@ impl Connection {
             return refused("the key in `auth` is not the key of this connection".to_owned());
         }
         let text = auth::subscription_text(&self.socket.to_string(), channel.as_str(), None);
-        if auth::verify(&self.app.secret, &text, signature) {
+        if auth::verify(&self.app.secrets, &text, signature) {
             return Ok(());
         }
         refused(format!("Invalid signature: Expected HMAC SHA256 hex digest of {text}, but got {signature}"))
@@ -136,6 +136,8 @@ impl Connection {
         };
         let request = Request::Subscribe {
             address: Address::new(&self.app.id, &channel),
+            app: self.app.clone(),
+            member: None,
             socket: self.socket,
             outbox: self.outbox.clone(),
             deltas: deltas.unwrap_or(self.deltas) && self.permits_deltas(&channel),

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use fanfare::event::Announcement;
+use fanfare::announcement::Announcement;
 use futures_util::future::join_all;
 
 use crate::support::resp::Reply;
-use crate::support::{PATIENCE, Proxy, Redis, Server, eventually};
+use crate::support::{PATIENCE, Proxy, Redis, Server, events_of, eventually};
 use crate::witness::{Witness, assert_once_each, within};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -103,7 +103,7 @@ impl Stage {
         let number = |entry: Reply| {
             let Reply::Bulk(bytes) = entry else { panic!("bytes were expected") };
             let announcement = Announcement::decode(bytes.into()).unwrap();
-            let data = announcement.events().unwrap()[0].data.to_vec();
+            let data = events_of(&announcement)[0].data.to_vec();
             (announcement.epoch, announcement.first_seq, String::from_utf8(data).unwrap())
         };
         entries.into_iter().map(number).collect()

@@ -182,11 +182,15 @@ async fn rest_never(stage: &Stage, seed: &Seed, channel: &str) {
     }
     let mut guests = stage.witnesses(12).await;
     let away = Cell::new(guests.len());
+    let published = Cell::new(0_usize);
     let stream = async |node: usize| {
         let caller = stage.nodes[node].caller("1");
         let stream = Stream { caller, name: ["zero", "one"][node], number: Cell::new(0) };
         while away.get() > 0 {
             stream.next(channel).await;
+            published.set(published.get() + 1);
+            // A link that falls behind for ever is one that is broken.
+            residents[1].has(published.get().saturating_sub(20)).await;
         }
     };
     let come_and_go = async {

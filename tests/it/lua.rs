@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::event::{Announcement, AnnouncementId, Event, encode_events};
+use fanfare::announcement::{Announcement, AnnouncementId};
+use fanfare::event::{Event, encode_events};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::resp::{self, Reply};
-use crate::support::{PATIENCE, Redis, Server, bounded, eventually};
+use crate::support::{PATIENCE, Redis, Server, bounded, events_of, eventually};
 use crate::witness::Witness;
 
 const FIND_ANNOUNCEMENT: &str = include_str!("../../lua/include/find_announcement.lua");
@@ -338,6 +339,7 @@ impl Batch {
                 except: None,
                 tags: None,
                 delta: None,
+                user: None,
             };
             let events: Vec<Event> = run.bodies.iter().map(event).collect();
             arguments.push(key("topic", run.channel).into());
@@ -351,7 +353,7 @@ impl Batch {
 
 #[track_caller]
 fn data(announcement: &Announcement) -> Vec<String> {
-    let events = announcement.events().unwrap();
+    let events = events_of(announcement);
     events.into_iter().map(|event| String::from_utf8(event.data.to_vec()).unwrap()).collect()
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use fanfare::event::Announcement;
+use fanfare::announcement::Announcement;
 use futures_util::future::join_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::resp::Reply;
-use crate::support::{Backend, Caller, Cluster, Redis, Seed, Server};
+use crate::support::{Backend, Caller, Cluster, Redis, Seed, Server, events_of};
 use crate::witness::{Witness, assert_once_each, place_in, within};
 
 const SEEDS: u64 = 20;
@@ -267,7 +267,7 @@ pub async fn logged(redis: &Redis, channel: &str) -> Vec<String> {
     for entry in entries {
         let Reply::Bulk(bytes) = entry else { panic!("bytes were expected") };
         let announcement = Announcement::decode(bytes.into()).expect("an announcement");
-        for event in announcement.events().expect("its events") {
+        for event in events_of(&announcement) {
             all.push(String::from_utf8(event.data.to_vec()).unwrap());
         }
     }

@@ -32,6 +32,11 @@ impl Keys {
         self.of_channel("subs", address)
     }
 
+    /// Who is in a presence channel.
+    pub(super) fn users(&self, address: &Address) -> String {
+        self.of_channel("users", address)
+    }
+
     pub(super) fn topic(&self, address: &Address) -> String {
         self.of_channel("topic", address)
     }
@@ -45,7 +50,42 @@ impl Keys {
 
     /// Channels of a node in one partition.
     pub(super) fn channels(&self, partition: Partition, node: &str) -> String {
-        format!("{}:{{{}}}:channels:{node}", self.prefix, tag(partition))
+        self.of_partition("channels", partition, node)
+    }
+
+    /// Names of an app's occupied channels in one partition.
+    pub(super) fn occupied(&self, partition: Partition, app: &str) -> String {
+        self.of_partition("occupied", partition, app)
+    }
+
+    /// Their subscriptions and users.
+    pub(super) fn counts(&self, partition: Partition, app: &str) -> String {
+        self.of_partition("counts", partition, app)
+    }
+
+    /// What webhooks want to hear of.
+    pub(super) fn outbox(&self, partition: Partition) -> String {
+        self.of_partition("webhooks", partition, "outbox")
+    }
+
+    /// What is to be looked at, and when.
+    pub(super) fn due(&self, partition: Partition) -> String {
+        self.of_partition("webhooks", partition, "due")
+    }
+
+    /// Who delivers what is in the outbox.
+    pub(super) fn consumer(&self, partition: Partition) -> String {
+        self.of_partition("webhooks", partition, "consumer")
+    }
+
+    /// What an app has used of a window.
+    pub(super) fn rate(&self, app: &str, what: &str) -> String {
+        format!("{}:{{nodes}}:rate:{app}:{what}", self.prefix)
+    }
+
+    /// Connections of an app by node.
+    pub(super) fn connections(&self, app: &str) -> String {
+        format!("{}:{{nodes}}:connections:{app}", self.prefix)
     }
 
     pub(super) fn leases(&self) -> String {
@@ -63,6 +103,10 @@ impl Keys {
     /// Where a process hears itself.
     pub(super) fn probe(&self, process: &str) -> String {
         format!("{}:{{nodes}}:probe:{process}", self.prefix)
+    }
+
+    fn of_partition(&self, kind: &str, partition: Partition, name: &str) -> String {
+        format!("{}:{{{}}}:{kind}:{name}", self.prefix, tag(partition))
     }
 
     fn of_channel(&self, kind: &str, address: &Address) -> String {

@@ -29,6 +29,8 @@ struct State {
     incarnation: Arc<str>,
     renewed: Instant,
     ended: bool,
+    /// Incarnations that live, as of the last renewal.
+    nodes: Vec<String>,
 }
 
 /// What this node has seen of another's counter.
@@ -49,7 +51,7 @@ impl Lease {
     pub(super) async fn begin(parts: Arc<Parts>) -> Result<Arc<Lease>, BackendError> {
         let incarnation = new_incarnation();
         renew(&parts, &incarnation, true).await?;
-        let state = State { incarnation, renewed: Instant::now(), ended: false };
+        let state = State { incarnation, renewed: Instant::now(), ended: false, nodes: Vec::new() };
         let lease = Arc::new(Lease { parts, state: Mutex::new(state) });
         tokio::spawn(lease.clone().keep());
         Ok(lease)
@@ -61,6 +63,11 @@ impl Lease {
         let state = self.state.lock();
         let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;
         (fresh && !state.ended).then(|| state.incarnation.clone())
+    }
+
+    /// Incarnations of all nodes that live, this one perhaps among them.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        self.state.lock().nodes.clone()
     }
 
     /// Takes this node's memberships away, and condemns itself: others will look
@@ -104,7 +111,11 @@ impl Lease {
             }
             match renew(&self.parts, &incarnation, false).await {
                 Ok(nodes) => {
-                    self.state.lock().renewed = Instant::now();
+                    {
+                        let mut state = self.state.lock();
+                        state.renewed = Instant::now();
+                        state.nodes = nodes.leases.keys().cloned().collect();
+                    }
                     // What this node has not watched all the time proves nothing:
                     // it may itself have been paused, or Redis.
                     if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
@@ -231,7 +242,7 @@ async fn sweep(parts: &Parts, node: &str) -> Result<(), BackendError> {
 
 async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Result<(), BackendError> {
     let key = parts.keys.channels(partition, node);
-    let client = parts.clients[usize::from(partition.0) % parts.clients.len()].with_options(&scripts::once());
+    let client = parts.client_of(partition).with_options(&scripts::once());
     loop {
         let some: Vec<String> =
             client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(super::read_error)?;
@@ -239,7 +250,7 @@ async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Res
             return Ok(());
         }
         for address in some.iter().filter_map(|address| Address::from_wire(address)) {
-            parts.assert_subscriptions(&address, node, 0).await?;
+            parts.sweep_membership(&address, node).await?;
         }
     }
 }

@@ -13,9 +13,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Parts, scripts};
+use crate::announcement::Announcement;
 use crate::backend::BackendError;
 use crate::channel::Address;
-use crate::event::Announcement;
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::metrics::metrics;

@@ -4,11 +4,16 @@
 mod keys;
 mod lease;
 mod listen;
+mod membership;
+mod outbox;
+mod publish;
+mod queries;
+mod rates;
 mod scripts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fred::interfaces::{ClientLike, EventInterface, HashesInterface, KeysInterface};
 use fred::prelude::{
@@ -19,9 +24,9 @@ use fred::types::{InfoKind, RespVersion};
 use futures_util::future::try_join_all;
 use thiserror::Error;
 
-use super::{Asserted, BackendError, Publication};
-use crate::channel::Address;
-use crate::event::{Announcement, AnnouncementId, Log, Position};
+use super::BackendError;
+use crate::announcement::{Announcement, AnnouncementId, Log, Position};
+use crate::channel::{Address, Partition};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::metrics;
@@ -102,68 +107,12 @@ impl Redis {
         Ok(Redis { parts, listener, lease })
     }
 
-    /// `lua/publish_batch.lua`, resent under its operation id where no answer has
-    /// come, until [`limits::SCRIPT_DEADLINE`].
-    pub async fn publish_batch(
-        &self,
-        id: AnnouncementId,
-        publications: Vec<Publication>,
-    ) -> Result<Vec<Option<u64>>, BackendError> {
-        let client = self.parts.client(&publications[0].address);
-        let keys = self.parts.publish_keys(&publications);
-        let started = Instant::now();
-        let mut sent_ago = None;
-        let answer = loop {
-            let arguments = self.parts.publish_arguments(id, sent_ago, &publications);
-            let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
-            let script = &self.parts.scripts.publish_batch;
-            match script
-                .run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, keys.clone(), arguments)
-                .await
-            {
-                Ok(answer) => break answer,
-                // The first attempt failed before anything was sent.
-                Err(BackendError::Unavailable) if sent_ago.is_none() => {
-                    return Err(BackendError::Unavailable);
-                }
-                Err(BackendError::Unavailable | BackendError::OutcomeUnknown) => {}
-                Err(error) => return Err(error),
-            }
-            if !is_connected_again(client, started + limits::SCRIPT_DEADLINE).await {
-                return Err(BackendError::OutcomeUnknown);
-            }
-            metrics().redis_resends.increment(1);
-            sent_ago = Some(started.elapsed());
-        };
-        let counts: Vec<i64> = answer.convert().map_err(backend_error)?;
-        Ok(counts.into_iter().map(|count| u64::try_from(count).ok()).collect())
-    }
-
     pub async fn listen(&self, address: &Address) -> Result<(), BackendError> {
         self.listener.listen(address).await
     }
 
     pub fn unlisten(&self, address: &Address) {
         self.listener.unlisten(address);
-    }
-
-    /// `lua/assert_subscriptions.lua` for this node.
-    pub async fn assert_subscriptions(
-        &self,
-        address: &Address,
-        count: u64,
-    ) -> Result<Asserted, BackendError> {
-        // Under a lease that may have been swept, a membership could be written
-        // that nobody would ever take away.
-        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        self.parts.assert_subscriptions(address, &node, count).await
-    }
-
-    pub async fn count_subscriptions(&self, address: &Address) -> Result<u64, BackendError> {
-        let client = self.parts.client(address).with_options(&scripts::once());
-        let total: Option<u64> =
-            client.hget(self.parts.keys.subs(address), "total").await.map_err(read_error)?;
-        Ok(total.unwrap_or(0))
     }
 
     /// `lua/read_log.lua`
@@ -218,61 +167,25 @@ impl Redis {
 
 impl Parts {
     fn client(&self, address: &Address) -> &Client {
-        &self.clients[address.slice(self.clients.len())]
+        self.client_of(address.partition())
     }
 
-    fn publish_keys(&self, publications: &[Publication]) -> Vec<String> {
-        let channels = publications.iter().map(|publication| &publication.address);
-        channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]).collect()
+    fn client_of(&self, partition: Partition) -> &Client {
+        &self.clients[usize::from(partition.0) % self.clients.len()]
     }
 
-    fn publish_arguments(
-        &self,
-        id: AnnouncementId,
-        sent_ago: Option<Duration>,
-        publications: &[Publication],
-    ) -> Vec<Value> {
-        // A second more: clocks are read at different moments.
-        let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
-        let mut arguments = Vec::with_capacity(7 + 4 * publications.len());
+    /// The first arguments of every script that announces: `lua/include/announce.lua`.
+    fn announcing(&self, id: AnnouncementId, room: usize) -> Vec<Value> {
+        let mut arguments = Vec::with_capacity(6 + room);
         arguments.extend([
             bytes(id.as_bytes().to_vec()),
-            Value::String(sent_ago_ms.into()),
             number(self.seen_seq.load(Ordering::Relaxed)),
             number(limits::LOG_ANNOUNCEMENTS_MAX as u64),
             number(limits::LOG_BYTES_MAX as u64),
             number(limits::LOG_AGE_MAX.as_millis() as u64),
             number(limits::HEAD_IDLE_MAX.as_millis() as u64),
         ]);
-        for publication in publications {
-            arguments.extend([
-                Value::String(self.keys.topic(&publication.address).into()),
-                number(u64::from(publication.count)),
-                number(u64::from(publication.wants_count)),
-                bytes(publication.body.clone()),
-            ]);
-        }
         arguments
-    }
-
-    /// For this node, or with 0 to sweep another.
-    async fn assert_subscriptions(
-        &self,
-        address: &Address,
-        node: &str,
-        count: u64,
-    ) -> Result<Asserted, BackendError> {
-        let keys = vec![
-            self.keys.head(address),
-            self.keys.subs(address),
-            self.keys.channels(address.partition(), node),
-        ];
-        let arguments =
-            vec![Value::String(node.into()), number(count), Value::String(address.as_str().into())];
-        let answer = self.scripts.assert_subscriptions.run(self.client(address), keys, arguments).await?;
-        let mut values = answer.into_array();
-        let total = values.pop().and_then(|value| value.as_u64()).unwrap_or(0);
-        Ok(Asserted { at: position(values).unwrap_or_default(), total })
     }
 
     /// Evicted channels would lose their history and their members. Where Redis
@@ -346,18 +259,6 @@ async fn watch_reconnects(client: Client, parts: Arc<Parts>) {
         parts.mailbox.reassert();
         parts.mailbox.recheck();
     }
-}
-
-/// Waits until the connection can be used again; false at the deadline. An
-/// attempt to connect that failed is not the last one.
-async fn is_connected_again(client: &Client, deadline: Instant) -> bool {
-    let connected = async {
-        while client.wait_for_connect().await.is_err() {
-            tokio::time::sleep(limits::RECONNECT_PAUSE).await;
-        }
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    tokio::time::timeout(left, connected).await.is_ok() && Instant::now() + limits::RECONNECT_PAUSE < deadline
 }
 
 /// A read that fails can be done again: it is never unknown.

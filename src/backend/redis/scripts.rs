@@ -14,31 +14,40 @@ use crate::limits;
 #[derive(Debug)]
 pub(super) struct Script(Source);
 
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) publish_batch: Script,
-    pub(super) assert_subscriptions: Script,
-    pub(super) read_log: Script,
-    pub(super) open_epoch: Script,
-    pub(super) renew_node: Script,
-    pub(super) condemn_node: Script,
+macro_rules! scripts {
+    ($($name:ident: $($include:literal)*;)*) => {
+        #[derive(Debug)]
+        pub(super) struct Scripts { $(pub(super) $name: Script,)* }
+
+        impl Scripts {
+            /// Each with what it includes in front.
+            pub(super) fn new() -> Scripts {
+                Scripts {
+                    $($name: Script(Source::from_lua(concat!(
+                        $(include_str!(concat!("../../../lua/include/", $include, ".lua")), "\n",)*
+                        include_str!(concat!("../../../lua/", stringify!($name), ".lua")),
+                    ))),)*
+                }
+            }
+        }
+    };
 }
 
-const FIND_ANNOUNCEMENT: &str = include_str!("../../../lua/include/find_announcement.lua");
-
-impl Scripts {
-    pub(super) fn new() -> Scripts {
-        let script = |text: &str| Script(Source::from_lua(text));
-        let with_find = |text: &str| Script(Source::from_lua([FIND_ANNOUNCEMENT, text].concat()));
-        Scripts {
-            publish_batch: with_find(include_str!("../../../lua/publish_batch.lua")),
-            assert_subscriptions: script(include_str!("../../../lua/assert_subscriptions.lua")),
-            read_log: with_find(include_str!("../../../lua/read_log.lua")),
-            open_epoch: script(include_str!("../../../lua/open_epoch.lua")),
-            renew_node: script(include_str!("../../../lua/renew_node.lua")),
-            condemn_node: script(include_str!("../../../lua/condemn_node.lua")),
-        }
-    }
+scripts! {
+    publish_batch: "announce" "find_announcement" "charge";
+    announce_signal: "announce" "notify";
+    assert_subscriptions: "announce" "notify" "occupancy";
+    assert_members: "announce" "notify" "occupancy";
+    settle_due: "announce" "notify";
+    claim_outbox:;
+    list_occupied:;
+    read_cached:;
+    charge_app: "charge";
+    hold_connections:;
+    read_log: "find_announcement";
+    open_epoch:;
+    renew_node:;
+    condemn_node:;
 }
 
 impl Script {
@@ -115,6 +124,11 @@ pub(super) fn backend_error(error: Error) -> BackendError {
 /// An argument that is bytes.
 pub(super) fn bytes(bytes: impl Into<Bytes>) -> Value {
     Value::Bytes(bytes.into())
+}
+
+/// An argument that is text.
+pub(super) fn text(text: impl Into<String>) -> Value {
+    Value::String(text.into().into())
 }
 
 /// An argument that is a number.

@@ -20,6 +20,7 @@ impl Channel {
             ..Position::default()
         });
         let announcement = Announcement {
+            kind: Kind::Events,
             epoch: head.epoch,
             first_seq: head.seq + 1,
             count,

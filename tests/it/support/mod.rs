@@ -29,6 +29,9 @@ pub mod server;
 
 use std::time::Duration;
 
+use fanfare::announcement::{Announcement, Body};
+use fanfare::event::Event;
+
 pub use browser::{Browser, Frame};
 pub use caller::Caller;
 pub use cluster::{Audience, Backend, Cluster};
@@ -39,6 +42,14 @@ pub use proxy::{Links, Proxy, Way};
 pub use redis::Redis;
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
+
+/// The events that an announcement brings.
+pub fn events_of(announcement: &Announcement) -> Vec<Event> {
+    match announcement.read() {
+        Ok(Body::Events(events)) => events,
+        other => panic!("not events: {other:?}"),
+    }
+}
 
 /// Nothing that a test waits for takes this long, on a busy machine either.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -169,6 +169,12 @@ impl Witness {
         self.until(&format!("{data:?} on {channel}"), within, is_newest).await;
     }
 
+    /// Waits until at least `count` things came.
+    pub async fn has(&self, count: usize) {
+        let what = format!("{count} events and confirmations");
+        self.until(&what, PATIENCE, |record| record.entries.len() >= count).await;
+    }
+
     /// Waits for the socket to end.
     pub async fn ended(&self, within: Duration) -> End {
         self.until("its end", within, |record| record.end.is_some()).await;

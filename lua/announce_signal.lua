@@ -1,0 +1,30 @@
+--[[
+  Number, remember and announce one thing that is in no chain: an event that a
+  client has sent, or the end of a user's connections.
+
+  KEYS[1]  head      of the channel (hash)
+  KEYS[2]  log       of the channel (list)
+  KEYS[3]  outbox    of the partition (stream)
+  KEYS[4]  consumer  of the outbox (hash)
+
+  ARGV[1..6]        as in include/announce.lua
+  ARGV[7]  topic    of the channel
+  ARGV[8]  kind     of the announcement
+  ARGV[9]  body     opaque
+  ARGV[10] address  of the channel, if a webhook wants to hear of the client
+                    event; else ''
+  ARGV[11] outbox_max
+
+  Returns  nothing.
+  Errors   none of its own.
+]]
+local topic, kind, body, address, outbox_max = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], ARGV[11]
+local outbox_key, consumer_key = KEYS[3], KEYS[4]
+
+local channel = read_channel(KEYS[1], KEYS[2], topic)
+redis.call('XLEN', outbox_key)
+write_announcement(channel, kind, 1, body)
+if address ~= '' then
+  notify(outbox_key, consumer_key, outbox_max, address, 'client_event', 'event', body)
+end
+publish_announcement(channel)

@@ -1,0 +1,131 @@
+--[[
+  Write how many subscriptions a node has to a presence channel, and of which
+  users: numbers, not differences, as in assert_subscriptions. A user's first
+  connection in the cluster adds a member, the last one removes it; that is
+  decided here, and announced in the same step.
+
+  With counts of 0 a dead node's members are swept by the same script.
+
+  KEYS[1]  head      of the channel (hash)
+  KEYS[2]  log       of the channel (list)
+  KEYS[3]  subs      of the channel (hash)
+  KEYS[4]  channels  of the node in this partition (set): where to sweep
+  KEYS[5]  occupied  of the app in this partition (sorted set): channel names
+  KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
+  KEYS[7]  outbox    of the partition (stream)
+  KEYS[8]  due       of the partition (sorted set): what is to be looked at, when
+  KEYS[9]  consumer  of the outbox (hash)
+  KEYS[10] users     of the channel (hash): user -> "node count node count …",
+                     a line break, and the user_info of the first connection
+
+  ARGV[1..6]           as in include/announce.lua
+  ARGV[7]  topic       of the channel
+  ARGV[8]  node        incarnation
+  ARGV[9]  count       its subscriptions
+  ARGV[10] address     of the channel, as the set holds it
+  ARGV[11] rules       as in include/occupancy.lua; '' for those told last
+  ARGV[12] wants_last  '1' if someone joins a cache channel
+  ARGV[13] outbox_max
+  ARGV[14] grace_ms    a member is told to be gone after this long
+  ARGV[15] members_max users that the channel may have
+  then for each user whose number may have changed, four:
+    user    id
+    count   its connections on this node
+    is_new  '1' if all of them are joining, so that they may be refused
+    info    user_info, opaque
+
+  Returns  where the channel stands (epoch, seq, id, time), the total, the places
+           of the users that were refused (from 0), and the last event as
+           include/occupancy.lua has it.
+  Errors   none of its own.
+]]
+local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local rules, wants_last, outbox_max, grace_ms = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
+local members_max = tonumber(ARGV[15])
+local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEYS[7], KEYS[9]
+local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
+local MEMBERS, ADDED, REMOVED = 3, 1, 2
+
+function index.notify(what, ...)
+  notify(outbox_key, consumer_key, outbox_max, address, what, ...)
+end
+
+-- What other nodes have of this user, and how many connections all of them have.
+local function others_of(nodes)
+  local others, connections = {}, 0
+  for other, number_of in string.gmatch(nodes, '(%S+) (%d+)') do
+    if other ~= node then
+      others[#others + 1] = other .. ' ' .. number_of
+      connections = connections + tonumber(number_of)
+    end
+  end
+  return others, connections
+end
+
+-- Read and check everything, and decide.
+local channel = read_channel(KEYS[1], KEYS[2], ARGV[7])
+local occupancy = read_occupancy(KEYS[3], node, rules)
+local members = redis.call('HLEN', users_key)
+redis.call('SCARD', channels_key)
+redis.call('ZCARD', index.occupied_key)
+redis.call('HLEN', index.counts_key)
+redis.call('XLEN', outbox_key)
+redis.call('ZCARD', index.due_key)
+
+local changed, removed, refused, body = {}, {}, {}, {}
+for at = 16, #ARGV, 4 do
+  local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
+  local known = redis.call('HGET', users_key, user)
+  local nodes, known_info = string.match(known or '\n', '^([^\n]*)\n(.*)$')
+  local others = others_of(nodes)
+  if connections > 0 and not known and is_new == '1' and members >= members_max then
+    refused[#refused + 1] = (at - 16) / 4
+    count = count - connections
+  elseif connections > 0 then
+    others[#others + 1] = node .. ' ' .. connections
+    changed[#changed + 1] = user
+    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. (known and known_info or info)
+    if not known then
+      members = members + 1
+      body[#body + 1] = struct.pack('>BI2', ADDED, #user) .. user .. struct.pack('>I4', #info) .. info
+      if redis.call('ZSCORE', index.due_key, 'removed ' .. address .. ' ' .. user) then
+        redis.call('ZREM', index.due_key, 'removed ' .. address .. ' ' .. user)
+      elseif is_hooked(occupancy.hooks, 'member_added') then
+        changed.added = changed.added or {}
+        table.insert(changed.added, user)
+      end
+    end
+  elseif #others > 0 then
+    changed[#changed + 1] = user
+    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. known_info
+  elseif known then
+    members = members - 1
+    removed[#removed + 1] = user
+    body[#body + 1] = struct.pack('>BI2', REMOVED, #user) .. user
+  end
+end
+
+-- Write: who leaves first, for that must work when Redis' memory is full.
+for _, user in ipairs(removed) do
+  redis.call('HDEL', users_key, user)
+end
+write_occupancy(occupancy, count, members, channels_key, address)
+for i = 1, #changed, 2 do
+  redis.call('HSET', users_key, changed[i], changed[i + 1])
+end
+write_index(occupancy, members, index, address, grace_ms)
+for _, user in ipairs(changed.added or {}) do
+  index.notify('member_added', 'user', user)
+end
+if is_hooked(occupancy.hooks, 'member_removed') then
+  for _, user in ipairs(removed) do
+    redis.call('ZADD', index.due_key, number(now_ms + grace_ms), 'removed ' .. address .. ' ' .. user)
+  end
+end
+if #body > 0 then
+  write_announcement(channel, MEMBERS, 1, table.concat(body))
+end
+
+local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
+publish_announcement(channel)
+return { position(channel), occupancy.total, refused, last }

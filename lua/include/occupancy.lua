@@ -1,0 +1,103 @@
+--[[
+  How many subscriptions a channel has, from the absolute numbers of all nodes:
+  the part that the two scripts share which write memberships.
+
+  A channel's subs (hash) has a field for each node, named by its incarnation (16
+  characters), and total, users (on presence channels), rules (what the app's
+  settings mean to these scripts: the events that its webhooks want, and a bit
+  each for telling counts and users' status), and what scripts add to it.
+]]
+local NODE_CHARS = 16
+local TELLS_COUNTS, TELLS_STATUS = 1, 2
+
+local function read_occupancy(subs_key, node, rules)
+  local subs = redis.call('HGETALL', subs_key)
+  local occupancy = { subs_key = subs_key, node = node, before = 0, others = 0, fields = {} }
+  for i = 1, #subs, 2 do
+    local field, value = subs[i], subs[i + 1]
+    if field == node then
+      occupancy.before = tonumber(value)
+    elseif #field == NODE_CHARS then
+      occupancy.others = occupancy.others + tonumber(value)
+    else
+      occupancy.fields[field] = value
+    end
+  end
+  occupancy.total_before = tonumber(occupancy.fields.total or 0)
+  -- Whoever sweeps a dead node does not know its app's rules.
+  occupancy.rules = rules ~= '' and rules or occupancy.fields.rules or '0 0'
+  local hooks, tells = string.match(occupancy.rules, '^(%d+) (%d+)$')
+  occupancy.hooks, occupancy.tells = tonumber(hooks), tonumber(tells)
+  return occupancy
+end
+
+local function write_occupancy(occupancy, count, users, channels_key, address)
+  local subs_key, node = occupancy.subs_key, occupancy.node
+  occupancy.total = occupancy.others + count
+  if count <= occupancy.before then
+    -- Leaving must work when Redis' memory is full: a deletion is not refused,
+    -- and nor is what follows it.
+    redis.call('HDEL', subs_key, node)
+  end
+  if occupancy.total == 0 then
+    redis.call('DEL', subs_key)
+  else
+    redis.call('HSET', subs_key, 'total', occupancy.total, 'users', users, 'rules', occupancy.rules)
+  end
+  if count > 0 then
+    redis.call('HSET', subs_key, node, count)
+    redis.call('SADD', channels_key, address)
+  else
+    redis.call('SREM', channels_key, address)
+  end
+end
+
+--[[
+  The index of an app's occupied channels, and the webhooks of its changes. One
+  that is vacated is told of only when it has stayed so for a while.
+]]
+local function write_index(occupancy, users, index, address, grace_ms)
+  local channel = string.match(address, ':(.*)$')
+  local was_occupied, is_occupied = occupancy.total_before > 0, occupancy.total > 0
+  if is_occupied then
+    redis.call('HSET', index.counts_key, channel, occupancy.total .. ' ' .. users)
+  else
+    redis.call('HDEL', index.counts_key, channel)
+  end
+  if was_occupied == is_occupied then
+    return
+  end
+  local due = 'vacated ' .. address
+  if is_occupied then
+    redis.call('ZADD', index.occupied_key, 0, channel)
+    local is_back = redis.call('ZREM', index.due_key, due) == 1
+    if not is_back and is_hooked(occupancy.hooks, 'channel_occupied') then
+      index.notify('channel_occupied')
+    end
+  else
+    redis.call('ZREM', index.occupied_key, channel)
+    if is_hooked(occupancy.hooks, 'channel_vacated') then
+      redis.call('ZADD', index.due_key, number(now_ms + grace_ms), due)
+    end
+  end
+end
+
+--[[
+  The last event of a cache channel, for someone who joins it: the event, its
+  number, its time (ms) and the ms until it is forgotten; or nothing, and a
+  webhook the first time that it is missed.
+]]
+local function read_last(channel, occupancy, index)
+  local last = redis.call('HMGET', channel.head_key, 'last', 'last_seq', 'last_at')
+  if last[1] and channel.last_until > now_ms then
+    last[4] = number(channel.last_until - now_ms)
+    return last
+  end
+  local missed = channel.id or ''
+  local is_told = occupancy.total == 0 or occupancy.fields.missed == missed
+  if is_hooked(occupancy.hooks, 'cache_miss') and not is_told then
+    redis.call('HSET', occupancy.subs_key, 'missed', missed)
+    index.notify('cache_miss')
+  end
+  return {}
+end

@@ -1,0 +1,54 @@
+--[[
+  Look at something whose time has come, and tell of it if it is still so: a
+  channel that is still vacated, a member that is still gone, a count that has
+  changed since it was last told.
+
+  KEYS[1]  head      of the channel (hash)
+  KEYS[2]  log       of the channel (list)
+  KEYS[3]  subs      of the channel (hash)
+  KEYS[4]  users     of the channel (hash)
+  KEYS[5]  outbox    of the partition (stream)
+  KEYS[6]  due       of the partition (sorted set)
+  KEYS[7]  consumer  of the outbox (hash)
+
+  ARGV[1..6]       as in include/announce.lua
+  ARGV[7]  topic   of the channel
+  ARGV[8]  entry   of the sorted set: `vacated <address>`, `count <address>` or
+                   `removed <address> <user>`
+  ARGV[9]  outbox_max
+
+  Returns  nothing.
+  Errors   none of its own.
+]]
+local topic, entry, outbox_max = ARGV[7], ARGV[8], ARGV[9]
+local subs_key, users_key, outbox_key, due_key, consumer_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local SUBSCRIPTION_COUNT = 4
+
+local channel = read_channel(KEYS[1], KEYS[2], topic)
+redis.call('XLEN', outbox_key)
+local fields = redis.call('HMGET', subs_key, 'total', 'rules')
+local total = tonumber(fields[1] or 0)
+if redis.call('ZREM', due_key, entry) == 0 then
+  return
+end
+local what, rest = string.match(entry, '^(%S+) (.*)$')
+if what == 'vacated' then
+  if total == 0 then
+    notify(outbox_key, consumer_key, outbox_max, rest, 'channel_vacated')
+  end
+elseif what == 'removed' then
+  local address, user = string.match(rest, '^(%S+) (.*)$')
+  if redis.call('HEXISTS', users_key, user) == 0 then
+    notify(outbox_key, consumer_key, outbox_max, address, 'member_removed', 'user', user)
+  end
+elseif what == 'count' and total > 0 then
+  local hooks, tells = string.match(fields[2] or '0 0', '^(%d+) (%d+)$')
+  redis.call('HSET', subs_key, 'told_at', number(now_ms))
+  if bit.band(tonumber(tells), 1) ~= 0 then
+    write_announcement(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+  end
+  if is_hooked(tonumber(hooks), 'subscription_count') then
+    notify(outbox_key, consumer_key, outbox_max, rest, 'subscription_count', 'count', total)
+  end
+end
+publish_announcement(channel)

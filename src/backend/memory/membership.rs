@@ -1,0 +1,218 @@
+//! Who is in a channel, and what is announced when that changes: what
+//! `lua/assert_subscriptions.lua` and `lua/assert_members.lua` do for a cluster.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::notices::Due;
+use super::{Memory, State};
+use crate::announcement::{AnnouncementId, Kind, encode_members};
+use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
+use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::limits;
+use crate::mailbox::Mail;
+use crate::notice::What;
+use crate::presence::MemberChange;
+
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    subscriptions: u64,
+    users: BTreeMap<Arc<str>, User>,
+    pub(super) rules: Rules,
+    /// When the count was last told, while there are too many to tell each.
+    pub(super) told: Option<Instant>,
+    /// The cache was missed when the channel stood here.
+    missed: Option<AnnouncementId>,
+}
+
+#[derive(Debug)]
+struct User {
+    connections: u64,
+    info: Bytes,
+}
+
+impl Membership {
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscriptions == 0
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts { subscriptions: self.subscriptions, users: self.users.len() as u64 }
+    }
+
+    pub(super) fn has_user(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Returns the change, if there is one; or the connections that are refused.
+    fn assert_user(&mut self, user: &UserCount, members_max: usize) -> Result<Option<MemberChange>, u64> {
+        let user_id = user.member.user_id.clone();
+        if user.count == 0 {
+            return Ok(self.users.remove(&user_id).map(|_| MemberChange::Removed { user_id }));
+        }
+        if let Some(known) = self.users.get_mut(&user_id) {
+            known.connections = user.count;
+            return Ok(None);
+        }
+        if user.is_new && self.users.len() >= members_max {
+            return Err(user.count);
+        }
+        let info = user.member.info.clone();
+        self.users.insert(user_id.clone(), User { connections: user.count, info: info.clone() });
+        Ok(Some(MemberChange::Added { user_id, info }))
+    }
+}
+
+impl Memory {
+    pub fn assert_membership(&self, assertion: &Assertion) -> Asserted {
+        let mut state = self.state.lock();
+        let (asserted, mail) = state.assert_membership(assertion);
+        if let Some(mail) = mail {
+            self.mailbox.hear(mail);
+        }
+        asserted
+    }
+
+    pub fn read_roster(&self, address: &Address) -> RosterRead {
+        let state = self.state.lock();
+        let Some(channel) = state.channels.get(address) else { return RosterRead::default() };
+        let users = channel.membership.users.iter();
+        RosterRead {
+            roster: users.map(|(user_id, user)| (user_id.clone(), user.info.clone())).collect(),
+            own: channel.membership.users.keys().cloned().collect(),
+        }
+    }
+
+    pub fn list_occupied(&self, app: &str, prefix: &str) -> Vec<Occupied> {
+        let state = self.state.lock();
+        let from = [app, ":", prefix].concat();
+        let channels = state.occupied.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
+        let channels = channels.take_while(|address| address.as_str().starts_with(&from));
+        let occupied = channels.filter_map(|address| {
+            let channel = ChannelName::parse(address.channel(), usize::MAX).ok()?;
+            Some(Occupied { channel, counts: state.counts(address) })
+        });
+        occupied.collect()
+    }
+}
+
+impl State {
+    fn assert_membership(&mut self, assertion: &Assertion) -> (Asserted, Option<Mail>) {
+        let address = &assertion.address;
+        let membership = &mut self.channel(address).membership;
+        membership.rules = assertion.rules;
+        let before = membership.subscriptions;
+        let mut count = assertion.count;
+        let (mut changes, mut refused) = (Vec::new(), Vec::new());
+        for (at, user) in assertion.users.iter().enumerate() {
+            match membership.assert_user(user, assertion.rules.members_max) {
+                Ok(change) => changes.extend(change),
+                Err(connections) => {
+                    count -= connections;
+                    refused.push(at);
+                }
+            }
+        }
+        membership.subscriptions = count;
+        let said = match address.kind() {
+            ChannelKind::User => self.user_status(address, before, count),
+            ChannelKind::Presence => {
+                self.keep_index(address, before, count);
+                self.notice_members(address, &changes);
+                (!changes.is_empty()).then(|| (Kind::Members, encode_members(&changes)))
+            }
+            ChannelKind::Public | ChannelKind::Private | ChannelKind::Encrypted => {
+                self.keep_index(address, before, count);
+                (before != count).then(|| self.tell_count(address)).flatten()
+            }
+        };
+        let mail =
+            said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), address, kind, 1, body));
+        let at = self.channel(address).history.head().unwrap_or_default();
+        let last = assertion.wants_last.then(|| self.channel(address).history.cached());
+        if last == Some(None) {
+            self.notice_miss(address, at.id);
+        }
+        (Asserted { at, total: count, last: last.flatten(), refused }, mail)
+    }
+
+    fn user_status(&mut self, address: &Address, before: u64, count: u64) -> Option<(Kind, Bytes)> {
+        let tells = self.channel(address).membership.rules.user_status;
+        let online: &'static [u8] = if count > 0 { &[1] } else { &[0] };
+        (tells && (before > 0) != (count > 0)).then(|| (Kind::UserStatus, Bytes::from_static(online)))
+    }
+
+    /// Occupied and vacated.
+    fn keep_index(&mut self, address: &Address, before: u64, count: u64) {
+        let hooked = self.channel(address).membership.rules.hooked;
+        let due = Due::Vacated(address.clone());
+        if before == 0 && count > 0 {
+            self.occupied.insert(address.clone());
+            if !self.notices.cancel(&due) && hooked.has("channel_occupied") {
+                self.notices.put(address, What::ChannelOccupied);
+            }
+        } else if before > 0 && count == 0 {
+            self.occupied.remove(address);
+            if hooked.has("channel_vacated") {
+                self.notices.put_later(due, limits::WEBHOOK_GRACE);
+            }
+        }
+    }
+
+    fn notice_members(&mut self, address: &Address, changes: &[MemberChange]) {
+        let hooked = self.channel(address).membership.rules.hooked;
+        for change in changes {
+            match change {
+                MemberChange::Added { user_id, .. } => {
+                    let is_back = self.notices.cancel(&Due::Removed(address.clone(), user_id.clone()));
+                    if !is_back && hooked.has("member_added") {
+                        self.notices.put(address, What::MemberAdded { user_id: user_id.to_string() });
+                    }
+                }
+                MemberChange::Removed { user_id } if hooked.has("member_removed") => {
+                    let due = Due::Removed(address.clone(), user_id.clone());
+                    self.notices.put_later(due, limits::WEBHOOK_GRACE);
+                }
+                MemberChange::Removed { .. } => {}
+            }
+        }
+    }
+
+    /// The count has changed: tells it, or sees to it that it is told later.
+    pub(super) fn tell_count(&mut self, address: &Address) -> Option<(Kind, Bytes)> {
+        let membership = &mut self.channel(address).membership;
+        let (total, rules) = (membership.subscriptions, membership.rules);
+        let is_hooked = rules.hooked.has("subscription_count");
+        if !is_hooked && !rules.subscription_counts {
+            return None;
+        }
+        if total > limits::COUNT_UNTHROTTLED_MAX {
+            let now = Instant::now();
+            let next = membership.told.map(|told| told + limits::COUNT_INTERVAL);
+            if let Some(next) = next.filter(|next| *next > now) {
+                self.notices.put_later(Due::Count(address.clone()), next - now);
+                return None;
+            }
+            membership.told = Some(now);
+        } else {
+            membership.told = None;
+        }
+        if is_hooked {
+            self.notices.put(address, What::SubscriptionCount(total));
+        }
+        let body = Bytes::copy_from_slice(&total.to_be_bytes());
+        (rules.subscription_counts && total > 0).then_some((Kind::SubscriptionCount, body))
+    }
+
+    /// Several who miss the same event are one notice.
+    fn notice_miss(&mut self, address: &Address, at: AnnouncementId) {
+        let membership = &mut self.channel(address).membership;
+        if membership.rules.hooked.has("cache_miss") && membership.missed.replace(at) != Some(at) {
+            self.notices.put(address, What::CacheMiss);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The shared state of a cluster of one: the embedded default. The same contract
+//! as Redis, in one process and behind one lock.
+
+mod history;
+mod membership;
+mod notices;
+mod rates;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal};
+use crate::announcement::{AnnouncementId, Kind, Log, Position};
+use crate::channel::Address;
+use crate::event::decode_events;
+use crate::limits;
+use crate::mailbox::{Mail, Mailbox};
+use crate::notice::What;
+
+use history::History;
+use membership::Membership;
+use notices::Notices;
+use rates::Rates;
+
+#[derive(Debug)]
+pub struct Memory {
+    mailbox: Mailbox,
+    /// A `std`-like lock and not an async one: nothing is awaited under it.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    channels: HashMap<Address, Channel>,
+    /// Channels with subscriptions, but for users' own.
+    occupied: BTreeSet<Address>,
+    /// Channels in the order in which they were last announced on, to forget the
+    /// idle ones; entries may be outdated.
+    idle: VecDeque<(Instant, Address)>,
+    /// The newest number of all channels: a new epoch starts above it.
+    highest_seq: u64,
+    notices: Notices,
+    rates: Rates,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    history: History,
+    membership: Membership,
+    listened: bool,
+}
+
+impl Memory {
+    pub fn new(mailbox: Mailbox) -> Memory {
+        Memory { mailbox, state: Mutex::default() }
+    }
+
+    /// Waits for room in the inbox, then does it all in one step: a caller that
+    /// hangs up meanwhile has published nothing.
+    pub async fn publish(
+        &self,
+        id: AnnouncementId,
+        publications: Vec<Publication>,
+        charge: Option<Charge>,
+    ) -> Result<Published, BackendError> {
+        let mut room = self.mailbox.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
+        let mut state = self.state.lock();
+        state.forget_idle();
+        let rate = charge.map(|charge| state.rates.charge(&charge, "events")).transpose()?;
+        let mut counts = Vec::with_capacity(publications.len());
+        for publication in publications {
+            let Publication { address, count, body, wants_counts, last } = publication;
+            counts.push(wants_counts.then(|| state.counts(&address)));
+            let mail = state.announce(id, &address, Kind::Events, count, body.clone());
+            if let Some(last) = last {
+                state.channel(&address).history.cache(&body.slice(body.len() - last.bytes..), last.ttl);
+            }
+            if let Some(mail) = mail {
+                self.mailbox.hear_with(&mut room, mail);
+            }
+        }
+        Ok(Published { counts, rate })
+    }
+
+    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+        let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut state = self.state.lock();
+        let Signal { address, kind, body, hooked } = signal;
+        if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
+            let event = events.pop().expect("one was decoded");
+            state.notices.put(&address, What::ClientEvent(event));
+        }
+        if let Some(mail) = state.announce(AnnouncementId::random(), &address, kind, 1, body) {
+            self.mailbox.hear_with(&mut room, mail);
+        }
+        Ok(())
+    }
+
+    pub fn listen(&self, address: &Address) {
+        self.state.lock().channel(address).listened = true;
+    }
+
+    pub fn unlisten(&self, address: &Address) {
+        let mut state = self.state.lock();
+        let Some(channel) = state.channels.get_mut(address) else { return };
+        channel.listened = false;
+        if channel.history.head().is_none() && channel.membership.is_empty() {
+            state.channels.remove(address);
+        }
+    }
+
+    pub fn read_counts(&self, address: &Address) -> Counts {
+        self.state.lock().counts(address)
+    }
+
+    pub fn read_cached(&self, address: &Address) -> Option<Cached> {
+        self.state.lock().channels.get(address)?.history.cached()
+    }
+
+    pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
+        self.state.lock().rates.charge(charge, "reads")
+    }
+
+    pub fn read_log(&self, address: &Address, after: AnnouncementId) -> Log {
+        let state = self.state.lock();
+        state.channels.get(address).map(|channel| channel.history.read(after)).unwrap_or_default()
+    }
+
+    pub fn read_head(&self, address: &Address) -> Option<Position> {
+        self.state.lock().channels.get(address)?.history.head()
+    }
+}
+
+impl State {
+    fn channel(&mut self, address: &Address) -> &mut Channel {
+        self.channels.entry(address.clone()).or_default()
+    }
+
+    fn counts(&self, address: &Address) -> Counts {
+        self.channels.get(address).map(|channel| channel.membership.counts()).unwrap_or_default()
+    }
+
+    /// Numbers and remembers; returns what is to be heard, if anyone listens.
+    fn announce(
+        &mut self,
+        id: AnnouncementId,
+        address: &Address,
+        kind: Kind,
+        count: u32,
+        body: Bytes,
+    ) -> Option<Mail> {
+        let now = Instant::now();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = self.highest_seq.max(unix.as_micros() as u64);
+        let channel = self.channels.entry(address.clone()).or_default();
+        let was_silent = channel.history.announced().is_none();
+        let announcement = channel.history.announce(id, kind, count, body, start, unix.as_millis() as u64);
+        let listened = channel.listened;
+        self.highest_seq = self.highest_seq.max(announcement.position().seq);
+        if was_silent {
+            self.idle.push_back((now, address.clone()));
+        }
+        listened.then(|| Mail { address: address.clone(), announcement })
+    }
+
+    /// Forgets the history of channels that nothing was announced on for
+    /// [`limits::HEAD_IDLE_MAX`]. Each call looks at two: as many as it may add.
+    fn forget_idle(&mut self) {
+        for _ in 0..2 {
+            let now = Instant::now();
+            match self.idle.front() {
+                Some((since, _)) if now.duration_since(*since) > limits::HEAD_IDLE_MAX => {}
+                _ => return,
+            }
+            let Some((_, address)) = self.idle.pop_front() else { return };
+            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            match channel.history.announced() {
+                Some(announced)
+                    if now.duration_since(announced) <= limits::HEAD_IDLE_MAX
+                        || channel.history.cached().is_some() =>
+                {
+                    self.idle.push_back((announced.max(now - limits::HEAD_IDLE_MAX), address));
+                }
+                _ if channel.listened || !channel.membership.is_empty() => {
+                    channel.history = History::default();
+                }
+                _ => drop(self.channels.remove(&address)),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What webhooks want to hear of, and what is to be looked at later.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Memory, State};
+use crate::announcement::AnnouncementId;
+use crate::channel::Address;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::notice::{Notice, NoticeId, What};
+
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    outbox: VecDeque<Notice>,
+    number: u64,
+    due: BTreeSet<(Instant, Due)>,
+    due_at: HashMap<Due, Instant>,
+}
+
+/// What is to be told if it is still so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Due {
+    Vacated(Address),
+    Removed(Address, Arc<str>),
+    Count(Address),
+}
+
+impl Notices {
+    pub(super) fn put(&mut self, address: &Address, what: What) {
+        if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
+            metrics().webhooks_dropped.increment(1);
+            return;
+        }
+        self.number += 1;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // A clock that is set back must not disturb the order.
+        let before = self.outbox.back().map_or(0, |notice| notice.id.time_ms);
+        let id = NoticeId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
+        let (app, channel) = (address.app().into(), address.channel().to_owned());
+        self.outbox.push_back(Notice { id, app, channel, what });
+    }
+
+    /// Unless it is to be looked at already.
+    pub(super) fn put_later(&mut self, due: Due, after: Duration) {
+        let at = Instant::now() + after;
+        if self.due_at.contains_key(&due) {
+            return;
+        }
+        self.due_at.insert(due.clone(), at);
+        self.due.insert((at, due));
+    }
+
+    /// True if it was still to be looked at.
+    pub(super) fn cancel(&mut self, due: &Due) -> bool {
+        let Some(at) = self.due_at.remove(due) else { return false };
+        self.due.remove(&(at, due.clone()))
+    }
+
+    fn next_due(&mut self, now: Instant) -> Option<Due> {
+        let (at, _) = self.due.first()?;
+        if *at > now {
+            return None;
+        }
+        let (_, due) = self.due.pop_first()?;
+        self.due_at.remove(&due);
+        Some(due)
+    }
+}
+
+impl Memory {
+    /// Settles what is due, then reads.
+    pub fn read_notices(&self, after: Option<&NoticeId>, count_max: usize) -> Vec<Notice> {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        while let Some(due) = state.notices.next_due(now) {
+            if let Some(mail) = state.settle(due) {
+                self.mailbox.hear(mail);
+            }
+        }
+        let is_new = |notice: &&Notice| after.is_none_or(|after| notice.id > *after);
+        state.notices.outbox.iter().filter(is_new).take(count_max).cloned().collect()
+    }
+
+    pub fn remove_notices(&self, ids: &[NoticeId]) {
+        let ids: HashSet<&NoticeId> = ids.iter().collect();
+        self.state.lock().notices.outbox.retain(|notice| !ids.contains(&notice.id));
+    }
+}
+
+impl State {
+    fn settle(&mut self, due: Due) -> Option<crate::mailbox::Mail> {
+        match due {
+            Due::Vacated(address) => {
+                if self.counts(&address).subscriptions == 0 {
+                    self.notices.put(&address, What::ChannelVacated);
+                }
+                None
+            }
+            Due::Removed(address, user) => {
+                let channel = self.channels.get(&address);
+                if !channel.is_some_and(|channel| channel.membership.has_user(&user)) {
+                    self.notices.put(&address, What::MemberRemoved { user_id: user.to_string() });
+                }
+                None
+            }
+            Due::Count(address) => {
+                self.channel(&address).membership.told = None;
+                let (kind, body) = self.tell_count(&address)?;
+                self.announce(AnnouncementId::random(), &address, kind, 1, body)
+            }
+        }
+    }
+}

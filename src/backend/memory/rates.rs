@@ -1,0 +1,35 @@
+//! What apps have used of their windows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backend::{BackendError, Charge, RateState};
+
+/// At most two for each app.
+#[derive(Debug, Default)]
+pub(super) struct Rates(HashMap<(Arc<str>, &'static str), Window>);
+
+#[derive(Debug)]
+struct Window {
+    ends: Instant,
+    used: u64,
+}
+
+impl Rates {
+    /// A window begins with the first charge and ends by itself.
+    pub(super) fn charge(&mut self, charge: &Charge, what: &'static str) -> Result<RateState, BackendError> {
+        let now = Instant::now();
+        let Charge { app, cost, rate } = charge;
+        let fresh = || Window { ends: now + rate.window, used: 0 };
+        let window = self.0.entry((app.clone(), what)).or_insert_with(fresh);
+        if window.ends <= now {
+            *window = fresh();
+        }
+        let fits = window.used + cost <= rate.count;
+        window.used += if fits { *cost } else { 0 };
+        let remaining = rate.count.saturating_sub(window.used);
+        let state = RateState { limit: rate.count, remaining, reset: window.ends - now };
+        if fits { Ok(state) } else { Err(BackendError::RateLimited(state)) }
+    }
+}

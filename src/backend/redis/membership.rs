@@ -1,0 +1,150 @@
+//! Who is where: what nodes write of their subscriptions, for themselves and for
+//! those that have died.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fred::prelude::Value;
+use fred::types::scan::Scanner;
+use futures_util::StreamExt;
+
+use super::queries::{cached, names_node, nodes_and_info};
+use super::scripts::{bytes, number, text};
+use super::{Parts, Redis, position, read_error};
+use crate::announcement::AnnouncementId;
+use crate::backend::{Asserted, Assertion, BackendError, Rules, UserCount};
+use crate::channel::{Address, ChannelKind};
+use crate::limits;
+use crate::presence::Member;
+
+impl Redis {
+    pub async fn assert_membership(&self, assertion: &Assertion) -> Result<Asserted, BackendError> {
+        // Under a lease that may have been swept, a membership could be written
+        // that nobody would ever take away.
+        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
+        self.parts.assert_membership(&node, assertion, &rules(assertion.rules)).await
+    }
+}
+
+/// As `lua/include/occupancy.lua` reads them.
+fn rules(rules: Rules) -> String {
+    let tells = u8::from(rules.subscription_counts) | u8::from(rules.user_status) << 1;
+    format!("{} {tells}", rules.hooked.0)
+}
+
+impl Parts {
+    /// `lua/assert_members.lua` on a presence channel, else
+    /// `lua/assert_subscriptions.lua`.
+    async fn assert_membership(
+        &self,
+        node: &str,
+        assertion: &Assertion,
+        rules: &str,
+    ) -> Result<Asserted, BackendError> {
+        let address = &assertion.address;
+        let is_presence = address.kind() == ChannelKind::Presence;
+        let mut arguments = self.announcing(AnnouncementId::random(), 10 + 4 * assertion.users.len());
+        arguments.extend([
+            text(self.keys.topic(address)),
+            text(node),
+            number(assertion.count),
+            text(address.as_str()),
+            text(rules),
+            number(u64::from(assertion.wants_last)),
+            number(limits::WEBHOOK_OUTBOX_MAX as u64),
+            number(limits::WEBHOOK_GRACE.as_millis() as u64),
+        ]);
+        let script = match is_presence {
+            true => {
+                arguments.push(number(assertion.rules.members_max as u64));
+                arguments.extend(assertion.users.iter().flat_map(user_arguments));
+                &self.scripts.assert_members
+            }
+            false => {
+                arguments.push(number(limits::COUNT_UNTHROTTLED_MAX));
+                arguments.push(number(limits::COUNT_INTERVAL.as_millis() as u64));
+                &self.scripts.assert_subscriptions
+            }
+        };
+        let answer = script.run(self.client(address), self.membership_keys(address, node), arguments).await?;
+        asserted(answer).ok_or_else(|| BackendError::Refused("an answer of another form".to_owned()))
+    }
+
+    fn membership_keys(&self, address: &Address, node: &str) -> Vec<String> {
+        let (keys, partition, app) = (&self.keys, address.partition(), address.app());
+        let mut names = vec![
+            keys.head(address),
+            keys.log(address),
+            keys.subs(address),
+            keys.channels(partition, node),
+            keys.occupied(partition, app),
+            keys.counts(partition, app),
+            keys.outbox(partition),
+            keys.due(partition),
+            keys.consumer(partition),
+        ];
+        if address.kind() == ChannelKind::Presence {
+            names.push(keys.users(address));
+        }
+        names
+    }
+
+    /// Takes away what a dead node had of a channel. Users go in bounded steps,
+    /// and the node's number with the last of them.
+    pub(super) async fn sweep_membership(&self, address: &Address, node: &str) -> Result<(), BackendError> {
+        let mut users = match address.kind() {
+            ChannelKind::Presence => self.users_of(address, node).await?,
+            _ => Vec::new(),
+        };
+        loop {
+            let rest = users.split_off(users.len().min(limits::SWEEP_USERS));
+            let assertion = Assertion {
+                address: address.clone(),
+                // Nobody but the dead node would know the right number meanwhile.
+                count: rest.len() as u64,
+                users: std::mem::replace(&mut users, rest),
+                rules: Rules::default(),
+                wants_last: false,
+            };
+            self.assert_membership(node, &assertion, "").await?;
+            if users.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The users that a node has in a presence channel, to be taken away.
+    async fn users_of(&self, address: &Address, node: &str) -> Result<Vec<UserCount>, BackendError> {
+        let pages =
+            self.client(address).hscan(self.keys.users(address), "*", Some(limits::SWEEP_CHANNELS as u32));
+        let mut pages = Box::pin(pages);
+        let mut users = Vec::new();
+        while let Some(page) = pages.next().await {
+            let mut page = page.map_err(read_error)?;
+            for (user, value) in page.take_results().into_iter().flat_map(|map| map.inner()) {
+                let (Some(user), Some(value)) = (user.into_string(), value.into_bytes()) else { continue };
+                if names_node(nodes_and_info(&value).0, node) {
+                    let member = Arc::new(Member::new(user.into(), Bytes::new()));
+                    users.push(UserCount { member, count: 0, is_new: false });
+                }
+            }
+            page.next();
+        }
+        Ok(users)
+    }
+}
+
+fn user_arguments(user: &UserCount) -> [Value; 4] {
+    let UserCount { member, count, is_new } = user;
+    [text(&*member.user_id), number(*count), number(u64::from(*is_new)), bytes(member.info.clone())]
+}
+
+fn asserted(answer: Value) -> Option<Asserted> {
+    let [at, total, refused, last]: [Value; 4] = answer.into_array().try_into().ok()?;
+    Some(Asserted {
+        at: position(at.into_array()).unwrap_or_default(),
+        total: total.as_u64()?,
+        last: cached(last.into_array()),
+        refused: refused.into_array().iter().filter_map(|place| Some(place.as_u64()? as usize)).collect(),
+    })
+}

@@ -1,0 +1,140 @@
+//! What webhooks want to hear of: each partition's outbox has one consumer.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::interfaces::{ClientLike, StreamsInterface};
+
+use super::scripts::{backend_error, number, text};
+use super::{Redis, scripts};
+use crate::announcement::AnnouncementId;
+use crate::backend::BackendError;
+use crate::channel::{Address, Partition};
+use crate::event::decode_events;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::notice::{Notice, NoticeId, What};
+
+type Entry = (String, HashMap<String, Bytes>);
+
+impl Redis {
+    /// Those for which this node draws the highest number of all that live: each
+    /// node comes to the same result, and a new one takes only its share.
+    pub fn own_partitions(&self) -> Vec<Partition> {
+        let Some(own) = self.lease.incarnation() else { return Vec::new() };
+        let nodes = self.lease.nodes();
+        let is_own = |partition: &Partition| {
+            nodes.iter().all(|other| **other == *own || draw(other, *partition) < draw(&own, *partition))
+        };
+        Partition::all().filter(is_own).collect()
+    }
+
+    /// `lua/claim_outbox.lua`; then whatever is due is settled.
+    pub async fn claim_notices(
+        &self,
+        partition: Partition,
+        after: Option<&NoticeId>,
+        count_max: usize,
+    ) -> Result<Option<Vec<Notice>>, BackendError> {
+        let after = after.map_or_else(|| "-".to_owned(), NoticeId::to_string);
+        let Some((entries, due)) =
+            self.claim_outbox(partition, limits::WEBHOOK_LEASE, &after, count_max).await?
+        else {
+            return Ok(None);
+        };
+        for entry in due {
+            self.settle_due(&entry).await?;
+        }
+        Ok(Some(entries.into_iter().filter_map(notice).collect()))
+    }
+
+    pub async fn remove_notices(&self, partition: Partition, ids: &[NoticeId]) -> Result<(), BackendError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let client = self.parts.client_of(partition).with_options(&scripts::once());
+        let ids: Vec<String> = ids.iter().map(NoticeId::to_string).collect();
+        client.xdel(self.parts.keys.outbox(partition), ids).await.map_err(backend_error)
+    }
+
+    pub async fn release_notices(&self, partition: Partition) -> Result<(), BackendError> {
+        self.claim_outbox(partition, Duration::ZERO, "-", 0).await.map(drop)
+    }
+
+    async fn claim_outbox(
+        &self,
+        partition: Partition,
+        lease: Duration,
+        after: &str,
+        count_max: usize,
+    ) -> Result<Option<(Vec<Entry>, Vec<String>)>, BackendError> {
+        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
+        let keys = &self.parts.keys;
+        let names = vec![keys.consumer(partition), keys.outbox(partition), keys.due(partition)];
+        let arguments =
+            vec![text(&*node), number(lease.as_millis() as u64), text(after), number(count_max as u64)];
+        let client = self.parts.client_of(partition);
+        let answer = self.parts.scripts.claim_outbox.run(client, names, arguments).await?;
+        if answer.is_null() {
+            return Ok(None);
+        }
+        let (entries, due, dropped): (Vec<Entry>, Vec<String>, u64) =
+            answer.convert().map_err(backend_error)?;
+        if dropped > 0 {
+            metrics().webhooks_dropped.increment(dropped);
+            tracing::warn!(dropped, "webhook events dropped: their outbox was full");
+        }
+        Ok(Some((entries, due)))
+    }
+
+    /// `lua/settle_due.lua`
+    async fn settle_due(&self, entry: &str) -> Result<(), BackendError> {
+        let Some(address) = entry.split(' ').nth(1).and_then(Address::from_wire) else { return Ok(()) };
+        let (keys, partition) = (&self.parts.keys, address.partition());
+        let names = vec![
+            keys.head(&address),
+            keys.log(&address),
+            keys.subs(&address),
+            keys.users(&address),
+            keys.outbox(partition),
+            keys.due(partition),
+            keys.consumer(partition),
+        ];
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 3);
+        arguments.extend([
+            text(keys.topic(&address)),
+            text(entry),
+            number(limits::WEBHOOK_OUTBOX_MAX as u64),
+        ]);
+        let script = &self.parts.scripts.settle_due;
+        script.run(self.parts.client(&address), names, arguments).await.map(drop)
+    }
+}
+
+/// Where nodes of different builds disagree, the claim decides.
+fn draw(node: &str, partition: Partition) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (node, partition.0).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An entry that `lua/include/notify.lua` has written.
+fn notice((id, mut fields): Entry) -> Option<Notice> {
+    let mut take = |field: &str| fields.remove(field);
+    let mut take_text = |field: &str| String::from_utf8(take(field)?.to_vec()).ok();
+    let address = Address::from_wire(&take_text("address")?)?;
+    let what = match take_text("what")?.as_str() {
+        "channel_occupied" => What::ChannelOccupied,
+        "channel_vacated" => What::ChannelVacated,
+        "member_added" => What::MemberAdded { user_id: take_text("user")? },
+        "member_removed" => What::MemberRemoved { user_id: take_text("user")? },
+        "cache_miss" => What::CacheMiss,
+        "subscription_count" => What::SubscriptionCount(take_text("count")?.parse().ok()?),
+        "client_event" => What::ClientEvent(decode_events(take("event")?, 1).ok()?.pop()?),
+        _ => return None,
+    };
+    let id = NoticeId::parse(&id)?;
+    Some(Notice { id, app: address.app().into(), channel: address.channel().to_owned(), what })
+}

@@ -1,0 +1,143 @@
+//! What is announced: batches, and signals outside every chain.
+
+use std::time::{Duration, Instant};
+
+use fred::interfaces::ClientLike;
+use fred::prelude::{Client, Value};
+
+use super::scripts::{backend_error, bytes, number, text};
+use super::{Parts, Redis};
+use crate::announcement::AnnouncementId;
+use crate::backend::{BackendError, Charge, Counts, Publication, Published, RateState, Signal};
+use crate::limits;
+use crate::metrics::metrics;
+
+impl Redis {
+    /// `lua/publish_batch.lua`, resent under its operation id where no answer has
+    /// come, until [`limits::SCRIPT_DEADLINE`].
+    pub async fn publish_batch(
+        &self,
+        id: AnnouncementId,
+        publications: Vec<Publication>,
+        charge: Option<Charge>,
+    ) -> Result<Published, BackendError> {
+        let client = self.parts.client(&publications[0].address);
+        let keys = self.parts.publish_keys(&publications, charge.as_ref());
+        let started = Instant::now();
+        let mut sent_ago = None;
+        let answer = loop {
+            let arguments = self.parts.publish_arguments(id, sent_ago, charge.as_ref(), &publications);
+            let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
+            let script = &self.parts.scripts.publish_batch;
+            match script
+                .run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, keys.clone(), arguments)
+                .await
+            {
+                Ok(answer) => break answer,
+                // The first attempt failed before anything was sent.
+                Err(BackendError::Unavailable) if sent_ago.is_none() => {
+                    return Err(BackendError::Unavailable);
+                }
+                Err(BackendError::Unavailable | BackendError::OutcomeUnknown) => {}
+                Err(error) => return Err(error),
+            }
+            if !is_connected_again(client, started + limits::SCRIPT_DEADLINE).await {
+                return Err(BackendError::OutcomeUnknown);
+            }
+            metrics().redis_resends.increment(1);
+            sent_ago = Some(started.elapsed());
+        };
+        published(&answer.convert::<Vec<i64>>().map_err(backend_error)?, charge.as_ref())
+    }
+
+    /// `lua/announce_signal.lua`
+    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+        let Parts { keys, scripts, .. } = &*self.parts;
+        let address = &signal.address;
+        let partition = address.partition();
+        let names =
+            vec![keys.head(address), keys.log(address), keys.outbox(partition), keys.consumer(partition)];
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 5);
+        arguments.extend([
+            text(keys.topic(address)),
+            number(signal.kind.code().into()),
+            bytes(signal.body),
+            text(if signal.hooked { address.as_str() } else { "" }),
+            number(limits::WEBHOOK_OUTBOX_MAX as u64),
+        ]);
+        scripts.announce_signal.run(self.parts.client(address), names, arguments).await.map(drop)
+    }
+}
+
+impl Parts {
+    fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
+        let channels = publications.iter().map(|publication| &publication.address);
+        let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);
+        names.chain(charge.map(|charge| self.keys.rate(&charge.app, "events"))).collect()
+    }
+
+    fn publish_arguments(
+        &self,
+        id: AnnouncementId,
+        sent_ago: Option<Duration>,
+        charge: Option<&Charge>,
+        publications: &[Publication],
+    ) -> Vec<Value> {
+        // A second more: clocks are read at different moments.
+        let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
+        let mut arguments = self.announcing(id, 4 + 6 * publications.len());
+        arguments.extend([
+            text(sent_ago_ms),
+            number(charge.map_or(0, |charge| charge.cost)),
+            number(charge.map_or(0, |charge| charge.rate.count)),
+            number(charge.map_or(0, |charge| charge.rate.window.as_millis() as u64)),
+        ]);
+        for publication in publications {
+            let last = publication.last;
+            arguments.extend([
+                text(self.keys.topic(&publication.address)),
+                number(u64::from(publication.count)),
+                number(u64::from(publication.wants_counts)),
+                number(last.map_or(0, |last| last.bytes as u64)),
+                number(last.map_or(0, |last| last.ttl.as_millis() as u64)),
+                bytes(publication.body.clone()),
+            ]);
+        }
+        arguments
+    }
+}
+
+fn published(answer: &[i64], charge: Option<&Charge>) -> Result<Published, BackendError> {
+    let unreadable = || BackendError::Refused(format!("an answer of {} numbers", answer.len()));
+    let (&[can_pay, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
+    let rate = charge.map(|charge| rate_state(charge.rate.count, used, reset_ms));
+    match rate {
+        Some(state) if can_pay == 0 => Err(BackendError::RateLimited(state)),
+        _ => Ok(Published {
+            counts: counts.chunks_exact(2).map(|pair| counts_of(pair[0], pair[1])).collect(),
+            rate,
+        }),
+    }
+}
+
+fn counts_of(subscriptions: i64, users: i64) -> Option<Counts> {
+    Some(Counts { subscriptions: subscriptions.try_into().ok()?, users: users.try_into().ok()? })
+}
+
+pub(super) fn rate_state(limit: u64, used: i64, reset_ms: i64) -> RateState {
+    let used = u64::try_from(used).unwrap_or(0);
+    let reset = Duration::from_millis(u64::try_from(reset_ms).unwrap_or(0));
+    RateState { limit, remaining: limit.saturating_sub(used), reset }
+}
+
+/// Waits until the connection can be used again; false at the deadline. An
+/// attempt to connect that failed is not the last one.
+async fn is_connected_again(client: &Client, deadline: Instant) -> bool {
+    let connected = async {
+        while client.wait_for_connect().await.is_err() {
+            tokio::time::sleep(limits::RECONNECT_PAUSE).await;
+        }
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    tokio::time::timeout(left, connected).await.is_ok() && Instant::now() + limits::RECONNECT_PAUSE < deadline
+}

@@ -1,0 +1,218 @@
+//! What the cluster is told of this node's subscriptions: absolute numbers, one
+//! script at a time for each channel, joins first (design.md 5).
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage};
+use super::{Desk, Done};
+use crate::backend::{Asserted, Assertion, BackendError, UserCount};
+use crate::channel::{Address, ChannelName};
+use crate::hub::push;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::wire::reply;
+
+/// Channels whose membership is to be asserted.
+#[derive(Debug)]
+pub(super) struct Assertions {
+    /// Those that someone waits for go first, so that a mass disconnect blocks
+    /// nobody.
+    joins: VecDeque<Address>,
+    others: VecDeque<Address>,
+    under_way: usize,
+    /// The backend was away a moment ago: no assertion until then.
+    rested_until: Option<Instant>,
+    /// When all of them were last asserted, whether it was needed or not.
+    pub(super) all_at: Instant,
+}
+
+impl Assertions {
+    pub(super) fn new() -> Assertions {
+        Assertions {
+            joins: VecDeque::new(),
+            others: VecDeque::new(),
+            under_way: 0,
+            rested_until: None,
+            all_at: Instant::now(),
+        }
+    }
+}
+
+impl Channel {
+    /// Counts everyone who is here or waiting, as far as one script can tell of
+    /// them.
+    fn begin_assertion(&mut self, address: &Address) -> Assertion {
+        let users = self.presence.as_mut().map(|presence| presence.take_unsaid()).unwrap_or_default();
+        let since = self.order.position().unwrap_or_default();
+        for joiner in self.joining.values_mut().filter(|joiner| joiner.stage == Stage::Waiting) {
+            let is_told = joiner.subscriber.member.as_ref().is_none_or(|member| is_among(&users, member));
+            if is_told {
+                joiner.stage = Stage::Counted { since };
+            }
+        }
+        let waiting = self.joining.values().filter(|joiner| joiner.stage == Stage::Waiting).count();
+        let counts_anyone = self.joining.values().any(Joiner::is_counted);
+        self.membership.under_way = true;
+        self.membership.stale = false;
+        if self.order.position().is_some() && counts_anyone {
+            self.recent.get_or_insert_with(Recent::default);
+        }
+        Assertion {
+            address: address.clone(),
+            count: self.count() - waiting as u64,
+            users,
+            rules: self.rules,
+            wants_last: counts_anyone && ChannelName::is_cache_name(address.channel()),
+        }
+    }
+
+    /// The script has counted them and said where the channel stood.
+    fn place(&mut self, asserted: &Asserted) {
+        for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
+            let last = asserted.last.clone().map(Box::new);
+            joiner.stage = Stage::Placed { at: asserted.at, last, waits: true };
+        }
+    }
+}
+
+fn is_among(users: &[UserCount], member: &crate::presence::Member) -> bool {
+    users.iter().any(|user| user.member.user_id == member.user_id)
+}
+
+impl Desk {
+    pub(super) fn queue_assertion(&mut self, address: Address) {
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        if channel.listening != Listening::Yes || !channel.needs_assertion() {
+            return;
+        }
+        let wanted = if channel.is_awaited() { Queued::First } else { Queued::Last };
+        if channel.membership.queued >= wanted {
+            return;
+        }
+        channel.membership.queued = wanted;
+        match wanted {
+            Queued::First => self.assertions.joins.push_back(address),
+            _ => self.assertions.others.push_back(address),
+        }
+    }
+
+    pub(super) fn start_assertions(&mut self) {
+        if self.assertions.rested_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        while self.assertions.under_way < limits::ASSERTIONS_MAX {
+            let Some(address) =
+                self.assertions.joins.pop_front().or_else(|| self.assertions.others.pop_front())
+            else {
+                return;
+            };
+            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            channel.membership.queued = Queued::No;
+            if !channel.needs_assertion() {
+                continue;
+            }
+            let assertion = channel.begin_assertion(&address);
+            self.assertions.under_way += 1;
+            let backend = self.backend.clone();
+            self.calls.spawn(async move {
+                let result = backend.assert_membership(&assertion).await;
+                Done::Asserted(Box::new(assertion), result)
+            });
+        }
+    }
+
+    pub(super) fn asserted(&mut self, assertion: Assertion, result: Result<Asserted, BackendError>) {
+        self.assertions.under_way -= 1;
+        metrics().assertions.increment(1);
+        let Assertion { address, count, users, .. } = assertion;
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        channel.membership.under_way = false;
+        let asserted = match result {
+            Ok(asserted) => asserted,
+            Err(error) => {
+                tracing::debug!(%address, %error, "membership not asserted");
+                channel.assertion_failed(Instant::now());
+                if let Some(presence) = &mut channel.presence {
+                    presence.unsay(&users);
+                }
+                let retry = Instant::now() + limits::RETRY_DELAY;
+                self.assertions.rested_until = Some(retry);
+                self.retries.push_back((retry, address));
+                return;
+            }
+        };
+        let refused: Vec<&UserCount> = asserted.refused.iter().filter_map(|at| users.get(*at)).collect();
+        channel.membership.asserted = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
+        if let Some(presence) = &mut channel.presence {
+            let let_in = users.iter().enumerate().filter(|(at, _)| !asserted.refused.contains(at));
+            for (_, user) in let_in {
+                presence.acknowledge(user);
+            }
+        }
+        self.refuse(&address, &refused);
+        self.place(&address, &asserted);
+        self.admit(&address);
+        self.queue_assertion(address);
+    }
+
+    /// The presence channel has as many members as it may.
+    fn refuse(&mut self, address: &Address, refused: &[&UserCount]) {
+        if refused.is_empty() {
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let error =
+            format!("the channel has {} members, which is all it may have", channel.rules.members_max);
+        let frame = reply::subscription_error(address.channel(), "LimitReached", &error, 4100);
+        let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
+        let counted = channel.joining.iter().filter(|(_, joiner)| joiner.is_counted());
+        let counted =
+            counted.filter_map(|(socket, joiner)| Some((*socket, joiner.subscriber.member.clone()?)));
+        let sockets: Vec<_> = counted.filter(|(_, member)| is_refused(member.user_id.clone())).collect();
+        for (socket, member) in sockets {
+            let Some(joiner) = channel.joining.remove(&socket) else { continue };
+            self.joining -= 1;
+            metrics().members_refused.increment(1);
+            member.refuse();
+            if let Some(presence) = &mut channel.presence {
+                presence.leave(&member);
+            }
+            push(&joiner.subscriber.outbox, frame.clone(), &mut self.woken);
+        }
+        self.forget_if_idle(address);
+    }
+
+    fn place(&mut self, address: &Address, asserted: &Asserted) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let held = match channel.order.position() {
+            None => channel.order.adopt(asserted.at),
+            Some(_) => VecDeque::new(),
+        };
+        channel.place(asserted);
+        if channel.joining.values().any(|joiner| matches!(joiner.stage, Stage::Placed { .. })) {
+            channel.recent.get_or_insert_with(Recent::default);
+        }
+        if !channel.order.has_passed(asserted.at) {
+            self.suspect(address, asserted.at);
+        }
+        self.learn_status(address, asserted.total > 0, asserted.at);
+        self.hear_again(address, held);
+    }
+
+    /// Now and then, and after a reconnect or when Redis may have lost its data.
+    pub(super) fn assert_all(&mut self) {
+        self.assertions.all_at = Instant::now();
+        self.assertions.rested_until = None;
+        for channel in self.channels.values_mut() {
+            channel.membership.stale = true;
+            if let Some(presence) = &mut channel.presence {
+                presence.unsay_all();
+            }
+        }
+        let addresses: Vec<Address> = self.channels.keys().cloned().collect();
+        for address in addresses {
+            self.retry(address);
+        }
+    }
+}

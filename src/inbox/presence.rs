@@ -1,0 +1,227 @@
+//! Presence on this node (design.md 5, protocol.md 2.6): who of its own sockets'
+//! users the cluster must be told of, and the roster of the whole cluster.
+//!
+//! A roster is what was read from the backend, with all changes that were
+//! announced since the reading began. Changes are absolute, so that it does not
+//! matter if some of them were in what was read already.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::delivery::tell_change;
+use super::{Desk, Done};
+use crate::backend::{BackendError, RosterRead, UserCount};
+use crate::channel::Address;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::presence::{Member, MemberChange, Roster};
+use crate::wire::reply;
+
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    /// None until it was read.
+    roster: Option<Roster>,
+    /// Announced since the reading that is under way began.
+    since: Option<Vec<MemberChange>>,
+    /// The frame of the roster, until that changes.
+    snapshot: Option<Bytes>,
+    /// Users of this node's sockets.
+    own: HashMap<Arc<str>, Own>,
+    /// Those whose number the cluster must be told.
+    unsaid: BTreeSet<Arc<str>>,
+}
+
+/// A user of this node's sockets.
+#[derive(Debug)]
+struct Own {
+    /// As its first connection here has joined.
+    member: Arc<Member>,
+    connections: u64,
+    /// The number that was last acknowledged.
+    asserted: u64,
+}
+
+/// Rosters to be read, some at once.
+#[derive(Debug, Default)]
+pub(super) struct Rosters {
+    queue: VecDeque<Address>,
+    under_way: usize,
+}
+
+impl Presence {
+    pub(super) fn has_unsaid(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.unsaid.is_empty() && self.since.is_none()
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.roster.is_some()
+    }
+
+    /// A connection of the user has come.
+    pub(super) fn come(&mut self, member: &Arc<Member>) {
+        let user = member.user_id.clone();
+        let own = self.own.entry(user.clone()).or_insert_with(|| Own {
+            member: member.clone(),
+            connections: 0,
+            asserted: 0,
+        });
+        own.connections += 1;
+        self.unsaid.insert(user);
+    }
+
+    /// A connection of the user has left.
+    pub(super) fn leave(&mut self, member: &Member) {
+        if let Some(own) = self.own.get_mut(&member.user_id) {
+            own.connections -= 1;
+            self.unsaid.insert(member.user_id.clone());
+        }
+    }
+
+    /// The users that the next script tells of.
+    pub(super) fn take_unsaid(&mut self) -> Vec<UserCount> {
+        let mut users = Vec::new();
+        while users.len() < limits::ASSERTED_USERS_MAX
+            && let Some(user) = self.unsaid.pop_first()
+        {
+            let Some(own) = self.own.get(&user) else { continue };
+            let (member, count) = (own.member.clone(), own.connections);
+            users.push(UserCount { member, count, is_new: own.asserted == 0 });
+        }
+        users
+    }
+
+    /// These are told again.
+    pub(super) fn unsay(&mut self, users: &[UserCount]) {
+        self.unsaid.extend(users.iter().map(|user| user.member.user_id.clone()));
+    }
+
+    pub(super) fn unsay_all(&mut self) {
+        self.unsaid.extend(self.own.keys().cloned());
+    }
+
+    pub(super) fn acknowledge(&mut self, user: &UserCount) {
+        let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
+        own.asserted = user.count;
+        if own.connections == 0 && own.asserted == 0 {
+            self.own.remove(&user.member.user_id);
+        }
+    }
+
+    /// True if it changes what subscribers know.
+    pub(super) fn apply(&mut self, change: &MemberChange) -> bool {
+        if let Some(since) = &mut self.since {
+            since.push(change.clone());
+        }
+        let Some(roster) = &mut self.roster else { return false };
+        let changes = roster.apply(change);
+        if changes {
+            self.snapshot = None;
+        }
+        changes
+    }
+
+    /// `subscription_succeeded`, with everyone who is here.
+    pub(super) fn succeeded(&mut self, channel: &str) -> Bytes {
+        let roster = self.roster.get_or_insert_default();
+        self.snapshot.get_or_insert_with(|| reply::presence_succeeded(channel, roster)).clone()
+    }
+
+    /// Takes over what was read; returns what is changed by it for subscribers.
+    fn adopt(&mut self, read: RosterRead) -> Vec<MemberChange> {
+        let mut roster = read.roster;
+        for change in self.since.take().unwrap_or_default() {
+            roster.apply(&change);
+        }
+        // Redis may have lost that they left.
+        for user in read.own {
+            let gone = || Own {
+                member: Arc::new(Member::new(user.clone(), Bytes::new())),
+                connections: 0,
+                asserted: 1,
+            };
+            if self.own.entry(user.clone()).or_insert_with(gone).connections == 0 {
+                self.unsaid.insert(user);
+            }
+        }
+        let changes = self.roster.as_ref().map(|known| known.changes_to(&roster)).unwrap_or_default();
+        self.roster = Some(roster);
+        self.snapshot = None;
+        changes
+    }
+}
+
+impl Desk {
+    /// Has the roster read, unless that is under way.
+    pub(super) fn want_roster(&mut self, address: &Address) {
+        let Some(presence) = self.channels.get_mut(address).and_then(|channel| channel.presence.as_mut())
+        else {
+            return;
+        };
+        if presence.since.is_none() {
+            presence.since = Some(Vec::new());
+            self.rosters.queue.push_back(address.clone());
+        }
+    }
+
+    /// Redis may have lost members, and nodes are telling it of theirs: what it
+    /// says is right only when all of them have.
+    pub(super) fn want_all_rosters(&mut self) {
+        let due = Instant::now() + limits::ROSTER_DELAY;
+        let known = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| channel.presence.as_ref().is_some_and(|presence| presence.is_known()));
+        self.stale_rosters.extend(known.map(|(address, _)| (due, address.clone())));
+    }
+
+    pub(super) fn read_stale_rosters(&mut self, now: Instant) {
+        while self.stale_rosters.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, address) = self.stale_rosters.pop_front().expect("it was just seen");
+            self.want_roster(&address);
+        }
+    }
+
+    pub(super) fn start_rosters(&mut self) {
+        while self.rosters.under_way < limits::REPAIRS_MAX {
+            let Some(address) = self.rosters.queue.pop_front() else { return };
+            let Some(presence) =
+                self.channels.get_mut(&address).and_then(|channel| channel.presence.as_mut())
+            else {
+                continue;
+            };
+            // Only what comes from now on may be missing in what is read.
+            presence.since = Some(Vec::new());
+            self.rosters.under_way += 1;
+            let backend = self.backend.clone();
+            self.calls.spawn(async move {
+                let read = backend.read_roster(&address).await;
+                Done::RosterRead(address, read)
+            });
+        }
+    }
+
+    pub(super) fn roster_read(&mut self, address: Address, read: Result<RosterRead, BackendError>) {
+        self.rosters.under_way -= 1;
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        let Some(presence) = &mut channel.presence else { return };
+        let too_many = presence.since.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
+        let Some(read) = read.ok().filter(|_| !too_many) else {
+            presence.since = None;
+            self.stale_rosters.push_back((Instant::now() + limits::RETRY_DELAY, address));
+            return;
+        };
+        metrics().rosters_read.increment(1);
+        for change in presence.adopt(read) {
+            tell_change(&address, &channel.hub, &change, &mut self.woken);
+        }
+        self.admit(&address);
+        self.queue_assertion(address);
+    }
+}

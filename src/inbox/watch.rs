@@ -1,0 +1,133 @@
+//! Who watches whom (protocol.md 2.10). A user's own channel tells when the user
+//! comes online or goes offline; here it is told to those who watch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Desk;
+use crate::announcement::Position;
+use crate::app::App;
+use crate::channel::{Address, USER_CHANNEL};
+use crate::event::SocketId;
+use crate::hub::outbox::Outbox;
+use crate::hub::push;
+use crate::wire::reply;
+
+/// Of one user, on this node.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    online: Option<bool>,
+    watchers: HashMap<SocketId, Arc<Outbox>>,
+}
+
+/// What a watcher is told first: all users at once, when all of them are known.
+#[derive(Debug)]
+pub(super) struct FirstLook {
+    outbox: Arc<Outbox>,
+    unknown: HashSet<Address>,
+    /// Online or not, as of now.
+    known: BTreeMap<String, bool>,
+}
+
+impl Watch {
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.watchers.is_empty()
+    }
+
+    /// Someone wants to know what is not known.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.online.is_none() && !self.watchers.is_empty()
+    }
+}
+
+impl Desk {
+    pub(super) fn watch(&mut self, app: &App, users: Vec<Address>, socket: SocketId, outbox: Arc<Outbox>) {
+        let mut look = FirstLook { outbox, unknown: HashSet::new(), known: BTreeMap::new() };
+        for address in users {
+            let channel = self.channel_of(&address, app);
+            channel.idle_since = None;
+            let watch = channel.watch.get_or_insert_default();
+            watch.watchers.insert(socket, look.outbox.clone());
+            match watch.online {
+                Some(online) => look.learn(&address, online),
+                None => {
+                    channel.membership.stale = true;
+                    look.unknown.insert(address.clone());
+                    self.join(address);
+                }
+            }
+        }
+        self.looks.insert(socket, look);
+        self.finish_look(socket);
+    }
+
+    pub(super) fn unwatch(&mut self, users: &[Address], socket: SocketId) {
+        self.looks.remove(&socket);
+        for address in users {
+            let Some(channel) = self.channels.get_mut(address) else { continue };
+            let Some(watch) = &mut channel.watch else { continue };
+            watch.watchers.remove(&socket);
+            self.forget_if_idle(address);
+        }
+    }
+
+    /// A script has said whether the user was online when the channel stood `at`.
+    /// What was announced since then is newer.
+    pub(super) fn learn_status(&mut self, address: &Address, online: bool, at: Position) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Some(watch) = &channel.watch else { return };
+        let is_newest = channel.order.position().is_none_or(|position| position.id == at.id);
+        if watch.online.is_none() || is_newest || !channel.order.has_passed(at) {
+            self.change_status(address, online);
+        }
+    }
+
+    /// The user is online, or offline; watchers are told if that is news.
+    pub(super) fn change_status(&mut self, address: &Address, online: bool) {
+        let Some(watch) = self.channels.get_mut(address).and_then(|channel| channel.watch.as_mut()) else {
+            return;
+        };
+        let before = watch.online.replace(online);
+        if before == Some(online) {
+            return;
+        }
+        let user = [user_of(address)];
+        let (come, gone): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
+        let frame = reply::watchlist_events(come, gone);
+        let mut looking = Vec::new();
+        for (socket, outbox) in &watch.watchers {
+            match self.looks.get_mut(socket) {
+                Some(look) => {
+                    look.learn(address, online);
+                    looking.push(*socket);
+                }
+                None => push(outbox, frame.clone(), &mut self.woken),
+            }
+        }
+        for socket in looking {
+            self.finish_look(socket);
+        }
+    }
+
+    fn finish_look(&mut self, socket: SocketId) {
+        let Some(look) = self.looks.get(&socket).filter(|look| look.unknown.is_empty()) else { return };
+        let those = |wanted: bool| {
+            let users = look.known.iter().filter(move |(_, online)| **online == wanted);
+            users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
+        };
+        let frame = reply::watchlist_events(&those(true), &those(false));
+        push(&look.outbox, frame, &mut self.woken);
+        self.looks.remove(&socket);
+    }
+}
+
+impl FirstLook {
+    fn learn(&mut self, address: &Address, online: bool) {
+        self.unknown.remove(address);
+        self.known.insert(user_of(address).to_owned(), online);
+    }
+}
+
+fn user_of(address: &Address) -> &str {
+    address.channel().strip_prefix(USER_CHANNEL).unwrap_or_default()
+}
