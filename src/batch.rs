@@ -91,8 +91,6 @@ pub enum Problem {
     EncryptedWithOthers,
     #[error("must look like 123.456")]
     SocketId,
-    #[error("{kind} are not supported by this version")]
-    Unsupported { kind: &'static str },
 }
 
 impl fmt::Display for BatchError {
@@ -262,9 +260,6 @@ fn parse_channels(
     for (field, name) in names {
         let name = ChannelName::parse(&name, app.channel_name_chars_max)
             .map_err(|error| in_field(field, Problem::Channel(error)))?;
-        if let Some(kind) = name.unsupported() {
-            return Err(in_field(field, Problem::Unsupported { kind }));
-        }
         if !parsed.contains(&name) {
             parsed.push(name);
         }

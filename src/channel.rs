@@ -70,6 +70,12 @@ impl ChannelName {
         Ok(ChannelName(name.into()))
     }
 
+    /// The channel that reaches all connections of a user. Not every user id can
+    /// be part of one.
+    pub fn of_user(user_id: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
+        ChannelName::parse(&[USER_CHANNEL, user_id].concat(), chars_max)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -89,16 +95,6 @@ impl ChannelName {
         ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
-    }
-
-    /// The kind of channel this is, where this version does not serve it yet.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        match self.kind() {
-            ChannelKind::Presence => Some("presence channels"),
-            ChannelKind::User => Some("user channels"),
-            _ if self.is_cache() => Some("cache channels"),
-            _ => None,
-        }
     }
 }
 

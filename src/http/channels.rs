@@ -19,9 +19,6 @@ pub(super) async fn get_channel(
     signed: Signed,
 ) -> Result<impl IntoResponse, ApiError> {
     let channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)?;
-    if let Some(kind) = channel.unsupported() {
-        return Err(ApiError::unsupported(kind, "channel"));
-    }
     let wants_count = parse_info(signed.query.get("info").map(String::as_str))?;
     let counts = node.backend.read_counts(&Address::new(&signed.app.id, &channel)).await?;
     let count = counts.subscriptions;

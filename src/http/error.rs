@@ -100,11 +100,6 @@ impl ApiError {
     pub(super) fn invalid_info(error: impl Into<String>) -> ApiError {
         ApiError::invalid_query(error).in_field("info")
     }
-
-    pub(super) fn unsupported(kind: &str, field: &'static str) -> ApiError {
-        let error = format!("{kind} are not supported by this version");
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "feature_disabled", error).in_field(field)
-    }
 }
 
 impl From<BatchError> for ApiError {
@@ -112,7 +107,6 @@ impl From<BatchError> for ApiError {
         let (status, code) = match error.problem {
             Problem::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
             Problem::TooMany { .. } => (StatusCode::BAD_REQUEST, "limit_exceeded"),
-            Problem::Unsupported { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "feature_disabled"),
             _ => (StatusCode::BAD_REQUEST, "invalid_input"),
         };
         let text = error.to_string();

@@ -25,7 +25,9 @@ pub(super) async fn get_socket(
     }
     let accept = accept_key(request.headers()).ok_or_else(ApiError::upgrade_required)?;
     let query = parse_query(request.uri().query().unwrap_or_default());
-    let client = Box::new(Client::new(key, query.into_iter().collect()));
+    let mut client = Box::new(Client::new(key, query.into_iter().collect()));
+    let origin = request.headers().get(header::ORIGIN);
+    client.origin = origin.map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {

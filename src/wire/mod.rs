@@ -5,4 +5,5 @@ pub mod close;
 pub mod command;
 pub mod envelope;
 pub mod frame;
+pub mod identity;
 pub mod reply;

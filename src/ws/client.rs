@@ -1,4 +1,4 @@
-//! Who connects, as the query of the handshake says (protocol.md 2.1).
+//! Who connects, as the handshake says (protocol.md 2.1).
 
 use std::collections::HashMap;
 
@@ -8,6 +8,8 @@ use crate::wire::close::Close;
 pub struct Client {
     /// The app key in the path.
     pub key: String,
+    /// The page that connects; only browsers name one.
+    pub origin: Option<String>,
     protocol: Option<String>,
     name: String,
     version: String,
@@ -18,6 +20,7 @@ impl Client {
         let mut take = |name: &str| query.remove(name);
         Client {
             key,
+            origin: None,
             protocol: take("protocol"),
             name: take("client").unwrap_or_default(),
             version: take("version").unwrap_or_default(),

@@ -1,16 +1,19 @@
-//! The life of one socket: open, loop, close (protocol.md 2.1 to 2.3).
+//! The life of one socket: open, loop, close (protocol.md 2.1 to 2.3, 2.9).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::admission::admit;
 use super::client::Client;
+use super::rates::Windows;
+use super::signin::User;
+use super::silence::{Lapse, Silence};
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
@@ -20,8 +23,9 @@ use crate::hub::outbox::{Outbox, Taken};
 use crate::limits;
 use crate::metrics::{self, metrics};
 use crate::node::Node;
+use crate::presence::Member;
 use crate::wire::close::Close;
-use crate::wire::command::Command;
+use crate::wire::command::{Command, CommandError};
 use crate::wire::{frame, reply};
 
 /// What a socket is, apart from its stream.
@@ -36,6 +40,13 @@ pub(super) struct Connection {
     pub(super) deltas: bool,
     /// It says it decodes deltas, and is known not to (protocol.md 3.6).
     pub(super) decodes_no_deltas: bool,
+    /// Whom it has signed in as.
+    pub(super) user: Option<Box<User>>,
+    /// What it has said lately, where the app wants that counted.
+    pub(super) windows: Option<Box<Windows>>,
+    /// It has to have shown a signature of the app by then; None when it has, or
+    /// need not (protocol.md 2.9).
+    pub(super) authorize_by: Option<Instant>,
 }
 
 /// What a socket remembers of one subscription.
@@ -44,6 +55,19 @@ pub(super) struct Subscription {
     /// Deltas on or off for this channel alone; None follows the socket.
     pub(super) deltas: Option<bool>,
     pub(super) synced: Option<std::time::Instant>,
+    /// On a presence channel: as whom. The inbox may have refused it meanwhile.
+    pub(super) member: Option<Arc<Member>>,
+}
+
+impl Subscription {
+    pub(super) fn member(&self) -> Option<Arc<Member>> {
+        self.member.clone()
+    }
+
+    /// False where the inbox let nobody in, because the channel was full.
+    pub(super) fn stands(&self) -> bool {
+        !self.member.as_ref().is_some_and(|member| member.is_refused())
+    }
 }
 
 /// Why the loop ended.
@@ -66,35 +90,27 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     let registration = Registration::new(node.connections.clone(), socket, outbox.clone());
     let mut connection = Connection {
         decodes_no_deltas: client.is_among(&node.delta.refused_clients),
+        authorize_by: app.features.authorization_timeout.map(|timeout| Instant::now() + timeout),
         node,
         app,
         socket,
         outbox,
         subscriptions: HashMap::new(),
         deltas: false,
+        user: None,
+        windows: None,
     };
     drop(client);
     let established = reply::connection_established(socket, connection.node.activity_timeout.as_secs());
     connection.outbox.send(established);
     let end = connection.serve(&mut stream).await;
-    Box::pin(connection.unsubscribe_all()).await;
+    Box::pin(connection.leave_all()).await;
     match end {
         End::Close(close) => Box::pin(say_goodbye(&mut stream, close)).await,
         End::Gone { reason } => metrics::connection_closed(reason),
     }
     // Only now: a drain waits for the last close frame.
     drop(registration);
-}
-
-async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
-    client.check_protocol()?;
-    // Where the apps are not known just now, the client comes back later.
-    let app = node.apps.by_key(&client.key).await.map_err(|_| Close::OverCapacity)?;
-    let app = app.ok_or(Close::UnknownApp)?;
-    match app.enabled {
-        true => Ok(app),
-        false => Err(Close::AppDisabled),
-    }
 }
 
 /// Said twice: in an event, for libraries that look there, and in the close frame.
@@ -126,7 +142,7 @@ impl Connection {
     async fn serve(&mut self, stream: &mut Socket) -> End {
         let mut chunks = Vec::new();
         let mut silence = Silence::new(self.node.activity_timeout);
-        let mut deadline = Box::pin(tokio::time::sleep_until(silence.deadline()));
+        let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
         loop {
             tokio::select! {
                 message = stream.next() => {
@@ -144,15 +160,24 @@ impl Connection {
                     },
                 },
                 () = deadline.as_mut() => {
+                    if self.authorize_by.is_some_and(|by| Instant::now() >= by) {
+                        return End::Close(Close::AuthorizationTimeout);
+                    }
                     match silence.elapsed() {
                         Some(Lapse::Ping) => self.outbox.send(reply::ping()),
                         Some(Lapse::Close) => return End::Close(Close::PongTimeout),
                         None => {}
                     }
-                    deadline.as_mut().reset(silence.deadline());
+                    deadline.as_mut().reset(self.deadline(&silence));
                 }
             }
         }
+    }
+
+    /// When something is due that no frame brings about.
+    fn deadline(&self, silence: &Silence) -> Instant {
+        let deadline = silence.deadline();
+        self.authorize_by.map_or(deadline, |by| by.min(deadline))
     }
 
     async fn write(&self, stream: &mut Socket, chunks: &mut Vec<Bytes>) -> Result<(), End> {
@@ -170,8 +195,8 @@ impl Connection {
         message: Option<Result<Message, tungstenite::Error>>,
     ) -> ControlFlow<End> {
         match message {
-            Some(Ok(Message::Text(text))) => self.obey(&text).await,
-            Some(Ok(Message::Binary(_))) => self.object(None, "Messages must be text, not binary"),
+            Some(Ok(Message::Text(text))) => self.obey(Command::parse(&text)).await,
+            Some(Ok(Message::Binary(_))) => self.obey(Err(CommandError::Binary)).await,
             // The library's answer must be out before we write past it.
             Some(Ok(Message::Ping(_))) => {
                 if stream.flush().await.is_err() {
@@ -197,64 +222,31 @@ impl Connection {
         ControlFlow::Continue(())
     }
 
-    async fn obey(&mut self, text: &str) {
-        match Command::parse(text) {
+    async fn obey(&mut self, command: Result<Command, CommandError>) {
+        // Its last frame is on the way: nothing that it still says is done.
+        if self.outbox.is_closing() {
+            return;
+        }
+        // Pings are never counted: who has said too much must not look dead.
+        let is_counted = !matches!(command, Ok(Command::Ping | Command::Pong));
+        if is_counted && !self.may_speak(command.as_ref().ok()) {
+            return;
+        }
+        match command {
             Ok(Command::Ping) => self.outbox.send(reply::pong()),
             Ok(Command::Pong) => {}
             Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
+            Ok(Command::Signin(signin)) => self.sign_in(signin).await,
+            Ok(Command::ClientEvent(event)) => self.trigger(event).await,
             Ok(Command::EnableDelta { algorithms }) => self.enable_deltas(algorithms.as_deref()).await,
             Ok(Command::DeltaSyncError { channel }) => self.resync(&channel).await,
             Err(error) => self.object(error.code(), &error.to_string()),
         }
     }
 
-    fn object(&self, code: Option<u16>, message: &str) {
+    pub(super) fn object(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
         self.outbox.send(reply::error(code, message));
-    }
-}
-
-/// When to ask whether the client is still there, and when to give up.
-struct Silence {
-    ping_after: Duration,
-    close_after: Duration,
-    heard: Instant,
-    pinged: Option<Instant>,
-}
-
-enum Lapse {
-    Ping,
-    Close,
-}
-
-impl Silence {
-    /// The client asks first, after `activity_timeout`: a quarter more leaves it
-    /// the time to.
-    fn new(activity_timeout: Duration) -> Silence {
-        let ping_after = activity_timeout + activity_timeout / 4;
-        let close_after = limits::PONG_TIMEOUT.min(activity_timeout);
-        Silence { ping_after, close_after, heard: Instant::now(), pinged: None }
-    }
-
-    fn broken(&mut self) {
-        self.heard = Instant::now();
-        self.pinged = None;
-    }
-
-    fn deadline(&self) -> Instant {
-        self.pinged.map_or(self.heard + self.ping_after, |pinged| pinged + self.close_after)
-    }
-
-    /// The deadline was set some time ago: it may have moved since.
-    fn elapsed(&mut self) -> Option<Lapse> {
-        let now = Instant::now();
-        if now < self.deadline() {
-            return None;
-        }
-        match self.pinged.replace(now) {
-            None => Some(Lapse::Ping),
-            Some(_) => Some(Lapse::Close),
-        }
     }
 }

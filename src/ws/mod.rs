@@ -1,8 +1,15 @@
 //! The edge where browsers speak to us: a TCP stream that has become a WebSocket
 //! is handed to a [`connection`] for its life (protocol.md 2).
 
+mod admission;
 pub mod client;
+mod client_event;
 mod connection;
+mod credentials;
+mod presence;
+mod rates;
+mod signin;
+mod silence;
 mod subscribe;
 mod writer;
 

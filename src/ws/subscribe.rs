@@ -1,39 +1,54 @@
 //! The conductor of joining and leaving, by channel kind (protocol.md 2.4, 3.2).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::connection::{Connection, Subscription};
+use super::credentials;
 use crate::auth;
 use crate::channel::{Address, ChannelKind, ChannelName};
 use crate::delta::Algorithm;
 use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
+use crate::presence::Member;
 use crate::wire::command::{DeltaRequest, Subscribe};
 use crate::wire::reply;
 
 /// Why a subscription fails; the socket stays open.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     kind: &'static str,
     error: String,
     status: u16,
 }
 
+/// A subscription that may be.
+#[derive(Debug)]
+struct Permit {
+    channel: ChannelName,
+    /// On a presence channel: as whom.
+    member: Option<Arc<Member>>,
+}
+
 impl Connection {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) {
         match self.check(&subscribe) {
-            Ok(channel) => self.join(channel, &subscribe.delta).await,
-            Err(refusal) => {
-                metrics().subscriptions_refused.increment(1);
-                let Refusal { kind, error, status } = refusal;
-                self.outbox.send(reply::subscription_error(&subscribe.channel, kind, &error, status));
-            }
+            Ok(permit) => self.join(permit, &subscribe.delta).await,
+            Err(refusal) => self.refuse(&subscribe.channel, refusal),
         }
     }
 
+    pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
+        metrics().subscriptions_refused.increment(1);
+        let Refusal { kind, error, status } = refusal;
+        self.outbox.send(reply::subscription_error(channel, kind, &error, status));
+    }
+
+    /// The user's own channel is not among the subscriptions: only the end of the
+    /// connection leaves it.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
             let address = Address::new(&self.app.id, &channel);
@@ -42,7 +57,8 @@ impl Connection {
     }
 
     /// The connection has ended.
-    pub(super) async fn unsubscribe_all(&mut self) {
+    pub(super) async fn leave_all(&mut self) {
+        self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
             let address = Address::new(&self.app.id, &channel);
             self.node.inbox.ask(Request::Unsubscribe { address, socket: self.socket }).await;
@@ -86,14 +102,12 @@ impl Connection {
         self.node.inbox.ask(Request::Resync { address, socket: self.socket }).await;
     }
 
-    fn check(&self, subscribe: &Subscribe) -> Result<ChannelName, Refusal> {
+    fn check(&self, subscribe: &Subscribe) -> Result<Permit, Refusal> {
         let channel = ChannelName::parse(&subscribe.channel, self.app.limits.channel_name_chars_max)
             .map_err(|error| Refusal::new("InvalidChannel", error.to_string(), 400))?;
-        if let Some(kind) = channel.unsupported() {
-            return Err(Refusal::unsupported(kind));
-        }
         if subscribe.filtered {
-            return Err(Refusal::unsupported("tag filters"));
+            let error = "tag filters are not supported by this version";
+            return Err(Refusal::new("Unsupported", error.to_owned(), 422));
         }
         if self.subscriptions.len() >= limits::SOCKET_SUBSCRIPTIONS_MAX
             && !self.subscriptions.contains_key(&channel)
@@ -101,34 +115,39 @@ impl Connection {
             let error = format!("a connection can have {} subscriptions", limits::SOCKET_SUBSCRIPTIONS_MAX);
             return Err(Refusal::new("LimitReached", error, 4100));
         }
+        let mut member = None;
         match channel.kind() {
+            ChannelKind::Public => {}
             ChannelKind::Private | ChannelKind::Encrypted => {
-                self.check_auth(&channel, subscribe.auth.as_deref())?;
+                self.check_auth(&channel, subscribe.auth.as_deref(), None)?;
             }
-            ChannelKind::Public | ChannelKind::Presence | ChannelKind::User => {}
+            ChannelKind::Presence => member = Some(self.check_presence(&channel, subscribe)?),
+            ChannelKind::User => self.check_own(&channel)?,
         }
-        Ok(channel)
+        Ok(Permit { channel, member })
     }
 
-    fn check_auth(&self, channel: &ChannelName, auth: Option<&str>) -> Result<(), Refusal> {
-        let refused = |error| {
-            metrics().auth_failures.increment(1);
-            Err(Refusal::new("AuthError", error, 401))
-        };
-        let Some((key, signature)) = auth.unwrap_or_default().split_once(':') else {
-            return refused("`auth` must be the app's key, a colon and a signature".to_owned());
-        };
-        if key != self.app.key {
-            return refused("the key in `auth` is not the key of this connection".to_owned());
-        }
-        let text = auth::subscription_text(&self.socket.to_string(), channel.as_str(), None);
-        if auth::verify(&self.app.secrets, &text, signature) {
+    fn check_own(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        if self.is_own(channel) {
             return Ok(());
         }
-        refused(format!("Invalid signature: Expected HMAC SHA256 hex digest of {text}, but got {signature}"))
+        let error = "a user's channel is for connections that have signed in as that user";
+        Err(Refusal::new("AuthError", error.to_owned(), 401))
     }
 
-    async fn join(&mut self, channel: ChannelName, request: &DeltaRequest) {
+    pub(super) fn check_auth(
+        &self,
+        channel: &ChannelName,
+        auth: Option<&str>,
+        channel_data: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let text = auth::subscription_text(&self.socket.to_string(), channel.as_str(), channel_data);
+        credentials::check(&self.app, auth.unwrap_or_default(), text)
+            .map_err(|error| Refusal::new("AuthError", error.to_string(), 401))
+    }
+
+    async fn join(&mut self, permit: Permit, request: &DeltaRequest) {
+        let Permit { channel, member } = permit;
         let deltas = match request {
             DeltaRequest::Unsaid => None,
             DeltaRequest::Off => Some(false),
@@ -137,21 +156,30 @@ impl Connection {
         let request = Request::Subscribe {
             address: Address::new(&self.app.id, &channel),
             app: self.app.clone(),
-            member: None,
+            member: member.clone(),
             socket: self.socket,
             outbox: self.outbox.clone(),
             deltas: deltas.unwrap_or(self.deltas) && self.permits_deltas(&channel),
             confirmation: self.confirmation(&channel, deltas),
         };
-        self.subscriptions.insert(channel, Subscription { deltas, synced: None });
+        if channel.kind() != ChannelKind::Public {
+            self.authorize_by = None;
+        }
+        if channel.kind() != ChannelKind::User {
+            self.subscriptions.insert(channel, Subscription { deltas, synced: None, member });
+        }
         self.node.inbox.ask(request).await;
     }
 
-    /// `subscription_succeeded`, and an answer to an opt-in for this channel. On
-    /// encrypted channels deltas are off without a word (protocol.md 3.12).
+    /// `subscription_succeeded`, which on a presence channel is the inbox's to
+    /// say, and an answer to an opt-in for this channel. On encrypted channels and
+    /// those of users deltas are off without a word (protocol.md 3.12).
     fn confirmation(&self, channel: &ChannelName, deltas: Option<bool>) -> Bytes {
-        let succeeded = reply::subscription_succeeded(channel.as_str());
-        if deltas != Some(true) || channel.kind() == ChannelKind::Encrypted {
+        let succeeded = match channel.kind() {
+            ChannelKind::Presence => Bytes::new(),
+            _ => reply::subscription_succeeded(channel.as_str()),
+        };
+        if deltas != Some(true) || never_has_deltas(channel) {
             return succeeded;
         }
         let permitted = self.node.delta.enabled && self.app.deltas.permits(channel.as_str());
@@ -164,16 +192,16 @@ impl Connection {
         self.node.delta.enabled
             && self.app.deltas.permits(channel.as_str())
             && !self.decodes_no_deltas
-            && channel.kind() != ChannelKind::Encrypted
+            && !never_has_deltas(channel)
     }
 }
 
-impl Refusal {
-    fn new(kind: &'static str, error: String, status: u16) -> Refusal {
-        Refusal { kind, error, status }
-    }
+fn never_has_deltas(channel: &ChannelName) -> bool {
+    matches!(channel.kind(), ChannelKind::Encrypted | ChannelKind::User)
+}
 
-    fn unsupported(what: &str) -> Refusal {
-        Refusal::new("Unsupported", format!("{what} are not supported by this version"), 422)
+impl Refusal {
+    pub(super) fn new(kind: &'static str, error: String, status: u16) -> Refusal {
+        Refusal { kind, error, status }
     }
 }

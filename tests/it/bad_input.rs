@@ -214,16 +214,6 @@ async fn a_frame_without_sense_is_an_error_and_the_socket_stays() {
 }
 
 #[tokio::test]
-async fn a_client_event_is_refused_while_it_is_not_built() {
-    let server = Server::builder().start().await;
-    let mut browser = server.browser("key1").await;
-    browser.subscribe("private-room").await;
-    browser.send(json!({ "event": "client-e", "channel": "private-room", "data": {} })).await;
-    let frame = browser.next().await;
-    assert_eq!((frame.event.as_str(), &frame.data["code"]), ("pusher:error", &json!(4301)), "{}", frame.text);
-}
-
-#[tokio::test]
 async fn a_binary_frame_is_an_error_and_the_socket_stays() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
@@ -321,6 +311,8 @@ async fn a_damaged_frame_never_harms_another_socket() {
         json!({ "event": "pusher:unsubscribe", "data": "{\"channel\":\"olds\"}" }),
         json!({ "event": "pusher:enable_delta_compression", "data": { "algorithms": ["fossil"] } }),
         json!({ "event": "client-a", "channel": "private-a", "data": { "a": [1, "ü"] } }),
+        json!({ "event": "pusher:signin", "data": { "auth": "key1:00", "user_data": [] } }),
+        json!({ "event": "pusher:subscribe", "data": { "channel": "presence-a", "channel_data": "{}" } }),
         json!({ "event": "pusher:ping", "data": {} }),
     ];
     for _ in 0..20 {

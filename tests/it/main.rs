@@ -12,6 +12,8 @@ mod support;
 
 mod bad_input;
 mod batch_events;
+mod cache;
+mod client_events;
 mod connect;
 mod contract;
 mod delta_optin;
@@ -22,10 +24,15 @@ mod http_events;
 mod keepalive;
 mod limits;
 mod lua;
+mod message_limits;
+mod origins;
+mod presence;
 mod private;
 mod public;
+mod signin;
 mod slow_client;
 mod tidy;
+mod watchlist;
 
 #[path = "support/witness.rs"]
 mod witness;

@@ -11,6 +11,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::PATIENCE;
@@ -76,9 +77,23 @@ pub struct Browser {
 impl Browser {
     /// `app` is what this browser's own backend would sign for.
     pub async fn connect(addr: SocketAddr, path: &str, app: Option<AppSpec>) -> Result<Browser, Box<Answer>> {
+        Browser::connect_from(addr, path, app, None).await
+    }
+
+    /// The same, from a page of this origin.
+    pub async fn connect_from(
+        addr: SocketAddr,
+        path: &str,
+        app: Option<AppSpec>,
+        origin: Option<&str>,
+    ) -> Result<Browser, Box<Answer>> {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let handshake = tokio_tungstenite::client_async(format!("ws://{addr}{path}"), stream);
+        let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        let handshake = tokio_tungstenite::client_async(request, stream);
         let name = format!("browser of {addr}{path}");
         match tokio::time::timeout(PATIENCE, handshake).await.expect("a handshake in time") {
             Ok((socket, _)) => {
@@ -164,9 +179,13 @@ impl Browser {
 
     /// `key:signature` for this socket, as the app's backend would answer.
     pub fn sign(&self, channel: &str) -> String {
+        self.sign_text(&auth::subscription_text(&self.socket_id, channel, None))
+    }
+
+    /// `key:signature` of any text.
+    pub fn sign_text(&self, text: &str) -> String {
         let app = self.app.as_ref().expect("this browser has an app");
-        let text = auth::subscription_text(&self.socket_id, channel, None);
-        format!("{}:{}", app.key, auth::sign(&Secret::new(app.secret.as_str()), &text))
+        format!("{}:{}", app.key, auth::sign(&Secret::new(app.secret.as_str()), text))
     }
 
     /// Leaves the channel, and waits until the server has read it: it reads the
@@ -242,13 +261,24 @@ impl Browser {
 
     /// The next frame, which must be `pusher:error`; its message.
     pub async fn expect_error(&mut self) -> String {
+        self.expect_error_frame().await.data["message"].as_str().unwrap().into()
+    }
+
+    /// The same with this code.
+    pub async fn expect_error_code(&mut self, code: u16) -> String {
+        let frame = self.expect_error_frame().await;
+        assert_eq!(frame.data["code"], code, "{}: {}", self.name, frame.text);
+        frame.data["message"].as_str().unwrap().into()
+    }
+
+    async fn expect_error_frame(&mut self) -> Frame {
         let frame = self.next().await;
         assert_eq!(frame.event, "pusher:error", "{}: {}", self.name, frame.text);
         let message = frame.data["message"].as_str();
         assert!(message.is_some_and(|text| !text.is_empty()), "no message: {}", frame.text);
         let code = &frame.data["code"];
         assert!(code.is_null() || code.is_u64(), "no code: {}", frame.text);
-        message.unwrap().into()
+        frame
     }
 
     /// The next frame, which must refuse this channel; its data.

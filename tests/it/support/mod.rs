@@ -26,6 +26,7 @@ pub mod redis;
 pub mod resp;
 pub mod seed;
 pub mod server;
+pub mod user;
 
 use std::time::Duration;
 

@@ -213,6 +213,14 @@ impl Server {
         Browser::connect(self.addr(), path, app).await
     }
 
+    /// A browser that connects with `key` from a page of this origin.
+    pub async fn connect_from(&self, key: &str, origin: Option<&str>) -> Browser {
+        let path = format!("/app/{key}?protocol=7");
+        let app = self.apps.iter().find(|app| app.key == key).cloned();
+        let connected = Browser::connect_from(self.addr(), &path, app, origin).await;
+        connected.unwrap_or_else(|refusal| panic!("{origin:?}: {refusal:?}"))
+    }
+
     /// A plain, unsigned `GET`.
     pub async fn get(&self, path: &str) -> Answer {
         http::get(self.addr(), path).await

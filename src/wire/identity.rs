@@ -1,0 +1,217 @@
+//! Who a client says it is, as its app's backend has signed it (protocol.md 2.6,
+//! 2.9): the JSON inside `channel_data` and `user_data`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::json;
+use crate::limits;
+use crate::presence::Member;
+
+/// `user_data` of a sign-in, valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserData {
+    pub id: Arc<str>,
+    /// `user_info`, as JSON text; `null` where there is none.
+    pub info: Bytes,
+    /// The users that this one watches, each once.
+    pub watchlist: Vec<String>,
+}
+
+/// A signed text that does not say who its client is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum IdentityError {
+    #[error("`{text}` must be a JSON object: {error}")]
+    NotObject { text: &'static str, error: String },
+    #[error("`{text}` is nested deeper than {} levels", limits::JSON_DEPTH_MAX)]
+    TooDeep { text: &'static str },
+    #[error("`{field}` must be {expected}")]
+    Type { field: &'static str, expected: &'static str },
+    #[error("`{field}` must not be empty")]
+    Empty { field: &'static str },
+    #[error("`{field}` has {chars} characters, {chars_max} are allowed")]
+    TooLong { field: &'static str, chars: usize, chars_max: usize },
+}
+
+/// Who joins a presence channel. A number becomes the string of its JSON text,
+/// for Pusher's own sample has one (protocol.md 2.6).
+pub fn parse_channel_data(text: &str) -> Result<Member, IdentityError> {
+    #[derive(Deserialize)]
+    struct ChannelData<'a> {
+        #[serde(borrow)]
+        user_id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        user_info: Option<&'a RawValue>,
+    }
+    let data: ChannelData<'_> = object("channel_data", text)?;
+    let expected = "a string or a number";
+    let user_id =
+        data.user_id.and_then(string_or_number).ok_or(IdentityError::Type { field: "user_id", expected })?;
+    Ok(Member::new(checked_id("user_id", user_id)?, info(data.user_info)))
+}
+
+impl UserData {
+    /// Numbers are not taken for the `id`, as Pusher does not.
+    pub fn parse(text: &str) -> Result<UserData, IdentityError> {
+        #[derive(Deserialize)]
+        struct Raw<'a> {
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            user_info: Option<&'a RawValue>,
+            #[serde(borrow)]
+            watchlist: Option<&'a RawValue>,
+        }
+        let data: Raw<'_> = object("user_data", text)?;
+        let id = data.id.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let id = id.ok_or(IdentityError::Type { field: "id", expected: "a string" })?;
+        Ok(UserData {
+            id: checked_id("id", id)?,
+            info: info(data.user_info),
+            watchlist: data.watchlist.map(watchlist).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+fn object<'a, T: Deserialize<'a>>(name: &'static str, text: &'a str) -> Result<T, IdentityError> {
+    if !json::depth_within(text.as_bytes(), limits::JSON_DEPTH_MAX) {
+        return Err(IdentityError::TooDeep { text: name });
+    }
+    let not_object = |error: String| IdentityError::NotObject { text: name, error };
+    // Otherwise an array would do: its elements would be taken for the members.
+    if !text.trim_start().starts_with('{') {
+        return Err(not_object("it does not begin with {".to_owned()));
+    }
+    serde_json::from_str(text).map_err(|error| not_object(error.to_string()))
+}
+
+fn checked_id(field: &'static str, id: String) -> Result<Arc<str>, IdentityError> {
+    let (chars, chars_max) = (id.chars().count(), limits::USER_ID_CHARS_MAX);
+    match chars {
+        0 => Err(IdentityError::Empty { field }),
+        _ if chars > chars_max => Err(IdentityError::TooLong { field, chars, chars_max }),
+        _ => Ok(id.into()),
+    }
+}
+
+fn string_or_number(raw: &RawValue) -> Option<String> {
+    match raw.get().as_bytes() {
+        [b'-' | b'0'..=b'9', ..] => Some(raw.get().to_owned()),
+        _ => serde_json::from_str(raw.get()).ok(),
+    }
+}
+
+fn info(raw: Option<&RawValue>) -> Bytes {
+    raw.map_or(Bytes::from_static(b"null"), |raw| Bytes::copy_from_slice(raw.get().as_bytes()))
+}
+
+fn watchlist(raw: &RawValue) -> Result<Vec<String>, IdentityError> {
+    let ids: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok();
+    let ids: Option<Vec<String>> = ids.and_then(|ids| ids.into_iter().map(string_or_number).collect());
+    let mut ids = ids.ok_or(IdentityError::Type { field: "watchlist", expected: "an array of user ids" })?;
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn member(text: &str) -> Result<(String, String), String> {
+        let member = parse_channel_data(text).map_err(|error| error.to_string())?;
+        let info = String::from_utf8(member.info.to_vec()).expect("it was a str");
+        Ok((member.user_id.to_string(), info))
+    }
+
+    #[test]
+    fn members_are_read_verbatim() {
+        for (text, user_id, info) in [
+            (r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#, "10", r#"{"name":"Mr. Channels"}"#),
+            (r#"{"user_id":"a"}"#, "a", "null"),
+            (r#"{"user_id":"a","user_info":null}"#, "a", "null"),
+            (r#" { "user_info" : [ 1.0, 1e2 ] , "user_id" : "\u00e4\n" } "#, "ä\n", "[ 1.0, 1e2 ]"),
+            (r#"{"user_id":-7.50,"user_info":"x"}"#, "-7.50", r#""x""#),
+            (r#"{"user_id":123456789012345678901234567890}"#, "123456789012345678901234567890", "null"),
+        ] {
+            assert_eq!(member(text), Ok((user_id.to_owned(), info.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_field() {
+        let long = json!({ "user_id": "ä".repeat(limits::USER_ID_CHARS_MAX + 1) }).to_string();
+        for (text, error) in [
+            ("", "`channel_data` must be a JSON object"),
+            ("7", "`channel_data` must be a JSON object"),
+            (r#"["a","b"]"#, "`channel_data` must be a JSON object"),
+            (r#"{"user_id":"a""#, "`channel_data` must be a JSON object"),
+            (r#"{"user_id":"a","user_id":"b"}"#, "`channel_data` must be a JSON object"),
+            ("{}", "`user_id` must be a string or a number"),
+            (r#"{"user_id":null}"#, "`user_id` must be a string or a number"),
+            (r#"{"user_id":true}"#, "`user_id` must be a string or a number"),
+            (r#"{"user_id":""}"#, "`user_id` must not be empty"),
+            (&long, "`user_id` has 129 characters, 128 are allowed"),
+            (&"[".repeat(20_000), "`channel_data` is nested deeper than 64 levels"),
+        ] {
+            let mistake = member(text).expect_err(text);
+            assert!(mistake.starts_with(error), "{text}: {mistake}");
+        }
+        let longest = json!({ "user_id": "ä".repeat(limits::USER_ID_CHARS_MAX) }).to_string();
+        assert!(member(&longest).is_ok());
+    }
+
+    #[test]
+    fn users_are_read() {
+        let parse = |text: &str| UserData::parse(text).map_err(|error| error.to_string());
+        let user = parse(r#"{"id":"42","user_info":{"n":1.0},"watchlist":["1",2,"1"],"more":0}"#);
+        let expected = UserData {
+            id: "42".into(),
+            info: Bytes::from_static(br#"{"n":1.0}"#),
+            watchlist: vec!["1".into(), "2".into()],
+        };
+        assert_eq!(user, Ok(expected));
+        for (text, error) in [
+            ("[]", "`user_data` must be a JSON object"),
+            ("{}", "`id` must be a string"),
+            (r#"{"id":42}"#, "`id` must be a string"),
+            (r#"{"id":""}"#, "`id` must not be empty"),
+            (r#"{"id":"1","watchlist":"2"}"#, "`watchlist` must be an array of user ids"),
+            (r#"{"id":"1","watchlist":[["2"]]}"#, "`watchlist` must be an array of user ids"),
+        ] {
+            let mistake = parse(text).expect_err(text);
+            assert!(mistake.starts_with(error), "{text}: {mistake}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>(), json in "[\\[\\]{}\":,a-z_0-9.\\\\-]{0,40}") {
+            for text in [text, json.clone(), format!(r#"{{"user_id":{json}}}"#), format!(r#"{{"id":{json}}}"#)] {
+                let _ = (parse_channel_data(&text), UserData::parse(&text));
+            }
+        }
+
+        #[test]
+        fn any_number_is_an_id(number in any::<f64>().prop_filter("JSON has these only", |n| n.is_finite())) {
+            let text = serde_json::to_string(&number).expect("a finite number is JSON");
+            let (user_id, _) = member(&format!(r#"{{"user_id":{text}}}"#)).expect("a number is an id");
+            prop_assert_eq!(user_id, text);
+        }
+
+        #[test]
+        fn any_info_is_kept_to_the_byte(user_id in "[a-z]{1,9}", info in any::<String>(), space in "[ \t\n]{0,3}") {
+            let info = format!("{{{space}\"x\"{space}:{}}}", json!(info));
+            let text = format!(r#"{{"user_id":"{user_id}","user_info":{info}}}"#);
+            prop_assert_eq!(member(&text), Ok((user_id, info)));
+        }
+    }
+}

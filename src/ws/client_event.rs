@@ -1,0 +1,92 @@
+//! An event from a client to the others on its channel (protocol.md 2.7).
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::connection::Connection;
+use super::rates::TooOften;
+use crate::backend::BackendError;
+use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
+use crate::event::Event;
+use crate::metrics::metrics;
+use crate::publish::publish_client_event;
+use crate::wire::command::ClientEvent;
+
+/// Told in a `pusher:error` with code 4301.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum ClientEventError {
+    #[error("Client events are not enabled for this app")]
+    Disabled,
+    #[error("The name of the client event has {chars} characters, {chars_max} are allowed")]
+    Name { chars: usize, chars_max: usize },
+    #[error("The client event is for no channel: {0}")]
+    Channel(#[from] ChannelNameError),
+    #[error("Client events are for private and presence channels, and `{0}` is neither")]
+    Kind(ChannelName),
+    #[error("The client event is for `{0}`, which this connection is not subscribed to")]
+    NotSubscribed(ChannelName),
+    #[error("The data of the client event has {bytes} bytes, {bytes_max} are allowed")]
+    Data { bytes: usize, bytes_max: usize },
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
+    #[error("It is not known whether the client event was sent: Redis did not answer in time")]
+    Unknown,
+    #[error("The client event was not sent: {0}")]
+    NotSent(BackendError),
+}
+
+impl Connection {
+    /// Nothing comes back of an event that was sent. The socket's next message
+    /// waits for the backend's answer, so that they are sent in their order.
+    pub(super) async fn trigger(&mut self, event: ClientEvent) {
+        match self.try_trigger(event).await {
+            Ok(()) => metrics().client_events.increment(1),
+            Err(ClientEventError::TooOften(too_often)) => {
+                self.stop(&too_often, self.app.rates.client_events_terminate);
+            }
+            Err(error) => self.object(Some(4301), &error.to_string()),
+        }
+    }
+
+    async fn try_trigger(&mut self, event: ClientEvent) -> Result<(), ClientEventError> {
+        let (channel, event) = self.check_event(event)?;
+        self.may_trigger()?;
+        let sent = publish_client_event(&self.node.backend, &self.app, &channel, &event).await;
+        sent.map_err(|error| match error {
+            BackendError::OutcomeUnknown => ClientEventError::Unknown,
+            error => ClientEventError::NotSent(error),
+        })
+    }
+
+    fn check_event(&self, event: ClientEvent) -> Result<(ChannelName, Event), ClientEventError> {
+        if !self.app.features.client_events {
+            return Err(ClientEventError::Disabled);
+        }
+        let app = &self.app.limits;
+        let (chars, chars_max) = (event.name.chars().count(), app.event_name_chars_max);
+        if chars > chars_max {
+            return Err(ClientEventError::Name { chars, chars_max });
+        }
+        let channel = ChannelName::parse(&event.channel, app.channel_name_chars_max)?;
+        if let ChannelKind::Public | ChannelKind::User = channel.kind() {
+            return Err(ClientEventError::Kind(channel));
+        }
+        let subscription = self.subscriptions.get(&channel).filter(|subscription| subscription.stands());
+        let Some(subscription) = subscription else { return Err(ClientEventError::NotSubscribed(channel)) };
+        let (bytes, bytes_max) = (event.data.len(), app.payload_bytes_max);
+        if bytes > bytes_max {
+            return Err(ClientEventError::Data { bytes, bytes_max });
+        }
+        // Of the subscription, never of the frame: nobody speaks as someone else.
+        let user = subscription.member.as_ref();
+        let event = Event {
+            name: event.name.into(),
+            data: event.data.into(),
+            except: Some(self.socket),
+            tags: None,
+            delta: None,
+            user: user.map(|member| Bytes::copy_from_slice(member.user_id.as_bytes())),
+        };
+        Ok((channel, event))
+    }
+}

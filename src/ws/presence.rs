@@ -1,0 +1,49 @@
+//! Joining a presence channel: as whom (protocol.md 2.4, 2.6).
+
+use std::sync::Arc;
+
+use super::connection::{Connection, Subscription};
+use super::subscribe::Refusal;
+use crate::channel::ChannelName;
+use crate::presence::Member;
+use crate::wire::command::Subscribe;
+use crate::wire::identity;
+
+impl Connection {
+    /// The member whom the app's backend has signed: the one in `channel_data`,
+    /// or without it the user who has signed in on this connection. A socket that
+    /// is on the channel already stays who it is.
+    ///
+    /// Whether there is room in the channel, the inbox finds out.
+    pub(super) fn check_presence(
+        &self,
+        channel: &ChannelName,
+        subscribe: &Subscribe,
+    ) -> Result<Arc<Member>, Refusal> {
+        // Some libraries send an empty string for what they do not have.
+        let channel_data = subscribe.channel_data.as_deref().filter(|text| !text.is_empty());
+        let auth = subscribe.auth.as_deref();
+        let member = match (channel_data, self.user.as_deref()) {
+            (Some(text), _) => {
+                self.check_auth(channel, auth, Some(text))?;
+                identity::parse_channel_data(text)
+                    .map_err(|error| Refusal::new("InvalidChannelData", error.to_string(), 400))?
+            }
+            (None, Some(user)) => {
+                self.check_auth(channel, auth, None)?;
+                Member::new(user.id.clone(), user.info.clone())
+            }
+            (None, None) => {
+                let error = "a presence channel needs `channel_data`, or a connection that has signed in";
+                return Err(Refusal::new("AuthError", error.to_owned(), 401));
+            }
+        };
+        let (bytes, bytes_max) = (member.info.len(), self.app.limits.presence_member_bytes_max);
+        if bytes > bytes_max {
+            let error = format!("`user_info` has {bytes} bytes, {bytes_max} are allowed");
+            return Err(Refusal::new("LimitReached", error, 4301));
+        }
+        let joined = self.subscriptions.get(channel).filter(|subscription| subscription.stands());
+        Ok(joined.and_then(Subscription::member).unwrap_or_else(|| Arc::new(member)))
+    }
+}

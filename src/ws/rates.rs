@@ -1,0 +1,113 @@
+//! How often one connection may speak (protocol.md 2.7, 6). Pings are not
+//! counted.
+
+use std::time::Instant;
+
+use thiserror::Error;
+
+use super::connection::Connection;
+use super::subscribe::Refusal;
+use crate::app::Rate;
+use crate::metrics::metrics;
+use crate::wire::close::Close;
+use crate::wire::command::Command;
+
+/// What a connection has said in the windows that are open.
+#[derive(Debug)]
+pub(super) struct Windows {
+    messages: Window,
+    client_events: Window,
+}
+
+/// It begins with the first message, and the next one with the first after it.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    count: u64,
+}
+
+/// Told in a `pusher:error` with code 4301; what was said has no effect.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("Rate limit exceeded: {} {what} per {:?} are allowed", .rate.count, .rate.window)]
+pub(super) struct TooOften {
+    what: &'static str,
+    rate: Rate,
+}
+
+impl Connection {
+    /// Counts one message of any kind; false if it is one too many, which the
+    /// client has been told. A subscription is refused as one, for its channel
+    /// would stay pending for ever (protocol.md 2.4).
+    pub(super) fn may_speak(&mut self, command: Option<&Command>) -> bool {
+        let Some(rate) = self.app.rates.messages else { return true };
+        if self.windows().messages.admits(rate, Instant::now()) {
+            return true;
+        }
+        let too_often = TooOften { what: "messages", rate };
+        if let Some(Command::Subscribe(subscribe)) = command {
+            let refusal = Refusal::new("LimitReached", too_often.to_string(), 4301);
+            self.refuse(&subscribe.channel, refusal);
+        }
+        self.stop(&too_often, self.app.rates.messages_terminate);
+        false
+    }
+
+    /// Counts one client event.
+    pub(super) fn may_trigger(&mut self) -> Result<(), TooOften> {
+        let Some(rate) = self.app.rates.client_events else { return Ok(()) };
+        match self.windows().client_events.admits(rate, Instant::now()) {
+            true => Ok(()),
+            false => Err(TooOften { what: "client events", rate }),
+        }
+    }
+
+    /// Says so, and ends the connection where the app wants that.
+    pub(super) fn stop(&self, too_often: &TooOften, terminate: bool) {
+        metrics().messages_rate_limited.increment(1);
+        self.object(Some(4301), &too_often.to_string());
+        if terminate {
+            self.outbox.close(Close::RateLimited);
+        }
+    }
+
+    fn windows(&mut self) -> &mut Windows {
+        self.windows.get_or_insert_with(|| {
+            let began = Instant::now();
+            let window = || Window { began, count: 0 };
+            Box::new(Windows { messages: window(), client_events: window() })
+        })
+    }
+}
+
+impl Window {
+    fn admits(&mut self, rate: Rate, now: Instant) -> bool {
+        if now.saturating_duration_since(self.began) >= rate.window {
+            *self = Window { began: now, count: 0 };
+        }
+        let admitted = self.count < rate.count;
+        self.count += u64::from(admitted);
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_window_admits_what_its_rate_says() {
+        let rate = Rate { count: 2, window: Duration::from_secs(1) };
+        let began = Instant::now();
+        let mut window = Window { began, count: 0 };
+        for (after_ms, admitted) in
+            [(0, true), (10, true), (20, false), (999, false), (1_000, true), (1_900, true), (1_999, false)]
+        {
+            let now = began + Duration::from_millis(after_ms);
+            assert_eq!(window.admits(rate, now), admitted, "after {after_ms} ms");
+        }
+        let message = TooOften { what: "messages", rate }.to_string();
+        assert_eq!(message, "Rate limit exceeded: 2 messages per 1s are allowed");
+    }
+}

@@ -1,0 +1,130 @@
+//! Signing in, being reached as a user, and watching others (protocol.md 2.9,
+//! 2.10).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::connection::Connection;
+use super::credentials::{self, CredentialsError};
+use crate::auth;
+use crate::channel::{Address, ChannelName, ChannelNameError};
+use crate::inbox::Request;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::wire::close::Close;
+use crate::wire::command::Signin;
+use crate::wire::identity::{IdentityError, UserData};
+use crate::wire::reply;
+
+/// Whom a connection has signed in as.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) id: Arc<str>,
+    /// `user_info`, as JSON text.
+    pub(super) info: Bytes,
+    /// The user's own. To be subscribed to it is what makes the user online, and
+    /// the way for what is sent to the user, its termination included.
+    pub(super) channel: ChannelName,
+    /// The channels of the users that this one watches.
+    watched: Vec<Address>,
+}
+
+/// Told in a `pusher:error` with code 4009. A wrong signature ends the
+/// connection, as elsewhere; what the app's backend has signed is only a mistake.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum SigninError {
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    UserData(#[from] IdentityError),
+    #[error("`id` cannot be a user's: {0}")]
+    Id(#[from] ChannelNameError),
+    #[error("this connection is signed in as another user")]
+    OtherUser,
+}
+
+impl Connection {
+    pub(super) async fn sign_in(&mut self, signin: Signin) {
+        match self.check_signin(&signin) {
+            Ok((data, channel)) if self.user.is_none() => self.become_user(data, channel, &signin).await,
+            // Again, as the same user: nothing changes.
+            Ok((_, channel)) => self.enter(&channel, reply::signin_success(&signin.user_data)).await,
+            Err(error) => {
+                self.object(Some(4009), &error.to_string());
+                if let SigninError::Credentials(_) = error {
+                    self.outbox.close(Close::Unauthorized);
+                }
+            }
+        }
+    }
+
+    /// Whether this is the channel of the user who has signed in here: nobody
+    /// needs a signature for their own, and nobody gets on another one.
+    pub(super) fn is_own(&self, channel: &ChannelName) -> bool {
+        self.user.as_ref().is_some_and(|user| user.channel == *channel)
+    }
+
+    /// The connection has ended: its user may be offline now.
+    pub(super) async fn sign_out(&mut self) {
+        let Some(user) = self.user.take() else { return };
+        if !user.watched.is_empty() {
+            self.node.inbox.ask(Request::Unwatch { users: user.watched, socket: self.socket }).await;
+        }
+        let address = Address::new(&self.app.id, &user.channel);
+        self.node.inbox.ask(Request::Unsubscribe { address, socket: self.socket }).await;
+    }
+
+    fn check_signin(&self, signin: &Signin) -> Result<(UserData, ChannelName), SigninError> {
+        let text = auth::signin_text(&self.socket.to_string(), &signin.user_data);
+        credentials::check(&self.app, &signin.auth, text)?;
+        let data = UserData::parse(&signin.user_data)?;
+        let channel = ChannelName::of_user(&data.id, self.app.limits.channel_name_chars_max)?;
+        match &self.user {
+            Some(user) if user.id != data.id => Err(SigninError::OtherUser),
+            _ => Ok((data, channel)),
+        }
+    }
+
+    async fn become_user(&mut self, data: UserData, channel: ChannelName, signin: &Signin) {
+        metrics().signins.increment(1);
+        self.authorize_by = None;
+        let mut watchlist = if self.app.features.watchlists { data.watchlist } else { Vec::new() };
+        let mut confirmation = reply::signin_success(&signin.user_data);
+        if watchlist.len() > limits::WATCHLIST_MAX {
+            let (count, count_max) = (watchlist.len(), limits::WATCHLIST_MAX);
+            let message = format!("`watchlist` has {count} users, the first {count_max} are watched");
+            confirmation = [confirmation, reply::error(Some(4302), &message)].concat().into();
+            watchlist.truncate(count_max);
+        }
+        self.enter(&channel, confirmation).await;
+        let watched = self.addresses(&watchlist);
+        if !watched.is_empty() {
+            let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
+            self.node.inbox.ask(Request::Watch { app, users: watched.clone(), socket, outbox }).await;
+        }
+        self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
+    }
+
+    /// Subscribes to the user's own channel. It has no deltas (protocol.md 3.12).
+    async fn enter(&self, channel: &ChannelName, confirmation: Bytes) {
+        let request = Request::Subscribe {
+            address: Address::new(&self.app.id, channel),
+            app: self.app.clone(),
+            member: None,
+            socket: self.socket,
+            outbox: self.outbox.clone(),
+            deltas: false,
+            confirmation,
+        };
+        self.node.inbox.ask(request).await;
+    }
+
+    /// Ids that nobody can sign in with are left out: they are never online.
+    fn addresses(&self, users: &[String]) -> Vec<Address> {
+        let chars_max = self.app.limits.channel_name_chars_max;
+        let channels = users.iter().filter_map(|user| ChannelName::of_user(user, chars_max).ok());
+        channels.map(|channel| Address::new(&self.app.id, &channel)).collect()
+    }
+}
