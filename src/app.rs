@@ -137,7 +137,7 @@ impl Default for AppFeatures {
 pub struct OriginPattern(pub String);
 
 /// Where the app's backend wants to hear of what happens (protocol.md 5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
     pub url: String,
     /// `event_types`
@@ -147,6 +147,14 @@ pub struct Webhook {
     /// `filter`: both, where given
     pub channel_prefix: Option<String>,
     pub channel_suffix: Option<String>,
+}
+
+/// By hand: headers, and the query of a URL, may be credentials.
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.split('?').next().unwrap_or_default();
+        f.debug_struct("Webhook").field("url", &url).field("events", &self.events).finish_non_exhaustive()
+    }
 }
 
 /// A set of the events of protocol.md 5. A script gets it as its number.
@@ -164,6 +172,8 @@ impl HookedEvents {
         "cache_miss",
         "subscription_count",
     ];
+
+    pub const ALL: HookedEvents = HookedEvents((1 << Self::NAMES.len()) - 1);
 
     pub fn of(name: &str) -> Option<HookedEvents> {
         Self::NAMES.iter().position(|known| *known == name).map(|bit| HookedEvents(1 << bit))

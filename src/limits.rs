@@ -74,6 +74,8 @@ pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// 100, and soketi's 2 KB (protocol.md 1.9).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
 pub const PRESENCE_MEMBER_BYTES_MAX: usize = 2 * 1024;
+/// An app may raise the first this far: a roster is one frame to whoever joins.
+pub const PRESENCE_MEMBERS_CEILING: u64 = 10_000;
 /// Characters of a user id (protocol.md 1.9).
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// Users that one socket may watch (protocol.md 2.10).
@@ -88,6 +90,27 @@ pub const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// 2.11).
 pub const COUNT_UNTHROTTLED_MAX: u64 = 100;
 pub const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+// --- apps --------------------------------------------------------------------
+
+/// Secrets of one app: each is tried for a signature.
+pub const APP_SECRETS_MAX: usize = 8;
+/// Bytes of an app's id or key.
+pub const APP_NAME_BYTES_MAX: usize = 200;
+/// Apps kept in Redis that a node remembers, and ids and keys that are nobody's.
+pub const APPS_CACHED_MAX: u64 = 10_000;
+/// What is remembered of an app is read again after this long. Changes are heard
+/// of at once: this is for what was not heard.
+pub const APP_CACHE_TTL: Duration = Duration::from_secs(60);
+/// That there is no such app is remembered this long.
+pub const UNKNOWN_APP_CACHE_TTL: Duration = Duration::from_millis(1_500);
+/// Reads of apps of a node under way at once; more wait. Strangers make keys up
+/// faster than Redis should be asked for them.
+pub const APP_LOOKUPS_MAX: usize = 64;
+/// Times that a look-up starts anew because apps were changed meanwhile.
+pub const APP_LOOKUP_ATTEMPTS_MAX: usize = 5;
+/// The connection that hears of changed apps is proved this often.
+pub const APP_CHANGES_PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
 // --- webhooks (protocol.md 5) --------------------------------------------------
 

@@ -85,6 +85,9 @@ catalogue! {
     counter webhooks_dropped "fanfare_webhooks_dropped_total" Count "Webhook events dropped because their outbox was full."
     counter lease_lost "fanfare_lease_lost_total" Count "Times this node was swept, or its lease was gone."
     counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node took away."
+    counter app_lookups "fanfare_app_lookups_total" Count "Ids and keys of apps looked up in Redis."
+    counter app_lookups_refused "fanfare_app_lookups_refused_total" Count "Look-ups of apps given up because too many were under way."
+    counter app_changes "fanfare_app_changes_total" Count "Times this node heard that apps in Redis may have changed."
     gauge nodes "fanfare_nodes" Count "Live nodes, as this node sees them."
     gauge ready "fanfare_ready" Count "1 while `/ready` says 200."
 }

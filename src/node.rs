@@ -14,7 +14,7 @@ pub type Node = Arc<Parts>;
 
 #[derive(Debug)]
 pub struct Parts {
-    pub apps: Apps,
+    pub apps: Arc<Apps>,
     pub backend: Arc<Backend>,
     pub inbox: Inbox,
     pub connections: Arc<Connections>,
@@ -25,7 +25,7 @@ pub struct Parts {
 
 impl Parts {
     pub fn new(
-        apps: Apps,
+        apps: Arc<Apps>,
         backend: Arc<Backend>,
         inbox: Inbox,
         delta: DeltaConfig,

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::apps::Apps;
+use crate::apps::{self, Apps};
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
@@ -53,8 +53,11 @@ pub async fn run(
         Some(url) => Backend::Redis(Redis::connect(url, &config.redis_prefix, mailbox).await?),
     });
     let inbox = inbox::start(letters, backend.clone(), config.delta.clone());
-    let apps = Apps::new(config.apps);
+    let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let node: Node = Arc::new(Parts::new(apps, backend, inbox, config.delta, config.activity_timeout));
+    if let Some(changes) = node.backend.app_changes() {
+        tokio::spawn(apps::follow(node.apps.clone(), node.connections.clone(), changes));
+    }
     tracing::info!(
         %listen,
         %metrics_listen,

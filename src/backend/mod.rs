@@ -20,6 +20,7 @@ use crate::presence::{Member, Roster};
 
 use memory::Memory;
 use redis::Redis;
+use redis::apps::AppChanges;
 
 /// The run of a batch's events on one channel, serialised.
 #[derive(Debug, Clone)]
@@ -191,6 +192,25 @@ pub enum BackendError {
     Refused(String),
 }
 
+/// What the backend keeps under an app's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredApp {
+    /// As the TOML below `[[apps]]`. With its secrets.
+    Settings(String),
+    /// There was an app, and somebody has removed it.
+    Removed,
+    Nothing,
+}
+
+/// Apps that may be others than they were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppChange {
+    /// The one with this id.
+    One(String),
+    /// Any: something may not have been heard.
+    Any,
+}
+
 /// Where the nodes agree.
 #[derive(Debug)]
 pub enum Backend {
@@ -303,6 +323,30 @@ impl Backend {
         match self {
             Backend::Memory(_) => Ok(wanted.min(max).max(held)),
             Backend::Redis(redis) => redis.hold_connections(app, held, wanted, max).await,
+        }
+    }
+
+    /// The app that is kept under this id.
+    pub async fn find_app(&self, id: &str) -> Result<StoredApp, BackendError> {
+        match self {
+            Backend::Memory(_) => Ok(StoredApp::Nothing),
+            Backend::Redis(redis) => redis.apps().find(id).await,
+        }
+    }
+
+    /// The id of the app that is kept with this key.
+    pub async fn find_app_id(&self, key: &str) -> Result<Option<String>, BackendError> {
+        match self {
+            Backend::Memory(_) => Ok(None),
+            Backend::Redis(redis) => redis.apps().find_id(key).await,
+        }
+    }
+
+    /// What is heard of changed apps; None where no apps are kept.
+    pub fn app_changes(&self) -> Option<AppChanges> {
+        match self {
+            Backend::Memory(_) => None,
+            Backend::Redis(redis) => Some(redis.app_changes()),
         }
     }
 

@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::import::ImportError;
+use crate::backend::BackendError;
+use crate::backend::redis::ConnectError;
+use crate::backend::redis::apps::ChangeError;
+use crate::config::Problems;
 use crate::delta::fossil::FossilError;
 
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,38 @@ pub enum CliError {
 
     #[error("the server closed the connection without a word")]
     Gone,
+
+    #[error("{0}")]
+    Config(#[from] Problems),
+
+    #[error("cannot use Redis: {0}")]
+    Connection(#[from] ConnectError),
+
+    #[error("Redis did not do it: {0}")]
+    Redis(BackendError),
+
+    #[error("Redis is not available: nothing was read or changed")]
+    RedisAway,
+
+    #[error("no answer came from Redis: look with `fanfare app list` whether app {id} was changed")]
+    AppUnknown { id: String },
+
+    #[error(
+        "`{setting}` is not KEY=VALUE with a key of [[apps]]; id, key and secret have flags of their own"
+    )]
+    BadSetting { setting: String },
+
+    #[error("there is no app {id} in this Redis; one of the configuration file is changed there")]
+    NoSuchApp { id: String },
+
+    #[error("what Redis keeps of app {id} is not understood; it can only be removed")]
+    NotUnderstood { id: String },
+
+    #[error("app {id} is as it was: {error}")]
+    App { id: String, error: ChangeError },
+
+    #[error("cannot import `{path}`: {error}")]
+    Import { path: PathBuf, error: ImportError },
 
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),

@@ -1,6 +1,7 @@
 //! The command line: flags that run the server, and small commands that speak
 //! to one, so that nothing but `fanfare` itself is needed to see it work.
 
+mod app;
 mod banner;
 mod channel;
 mod client;
@@ -8,6 +9,7 @@ mod decode;
 mod error;
 mod frame;
 mod healthcheck;
+mod import;
 mod listen;
 mod output;
 mod sign;
@@ -22,6 +24,7 @@ use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
 pub use error::CliError;
+pub use import::ImportError;
 pub use signals::StopSignals;
 pub use target::Target;
 
@@ -82,6 +85,8 @@ pub enum Command {
     Trigger(trigger::Trigger),
     Sign(sign::Sign),
     Channel(channel::Channel),
+    App(app::AppCommand),
+    Import(import::Import),
     Healthcheck(healthcheck::Healthcheck),
 }
 
@@ -107,6 +112,8 @@ impl Command {
             Command::Trigger(trigger) => runtime.block_on(trigger.run(environment)),
             Command::Sign(sign) => sign.run(environment),
             Command::Channel(channel) => runtime.block_on(channel.run(environment)),
+            Command::App(app) => runtime.block_on(app.run(environment)),
+            Command::Import(import) => import.run(),
             Command::Healthcheck(healthcheck) => runtime.block_on(healthcheck.run(environment)),
         }
     }

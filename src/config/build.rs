@@ -1,16 +1,16 @@
 //! Settings → [`Config`], with what concerns more than one key.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::layers::{Origin, Place, Settings};
 use super::problem::{Problem, Warning};
+use super::reader::Reader;
 use super::value::Value;
 use super::{Config, LogFormat};
-use crate::app::{App, AppFeatures, AppLimits, AppRates, Secret};
-use crate::delta::permit::ChannelPermits;
+use crate::app::{App, AppFeatures, AppLimits, AppRates, OriginPattern, Rate};
 use crate::delta::settings::DeltaConfig;
+use crate::limits;
 
 /// With problems the configuration is only a sketch, and must not be used.
 pub(super) fn build(
@@ -23,23 +23,24 @@ pub(super) fn build(
     check_addresses(settings, problems);
     // Nobody knows which apps stand in a file that cannot be read.
     let unread = |it: &Problem| matches!(it, Problem::FileUnreadable { .. } | Problem::Syntax { .. });
-    if settings.apps().is_empty() && !problems.iter().any(unread) {
+    // Apps may be kept in Redis, and be added there later.
+    let redis = Place::top("redis");
+    let may_come = settings.get(redis).is_some() || settings.was_refused(redis);
+    if settings.apps().is_empty() && !may_come && !problems.iter().any(unread) {
         problems.push(Problem::NoApp);
     }
     let listen = top.address("listen");
     if settings.apps().contains(&Origin::Flag("--dev")) && !listen.ip().is_loopback() {
         warnings.push(Warning::DemoAppExposed { listen });
     }
-    for name in ["id", "key"] {
-        check_distinct(settings, name, problems);
-    }
-    let apps =
-        (0..settings.apps().len()).filter_map(|app| build_app(settings, app, problems, warnings)).collect();
+    let apps = build_apps(settings, problems, warnings);
     Config {
         listen,
         metrics_listen: top.address("metrics_listen"),
         redis: top.redis_url(),
         redis_prefix: top.text("redis_prefix").unwrap_or_default(),
+        path_prefix: top.text("path_prefix").unwrap_or_default(),
+        trusted_proxies: top.networks(),
         activity_timeout: Duration::from_secs(top.count("activity_timeout")),
         drain_delay: Duration::from_secs_f64(top.number("drain_delay")),
         drain_window: Duration::from_secs_f64(top.number("drain_window")),
@@ -65,24 +66,45 @@ fn build_delta(top: &Reader<'_>) -> DeltaConfig {
     }
 }
 
-fn build_app(
+pub(super) fn build_apps(
+    settings: &Settings,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<App> {
+    for name in ["id", "key"] {
+        check_distinct(settings, name, problems);
+    }
+    (0..settings.apps().len()).filter_map(|app| build_app(settings, app, problems, warnings)).collect()
+}
+
+pub(super) fn build_app(
     settings: &Settings,
     number: usize,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Warning>,
 ) -> Option<App> {
-    let missing = |name: &str| {
-        let place = Place::app(number, name);
-        settings.get(place).is_none() && !settings.was_refused(place)
+    let app = Reader { settings, app: Some(number) };
+    let refused = |name: &str| settings.was_refused(Place::app(number, name));
+    let secrets = app.secrets();
+    let has_none = |name: &&str| match *name {
+        "secret" => secrets.is_empty() && !refused("secret") && !refused("secrets"),
+        name => app.text(name).is_none() && !refused(name),
     };
-    for name in ["id", "key", "secret"].into_iter().filter(|name| missing(name)) {
+    for name in ["id", "key", "secret"].into_iter().filter(has_none) {
         let place = Place::app(number, name);
         let origin = settings.apps()[number].clone();
         let hint = format!("it to [[apps]], or set {}", place.key().variable());
         problems.push(Problem::Missing { place, hint, origin });
     }
-    let app = Reader { settings, app: Some(number) };
-    let (id, key, secret) = (app.text("id")?, app.text("key")?, app.secret()?);
+    let (id, key) = (app.text("id")?, app.text("key")?);
+    if secrets.is_empty() {
+        return None;
+    }
+    if secrets.len() > limits::APP_SECRETS_MAX {
+        let (place, count_max) = (Place::app(number, "secrets"), limits::APP_SECRETS_MAX);
+        let origin = settings.get(place)?.origin.clone();
+        problems.push(Problem::TooManySecrets { place, count_max, origin });
+    }
     if !id.bytes().all(|byte| byte.is_ascii_digit()) {
         let place = Place::app(number, "id");
         let origin = settings.get(place)?.origin.clone();
@@ -91,13 +113,13 @@ fn build_app(
     Some(App {
         id: id.into(),
         key,
-        secrets: vec![secret],
+        secrets,
         enabled: app.flag("enabled"),
         limits: app_limits(&app),
-        rates: AppRates::default(),
-        features: AppFeatures::default(),
-        origins: Vec::new(),
-        webhooks: Vec::new(),
+        rates: app_rates(&app),
+        features: app_features(&app),
+        origins: app.list("allowed_origins").into_iter().map(OriginPattern).collect(),
+        webhooks: app.webhooks(),
         deltas: app.channel_deltas(),
     })
 }
@@ -110,7 +132,35 @@ fn app_limits(app: &Reader<'_>) -> AppLimits {
         event_name_chars_max: app.size("max_event_name_length"),
         channel_name_chars_max: app.size("max_channel_name_length"),
         batch_publications_max: app.size("max_batch_publications"),
-        ..AppLimits::default()
+        presence_members_max: app.size("max_presence_members_per_channel"),
+        presence_member_bytes_max: bytes_of_kb(app.number("max_presence_member_size_in_kb")),
+        connections_max: app.limit("max_connections"),
+    }
+}
+
+fn app_rates(app: &Reader<'_>) -> AppRates {
+    let rate = |name: &str, window: u64| {
+        app.limit(name).map(|count| Rate { count, window: Duration::from_secs(window) })
+    };
+    let messages = app.message_rate();
+    AppRates {
+        backend_events: rate("max_backend_events_per_second", 1),
+        read_requests: rate("max_read_requests_per_second", 1),
+        client_events: rate("max_client_events_per_second", app.count("decay_seconds")),
+        client_events_terminate: app.flag("terminate_on_limit"),
+        messages: messages.map(|it| it.rate),
+        messages_terminate: messages.is_some_and(|it| it.terminate),
+    }
+}
+
+fn app_features(app: &Reader<'_>) -> AppFeatures {
+    let timeout = Duration::from_secs(app.count("user_authentication_timeout"));
+    AppFeatures {
+        client_events: app.flag("enable_client_messages"),
+        authorization_timeout: app.flag("enable_user_authentication").then_some(timeout),
+        watchlists: app.flag("enable_watchlist_events"),
+        subscription_counts: app.flag("enable_subscription_count"),
+        cache_ttl: Duration::from_secs(app.count("cache_ttl_in_seconds")),
     }
 }
 
@@ -142,72 +192,5 @@ fn check_addresses(settings: &Settings, problems: &mut Vec<Problem>) {
     let is_free_port = matches!(listen.value, Value::Address(address) if address.port() == 0);
     if metrics.value == listen.value && !is_free_port {
         problems.push(Problem::SameAddress { place, other, origin: metrics.origin.clone() });
-    }
-}
-
-/// Typed access. A key with a default always has a value of its kind, because
-/// nothing gets into [`Settings`] but through `Kind::read`; tests.rs reads them
-/// all once.
-struct Reader<'a> {
-    settings: &'a Settings,
-    app: Option<usize>,
-}
-
-const TYPED: &str = "a key with a default has a value of its kind";
-
-impl Reader<'_> {
-    fn value(&self, name: &str) -> Option<&Value> {
-        let place = self.app.map_or_else(|| Place::top(name), |app| Place::app(app, name));
-        self.settings.get(place).map(|setting| &setting.value)
-    }
-
-    fn address(&self, name: &str) -> SocketAddr {
-        let found =
-            self.value(name).and_then(|it| if let Value::Address(it) = it { Some(*it) } else { None });
-        found.expect(TYPED)
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        let found = self.value(name).and_then(|it| if let Value::Flag(it) = it { Some(*it) } else { None });
-        found.expect(TYPED)
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        let found = self.value(name).and_then(|it| if let Value::Count(it) = it { Some(*it) } else { None });
-        found.expect(TYPED)
-    }
-
-    fn size(&self, name: &str) -> usize {
-        usize::try_from(self.count(name)).expect("the table bounds it far below")
-    }
-
-    fn number(&self, name: &str) -> f64 {
-        let found = self.value(name).and_then(|it| if let Value::Number(it) = it { Some(*it) } else { None });
-        found.expect(TYPED)
-    }
-
-    fn list(&self, name: &str) -> Vec<String> {
-        let found =
-            self.value(name).and_then(|it| if let Value::List(it) = it { Some(it.clone()) } else { None });
-        found.expect(TYPED)
-    }
-
-    fn channel_deltas(&self) -> ChannelPermits {
-        match self.value("channel_delta_compression") {
-            Some(Value::ChannelDeltas(patterns)) => ChannelPermits::new(patterns.clone()),
-            _ => ChannelPermits::default(),
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.value(name).and_then(|it| if let Value::Text(it) = it { Some(it.clone()) } else { None })
-    }
-
-    fn redis_url(&self) -> Option<String> {
-        self.value("redis").and_then(|it| if let Value::RedisUrl(it) = it { Some(it.clone()) } else { None })
-    }
-
-    fn secret(&self) -> Option<Secret> {
-        self.value("secret").and_then(|it| if let Value::Secret(it) = it { Some(it.clone()) } else { None })
     }
 }

@@ -25,10 +25,15 @@ pub enum Kind {
     Word(&'static str),
     /// Any text but none at all; never shown.
     Secret,
+    /// Several, never shown.
+    Secrets,
     /// Shown without its password.
     RedisUrl,
     Flag,
     Count(u64, u64),
+    /// 1 to this, or no limit: 0, and -1 as soketi writes it. Read as a count,
+    /// where 0 is no limit.
+    Limit(u64),
     /// May have a fraction.
     Number(f64, f64),
     /// One of the first list, in any case; the second names values that later
@@ -39,6 +44,16 @@ pub enum Kind {
     LogFilter,
     /// Channel patterns and whether deltas are permitted there.
     ChannelDeltas,
+    /// `https://*.example.com` and its like, several; `*` is all.
+    Origins,
+    /// Addresses and CIDRs, several.
+    Networks,
+    /// Nothing, or `/path` without a slash at its end.
+    PathPrefix,
+    /// A table of what one connection may send.
+    MessageRate,
+    /// A list of tables.
+    Webhooks,
     /// Known from Sockudo, and not built yet: anything but "off" is refused.
     Unbuilt(Off),
 }
@@ -48,8 +63,6 @@ pub enum Kind {
 pub enum Off {
     /// false, 0, nothing, or a table whose `enabled` is false.
     Empty,
-    /// Empty, or this one, which asks for nothing beyond.
-    Or(&'static str),
     /// No value at all.
     Never,
     /// Any: a detail of something else that is off anyway.
@@ -63,6 +76,12 @@ pub const SECTIONS: &[&str] = &["apps", "delta_compression", "tag_filtering"];
 /// close every subscriber as too slow.
 const PAYLOAD_KB_MAX: f64 = (limits::OUTBOX_BYTES_MAX / limits::JSON_ESCAPE_FACTOR / 1024) as f64;
 
+/// A member arrives in one message of its client, as JSON within JSON.
+const PRESENCE_MEMBER_KB_MAX: f64 = (limits::MESSAGE_BYTES_MAX / 2 / 1024) as f64;
+
+/// More than any server holds; a number that every part can still count with.
+const U32: u64 = u32::MAX as u64;
+
 const ID: Kind = Kind::Word("-_");
 /// Stands in a URL path and, before a colon, in a subscription's `auth`.
 const APP_KEY: Kind = Kind::Word("-_.~@=,;");
@@ -74,6 +93,8 @@ pub const KEYS: &[Key] = &[
     key("metrics_listen", Kind::Address, Some("127.0.0.1:9601"), "address of /metrics"),
     key("redis", Kind::RedisUrl, None, "URL of the shared backend; without it the memory of this process"),
     key("redis_prefix", REDIS_PREFIX, Some("fanfare"), "what every Redis key and topic begins with"),
+    key("path_prefix", Kind::PathPrefix, Some(""), "what the paths of both APIs begin with"),
+    key("trusted_proxies", Kind::Networks, Some(""), "proxies whose X-Forwarded-For is believed"),
     key("activity_timeout", Kind::Count(1, DAY), Some("120"), "seconds of silence before a ping"),
     key("drain_delay", Kind::Number(0.0, 3600.0), Some("2"), "seconds unready before sockets are closed"),
     key("drain_window", Kind::Number(0.0, 3600.0), Some("10"), "seconds over which sockets are closed"),
@@ -82,6 +103,7 @@ pub const KEYS: &[Key] = &[
     key("apps.id", ID, None, "in the path of API calls; digits only, for the Python library"),
     key("apps.key", APP_KEY, None, "public, what clients connect with"),
     key("apps.secret", Kind::Secret, None, "signs API calls and subscriptions"),
+    key("apps.secrets", Kind::Secrets, None, "further secrets, while they are being rotated"),
     key("apps.enabled", Kind::Flag, Some("true"), "whether the app may be used"),
     key("apps.max_event_batch_size", Kind::Count(1, 10_000), Some("10"), "events in one batch"),
     key(
@@ -99,24 +121,56 @@ pub const KEYS: &[Key] = &[
         Some("10000"),
         "events times channels in a batch",
     ),
-    unbuilt("apps.max_connections", Off::Empty, "connections of the app, over all nodes"),
-    unbuilt("apps.enable_client_messages", Off::Empty, "events sent by clients"),
-    unbuilt("apps.max_client_events_per_second", Off::Empty, "client events of one connection"),
-    unbuilt("apps.decay_seconds", Off::Or("1"), "window of max_client_events_per_second"),
-    unbuilt("apps.terminate_on_limit", Off::Empty, "closing clients that pass their limit"),
-    unbuilt("apps.message_rate_limit", Off::Empty, "limit of all messages of one connection"),
-    unbuilt("apps.max_backend_events_per_second", Off::Empty, "events published over HTTP"),
-    unbuilt("apps.max_read_requests_per_second", Off::Empty, "queries over HTTP"),
-    unbuilt("apps.max_presence_members_per_channel", Off::Always, "members of a presence channel"),
-    unbuilt("apps.max_presence_member_size_in_kb", Off::Always, "kilobytes of a presence member"),
-    unbuilt("apps.enable_user_authentication", Off::Empty, "user sign-in"),
-    unbuilt("apps.enable_watchlist_events", Off::Empty, "watchlists"),
-    unbuilt("apps.enable_subscription_count", Off::Empty, "events with the number of subscribers"),
-    unbuilt("apps.allowed_origins", Off::Or("*"), "origins that browsers may connect from"),
+    key("apps.max_connections", Kind::Limit(U32), Some("0"), "connections of the app, over all nodes"),
+    key("apps.enable_client_messages", Kind::Flag, Some("false"), "events sent by clients"),
+    key(
+        "apps.max_client_events_per_second",
+        Kind::Limit(1_000_000),
+        Some("10"),
+        "client events of one connection in decay_seconds",
+    ),
+    key(
+        "apps.decay_seconds",
+        Kind::Count(1, DAY),
+        Some("1"),
+        "seconds that max_client_events_per_second is about",
+    ),
+    key("apps.terminate_on_limit", Kind::Flag, Some("false"), "close who sends more client events"),
+    key("apps.message_rate_limit", Kind::MessageRate, Some(""), "limit of all messages of one connection"),
+    key(
+        "apps.max_backend_events_per_second",
+        Kind::Limit(U32),
+        Some("0"),
+        "events times channels that backends publish",
+    ),
+    key("apps.max_read_requests_per_second", Kind::Limit(U32), Some("0"), "queries of backends"),
+    key(
+        "apps.max_presence_members_per_channel",
+        Kind::Count(1, limits::PRESENCE_MEMBERS_CEILING),
+        Some("100"),
+        "users of a presence channel",
+    ),
+    key(
+        "apps.max_presence_member_size_in_kb",
+        Kind::Number(0.001, PRESENCE_MEMBER_KB_MAX),
+        Some("2"),
+        "kilobytes of a presence member's user_info",
+    ),
+    key("apps.enable_user_authentication", Kind::Flag, Some("false"), "close who does not sign in"),
+    key(
+        "apps.user_authentication_timeout",
+        Kind::Count(1, 3_600),
+        Some("30"),
+        "seconds to sign in, or to join a channel that needs authorisation",
+    ),
+    key("apps.enable_watchlist_events", Kind::Flag, Some("false"), "tell users who is online"),
+    key("apps.enable_subscription_count", Kind::Flag, Some("false"), "tell subscribers how many they are"),
+    key("apps.cache_ttl_in_seconds", Kind::Count(1, DAY), Some("1800"), "seconds a cache channel remembers"),
+    key("apps.allowed_origins", Kind::Origins, Some("*"), "where browsers may connect from"),
     key("apps.channel_delta_compression", Kind::ChannelDeltas, Some(""), "where clients may ask for deltas"),
     unbuilt("apps.channel_namespaces", Off::Empty, "channel namespaces"),
     unbuilt("apps.idempotency", Off::Empty, "requests that may be repeated safely"),
-    unbuilt("apps.webhooks", Off::Empty, "webhooks"),
+    key("apps.webhooks", Kind::Webhooks, Some(""), "who is told of what happens in the app"),
     key("delta_compression.enabled", Kind::Flag, Some("true"), "whether clients may ask for deltas"),
     key(
         "delta_compression.algorithm",
@@ -204,7 +258,7 @@ impl Key {
     /// The variable that names a file with the value, for what must not stand
     /// in an environment that others can read.
     pub fn file_variable(&self) -> Option<String> {
-        matches!(self.kind, Kind::Secret | Kind::RedisUrl).then(|| self.variable() + "_FILE")
+        matches!(self.kind, Kind::Secret | Kind::Secrets | Kind::RedisUrl).then(|| self.variable() + "_FILE")
     }
 }
 

@@ -12,14 +12,23 @@ use super::environment::Environment;
 use super::keys::{self, CONFIG_VARIABLE, KEYS, Key, SECTIONS};
 use super::problem::Problem;
 use super::raw::Raw;
-use super::value::{Value, Wrong};
+use super::value::{Fault, Mistake, Value, Wrong};
 use super::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Flags};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
-    File { name: String, line: usize },
+    File {
+        name: String,
+        line: usize,
+    },
+    /// An app that is kept in Redis.
+    Stored {
+        id: String,
+    },
+    /// Arguments of a command that makes an app.
+    Command,
     Env(String),
     Flag(&'static str),
 }
@@ -29,6 +38,8 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::File { name, line } => write!(f, "file {name}, line {line}"),
+            Origin::Stored { id } => write!(f, "app {id} in Redis"),
+            Origin::Command => f.write_str("command line"),
             Origin::Env(name) => write!(f, "env {name}"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),
         }
@@ -107,16 +118,21 @@ impl Settings {
 
     fn put(&mut self, place: Place, raw: &Raw, origin: Origin, problems: &mut Vec<Problem>) {
         let kind = place.key().kind;
+        let inside = String::new();
         let problem = match kind.read(raw) {
             Ok(value) => {
                 self.entries.insert(place, Setting { value, origin });
                 return;
             }
             Err(Wrong::Expected(expected)) => {
-                Problem::Wrong { place, expected, found: kind.shown(raw), origin }
+                Problem::Wrong { place, inside, expected, found: kind.shown(raw), origin }
             }
-            Err(Wrong::Unsupported) => Problem::Unsupported { place, origin },
+            Err(Wrong::Unsupported) => Problem::Unsupported { place, inside, origin },
             Err(Wrong::UnsupportedValue(value)) => Problem::UnsupportedValue { place, value, origin },
+            Err(Wrong::Inside(mistakes)) => {
+                self.refused.insert(place);
+                return problems.extend(mistakes.into_iter().map(|it| problem_inside(place, it, &origin)));
+            }
         };
         self.refused.insert(place);
         problems.push(problem);
@@ -149,6 +165,18 @@ impl Settings {
     }
 }
 
+fn problem_inside(place: Place, mistake: Mistake, origin: &Origin) -> Problem {
+    let Mistake { inside, fault } = mistake;
+    let origin = origin.clone();
+    match fault {
+        Fault::Expected { expected, found } => Problem::Wrong { place, inside, expected, found, origin },
+        Fault::Unsupported => Problem::Unsupported { place, inside, origin },
+        Fault::Unknown { nearest } => {
+            Problem::UnknownKey { key: format!("{place}{inside}"), nearest: nearest.to_owned(), origin }
+        }
+    }
+}
+
 pub(super) fn read(flags: &Flags, environment: &Environment, problems: &mut Vec<Problem>) -> Settings {
     let mut settings = Settings::default();
     settings.put_defaults(None);
@@ -172,16 +200,27 @@ fn read_file(settings: &mut Settings, flags: &Flags, environment: &Environment, 
     let Some((path, origin)) = flag.or(variable) else { return };
     settings.file = Some((path.display().to_string(), origin.clone()));
     match std::fs::read_to_string(path) {
-        Ok(text) => read_text(settings, &path.display().to_string(), &text, problems),
+        Ok(text) => read_text(settings, &origin_in(path, &text), &text, problems),
         Err(error) => problems.push(Problem::FileUnreadable { path: path.to_owned(), origin, error }),
     }
 }
 
-fn read_text(settings: &mut Settings, name: &str, text: &str, problems: &mut Vec<Problem>) {
-    let origin = |at: usize| {
+/// Where in the file an offset stands.
+fn origin_in<'a>(path: &Path, text: &'a str) -> impl Fn(usize) -> Origin + use<'a> {
+    let name = path.display().to_string();
+    move |at: usize| {
         let line = text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Origin::File { name: name.to_owned(), line }
-    };
+        Origin::File { name: name.clone(), line }
+    }
+}
+
+/// `origin` says of an offset in `text` where that was written.
+pub(super) fn read_text(
+    settings: &mut Settings,
+    origin: &impl Fn(usize) -> Origin,
+    text: &str,
+    problems: &mut Vec<Problem>,
+) {
     match DeTable::parse(text) {
         Ok(table) => FileReader { settings, problems, origin }.read_root(table.get_ref()),
         Err(error) => {
@@ -312,6 +351,31 @@ fn read_variable(
             None
         }
     }
+}
+
+/// The shared backend alone, for commands that know nothing else.
+pub(super) fn read_redis(
+    url: Option<&str>,
+    prefix: Option<&str>,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Settings {
+    let mut settings = Settings::default();
+    settings.put_defaults(None);
+    for (path, flag, text) in [("redis", "--redis", url), ("redis_prefix", "--redis-prefix", prefix)] {
+        let place = Place::top(path);
+        let names = [Some(place.key().variable()), place.key().file_variable()].into_iter().flatten();
+        let given = names.filter_map(|name| Some((environment.get(&name)?, name)));
+        for (value, name) in given.filter(|_| text.is_none()).collect::<Vec<_>>() {
+            if let Some((_, origin, value)) = read_variable(&name, value, environment, problems) {
+                settings.put(place, &Raw::Text(value), origin, problems);
+            }
+        }
+        if let Some(text) = text {
+            settings.put(place, &Raw::Text(text.to_owned()), Origin::Flag(flag), problems);
+        }
+    }
+    settings
 }
 
 fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem>) {

@@ -9,15 +9,23 @@
 
 mod build;
 mod channel_deltas;
+mod edge;
 mod environment;
 pub mod keys;
 mod layers;
+mod message_rate;
+mod pieces;
 mod print;
 mod problem;
 mod raw;
+mod reader;
 mod redis_url;
+mod table;
 mod value;
+mod webhooks;
 
+#[cfg(test)]
+mod app_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +33,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::app::App;
 use crate::delta::settings::DeltaConfig;
 
 pub use environment::{Environment, NotUtf8};
 pub use layers::{Origin, Place, Setting, Settings};
+pub use pieces::{RedisTarget, app_setting_names, check_app_setting, check_apps, read_app, redis_target};
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;
 pub use value::Value;
@@ -53,6 +64,11 @@ pub struct Config {
     pub redis: Option<String>,
     /// `redis_prefix`: every key and topic begins with it.
     pub redis_prefix: String,
+    /// `path_prefix`: what the paths of both APIs begin with. Empty, or with a
+    /// slash at its beginning and none at its end.
+    pub path_prefix: String,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// `activity_timeout`, seconds of silence before a ping.
     pub activity_timeout: Duration,
     /// `drain_delay` seconds unready before closing begins, and `drain_window`
@@ -113,6 +129,8 @@ impl std::fmt::Debug for Config {
             .field("metrics_listen", &self.metrics_listen)
             .field("redis", &self.redis.as_deref().map(hide_password))
             .field("redis_prefix", &self.redis_prefix)
+            .field("path_prefix", &self.path_prefix)
+            .field("trusted_proxies", &self.trusted_proxies)
             .field("apps", &self.apps)
             .field("delta", &self.delta)
             .field("dev", &self.dev)

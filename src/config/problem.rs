@@ -23,11 +23,18 @@ pub enum Problem {
     #[error("`{section}` must be written as {expected} ({origin})")]
     NotASection { section: &'static str, expected: String, origin: Origin },
 
-    #[error("`{place}` ({doc}) must be {expected}; it is {found} ({origin})", doc = place.key().doc)]
-    Wrong { place: Place, expected: String, found: String, origin: Origin },
+    /// `inside` is where within the value, such as `[1].url`; empty for all of it.
+    #[error("`{place}{inside}` ({doc}) must be {expected}; it is {found} ({origin})", doc = place.key().doc)]
+    Wrong { place: Place, inside: String, expected: String, found: String, origin: Origin },
 
-    #[error("`{place}` is not supported by this version ({origin})")]
-    Unsupported { place: Place, origin: Origin },
+    #[error("`{place}{inside}` is not supported by this version ({origin})")]
+    Unsupported { place: Place, inside: String, origin: Origin },
+
+    #[error("this is not the settings of one app ({origin})")]
+    NotOneApp { origin: Origin },
+
+    #[error("`{place}` has more than {count_max} secrets, with `secret` ({origin})")]
+    TooManySecrets { place: Place, count_max: usize, origin: Origin },
 
     #[error("`{place}` = {value} is not supported by this version ({origin})")]
     UnsupportedValue { place: Place, value: String, origin: Origin },
@@ -51,7 +58,8 @@ pub enum Problem {
     #[error(
         "no app is configured: set FANFARE_APP_ID, FANFARE_APP_KEY and FANFARE_APP_SECRET, \
          or write [[apps]] with id, key and secret in a file and name it with --config, \
-         or start with --dev to try it with a demo app"
+         or start with --dev to try it with a demo app, \
+         or set `redis` and keep apps there with `fanfare app add`"
     )]
     NoApp,
 }

@@ -50,9 +50,17 @@ impl Raw {
         match self {
             Raw::List(list) => list.iter().map(|item| item.text().map(str::to_owned)).collect(),
             Raw::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Raw::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
+            Raw::Text(text) => Some(text.split([',', '\n']).map(|item| item.trim().to_owned()).collect()),
             _ => None,
         }
+    }
+
+    /// A list or table that had to be given as a text: in a variable, or after
+    /// `--set`. It is written as in the file.
+    pub(super) fn parsed(&self) -> Option<Raw> {
+        let text = self.text()?.trim();
+        let value = DeValue::parse(text).ok().filter(|_| text.starts_with(['[', '{']))?;
+        Some(value.get_ref().into())
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -7,14 +7,14 @@ use super::keys::{KEYS, Kind, Off};
 use super::*;
 use crate::app::AppLimits;
 
-struct Given {
+pub(super) struct Given {
     flags: Flags,
     environment: Environment,
     /// Kept open: it goes when the test does.
     _file: Option<tempfile::NamedTempFile>,
 }
 
-fn given(file: &str, variables: &[(&str, &str)]) -> Given {
+pub(super) fn given(file: &str, variables: &[(&str, &str)]) -> Given {
     let mut flags = Flags::default();
     let file = (!file.is_empty()).then(|| {
         let mut written = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -31,21 +31,21 @@ impl Given {
         self
     }
 
-    fn load(&self) -> Loaded {
+    pub(super) fn load(&self) -> Loaded {
         load(&self.flags, &self.environment)
     }
 
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         self.load().config.expect("a valid configuration")
     }
 
     /// Every problem, with the name of the temporary file as `FILE`.
-    fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let problems = self.load().config.expect_err("an invalid configuration");
         problems.0.iter().map(|it| self.stable(&it.to_string())).collect()
     }
 
-    fn printed(&self) -> String {
+    pub(super) fn printed(&self) -> String {
         self.stable(&self.load().settings.to_string())
     }
 
@@ -60,7 +60,7 @@ impl Given {
 const APP: &[(&str, &str)] =
     &[("FANFARE_APP_ID", "7"), ("FANFARE_APP_KEY", "public"), ("FANFARE_APP_SECRET", "hush")];
 
-fn with_app<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub(super) fn with_app<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [APP, variables].concat()
 }
 
@@ -68,7 +68,7 @@ fn with_app<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
 fn defaults_are_those_of_the_app_limits() {
     let config = given("", APP).config();
     let app = &config.apps[0];
-    assert_eq!((&*app.id, app.key.as_str(), app.secret.reveal()), ("7", "public", &b"hush"[..]));
+    assert_eq!((&*app.id, app.key.as_str(), app.secrets[0].reveal()), ("7", "public", &b"hush"[..]));
     assert!(app.enabled);
     assert_eq!(app.limits, AppLimits::default());
     assert_eq!(config.listen.to_string(), "0.0.0.0:6001");
@@ -115,14 +115,19 @@ fn every_key_can_be_set_in_the_environment() {
     for key in KEYS {
         let text = match key.kind {
             Kind::Address => "127.0.0.1:7777",
-            Kind::Word(_) | Kind::Secret => "abc",
+            Kind::Word(_) | Kind::Secret | Kind::Secrets => "abc",
             Kind::RedisUrl => "redis://elsewhere",
             Kind::Flag => "false",
-            Kind::Count(..) | Kind::Number(..) => "1",
+            Kind::Count(..) | Kind::Limit(_) | Kind::Number(..) => "1",
             Kind::Choice(choices, _) => choices[0],
             Kind::ClientPatterns => "x/<=1",
             Kind::LogFilter => "debug",
             Kind::ChannelDeltas => "a-*=disabled",
+            Kind::Origins => "https://*.example.com",
+            Kind::Networks => "10.0.0.0/8, ::1",
+            Kind::PathPrefix => "/realtime",
+            Kind::MessageRate => "{ enabled = true, max_attempts = 5 }",
+            Kind::Webhooks => "http://127.0.0.1:7001/hook, https://b.example",
             Kind::Unbuilt(Off::Never) => continue,
             Kind::Unbuilt(_) => "",
         };
@@ -150,7 +155,7 @@ fn unknown_keys_and_variables_name_their_nearest() {
                 redis = ''\n[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nmaxEventBatchSize = 10\n";
     let variables = [
         ("FANFARE_LISTN", "x"),
-        ("FANFARE_APP_SECRETS", "x"),
+        ("FANFARE_APP_SECRT", "x"),
         ("FANFARE_DELTA_COMPRESSION_MIN_MESSAGE_SIZE", "1"),
         ("FANFARE_CONFG", "x"),
     ];
@@ -169,7 +174,7 @@ fn unknown_keys_and_variables_name_their_nearest() {
         file("delta_compression.redis", "redis", 6),
         file("apps[0].maxEventBatchSize", "apps.max_event_batch_size", 11),
         variable("FANFARE_LISTN", "FANFARE_LISTEN"),
-        variable("FANFARE_APP_SECRETS", "FANFARE_APP_SECRET"),
+        variable("FANFARE_APP_SECRT", "FANFARE_APP_SECRET"),
         variable("FANFARE_DELTA_COMPRESSION_MIN_MESSAGE_SIZE", "FANFARE_DELTA_COMPRESSION__MIN_MESSAGE_SIZE"),
         variable("FANFARE_CONFG", "FANFARE_CONFIG"),
     ];
@@ -247,35 +252,32 @@ fn a_file_that_cannot_be_read_is_the_only_mistake() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let file = "[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nenable_client_messages = true\n\
-                max_presence_members_per_channel = 50\nallowed_origins = ['https://a.example']\n\
-                [[apps.webhooks]]\nurl = 'http://a'\n[tag_filtering]\nenabled = true\n\
+    let file = "[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = true }\n\
+                channel_namespaces = [{ name = 'chat' }]\n[tag_filtering]\nenabled = true\n\
                 [delta_compression]\nmax_channel_states_per_socket = 0\nconflation_key_path = 'a.b'\n";
     let mut found = given(file, &[("FANFARE_DELTA_COMPRESSION__CLUSTER_COORDINATION", "true")]).problems();
     found.sort();
     assert_eq!(
         found,
         [
-            "`apps[0].allowed_origins` is not supported by this version (file FILE, line 7)",
-            "`apps[0].enable_client_messages` is not supported by this version (file FILE, line 5)",
-            "`apps[0].webhooks` is not supported by this version (file FILE, line 8)",
+            "`apps[0].channel_namespaces` is not supported by this version (file FILE, line 6)",
+            "`apps[0].idempotency` is not supported by this version (file FILE, line 5)",
             "`delta_compression.cluster_coordination` is not supported by this version (env FANFARE_DELTA_COMPRESSION__CLUSTER_COORDINATION)",
-            "`delta_compression.conflation_key_path` is not supported by this version (file FILE, line 14)",
-            "`delta_compression.max_channel_states_per_socket` is not supported by this version (file FILE, line 13)",
-            "`tag_filtering.enabled` is not supported by this version (file FILE, line 11)",
+            "`delta_compression.conflation_key_path` is not supported by this version (file FILE, line 11)",
+            "`delta_compression.max_channel_states_per_socket` is not supported by this version (file FILE, line 10)",
+            "`tag_filtering.enabled` is not supported by this version (file FILE, line 8)",
         ]
     );
 }
 
 #[test]
 fn what_is_not_built_may_be_off() {
-    let file = "[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\nmax_connections = 0\nenable_client_messages = false\n\
-                allowed_origins = ['*']\nwebhooks = []\nidempotency = { enabled = false, ttl_seconds = 120 }\n\
-                channel_delta_compression = {}\ndecay_seconds = 1\n[tag_filtering]\nenabled = false\n\
+    let file = "[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = false, ttl_seconds = 120 }\n\
+                channel_delta_compression = {}\n[tag_filtering]\nenabled = false\n\
                 [delta_compression]\nconflation_key_path = ''\ncluster_coordination = false\nalgorithm = 'Fossil'\n";
     let given = given(file, &[]);
     assert_eq!(&*given.config().apps[0].id, "7");
-    assert!(given.printed().contains("apps[0].enable_client_messages = false"), "{}", given.printed());
+    assert!(given.printed().contains("tag_filtering.enabled = false"), "{}", given.printed());
 }
 
 #[test]
@@ -306,9 +308,9 @@ fn a_secret_may_come_from_elsewhere_than_the_file() {
     let path = secret.path().display().to_string();
     let file = "[[apps]]\nid = '1'\nkey = 'one'\n";
     let config = given(file, &[("FANFARE_APP_SECRET_FILE", &path)]).config();
-    assert_eq!(config.apps[0].secret.reveal(), b"from a file");
+    assert_eq!(config.apps[0].secrets[0].reveal(), b"from a file");
     let config = given(file, &[("FANFARE_APP_SECRET", "from the environment")]).config();
-    assert_eq!(config.apps[0].secret.reveal(), b"from the environment");
+    assert_eq!(config.apps[0].secrets[0].reveal(), b"from the environment");
     let both = given(file, &[("FANFARE_APP_SECRET_FILE", &path), ("FANFARE_APP_SECRET", "x")]).problems();
     assert_eq!(
         both,
@@ -338,7 +340,10 @@ fn dev_brings_an_app_only_if_there_is_none() {
     assert!(config.dev);
     assert_eq!(config.listen.to_string(), "127.0.0.1:6001");
     let app = &config.apps[0];
-    assert_eq!((&*app.id, app.key.as_str(), app.secret.reveal()), ("1001", "dev-key", &b"dev-secret"[..]));
+    assert_eq!(
+        (&*app.id, app.key.as_str(), app.secrets[0].reveal()),
+        ("1001", "dev-key", &b"dev-secret"[..])
+    );
     let own = given("", APP).dev().config();
     assert_eq!(own.apps.len(), 1);
     assert_eq!(&*own.apps[0].id, "7");

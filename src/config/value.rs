@@ -4,11 +4,15 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use super::channel_deltas;
+use ipnet::IpNet;
+
 use super::keys::{Kind, Off};
+use super::message_rate::{self, MessageRate};
 use super::raw::{Raw, quoted};
 use super::redis_url::{self, RedisUrlError};
-use crate::app::Secret;
+use super::{channel_deltas, edge, webhooks};
+use crate::app::{Secret, Webhook};
+use crate::limits;
 
 /// A value that is what its key asks for.
 #[derive(Clone, PartialEq)]
@@ -23,6 +27,11 @@ pub enum Value {
     Number(f64),
     List(Vec<String>),
     ChannelDeltas(Vec<(String, bool)>),
+    Secrets(Vec<Secret>),
+    Networks(Vec<IpNet>),
+    /// None is no limit.
+    MessageRate(Option<MessageRate>),
+    Webhooks(Vec<Webhook>),
     /// Of a key that is not built: what was written to say that it is off.
     Off(String),
 }
@@ -36,6 +45,23 @@ pub(super) enum Wrong {
     Unsupported,
     /// This value is not built.
     UnsupportedValue(String),
+    /// The value is made of several, and these are wrong.
+    Inside(Vec<Mistake>),
+}
+
+/// One mistake within a list or table.
+#[derive(Debug, PartialEq)]
+pub(super) struct Mistake {
+    /// From the key on, such as `[1].url`.
+    pub(super) inside: String,
+    pub(super) fault: Fault,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Fault {
+    Expected { expected: String, found: String },
+    Unknown { nearest: &'static str },
+    Unsupported,
 }
 
 impl Kind {
@@ -44,6 +70,7 @@ impl Kind {
             Kind::Address => raw.text().and_then(read_address).map(Value::Address),
             Kind::Word(extra) => raw.word().filter(|text| is_word(text, extra)).map(Value::Text),
             Kind::Secret => raw.text().filter(|it| !it.is_empty()).map(|it| Value::Secret(Secret::new(it))),
+            Kind::Secrets => raw.texts().and_then(read_secrets).map(Value::Secrets),
             Kind::RedisUrl => return read_redis_url(raw),
             Kind::Flag => raw.flag().map(Value::Flag),
             Kind::Count(min, max) => raw
@@ -51,6 +78,7 @@ impl Kind {
                 .and_then(|it| it.parse().ok())
                 .filter(|it| (min..=max).contains(it))
                 .map(Value::Count),
+            Kind::Limit(max) => raw.digits().and_then(|it| read_limit(it, max)).map(Value::Count),
             Kind::Number(min, max) => raw
                 .digits()
                 .and_then(|it| it.parse().ok())
@@ -62,6 +90,13 @@ impl Kind {
             }
             Kind::LogFilter => raw.text().filter(|it| is_log_filter(it)).map(|it| Value::Text(it.to_owned())),
             Kind::ChannelDeltas => return channel_deltas::read(raw).map(Value::ChannelDeltas),
+            Kind::Origins => raw.texts().and_then(edge::read_origins).map(Value::List),
+            Kind::Networks => raw.texts().and_then(|it| edge::read_networks(&it)).map(Value::Networks),
+            Kind::PathPrefix => {
+                raw.text().filter(|it| edge::is_path_prefix(it)).map(|it| Value::Text(it.to_owned()))
+            }
+            Kind::MessageRate => return message_rate::read(raw).map(Value::MessageRate),
+            Kind::Webhooks => return webhooks::read(raw).map(Value::Webhooks),
             Kind::Unbuilt(off) => {
                 return if off.is_off(raw) {
                     Ok(Value::Off(raw.to_string()))
@@ -76,7 +111,7 @@ impl Kind {
     /// Whether a value that was not understood may be shown.
     pub(super) fn shown(self, raw: &Raw) -> String {
         match self {
-            Kind::Secret => "[hidden]".to_owned(),
+            Kind::Secret | Kind::Secrets | Kind::Webhooks => "[hidden]".to_owned(),
             Kind::RedisUrl => redis_url::hide_password(&raw.to_string()),
             _ => raw.to_string(),
         }
@@ -88,14 +123,22 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Address => f.write_str("HOST:PORT, such as `0.0.0.0:6001` or `[::]:6001`"),
-            Kind::Word(extra) => write!(f, "a text of ASCII letters, digits and the characters `{extra}`"),
+            Kind::Word(extra) => write!(
+                f,
+                "a text of at most {} ASCII letters, digits and the characters `{extra}`",
+                limits::APP_NAME_BYTES_MAX
+            ),
             Kind::Secret => f.write_str("a text that is not empty"),
+            Kind::Secrets => {
+                write!(f, "a list of at most {} texts that are not empty", limits::APP_SECRETS_MAX)
+            }
             Kind::RedisUrl => f.write_str(
                 "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, \
                  with `/`, `@`, `#` and `?` in a password written as %2F, %40, %23 and %3F",
             ),
             Kind::Flag => f.write_str("true or false"),
             Kind::Count(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Kind::Limit(max) => write!(f, "a whole number from 1 to {max}, or 0 for no limit"),
             Kind::Number(min, max) => write!(f, "a number from {min} to {max}"),
             Kind::Choice(choices, _) => f.write_str(&choices.join(" or ")),
             Kind::ClientPatterns => f.write_str("a list of `CLIENT/<=VERSION`, such as `python/<=2.2`"),
@@ -104,6 +147,11 @@ impl fmt::Display for Kind {
                  each other word as MODULE=LEVEL",
             ),
             Kind::ChannelDeltas => f.write_str(channel_deltas::EXPECTED),
+            Kind::Origins => f.write_str(edge::ORIGINS_EXPECTED),
+            Kind::Networks => f.write_str(edge::NETWORKS_EXPECTED),
+            Kind::PathPrefix => f.write_str(edge::PATH_PREFIX_EXPECTED),
+            Kind::MessageRate => f.write_str(message_rate::EXPECTED),
+            Kind::Webhooks => f.write_str(webhooks::EXPECTED),
             Kind::Unbuilt(_) => f.write_str("off"),
         }
     }
@@ -120,10 +168,12 @@ impl fmt::Display for Value {
             Value::Flag(flag) => write!(f, "{flag}"),
             Value::Count(count) => write!(f, "{count}"),
             Value::Number(number) => write!(f, "{number}"),
-            Value::List(list) => {
-                let items: Vec<String> = list.iter().map(|it| quoted(it)).collect();
-                write!(f, "[{}]", items.join(", "))
-            }
+            Value::List(list) => f.write_str(&listed(list.iter().map(|it| quoted(it)))),
+            Value::Secrets(secrets) => f.write_str(&listed(secrets.iter().map(|_| "[hidden]".to_owned()))),
+            Value::Networks(networks) => f.write_str(&listed(networks.iter().map(|it| format!("\"{it}\"")))),
+            Value::MessageRate(None) => f.write_str("{}"),
+            Value::MessageRate(Some(limit)) => write!(f, "{limit}"),
+            Value::Webhooks(hooks) => f.write_str(&listed(hooks.iter().map(webhooks::shown))),
             Value::ChannelDeltas(patterns) => {
                 let word = |permitted| if permitted { "inherit" } else { "disabled" };
                 let items: Vec<String> =
@@ -133,6 +183,10 @@ impl fmt::Display for Value {
             Value::Off(written) => f.write_str(written),
         }
     }
+}
+
+pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
 /// As shown, and so without a password.
@@ -146,12 +200,6 @@ impl Off {
     fn is_off(self, raw: &Raw) -> bool {
         match self {
             Off::Empty => raw.is_empty(),
-            Off::Or(word) => {
-                let only =
-                    if let Raw::List(list) = raw { list.as_slice() } else { std::slice::from_ref(raw) };
-                let is_word = |item: &Raw| item.word().is_some_and(|text| text == word);
-                raw.is_empty() || (!only.is_empty() && only.iter().all(is_word))
-            }
             Off::Never => false,
             Off::Always => true,
         }
@@ -191,7 +239,20 @@ fn read_choice(
 }
 
 fn is_word(text: &str, extra: &str) -> bool {
-    !text.is_empty() && text.chars().all(|char| char.is_ascii_alphanumeric() || extra.contains(char))
+    (1..=limits::APP_NAME_BYTES_MAX).contains(&text.len())
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || extra.contains(char))
+}
+
+fn read_limit(digits: &str, max: u64) -> Option<u64> {
+    match digits {
+        "-1" => Some(0),
+        digits => digits.parse().ok().filter(|it| *it <= max),
+    }
+}
+
+fn read_secrets(texts: Vec<String>) -> Option<Vec<Secret>> {
+    let good = texts.len() <= limits::APP_SECRETS_MAX && texts.iter().all(|text| !text.is_empty());
+    good.then(|| texts.into_iter().map(Secret::new).collect())
 }
 
 fn is_client_pattern(text: &str) -> bool {
@@ -240,6 +301,22 @@ mod tests {
         check(Kind::Number(0.0, 1.0), "NaN", None);
         check(Kind::Number(0.0, 1.0), "1e9", None);
         assert_eq!(Kind::Count(1, 99).read(&Raw::Number("12".into())), Ok(Value::Count(12)));
+    }
+
+    #[test]
+    fn no_limit_has_two_spellings() {
+        for (text, expect) in [("0", Some(0)), ("-1", Some(0)), ("7", Some(7)), ("11", None), ("-2", None)] {
+            check(Kind::Limit(10), text, expect.map(Value::Count));
+        }
+    }
+
+    #[test]
+    fn secrets_are_several_and_not_too_many() {
+        let secrets = |texts: &[&str]| Value::Secrets(texts.iter().map(|it| Secret::new(*it)).collect());
+        check(Kind::Secrets, "new, old", Some(secrets(&["new", "old"])));
+        check(Kind::Secrets, "new\nold", Some(secrets(&["new", "old"])));
+        check(Kind::Secrets, "new,,old", None);
+        check(Kind::Secrets, "1,2,3,4,5,6,7,8,9", None);
     }
 
     #[test]
@@ -293,8 +370,5 @@ mod tests {
             assert!(!Off::Empty.is_off(&on), "{on}");
             assert!(Off::Always.is_off(&on), "{on}");
         }
-        assert!(Off::Or("*").is_off(&Raw::List(vec![text("*")])));
-        assert!(!Off::Or("*").is_off(&Raw::List(vec![text("*"), text("https://a")])));
-        assert!(Off::Or("1").is_off(&Raw::Number("1".into())));
     }
 }

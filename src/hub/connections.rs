@@ -1,4 +1,5 @@
-//! The sockets of this node, so that a drain can close them.
+//! The sockets of this node, by app: so that a drain can close all of them, and
+//! the end of an app its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,20 +9,30 @@ use parking_lot::Mutex;
 use super::outbox::Outbox;
 use crate::event::SocketId;
 use crate::metrics::metrics;
+use crate::wire::close::Close;
 
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<HashMap<SocketId, Arc<Outbox>>>);
+pub struct Connections(Mutex<Sockets>);
+
+#[derive(Debug, Default)]
+struct Sockets {
+    /// An app without sockets is not there.
+    by_app: HashMap<Arc<str>, HashMap<SocketId, Arc<Outbox>>>,
+    count: usize,
+}
 
 /// A connection is counted as long as this lives.
 #[derive(Debug)]
 pub struct Registration {
     connections: Arc<Connections>,
+    /// The app's id.
+    app: Arc<str>,
     socket: SocketId,
 }
 
 impl Connections {
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().count
     }
 
     pub fn is_empty(&self) -> bool {
@@ -30,26 +41,62 @@ impl Connections {
 
     /// The sockets that nobody has closed yet.
     pub fn open(&self) -> Vec<Arc<Outbox>> {
-        self.0.lock().values().filter(|outbox| !outbox.is_closing()).cloned().collect()
+        let sockets = self.0.lock();
+        let all = sockets.by_app.values().flat_map(HashMap::values);
+        all.filter(|outbox| !outbox.is_closing()).cloned().collect()
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashMap<SocketId, Arc<Outbox>>)) {
+    /// Ids of the apps that have sockets here.
+    pub fn apps(&self) -> Vec<Arc<str>> {
+        self.0.lock().by_app.keys().cloned().collect()
+    }
+
+    /// Closes all sockets of an app. Returns how many.
+    pub fn close_app(&self, app: &str, close: Close) -> usize {
+        // Closing wakes each of them: not under the lock.
+        let open: Vec<Arc<Outbox>> =
+            self.0.lock().by_app.get(app).into_iter().flat_map(HashMap::values).cloned().collect();
+        open.iter().for_each(|outbox| outbox.close(close));
+        open.len()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sockets)) {
         let mut sockets = self.0.lock();
         change(&mut sockets);
-        metrics().connections.set(sockets.len() as f64);
+        metrics().connections.set(sockets.count as f64);
+    }
+}
+
+impl Sockets {
+    fn add(&mut self, app: &Arc<str>, socket: SocketId, outbox: Arc<Outbox>) {
+        self.by_app.entry(app.clone()).or_default().insert(socket, outbox);
+        self.count += 1;
+    }
+
+    fn remove(&mut self, app: &Arc<str>, socket: SocketId) {
+        let Some(of_app) = self.by_app.get_mut(app) else { return };
+        self.count -= usize::from(of_app.remove(&socket).is_some());
+        if of_app.is_empty() {
+            self.by_app.remove(app);
+        }
     }
 }
 
 impl Registration {
-    pub fn new(connections: Arc<Connections>, socket: SocketId, outbox: Arc<Outbox>) -> Registration {
+    pub fn new(
+        connections: Arc<Connections>,
+        app: Arc<str>,
+        socket: SocketId,
+        outbox: Arc<Outbox>,
+    ) -> Registration {
         metrics().connections_opened.increment(1);
-        connections.change(|sockets| drop(sockets.insert(socket, outbox)));
-        Registration { connections, socket }
+        connections.change(|sockets| sockets.add(&app, socket, outbox));
+        Registration { connections, app, socket }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.connections.change(|sockets| drop(sockets.remove(&self.socket)));
+        self.connections.change(|sockets| sockets.remove(&self.app, self.socket));
     }
 }

@@ -87,7 +87,11 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         Err(refusal) => return Box::pin(refuse(&mut stream, refusal)).await,
     };
     let outbox = Outbox::new();
-    let registration = Registration::new(node.connections.clone(), socket, outbox.clone());
+    let registration = Registration::new(node.connections.clone(), app.id.clone(), socket, outbox.clone());
+    // The app may have ended before it was known to have a socket here.
+    if let Err(refusal) = Box::pin(admit(&node, &client)).await {
+        outbox.close(refusal);
+    }
     let mut connection = Connection {
         decodes_no_deltas: client.is_among(&node.delta.refused_clients),
         authorize_by: app.features.authorization_timeout.map(|timeout| Instant::now() + timeout),
@@ -235,7 +239,11 @@ impl Connection {
         match command {
             Ok(Command::Ping) => self.outbox.send(reply::pong()),
             Ok(Command::Pong) => {}
-            Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
+            Ok(Command::Subscribe(subscribe)) => {
+                // Its secrets may have been rotated since the socket came.
+                self.app = self.node.apps.current(&self.app).await;
+                self.subscribe(subscribe).await;
+            }
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
             Ok(Command::Signin(signin)) => self.sign_in(signin).await,
             Ok(Command::ClientEvent(event)) => self.trigger(event).await,

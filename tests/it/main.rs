@@ -10,6 +10,7 @@
 
 mod support;
 
+mod apps;
 mod bad_input;
 mod batch_events;
 mod cache;
@@ -21,6 +22,7 @@ mod encrypted;
 mod http_auth;
 mod http_channels;
 mod http_events;
+mod import;
 mod keepalive;
 mod limits;
 mod lua;

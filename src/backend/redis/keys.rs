@@ -100,6 +100,21 @@ impl Keys {
         format!("{}:{{nodes}}:schema", self.prefix)
     }
 
+    /// Settings of apps by id.
+    pub(super) fn apps(&self) -> String {
+        format!("{}:{{nodes}}:apps", self.prefix)
+    }
+
+    /// Ids of apps by key.
+    pub(super) fn app_keys(&self) -> String {
+        format!("{}:{{nodes}}:app_keys", self.prefix)
+    }
+
+    /// Where nodes hear of changed apps.
+    pub(super) fn apps_changed(&self) -> String {
+        format!("{}:{{nodes}}:apps:changed", self.prefix)
+    }
+
     /// Where a process hears itself.
     pub(super) fn probe(&self, process: &str) -> String {
         format!("{}:{{nodes}}:probe:{process}", self.prefix)

@@ -1,6 +1,7 @@
 //! The state that nodes share, in Redis (design.md 3 to 5): scripts number and
 //! announce, topics carry, leases tell who lives.
 
+pub mod apps;
 mod keys;
 mod lease;
 mod listen;
@@ -31,6 +32,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::metrics;
 
+use apps::{AppChanges, AppStore};
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
@@ -46,6 +48,8 @@ pub enum ConnectError {
     Url(Error),
     #[error("no connection within {} s: {error}", limits::REDIS_START_TIMEOUT.as_secs())]
     Unreachable { error: Error },
+    #[error("no connection: {0}")]
+    Refused(Error),
     #[error("its answer to {command} was not understood: {error}")]
     Answer { command: &'static str, error: BackendError },
     #[error(
@@ -61,6 +65,7 @@ pub struct Redis {
     parts: Arc<Parts>,
     listener: Listener,
     lease: Arc<Lease>,
+    apps: AppStore,
 }
 
 /// What scripts need.
@@ -80,12 +85,12 @@ impl Redis {
     /// Connects, checks that this Redis can be used, begins a lease and starts to
     /// listen.
     pub async fn connect(url: &str, prefix: &str, mailbox: Mailbox) -> Result<Redis, ConnectError> {
-        let config = Config::from_url(url).map_err(ConnectError::Url)?;
-        let config = Config { version: RespVersion::RESP3, fail_fast: false, ..config };
+        let config = standalone(url)?;
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
+        let apps = build(config.clone(), limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
         let subscriber = build(config, limits::REDIS_MESSAGES_MAX).map_err(ConnectError::Url)?;
-        for client in clients.iter().chain([&subscriber]) {
+        for client in clients.iter().chain([&subscriber, &apps]) {
             init(client).await?;
         }
         let parts = Arc::new(Parts {
@@ -104,7 +109,8 @@ impl Redis {
         for client in &parts.clients {
             tokio::spawn(watch_reconnects(client.clone(), parts.clone()));
         }
-        Ok(Redis { parts, listener, lease })
+        let apps = AppStore::new(apps, parts.keys.clone());
+        Ok(Redis { parts, listener, lease, apps })
     }
 
     pub async fn listen(&self, address: &Address) -> Result<(), BackendError> {
@@ -147,6 +153,15 @@ impl Redis {
         let keys = vec![self.parts.keys.head(address)];
         let arguments = vec![number(epoch), number(seen_seq)];
         self.parts.scripts.open_epoch.run(self.parts.client(address), keys, arguments).await.map(drop)
+    }
+
+    /// Apps that are kept in this Redis.
+    pub fn apps(&self) -> &AppStore {
+        &self.apps
+    }
+
+    pub fn app_changes(&self) -> AppChanges {
+        self.apps.changes()
     }
 
     /// What keeps this node from hearing others, or others from hearing it.
@@ -212,6 +227,12 @@ impl Parts {
             _ => Ok(()),
         }
     }
+}
+
+/// What all connections have in common.
+fn standalone(url: &str) -> Result<Config, ConnectError> {
+    let config = Config::from_url(url).map_err(ConnectError::Url)?;
+    Ok(Config { version: RespVersion::RESP3, fail_fast: false, ..config })
 }
 
 /// fred sets aside room for `messages_max` of each thing that it may tell.

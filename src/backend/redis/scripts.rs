@@ -51,6 +51,10 @@ scripts! {
 }
 
 impl Script {
+    pub(super) fn new(text: &str) -> Script {
+        Script(Source::from_lua(text))
+    }
+
     /// Runs once, or not at all: fred would send a command again after a
     /// reconnect, and it may have been done. Only a script that Redis says it
     /// does not know is sent again, with its text.

@@ -15,6 +15,7 @@
 pub mod browser;
 pub mod caller;
 pub mod cluster;
+pub mod command;
 pub mod delta_client;
 pub mod haproxy;
 pub mod http;

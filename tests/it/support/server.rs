@@ -77,6 +77,12 @@ impl Builder {
         self
     }
 
+    /// Without the apps that every server has.
+    pub fn without_apps(mut self) -> Builder {
+        self.apps.clear();
+        self
+    }
+
     pub fn redis(self, redis: &Redis) -> Builder {
         self.redis_url(&redis.url())
     }

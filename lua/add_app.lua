@@ -1,0 +1,32 @@
+--[[
+  Keep a new app, and tell all nodes: whoever was told a moment ago that there is
+  no such app may come back at once.
+
+  An app that was removed has left an empty text under its id, which does not
+  stand in the way of a new one.
+
+  KEYS[1]  apps      (hash): id -> settings, TOML
+  KEYS[2]  app_keys  (hash): key -> id
+
+  ARGV[1]  topic     where nodes hear of changed apps
+  ARGV[2]  id
+  ARGV[3]  key
+  ARGV[4]  settings
+
+  Returns  1
+  Errors   EXISTS     there is an app of this id
+           KEY_TAKEN  another app has this key
+]]
+local apps_key, app_keys_key = KEYS[1], KEYS[2]
+local topic, id, key, settings = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if (redis.call('HGET', apps_key, id) or '') ~= '' then
+  return redis.error_reply('EXISTS there is an app of this id')
+end
+if redis.call('HEXISTS', app_keys_key, key) == 1 then
+  return redis.error_reply('KEY_TAKEN another app has this key')
+end
+redis.call('HSET', apps_key, id, settings)
+redis.call('HSET', app_keys_key, key, id)
+redis.call('PUBLISH', topic, id)
+return 1

@@ -1,0 +1,181 @@
+//! The apps that this node serves, found by id (backends) or by key (browsers):
+//! those of the configuration, then those that are kept in the backend.
+
+mod follow;
+mod remembered;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::backend::{Backend, BackendError, StoredApp};
+use crate::config::{self, Origin};
+use crate::limits;
+use crate::metrics::metrics;
+
+use remembered::{Changes, Lifetime, Remembered};
+
+pub use follow::follow;
+
+#[derive(Debug)]
+pub struct Apps {
+    by_id: HashMap<Arc<str>, Arc<App>>,
+    by_key: HashMap<String, Arc<App>>,
+    backend: Arc<Backend>,
+    /// What the backend keeps, by id.
+    kept: Remembered<Kept>,
+    /// Ids by key, of the same apps; None is a key of nobody.
+    ids: Remembered<Option<String>>,
+    changes: Changes,
+    lookups: Semaphore,
+}
+
+/// What the backend keeps under an id.
+#[derive(Debug, Clone)]
+enum Kept {
+    App(Arc<App>),
+    Removed,
+    Nothing,
+    /// Settings that this version does not understand.
+    Unreadable,
+}
+
+impl Apps {
+    /// `configured` have distinct ids and distinct keys: [`crate::config`] has
+    /// checked it.
+    pub fn new(configured: impl IntoIterator<Item = App>, backend: Arc<Backend>) -> Apps {
+        let mut apps = Apps {
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            backend,
+            kept: Remembered::new(),
+            ids: Remembered::new(),
+            changes: Changes::new(),
+            lookups: Semaphore::new(limits::APP_LOOKUPS_MAX),
+        };
+        for app in configured {
+            let app = Arc::new(app);
+            apps.by_id.insert(app.id.clone(), app.clone());
+            apps.by_key.insert(app.key.clone(), app);
+        }
+        apps
+    }
+
+    /// [`BackendError::Unavailable`] where the backend would have to be asked,
+    /// and does not answer.
+    pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
+        match self.by_id.get(id) {
+            Some(app) => Ok(Some(app.clone())),
+            None => self.kept(id).await?.app(id),
+        }
+    }
+
+    /// As [`Apps::by_id`].
+    pub async fn by_key(&self, key: &str) -> Result<Option<Arc<App>>, BackendError> {
+        if let Some(app) = self.by_key.get(key) {
+            return Ok(Some(app.clone()));
+        }
+        if !is_name(key) {
+            return Ok(None);
+        }
+        let read = || self.lookup(self.backend.find_app_id(key));
+        let Some(id) = self.ids.get(key, &self.changes, read).await? else { return Ok(None) };
+        let app = self.by_id(&id).await?;
+        // The id may have been given to another app since.
+        Ok(app.filter(|app| app.key == key))
+    }
+
+    /// The app as it is now, for a socket that has come with an earlier `app`. As
+    /// it was, where that cannot be learned: the socket is told of its end
+    /// otherwise.
+    pub async fn current(&self, app: &Arc<App>) -> Arc<App> {
+        match self.by_id(&app.id).await {
+            Ok(Some(current)) => current,
+            Ok(None) | Err(_) => app.clone(),
+        }
+    }
+
+    async fn kept(&self, id: &str) -> Result<Kept, BackendError> {
+        if !is_name(id) {
+            return Ok(Kept::Nothing);
+        }
+        let read = async || {
+            let stored = self.lookup(self.backend.find_app(id)).await?;
+            Ok(Kept::read(id, stored))
+        };
+        self.kept.get(id, &self.changes, read).await
+    }
+
+    /// At most [`limits::APP_LOOKUPS_MAX`] at once; the others wait, and are told
+    /// after a while that the backend is not available.
+    async fn lookup<T>(
+        &self,
+        read: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let Ok(Ok(_permit)) = timeout(limits::SCRIPT_DEADLINE, self.lookups.acquire()).await else {
+            metrics().app_lookups_refused.increment(1);
+            return Err(BackendError::Unavailable);
+        };
+        metrics().app_lookups.increment(1);
+        read.await
+    }
+}
+
+impl Kept {
+    fn read(id: &str, stored: StoredApp) -> Kept {
+        let text = match stored {
+            StoredApp::Settings(text) => text,
+            StoredApp::Removed => return Kept::Removed,
+            StoredApp::Nothing => return Kept::Nothing,
+        };
+        match config::read_app(&text, &Origin::Stored { id: id.to_owned() }) {
+            Ok(app) if &*app.id == id => Kept::App(Arc::new(app)),
+            Ok(app) => {
+                tracing::error!(id, found = %app.id, "the app in Redis says that it is another one");
+                Kept::Unreadable
+            }
+            Err(problems) => {
+                tracing::error!(id, %problems, "the settings of an app in Redis are not understood");
+                Kept::Unreadable
+            }
+        }
+    }
+
+    fn app(self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
+        match self {
+            Kept::App(app) => Ok(Some(app)),
+            Kept::Removed | Kept::Nothing => Ok(None),
+            Kept::Unreadable => {
+                Err(BackendError::Refused(format!("the settings of app {id} are not understood")))
+            }
+        }
+    }
+}
+
+/// What could be the id or the key of an app. Anything else is not looked up,
+/// nor remembered.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    (1..=limits::APP_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// That there is no app is remembered for a moment only: it may be added.
+fn lifetime(is_known: bool) -> Duration {
+    if is_known { limits::APP_CACHE_TTL } else { limits::UNKNOWN_APP_CACHE_TTL }
+}
+
+impl Lifetime for Kept {
+    fn lifetime(&self) -> Duration {
+        lifetime(matches!(self, Kept::App(_)))
+    }
+}
+
+impl Lifetime for Option<String> {
+    fn lifetime(&self) -> Duration {
+        lifetime(self.is_some())
+    }
+}

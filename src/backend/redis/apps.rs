@@ -1,0 +1,214 @@
+//! Apps kept in Redis: read by nodes, written by `fanfare app`, and how nodes
+//! hear of a change.
+//!
+//! On a connection of its own: keys that strangers make up are looked up here,
+//! and must not stand in the way of scripts.
+
+use std::collections::HashMap;
+
+use fred::interfaces::{
+    ClientInterface, ClientLike, EventInterface, HashesInterface, KeysInterface, PubsubInterface,
+};
+use fred::prelude::{Client, Error, ErrorKind, Value};
+use fred::types::Message;
+use fred::types::config::{Config, Server};
+use thiserror::Error;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::keys::Keys;
+use super::scripts::{self, Script};
+use super::{ConnectError, SCHEMA, backend_error, build, read_error, standalone};
+use crate::backend::{AppChange, BackendError, StoredApp};
+use crate::limits;
+
+#[derive(Debug)]
+pub struct AppStore {
+    client: Client,
+    keys: Keys,
+    add: Script,
+    replace: Script,
+    remove: Script,
+}
+
+/// Why a change was not made.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    #[error("there is an app of this id already")]
+    Exists,
+    #[error("another app has this key already")]
+    KeyTaken,
+    #[error("somebody else has changed the app just now")]
+    Changed,
+    #[error(transparent)]
+    Backend(BackendError),
+}
+
+impl AppStore {
+    /// For a command: it fails at once where a node would wait.
+    pub async fn connect(url: &str, prefix: &str) -> Result<AppStore, ConnectError> {
+        let config = Config { fail_fast: true, ..standalone(url)? };
+        let client = build(config, limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
+        match tokio::time::timeout(limits::SCRIPT_DEADLINE, client.init()).await {
+            Ok(connected) => connected.map_err(ConnectError::Refused)?,
+            Err(_) => return Err(ConnectError::Refused(Error::new(ErrorKind::Timeout, "no answer"))),
+        };
+        let store = AppStore::new(client, Keys::new(prefix));
+        let schema: Result<Option<u64>, _> = store.client.get(store.keys.schema()).await;
+        match schema {
+            Ok(Some(found)) if found != SCHEMA => Err(ConnectError::Schema { found }),
+            Ok(_) => Ok(store),
+            Err(error) => Err(ConnectError::Answer { command: "GET schema", error: backend_error(error) }),
+        }
+    }
+
+    /// On a client that is connected.
+    pub(super) fn new(client: Client, keys: Keys) -> AppStore {
+        AppStore {
+            client,
+            keys,
+            add: Script::new(include_str!("../../../lua/add_app.lua")),
+            replace: Script::new(include_str!("../../../lua/replace_app.lua")),
+            remove: Script::new(include_str!("../../../lua/remove_app.lua")),
+        }
+    }
+
+    pub async fn find(&self, id: &str) -> Result<StoredApp, BackendError> {
+        let text = self.read(self.keys.apps(), id).await?;
+        Ok(match text {
+            None => StoredApp::Nothing,
+            Some(text) if text.is_empty() => StoredApp::Removed,
+            Some(text) => StoredApp::Settings(text),
+        })
+    }
+
+    /// The id of the app with this key.
+    pub async fn find_id(&self, key: &str) -> Result<Option<String>, BackendError> {
+        self.read(self.keys.app_keys(), key).await
+    }
+
+    async fn read(&self, hash: String, field: &str) -> Result<Option<String>, BackendError> {
+        if !scripts::is_connected(&self.client) {
+            return Err(BackendError::Unavailable);
+        }
+        self.client.with_options(&scripts::once()).hget(hash, field).await.map_err(read_error)
+    }
+
+    /// All apps by id, with their settings.
+    pub async fn list(&self) -> Result<Vec<(String, String)>, BackendError> {
+        let client = self.client.with_options(&scripts::once());
+        let all: HashMap<String, String> = client.hgetall(self.keys.apps()).await.map_err(read_error)?;
+        let mut apps: Vec<_> = all.into_iter().filter(|(_, settings)| !settings.is_empty()).collect();
+        apps.sort();
+        Ok(apps)
+    }
+
+    /// `lua/add_app.lua`
+    pub async fn add(&self, id: &str, key: &str, settings: &str) -> Result<(), ChangeError> {
+        let keys = vec![self.keys.apps(), self.keys.app_keys()];
+        self.change(&self.add, keys, [id, key, settings]).await
+    }
+
+    /// `lua/replace_app.lua`
+    pub async fn replace(&self, id: &str, before: &str, after: &str) -> Result<(), ChangeError> {
+        self.change(&self.replace, vec![self.keys.apps()], [id, before, after]).await
+    }
+
+    /// `lua/remove_app.lua`
+    pub async fn remove(&self, id: &str, before: &str, key: &str) -> Result<(), ChangeError> {
+        let keys = vec![self.keys.apps(), self.keys.app_keys()];
+        self.change(&self.remove, keys, [id, before, key]).await
+    }
+
+    async fn change(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: [&str; 3],
+    ) -> Result<(), ChangeError> {
+        let topic = self.keys.apps_changed();
+        let arguments = [&*topic].into_iter().chain(arguments).map(|it| Value::String(it.into()));
+        match script.run(&self.client, keys, arguments.collect()).await {
+            Ok(_) => Ok(()),
+            Err(BackendError::Refused(text)) if text.contains("EXISTS") => Err(ChangeError::Exists),
+            Err(BackendError::Refused(text)) if text.contains("KEY_TAKEN") => Err(ChangeError::KeyTaken),
+            Err(BackendError::Refused(text)) if text.contains("CHANGED") => Err(ChangeError::Changed),
+            Err(error) => Err(ChangeError::Backend(error)),
+        }
+    }
+
+    /// For one task of the node.
+    pub(super) fn changes(&self) -> AppChanges {
+        let mut proof = tokio::time::interval(limits::APP_CHANGES_PROOF_INTERVAL);
+        proof.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        AppChanges {
+            messages: self.client.message_rx(),
+            reconnects: self.client.reconnect_rx(),
+            client: self.client.clone(),
+            topic: self.keys.apps_changed(),
+            connection: None,
+            proof,
+        }
+    }
+}
+
+/// What is heard of changed apps. There is no queue but the Redis client's: what
+/// does not fit there is told as [`AppChange::Any`].
+#[derive(Debug)]
+pub struct AppChanges {
+    client: Client,
+    topic: String,
+    messages: Receiver<Message>,
+    reconnects: Receiver<Server>,
+    /// What Redis calls the connection on which the topic is subscribed.
+    connection: Option<u64>,
+    /// A connection may look healthy and be deaf.
+    proof: Interval,
+}
+
+impl AppChanges {
+    /// Waits for the next change. After each new subscription, the first one
+    /// too, anything may have changed unheard.
+    pub async fn next(&mut self) -> AppChange {
+        loop {
+            if self.connection.is_none() {
+                self.connection = self.subscribe().await;
+                match self.connection {
+                    Some(_) => return AppChange::Any,
+                    None => tokio::time::sleep(limits::RETRY_DELAY).await,
+                }
+                continue;
+            }
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Ok(message) => {
+                        if let Some(id) = message.value.into_string() {
+                            return AppChange::One(id);
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => return AppChange::Any,
+                    // The client is gone, and the node with it.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                _ = self.reconnects.recv() => self.connection = None,
+                _ = self.proof.tick() => {
+                    let connection = self.connection_id().await;
+                    self.connection = self.connection.filter(|subscribed| Some(*subscribed) == connection);
+                }
+            }
+        }
+    }
+
+    /// Redis calls no other connection the same: an equal answer before and after
+    /// proves that this one has carried the SUBSCRIBE.
+    async fn subscribe(&self) -> Option<u64> {
+        let before = self.connection_id().await?;
+        self.client.with_options(&scripts::once()).subscribe(self.topic.as_str()).await.ok()?;
+        self.connection_id().await.filter(|after| *after == before)
+    }
+
+    async fn connection_id(&self) -> Option<u64> {
+        self.client.with_options(&scripts::once()).client_id().await.ok()
+    }
+}

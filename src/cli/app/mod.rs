@@ -1,0 +1,245 @@
+//! `fanfare app`: apps that are kept in Redis, changed while nodes run.
+
+mod settings;
+
+use super::error::CliError;
+use super::output;
+use crate::app::Secret;
+use crate::backend::redis::apps::{AppStore, ChangeError};
+use crate::backend::{BackendError, StoredApp};
+use crate::config::{self, Environment};
+
+use settings::{AppSettings, is_enabled};
+
+/// Somebody else may change the app between our look and our change.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Manage apps kept in Redis, while nodes run.
+#[derive(Debug, clap::Args)]
+pub struct AppCommand {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    store: Store,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Redis")]
+struct Store {
+    /// URL of the Redis that the nodes share [env: FANFARE_REDIS or FANFARE_REDIS_FILE]
+    #[arg(long, value_name = "URL", global = true)]
+    redis: Option<String>,
+    /// What its keys begin with [env: FANFARE_REDIS_PREFIX] [default: fanfare]
+    #[arg(long, value_name = "PREFIX", global = true)]
+    redis_prefix: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Add(Add),
+    /// Show id, key and state of all apps
+    List,
+    /// Close an app's sockets and refuse its calls, until it is enabled again
+    Disable {
+        /// Id of the app
+        id: String,
+    },
+    /// Let a disabled app in again
+    Enable {
+        /// Id of the app
+        id: String,
+    },
+    Rotate(Rotate),
+    /// Close an app's sockets for good and forget it
+    Remove {
+        /// Id of the app
+        id: String,
+    },
+}
+
+/// Add an app
+#[derive(Debug, clap::Args)]
+struct Add {
+    /// Id of the app: digits only, for Pusher's Python library
+    #[arg(long)]
+    id: String,
+    /// Key of the app [default: random]
+    #[arg(long)]
+    key: Option<String>,
+    /// Secret of the app [default: random]
+    #[arg(long, value_parser = secret)]
+    secret: Option<Secret>,
+    /// A setting of the app, as in [[apps]] of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Give an app a new secret; those before go on working until --drop-old
+#[derive(Debug, clap::Args)]
+struct Rotate {
+    /// Id of the app
+    id: String,
+    /// The new secret [default: random]
+    #[arg(long, value_parser = secret, conflicts_with = "drop_old")]
+    secret: Option<Secret>,
+    /// End a rotation: only the newest secret goes on working
+    #[arg(long)]
+    drop_old: bool,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+impl AppCommand {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let Store { redis, redis_prefix } = &self.store;
+        let target = config::redis_target(redis.as_deref(), redis_prefix.as_deref(), environment)?;
+        // What is wrong with an app is said before anybody is asked.
+        let app = match &self.action {
+            Action::Add(add) => Some(add.settings()?),
+            _ => None,
+        };
+        let store = AppStore::connect(&target.url, &target.prefix).await?;
+        match self.action {
+            Action::Add(_) => add(&store, &app.unwrap_or_default()).await,
+            Action::List => list(&store).await,
+            Action::Disable { id } => {
+                change(&store, &id, |app| app.set_enabled(false)).await?;
+                say(&format!("app {id} is disabled"))
+            }
+            Action::Enable { id } => {
+                change(&store, &id, |app| app.set_enabled(true)).await?;
+                say(&format!("app {id} is enabled"))
+            }
+            Action::Rotate(rotate) => rotate.run(&store).await,
+            Action::Remove { id } => {
+                remove(&store, &id).await?;
+                say(&format!("app {id} is removed"))
+            }
+        }
+    }
+}
+
+impl Add {
+    fn settings(&self) -> Result<AppSettings, CliError> {
+        let key = self.key.clone().unwrap_or_else(|| random_hex(10));
+        let secret = self.secret.clone().unwrap_or_else(|| Secret::new(random_hex(20)));
+        let app = AppSettings::new(&self.id, &key, &secret, &self.set)?;
+        app.check()?;
+        Ok(app)
+    }
+}
+
+async fn add(store: &AppStore, app: &AppSettings) -> Result<(), CliError> {
+    let (id, key) = (app.text("id"), app.text("key"));
+    store.add(id, key, &app.to_string()).await.map_err(|error| failed(id, error))?;
+    if !id.bytes().all(|byte| byte.is_ascii_digit()) {
+        output::error(&format!(
+            "warning: Pusher's Python library will refuse the id {id}: it is not all digits"
+        ));
+    }
+    say(&format!("app {id} is added. Its backend needs:\n"))?;
+    say(&format!("PUSHER_APP_ID={id}\nPUSHER_APP_KEY={key}\nPUSHER_APP_SECRET={}", app.text("secret")))
+}
+
+async fn list(store: &AppStore) -> Result<(), CliError> {
+    let apps = store.list().await.map_err(unread)?;
+    let row = |(id, text): &(String, String)| {
+        let app = AppSettings::parse(text);
+        let key = app.as_ref().map_or("?", |app| app.text("key"));
+        let state = match app.as_ref().is_some_and(is_enabled) {
+            true => "enabled",
+            false if app.is_some() => "disabled",
+            false => "not understood",
+        };
+        [id, key, state].map(output::printable)
+    };
+    let rows: Vec<[String; 3]> =
+        std::iter::once(["ID", "KEY", "STATE"].map(str::to_owned)).chain(apps.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (ids, keys) = (width(0), width(1));
+    rows.iter().try_for_each(|[id, key, state]| say(&format!("{id:ids$}  {key:keys$}  {state}")))
+}
+
+impl Rotate {
+    async fn run(self, store: &AppStore) -> Result<(), CliError> {
+        let id = &self.id;
+        if self.drop_old {
+            let app = change(store, id, AppSettings::drop_old_secrets).await?;
+            return say(&format!("app {id} has one secret, the newest: {} older dropped", app.dropped));
+        }
+        let secret = self.secret.unwrap_or_else(|| Secret::new(random_hex(20)));
+        let app = change(store, id, |app| app.add_secret(&secret)).await?;
+        say(&format!(
+            "app {id} has a new secret, and {} older that go on working. When its backend has the new one:\n\
+             fanfare app rotate {id} --drop-old\n",
+            app.secrets().len() - 1
+        ))?;
+        say(&format!("PUSHER_APP_SECRET={}", app.text("secret")))
+    }
+}
+
+async fn remove(store: &AppStore, id: &str) -> Result<(), CliError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let before = find(store, id).await?;
+        let key = AppSettings::parse(&before).map(|app| app.text("key").to_owned()).unwrap_or_default();
+        match store.remove(id, &before, &key).await {
+            Err(ChangeError::Changed) => {}
+            done => return done.map_err(|error| failed(id, error)),
+        }
+    }
+    Err(failed(id, ChangeError::Changed))
+}
+
+/// Returns the app as it is now.
+async fn change(
+    store: &AppStore,
+    id: &str,
+    change: impl Fn(&mut AppSettings),
+) -> Result<AppSettings, CliError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let before = find(store, id).await?;
+        let not_understood = || CliError::NotUnderstood { id: id.to_owned() };
+        let mut app = AppSettings::parse(&before).ok_or_else(not_understood)?;
+        change(&mut app);
+        app.check()?;
+        match store.replace(id, &before, &app.to_string()).await {
+            Err(ChangeError::Changed) => {}
+            done => return done.map(|()| app).map_err(|error| failed(id, error)),
+        }
+    }
+    Err(failed(id, ChangeError::Changed))
+}
+
+async fn find(store: &AppStore, id: &str) -> Result<String, CliError> {
+    match store.find(id).await.map_err(unread)? {
+        StoredApp::Settings(text) => Ok(text),
+        StoredApp::Removed | StoredApp::Nothing => Err(CliError::NoSuchApp { id: id.to_owned() }),
+    }
+}
+
+fn failed(id: &str, error: ChangeError) -> CliError {
+    let id = id.to_owned();
+    match error {
+        ChangeError::Backend(BackendError::OutcomeUnknown) => CliError::AppUnknown { id },
+        ChangeError::Backend(error) => unread(error),
+        error => CliError::App { id, error },
+    }
+}
+
+fn unread(error: BackendError) -> CliError {
+    match error {
+        BackendError::Unavailable => CliError::RedisAway,
+        error => CliError::Redis(error),
+    }
+}
+
+fn say(text: &str) -> Result<(), CliError> {
+    Ok(output::line(text)?)
+}
+
+fn random_hex(bytes: usize) -> String {
+    let random: Vec<u8> = std::iter::repeat_with(rand::random::<u8>).take(bytes).collect();
+    hex::encode(random)
+}

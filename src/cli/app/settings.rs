@@ -1,0 +1,161 @@
+//! The settings of one app, as they are kept: the TOML below `[[apps]]`, one key
+//! a line.
+
+use std::fmt;
+
+use toml::{Table, Value};
+
+use crate::app::Secret;
+use crate::cli::error::CliError;
+use crate::config::keys::position;
+use crate::config::{self, Origin};
+
+#[derive(Default)]
+pub(super) struct AppSettings {
+    members: Table,
+    /// Secrets that the last change took away.
+    pub(super) dropped: usize,
+}
+
+/// By hand: it holds secrets.
+impl fmt::Debug for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppSettings").field("id", &self.text("id")).finish_non_exhaustive()
+    }
+}
+
+impl AppSettings {
+    /// `set` are `KEY=VALUE`, with values as in TOML; what is no TOML is a text.
+    pub(super) fn new(id: &str, key: &str, secret: &Secret, set: &[String]) -> Result<AppSettings, CliError> {
+        let secret = String::from_utf8_lossy(secret.reveal()).into_owned();
+        let own = [("id", id.to_owned()), ("key", key.to_owned()), ("secret", secret)];
+        let mut members: Table =
+            own.map(|(name, text)| (name.to_owned(), Value::String(text))).into_iter().collect();
+        for setting in set {
+            let bad = || CliError::BadSetting { setting: setting.clone() };
+            let (name, value) = setting.split_once('=').ok_or_else(bad)?;
+            let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            if name.is_empty() || !name.chars().all(bare) || members.contains_key(name) {
+                return Err(bad());
+            }
+            members.insert(name.to_owned(), value_of(value));
+        }
+        Ok(AppSettings { members, dropped: 0 })
+    }
+
+    pub(super) fn parse(text: &str) -> Option<AppSettings> {
+        Some(AppSettings { members: text.parse().ok()?, dropped: 0 })
+    }
+
+    /// By the code that reads the configuration of a node.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        config::read_app(&self.to_string(), &Origin::Command)?;
+        Ok(())
+    }
+
+    /// Empty if it is not there, or no text.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.members.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The newest first.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let further = self.members.get("secrets").and_then(Value::as_array);
+        let further = further.into_iter().flatten().filter_map(Value::as_str);
+        let first = Some(self.text("secret")).filter(|secret| !secret.is_empty());
+        first.into_iter().chain(further).map(str::to_owned).collect()
+    }
+
+    pub(super) fn set_enabled(&mut self, enabled: bool) {
+        self.members.insert("enabled".to_owned(), Value::Boolean(enabled));
+    }
+
+    pub(super) fn add_secret(&mut self, secret: &Secret) {
+        let older = self.secrets();
+        let newest = String::from_utf8_lossy(secret.reveal()).into_owned();
+        self.members.insert("secret".to_owned(), Value::String(newest));
+        self.members.insert("secrets".to_owned(), older.into());
+    }
+
+    pub(super) fn drop_old_secrets(&mut self) {
+        let secrets = self.secrets();
+        self.dropped = secrets.len().saturating_sub(1);
+        self.members.remove("secrets");
+        if let Some(newest) = secrets.into_iter().next() {
+            self.members.insert("secret".to_owned(), Value::String(newest));
+        }
+    }
+}
+
+pub(super) fn is_enabled(app: &AppSettings) -> bool {
+    app.members.get("enabled").and_then(Value::as_bool).unwrap_or(true)
+}
+
+fn value_of(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}"));
+    let value = parsed.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+impl fmt::Display for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut members: Vec<_> = self.members.iter().collect();
+        members.sort_by_key(|(name, _)| position(&format!("apps.{name}")));
+        // Each on its line, also lists of tables: nothing but keys of the app.
+        members.into_iter().try_for_each(|(name, value)| writeln!(f, "{name} = {value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(set: &[&str]) -> AppSettings {
+        let set: Vec<String> = set.iter().map(|it| (*it).to_owned()).collect();
+        AppSettings::new("7", "k", &Secret::new("s"), &set).expect("settings")
+    }
+
+    #[test]
+    fn values_are_toml_or_texts() {
+        let app = app(&[
+            "max_connections=5",
+            "allowed_origins=https://a.example",
+            "enabled=false",
+            "webhooks=[{url=\"http://a\", headers={A=\"b\"}}]",
+        ]);
+        app.check().expect("good settings");
+        assert_eq!(
+            app.to_string(),
+            "id = \"7\"\nkey = \"k\"\nsecret = \"s\"\nenabled = false\nmax_connections = 5\n\
+             allowed_origins = \"https://a.example\"\n\
+             webhooks = [{ headers = { A = \"b\" }, url = \"http://a\" }]\n"
+        );
+    }
+
+    #[test]
+    fn what_is_no_setting_is_refused() {
+        let bad =
+            |setting: &str| AppSettings::new("7", "k", &Secret::new("s"), &[setting.to_owned()]).is_err();
+        for setting in ["max_connections", "=5", "id=8", "secret=x", "a.b=1", "a b=1"] {
+            assert!(bad(setting), "{setting}");
+        }
+        assert!(app(&["max_conections=5"]).check().is_err());
+        assert!(app(&["max_connections=many"]).check().is_err());
+        assert!(app(&["max_connections=1\nlisten=2"]).check().is_err());
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_old_until_it_ends() {
+        let mut app = app(&[]);
+        app.add_secret(&Secret::new("s2"));
+        app.add_secret(&Secret::new("s3"));
+        assert_eq!(app.secrets(), ["s3", "s2", "s"]);
+        let read = config::read_app(&app.to_string(), &Origin::Command).expect("an app");
+        assert_eq!(
+            read.secrets.iter().map(|it| it.reveal()).collect::<Vec<_>>(),
+            [b"s3".as_slice(), b"s2", b"s"]
+        );
+        app.drop_old_secrets();
+        assert_eq!((app.secrets(), app.dropped), (vec!["s3".to_owned()], 2));
+    }
+}

@@ -1,0 +1,249 @@
+//! An app on its way into our words.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+use toml::Value;
+
+use super::source::Object;
+use crate::app::HookedEvents;
+use crate::config::keys::{KEYS, Kind, position};
+use crate::config::{self, Origin};
+
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// For notes: its id, or where it stands.
+    label: String,
+    lines: Vec<Line>,
+    webhooks: Vec<toml::Table>,
+    /// What has no equal.
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Line {
+    name: &'static str,
+    value: Value,
+    comment: String,
+}
+
+impl Draft {
+    pub(super) fn new(index: usize, id: Option<&Json>) -> Draft {
+        let label = id.and_then(text).unwrap_or_else(|| format!("number {}", index + 1));
+        Draft { label, lines: Vec::new(), webhooks: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Id, key or secret. What is wrong with one is told when all is checked.
+    pub(super) fn identify(&mut self, name: &'static str, value: Option<&Json>) {
+        if let Some(text) = value.and_then(text) {
+            self.write(name, Value::String(text), "");
+        }
+    }
+
+    pub(super) fn note(&mut self, theirs: &str, why: &str) {
+        self.notes.push(format!("app {}: `{theirs}` {why}", self.label));
+    }
+
+    pub(super) fn no_equal(&mut self, theirs: &str) {
+        self.note(theirs, "has no equal here, and is left out");
+    }
+
+    pub(super) fn has(&self, ours: &str) -> bool {
+        self.lines.iter().any(|line| line.name == ours)
+    }
+
+    /// What holds there where nothing is said, and not here.
+    pub(super) fn default(&mut self, ours: &'static str, value: impl Into<Value>, product: &str) {
+        if !self.has(ours) {
+            self.write(ours, value.into(), &format!("  # the default of {product}"));
+        }
+    }
+
+    /// A setting that means the same under the name `ours`.
+    pub(super) fn take(&mut self, theirs: &str, ours: &'static str, value: &Json) {
+        let Some(kind) = place(ours).map(|at| KEYS[at].kind) else {
+            return self.no_equal(theirs);
+        };
+        let taken = match kind {
+            Kind::Flag => flag(value).map(Value::Boolean),
+            Kind::Limit(max) => number(value).map(|it| self.limit(theirs, it.max(0.0), max as f64)),
+            Kind::Count(_, max) => number(value).map(|it| self.bound(theirs, it, max as f64)),
+            Kind::Number(_, max) => number(value).map(|it| self.bound(theirs, it, max)),
+            Kind::Origins => return self.take_origins(theirs, value),
+            Kind::Webhooks => return self.take_webhooks(theirs, value),
+            _ => Value::try_from(value).ok(),
+        };
+        self.put(theirs, ours, taken);
+    }
+
+    /// Only what the configuration will accept.
+    pub(super) fn put(&mut self, theirs: &str, ours: &'static str, value: Option<Value>) {
+        let checked = value.map(|value| (check(ours, &value), value));
+        match checked {
+            Some((Ok(()), value)) if is_unbuilt(ours) => drop(value),
+            Some((Ok(()), value)) => self.write(ours, value, ""),
+            Some((Err(_), _)) if is_unbuilt(ours) => self.no_equal(theirs),
+            Some((Err(why), _)) => self.note(theirs, &format!("is left out: {why}")),
+            None => self.note(theirs, "is left out: it is not understood"),
+        }
+    }
+
+    fn write(&mut self, name: &'static str, value: Value, comment: &str) {
+        self.lines.push(Line { name, value, comment: comment.to_owned() });
+    }
+
+    /// Where 0 is no limit here as there.
+    fn limit(&mut self, theirs: &str, given: f64, max: f64) -> Value {
+        if given > max {
+            self.note(theirs, &format!("is lowered to {max}, the most that there is here"));
+        }
+        plain(given.min(max))
+    }
+
+    /// Where there always is a limit here.
+    fn bound(&mut self, theirs: &str, given: f64, max: f64) -> Value {
+        if given <= 0.0 {
+            self.note(theirs, &format!("has a limit here: {max}, the most that there is"));
+            return plain(max);
+        }
+        self.limit(theirs, given, max)
+    }
+
+    /// What is not understood must not become "all".
+    fn take_origins(&mut self, theirs: &str, value: &Json) {
+        let list = match value {
+            Json::Array(list) => list.clone(),
+            Json::String(list) => list.split(',').map(|item| Json::String(item.trim().to_owned())).collect(),
+            other => vec![other.clone()],
+        };
+        let mut origins = Vec::new();
+        for item in &list {
+            let origin = text(item).unwrap_or_default().trim_end_matches('/').to_owned();
+            let origin = Value::String(origin);
+            match check("allowed_origins", &Value::Array(vec![origin.clone()])) {
+                Ok(()) => origins.push(origin),
+                Err(_) => {
+                    self.note(theirs, &format!("is left without {item}: no browser sends such an origin"));
+                }
+            }
+        }
+        if origins.is_empty() && !list.is_empty() {
+            origins.push(Value::String("nobody.invalid".to_owned()));
+        }
+        self.put(theirs, "allowed_origins", Some(Value::Array(origins)));
+    }
+
+    fn take_webhooks(&mut self, theirs: &str, value: &Json) {
+        let Some(list) = value.as_array() else { return self.put(theirs, "webhooks", None) };
+        for (index, hook) in list.iter().enumerate() {
+            let theirs = format!("{theirs}[{index}]");
+            match hook.as_object() {
+                Some(hook) => self.take_webhook(&theirs, hook),
+                None => self.note(&theirs, "is left out: it is not understood"),
+            }
+        }
+    }
+
+    /// One whose filter is not understood would be told too much: it is left out.
+    fn take_webhook(&mut self, theirs: &str, hook: &Object) {
+        let mut table = toml::Table::new();
+        for (name, value) in hook.iter().filter(|(_, value)| !value.is_null()) {
+            match name.as_str() {
+                "event_types" => {
+                    let Some(known) = self.known_events(theirs, value) else { return };
+                    table.insert(name.clone(), known);
+                }
+                "url" | "headers" | "filter" | "lambda" | "lambda_function" => {
+                    let Ok(value) = Value::try_from(value) else { continue };
+                    table.insert(name.clone(), value);
+                }
+                _ => self.no_equal(&format!("{theirs}.{name}")),
+            }
+        }
+        match check("webhooks", &Value::Array(vec![Value::Table(table.clone())])) {
+            Ok(()) => self.webhooks.push(table),
+            Err(why) => self.note(theirs, &format!("is left out: {why}")),
+        }
+    }
+
+    /// None if nothing would ever be sent.
+    fn known_events(&mut self, theirs: &str, value: &Json) -> Option<Value> {
+        let mut known = Vec::new();
+        for name in value.as_array().into_iter().flatten().filter_map(Json::as_str) {
+            match HookedEvents::of(name) {
+                Some(_) => known.push(Value::String(name.to_owned())),
+                None => self.note(theirs, &format!("is left without `{name}`: there is no such event here")),
+            }
+        }
+        if known.is_empty() {
+            self.note(theirs, "is left out: it would never be called");
+            return None;
+        }
+        Some(Value::Array(known))
+    }
+}
+
+fn place(ours: &str) -> Option<usize> {
+    position(&format!("apps.{ours}"))
+}
+
+fn is_unbuilt(ours: &str) -> bool {
+    place(ours).is_some_and(|at| matches!(KEYS[at].kind, Kind::Unbuilt(_)))
+}
+
+/// Why a value would be refused. Of no app and no place in a file: there is
+/// neither yet.
+fn check(ours: &str, value: &Value) -> Result<(), String> {
+    let checked = config::check_app_setting(ours, &value.to_string(), &Origin::Command);
+    checked.map_err(|problems| {
+        let told: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+        told.join("; ").replace("`apps[0].", "`").replace(&format!(" ({})", Origin::Command), "")
+    })
+}
+
+pub(super) fn text(value: &Json) -> Option<String> {
+    match value {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Sockudo's limits may be texts.
+pub(super) fn number(value: &Json) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|it| it.is_finite())
+}
+
+pub(super) fn flag(value: &Json) -> Option<bool> {
+    match value {
+        Json::Bool(flag) => Some(*flag),
+        Json::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" | "" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whole, where it is whole.
+pub(super) fn plain(number: f64) -> Value {
+    if number.fract() == 0.0 { Value::Integer(number as i64) } else { Value::Float(number) }
+}
+
+impl fmt::Display for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[[apps]]")?;
+        // As in the table of all settings: what belongs together stands together.
+        let mut lines: Vec<&Line> = self.lines.iter().collect();
+        lines.sort_by_key(|line| place(line.name));
+        for Line { name, value, comment } in lines {
+            writeln!(f, "{name} = {value}{comment}")?;
+        }
+        for hook in &self.webhooks {
+            writeln!(f, "\n[[apps.webhooks]]")?;
+            hook.iter().try_for_each(|(name, value)| writeln!(f, "{name} = {value}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! `message_rate_limit`: a table of how many messages one connection may send.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::raw::Raw;
+use super::table::Table;
+use super::value::Wrong;
+use crate::app::Rate;
+
+pub(super) const EXPECTED: &str =
+    "a table of `enabled`, `max_attempts`, `decay_seconds` and `terminate_on_limit`";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageRate {
+    pub rate: Rate,
+    /// Who sends more is closed.
+    pub terminate: bool,
+}
+
+const NAMES: &[&str] = &["enabled", "max_attempts", "decay_seconds", "terminate_on_limit"];
+const FLAG: &str = "true or false";
+
+/// None is no limit. `enabled` has to be said: a limit that somebody wrote and
+/// that does not hold would be found out too late.
+pub(super) fn read(raw: &Raw) -> Result<Option<MessageRate>, Wrong> {
+    let parsed = raw.parsed();
+    let members = match parsed.as_ref().unwrap_or(raw) {
+        Raw::Table(members) if !members.is_empty() => members,
+        raw if raw.is_empty() => return Ok(None),
+        _ => return Err(Wrong::Expected(EXPECTED.to_owned())),
+    };
+    let mut mistakes = Vec::new();
+    let mut table = Table::new(members, String::new(), NAMES, &[], &mut mistakes);
+    let enabled = table.require("enabled", FLAG, Raw::flag);
+    let attempts = table.read("max_attempts", "a whole number from 1", count);
+    let seconds = table.read("decay_seconds", "a whole number from 1", count);
+    let terminate = table.read("terminate_on_limit", FLAG, Raw::flag);
+    if !mistakes.is_empty() {
+        return Err(Wrong::Inside(mistakes));
+    }
+    let window = Duration::from_secs(seconds.unwrap_or(60));
+    let rate = Rate { count: attempts.unwrap_or(60), window };
+    let limit = MessageRate { rate, terminate: terminate.unwrap_or(false) };
+    Ok(Some(limit).filter(|_| enabled == Some(true)))
+}
+
+fn count(raw: &Raw) -> Option<u64> {
+    raw.digits()?.parse::<u32>().ok().filter(|it| *it > 0).map(u64::from)
+}
+
+impl fmt::Display for MessageRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MessageRate { rate, terminate } = self;
+        write!(
+            f,
+            "{{ enabled = true, max_attempts = {}, decay_seconds = {}, terminate_on_limit = {terminate} }}",
+            rate.count,
+            rate.window.as_secs()
+        )
+    }
+}

@@ -1,0 +1,93 @@
+//! Reading a table within a value, so that all of its mistakes are told, each
+//! with its place.
+
+use std::collections::BTreeMap;
+
+use super::raw::Raw;
+use super::value::{Fault, Mistake};
+
+/// One table, and what is wrong with it so far.
+pub(super) struct Table<'a> {
+    members: &'a BTreeMap<String, Raw>,
+    /// From the key on: `[1]`, `.filter`.
+    inside: String,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl<'a> Table<'a> {
+    /// Every name must be one of `known`; those in `unsupported` are told apart
+    /// from mere slips.
+    pub(super) fn new(
+        members: &'a BTreeMap<String, Raw>,
+        inside: String,
+        known: &'static [&'static str],
+        unsupported: &[&str],
+        mistakes: &'a mut Vec<Mistake>,
+    ) -> Table<'a> {
+        for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
+            let fault = match unsupported.contains(&name.as_str()) {
+                true => Fault::Unsupported,
+                false => Fault::Unknown { nearest: nearest(known, name) },
+            };
+            mistakes.push(Mistake { inside: format!("{inside}.{name}"), fault });
+        }
+        Table { members, inside, mistakes }
+    }
+
+    /// What `read` makes of the member, if it is there.
+    pub(super) fn read<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&Raw) -> Option<T>,
+    ) -> Option<T> {
+        let raw = self.members.get(name)?;
+        let value = read(raw);
+        if value.is_none() {
+            self.refuse(name, expected, raw.to_string());
+        }
+        value
+    }
+
+    /// The same of a member that has to be there.
+    pub(super) fn require<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&Raw) -> Option<T>,
+    ) -> Option<T> {
+        if !self.members.contains_key(name) {
+            self.refuse(name, expected, "missing".to_owned());
+        }
+        self.read(name, expected, read)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    pub(super) fn refuse(&mut self, name: &str, expected: &str, found: String) {
+        let fault = Fault::Expected { expected: expected.to_owned(), found };
+        self.mistakes.push(Mistake { inside: format!("{}.{name}", self.inside), fault });
+    }
+
+    /// The table under this name, with its place and where its mistakes belong.
+    pub(super) fn within(
+        &mut self,
+        name: &str,
+    ) -> Option<(&'a BTreeMap<String, Raw>, String, &mut Vec<Mistake>)> {
+        let members = self.members;
+        match members.get(name)? {
+            Raw::Table(table) => Some((table, format!("{}.{name}", self.inside), self.mistakes)),
+            other => {
+                self.refuse(name, "a table", other.to_string());
+                None
+            }
+        }
+    }
+}
+
+fn nearest(known: &'static [&'static str], name: &str) -> &'static str {
+    let near = |it: &&&str| (strsim::normalized_damerau_levenshtein(it, name) * 1000.0) as u32;
+    known.iter().max_by_key(near).copied().unwrap_or_default()
+}

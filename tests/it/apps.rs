@@ -1,0 +1,396 @@
+//! Apps kept in Redis, managed by `fanfare app` while nodes run.
+
+use serde_json::json;
+
+use crate::support::command::{Said, bare, fanfare, run};
+use crate::support::{AppSpec, Browser, Caller, Links, PATIENCE, Proxy, Redis, Server, bounded, eventually};
+
+/// Two nodes without an app of their own, on one Redis.
+struct Stage {
+    redis: Redis,
+    nodes: [Server; 2],
+}
+
+impl Stage {
+    async fn start() -> Stage {
+        let redis = Redis::start().await;
+        let node = Server::builder().without_apps().redis(&redis);
+        let (a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
+        Stage { redis, nodes: [a, b] }
+    }
+
+    /// `fanfare app …`, and returns when both nodes have heard of it.
+    async fn change(&self, args: &[&str]) -> String {
+        let before = [heard(&self.nodes[0]).await, heard(&self.nodes[1]).await];
+        let out = app(&self.redis, args).expect_ok();
+        for (node, before) in self.nodes.iter().zip(before) {
+            becomes_heard(node, before).await;
+        }
+        out
+    }
+
+    async fn add(&self, spec: &AppSpec) {
+        let AppSpec { id, key, secret, .. } = spec;
+        self.change(&["add", "--id", id, "--key", key, "--secret", secret]).await;
+    }
+}
+
+fn app(redis: &Redis, args: &[&str]) -> Said {
+    run(bare(crate::support::command::PROGRAM).arg("app").args(args).env("FANFARE_REDIS", redis.url()))
+}
+
+async fn heard(node: &Server) -> f64 {
+    node.metrics().await.sum("fanfare_app_changes_total")
+}
+
+async fn becomes_heard(node: &Server, before: f64) {
+    eventually("a change is heard", PATIENCE, async || match heard(node).await {
+        now if now > before => Ok(()),
+        now => Err(now.to_string()),
+    })
+    .await;
+}
+
+/// A browser of this app, before the server's first frame.
+async fn connect(node: &Server, app: &AppSpec) -> Browser {
+    let path = format!("/app/{}?protocol=7&client=js&version=8.6.0", app.key);
+    Browser::connect(node.addr(), &path, Some(app.clone())).await.expect("an upgrade")
+}
+
+async fn browser(node: &Server, app: &AppSpec) -> Browser {
+    let mut browser = connect(node, app).await;
+    browser.expect_greeting().await;
+    browser
+}
+
+fn caller(node: &Server, app: &AppSpec) -> Caller {
+    Caller::new(node.addr(), app.clone())
+}
+
+fn event() -> serde_json::Value {
+    json!({ "name": "e", "channel": "news", "data": "x" })
+}
+
+#[tokio::test]
+async fn an_app_that_is_added_can_be_used_on_every_node() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let seven = AppSpec::new("7");
+        // Nodes remember that nobody has this key and this id.
+        for node in &stage.nodes {
+            assert_eq!(connect(node, &seven).await.closed().await, 4001);
+            caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
+        }
+        stage.add(&seven).await;
+        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
+        for browser in &mut browsers {
+            browser.subscribe("news").await;
+        }
+        for node in &stage.nodes {
+            caller(node, &seven).publish("news", "e", "x").await;
+            for browser in &mut browsers {
+                browser.expect_event("news", "e").await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_disabled_is_out_until_it_is_enabled() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
+        stage.add(&seven).await;
+        stage.add(&eight).await;
+        let mut others = [browser(&stage.nodes[0], &eight).await, browser(&stage.nodes[1], &eight).await];
+        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
+        stage.change(&["disable", "7"]).await;
+        for browser in &mut browsers {
+            assert_eq!(browser.closed().await, 4003);
+        }
+        for node in &stage.nodes {
+            caller(node, &seven).post_events(event()).await.expect_error(403, "forbidden");
+            assert_eq!(connect(node, &seven).await.closed().await, 4003);
+        }
+        stage.change(&["enable", "7"]).await;
+        for (node, other) in stage.nodes.iter().zip(&mut others) {
+            caller(node, &seven).post_events(event()).await.expect_ok();
+            browser(node, &seven).await;
+            other.settle().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotation_has_no_moment_without_a_secret() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let old = AppSpec::new("7");
+        stage.add(&old).await;
+        let mut early = browser(&stage.nodes[1], &old).await;
+        let said = stage.change(&["rotate", "7"]).await;
+        let mut new = old.clone();
+        new.secret = said.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap().into();
+        assert_eq!(new.secret.len(), 40);
+        for (node, app) in stage.nodes.iter().flat_map(|node| [(node, &old), (node, &new)]) {
+            caller(node, app).post_events(event()).await.expect_ok();
+            browser(node, app).await.subscribe("private-room").await;
+        }
+        // A socket that came before is not asked to come again.
+        early.subscribe("private-old").await;
+        let signer = browser(&stage.nodes[1], &new).await;
+        let text = fanfare::auth::subscription_text(early.socket_id(), "private-new", None);
+        let secret = fanfare::app::Secret::new(new.secret.as_str());
+        let auth = format!("key7:{}", fanfare::auth::sign(&secret, &text));
+        early.subscribe_raw(json!({ "channel": "private-new", "auth": auth })).await;
+        early.confirmed("private-new").await;
+        drop(signer);
+
+        stage.change(&["rotate", "7", "--drop-old"]).await;
+        for node in &stage.nodes {
+            caller(node, &new).post_events(event()).await.expect_ok();
+            caller(node, &old).post_events(event()).await.expect_error(401, "auth_failed");
+        }
+        early.ask_for("private-late", json!({})).await;
+        early.expect_subscription_error("private-late").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_removed_may_come_back_as_another() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let seven = AppSpec::new("7");
+        stage.add(&seven).await;
+        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
+        caller(&stage.nodes[0], &seven).post_events(event()).await.expect_ok();
+        stage.change(&["remove", "7"]).await;
+        for (node, browser) in stage.nodes.iter().zip(&mut browsers) {
+            assert_eq!(browser.closed().await, 4001);
+            assert_eq!(connect(node, &seven).await.closed().await, 4001);
+            caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
+        }
+        app(&stage.redis, &["disable", "7"]).expect_failure(&["no app 7"]);
+        // The same id with another key, and the old key for another id.
+        let mut again = AppSpec::new("7");
+        again.key = "other".into();
+        stage.add(&again).await;
+        let mut eight = AppSpec::new("8");
+        eight.key = seven.key.clone();
+        stage.add(&eight).await;
+        for node in &stage.nodes {
+            browser(node, &again).await.subscribe("private-room").await;
+            browser(node, &eight).await.subscribe("private-room").await;
+            caller(node, &again).post_events(event()).await.expect_ok();
+            caller(node, &eight).post_events(event()).await.expect_ok();
+        }
+    })
+    .await;
+}
+
+/// What happened while a node was deaf is made good when it hears again.
+#[tokio::test]
+async fn a_change_that_was_not_heard_is_found() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let node = Server::builder().redis_url(&proxy.url()).start().await;
+        let specs = ["7", "8", "9"].map(AppSpec::new);
+        for AppSpec { id, key, secret, .. } in &specs {
+            app(&redis, &["add", "--id", id, "--key", key, "--secret", secret]).expect_ok();
+        }
+        let [seven, eight, nine] = &specs;
+        let (mut a, mut b) = (browser(&node, seven).await, browser(&node, eight).await);
+        let mut c = browser(&node, nine).await;
+        let before = heard(&node).await;
+        proxy.cut(Links::Subscriber);
+        app(&redis, &["disable", "7"]).expect_ok();
+        app(&redis, &["remove", "8"]).expect_ok();
+        proxy.heal();
+        becomes_heard(&node, before).await;
+        assert_eq!(a.closed().await, 4003);
+        assert_eq!(b.closed().await, 4001);
+        c.settle().await;
+        caller(&node, seven).post_events(event()).await.expect_error(403, "forbidden");
+    })
+    .await;
+}
+
+/// A client that is told that there is no such app never comes back: an app that
+/// Redis has lost is not an app that somebody has removed.
+#[tokio::test]
+async fn sockets_survive_a_redis_that_forgets() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let seven = AppSpec::new("7");
+        stage.add(&seven).await;
+        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
+        let before = [heard(&stage.nodes[0]).await, heard(&stage.nodes[1]).await];
+        stage.redis.restart().await;
+        for ((node, browser), before) in stage.nodes.iter().zip(&mut browsers).zip(before) {
+            becomes_heard(node, before).await;
+            caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
+            browser.settle().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_known_outlives_redis_for_a_while() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
+        stage.add(&seven).await;
+        stage.add(&eight).await;
+        let node = &stage.nodes[0];
+        browser(node, &seven).await;
+        stage.redis.kill();
+        eventually("Redis is missed", PATIENCE, async || {
+            match caller(node, &eight).post_events(event()).await.status {
+                503 => Ok(()),
+                status => Err(status.to_string()),
+            }
+        })
+        .await;
+        caller(node, &eight).post_events(event()).await.expect_error(503, "service_unavailable");
+        assert_eq!(connect(node, &eight).await.closed().await, 4100);
+        browser(node, &seven).await;
+    })
+    .await;
+}
+
+/// Keys that strangers make up: each is looked up once, and nobody is kept
+/// waiting by those who are refused.
+#[tokio::test]
+async fn a_key_of_nobody_is_looked_up_once() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let node = &stage.nodes[0];
+        let lookups = async || node.metrics().await.sum("fanfare_app_lookups_total");
+        let before = lookups().await;
+        let stranger = AppSpec::new("stranger");
+        let many = (0..20).map(async |_| connect(node, &stranger).await.closed().await);
+        let codes = futures_util::future::join_all(many).await;
+        assert!(codes.iter().all(|code| *code == 4001), "{codes:?}");
+        let looked_up = lookups().await - before;
+        assert!((1.0..=3.0).contains(&looked_up), "{looked_up} look-ups");
+        // What cannot be a key is not looked up at all.
+        let mut absurd = AppSpec::new("1");
+        absurd.key = "k".repeat(300);
+        let before = lookups().await;
+        assert_eq!(connect(node, &absurd).await.closed().await, 4001);
+        assert_eq!(lookups().await, before);
+    })
+    .await;
+}
+
+// --- what the command says ---------------------------------------------------------
+
+#[tokio::test]
+async fn keys_and_secrets_are_made_up_and_told_once() {
+    let redis = Redis::start().await;
+    let out = app(
+        &redis,
+        &["add", "--id", "7", "--set", "max_connections=5", "--set", "enable_client_messages=true"],
+    );
+    let out = out.expect_ok();
+    let told =
+        |name: &str| out.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+    let (key, secret) = (told("PUSHER_APP_KEY="), told("PUSHER_APP_SECRET="));
+    assert_eq!((told("PUSHER_APP_ID=").as_str(), key.len(), secret.len()), ("7", 20, 40), "{out}");
+    app(&redis, &["add", "--id", "12345", "--key", "k"]).expect_ok();
+    app(&redis, &["disable", "12345"]).expect_ok();
+    let listed = app(&redis, &["list"]).expect_ok();
+    assert_eq!(
+        listed,
+        format!("ID     KEY                   STATE\n12345  {:20}  disabled\n7      {key}  enabled\n", "k")
+    );
+    assert!(!listed.contains(&secret));
+    let stored = redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+    assert_eq!(
+        stored,
+        format!(
+            "id = \"7\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nmax_connections = 5\nenable_client_messages = true\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_told() {
+    let redis = Redis::start().await;
+    app(&redis, &["add", "--id", "7", "--key", "k"]).expect_ok();
+    app(&redis, &["add", "--id", "7"]).expect_failure(&["app 7", "an app of this id"]);
+    app(&redis, &["add", "--id", "8", "--key", "k"]).expect_failure(&["app 8", "this key"]);
+    app(&redis, &["add", "--id", "8", "--set", "max_conections=5"]).expect_failure(&[
+        "max_conections",
+        "`apps.max_connections`",
+        "command line",
+    ]);
+    app(&redis, &["add", "--id", "8", "--set", "webhooks=[{url=\"ftp://a\"}]"])
+        .expect_failure(&["webhooks[0].url", "http://"]);
+    app(&redis, &["add", "--id", "a/b"]).expect_failure(&["apps[0].id"]);
+    app(&redis, &["add", "--id", "8", "--set", "secret=x"]).expect_failure(&["secret=x"]);
+    assert!(!app(&redis, &["list"]).expect_ok().contains("\n8"), "nothing of it was done");
+    for verb in ["disable", "enable", "rotate", "remove"] {
+        app(&redis, &[verb, "8"]).expect_failure(&["no app 8"]);
+    }
+    fanfare(&["app", "list"]).expect_failure(&["--redis", "FANFARE_REDIS"]);
+    let nowhere = format!("redis://:hush@127.0.0.1:{}", crate::support::server::free_port());
+    let said = fanfare(&["app", "list", "--redis", &nowhere]).expect_failure(&["Redis"]);
+    assert!(!said.contains("hush"), "{said}");
+}
+
+#[tokio::test]
+async fn another_prefix_has_other_apps() {
+    let redis = Redis::start().await;
+    app(&redis, &["add", "--id", "7", "--redis-prefix", "staging"]).expect_ok();
+    assert!(!app(&redis, &["list"]).expect_ok().contains('7'));
+    assert!(app(&redis, &["--redis-prefix", "staging", "list"]).expect_ok().contains('7'));
+}
+
+/// Everybody who changes an app at the same time is served, one after the other.
+#[tokio::test]
+async fn rotations_at_the_same_time_are_all_kept() {
+    bounded(async {
+        let redis = Redis::start().await;
+        app(&redis, &["add", "--id", "7", "--secret", "first"]).expect_ok();
+        let rotations: Vec<_> = (0..3)
+            .map(|_| {
+                let url = redis.url();
+                std::thread::spawn(move || fanfare(&["app", "rotate", "7", "--redis", &url]).expect_ok())
+            })
+            .collect();
+        let new: Vec<String> = rotations.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let stored = redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+        assert!(stored.contains("\"first\""), "{stored}");
+        for said in new {
+            let secret = said.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap();
+            assert!(stored.contains(secret), "{secret} is not in {stored}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_that_are_not_understood_are_told_without_secrets() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let text =
+            "id = \"7\"\nkey = \"key7\"\nsecret = \"hush\"\nmax_connections = \"hush\"\nfrom_later = 1\n";
+        redis.command(&["HSET", "fanfare:{nodes}:apps", "7", text]).await;
+        redis.command(&["HSET", "fanfare:{nodes}:app_keys", "key7", "7"]).await;
+        let node = Server::builder().redis(&redis).start().await;
+        let seven = AppSpec::new("7");
+        // Another node may understand them: the client comes back.
+        assert_eq!(connect(&node, &seven).await.closed().await, 4100);
+        caller(&node, &seven).post_events(event()).await.expect_error(500, "internal_error");
+        node.logged("from_later").await;
+        assert!(node.log().lines().all(|line| !line.contains("secret = ")), "{}", node.log());
+        app(&redis, &["remove", "7"]).expect_ok();
+    })
+    .await;
+}
