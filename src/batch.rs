@@ -140,6 +140,11 @@ impl Batch {
         check_publications(&events, app)?;
         Ok(Batch { events })
     }
+
+    /// What it costs its app: each event once per channel (protocol.md 1.8).
+    pub fn cost(&self) -> u64 {
+        publications(&self.events) as u64
+    }
 }
 
 /// The members of an event that mean something; others are ignored.
@@ -301,11 +306,15 @@ pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
 }
 
 fn check_publications(events: &[BatchEvent], app: &AppLimits) -> Result<(), BatchError> {
-    let (count, count_max) = (events.iter().map(|e| e.channels.len()).sum(), app.batch_publications_max);
+    let (count, count_max) = (publications(events), app.batch_publications_max);
     match count > count_max {
         true => Err(in_field("channels", Problem::TooMany { what: "publications so far", count, count_max })),
         false => Ok(()),
     }
+}
+
+fn publications(events: &[BatchEvent]) -> usize {
+    events.iter().map(|event| event.channels.len()).sum()
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError> {

@@ -16,6 +16,7 @@ pub mod hub;
 pub mod inbox;
 pub mod mailbox;
 pub mod publish;
+pub mod quota;
 pub mod wire;
 pub mod ws;
 

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::delta::settings::DeltaConfig;
 use crate::hub::connections::Connections;
 use crate::inbox::Inbox;
+use crate::quota::Quota;
 
 pub type Node = Arc<Parts>;
 
@@ -18,21 +21,40 @@ pub struct Parts {
     pub backend: Arc<Backend>,
     pub inbox: Inbox,
     pub connections: Arc<Connections>,
+    pub quota: Quota,
     pub delta: DeltaConfig,
     pub activity_timeout: Duration,
+    /// Both APIs are below it too: empty, or `/…` without a slash at its end.
+    pub path_prefix: String,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     draining: AtomicBool,
 }
 
+/// What a node is told of itself.
+#[derive(Debug)]
+pub struct Settings {
+    pub delta: DeltaConfig,
+    pub activity_timeout: Duration,
+    pub path_prefix: String,
+    pub trusted_proxies: Vec<IpNet>,
+}
+
 impl Parts {
-    pub fn new(
-        apps: Arc<Apps>,
-        backend: Arc<Backend>,
-        inbox: Inbox,
-        delta: DeltaConfig,
-        activity_timeout: Duration,
-    ) -> Parts {
-        let (connections, draining) = (Arc::default(), AtomicBool::new(false));
-        Parts { apps, backend, inbox, connections, delta, activity_timeout, draining }
+    pub fn new(apps: Arc<Apps>, backend: Arc<Backend>, inbox: Inbox, settings: Settings) -> Parts {
+        let Settings { delta, activity_timeout, path_prefix, trusted_proxies } = settings;
+        Parts {
+            apps,
+            inbox,
+            connections: Arc::default(),
+            quota: Quota::new(backend.clone()),
+            backend,
+            delta,
+            activity_timeout,
+            path_prefix,
+            trusted_proxies,
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// From now on this node is not ready, and takes no new sockets.

@@ -4,9 +4,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::announcement::{AnnouncementId, Kind};
 use crate::app::App;
-use crate::backend::{Backend, BackendError, Charge, Counts, LastEvent, Publication, RateState, Signal};
+use crate::backend::{
+    Account, Backend, BackendError, Charge, Counts, LastEvent, Publication, RateState, Signal,
+};
 use crate::batch::Batch;
 use crate::channel::{Address, ChannelName};
 use crate::event::{Event, encode_events, encoded_len};
@@ -37,7 +41,7 @@ pub async fn publish_batch(backend: &Backend, app: &App, batch: &Batch) -> Resul
     if runs.is_empty() {
         return Ok(Outcome::default());
     }
-    let cost: u64 = runs.iter().map(|run| run.events.len() as u64).sum();
+    let cost = batch.cost();
     let publications = runs.iter().map(|run| Publication {
         address: Address::new(&app.id, run.channel),
         count: u32::try_from(run.events.len()).expect("limits bound a batch"),
@@ -45,7 +49,8 @@ pub async fn publish_batch(backend: &Backend, app: &App, batch: &Batch) -> Resul
         wants_counts: run.wants_counts,
         last: run.last(app),
     });
-    let charge = app.rates.backend_events.map(|rate| Charge { app: app.id.clone(), cost, rate });
+    let (account, app_id) = (Account::BackendEvents, app.id.clone());
+    let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
     let started = Instant::now();
     let published = backend.publish(AnnouncementId::random(), publications.collect(), charge).await?;
     metrics().publish_seconds.record(started.elapsed());
@@ -68,6 +73,18 @@ pub async fn publish_client_event(
     let hooked = app.hooked_events().has("client_event");
     let (address, body) = (Address::new(&app.id, channel), encode_events([event]));
     backend.announce(Signal { address, kind: Kind::ClientEvents, body, hooked }).await
+}
+
+/// Ends every connection that is signed in as the user, on every node
+/// (protocol.md 1.7). `own_channel` is the user's own.
+pub async fn terminate_user(
+    backend: &Backend,
+    app: &App,
+    own_channel: &ChannelName,
+) -> Result<(), BackendError> {
+    let address = Address::new(&app.id, own_channel);
+    let signal = Signal { address, kind: Kind::Termination, body: Bytes::new(), hooked: false };
+    backend.announce(signal).await
 }
 
 impl Run<'_> {

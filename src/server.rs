@@ -8,22 +8,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tower_service::Service;
 
 use crate::apps::{self, Apps};
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
 use crate::config::Config;
+use crate::http::peer::Peer;
 use crate::hub::outbox::Outbox;
 use crate::mailbox::mailbox;
 use crate::metrics;
-use crate::node::{Node, Parts};
+use crate::node::{Node, Parts, Settings};
 use crate::wire::close::Close;
 use crate::{http, inbox, limits};
 
@@ -50,11 +54,17 @@ pub async fn run(
     let (mailbox, letters) = mailbox();
     let backend = Arc::new(match &config.redis {
         None => Backend::Memory(Box::new(Memory::new(mailbox))),
-        Some(url) => Backend::Redis(Redis::connect(url, &config.redis_prefix, mailbox).await?),
+        Some(url) => Backend::Redis(Box::new(Redis::connect(url, &config.redis_prefix, mailbox).await?)),
     });
     let inbox = inbox::start(letters, backend.clone(), config.delta.clone());
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
-    let node: Node = Arc::new(Parts::new(apps, backend, inbox, config.delta, config.activity_timeout));
+    let settings = Settings {
+        delta: config.delta,
+        activity_timeout: config.activity_timeout,
+        path_prefix: config.path_prefix,
+        trusted_proxies: config.trusted_proxies,
+    };
+    let node: Node = Arc::new(Parts::new(apps, backend, inbox, settings));
     if let Some(changes) = node.backend.app_changes() {
         tokio::spawn(apps::follow(node.apps.clone(), node.connections.clone(), changes));
     }
@@ -102,8 +112,8 @@ fn local(listener: &TcpListener) -> SocketAddr {
 async fn accept(listener: TcpListener, router: Router, ending: watch::Receiver<()>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, router.clone(), ending.clone()));
+            Ok((stream, peer)) => {
+                tokio::spawn(serve_connection(stream, Peer(peer), router.clone(), ending.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: whoever waits is served when some
@@ -115,13 +125,17 @@ async fn accept(listener: TcpListener, router: Router, ending: watch::Receiver<(
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, mut ending: watch::Receiver<()>) {
+async fn serve_connection(stream: TcpStream, peer: Peer, router: Router, mut ending: watch::Receiver<()>) {
     let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {

@@ -84,8 +84,27 @@ pub struct Signal {
 #[derive(Debug, Clone)]
 pub struct Charge {
     pub app: Arc<str>,
+    pub account: Account,
+    /// 0 only asks where the app stands.
     pub cost: u64,
     pub rate: Rate,
+}
+
+/// Each is counted by itself: a window of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Account {
+    BackendEvents,
+    ReadRequests,
+}
+
+impl Account {
+    /// Part of a key's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Account::BackendEvents => "events",
+            Account::ReadRequests => "reads",
+        }
+    }
 }
 
 /// Where an app stands in its window.
@@ -215,7 +234,7 @@ pub enum AppChange {
 #[derive(Debug)]
 pub enum Backend {
     Memory(Box<Memory>),
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 impl Backend {

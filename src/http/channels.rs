@@ -1,15 +1,33 @@
-//! `GET …/channels/{name}` (protocol.md 1.5, 1.6).
+//! What the cluster knows of channels (protocol.md 1.5): all of them, one, and
+//! who is in it.
+
+use std::io::Write;
 
 use axum::extract::State;
-use axum::response::IntoResponse;
-use serde_json::json;
+use axum::response::Response;
 
-use super::ApiError;
-use super::events::reply;
+use super::info::Wanted;
 use super::path::InPath;
+use super::reply::Reply;
 use super::signed::Signed;
-use crate::channel::{Address, ChannelName};
+use super::{ApiError, rates};
+use crate::backend::{Cached, Counts, Occupied};
+use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::json;
 use crate::node::Node;
+use crate::presence::Roster;
+
+/// `{"channels":{name:attributes}}` of all occupied channels, sorted. Users are
+/// only counted where the question is limited to presence channels.
+pub(super) async fn get_channels(State(node): State<Node>, signed: Signed) -> Response {
+    let work = async {
+        let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
+        let wanted = Wanted::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
+        let occupied = node.backend.list_occupied(&signed.app.id, prefix).await?;
+        Ok(Reply(write_channels(&occupied, wanted)))
+    };
+    Box::pin(rates::read(&node, &signed.app, work)).await
+}
 
 /// `{"occupied":bool}` and the attributes asked for. A channel that nobody has
 /// subscribed to is not an error.
@@ -17,31 +35,106 @@ pub(super) async fn get_channel(
     State(node): State<Node>,
     InPath((_, name)): InPath<(String, String)>,
     signed: Signed,
-) -> Result<impl IntoResponse, ApiError> {
-    let channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)?;
-    let wants_count = parse_info(signed.query.get("info").map(String::as_str))?;
-    let counts = node.backend.read_counts(&Address::new(&signed.app.id, &channel)).await?;
-    let count = counts.subscriptions;
-    let mut body = json!({ "occupied": count > 0 });
-    if wants_count {
-        body["subscription_count"] = count.into();
-    }
-    Ok(reply(&body))
+) -> Response {
+    let work = async {
+        let channel = parse_name(&name, &signed)?;
+        let has_users = channel.kind() == ChannelKind::Presence;
+        let wanted = Wanted::of(&signed)?.check(has_users, channel.is_cache())?;
+        let address = Address::new(&signed.app.id, &channel);
+        let counts = node.backend.read_counts(&address).await?;
+        let cached = match wanted.cache {
+            true => Some(node.backend.read_cached(&address).await?),
+            false => None,
+        };
+        Ok(Reply(write_channel(counts, wanted, cached)))
+    };
+    Box::pin(rates::read(&node, &signed.app, work)).await
 }
 
-/// Whether `subscription_count` is asked for; anything a channel without
-/// presence or cache does not have is an error on GET.
-fn parse_info(info: Option<&str>) -> Result<bool, ApiError> {
-    let mut wants_count = false;
-    for name in info.unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
-        match name {
-            "subscription_count" => wants_count = true,
-            "user_count" => {
-                return Err(ApiError::invalid_info("`user_count` is only there on presence channels"));
-            }
-            "cache" => return Err(ApiError::invalid_info("`cache` is only there on cache channels")),
-            _ => return Err(ApiError::invalid_info(format!("{name:?} is not an attribute of a channel"))),
+/// `{"users":[{"id":id}]}` of a presence channel; with `with_user_info=1`, each
+/// with its `user_info`, as it was given.
+pub(super) async fn get_users(
+    State(node): State<Node>,
+    InPath((_, name)): InPath<(String, String)>,
+    signed: Signed,
+) -> Response {
+    let work = async {
+        let channel = parse_name(&name, &signed)?;
+        if channel.kind() != ChannelKind::Presence {
+            return Err(ApiError::no_users());
+        }
+        let with_info = signed.query.get("with_user_info").is_some_and(|is| is == "1" || is == "true");
+        let read = node.backend.read_roster(&Address::new(&signed.app.id, &channel)).await?;
+        Ok(Reply(write_users(&read.roster, with_info)))
+    };
+    Box::pin(rates::read(&node, &signed.app, work)).await
+}
+
+fn parse_name(name: &str, signed: &Signed) -> Result<ChannelName, ApiError> {
+    Ok(ChannelName::parse(name, signed.app.limits.channel_name_chars_max)?)
+}
+
+/// Names and numbers only, which need no escaping, straight into one text: there
+/// may be a hundred thousand of them.
+fn write_channels(occupied: &[Occupied], wanted: Wanted) -> Vec<u8> {
+    const ATTRIBUTES_BYTES: usize = 64;
+    let bytes = occupied.iter().map(|it| it.channel.as_str().len() + ATTRIBUTES_BYTES).sum();
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(b"{\"channels\":{");
+    for (at, Occupied { channel, counts }) in occupied.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
+        out.extend_from_slice(channel.as_str().as_bytes());
+        out.extend_from_slice(b"\":{");
+        write_counts(&mut out, *counts, wanted);
+        // An attribute is written with a comma behind it.
+        out.pop_if(|last| *last == b',');
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// `cached` is there if it was asked for.
+fn write_channel(counts: Counts, wanted: Wanted, cached: Option<Option<Cached>>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let _ = write!(out, "{{\"occupied\":{},", counts.subscriptions > 0);
+    write_counts(&mut out, counts, wanted);
+    match cached {
+        None => {}
+        Some(None) => out.extend_from_slice(b"\"cache\":null,"),
+        Some(Some(cached)) => {
+            out.extend_from_slice(b"\"cache\":{\"data\":");
+            json::write_string(&mut out, &cached.event.data);
+            // Rounded up: what is still kept is not said to be gone.
+            let _ = write!(out, ",\"ttl\":{}}},", cached.ttl.as_secs_f64().ceil() as u64);
         }
     }
-    Ok(wants_count)
+    out.pop();
+    out.push(b'}');
+    out
+}
+
+/// Nothing that is written to memory can fail.
+fn write_counts(out: &mut Vec<u8>, counts: Counts, wanted: Wanted) {
+    if wanted.user_count {
+        let _ = write!(out, "\"user_count\":{},", counts.users);
+    }
+    if wanted.subscription_count {
+        let _ = write!(out, "\"subscription_count\":{},", counts.subscriptions);
+    }
+}
+
+fn write_users(roster: &Roster, with_info: bool) -> Vec<u8> {
+    let mut out = b"{\"users\":[".to_vec();
+    for (at, (user, info)) in roster.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b",{\"id\":" } else { b"{\"id\":" });
+        json::write_string(&mut out, user.as_bytes());
+        if with_info {
+            out.extend_from_slice(b",\"user_info\":");
+            out.extend_from_slice(info);
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
 }

@@ -2,12 +2,16 @@
 //! `{"error":text,"code":slug,"status":int}`, with `index` and `field` where
 //! they apply (protocol.md 1.2).
 
+use std::fmt;
+use std::time::Duration;
+
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::backend::BackendError;
+use super::rates;
+use crate::backend::{BackendError, RateState};
 use crate::batch::{BatchError, Problem};
 use crate::channel::ChannelNameError;
 use crate::metrics::metrics;
@@ -21,11 +25,14 @@ pub(super) struct ApiError {
     field: Option<&'static str>,
     /// Seconds after which a retry makes sense.
     retry_after: Option<u64>,
+    /// The window that the app has used up.
+    rate: Option<Box<RateState>>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> ApiError {
-        ApiError { status, code, error: error.into(), index: None, field: None, retry_after: None }
+        let (index, field, retry_after, rate) = (None, None, None, None);
+        ApiError { status, code, error: error.into(), index, field, retry_after, rate }
     }
 
     fn in_field(self, field: &'static str) -> ApiError {
@@ -86,11 +93,9 @@ impl ApiError {
     }
 
     pub(super) fn invalid_path(rejection: &PathRejection) -> ApiError {
-        let error = ApiError::invalid_query(rejection.body_text());
-        match rejection.body_text().contains("`channel`") {
-            true => error.in_field("channel"),
-            false => error,
-        }
+        let text = rejection.body_text();
+        let field = ["channel", "user_id"].into_iter().find(|field| text.contains(&format!("`{field}`")));
+        ApiError { field, ..ApiError::invalid_query(text) }
     }
 
     pub(super) fn invalid_query(error: impl Into<String>) -> ApiError {
@@ -99,6 +104,38 @@ impl ApiError {
 
     pub(super) fn invalid_info(error: impl Into<String>) -> ApiError {
         ApiError::invalid_query(error).in_field("info")
+    }
+
+    pub(super) fn no_users() -> ApiError {
+        ApiError::invalid_query("Only presence channels have users").in_field("channel")
+    }
+
+    pub(super) fn invalid_user(error: &ChannelNameError) -> ApiError {
+        let error = format!("The user cannot have a channel of their own: {error}");
+        ApiError::invalid_query(error).in_field("user_id")
+    }
+
+    pub(super) fn unaffordable(cost: u64, cost_max: u64, window: Duration) -> ApiError {
+        let error = format!(
+            "This costs {cost}, one for each event and channel, and the app may spend {cost_max} in {} s",
+            window.as_secs_f64()
+        );
+        ApiError::new(StatusCode::BAD_REQUEST, "limit_exceeded", error).in_field("channels")
+    }
+
+    /// Whether the app has used up its window.
+    pub(super) fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
+    pub(super) fn rate(&self) -> Option<RateState> {
+        self.rate.as_deref().copied()
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
     }
 }
 
@@ -133,9 +170,11 @@ impl From<BackendError> for ApiError {
             }
             BackendError::OutOfMemory => "backpressure",
             BackendError::RateLimited(state) => {
+                metrics().requests_limited.increment(1);
                 let status = StatusCode::TOO_MANY_REQUESTS;
-                let secs = state.reset.as_secs_f64().ceil() as u64;
-                return ApiError::new(status, "rate_limited", error.to_string()).retry_after(secs.max(1));
+                let limited = ApiError::new(status, "rate_limited", error.to_string());
+                return ApiError { rate: Some(Box::new(state)), ..limited }
+                    .retry_after(rates::reset_secs(state).max(1));
             }
             BackendError::Refused(_) => {
                 tracing::error!(%error, "the backend refused an operation");
@@ -160,6 +199,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, json, body.to_string()).into_response();
         if let Some(secs) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+        }
+        if let Some(rate) = self.rate {
+            rates::write_headers(response.headers_mut(), *rate);
         }
         response
     }

@@ -1,49 +1,63 @@
 //! `POST …/events` and `POST …/batch_events` (protocol.md 1.3, 1.4).
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::IntoResponse;
+use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::ApiError;
+use super::reply::Reply;
 use super::signed::Signed;
+use super::{ApiError, rates};
+use crate::backend::RateState;
 use crate::batch::{self, Batch, BatchEvent};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::node::Node;
 use crate::publish::{Outcome, publish_batch};
 
 /// `{}`, or `{"channels":{name:attributes}}` if the event asked for `info`.
-pub(super) async fn post_event(
-    State(node): State<Node>,
-    signed: Signed,
-) -> Result<impl IntoResponse, ApiError> {
-    check_idempotency_header(&signed)?;
-    let batch = Batch::parse_event(&signed.body, &signed.app.limits)?;
-    let outcome = publish_batch(&node.backend, &signed.app, &batch).await?;
-    let event = &batch.events[0];
-    if !event.info.asked {
-        return Ok(reply(&json!({})));
-    }
-    let channels: Map<String, Value> =
-        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, &outcome))).collect();
-    Ok(reply(&json!({ "channels": channels })))
+pub(super) async fn post_event(State(node): State<Node>, signed: Signed) -> Response {
+    let parsed = Batch::parse_event(&signed.body, &signed.app.limits);
+    let outcome = publish(&node, &signed, parsed.map_err(ApiError::from), answer_event).await;
+    rates::published(&node, &signed.app, outcome).await
 }
 
 /// `{}`, or `{"batch":[attributes]}`, one for each event in its place, if any of
 /// them asked for `info`.
-pub(super) async fn post_batch(
-    State(node): State<Node>,
-    signed: Signed,
-) -> Result<impl IntoResponse, ApiError> {
-    check_idempotency_header(&signed)?;
-    let batch = Batch::parse_batch(&signed.body, &signed.app.limits)?;
+pub(super) async fn post_batch(State(node): State<Node>, signed: Signed) -> Response {
+    let parsed = Batch::parse_batch(&signed.body, &signed.app.limits);
+    let outcome = publish(&node, &signed, parsed.map_err(ApiError::from), answer_batch).await;
+    rates::published(&node, &signed.app, outcome).await
+}
+
+async fn publish(
+    node: &Node,
+    signed: &Signed,
+    batch: Result<Batch, ApiError>,
+    answer: fn(&Batch, &Outcome) -> Reply,
+) -> Result<(Reply, Option<RateState>), ApiError> {
+    check_idempotency_header(signed)?;
+    let batch = batch?;
+    rates::check_affordable(&signed.app, &batch)?;
     let outcome = publish_batch(&node.backend, &signed.app, &batch).await?;
+    Ok((answer(&batch, &outcome), outcome.rate))
+}
+
+fn answer_event(batch: &Batch, outcome: &Outcome) -> Reply {
+    let event = &batch.events[0];
+    if !event.info.asked {
+        return Reply::empty();
+    }
+    let channels: Map<String, Value> =
+        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, outcome))).collect();
+    Reply::json(&json!({ "channels": channels }))
+}
+
+fn answer_batch(batch: &Batch, outcome: &Outcome) -> Reply {
     if !batch.events.iter().any(|event| event.info.asked) {
-        return Ok(reply(&json!({})));
+        return Reply::empty();
     }
     let answers: Vec<Value> =
-        batch.events.iter().map(|event| attributes(event, &event.channels[0], &outcome)).collect();
-    Ok(reply(&json!({ "batch": answers })))
+        batch.events.iter().map(|event| attributes(event, &event.channels[0], outcome)).collect();
+    Reply::json(&json!({ "batch": answers }))
 }
 
 /// What the event asked to know of a channel, as far as the channel has it.
@@ -64,8 +78,4 @@ fn check_idempotency_header(signed: &Signed) -> Result<(), ApiError> {
     let Some(key) = signed.headers.get("x-idempotency-key") else { return Ok(()) };
     let key = key.to_str().unwrap_or_default();
     batch::check_idempotency_key(key).map_err(ApiError::from)
-}
-
-pub(super) fn reply(body: &Value) -> impl IntoResponse + use<> {
-    ([(header::CONTENT_TYPE, "application/json")], body.to_string())
 }

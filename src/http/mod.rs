@@ -4,9 +4,14 @@ mod channels;
 mod error;
 mod events;
 mod health;
+mod info;
 mod path;
+pub mod peer;
+mod rates;
+mod reply;
 mod signed;
 mod socket;
+mod users;
 
 use axum::Router;
 use axum::extract::Request;
@@ -19,20 +24,33 @@ use crate::node::Node;
 
 use error::ApiError;
 
-/// Both APIs, and what tells whether this node is well.
+/// Both APIs, at the root and below the prefix, where there is one: a proxy may
+/// strip it or keep it. And what tells whether this node is well.
 pub fn router(node: Node) -> Router {
-    Router::new()
-        .route("/apps/{app_id}/events", post(events::post_event))
-        .route("/apps/{app_id}/batch_events", post(events::post_batch))
-        .route("/apps/{app_id}/channels/{channel}", get(channels::get_channel))
-        .route("/app/{key}", get(socket::get_socket))
-        .route("/live", get(health::live))
-        .route("/ready", get(health::ready))
-        .route("/up", get(health::ready))
+    let mut router = api(Router::new(), "");
+    if !node.path_prefix.is_empty() {
+        router = api(router, &node.path_prefix);
+    }
+    router
         .fallback(async || ApiError::unknown_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(count_failures))
         .with_state(node)
+}
+
+fn api(router: Router<Node>, prefix: &str) -> Router<Node> {
+    let at = |path: &str| [prefix, path].concat();
+    router
+        .route(&at("/apps/{app_id}/events"), post(events::post_event))
+        .route(&at("/apps/{app_id}/batch_events"), post(events::post_batch))
+        .route(&at("/apps/{app_id}/channels"), get(channels::get_channels))
+        .route(&at("/apps/{app_id}/channels/{channel}"), get(channels::get_channel))
+        .route(&at("/apps/{app_id}/channels/{channel}/users"), get(channels::get_users))
+        .route(&at("/apps/{app_id}/users/{user_id}/terminate_connections"), post(users::post_terminate))
+        .route(&at("/app/{key}"), get(socket::get_socket))
+        .route(&at("/live"), get(health::live))
+        .route(&at("/ready"), get(health::ready))
+        .route(&at("/up"), get(health::ready))
 }
 
 /// `GET /metrics`, on a port of its own: not for the internet.

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use super::ApiError;
+use super::{ApiError, peer};
 use crate::app::{App, AppLimits};
 use crate::auth;
 use crate::limits;
@@ -36,10 +36,14 @@ impl FromRequest<Node> for Signed {
     async fn from_request(request: Request, node: &Node) -> Result<Signed, ApiError> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        let app_id = decode(path.split('/').nth(2).unwrap_or_default());
+        let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
         let pairs = parse_query(parts.uri.query().unwrap_or_default());
-        let body_md5 = verify(&app, &parts.method, path, &pairs)?;
+        let said = Said { method: &parts.method, path, pairs: &pairs };
+        let body_md5 = said.verify(&app, &node.path_prefix).inspect_err(|error| {
+            let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
+            tracing::debug!(app = %app.id, client, %error, "request refused");
+        })?;
         if !app.enabled {
             return Err(ApiError::app_disabled());
         }
@@ -57,56 +61,84 @@ fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
     app.body_bytes_max(events)
 }
 
-/// Checks key, time and signature; returns the MD5 that was signed.
-fn verify(
-    app: &App,
-    method: &Method,
-    path: &str,
-    pairs: &[(String, String)],
-) -> Result<Option<String>, ApiError> {
-    let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let required = |name: &str| {
-        find(name).ok_or_else(|| ApiError::unauthorized(format!("The query parameter `{name}` is missing")))
-    };
-    if required("auth_key")? != app.key {
-        return Err(ApiError::unauthorized("`auth_key` is not the key of this app"));
-    }
-    check_timestamp(required("auth_timestamp")?)?;
-    if required("auth_version")? != "1.0" {
-        return Err(ApiError::unauthorized("`auth_version` must be 1.0"));
-    }
-    let signature = required("auth_signature")?;
-    let texts = signed_texts(method, path, pairs);
-    if !texts.iter().any(|text| auth::verify(&app.secrets, text, signature)) {
-        // What was signed helps whoever debugs a client; the signature would
-        // help whoever reads the log to replay the request.
-        tracing::debug!(app = %app.id, signed = %texts[0].replace('\n', "\\n"), "signature refused");
-        return Err(ApiError::unauthorized(
-            "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
-             joined by newlines, under the app's secret",
-        ));
-    }
-    Ok(find("body_md5").map(str::to_owned))
+/// The path as if there were no prefix.
+fn below<'a>(path: &'a str, prefix: &str) -> &'a str {
+    path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
-/// What a client may have signed: arrays in the query stay as they are for some,
-/// and are joined under the bare key for others (protocol.md 1.2).
-fn signed_texts(method: &Method, path: &str, pairs: &[(String, String)]) -> Vec<String> {
-    let borrowed = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let mut texts = vec![auth::request_text(method.as_str(), path, borrowed)];
-    if pairs.iter().any(|(key, _)| key.ends_with("[]")) {
-        let mut joined: Vec<(&str, String)> = Vec::new();
-        for (key, value) in pairs {
-            let key = key.strip_suffix("[]").unwrap_or(key);
-            match joined.iter_mut().find(|(seen, _)| *seen == key) {
-                Some((_, values)) => *values = format!("{values},{value}"),
-                None => joined.push((key, value.clone())),
+/// What a signature stands for.
+struct Said<'a> {
+    method: &'a Method,
+    path: &'a str,
+    pairs: &'a [(String, String)],
+}
+
+impl Said<'_> {
+    /// Checks key, time and signature; returns the MD5 that was signed.
+    fn verify(&self, app: &App, prefix: &str) -> Result<Option<String>, ApiError> {
+        if self.required("auth_key")? != app.key {
+            return Err(ApiError::unauthorized("`auth_key` is not the key of this app"));
+        }
+        check_timestamp(self.required("auth_timestamp")?)?;
+        if self.required("auth_version")? != "1.0" {
+            return Err(ApiError::unauthorized("`auth_version` must be 1.0"));
+        }
+        let signature = self.required("auth_signature")?;
+        let texts = self.texts(prefix);
+        if !texts.iter().any(|text| auth::verify(&app.secrets, text, signature)) {
+            // What was signed helps whoever debugs a client; the signature would
+            // help whoever reads the log to replay the request.
+            tracing::debug!(app = %app.id, signed = %texts[0].replace('\n', "\\n"), "signature refused");
+            return Err(ApiError::unauthorized(
+                "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
+                 joined by newlines, under the app's secret",
+            ));
+        }
+        Ok(self.find("body_md5").map(str::to_owned))
+    }
+
+    fn find(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn required(&self, name: &str) -> Result<&str, ApiError> {
+        let missing = || ApiError::unauthorized(format!("The query parameter `{name}` is missing"));
+        self.find(name).ok_or_else(missing)
+    }
+
+    /// What a client may have signed: the path as it came, and, for whoever is on
+    /// the other side of a proxy that strips the prefix or adds it, as it was.
+    fn texts(&self, prefix: &str) -> Vec<String> {
+        let mut texts = self.texts_for(self.path);
+        if !prefix.is_empty() {
+            match below(self.path, prefix) {
+                stripped if stripped.len() < self.path.len() => texts.extend(self.texts_for(stripped)),
+                _ => texts.extend(self.texts_for(&[prefix, self.path].concat())),
             }
         }
-        let borrowed = joined.iter().map(|(key, value)| (*key, value.as_str()));
-        texts.push(auth::request_text(method.as_str(), path, borrowed));
+        texts
     }
-    texts
+
+    /// Arrays in the query stay as they are for some, and are joined under the
+    /// bare key for others (protocol.md 1.2).
+    fn texts_for(&self, path: &str) -> Vec<String> {
+        let method = self.method.as_str();
+        let borrowed = self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut texts = vec![auth::request_text(method, path, borrowed)];
+        if self.pairs.iter().any(|(key, _)| key.ends_with("[]")) {
+            let mut joined: Vec<(&str, String)> = Vec::new();
+            for (key, value) in self.pairs {
+                let key = key.strip_suffix("[]").unwrap_or(key);
+                match joined.iter_mut().find(|(seen, _)| *seen == key) {
+                    Some((_, values)) => *values = format!("{values},{value}"),
+                    None => joined.push((key, value.clone())),
+                }
+            }
+            let borrowed = joined.iter().map(|(key, value)| (*key, value.as_str()));
+            texts.push(auth::request_text(method, path, borrowed));
+        }
+        texts
+    }
 }
 
 fn check_timestamp(text: &str) -> Result<(), ApiError> {

@@ -7,9 +7,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::ApiError;
 use super::path::InPath;
 use super::signed::parse_query;
+use super::{ApiError, peer};
 use crate::node::Node;
 use crate::ws::{self, client::Client};
 
@@ -28,6 +28,7 @@ pub(super) async fn get_socket(
     let mut client = Box::new(Client::new(key, query.into_iter().collect()));
     let origin = request.headers().get(header::ORIGIN);
     client.origin = origin.map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
+    client.address = peer::client(&node, request.extensions(), request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {

@@ -13,10 +13,10 @@ pub enum Close {
     TooBig,
     UnknownApp,
     AppDisabled,
+    /// The app's limit, over all nodes.
+    OverConnectionQuota,
     InvalidVersion,
     UnsupportedProtocol,
-    /// The app has as many connections as it may.
-    OverConnectionQuota,
     /// `allowed_origins` does not name the page.
     OriginNotAllowed,
     /// A sign-in with a wrong signature.
@@ -66,9 +66,9 @@ impl Close {
             Close::TooBig => "The message is larger than 64 KiB",
             Close::UnknownApp => "There is no app with this key",
             Close::AppDisabled => "This app is disabled",
+            Close::OverConnectionQuota => "The app has as many connections as it may",
             Close::InvalidVersion => "The protocol version must be a number",
             Close::UnsupportedProtocol => "This protocol version is not supported; use 7",
-            Close::OverConnectionQuota => "The app has all the connections that it may have",
             Close::OriginNotAllowed => "This app does not allow connections from this origin",
             Close::Unauthorized => "The sign-in was not signed by the app",
             Close::AuthorizationTimeout => "Neither signed in nor on a private channel in time",

@@ -5,7 +5,15 @@ use std::sync::Arc;
 use super::client::Client;
 use crate::app::{App, OriginPattern};
 use crate::node::Node;
+use crate::quota::{Full, Place};
 use crate::wire::close::Close;
+
+/// Admits a client, and takes a place of the app's for as long as it stays.
+pub(super) async fn enter(node: &Node, client: &Client) -> Result<(Arc<App>, Place), Close> {
+    let app = admit(node, client).await?;
+    let place = node.quota.enter(&app).await.map_err(|Full| Close::OverConnectionQuota)?;
+    Ok((app, place))
+}
 
 /// The app that the client connects to, or why it may not.
 pub(super) async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
@@ -19,7 +27,6 @@ pub(super) async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Clos
     if !allows(&app.origins, client.origin.as_deref()) {
         return Err(Close::OriginNotAllowed);
     }
-    // Last, for it takes a place: the app's connection quota.
     Ok(app)
 }
 

@@ -1,6 +1,7 @@
 //! Who connects, as the handshake says (protocol.md 2.1).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use crate::wire::close::Close;
 
@@ -10,6 +11,8 @@ pub struct Client {
     pub key: String,
     /// The page that connects; only browsers name one.
     pub origin: Option<String>,
+    /// Where it connects from, for the log.
+    pub address: Option<IpAddr>,
     protocol: Option<String>,
     name: String,
     version: String,
@@ -21,6 +24,7 @@ impl Client {
         Client {
             key,
             origin: None,
+            address: None,
             protocol: take("protocol"),
             name: take("client").unwrap_or_default(),
             version: take("version").unwrap_or_default(),

@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::admission::admit;
+use super::admission::{admit, enter};
 use super::client::Client;
 use super::rates::Windows;
 use super::signin::User;
@@ -82,10 +82,15 @@ const GONE: End = End::Gone { reason: Close::Normal.label() };
 
 /// Serves a socket until it ends.
 pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>) {
-    let (app, socket) = match Box::pin(admit(&node, &client)).await {
-        Ok(app) => (app, SocketId::random()),
-        Err(refusal) => return Box::pin(refuse(&mut stream, refusal)).await,
+    let (app, place) = match Box::pin(enter(&node, &client)).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            let address = client.address.map(tracing::field::display);
+            tracing::debug!(client = address, reason = refusal.label(), "socket refused");
+            return Box::pin(refuse(&mut stream, refusal)).await;
+        }
     };
+    let socket = SocketId::random();
     let outbox = Outbox::new();
     let registration = Registration::new(node.connections.clone(), app.id.clone(), socket, outbox.clone());
     // The app may have ended before it was known to have a socket here.
@@ -109,6 +114,8 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     connection.outbox.send(established);
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.leave_all()).await;
+    // Whom we send away comes back before the goodbye is over.
+    drop(place);
     match end {
         End::Close(close) => Box::pin(say_goodbye(&mut stream, close)).await,
         End::Gone { reason } => metrics::connection_closed(reason),

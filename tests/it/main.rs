@@ -16,6 +16,7 @@ mod batch_events;
 mod cache;
 mod client_events;
 mod connect;
+mod connection_quota;
 mod contract;
 mod delta_optin;
 mod encrypted;
@@ -28,12 +29,17 @@ mod limits;
 mod lua;
 mod message_limits;
 mod origins;
+mod path_prefix;
 mod presence;
 mod private;
+mod proxied;
 mod public;
+mod queries;
+mod rate_limits;
 mod signin;
 mod slow_client;
 mod tidy;
+mod users_api;
 mod watchlist;
 
 #[path = "support/witness.rs"]

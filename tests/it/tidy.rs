@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "publish",
     "node",
     "apps",
+    "quota",
     "inbox",
     "hub",
     "fan_out",

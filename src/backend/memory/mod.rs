@@ -69,7 +69,7 @@ impl Memory {
         let mut room = self.mailbox.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         state.forget_idle();
-        let rate = charge.map(|charge| state.rates.charge(&charge, "events")).transpose()?;
+        let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
         let mut counts = Vec::with_capacity(publications.len());
         for publication in publications {
             let Publication { address, count, body, wants_counts, last } = publication;
@@ -121,7 +121,7 @@ impl Memory {
     }
 
     pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
-        self.state.lock().rates.charge(charge, "reads")
+        self.state.lock().rates.charge(charge)
     }
 
     pub fn read_log(&self, address: &Address, after: AnnouncementId) -> Log {

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{BackendError, Charge, RateState};
+use crate::backend::{Account, BackendError, Charge, RateState};
 
-/// At most two for each app.
+/// One for each account of an app.
 #[derive(Debug, Default)]
-pub(super) struct Rates(HashMap<(Arc<str>, &'static str), Window>);
+pub(super) struct Rates(HashMap<(Arc<str>, Account), Window>);
 
 #[derive(Debug)]
 struct Window {
@@ -18,11 +18,11 @@ struct Window {
 
 impl Rates {
     /// A window begins with the first charge and ends by itself.
-    pub(super) fn charge(&mut self, charge: &Charge, what: &'static str) -> Result<RateState, BackendError> {
+    pub(super) fn charge(&mut self, charge: &Charge) -> Result<RateState, BackendError> {
         let now = Instant::now();
-        let Charge { app, cost, rate } = charge;
+        let Charge { app, account, cost, rate } = charge;
         let fresh = || Window { ends: now + rate.window, used: 0 };
-        let window = self.0.entry((app.clone(), what)).or_insert_with(fresh);
+        let window = self.0.entry((app.clone(), *account)).or_insert_with(fresh);
         if window.ends <= now {
             *window = fresh();
         }

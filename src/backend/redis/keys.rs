@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use crate::backend::Charge;
 use crate::channel::{Address, Partition};
 use crate::limits;
 
@@ -79,8 +80,8 @@ impl Keys {
     }
 
     /// What an app has used of a window.
-    pub(super) fn rate(&self, app: &str, what: &str) -> String {
-        format!("{}:{{nodes}}:rate:{app}:{what}", self.prefix)
+    pub(super) fn rate(&self, charge: &Charge) -> String {
+        format!("{}:{{nodes}}:rate:{}:{}", self.prefix, charge.app, charge.account.name())
     }
 
     /// Connections of an app by node.

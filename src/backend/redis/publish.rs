@@ -73,7 +73,7 @@ impl Parts {
     fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
         let channels = publications.iter().map(|publication| &publication.address);
         let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);
-        names.chain(charge.map(|charge| self.keys.rate(&charge.app, "events"))).collect()
+        names.chain(charge.map(|charge| self.keys.rate(charge))).collect()
     }
 
     fn publish_arguments(

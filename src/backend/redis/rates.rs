@@ -8,7 +8,7 @@ use crate::backend::{BackendError, Charge, RateState};
 impl Redis {
     /// `lua/charge_app.lua`
     pub async fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
-        let names = vec![self.parts.keys.rate(&charge.app, "reads")];
+        let names = vec![self.parts.keys.rate(charge)];
         let limit = charge.rate.count;
         let arguments =
             vec![number(charge.cost), number(limit), number(charge.rate.window.as_millis() as u64)];

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::announcement::Kind;
 
 /// A channel as the backend keeps it, with a log of `log_max` announcements.
 #[derive(Clone, Default)]

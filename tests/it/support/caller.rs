@@ -91,6 +91,7 @@ impl Caller {
             headers: vec![("content-type".into(), "application/json".into())],
             body: Bytes::new(),
             chunks: None,
+            signed_path: None,
             auth: Auth::of(&self.app),
         }
     }
@@ -143,6 +144,8 @@ pub struct Request<'a> {
     headers: Vec<(String, String)>,
     body: Bytes,
     chunks: Option<Vec<Bytes>>,
+    /// In place of the path that is sent.
+    signed_path: Option<String>,
     auth: Auth,
 }
 
@@ -185,6 +188,12 @@ impl Request<'_> {
     /// The whole path, for other apps and routes.
     pub fn path(mut self, path: &str) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Signs this path, and sends the other: what a proxy between makes of it.
+    pub fn signed_as(mut self, path: &str) -> Self {
+        self.signed_path = Some(path.into());
         self
     }
 
@@ -305,7 +314,8 @@ impl Request<'_> {
         let mut pairs = self.auth_pairs();
         let own = self.query.iter().map(|pair| (pair.key.as_str(), pair.value.as_str()));
         let all = own.chain(pairs.iter().map(|(key, value)| (*key, value.as_str())));
-        let text = auth::request_text(&self.method, &self.path, all);
+        let signed_path = self.signed_path.as_ref().unwrap_or(&self.path);
+        let text = auth::request_text(&self.method, signed_path, all);
         let right = auth::sign(&Secret::new(self.auth.secret.as_str()), &text);
         if !self.omits("auth_signature") {
             pairs.push(("auth_signature", self.auth.signature.clone().unwrap_or(right)));

@@ -49,7 +49,7 @@ const CHANNELS: &[&str] = &["channels"];
 const EITHER: &[&str] = &["channel", "channels"];
 
 pub fn invalid_events() -> Vec<Invalid> {
-    [malformed(), bad_names(), bad_data(), bad_channels(), too_much(), bad_options(), not_built()]
+    [malformed(), bad_names(), bad_data(), bad_channels(), too_much(), bad_options()]
         .into_iter()
         .flatten()
         .collect()
@@ -156,29 +156,4 @@ fn bad_options() -> Vec<Invalid> {
         key("an idempotency key of 129 characters", "k".repeat(129).into()),
         key("a number for an idempotency key", json!(7)),
     ]
-}
-
-/// Kinds of channels that this version refuses by name.
-fn not_built() -> Vec<Invalid> {
-    let refused = |what, channel: &str| Invalid {
-        status: 422,
-        code: Some("feature_disabled"),
-        ..input(what, CHANNEL, but(json!({ "channel": channel })))
-    };
-    let listed = but(json!({ "channel": null, "channels": ["news", "presence-room"] }));
-    vec![
-        refused("a presence channel", "presence-room"),
-        refused("a cache channel", "cache-room"),
-        refused("a private cache channel", "private-cache-room"),
-        refused("an encrypted cache channel", "private-encrypted-cache-room"),
-        refused("a user's channel", "#server-to-user-42"),
-        Invalid { fields: CHANNELS, ..refused("a presence channel among others", "presence-room") }
-            .with(listed),
-    ]
-}
-
-impl Invalid {
-    fn with(self, event: Value) -> Invalid {
-        Invalid { event, ..self }
-    }
 }

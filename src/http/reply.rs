@@ -1,0 +1,27 @@
+//! An answer that went well: always 200 with a JSON object, for that is all that
+//! some libraries take (protocol.md 1.2).
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+/// The text of a JSON object.
+#[derive(Debug)]
+pub(super) struct Reply(pub(super) Vec<u8>);
+
+impl Reply {
+    /// `{}`
+    pub(super) fn empty() -> Reply {
+        Reply(b"{}".to_vec())
+    }
+
+    pub(super) fn json(body: &Value) -> Reply {
+        Reply(body.to_string().into_bytes())
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}

@@ -1,0 +1,30 @@
+//! `POST …/users/{id}/terminate_connections` (protocol.md 1.7).
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::path::InPath;
+use super::reply::Reply;
+use super::signed::Signed;
+use super::{ApiError, rates};
+use crate::channel::ChannelName;
+use crate::node::Node;
+use crate::publish::terminate_user;
+
+/// `{}`, for a user whom nobody has seen too. What stands in the body is ignored:
+/// some libraries send `{}` and some nothing.
+pub(super) async fn post_terminate(
+    State(node): State<Node>,
+    InPath((_, user_id)): InPath<(String, String)>,
+    signed: Signed,
+) -> Response {
+    let work = async {
+        // A user is whoever may have a channel of their own.
+        let name = ["#server-to-user-", &user_id].concat();
+        let own_channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)
+            .map_err(|error| ApiError::invalid_user(&error))?;
+        terminate_user(&node.backend, &signed.app, &own_channel).await?;
+        Ok(Reply::empty())
+    };
+    Box::pin(rates::read(&node, &signed.app, work)).await
+}

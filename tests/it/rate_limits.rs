@@ -1,0 +1,349 @@
+//! How often an app may publish and ask (protocol.md 1.8), counted in the whole
+//! cluster. A window is a second, and nobody here looks at a clock: the answers
+//! say which window they belong to.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::server::AppSpec;
+use crate::support::{
+    Answer, Backend, Caller, Cluster, PATIENCE, Redis, Server, bounded, eventually, on_both_backends,
+};
+
+on_both_backends![
+    events_and_batches_carry_the_same_headers,
+    a_batch_is_charged_whole_or_refused_whole,
+    a_batch_that_no_window_can_hold_is_an_error,
+    what_is_refused_costs_nothing,
+    queries_have_a_window_of_their_own,
+    apps_do_not_pay_for_each_other,
+];
+
+fn app(key: &str, limit: u64) -> AppSpec {
+    AppSpec::new("1").set("max_event_batch_size", 1_000).set(key, limit)
+}
+
+async fn start(backend: Backend, limit: u64) -> Cluster {
+    Cluster::builder(backend).app(app("max_backend_events_per_second", limit)).start().await
+}
+
+#[track_caller]
+fn number(answer: &Answer, header: &str) -> u64 {
+    let value = answer.header(header).unwrap_or_else(|| panic!("no {header} with {}", answer.text()));
+    value.parse().unwrap_or_else(|_| panic!("{header}: {value}"))
+}
+
+/// What is left, of an answer whose other headers are right.
+#[track_caller]
+fn remaining(answer: &Answer, limit: u64) -> u64 {
+    assert_eq!(number(answer, "x-ratelimit-limit"), limit);
+    let (remaining, reset) = (number(answer, "x-ratelimit-remaining"), number(answer, "x-ratelimit-reset"));
+    assert!(remaining <= limit && reset <= 1, "{remaining} of {limit} left, reset in {reset} s");
+    remaining
+}
+
+#[track_caller]
+fn expect_limited(answer: &Answer, limit: u64) -> u64 {
+    answer.expect_error(429, "rate_limited");
+    assert_eq!(number(answer, "retry-after"), 1);
+    remaining(answer, limit)
+}
+
+fn event(channels: &[&str]) -> Value {
+    json!({ "name": "e", "channels": channels, "data": "x" })
+}
+
+/// Costs nothing, and tells what is left.
+async fn look(caller: &Caller, limit: u64) -> u64 {
+    let answer = caller.post_events(json!({})).await;
+    answer.expect_error(400, "invalid_input").of_field("name");
+    remaining(&answer, limit)
+}
+
+/// Waits for a window that nobody has used yet.
+async fn fresh_window(caller: &Caller, limit: u64) {
+    eventually("a window that nobody has used", PATIENCE, async || match look(caller, limit).await {
+        left if left == limit => Ok(()),
+        left => Err(format!("{left} are left")),
+    })
+    .await;
+}
+
+/// Repeats `attempt` in a fresh window until it was within one: it says so by
+/// `Some`.
+async fn in_one_window<T>(caller: &Caller, limit: u64, attempt: impl AsyncFn() -> Option<T>) -> T {
+    for _ in 0..20 {
+        fresh_window(caller, limit).await;
+        if let Some(done) = attempt().await {
+            return done;
+        }
+    }
+    panic!("twenty windows ended too early");
+}
+
+async fn events_and_batches_carry_the_same_headers(backend: Backend) {
+    const LIMIT: u64 = 50;
+    let cluster = start(backend, LIMIT).await;
+    let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
+    let left = in_one_window(&first, LIMIT, async || {
+        let mut left = Vec::new();
+        let batch = json!([event(&["a", "b"]), event(&["c"]), event(&["a", "b", "c"])]);
+        for answer in [
+            first.post_events(event(&["a", "b", "a"])).await,
+            second.post_batch(batch).await,
+            first.post_batch(json!([])).await,
+            second.post_events(event(&["a"])).await,
+        ] {
+            answer.expect_ok();
+            left.push(remaining(&answer, LIMIT));
+        }
+        // In a new window, more would be left than before.
+        left.is_sorted_by(|a, b| a >= b).then_some(left)
+    })
+    .await;
+    // Each event once for each of its channels; an empty batch is free.
+    assert_eq!(left, [48, 42, 42, 41]);
+}
+
+async fn a_batch_is_charged_whole_or_refused_whole(backend: Backend) {
+    const LIMIT: u64 = 10;
+    let cluster = start(backend, LIMIT).await;
+    let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
+    let mut audience = cluster.listeners(&["a"]).await;
+    let batch = |name: &str, count: usize| -> Value {
+        (0..count).map(|_| json!({ "name": name, "channel": "a", "data": "x" })).collect()
+    };
+    let attempts = in_one_window(&first, LIMIT, async || {
+        let paid = first.post_batch(batch("paid", 8)).await;
+        let refused = second.post_batch(batch("refused", 3)).await;
+        let small = second.post_batch(batch("paid", 2)).await;
+        let answers = [paid, refused, small];
+        let statuses = answers.each_ref().map(|answer| answer.status);
+        let left = answers.each_ref().map(|answer| remaining(answer, LIMIT));
+        match statuses {
+            [200, 429, 200] => {
+                expect_limited(&answers[1], LIMIT);
+                // A refused batch says what is left for a smaller one.
+                assert_eq!(left, [2, 2, 0]);
+                Some(())
+            }
+            _ if left[1] == LIMIT - 3 || left[2] == LIMIT - 2 => None,
+            _ => panic!("{statuses:?} with {left:?} left"),
+        }
+    });
+    attempts.await;
+    // Nothing of what was refused reached anyone; windows that ended too early
+    // have let it through whole.
+    fresh_window(&first, LIMIT).await;
+    first.publish("a", "end", "").await;
+    for browser in &mut audience.0 {
+        let mut names = Vec::new();
+        while names.last().is_none_or(|name| name != "end") {
+            names.push(browser.next().await.event);
+        }
+        assert_eq!(names[names.len() - 11..].iter().filter(|name| *name == "paid").count(), 10, "{names:?}");
+        assert_eq!(names.iter().filter(|name| *name == "refused").count() % 3, 0, "{names:?}");
+    }
+}
+
+async fn a_batch_that_no_window_can_hold_is_an_error(backend: Backend) {
+    const LIMIT: u64 = 10;
+    let cluster = start(backend, LIMIT).await;
+    let caller = cluster.caller("1");
+    let names: Vec<String> = (0..11).map(|number| format!("c{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    fresh_window(&caller, LIMIT).await;
+    for answer in [
+        caller.post_events(event(&names)).await,
+        caller.post_batch(json!([event(&names[..6]), event(&names[..5])])).await,
+    ] {
+        let refusal = answer.expect_error(400, "limit_exceeded");
+        refusal.of_field("channels");
+        assert_eq!(answer.header("retry-after"), None);
+        // Nobody else publishes: it was not charged.
+        assert_eq!(remaining(&answer, LIMIT), LIMIT);
+    }
+    let whole = caller.post_batch(json!([event(&names[..5]), event(&names[..5])])).await;
+    whole.expect_ok();
+    assert_eq!(remaining(&whole, LIMIT), 0);
+}
+
+async fn what_is_refused_costs_nothing(backend: Backend) {
+    const LIMIT: u64 = 10;
+    let cluster = start(backend, LIMIT).await;
+    let caller = cluster.caller("1");
+    fresh_window(&caller, LIMIT).await;
+    for answer in [
+        caller.post_events(json!({ "name": "e", "channel": "bad name", "data": "x" })).await,
+        caller.post_batch(json!([event(&["a"]), 7])).await,
+        caller.post_events(json!({ "name": "e", "channel": "a", "data": "x".repeat(11_000) })).await,
+        caller.request("POST", "/batch_events").body("{").send().await,
+    ] {
+        answer.expect_refused(answer.status);
+        assert_eq!(remaining(&answer, LIMIT), LIMIT, "{}", answer.text());
+    }
+    // Who cannot sign is not told how the app is doing.
+    let stranger = caller.events(&event(&["a"])).secret("wrong").send().await;
+    stranger.expect_error(401, "auth_failed");
+    assert_eq!(stranger.header("x-ratelimit-limit"), None);
+}
+
+async fn queries_have_a_window_of_their_own(backend: Backend) {
+    const LIMIT: u64 = 5;
+    let spec = app("max_backend_events_per_second", 1_000).set("max_read_requests_per_second", LIMIT);
+    let cluster = Cluster::builder(backend).app(spec).start().await;
+    let callers: Vec<Caller> = cluster.nodes().iter().map(|node| node.caller("1")).collect();
+    // What is left after each query, of all kinds and wherever it is asked.
+    let mut refused = 0;
+    let mut left = Vec::new();
+    while refused < 3 {
+        assert!(left.len() < 1_000, "no limit after a thousand queries");
+        let caller = &callers[left.len() % callers.len()];
+        let answer = match left.len() % 5 {
+            0 => caller.get("/channels", &[]).await,
+            1 => caller.get("/channels/news", &[]).await,
+            2 => caller.get("/channels/presence-a/users", &[]).await,
+            // What is asked badly is asked all the same.
+            3 => caller.get("/channels/news", &[("info", "weather")]).await,
+            _ => caller.request("POST", "/users/1/terminate_connections").send().await,
+        };
+        match answer.status {
+            429 => {
+                refused += 1;
+                assert_eq!(expect_limited(&answer, LIMIT), 0);
+            }
+            status => {
+                assert_eq!(status, if left.len() % 5 == 3 { 400 } else { 200 }, "{}", answer.text());
+                left.push(remaining(&answer, LIMIT));
+            }
+        }
+    }
+    // In each window the same count-down; the last one was used up.
+    for (before, after) in left.iter().zip(&left[1..]) {
+        assert!(*after == LIMIT - 1 || *after + 1 == *before, "{left:?}");
+    }
+    assert!(left.ends_with(&[4, 3, 2, 1, 0]), "{left:?}");
+    // Publishing is another matter.
+    let published = callers[0].post_events(event(&["a"])).await;
+    published.expect_ok();
+    assert!(remaining(&published, 1_000) >= 990);
+}
+
+async fn apps_do_not_pay_for_each_other(backend: Backend) {
+    let other = AppSpec::new("2").set("max_backend_events_per_second", 3);
+    let spec = app("max_backend_events_per_second", 3);
+    let cluster = Cluster::builder(backend).app(spec).app(other).start().await;
+    let (ours, theirs) = (cluster.caller("1"), cluster.caller("2"));
+    fresh_window(&theirs, 3).await;
+    let refused = async || ours.post_events(event(&["a"])).await.status == 429;
+    eventually("a window that is used up", PATIENCE, async || match refused().await {
+        true => Ok(()),
+        false => Err("accepted".into()),
+    })
+    .await;
+    assert_eq!(look(&theirs, 3).await, 3);
+}
+
+/// However many nodes take the events, as many pass as one node would let.
+#[tokio::test]
+async fn three_nodes_admit_exactly_the_limit() {
+    bounded(async {
+        const LIMIT: u64 = 100;
+        let redis = Redis::start().await;
+        let node = |name: &str| {
+            let spec = app("max_backend_events_per_second", LIMIT);
+            Server::builder().app(spec).redis(&redis).name(name).start()
+        };
+        let (a, b, c) = tokio::join!(node("node a"), node("node b"), node("node c"));
+        let nodes = [a, b, c];
+        // Each on a connection of its own, so that they ask at once.
+        let callers: Vec<Caller> = (0..30).map(|number| nodes[number % 3].caller("1")).collect();
+        let mut browser = nodes[0].browser("key1").await;
+        browser.subscribe("a").await;
+        let rush = async || {
+            let rushes = callers.iter().map(async |caller| {
+                let mut answers = Vec::new();
+                for _ in 0..6 {
+                    answers.push(caller.post_events(event(&["a"])).await);
+                }
+                answers
+            });
+            let answers: Vec<Answer> = join_all(rushes).await.into_iter().flatten().collect();
+            // How often each number was left: once for each window that got so far.
+            let mut left = BTreeMap::<u64, usize>::new();
+            for answer in answers.iter().filter(|answer| answer.status == 200) {
+                *left.entry(remaining(answer, LIMIT)).or_default() += 1;
+            }
+            for refused in answers.iter().filter(|answer| answer.status != 200) {
+                assert_eq!(expect_limited(refused, LIMIT), 0);
+            }
+            let admitted = left.values().sum::<usize>();
+            (left[&(LIMIT - 1)] == 1).then_some((admitted, left))
+        };
+        let (admitted, left) = in_one_window(&callers[0], LIMIT, rush).await;
+        assert_eq!(admitted as u64, LIMIT);
+        assert!(left.len() as u64 == LIMIT && left.values().all(|times| *times == 1), "{left:?}");
+        // What was admitted has arrived, and nothing else of that window.
+        fresh_window(&callers[0], LIMIT).await;
+        callers[0].publish("a", "end", "").await;
+        let mut events = 0;
+        while browser.next().await.event == "e" {
+            events += 1;
+        }
+        assert_eq!(events % admitted, 0, "{events} events arrived");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_said_where_there_is_no_limit() {
+    let server =
+        Server::builder().app(AppSpec::new("5").set("max_read_requests_per_second", 9)).start().await;
+    let caller = server.caller("1");
+    for answer in [
+        caller.post_events(event(&["a"])).await,
+        caller.post_events(json!({})).await,
+        caller.post_batch(json!([event(&["a"])])).await,
+        caller.get("/channels", &[]).await,
+        caller.request("POST", "/users/1/terminate_connections").send().await,
+        // It has a limit, but not on this.
+        server.caller("5").post_events(event(&["a"])).await,
+    ] {
+        for header in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"] {
+            assert_eq!(answer.header(header), None, "{header} with {}", answer.text());
+        }
+    }
+}
+
+/// The limiter adds no failure of its own to those of Redis.
+#[tokio::test]
+async fn without_redis_nothing_is_limited_and_nothing_done() {
+    bounded(async {
+        let spec = app("max_backend_events_per_second", 5).set("max_read_requests_per_second", 5);
+        let mut redis = Redis::start().await;
+        let node = Server::builder().app(spec).redis(&redis).start().await;
+        let caller = node.caller("1");
+        caller.post_events(event(&["a"])).await.expect_ok();
+        redis.kill();
+        for _ in 0..10 {
+            for answer in [
+                caller.get("/channels", &[]).await,
+                caller.get("/channels/news", &[]).await,
+                caller.post_events(event(&["a"])).await,
+                caller.request("POST", "/users/1/terminate_connections").send().await,
+            ] {
+                let refusal = answer.expect_refused(503);
+                assert_ne!(refusal.0["code"], "internal_error", "{}", refusal.0);
+                assert_eq!(answer.header("x-ratelimit-limit"), None);
+            }
+            // What needs no Redis is answered as ever.
+            let invalid = caller.get("/channels/news", &[("info", "weather")]).await;
+            invalid.expect_error(400, "invalid_input").of_field("info");
+            caller.post_events(json!({})).await.expect_error(400, "invalid_input");
+        }
+        assert!(node.metrics().await.sum("fanfare_rates_unenforced_total") >= 10.0);
+    })
+    .await;
+}
