@@ -34,7 +34,7 @@ pub fn subscription_text(socket_id: &str, channel: &str, channel_data: Option<&s
 }
 
 /// HMAC-SHA256 in lower-case hex.
-pub fn sign(secret: &Secret, text: &str) -> String {
+pub fn sign(secret: &Secret, text: impl AsRef<[u8]>) -> String {
     hex::encode(mac(secret, text).finalize().into_bytes())
 }
 
@@ -55,10 +55,10 @@ pub fn body_md5(body: &[u8]) -> String {
     hex::encode(Md5::digest(body))
 }
 
-fn mac(secret: &Secret, text: &str) -> Hmac<Sha256> {
+fn mac(secret: &Secret, text: impl AsRef<[u8]>) -> Hmac<Sha256> {
     Hmac::<Sha256>::new_from_slice(secret.reveal())
         .expect("HMAC takes a key of any length")
-        .chain_update(text.as_bytes())
+        .chain_update(text)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod mailbox;
 pub mod publish;
 pub mod quota;
+pub mod webhook;
 pub mod wire;
 pub mod ws;
 

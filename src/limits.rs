@@ -123,10 +123,17 @@ pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
 pub const WEBHOOK_PENDING_MAX: usize = 1_000;
 /// Events in one call.
 pub const WEBHOOK_BATCH_MAX: usize = 100;
-/// Calls of a node under way at once.
+/// Calls of a node under way at once, and of one webhook: a receiver that hangs
+/// leaves room for all others.
 pub const WEBHOOK_CALLS_MAX: usize = 64;
+pub const WEBHOOK_HOOK_CALLS_MAX: usize = 16;
+/// How many of either may repeat what has failed before: the channels that fail
+/// leave room for those that do not.
+pub const WEBHOOK_RETRIES_MAX: usize = WEBHOOK_CALLS_MAX / 2;
+pub const WEBHOOK_HOOK_RETRIES_MAX: usize = WEBHOOK_HOOK_CALLS_MAX / 2;
 /// A receiver has this long to answer, and this much of its answer is read.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// The first pause after a failed call; each further one is twice as long.
 pub const WEBHOOK_BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub const WEBHOOK_BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -134,8 +141,13 @@ pub const WEBHOOK_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(300);
 /// A partition's outbox is looked at this often.
 pub const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Partitions whose outbox a node looks at, at the same time.
+pub const WEBHOOK_LOOKS_MAX: usize = 32;
 /// A consumer that has not renewed its lease for this long is replaced.
 pub const WEBHOOK_LEASE: Duration = Duration::from_secs(5);
+/// At an orderly stop, calls under way and what is waiting have this long. It is
+/// not renewed any more, so no longer than the lease.
+pub const WEBHOOK_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 // --- a node -------------------------------------------------------------------
 
@@ -248,6 +260,9 @@ const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.
 const _: () =
     assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the log");
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
+const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
+const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
+const _: () = assert!(WEBHOOK_HOOK_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
 const _: () = assert!(JOIN_BUFFER_ANNOUNCEMENTS_MAX <= LOG_ANNOUNCEMENTS_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");

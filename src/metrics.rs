@@ -91,6 +91,11 @@ catalogue! {
     counter app_lookups "fanfare_app_lookups_total" Count "Ids and keys of apps looked up in Redis."
     counter app_lookups_refused "fanfare_app_lookups_refused_total" Count "Look-ups of apps given up because too many were under way."
     counter app_changes "fanfare_app_changes_total" Count "Times this node heard that apps in Redis may have changed."
+    counter webhooks_delivered "fanfare_webhooks_delivered_total" Count "Webhook events that a receiver has taken, once per webhook."
+    counter webhook_calls_failed "fanfare_webhook_calls_failed_total" Count "Calls to receivers of webhooks that were not answered with 2xx."
+    counter webhooks_given_up "fanfare_webhooks_given_up_total" Count "Webhook events given up after five minutes of failed calls, once per webhook."
+    counter webhooks_orphaned "fanfare_webhooks_orphaned_total" Count "Webhook events that were not delivered because their app or webhook is gone."
+    gauge webhooks_pending "fanfare_webhooks_pending" Count "Webhook events that this node has read and not yet delivered."
     gauge nodes "fanfare_nodes" Count "Live nodes, as this node sees them."
     gauge ready "fanfare_ready" Count "1 while `/ready` says 200."
 }

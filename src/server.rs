@@ -29,7 +29,7 @@ use crate::mailbox::mailbox;
 use crate::metrics;
 use crate::node::{Node, Parts, Settings};
 use crate::wire::close::Close;
-use crate::{http, inbox, limits};
+use crate::{http, inbox, limits, webhook};
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -75,6 +75,7 @@ pub async fn run(
         "listening"
     );
     ready(listen);
+    let webhooks = webhook::start(node.clone());
     // Every HTTP connection holds a receiver: it is told of the end, and missed
     // until it has ended.
     let (ending, connections) = watch::channel(());
@@ -96,6 +97,8 @@ pub async fn run(
     // What is carried out is answered.
     let _ = ending.send(());
     let _ = tokio::time::timeout(limits::SCRIPT_DEADLINE, ending.closed()).await;
+    // After the sockets, whose going is an event too.
+    webhooks.stop().await;
     node.backend.leave().await;
     tracing::info!("drained");
     Ok(())

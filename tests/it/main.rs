@@ -53,6 +53,7 @@ mod redis_away;
 mod repair;
 mod run_once;
 mod two_nodes;
+mod webhooks;
 
 mod command_line;
 mod delta_clients;

@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "logging",
     "http",
     "ws",
+    "webhook",
     "publish",
     "node",
     "apps",

@@ -1,0 +1,116 @@
+//! The body of a call (protocol.md 5).
+
+use std::io::Write;
+
+use crate::json;
+use crate::notice::What;
+
+use super::lanes::Delivery;
+
+/// `{"time_ms":…,"events":[…]}`, in the order given. `time_ms` is when the call is
+/// made, in ms of this node's clock; that of an event, when it was decided.
+pub(super) fn encode(time_ms: u64, events: &[Delivery]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + events.len() * 160);
+    write!(out, r#"{{"time_ms":{time_ms},"events":["#).expect("a Vec takes every write");
+    for (at, event) in events.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_event(&mut out, event);
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn write_event(out: &mut Vec<u8>, event: &Delivery) {
+    let notice = &event.notice;
+    out.extend_from_slice(b"{\"name\":");
+    json::write_string(out, notice.what.name().as_bytes());
+    write_text(out, "channel", notice.channel.as_bytes());
+    write_what(out, &notice.what);
+    write_number(out, "time_ms", notice.id.time_ms);
+    write_text(out, "id", event.id().as_bytes());
+    out.push(b'}');
+}
+
+fn write_what(out: &mut Vec<u8>, what: &What) {
+    match what {
+        What::ChannelOccupied | What::ChannelVacated => {}
+        What::MemberAdded { user_id } | What::MemberRemoved { user_id } => {
+            write_text(out, "user_id", user_id.as_bytes());
+        }
+        What::ClientEvent(event) => {
+            write_text(out, "event", &event.name);
+            write_text(out, "data", &event.data);
+            if let Some(socket) = event.except {
+                write_text(out, "socket_id", socket.to_string().as_bytes());
+            }
+            if let Some(user) = &event.user {
+                write_text(out, "user_id", user);
+            }
+        }
+        What::CacheMiss => write_text(out, "data", b"{}"),
+        What::SubscriptionCount(count) => write_number(out, "subscription_count", *count),
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
+    write!(out, ",\"{name}\":").expect("a Vec takes every write");
+    json::write_string(out, text);
+}
+
+fn write_number(out: &mut Vec<u8>, name: &str, number: u64) {
+    write!(out, ",\"{name}\":{number}").expect("a Vec takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::channel::Partition;
+    use crate::event::{Event, SocketId};
+    use crate::notice::{Notice, NoticeId};
+
+    fn check(what: What, fields: &str) {
+        let id = NoticeId { time_ms: 1_327_078_148_132, number: 4 };
+        let (name, channel) = (what.name(), "presence-a;b".to_owned());
+        let notice = Arc::new(Notice { id, app: "1".into(), channel, what });
+        let event = Delivery::new(Partition(7), notice, Instant::now());
+        let one = format!(
+            r#"{{"name":"{name}","channel":"presence-a;b"{fields},"time_ms":1327078148132,"id":"7-1327078148132-4"}}"#
+        );
+        let body = |events: &[Delivery]| String::from_utf8(encode(99, events)).expect("it is UTF-8");
+        assert_eq!(body(std::slice::from_ref(&event)), format!(r#"{{"time_ms":99,"events":[{one}]}}"#));
+        let two = body(&[event.clone(), event]);
+        assert_eq!(two, format!(r#"{{"time_ms":99,"events":[{one},{one}]}}"#));
+        serde_json::from_str::<serde_json::Value>(&two).expect("it is JSON");
+    }
+
+    #[test]
+    fn each_event_has_its_fields() {
+        check(What::ChannelOccupied, "");
+        check(What::ChannelVacated, "");
+        check(What::MemberAdded { user_id: "a\"b".into() }, r#","user_id":"a\"b""#);
+        check(What::MemberRemoved { user_id: "ü".into() }, r#","user_id":"ü""#);
+        check(What::CacheMiss, r#","data":"{}""#);
+        check(What::SubscriptionCount(17), r#","subscription_count":17"#);
+    }
+
+    #[test]
+    fn a_client_event_has_the_data_as_the_string_that_was_delivered() {
+        let event = Event {
+            name: "client-\n".into(),
+            data: r#"{"x":1}"#.into(),
+            except: SocketId::parse("12.34"),
+            tags: None,
+            delta: None,
+            user: None,
+        };
+        let fields = r#","event":"client-\n","data":"{\"x\":1}","socket_id":"12.34""#;
+        check(What::ClientEvent(event.clone()), fields);
+        let of_member = Event { user: Some("u1".into()), ..event };
+        check(What::ClientEvent(of_member), &[fields, r#","user_id":"u1""#].concat());
+    }
+}

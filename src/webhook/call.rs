@@ -1,0 +1,186 @@
+//! One call to a receiver: signed over the bytes that are sent, and nothing that
+//! comes back is trusted but the status.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reqwest::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use reqwest::{Client, Response, StatusCode, redirect};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+
+use super::body;
+use super::lanes::Delivery;
+use crate::app::{App, Webhook};
+use crate::backend::BackendError;
+use crate::{auth, limits};
+
+/// Why a call is made again later.
+#[derive(Debug, Error)]
+pub(super) enum CallError {
+    #[error("answered {0}")]
+    Status(StatusCode),
+    #[error("no answer within {} s", limits::WEBHOOK_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("cannot connect")]
+    Connect,
+    #[error("the answer is not HTTP, or the URL cannot be called")]
+    Http,
+    #[error("the app cannot be read: {0}")]
+    App(#[from] BackendError),
+}
+
+/// The client of all calls: its connections are kept between them.
+pub(super) fn client() -> Client {
+    Client::builder()
+        .tls_backend_preconfigured(tls())
+        .redirect(redirect::Policy::none())
+        .timeout(limits::WEBHOOK_TIMEOUT)
+        .pool_max_idle_per_host(limits::WEBHOOK_HOOK_CALLS_MAX)
+        .build()
+        .expect("the settings are constant, and the TLS configuration is complete")
+}
+
+/// Receivers are trusted as the system trusts them. A system without certificates
+/// can call `http` only.
+fn tls() -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Posts the events. 2xx is a success, and everything else is not, redirects too:
+/// the receiver that was configured is the one to say yes.
+pub(super) async fn post(
+    client: &Client,
+    app: &App,
+    hook: &Webhook,
+    events: &[Delivery],
+) -> Result<(), CallError> {
+    let body = body::encode(unix_ms(), events);
+    let headers = headers(app, hook, &body);
+    let answer = client.post(&hook.url).headers(headers).body(body).send().await?;
+    let status = answer.status();
+    read_a_little(answer).await;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(CallError::Status(status)),
+    }
+}
+
+/// So that the connection can be used again, where the answer is short.
+async fn read_a_little(mut answer: Response) {
+    let mut read = 0;
+    while read < limits::WEBHOOK_ANSWER_BYTES_MAX {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => read += chunk.len(),
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// What decides where a call goes and where it ends is not for configuration.
+const RESERVED: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT];
+
+/// Ours come last, and replace what has the same name.
+fn headers(app: &App, hook: &Webhook, body: &[u8]) -> HeaderMap {
+    let signature = auth::sign(&app.secrets[0], body);
+    let ours = [
+        ("content-type", "application/json"),
+        ("user-agent", concat!("fanfare/", env!("CARGO_PKG_VERSION"))),
+        ("x-pusher-key", &app.key),
+        ("x-pusher-signature", &signature),
+    ];
+    let custom = hook.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut headers = HeaderMap::new();
+    for (name, value) in custom.chain(ours) {
+        // What cannot be a header is left out: it would spoil every call.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    for name in RESERVED {
+        headers.remove(name);
+    }
+    headers
+}
+
+impl From<reqwest::Error> for CallError {
+    fn from(error: reqwest::Error) -> CallError {
+        match error {
+            error if error.is_timeout() => CallError::Timeout,
+            error if error.is_connect() => CallError::Connect,
+            _ => CallError::Http,
+        }
+    }
+}
+
+/// Of this node's clock.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{AppFeatures, AppLimits, AppRates, HookedEvents, Secret};
+    use crate::delta::permit::ChannelPermits;
+
+    fn app() -> App {
+        App {
+            id: "1".into(),
+            key: "the key".into(),
+            secrets: vec![Secret::new("new"), Secret::new("old")],
+            enabled: true,
+            limits: AppLimits::default(),
+            rates: AppRates::default(),
+            features: AppFeatures::default(),
+            origins: Vec::new(),
+            webhooks: Vec::new(),
+            deltas: ChannelPermits::default(),
+        }
+    }
+
+    #[test]
+    fn custom_headers_are_added_and_replace_nothing() {
+        let custom = [
+            ("X-Custom", "yes"),
+            ("x-PUSHER-signature", "forged"),
+            ("X-Pusher-Key", "forged"),
+            ("Content-Type", "text/plain"),
+            ("User-Agent", "forged"),
+            ("HOST", "elsewhere"),
+            ("Content-Length", "3"),
+            ("Transfer-Encoding", "chunked"),
+            ("not a name", "x"),
+            ("X-Bad", "two\r\nlines"),
+        ];
+        let hook = Webhook {
+            url: "http://a".into(),
+            events: HookedEvents::default(),
+            headers: custom.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            channel_prefix: None,
+            channel_suffix: None,
+        };
+        let sent = headers(&app(), &hook, b"the body");
+        let mut sent: Vec<(&str, &str)> =
+            sent.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("it is text"))).collect();
+        sent.sort_unstable();
+        let signature = auth::sign(&Secret::new("new"), "the body");
+        let expected = [
+            ("content-type", "application/json"),
+            ("user-agent", concat!("fanfare/", env!("CARGO_PKG_VERSION"))),
+            ("x-custom", "yes"),
+            ("x-pusher-key", "the key"),
+            ("x-pusher-signature", &signature),
+        ];
+        assert_eq!(sent, expected);
+    }
+}

@@ -1,0 +1,311 @@
+//! The one task that owns what this node delivers. It never waits: looks at the
+//! outboxes, calls and removals are under way by themselves, and come back as
+//! [`Done`].
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use reqwest::Client;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::call;
+use super::held::Held;
+use super::lanes::{Call, Change, Delivery, Finished, HookId, Lanes};
+use super::work::{self, Done, Found, Outcome};
+use crate::app::{App, Webhook};
+use crate::channel::Partition;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::node::Node;
+use crate::notice::{Notice, NoticeId};
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    node: Node,
+    client: Client,
+    lanes: Lanes,
+    held: Held,
+    /// Those whose webhooks are this node's to deliver, as of the last tick.
+    own: HashSet<Partition>,
+    /// Those that were, and are given up as soon as their calls have ended. What
+    /// was waiting is forgotten, so they are read from the start if they come back.
+    leaving: HashSet<Partition>,
+    /// To be looked at, each once, and those being looked at.
+    looks: VecDeque<Partition>,
+    looking: HashSet<Partition>,
+    work: JoinSet<Done>,
+    is_stopping: bool,
+}
+
+impl Desk {
+    pub(super) fn new(node: Node) -> Desk {
+        Desk {
+            node,
+            client: call::client(),
+            lanes: Lanes::default(),
+            held: Held::default(),
+            own: HashSet::new(),
+            leaving: HashSet::new(),
+            looks: VecDeque::new(),
+            looking: HashSet::new(),
+            work: JoinSet::new(),
+            is_stopping: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut tick = tokio::time::interval(limits::WEBHOOK_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.lanes.next_due();
+            tokio::select! {
+                _ = &mut stop => break,
+                _ = tick.tick() => self.tick(),
+                Some(done) = self.work.join_next() => self.finish(done),
+                () = wait_until(due) => {}
+            }
+            self.start_work();
+        }
+        self.stop().await;
+    }
+
+    fn tick(&mut self) {
+        self.own = self.node.backend.own_partitions().into_iter().collect();
+        self.leave_what_is_not_ours();
+        self.look_at_all();
+        self.held.retry_removals();
+        self.expire();
+        metrics().webhooks_pending.set(self.held.len() as f64);
+    }
+
+    /// Also at those that are being left, to keep the claim until they are.
+    fn look_at_all(&mut self) {
+        let partitions: Vec<Partition> = self.own.union(&self.leaving).copied().collect();
+        partitions.into_iter().for_each(|partition| self.look_at(partition));
+    }
+
+    /// A look that is under way, or waits for its turn, is not asked for again.
+    fn look_at(&mut self, partition: Partition) {
+        if !self.looking.contains(&partition) && !self.looks.contains(&partition) {
+            self.looks.push_back(partition);
+        }
+    }
+
+    /// What is under way ends first, so that the next owner does not call for the
+    /// same events meanwhile.
+    fn leave_what_is_not_ours(&mut self) {
+        self.leaving.extend(self.held.partitions().into_iter().filter(|it| !self.own.contains(it)));
+        if self.leaving.is_empty() {
+            return;
+        }
+        self.lanes.withdraw(&self.leaving);
+        for partition in self.leaving.clone() {
+            let is_busy = self.looking.contains(&partition) || self.lanes.is_under_way(partition);
+            if !is_busy && self.held.is_told(partition) {
+                self.release(partition);
+            }
+        }
+    }
+
+    fn release(&mut self, partition: Partition) {
+        self.held.let_go(partition);
+        self.leaving.remove(&partition);
+        self.looks.retain(|other| *other != partition);
+        self.work.spawn(work::release(self.node.clone(), partition));
+    }
+
+    fn start_work(&mut self) {
+        while self.looking.len() < limits::WEBHOOK_LOOKS_MAX {
+            let Some(partition) = self.looks.pop_front() else { break };
+            self.start_look(partition);
+        }
+        let now = Instant::now();
+        while let Some(call) = self.lanes.next_call(now) {
+            self.work.spawn(work::call(self.node.clone(), self.client.clone(), call));
+        }
+        for (partition, ids) in self.held.removals() {
+            self.work.spawn(work::remove(self.node.clone(), partition, ids));
+        }
+    }
+
+    fn start_look(&mut self, partition: Partition) {
+        let (after, room) = self.held.reach(partition);
+        // Without room the claim is renewed.
+        let count_max = if self.is_ours(partition) { room } else { 0 };
+        self.looking.insert(partition);
+        self.work.spawn(work::look(self.node.clone(), partition, after, count_max));
+    }
+
+    fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done.expect("what is under way does not panic and is not cancelled") {
+            Done::Looked(partition, found) => {
+                self.looking.remove(&partition);
+                match found {
+                    Some(found) => self.found(partition, found),
+                    None => self.lost(partition),
+                }
+            }
+            Done::Called(call, outcome) => self.called(call, &outcome),
+            Done::Removed(partition, ids, Ok(())) => {
+                if self.held.removed(partition, &ids) {
+                    self.look_again(partition);
+                }
+            }
+            Done::Removed(partition, ids, Err(error)) => {
+                tracing::debug!(?partition, %error, "delivered webhook events are still in the outbox");
+                self.held.not_removed(partition, ids);
+            }
+            Done::Released => {}
+        }
+    }
+
+    /// Where something was found, more may be: there is no waiting for the tick.
+    fn found(&mut self, partition: Partition, found: Vec<Found>) {
+        let is_any = !found.is_empty();
+        for (notice, app) in found {
+            self.hold(partition, &Arc::new(notice), app.as_deref());
+        }
+        let (_, room) = self.held.reach(partition);
+        self.held.claimed(partition, room == 0);
+        if is_any && room > 0 {
+            self.look_again(partition);
+        }
+    }
+
+    fn look_again(&mut self, partition: Partition) {
+        if self.is_ours(partition) && !self.is_stopping {
+            self.look_at(partition);
+        }
+    }
+
+    fn is_ours(&self, partition: Partition) -> bool {
+        self.own.contains(&partition) && !self.leaving.contains(&partition)
+    }
+
+    fn hold(&mut self, partition: Partition, notice: &Arc<Notice>, app: Option<&App>) {
+        if app.is_none() {
+            metrics().webhooks_orphaned.increment(1);
+        }
+        let hooks = app.map_or(&[][..], |app| &app.webhooks[..]);
+        let indices: Vec<usize> = (0..hooks.len()).filter(|index| wants(&hooks[*index], notice)).collect();
+        if !self.held.hold(partition, &notice.id, indices.len()) {
+            return;
+        }
+        let expires = expiry(notice.id.time_ms);
+        for index in indices {
+            let hook = HookId { app: notice.app.clone(), index };
+            self.lanes.offer(hook, Delivery::new(partition, notice.clone(), expires));
+        }
+    }
+
+    /// Another node has the partition, or it could not be asked for in time to be
+    /// sure that no other has.
+    fn lost(&mut self, partition: Partition) {
+        self.leaving.remove(&partition);
+        if self.held.let_go(partition) {
+            self.lanes.forsake(&HashSet::from([partition]));
+        }
+    }
+
+    fn called(&mut self, call: Call, outcome: &Outcome) {
+        let (hook, events) = (call.hook.clone(), call.events.len());
+        match outcome {
+            Outcome::Delivered => metrics().webhooks_delivered.increment(events as u64),
+            Outcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
+            Outcome::Gone => metrics().webhooks_orphaned.increment(events as u64),
+        }
+        // Those that failed together do not come back together.
+        let jitter = rand::random_range(0.9..1.1);
+        let is_failed = matches!(outcome, Outcome::Failed(_));
+        let finished = self.lanes.finish(call, !is_failed, Instant::now(), jitter);
+        self.settle(&finished.settled);
+        metrics().webhooks_given_up.increment(finished.given_up as u64);
+        report(&hook, outcome, &finished);
+    }
+
+    fn expire(&mut self) {
+        let expired = self.lanes.expire(Instant::now());
+        if !expired.is_empty() {
+            tracing::warn!(events = expired.len(), "webhook events given up: too many channels fail");
+        }
+        metrics().webhooks_given_up.increment(expired.len() as u64);
+        self.settle(&expired);
+    }
+
+    fn settle(&mut self, settled: &[(Partition, NoticeId)]) {
+        for (partition, id) in settled {
+            self.held.settle(*partition, id);
+        }
+    }
+
+    /// One last look, and what can be delivered now is. What has failed and waits
+    /// for its time is left to other nodes.
+    async fn stop(mut self) {
+        self.is_stopping = true;
+        self.look_at_all();
+        let _ = tokio::time::timeout(limits::WEBHOOK_STOP_TIMEOUT, self.finish_all()).await;
+        self.work.abort_all();
+        let node = &self.node;
+        let releases = stream::iter(self.held.partitions()).for_each_concurrent(
+            limits::WEBHOOK_LOOKS_MAX,
+            |partition| async move {
+                let _ = node.backend.release_notices(partition).await;
+            },
+        );
+        let _ = tokio::time::timeout(limits::SCRIPT_ATTEMPT_TIMEOUT, releases).await;
+        match self.held.len() {
+            0 => tracing::info!("webhooks delivered"),
+            events => tracing::warn!(events, "webhook events left behind, for other nodes if there are any"),
+        }
+    }
+
+    async fn finish_all(&mut self) {
+        loop {
+            self.start_work();
+            match self.work.join_next().await {
+                Some(done) => self.finish(done),
+                None => return,
+            }
+        }
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn wants(hook: &Webhook, notice: &Notice) -> bool {
+    let begins = hook.channel_prefix.as_ref().is_none_or(|prefix| notice.channel.starts_with(prefix));
+    let ends = hook.channel_suffix.as_ref().is_none_or(|suffix| notice.channel.ends_with(suffix));
+    begins && ends && hook.events.has(notice.what.name())
+}
+
+fn expiry(decided_ms: u64) -> Instant {
+    let age = Duration::from_millis(call::unix_ms().saturating_sub(decided_ms));
+    Instant::now() + limits::WEBHOOK_AGE_MAX.saturating_sub(age)
+}
+
+/// One line when it begins to fail and one when it is over, not one per call. The
+/// URL may hold a secret: the webhook is named by its place in the app.
+fn report(hook: &HookId, outcome: &Outcome, finished: &Finished) {
+    let HookId { app, index } = hook;
+    match (outcome, finished.change) {
+        (Outcome::Failed(error), Some(Change::BeganToFail)) => {
+            tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are tried again");
+        }
+        (Outcome::Delivered, Some(Change::Recovered)) => {
+            tracing::warn!(%app, webhook = index, "webhook works again");
+        }
+        _ => {}
+    }
+    if finished.given_up > 0 {
+        tracing::warn!(%app, webhook = index, events = finished.given_up, "webhook events given up");
+    }
+}
