@@ -22,7 +22,7 @@ local topic, kind, body, address, outbox_max = ARGV[7], tonumber(ARGV[8]), ARGV[
 local outbox_key, consumer_key = KEYS[3], KEYS[4]
 
 local channel = read_channel(KEYS[1], KEYS[2], topic)
-redis.call('XLEN', outbox_key)
+check_outbox(outbox_key, consumer_key)
 write_announcement(channel, kind, 1, body)
 if address ~= '' then
   notify(outbox_key, consumer_key, outbox_max, address, 'client_event', 'event', body)

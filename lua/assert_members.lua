@@ -66,13 +66,17 @@ end
 local channel = read_channel(KEYS[1], KEYS[2], ARGV[7])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 local members = redis.call('HLEN', users_key)
+if rules == '' then
+  -- Several may sweep: one that comes late must not bring back what is gone.
+  count = math.min(count, occupancy.before)
+end
 redis.call('SCARD', channels_key)
 redis.call('ZCARD', index.occupied_key)
 redis.call('HLEN', index.counts_key)
-redis.call('XLEN', outbox_key)
+check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
 
-local changed, removed, refused, body = {}, {}, {}, {}
+local changed, added, removed, refused, body = {}, {}, {}, {}, {}
 for at = 16, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local known = redis.call('HGET', users_key, user)
@@ -87,13 +91,8 @@ for at = 16, #ARGV, 4 do
     changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. (known and known_info or info)
     if not known then
       members = members + 1
+      added[#added + 1] = user
       body[#body + 1] = struct.pack('>BI2', ADDED, #user) .. user .. struct.pack('>I4', #info) .. info
-      if redis.call('ZSCORE', index.due_key, 'removed ' .. address .. ' ' .. user) then
-        redis.call('ZREM', index.due_key, 'removed ' .. address .. ' ' .. user)
-      elseif is_hooked(occupancy.hooks, 'member_added') then
-        changed.added = changed.added or {}
-        table.insert(changed.added, user)
-      end
     end
   elseif #others > 0 then
     changed[#changed + 1] = user
@@ -114,8 +113,11 @@ for i = 1, #changed, 2 do
   redis.call('HSET', users_key, changed[i], changed[i + 1])
 end
 write_index(occupancy, members, index, address, grace_ms)
-for _, user in ipairs(changed.added or {}) do
-  index.notify('member_added', 'user', user)
+for _, user in ipairs(added) do
+  local is_back = redis.call('ZREM', index.due_key, 'removed ' .. address .. ' ' .. user) == 1
+  if not is_back and is_hooked(occupancy.hooks, 'member_added') then
+    index.notify('member_added', 'user', user)
+  end
 end
 if is_hooked(occupancy.hooks, 'member_removed') then
   for _, user in ipairs(removed) do

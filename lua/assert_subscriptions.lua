@@ -50,7 +50,7 @@ local occupancy = read_occupancy(KEYS[3], node, rules)
 redis.call('SCARD', channels_key)
 redis.call('ZCARD', index.occupied_key)
 redis.call('HLEN', index.counts_key)
-redis.call('XLEN', outbox_key)
+check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
 
 write_occupancy(occupancy, count, 0, channels_key, address)
@@ -69,6 +69,7 @@ else
     if total > unthrottled_max and now_ms - told_at < interval_ms then
       redis.call('ZADD', index.due_key, 'NX', number(told_at + interval_ms), 'count ' .. address)
     else
+      redis.call('ZREM', index.due_key, 'count ' .. address)
       if total > unthrottled_max then
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end

@@ -25,18 +25,21 @@ local consumer = redis.call('HMGET', consumer_key, 'node', 'until', 'dropped')
 if consumer[1] and consumer[1] ~= node and tonumber(consumer[2]) > now_ms then
   return false
 end
--- Redis refuses HSET when its memory is full, but not after another write. Just
--- then outboxes must be emptied.
-redis.call('HDEL', consumer_key, 'dropped')
+local dropped = tonumber(consumer[3] or 0)
 if lease_ms == 0 then
   redis.call('DEL', consumer_key)
-  return { {}, {}, tonumber(consumer[3] or 0) }
+  return { {}, {}, dropped }
 end
-redis.call('HSET', consumer_key, 'node', node, 'until', string.format('%.0f', now_ms + lease_ms))
 local notices = {}
 if count_max > 0 then
   notices = redis.call('XRANGE', outbox_key, after == '-' and '-' or '(' .. after, '+', 'COUNT', count_max)
+else
+  redis.call('XLEN', outbox_key)
 end
 local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', string.format('%.0f', now_ms), 'LIMIT', 0,
   math.max(count_max, 1))
-return { notices, due, tonumber(consumer[3] or 0) }
+-- Redis refuses HSET when its memory is full, but not after another write. Just
+-- then outboxes must be emptied.
+redis.call('HDEL', consumer_key, 'dropped')
+redis.call('HSET', consumer_key, 'node', node, 'until', string.format('%.0f', now_ms + lease_ms))
+return { notices, due, dropped }

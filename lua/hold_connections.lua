@@ -17,6 +17,7 @@
 local connections_key, leases_key = KEYS[1], KEYS[2]
 local node, held, wanted, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
+redis.call('HLEN', leases_key)
 local others = 0
 local connections = redis.call('HGETALL', connections_key)
 for i = 1, #connections, 2 do

@@ -35,7 +35,8 @@
     body        the events, opaque
 
   Returns  whether the app could pay (1 or 0), what is used of its window, the ms
-           until that ends; then for each channel its subscriptions and its
+           until that ends (0 and 0 where nothing had to be paid for, as for a
+           resend that was applied already); then for each channel its subscriptions and its
            users, or -1 where not wanted. Who cannot pay has published nothing.
   Errors   UNKNOWN  a resend that cannot tell whether it was applied.
 ]]
@@ -67,13 +68,25 @@ for i = 1, math.floor(#KEYS / 3) do
   channels[i] = channel
 end
 
+-- Whether the app could pay; a cost of 0 only asks where it stands.
+local function pay(cost)
+  local can_pay = true
+  if rate_key then
+    can_pay, reply[2], reply[3] = charge(rate_key, cost, tonumber(ARGV[9]), tonumber(ARGV[10]))
+    reply[1] = can_pay and 1 or 0
+  end
+  return can_pay
+end
+
 local first = channels[1]
 if includes(first.resent, id) then
+  pay(0)
   return reply
 end
 local is_resend = sent_ago_ms ~= ''
 if is_resend then
   if find_announcement(first.log_key, id) then
+    pay(0)
     return reply
   end
   if not first.epoch or first.log_from > now_ms - tonumber(sent_ago_ms) then
@@ -82,12 +95,8 @@ if is_resend then
 end
 
 -- Write.
-if rate_key then
-  local can_pay, used, reset_ms = charge(rate_key, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
-  reply[1], reply[2], reply[3] = can_pay and 1 or 0, used, reset_ms
-  if not can_pay then
-    return reply
-  end
+if not pay(tonumber(ARGV[8])) then
+  return reply
 end
 for _, channel in ipairs(channels) do
   local last_bytes = channel.last_bytes

@@ -25,7 +25,8 @@ local subs_key, users_key, outbox_key, due_key, consumer_key = KEYS[3], KEYS[4],
 local SUBSCRIPTION_COUNT = 4
 
 local channel = read_channel(KEYS[1], KEYS[2], topic)
-redis.call('XLEN', outbox_key)
+check_outbox(outbox_key, consumer_key)
+redis.call('HLEN', users_key)
 local fields = redis.call('HMGET', subs_key, 'total', 'rules')
 local total = tonumber(fields[1] or 0)
 if redis.call('ZREM', due_key, entry) == 0 then

@@ -72,7 +72,7 @@ impl Caller {
         let (path, md5) = (format!("/apps/{}/batch_events", app.id), auth::body_md5(body.as_bytes()));
         let query =
             [("auth_key", app.key), ("auth_timestamp", &now), ("auth_version", "1.0"), ("body_md5", &md5)];
-        let signature = auth::sign(&Secret::new(app.secret), &auth::request_text("POST", &path, query));
+        let signature = auth::sign(&Secret::new(app.secret), auth::request_text("POST", &path, query));
         let query = query.map(|(name, value)| format!("{name}={value}")).join("&");
         let head = format!(
             "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: {}\r\n\

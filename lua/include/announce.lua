@@ -69,12 +69,12 @@ local function write_announcement(channel, kind, count, body)
   channel.log_bytes = channel.log_bytes + #channel.announcement
   channel.seq, channel.id, channel.time = channel.seq + count, id, now_ms
 
-  redis.call('HSET', channel.head_key, 'epoch', number(channel.epoch), 'seq', number(channel.seq), 'id', id,
-    'time', number(now_ms))
-  if is_new then
-    redis.call('DEL', channel.log_key)
-  end
   local length = redis.call('RPUSH', channel.log_key, channel.announcement)
+  if is_new then
+    -- The log of an earlier epoch may be left.
+    redis.call('LTRIM', channel.log_key, -1, -1)
+    length = 1
+  end
 
   local is_due = now_ms - channel.aged > log_age_ms / 4
   local function is_over()
@@ -94,8 +94,9 @@ local function write_announcement(channel, kind, count, body)
     channel.aged = now_ms
   end
 
-  redis.call('HSET', channel.head_key, 'log_bytes', number(channel.log_bytes), 'log_from',
-    number(channel.log_from), 'aged', number(channel.aged))
+  redis.call('HSET', channel.head_key, 'epoch', number(channel.epoch), 'seq', number(channel.seq), 'id', id,
+    'time', number(now_ms), 'log_bytes', number(channel.log_bytes), 'log_from', number(channel.log_from),
+    'aged', number(channel.aged))
   redis.call('PEXPIRE', channel.head_key, number(math.max(tonumber(ARGV[6]), channel.last_until - now_ms)))
   redis.call('PEXPIRE', channel.log_key, log_age_ms)
 end

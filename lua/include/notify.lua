@@ -19,6 +19,11 @@ local function is_hooked(hooks, what)
   return bit.band(hooks, HOOKS[what]) ~= 0
 end
 
+local function check_outbox(outbox_key, consumer_key)
+  redis.call('XLEN', outbox_key)
+  redis.call('HLEN', consumer_key)
+end
+
 local function notify(outbox_key, consumer_key, outbox_max, address, what, ...)
   if redis.call('XLEN', outbox_key) >= tonumber(outbox_max) then
     redis.call('HINCRBY', consumer_key, 'dropped', 1)

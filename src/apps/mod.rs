@@ -70,7 +70,7 @@ impl Apps {
     pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
         match self.by_id.get(id) {
             Some(app) => Ok(Some(app.clone())),
-            None => self.kept(id).await?.app(id),
+            None => Box::pin(self.kept(id)).await?.app(id),
         }
     }
 

@@ -20,13 +20,13 @@ use crate::presence::Roster;
 /// `{"channels":{name:attributes}}` of all occupied channels, sorted. Users are
 /// only counted where the question is limited to presence channels.
 pub(super) async fn get_channels(State(node): State<Node>, signed: Signed) -> Response {
-    let work = async {
+    let work = Box::pin(async {
         let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
         let wanted = Wanted::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
         let occupied = node.backend.list_occupied(&signed.app.id, prefix).await?;
         Ok(Reply(write_channels(&occupied, wanted)))
-    };
-    Box::pin(rates::read(&node, &signed.app, work)).await
+    });
+    rates::read(&node, &signed.app, work).await
 }
 
 /// `{"occupied":bool}` and the attributes asked for. A channel that nobody has
@@ -36,7 +36,7 @@ pub(super) async fn get_channel(
     InPath((_, name)): InPath<(String, String)>,
     signed: Signed,
 ) -> Response {
-    let work = async {
+    let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
         let has_users = channel.kind() == ChannelKind::Presence;
         let wanted = Wanted::of(&signed)?.check(has_users, channel.is_cache())?;
@@ -47,8 +47,8 @@ pub(super) async fn get_channel(
             false => None,
         };
         Ok(Reply(write_channel(counts, wanted, cached)))
-    };
-    Box::pin(rates::read(&node, &signed.app, work)).await
+    });
+    rates::read(&node, &signed.app, work).await
 }
 
 /// `{"users":[{"id":id}]}` of a presence channel; with `with_user_info=1`, each
@@ -58,7 +58,7 @@ pub(super) async fn get_users(
     InPath((_, name)): InPath<(String, String)>,
     signed: Signed,
 ) -> Response {
-    let work = async {
+    let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
         if channel.kind() != ChannelKind::Presence {
             return Err(ApiError::no_users());
@@ -66,8 +66,8 @@ pub(super) async fn get_users(
         let with_info = signed.query.get("with_user_info").is_some_and(|is| is == "1" || is == "true");
         let read = node.backend.read_roster(&Address::new(&signed.app.id, &channel)).await?;
         Ok(Reply(write_users(&read.roster, with_info)))
-    };
-    Box::pin(rates::read(&node, &signed.app, work)).await
+    });
+    rates::read(&node, &signed.app, work).await
 }
 
 fn parse_name(name: &str, signed: &Signed) -> Result<ChannelName, ApiError> {

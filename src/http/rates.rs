@@ -4,6 +4,7 @@
 //! enforced, because what they would limit is refused anyway.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
@@ -20,11 +21,12 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Does `work` if the app may ask once more.
+/// Does `work` if the app may ask once more. It comes boxed: what a call to Redis
+/// takes would lie in the handler three times over.
 pub(super) async fn read(
     node: &Node,
     app: &App,
-    work: impl Future<Output = Result<Reply, ApiError>>,
+    work: Pin<Box<impl Future<Output = Result<Reply, ApiError>>>>,
 ) -> Response {
     match charge(node, app, Account::ReadRequests, 1).await {
         Err(limited) => limited.into_response(),

@@ -18,13 +18,13 @@ pub(super) async fn post_terminate(
     InPath((_, user_id)): InPath<(String, String)>,
     signed: Signed,
 ) -> Response {
-    let work = async {
+    let work = Box::pin(async {
         // A user is whoever may have a channel of their own.
         let name = ["#server-to-user-", &user_id].concat();
         let own_channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)
             .map_err(|error| ApiError::invalid_user(&error))?;
         terminate_user(&node.backend, &signed.app, &own_channel).await?;
         Ok(Reply::empty())
-    };
-    Box::pin(rates::read(&node, &signed.app, work)).await
+    });
+    rates::read(&node, &signed.app, work).await
 }

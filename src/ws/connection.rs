@@ -243,14 +243,14 @@ impl Connection {
         if is_counted && !self.may_speak(command.as_ref().ok()) {
             return;
         }
+        if matches!(command, Ok(Command::Subscribe(_) | Command::Signin(_))) {
+            // The app's secrets may have been rotated since the socket came.
+            self.app = self.node.apps.current(&self.app).await;
+        }
         match command {
             Ok(Command::Ping) => self.outbox.send(reply::pong()),
             Ok(Command::Pong) => {}
-            Ok(Command::Subscribe(subscribe)) => {
-                // Its secrets may have been rotated since the socket came.
-                self.app = self.node.apps.current(&self.app).await;
-                self.subscribe(subscribe).await;
-            }
+            Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
             Ok(Command::Signin(signin)) => self.sign_in(signin).await,
             Ok(Command::ClientEvent(event)) => self.trigger(event).await,

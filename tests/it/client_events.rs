@@ -75,7 +75,8 @@ async fn on_presence_channels_it_says_who_sent_it(backend: Backend) {
 }
 
 async fn events_of_one_sender_keep_their_order(backend: Backend) {
-    let cluster = Cluster::builder(backend).app(app()).start().await;
+    let cluster =
+        Cluster::builder(backend).app(app().set("max_client_events_per_second", 1_000)).start().await;
     let mut sender = cluster.first().browser("key4").await;
     let mut other = cluster.second().browser("key4").await;
     sender.subscribe(ROOM).await;

@@ -87,11 +87,13 @@ async fn events_and_batches_carry_the_same_headers(backend: Backend) {
     const LIMIT: u64 = 50;
     let cluster = start(backend, LIMIT).await;
     let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
+    let names: Vec<String> = (0..40).map(|number| format!("c{}", number % 20)).collect();
+    let many: Vec<&str> = names.iter().map(String::as_str).collect();
     let left = in_one_window(&first, LIMIT, async || {
         let mut left = Vec::new();
         let batch = json!([event(&["a", "b"]), event(&["c"]), event(&["a", "b", "c"])]);
         for answer in [
-            first.post_events(event(&["a", "b", "a"])).await,
+            first.post_events(event(&many)).await,
             second.post_batch(batch).await,
             first.post_batch(json!([])).await,
             second.post_events(event(&["a"])).await,
@@ -99,12 +101,13 @@ async fn events_and_batches_carry_the_same_headers(backend: Backend) {
             answer.expect_ok();
             left.push(remaining(&answer, LIMIT));
         }
-        // In a new window, more would be left than before.
-        left.is_sorted_by(|a, b| a >= b).then_some(left)
+        // In a new window, more would be left than after the first.
+        left.iter().all(|left_later| *left_later <= left[0]).then_some(left)
     })
     .await;
-    // Each event once for each of its channels; an empty batch is free.
-    assert_eq!(left, [48, 42, 42, 41]);
+    // Each event once for each of its channels, however often it names one; an
+    // empty batch is free.
+    assert_eq!(left, [30, 24, 24, 23]);
 }
 
 async fn a_batch_is_charged_whole_or_refused_whole(backend: Backend) {
@@ -122,16 +125,15 @@ async fn a_batch_is_charged_whole_or_refused_whole(backend: Backend) {
         let answers = [paid, refused, small];
         let statuses = answers.each_ref().map(|answer| answer.status);
         let left = answers.each_ref().map(|answer| remaining(answer, LIMIT));
-        match statuses {
-            [200, 429, 200] => {
-                expect_limited(&answers[1], LIMIT);
-                // A refused batch says what is left for a smaller one.
-                assert_eq!(left, [2, 2, 0]);
-                Some(())
-            }
-            _ if left[1] == LIMIT - 3 || left[2] == LIMIT - 2 => None,
-            _ => panic!("{statuses:?} with {left:?} left"),
+        // More is left than can be in a window that holds what was paid first.
+        if left[1] == LIMIT - 3 || left[2] == LIMIT - 2 {
+            return None;
         }
+        assert_eq!(statuses, [200, 429, 200]);
+        expect_limited(&answers[1], LIMIT);
+        // A refused batch says what is left for a smaller one.
+        assert_eq!(left, [2, 2, 0]);
+        Some(())
     });
     attempts.await;
     // Nothing of what was refused reached anyone; windows that ended too early

@@ -3,6 +3,7 @@
 use fanfare::auth;
 use fanfare::limits;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::browser::Incoming;
 use crate::support::{AppSpec, Backend, Cluster, PATIENCE, Server, on_both_backends};
@@ -61,24 +62,26 @@ async fn all_connections_of_a_user_are_reached(backend: Backend) {
 }
 
 async fn nothing_but_the_end_signs_a_user_out(backend: Backend) {
-    let cluster = Cluster::start(backend).await;
-    let caller = cluster.caller("1");
-    let mut ann = cluster.second().browser("key1").await;
+    let app = AppSpec::new("4").set("enable_watchlist_events", true);
+    let cluster = Cluster::builder(backend).app(app).start().await;
+    let caller = cluster.caller("4");
+    let mut ann = cluster.second().browser("key4").await;
     ann.sign_in("ann").await;
+    let mut eve = cluster.first().browser("key4").await;
+    eve.sign_in_with(&json!({ "id": "eve", "watchlist": ["ann"] }).to_string()).await;
+    eve.expect_watchlist(&["ann"], &[]).await;
     ann.subscribe(ANN).await;
     ann.unsubscribe(ANN).await;
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
-    // An error is no end either.
+    // Nor does it help to say that one is someone else.
     ann.ask_to_sign_in(r#"{"id":"ben"}"#).await;
     assert!(ann.expect_error_code(4009).await.contains("another user"));
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
-    let watches = json!({ "id": "eve", "watchlist": ["ann"] }).to_string();
-    let mut eve = cluster.first().browser("key1").await;
-    eve.sign_in_with(&watches).await;
     ann.close().await;
-    caller.publish(ANN, "nobody", "").await;
+    // The first that is said of her since.
+    eve.expect_watchlist(&[], &["ann"]).await;
 }
 
 async fn a_user_is_sent_away_everywhere(backend: Backend) {
@@ -120,14 +123,13 @@ async fn a_wrong_signature_ends_the_connection() {
             _ => "key1:zz".into(),
         };
         ann.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+        // What it says after that has no effect.
+        let _ = ann.try_send_message(Message::text("not json")).await;
         let message = ann.expect_error_code(4009).await;
         assert!(
             !message.contains("secret1") && !message.contains(right.split(':').nth(1).unwrap()),
             "{message}"
         );
-        // What it says after that has no effect.
-        let end = ann.try_send_message(tokio_tungstenite::tungstenite::Message::text("{}")).await;
-        drop(end);
         let end = ann.next_within(PATIENCE).await;
         assert!(matches!(end, Incoming::Closed(4009)), "{what}: {end:?}");
     }
@@ -191,7 +193,7 @@ async fn a_users_channel_is_for_that_user_only() {
 
 #[tokio::test]
 async fn who_shows_no_signature_is_closed_where_that_is_asked_for() {
-    let app = AppSpec::new("4").set("enable_user_authentication", true).set("user_authentication_timeout", 1);
+    let app = AppSpec::new("4").set("enable_user_authentication", true).set("user_authentication_timeout", 2);
     let server = Server::builder().app(app).start().await;
     let mut stranger = server.browser("key4").await;
     let mut signed_in = server.browser("key4").await;

@@ -239,7 +239,7 @@ async fn whatever_is_not_2xx_is_tried_again(backend: Backend) {
     let channels: Vec<String> = (0..replies.len()).map(|n| format!("private-{n}")).collect();
     let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
     let mut ann = member_of(cluster.first(), &channels).await;
-    let (count, once) = (replies.len(), std::sync::Mutex::new(BTreeSet::new()));
+    let (count, once) = (replies.len(), parking_lot::Mutex::new(BTreeSet::new()));
     // Each channel is refused in its own way, the first time that it is alone.
     receiver.answer(move |call| {
         let events = call.events();
@@ -247,7 +247,7 @@ async fn whatever_is_not_2xx_is_tried_again(backend: Backend) {
             events.iter().map(|event| event["channel"].as_str().unwrap()).collect();
         let [channel] = channels.iter().copied().collect::<Vec<_>>()[..] else { return Reply::Status(503) };
         let nth: usize = channel.trim_start_matches("private-").parse().unwrap();
-        match once.lock().unwrap().insert(nth) {
+        match once.lock().insert(nth) {
             true => replies[nth].clone(),
             false => Reply::Status(200),
         }

@@ -69,6 +69,11 @@ impl History {
         Some(Cached { ttl, ..cached.clone() })
     }
 
+    /// Of the last event of a cache channel, kept or not.
+    pub(super) fn last_seq(&self) -> Option<u64> {
+        self.last.as_ref().map(|(_, cached)| cached.seq)
+    }
+
     pub(super) fn read(&self, after: AnnouncementId) -> Log {
         let from = self.log.iter().rposition(|(_, it)| it.id == after).map_or(0, |at| at + 1);
         let announcements = self.log.iter().skip(from);

@@ -25,8 +25,8 @@ pub(super) struct Membership {
     pub(super) rules: Rules,
     /// When the count was last told, while there are too many to tell each.
     pub(super) told: Option<Instant>,
-    /// The cache was missed when the channel stood here.
-    missed: Option<AnnouncementId>,
+    /// The cache was missed after the event of this number had been the last.
+    missed: Option<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl State {
         let at = self.channel(address).history.head().unwrap_or_default();
         let last = assertion.wants_last.then(|| self.channel(address).history.cached());
         if last == Some(None) {
-            self.notice_miss(address, at.id);
+            self.notice_miss(address);
         }
         (Asserted { at, total: count, last: last.flatten(), refused }, mail)
     }
@@ -201,6 +201,7 @@ impl State {
         } else {
             membership.told = None;
         }
+        self.notices.cancel(&Due::Count(address.clone()));
         if is_hooked {
             self.notices.put(address, What::SubscriptionCount(total));
         }
@@ -209,9 +210,10 @@ impl State {
     }
 
     /// Several who miss the same event are one notice.
-    fn notice_miss(&mut self, address: &Address, at: AnnouncementId) {
-        let membership = &mut self.channel(address).membership;
-        if membership.rules.hooked.has("cache_miss") && membership.missed.replace(at) != Some(at) {
+    fn notice_miss(&mut self, address: &Address) {
+        let channel = self.channel(address);
+        let (last, membership) = (channel.history.last_seq(), &mut channel.membership);
+        if membership.rules.hooked.has("cache_miss") && membership.missed.replace(last) != Some(last) {
             self.notices.put(address, What::CacheMiss);
         }
     }

@@ -1,7 +1,7 @@
 //! Who lives (design.md 5). A node's lease is a counter; a node whose counter
 //! stands still is condemned, and its memberships are swept by whoever saw it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +31,8 @@ struct State {
     ended: bool,
     /// Incarnations that live, as of the last renewal.
     nodes: Vec<String>,
+    /// Dead nodes that are being swept from here.
+    sweeping: HashSet<String>,
 }
 
 /// What this node has seen of another's counter.
@@ -51,7 +53,13 @@ impl Lease {
     pub(super) async fn begin(parts: Arc<Parts>) -> Result<Arc<Lease>, BackendError> {
         let incarnation = new_incarnation();
         renew(&parts, &incarnation, true).await?;
-        let state = State { incarnation, renewed: Instant::now(), ended: false, nodes: Vec::new() };
+        let state = State {
+            incarnation,
+            renewed: Instant::now(),
+            ended: false,
+            nodes: Vec::new(),
+            sweeping: HashSet::new(),
+        };
         let lease = Arc::new(Lease { parts, state: Mutex::new(state) });
         tokio::spawn(lease.clone().keep());
         Ok(lease)
@@ -158,7 +166,7 @@ impl Lease {
     }
 
     /// Condemns who has stood still for too long, and sweeps the condemned.
-    fn look_at(&self, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
+    fn look_at(self: &Arc<Lease>, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
         sightings.retain(|node, _| nodes.leases.contains_key(node));
         for (node, counter) in nodes.leases {
             if node == own {
@@ -170,14 +178,25 @@ impl Lease {
             if sighting.counter != counter {
                 *sighting = Sighting { counter, since: Instant::now() };
             } else if sighting.since.elapsed() >= limits::LEASE_EXPIRY {
-                tokio::spawn(bury(self.parts.clone(), node, counter));
+                self.sweep_once(node.clone(), bury(self.parts.clone(), node, counter));
             }
         }
         // Whoever condemned them should have swept them by now, unless it died.
         for (node, age_ms) in nodes.dead {
             if age_ms > limits::LEASE_EXPIRY.as_millis() as u64 {
-                tokio::spawn(finish_sweep(self.parts.clone(), node));
+                self.sweep_once(node.clone(), finish_sweep(self.parts.clone(), node));
             }
+        }
+    }
+
+    /// A look comes before the sweep of the last one may have ended.
+    fn sweep_once(self: &Arc<Lease>, node: String, sweep: impl Future<Output = ()> + Send + 'static) {
+        if self.state.lock().sweeping.insert(node.clone()) {
+            let lease = self.clone();
+            tokio::spawn(async move {
+                sweep.await;
+                lease.state.lock().sweeping.remove(&node);
+            });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Who is where: what nodes write of their subscriptions, for themselves and for
 //! those that have died.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -118,19 +119,23 @@ impl Parts {
         let pages =
             self.client(address).hscan(self.keys.users(address), "*", Some(limits::SWEEP_CHANNELS as u32));
         let mut pages = Box::pin(pages);
-        let mut users = Vec::new();
+        // A scan may come to a user twice.
+        let mut users = BTreeSet::new();
         while let Some(page) = pages.next().await {
             let mut page = page.map_err(read_error)?;
             for (user, value) in page.take_results().into_iter().flat_map(|map| map.inner()) {
                 let (Some(user), Some(value)) = (user.into_string(), value.into_bytes()) else { continue };
                 if names_node(nodes_and_info(&value).0, node) {
-                    let member = Arc::new(Member::new(user.into(), Bytes::new()));
-                    users.push(UserCount { member, count: 0, is_new: false });
+                    users.insert(user);
                 }
             }
             page.next();
         }
-        Ok(users)
+        let gone = |user: String| {
+            let member = Arc::new(Member::new(user.into(), Bytes::new()));
+            UserCount { member, count: 0, is_new: false }
+        };
+        Ok(users.into_iter().map(gone).collect())
     }
 }
 

@@ -47,7 +47,19 @@ impl Redis {
         for entry in due {
             self.settle_due(&entry).await?;
         }
-        Ok(Some(entries.into_iter().filter_map(notice).collect()))
+        let (mut notices, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
+        for (id, fields) in entries {
+            match notice(&id, fields) {
+                Some(notice) => notices.push(notice),
+                None => unreadable.extend(NoticeId::parse(&id)),
+            }
+        }
+        if !unreadable.is_empty() {
+            metrics().webhooks_dropped.increment(unreadable.len() as u64);
+            tracing::warn!(count = unreadable.len(), "webhook events dropped: they cannot be read");
+            self.remove_notices(partition, &unreadable).await?;
+        }
+        Ok(Some(notices))
     }
 
     pub async fn remove_notices(&self, partition: Partition, ids: &[NoticeId]) -> Result<(), BackendError> {
@@ -121,7 +133,7 @@ fn draw(node: &str, partition: Partition) -> u64 {
 }
 
 /// An entry that `lua/include/notify.lua` has written.
-fn notice((id, mut fields): Entry) -> Option<Notice> {
+fn notice(id: &str, mut fields: HashMap<String, Bytes>) -> Option<Notice> {
     let mut take = |field: &str| fields.remove(field);
     let mut take_text = |field: &str| String::from_utf8(take(field)?.to_vec()).ok();
     let address = Address::from_wire(&take_text("address")?)?;
@@ -135,6 +147,6 @@ fn notice((id, mut fields): Entry) -> Option<Notice> {
         "client_event" => What::ClientEvent(decode_events(take("event")?, 1).ok()?.pop()?),
         _ => return None,
     };
-    let id = NoticeId::parse(&id)?;
+    let id = NoticeId::parse(id)?;
     Some(Notice { id, app: address.app().into(), channel: address.channel().to_owned(), what })
 }

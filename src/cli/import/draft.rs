@@ -10,7 +10,6 @@ use crate::app::HookedEvents;
 use crate::config::keys::{KEYS, Kind, position};
 use crate::config::{self, Origin};
 
-#[derive(Debug)]
 pub(super) struct Draft {
     /// For notes: its id, or where it stands.
     label: String,
@@ -20,7 +19,6 @@ pub(super) struct Draft {
     pub(super) notes: Vec<String>,
 }
 
-#[derive(Debug)]
 struct Line {
     name: &'static str,
     value: Value,

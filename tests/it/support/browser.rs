@@ -245,6 +245,21 @@ impl Browser {
         }
     }
 
+    /// The next frame of this event, on whatever channel. What comes before it is
+    /// kept for later.
+    pub async fn find_event(&mut self, name: &str) -> Frame {
+        if let Some(at) = self.kept.iter().position(|frame| frame.event == name) {
+            return self.kept.remove(at).expect("it was found there");
+        }
+        loop {
+            let frame = self.read().await;
+            if frame.event == name {
+                return frame;
+            }
+            self.kept.push_back(frame);
+        }
+    }
+
     /// The next frame, which must be this event.
     pub async fn expect_event(&mut self, channel: &str, name: &str) -> Frame {
         let frame = self.next().await;

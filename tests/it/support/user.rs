@@ -28,12 +28,11 @@ impl Browser {
         self.sign_in_with(&user_data.to_string()).await
     }
 
-    /// The same with exactly this `user_data`.
+    /// The same with exactly this `user_data`. Whom the user watches may be told
+    /// before it.
     pub async fn sign_in_with(&mut self, user_data: &str) -> Frame {
         self.ask_to_sign_in(user_data).await;
-        let frame = self.next().await;
-        assert_eq!(frame.event, "pusher:signin_success", "{}", frame.text);
-        frame
+        self.find_event("pusher:signin_success").await
     }
 
     /// Sends the sign-in only, signed.

@@ -1,0 +1,286 @@
+//! Calls of scripts, with the bounds of the server where a test does not say.
+
+use fanfare::app::HookedEvents;
+use fanfare::event::{Event, encode_events};
+
+use super::stage::{key, words};
+
+/// A script with its keys and arguments.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub script: &'static str,
+    pub keys: Vec<String>,
+    pub arguments: Vec<Vec<u8>>,
+}
+
+pub fn call(script: &'static str, keys: &[&str], arguments: &[&str]) -> Call {
+    Call { script, keys: keys.iter().map(|key| (*key).to_owned()).collect(), arguments: words(arguments) }
+}
+
+/// Nodes have names of 16 characters.
+pub const N1: &str = "node-a----------";
+pub const N2: &str = "node-b----------";
+pub const N3: &str = "node-c----------";
+pub const NODES: [&str; 3] = [N1, N2, N3];
+
+/// As `lua/include/occupancy.lua` has them: webhooks that want these events, and
+/// whether counts and users' status are told.
+pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
+    let hooked = hooked.iter().map(|name| HookedEvents::of(name).unwrap());
+    let hooked = hooked.fold(HookedEvents::default(), HookedEvents::union);
+    format!("{} {}", hooked.0, u8::from(counts) | u8::from(status) << 1)
+}
+
+/// The first arguments of all that announce.
+fn announcing(id: [u8; 8]) -> Vec<Vec<u8>> {
+    let mut arguments = vec![id.to_vec()];
+    arguments.extend(words(&["0", "1000", "1048576", "60000", "3600000"]));
+    arguments
+}
+
+/// `publish_batch`
+#[derive(Clone)]
+pub struct Batch {
+    pub id: [u8; 8],
+    pub sent_ago_ms: Option<u64>,
+    pub seen_seq: u64,
+    pub log_max: usize,
+    pub log_age_ms: u64,
+    pub head_idle_ms: u64,
+    /// Cost, limit and length of the window in ms.
+    pub charge: Option<(u64, u64, u64)>,
+    pub runs: Vec<Run>,
+}
+
+#[derive(Clone)]
+pub struct Run {
+    channel: &'static str,
+    wants: bool,
+    ttl_ms: Option<u64>,
+    events: Vec<Event>,
+}
+
+pub fn event(data: &str) -> Event {
+    let (name, data) = ("e".into(), data.to_owned().into());
+    Event { name, data, except: None, tags: None, delta: None, user: None }
+}
+
+impl Batch {
+    /// One event on one channel, with the bounds of the server.
+    pub fn new(id: [u8; 8], channel: &'static str, data: &str) -> Batch {
+        let (log_age_ms, head_idle_ms, charge) = (60_000, 3_600_000, None);
+        let batch = Batch {
+            id,
+            sent_ago_ms: None,
+            seen_seq: 0,
+            log_max: 1_000,
+            log_age_ms,
+            head_idle_ms,
+            charge,
+            runs: Vec::new(),
+        };
+        batch.and(channel, &[data])
+    }
+
+    pub fn and(mut self, channel: &'static str, bodies: &[&str]) -> Batch {
+        let events = bodies.iter().map(|body| event(body)).collect();
+        self.runs.push(Run { channel, wants: false, ttl_ms: None, events });
+        self
+    }
+
+    pub fn wanting_counts(mut self) -> Batch {
+        for run in &mut self.runs {
+            run.wants = true;
+        }
+        self
+    }
+
+    /// All channels are cache channels.
+    pub fn cached(mut self, ttl_ms: u64) -> Batch {
+        for run in &mut self.runs {
+            run.ttl_ms = Some(ttl_ms);
+        }
+        self
+    }
+
+    pub fn resent(mut self, ago_ms: u64) -> Batch {
+        self.sent_ago_ms = Some(ago_ms);
+        self
+    }
+
+    pub fn charged(mut self, cost: u64, limit: u64, window_ms: u64) -> Batch {
+        self.charge = Some((cost, limit, window_ms));
+        self
+    }
+
+    pub fn call(&self) -> Call {
+        let keys =
+            self.runs.iter().flat_map(|run| ["head", "log", "subs"].map(|kind| key(kind, run.channel)));
+        let keys = keys.chain(self.charge.map(|_| "rate".to_owned())).collect();
+        Call { script: "publish_batch", keys, arguments: self.arguments() }
+    }
+
+    fn arguments(&self) -> Vec<Vec<u8>> {
+        let mut arguments = vec![self.id.to_vec()];
+        let (log_max, log_bytes_max) = (self.log_max as u64, 1024 * 1024);
+        let numbers = [self.seen_seq, log_max, log_bytes_max, self.log_age_ms, self.head_idle_ms];
+        arguments.extend(numbers.map(|number| number.to_string().into()));
+        arguments.push(self.sent_ago_ms.map(|ms| ms.to_string()).unwrap_or_default().into());
+        let (cost, limit, window_ms) = self.charge.unwrap_or_default();
+        arguments.extend([cost, limit, window_ms].map(|number| number.to_string().into()));
+        for run in &self.runs {
+            let last = run.events.last().filter(|_| run.ttl_ms.is_some());
+            let last_bytes = last.map_or(0, |last| encode_events([last]).len());
+            arguments.push(key("topic", run.channel).into());
+            arguments.push(run.events.len().to_string().into());
+            arguments.push(u8::from(run.wants).to_string().into());
+            arguments.push(last_bytes.to_string().into());
+            arguments.push(run.ttl_ms.unwrap_or(0).to_string().into());
+            arguments.push(encode_events(&run.events).to_vec());
+        }
+        arguments
+    }
+}
+
+/// `assert_subscriptions`, and with users `assert_members`.
+#[derive(Debug, Clone)]
+pub struct Assert {
+    pub channel: String,
+    pub node: &'static str,
+    pub count: u64,
+    pub rules: String,
+    pub wants_last: bool,
+    pub outbox_max: u64,
+    pub grace_ms: u64,
+    pub interval_ms: u64,
+    pub members_max: u64,
+    pub users: Option<Vec<(String, u64, bool, String)>>,
+}
+
+impl Assert {
+    pub fn new(channel: &str, node: &'static str, count: u64) -> Assert {
+        Assert {
+            channel: channel.to_owned(),
+            node,
+            count,
+            rules: rules(&[], false, false),
+            wants_last: false,
+            outbox_max: 10_000,
+            grace_ms: 3_000,
+            interval_ms: 5_000,
+            members_max: 100,
+            users: None,
+        }
+    }
+
+    /// Of a presence channel: the connections of users.
+    pub fn members(channel: &str, node: &'static str, count: u64, users: &[(&str, u64)]) -> Assert {
+        let assert = Assert { users: Some(Vec::new()), ..Assert::new(channel, node, count) };
+        users
+            .iter()
+            .fold(assert, |assert, (user, count)| assert.user(user, *count, true, &format!("\"{user}\"")))
+    }
+
+    pub fn user(mut self, user: &str, count: u64, is_new: bool, info: &str) -> Assert {
+        self.users.get_or_insert_default().push((user.into(), count, is_new, info.into()));
+        self
+    }
+
+    pub fn with(self, rules: &str) -> Assert {
+        Assert { rules: rules.to_owned(), ..self }
+    }
+
+    /// By somebody who does not know the rules.
+    pub fn sweeping(self) -> Assert {
+        self.with("")
+    }
+
+    pub fn wanting_last(self) -> Assert {
+        Assert { wants_last: true, ..self }
+    }
+
+    pub fn call(&self) -> Call {
+        let channel = self.channel.as_str();
+        let mut keys = ["head", "log", "subs"].map(|kind| key(kind, channel)).to_vec();
+        keys.push(key("channels", self.node));
+        keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
+        let mut arguments = announcing(rand::random());
+        arguments.extend(words(&[&key("topic", channel), self.node, &self.count.to_string()]));
+        arguments.extend(words(&[&address(channel), &self.rules, if self.wants_last { "1" } else { "0" }]));
+        arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
+        let Some(users) = &self.users else {
+            arguments.extend(words(&["100", &self.interval_ms.to_string()]));
+            return Call { script: "assert_subscriptions", keys, arguments };
+        };
+        keys.push(key("users", channel));
+        arguments.extend(words(&[&self.members_max.to_string()]));
+        for (user, count, is_new, info) in users {
+            arguments.extend(words(&[user, &count.to_string(), if *is_new { "1" } else { "0" }, info]));
+        }
+        Call { script: "assert_members", keys, arguments }
+    }
+}
+
+pub fn address(channel: &str) -> String {
+    key("1", channel)
+}
+
+/// `announce_signal`
+pub fn signal(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
+    let keys = vec![key("head", channel), key("log", channel), "outbox".into(), "consumer".into()];
+    let mut arguments = announcing(rand::random());
+    arguments.extend(words(&[&key("topic", channel), &kind.to_string()]));
+    arguments.push(body.to_vec());
+    arguments.push(if hooked { address(channel).into() } else { Vec::new() });
+    arguments.push(outbox_max.to_string().into());
+    Call { script: "announce_signal", keys, arguments }
+}
+
+/// `settle_due`
+pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
+    let mut keys = ["head", "log", "subs", "users"].map(|kind| key(kind, channel)).to_vec();
+    keys.extend(["outbox", "due", "consumer"].map(String::from));
+    let mut arguments = announcing(rand::random());
+    arguments.extend(words(&[&key("topic", channel), entry, &outbox_max.to_string()]));
+    Call { script: "settle_due", keys, arguments }
+}
+
+/// `claim_outbox`
+pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
+    let arguments = [node, &lease_ms.to_string(), after, &count_max.to_string()];
+    call("claim_outbox", &["consumer", "outbox", "due"], &arguments)
+}
+
+pub fn hold(node: &str, held: u64, wanted: u64, max: u64) -> Call {
+    let arguments = [node, &held.to_string(), &wanted.to_string(), &max.to_string()];
+    call("hold_connections", &["connections", "leases"], &arguments)
+}
+
+pub fn charge(cost: u64, limit: u64, window_ms: u64) -> Call {
+    call("charge_app", &["rate"], &[&cost.to_string(), &limit.to_string(), &window_ms.to_string()])
+}
+
+pub fn list(from: &str, to: &str, count_max: u64) -> Call {
+    call("list_occupied", &["occupied", "counts"], &[from, to, &count_max.to_string()])
+}
+
+pub fn read_cached(channel: &str) -> Call {
+    call("read_cached", &[&key("head", channel)], &[])
+}
+
+pub fn read_log(channel: &str, after: [u8; 8]) -> Call {
+    let keys = vec![key("head", channel), key("log", channel)];
+    Call { script: "read_log", keys, arguments: vec![after.to_vec()] }
+}
+
+pub fn open_epoch(channel: &str, epoch: u64, seen_seq: u64) -> Call {
+    call("open_epoch", &[&key("head", channel)], &[&epoch.to_string(), &seen_seq.to_string()])
+}
+
+pub fn renew(node: &str, is_new: bool) -> Call {
+    call("renew_node", &["leases", "dead"], &[node, if is_new { "1" } else { "0" }])
+}
+
+pub fn condemn(node: &str, counter: &str) -> Call {
+    call("condemn_node", &["leases", "dead"], &[node, counter])
+}

@@ -1,0 +1,85 @@
+//! `hold_connections`: a limit over all nodes.
+
+use rand::RngExt;
+
+use super::calls::{N1, N2, N3, NODES, hold, renew};
+use super::stage::Stage;
+use crate::support::{Seed, bounded};
+
+async fn alive(stage: &mut Stage) {
+    for node in NODES {
+        stage.run(&renew(node, true)).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_get_what_there_is_room_for() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        alive(&mut stage).await;
+        for (node, held, wanted, granted) in [
+            (N1, 0, 60, 60),
+            (N2, 0, 60, 40),
+            (N3, 0, 1, 0),
+            (N1, 60, 61, 60),
+            (N1, 10, 20, 20),
+            (N3, 0, 60, 40),
+            (N2, 40, 0, 40),
+            (N2, 0, 0, 0),
+            (N1, 20, 100, 60),
+        ] {
+            let answer = stage.run_integer(&hold(node, held, wanted, 100)).await;
+            assert_eq!(answer, granted, "{node} has {held} and wants {wanted}");
+        }
+        // The limit was lowered: nobody is thrown out.
+        assert_eq!(stage.run_integer(&hold(N1, 60, 70, 50)).await, 60);
+        assert_eq!(stage.run_integer(&hold(N2, 0, 1, 50)).await, 0);
+        let held = stage.hash("connections").await;
+        assert_eq!(held.values().collect::<Vec<_>>(), ["60", "40"], "who has none is not listed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_of_dead_nodes_are_forgotten() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        alive(&mut stage).await;
+        for (node, wanted) in [(N1, 70), (N2, 30)] {
+            stage.run(&hold(node, 0, wanted, 100)).await;
+        }
+        stage.redis.command(&["HDEL", "leases", N1]).await;
+        assert_eq!(stage.run_integer(&hold(N3, 0, 90, 100)).await, 70);
+        assert_eq!(stage.hash("connections").await.into_keys().collect::<Vec<_>>(), [N2, N3]);
+        // It was only late, and comes back with what it holds.
+        stage.run(&renew(N1, true)).await;
+        assert_eq!(stage.run_integer(&hold(N1, 70, 80, 100)).await, 70);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_limit_is_never_passed() {
+    bounded(async {
+        let mut rng = Seed::new().rng();
+        let mut stage = Stage::set().await;
+        alive(&mut stage).await;
+        let mut granted = [0; 3];
+        for step in 0..500 {
+            let node = rng.random_range(0..3);
+            let held = rng.random_range(0..=granted[node]);
+            let wanted = rng.random_range(held..=held + 40);
+            let answer = stage.run_integer(&hold(NODES[node], held, wanted, 60)).await as u64;
+            assert!((held..=wanted).contains(&answer), "step {step}: {answer} of {held}..={wanted}");
+            let others: u64 = granted.iter().sum::<u64>() - granted[node];
+            assert_eq!(
+                answer,
+                wanted.min(60 - others).max(held),
+                "step {step}: as many as there is room for"
+            );
+            granted[node] = answer;
+            assert!(granted.iter().sum::<u64>() <= 60, "step {step}: {granted:?}");
+        }
+    })
+    .await;
+}

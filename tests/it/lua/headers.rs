@@ -1,0 +1,244 @@
+//! What a script's header declares is what its code uses and what the server
+//! sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::client::Client;
+use super::source::{Script, all, header, read};
+use crate::support::{PATIENCE, Redis, bounded};
+
+mod exercise;
+
+/// The keys and arguments that a header declares, by name.
+struct Declared {
+    keys: Vec<String>,
+    /// For each channel.
+    keys_each: Vec<String>,
+    /// Where it is wanted.
+    keys_last: Vec<String>,
+    arguments: Vec<String>,
+    /// For each channel, or each user.
+    arguments_each: Vec<String>,
+}
+
+impl Declared {
+    fn of(script: &Script) -> Declared {
+        let entries: Vec<(&str, &str, &str)> = script.header().lines().filter_map(entry).collect();
+        let (mut keys, mut keys_each, mut keys_last, mut arguments) = (vec![], vec![], vec![], vec![]);
+        for (what, place, name) in entries {
+            match (what, place) {
+                ("ARGV", "1..6") => arguments.extend(shared_arguments()),
+                ("ARGV", _) => {
+                    arguments.push(name.to_owned());
+                    assert_eq!(place, arguments.len().to_string(), "{}: ARGV in order", script.name);
+                }
+                ("KEYS", place) if place.contains('i') => keys_each.push(name.to_owned()),
+                ("KEYS", place) if place.contains('n') => keys_last.push(name.to_owned()),
+                _ => {
+                    keys.push(name.to_owned());
+                    assert_eq!(place, keys.len().to_string(), "{}: KEYS in order", script.name);
+                }
+            }
+        }
+        let arguments_each = each(script.header());
+        Declared { keys, keys_each, keys_last, arguments, arguments_each }
+    }
+
+    /// Names of so many keys, in their order.
+    fn key_names(&self, count: usize) -> Option<Vec<&str>> {
+        let rest = count.checked_sub(self.keys.len())?;
+        let (rounds, lasts) = match self.keys_each.len() {
+            0 => (0, rest),
+            each => (rest / each, rest % each),
+        };
+        let each = self.keys_each.iter().cycle().take(rounds * self.keys_each.len());
+        let names = self.keys.iter().chain(each).chain(self.keys_last.iter().take(lasts));
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        (names.len() == count).then_some(names)
+    }
+
+    fn argument_names(&self, count: usize) -> Option<Vec<&str>> {
+        let each = self.arguments_each.iter().cycle();
+        let rest = count.checked_sub(self.arguments.len())?;
+        let is_whole = rest == 0 || !self.arguments_each.is_empty() && rest % self.arguments_each.len() == 0;
+        let names = self.arguments.iter().chain(each.take(rest)).map(String::as_str);
+        is_whole.then(|| names.collect())
+    }
+}
+
+/// `  ARGV[8]  kind     of …`, `  KEYS[3i]    subs  of …`.
+fn entry(line: &str) -> Option<(&str, &str, &str)> {
+    let (what, rest) = line.strip_prefix("  ")?.split_at_checked(4)?;
+    let (place, rest) = rest.strip_prefix('[')?.split_once(']')?;
+    let name = rest.split_whitespace().next()?;
+    matches!(what, "KEYS" | "ARGV").then_some((what, place, name))
+}
+
+/// The first arguments of all that announce.
+fn shared_arguments() -> Vec<String> {
+    let announce = read("include/announce.lua");
+    let names: Vec<String> = header(&announce).lines().filter_map(entry).map(|it| it.2.to_owned()).collect();
+    assert_eq!(names.len(), 6);
+    names
+}
+
+/// What stands, indented, below `then for each …, six:`.
+fn each(header: &str) -> Vec<String> {
+    let Some((_, rest)) = header.split_once("  then for each ") else { return Vec::new() };
+    let (said, list) = rest.split_once(":\n").unwrap();
+    let of_line =
+        |line: &str| line.strip_prefix("    ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
+    let lines = list.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
+    let names: Vec<String> = lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    let count = ["four", "six"].iter().find(|count| said.ends_with(**count)).unwrap();
+    assert_eq!(names.len(), if *count == "four" { 4 } else { 6 }, "{names:?}");
+    names
+}
+
+/// The code takes each that is declared, under its name, and no other.
+#[test]
+fn code_uses_what_is_declared() {
+    for script in all() {
+        let declared = Declared::of(&script);
+        let code = script.source();
+        for (what, suffix, names) in [("KEYS[", "_key", &declared.keys), ("ARGV[", "", &declared.arguments)] {
+            let used: BTreeSet<usize> = code
+                .split("]]\n")
+                .flat_map(|part| part.split("--[[").next())
+                .flat_map(|part| part.split(what).skip(1))
+                .filter_map(|rest| rest.split(']').next()?.parse().ok())
+                .collect();
+            let expected: BTreeSet<usize> = (1..=names.len()).collect();
+            assert_eq!(used, expected, "{}: {what}…]", script.name);
+            for (name, place) in code.lines().flat_map(|line| named(line, what)) {
+                let expected = [&names[place - 1], suffix].concat();
+                assert_eq!(name, expected, "{}: {what}{place}]", script.name);
+            }
+        }
+    }
+}
+
+/// Names that a line gives to keys or arguments: `local a, b = ARGV[1], ARGV[2]`.
+fn named<'a>(line: &'a str, what: &str) -> Vec<(&'a str, usize)> {
+    let Some((names, values)) = line.strip_prefix("local ").and_then(|line| line.split_once(" = ")) else {
+        return Vec::new();
+    };
+    let (names, values): (Vec<&str>, Vec<&str>) = (names.split(", ").collect(), values.split(", ").collect());
+    // A call returns several values, and has several arguments.
+    if names.len() != values.len() {
+        return Vec::new();
+    }
+    let place = |value: &str| {
+        let value = value.trim_start_matches("tonumber(").strip_prefix(what)?;
+        value.split(']').next()?.parse::<usize>().ok()
+    };
+    let pairs = names.into_iter().zip(values);
+    pairs.filter_map(|(name, value)| Some((name, place(value)?))).collect()
+}
+
+/// What the server sends has the keys and arguments that the headers declare.
+#[tokio::test]
+async fn server_sends_what_is_declared() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let mut client = Client::connect(&redis).await;
+        let mut scripts = BTreeMap::new();
+        for script in all() {
+            let sha = client.command(&[b"SCRIPT", b"LOAD", script.source().as_bytes()]).await.text();
+            scripts.insert(sha, script);
+        }
+        let mut monitor = Client::connect(&redis).await;
+        monitor.command(&[b"MONITOR"]).await;
+        let looks = async {
+            let mut missing: BTreeSet<&str> = all().iter().map(|script| script.name).collect();
+            while !missing.is_empty() {
+                let Ok(line) = tokio::time::timeout(PATIENCE, monitor.next()).await else {
+                    panic!("never called: {missing:?}")
+                };
+                let call = monitored(&line.text());
+                if call.first().is_some_and(|word| word.eq_ignore_ascii_case("evalsha")) {
+                    let script = scripts.get(&call[1]).expect("the server runs what is in lua/ only");
+                    let (keys, arguments) = call[3..].split_at(call[2].parse().unwrap());
+                    assert_agrees(script, keys, arguments);
+                    missing.remove(script.name);
+                }
+            }
+        };
+        tokio::join!(looks, exercise::everything(&redis));
+    })
+    .await;
+}
+
+fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
+    let what = format!("{}: {keys:?} {arguments:?}", script.name);
+    let declared = Declared::of(script);
+    let key_names = declared.key_names(keys.len()).expect(&what);
+    let argument_names = declared.argument_names(arguments.len()).expect(&what);
+    for (name, key) in key_names.iter().zip(keys) {
+        let (_, kind) = key.split_once("}:").expect("every key has a hash tag");
+        let parts: Vec<&str> = kind.split(':').collect();
+        let kind = if parts[0] == "webhooks" { parts[1] } else { parts[0] };
+        assert_eq!(kind, *name, "{what}");
+    }
+    for (name, argument) in argument_names.iter().zip(arguments) {
+        assert!(fits(name, argument), "{name} = {argument}: {what}");
+    }
+    let tag = |key: &String| key[..key.find('}').unwrap()].to_owned();
+    let topics: Vec<&String> =
+        argument_names.iter().zip(arguments).filter(|it| *it.0 == "topic").map(|it| it.1).collect();
+    if script.name == "publish_batch" {
+        assert_eq!(topics.len(), keys.len() / 3, "{what}");
+        for (topic, keys) in topics.iter().zip(keys.chunks(3)) {
+            assert!(keys.iter().all(|key| tag(key) == tag(topic)), "one slot for a channel: {what}");
+        }
+    } else {
+        assert!(keys.iter().chain(topics).all(|key| tag(key) == tag(&keys[0])), "one slot: {what}");
+    }
+}
+
+/// Whether an argument of this name may be this.
+fn fits(name: &str, value: &str) -> bool {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match name {
+        "log_max" => value == "1000",
+        "log_bytes_max" => value == "1048576",
+        "log_age_ms" => value == "60000",
+        "head_idle_ms" => value == "3600000",
+        "outbox_max" => value == "10000",
+        "grace_ms" => value == "3000",
+        "unthrottled_max" => value == "100",
+        "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),
+        "wants" | "wants_last" | "is_new" => ["0", "1"].contains(&value),
+        "topic" => value.contains(":topic:1:"),
+        "address" => value.starts_with("1:") || value.is_empty(),
+        "node" => value.len() == 16,
+        "sent_ago_ms" => value.is_empty() || is_number,
+        "rules" => value.is_empty() || value.split(' ').all(|part| part.parse::<u8>().is_ok()),
+        "entry" => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),
+        "from" | "to" => value.starts_with(['[', '(']),
+        "user" => exercise::USERS.contains(&value),
+        "info" => value.is_empty() || value == exercise::INFO,
+        "id" | "after" | "body" => true,
+        "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "last_bytes" | "ttl_ms" | "kind" => is_number,
+        "members_max" | "count_max" | "held" | "wanted" | "max" | "epoch" | "counter" => is_number,
+        other => panic!("{other} is not known to this test"),
+    }
+}
+
+/// The words of a line of MONITOR: `1.2 [0 127.0.0.1:1] "GET" "a\"b"`.
+fn monitored(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (&mut word, c) {
+            (None, '"') => word = Some(String::new()),
+            (Some(_), '"') => words.extend(word.take()),
+            // What is escaped is not looked at.
+            (Some(text), '\\') => text.extend(chars.next()),
+            (Some(text), c) => text.push(c),
+            (None, _) => {}
+        }
+    }
+    words
+}

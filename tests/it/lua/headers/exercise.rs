@@ -1,0 +1,158 @@
+//! The Redis backend, made to run each of its scripts, and what it makes of their
+//! answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare::announcement::{AnnouncementId, Kind};
+use fanfare::app::{HookedEvents, Rate};
+use fanfare::backend::redis::Redis as Backend;
+use fanfare::backend::{
+    Account, Asserted, Assertion, BackendError, Charge, Counts, LastEvent, Publication, Rules, Signal,
+    UserCount,
+};
+use fanfare::channel::{Address, ChannelName};
+use fanfare::event::encode_events;
+use fanfare::mailbox::mailbox;
+use fanfare::notice::What;
+use fanfare::presence::Member;
+
+use crate::lua::calls::event;
+use crate::support::{PATIENCE, Redis, eventually};
+
+pub const USERS: [&str; 2] = ["ann lee", "bob"];
+pub const INFO: &str = "{}";
+
+fn address(channel: &str) -> Address {
+    Address::new("1", &ChannelName::parse(channel, 200).unwrap())
+}
+
+fn publication(channel: &str, data: &str, is_cached: bool) -> Publication {
+    let body = encode_events([&event(data)]);
+    let last = is_cached.then_some(LastEvent { bytes: body.len(), ttl: Duration::from_secs(60) });
+    Publication { address: address(channel), count: 1, body, wants_counts: true, last }
+}
+
+fn rules() -> Rules {
+    let (hooked, members_max) = (HookedEvents(127), 1);
+    Rules { hooked, subscription_counts: true, user_status: true, members_max }
+}
+
+fn assertion(channel: &str, count: u64) -> Assertion {
+    Assertion { address: address(channel), count, users: Vec::new(), rules: rules(), wants_last: true }
+}
+
+fn charge(cost: u64) -> Charge {
+    Charge {
+        app: "1".into(),
+        account: Account::BackendEvents,
+        cost,
+        rate: Rate { count: 10, window: Duration::from_secs(60) },
+    }
+}
+
+pub async fn everything(redis: &Redis) {
+    let (mailbox, _letters) = mailbox();
+    let backend = Backend::connect(&redis.url(), "fanfare", mailbox).await.unwrap();
+    publishes(&backend).await;
+    asserts(&backend).await;
+    reads(&backend).await;
+    notices(&backend).await;
+    assert_eq!(backend.hold_connections("1", 3, 9, 5).await, Ok(5));
+    // A node that nobody renews is condemned.
+    let (leases, node) = ("fanfare:{nodes}:leases", "0123456789abcdef");
+    redis.command(&["HSET", leases, node, "7"]).await;
+    eventually("its end", 2 * PATIENCE, async || {
+        match redis.command(&["HEXISTS", leases, node]).await.integer() {
+            0 => Ok(()),
+            _ => Err("it is there".to_owned()),
+        }
+    })
+    .await;
+}
+
+async fn publishes(backend: &Backend) {
+    let two = vec![publication("news", "1", false), publication("cache-news", "2", true)];
+    let published = backend.publish_batch(AnnouncementId::random(), two, None).await.unwrap();
+    assert_eq!((published.counts, published.rate), (vec![Some(Counts::default()); 2], None));
+    let one = || vec![publication("news", "3", false)];
+    let paid = backend.publish_batch(AnnouncementId::random(), one(), Some(charge(8))).await.unwrap();
+    assert_eq!(paid.rate.unwrap().remaining, 2);
+    let unpaid = backend.publish_batch(AnnouncementId::random(), one(), Some(charge(3))).await;
+    assert!(matches!(unpaid, Err(BackendError::RateLimited(state)) if state.remaining == 2), "{unpaid:?}");
+    // Reads have a window of their own.
+    assert_eq!(backend.charge(&charge(9)).await.unwrap().remaining, 1);
+    assert!(matches!(backend.charge(&charge(2)).await, Err(BackendError::RateLimited(_))));
+    let body = encode_events([&event("moved")]);
+    let signal = Signal { address: address("news"), kind: Kind::ClientEvents, body, hooked: true };
+    backend.announce(signal).await.unwrap();
+}
+
+async fn asserts(backend: &Backend) {
+    let missed = backend.assert_membership(&assertion("news", 2)).await.unwrap();
+    assert_eq!((missed.total, missed.last, missed.refused), (2, None, vec![]));
+    let joined = backend.assert_membership(&assertion("cache-news", 1)).await.unwrap();
+    assert_eq!(joined.last.unwrap().event, event("2"));
+    let user = |user: &str, count, is_new| {
+        let member = Arc::new(Member::new(user.into(), Bytes::from_static(INFO.as_bytes())));
+        UserCount { member, count, is_new }
+    };
+    let users = vec![user(USERS[0], 2, true), user(USERS[1], 1, true)];
+    let room = Assertion { users, ..assertion("presence-room", 3) };
+    let Asserted { at, total, refused, .. } = backend.assert_membership(&room).await.unwrap();
+    assert_eq!((total, refused), (2, vec![1]), "there is room for one user");
+    assert_eq!(backend.read_heads(&[address("presence-room")]).await, Ok(vec![Some(at)]));
+    let roster = backend.read_roster(&address("presence-room")).await.unwrap();
+    assert_eq!(roster.own, [USERS[0].into()]);
+    assert_eq!(roster.roster.iter().next().map(|it| &it.1[..]), Some(INFO.as_bytes()));
+    backend.assert_membership(&assertion("news", 0)).await.unwrap();
+}
+
+async fn reads(backend: &Backend) {
+    let news = address("news");
+    let log = backend.read_log(&news, AnnouncementId::NONE).await.unwrap();
+    let position = log.head.unwrap();
+    assert_eq!(log.announcements.last().unwrap().position(), position);
+    backend.open_epoch(&news, position.epoch, position.seq + 9).await.unwrap();
+    let heads = backend.read_heads(&[news.clone(), address("unknown")]).await.unwrap();
+    assert!(heads[0].unwrap().epoch > position.epoch);
+    assert_eq!(heads[1], None);
+    assert_eq!(backend.read_cached(&news).await, Ok(None));
+    assert_eq!(backend.read_cached(&address("cache-news")).await.unwrap().unwrap().event, event("2"));
+    let listed = backend.list_occupied("1", "").await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|it| (it.channel.as_str(), it.counts)).collect();
+    let counts = |subscriptions, users| Counts { subscriptions, users };
+    assert_eq!(listed, [("cache-news", counts(1, 0)), ("presence-room", counts(2, 1))]);
+    assert_eq!(backend.read_counts(&address("presence-room")).await, Ok(counts(2, 1)));
+}
+
+/// All that a channel had to tell, the end of which is due after a while.
+async fn notices(backend: &Backend) {
+    let partition = address("news").partition();
+    assert!(backend.own_partitions().contains(&partition));
+    let told = eventually("the end", PATIENCE, async || {
+        let notices = backend.claim_notices(partition, None, 100).await.unwrap().unwrap();
+        let is_over = notices.iter().any(|notice| notice.what == What::ChannelVacated);
+        if is_over { Ok(notices) } else { Err(format!("{notices:?}")) }
+    })
+    .await;
+    let of_news = told.iter().filter(|notice| notice.channel == "news" && &*notice.app == "1");
+    let whats: Vec<&What> = of_news.map(|notice| &notice.what).collect();
+    let expected = [
+        &What::ClientEvent(event("moved")),
+        &What::ChannelOccupied,
+        &What::SubscriptionCount(2),
+        &What::CacheMiss,
+        &What::SubscriptionCount(0),
+        &What::ChannelVacated,
+    ];
+    assert_eq!(whats, expected);
+    let (first, rest) = told.split_first().unwrap();
+    let after = backend.claim_notices(partition, Some(&first.id), 100).await.unwrap().unwrap();
+    assert_eq!(after, rest);
+    let ids: Vec<_> = told.into_iter().map(|notice| notice.id).collect();
+    backend.remove_notices(partition, &ids).await.unwrap();
+    assert_eq!(backend.claim_notices(partition, None, 100).await, Ok(Some(vec![])));
+    backend.release_notices(partition).await.unwrap();
+}

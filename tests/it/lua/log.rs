@@ -1,0 +1,179 @@
+//! A channel's log and head: their bounds, and who reads them.
+
+use fanfare::announcement::{Announcement, AnnouncementId};
+
+use super::calls::{Batch, open_epoch, read_log};
+use super::client::{items, number};
+use super::stage::{Stage, id};
+use crate::support::resp::Reply;
+use crate::support::{bounded, events_of};
+
+#[track_caller]
+pub fn data(announcement: &Announcement) -> Vec<String> {
+    let events = events_of(announcement);
+    events.into_iter().map(|event| String::from_utf8(event.data.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn log_is_bounded_in_entries() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        for n in 1..=1_005 {
+            stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
+        }
+        let log = stage.log("a").await;
+        assert_eq!(log.len(), 1_000);
+        assert_eq!((data(&log[0]), data(&log[999])), (vec!["6".into()], vec!["1005".into()]));
+        stage.assert_log_bytes("a").await;
+        let trimmed = stage.log("a").await[0].time_ms;
+        assert!(stage.head("a", "log_from").await <= trimmed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn log_is_bounded_in_bytes() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let large = "x".repeat(100_000);
+        for n in 1..=25 {
+            stage.published(&Batch::new(id(n), "a", &large)).await;
+            let bytes = stage.assert_log_bytes("a").await;
+            assert!(bytes <= 1024 * 1024, "{bytes}");
+        }
+        assert_eq!(stage.log("a").await.len(), 10, "no more was dropped than had to be");
+        // One that is too large by itself is kept, alone, until the next one.
+        stage.published(&Batch::new(id(26), "a", &"y".repeat(2_000_000))).await;
+        assert_eq!(stage.log("a").await.len(), 1);
+        assert!(stage.assert_log_bytes("a").await > 2_000_000);
+        stage.published(&Batch::new(id(27), "a", "small")).await;
+        let log = stage.log("a").await;
+        assert_eq!((log.len(), data(&log[0])), (1, vec!["small".into()]));
+        stage.assert_log_bytes("a").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn log_is_bounded_in_age() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let aged = |n: u64| Batch { log_age_ms: 2_000, ..Batch::new(id(n), "a", &n.to_string()) };
+        stage.published(&aged(1)).await;
+        stage.pass_ms(1_200).await;
+        stage.published(&aged(2)).await;
+        stage.pass_ms(1_200).await;
+        stage.published(&aged(3)).await;
+        let log = stage.log("a").await;
+        assert_eq!(log.first().map(data), Some(vec!["2".into()]), "the first is older than 2 s");
+        assert_eq!(log.len(), 2);
+        stage.assert_log_bytes("a").await;
+    })
+    .await;
+}
+
+/// The log of a channel in silence goes before its head.
+#[tokio::test]
+async fn log_that_has_expired_begins_anew() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let aged = |n: u64| Batch { log_age_ms: 40, ..Batch::new(id(n), "a", &n.to_string()) };
+        for n in 1..=3 {
+            stage.published(&aged(2 * n)).await;
+            stage.expires("log:a").await;
+            let epoch = stage.head("a", "epoch").await;
+            // Long enough to be looked at.
+            stage.published(&Batch { log_age_ms: 60_000, ..aged(2 * n + 1) }).await;
+            assert_eq!(stage.head("a", "epoch").await, epoch);
+            assert_eq!(stage.log("a").await.len(), 1);
+            stage.assert_log_bytes("a").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn head_that_has_expired_begins_a_new_epoch() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let mut last = 0;
+        for n in 1..=3 {
+            let batch = Batch { head_idle_ms: 100_000, ..Batch::new(id(n), "a", &n.to_string()) };
+            stage.published(&batch.and("a2", &["x", "y"])).await;
+            let (epoch, seq) = (stage.head("a", "epoch").await, stage.head("a", "seq").await);
+            assert!(epoch > last && seq == epoch + 1, "{epoch} {seq} after {last}");
+            last = seq;
+            let log = stage.log("a").await;
+            assert_eq!((log.len(), data(&log[0])), (1, vec![n.to_string()]), "the old log is gone");
+            assert_eq!(log[0].prev, AnnouncementId::NONE);
+            stage.assert_log_bytes("a").await;
+            let idle_ms = stage.ttl_ms("head:a").await;
+            assert!((1..=100_000).contains(&idle_ms), "it is forgotten after {idle_ms} ms in silence");
+            // As if that time had passed.
+            stage.client.command(&[b"PEXPIRE", b"head:a", b"1"]).await;
+            stage.expires("head:a").await;
+            assert!(stage.exists("log:a").await, "it lives longer");
+        }
+        // A node has seen higher numbers than the clock would give.
+        let seen_seq = stage.now_us().await + 3_600_000_000;
+        stage.published(&Batch { seen_seq, ..Batch::new(id(9), "a", "9") }).await;
+        assert_eq!(stage.head("a", "seq").await, seen_seq + 1);
+        assert_eq!(stage.log("a").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn read_log_returns_what_came_after() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let nothing = items(stage.run(&read_log("a", id(1))).await);
+        assert_eq!(nothing, vec![Reply::Nil; 4], "no head, no log");
+        for n in 1..=200 {
+            stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
+        }
+        let log = stage.log("a").await;
+        let head = log[199].position();
+        // Every place of every page; 999 is nowhere.
+        for after in (1..=200).chain([999]) {
+            let mut reply = items(stage.run(&read_log("a", id(after))).await);
+            let entries = reply.split_off(4);
+            assert_eq!((number(&reply[0]), number(&reply[1])), (head.epoch, head.seq));
+            assert_eq!(reply[2], Reply::Bulk(id(200).to_vec()));
+            assert_eq!(number(&reply[3]), head.time_ms);
+            let from = if after == 999 { 0 } else { after as usize };
+            assert_eq!(entries.len(), 200 - from, "after {after}");
+            if let Some(entry) = entries.first() {
+                assert_eq!(*entry, Reply::Bulk(log[from].encode().to_vec()), "after {after}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn open_epoch_jumps_above_all_that_was_seen_once() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let reply = stage.run(&open_epoch("a", 0, 5)).await;
+        assert_eq!(reply.integer(), 0, "there is no head to leave");
+        assert!(!stage.exists("head:a").await);
+        stage.published(&Batch::new(id(1), "a", "1")).await;
+        let (first, now) = (stage.head("a", "epoch").await, stage.now_us().await);
+        let mut open = async |epoch: u64, seen: u64| stage.run_integer(&open_epoch("a", epoch, seen)).await;
+        assert_eq!(open(first + 1, 0).await, 0, "another epoch than the one to leave");
+        assert_eq!(open(first, 0).await, 1);
+        assert_eq!(open(first, u64::MAX >> 12).await, 0, "somebody has done it");
+        let second = stage.head("a", "epoch").await;
+        assert!(second >= now && stage.head("a", "seq").await == second, "{second}");
+        // Far above the clock; not written as 1.7e+15.
+        let seen = second + 86_400_000_000;
+        assert_eq!(stage.run_integer(&open_epoch("a", second, seen)).await, 1);
+        assert_eq!((stage.head("a", "epoch").await, stage.head("a", "seq").await), (seen, seen));
+        // The next event goes on from there, and knows what was before it.
+        stage.published(&Batch::new(id(2), "a", "2")).await;
+        let log = stage.log("a").await;
+        assert_eq!((log[1].epoch, log[1].first_seq, log[1].prev), (seen, seen + 1, log[0].id));
+    })
+    .await;
+}

@@ -1,0 +1,28 @@
+//! Each script of `lua/` by itself, against a real Redis: what it returns, what
+//! it refuses, and that a refusal has written nothing and announced nothing.
+
+mod answers;
+mod calls;
+mod client;
+mod source;
+mod stage;
+
+mod cache;
+mod connections;
+mod counts;
+mod headers;
+mod index;
+mod leases;
+mod log;
+mod member_notices;
+mod members;
+mod memory_full;
+mod outbox;
+mod publish;
+mod rates;
+mod resends;
+mod settle;
+mod signals;
+mod subscriptions;
+mod types;
+mod user_channels;

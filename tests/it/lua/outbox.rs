@@ -1,0 +1,145 @@
+//! A partition's outbox: who may read it, a page at a time, and what does not
+//! fit.
+
+use super::calls::{Assert, Call, N1, N2, claim, rules, settle, signal};
+use super::client::items;
+use super::stage::Stage;
+use crate::support::bounded;
+use crate::support::resp::Reply;
+
+/// What a claim brings.
+#[derive(Debug, PartialEq, Eq)]
+struct Claimed {
+    /// Ids of notices.
+    ids: Vec<String>,
+    due: Vec<String>,
+    dropped: i64,
+}
+
+impl Stage {
+    /// None while another node has it.
+    async fn claim(&mut self, node: &str, lease_ms: u64, after: &str, count_max: u64) -> Option<Claimed> {
+        let reply = match self.run(&claim(node, lease_ms, after, count_max)).await {
+            Reply::Nil => return None,
+            reply => items(reply),
+        };
+        let [notices, due, dropped] = reply.try_into().unwrap();
+        let ids = items(notices).into_iter().map(|notice| items(notice)[0].text()).collect();
+        Some(Claimed { ids, due: items(due).iter().map(Reply::text).collect(), dropped: dropped.integer() })
+    }
+
+    async fn has(&mut self, node: &str, lease_ms: u64) -> bool {
+        self.claim(node, lease_ms, "-", 10).await.is_some()
+    }
+}
+
+fn occupied(channel: &str, outbox_max: u64) -> Call {
+    let assert = Assert::new(channel, N1, 1).with(&rules(&["channel_occupied"], false, false));
+    Assert { outbox_max, ..assert }.call()
+}
+
+#[tokio::test]
+async fn a_claim_excludes_others_until_it_expires() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        assert!(stage.has(N1, 1_500).await);
+        assert!(!stage.has(N2, 1_500).await);
+        stage.pass_ms(1_000).await;
+        assert!(stage.has(N1, 1_500).await, "it is renewed");
+        stage.pass_ms(1_000).await;
+        assert!(!stage.has(N2, 1_500).await);
+        stage.pass_ms(600).await;
+        assert!(stage.has(N2, 60_000).await, "nobody has renewed it");
+        assert!(!stage.has(N1, 1_500).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_is_given_up_by_its_holder() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        stage.run(&occupied("a", 10)).await;
+        stage.has(N1, 60_000).await;
+        assert_eq!(stage.claim(N2, 0, "-", 0).await, None, "it is not its own");
+        assert!(!stage.has(N2, 60_000).await);
+        let given_up = Claimed { ids: vec![], due: vec![], dropped: 0 };
+        assert_eq!(stage.claim(N1, 0, "-", 0).await, Some(given_up));
+        assert!(!stage.exists("consumer").await);
+        assert!(stage.has(N2, 60_000).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn notices_are_read_a_page_at_a_time() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let nothing = Claimed { ids: vec![], due: vec![], dropped: 0 };
+        assert_eq!(stage.claim(N1, 60_000, "-", 3).await, Some(nothing));
+        for number in 0..7 {
+            stage.run(&occupied(&number.to_string(), 10)).await;
+        }
+        let (mut after, mut pages) = ("-".to_owned(), Vec::new());
+        loop {
+            let page = stage.claim(N1, 60_000, &after, 3).await.unwrap().ids;
+            let Some(last) = page.last() else { break };
+            after.clone_from(last);
+            pages.push(page);
+        }
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
+        let mut ids = pages.concat();
+        ids.dedup();
+        assert_eq!(ids.len(), 7);
+        // Reading removes nothing; a claim may be renewed without reading.
+        assert_eq!(stage.claim(N1, 60_000, "-", 100).await.unwrap().ids, ids);
+        assert_eq!(stage.claim(N1, 60_000, "-", 0).await.unwrap().ids, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_due_is_read_when_it_is_due() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let now_ms = stage.now_us().await / 1_000;
+        for (entry, at_ms) in
+            [("vacated 1:b", now_ms - 1), ("count 1:a", now_ms - 2), ("later", now_ms + 60_000)]
+        {
+            stage.redis.command(&["ZADD", "due", &at_ms.to_string(), entry]).await;
+        }
+        assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().due, ["count 1:a", "vacated 1:b"]);
+        assert_eq!(stage.claim(N1, 60_000, "-", 1).await.unwrap().due, ["count 1:a"]);
+    })
+    .await;
+}
+
+/// Every script that has something to tell.
+#[tokio::test]
+async fn a_full_outbox_drops_and_counts() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        for channel in ["a", "b", "c"] {
+            stage.run(&occupied(channel, 2)).await;
+        }
+        assert_eq!(stage.notices().await, ["channel_occupied 1:a", "channel_occupied 1:b"]);
+        stage.run(&signal("a", 2, b"", true, 2)).await;
+        let member = Assert::members("presence-a", N1, 1, &[("ann", 1)]);
+        let member = Assert { outbox_max: 2, ..member.with(&rules(&["member_added"], false, false)) };
+        stage.assert(&member).await;
+        stage.redis.command(&["ZADD", "due", "1", "vacated 1:d"]).await;
+        stage.run(&settle("d", "vacated 1:d", 2)).await;
+        assert_eq!(stage.notices().await.len(), 2);
+        let claimed = stage.claim(N1, 60_000, "-", 10).await.unwrap();
+        assert_eq!((claimed.ids.len(), claimed.dropped), (2, 4));
+        // Told once; and there is room again for each that is taken out.
+        assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().dropped, 0);
+        stage.redis.command(&["XDEL", "outbox", &claimed.ids[0]]).await;
+        stage.run(&occupied("e", 2)).await;
+        stage.run(&occupied("f", 2)).await;
+        let left = stage.claim(N1, 60_000, "-", 10).await.unwrap();
+        assert_eq!((left.ids.len(), left.dropped), (2, 1));
+        assert_eq!(stage.notices().await[1], "channel_occupied 1:e");
+    })
+    .await;
+}

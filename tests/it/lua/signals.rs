@@ -1,0 +1,43 @@
+//! `announce_signal`: client events, and the end of a user's connections.
+
+use fanfare::announcement::{AnnouncementId, Body, Kind};
+use fanfare::event::encode_events;
+
+use super::calls::{Batch, event, signal};
+use super::stage::{Stage, id};
+use crate::support::bounded;
+
+#[tokio::test]
+async fn signals_are_numbered_and_remembered_among_the_events() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let body = encode_events([&event("moved")]);
+        stage.run(&signal("a", Kind::ClientEvents.code(), &body, false, 10)).await;
+        stage.published(&Batch::new(id(1), "a", "1")).await;
+        stage.run(&signal("a", Kind::Termination.code(), b"", false, 10)).await;
+        let said = stage.said().await;
+        let moved = Body::ClientEvents(vec![event("moved")]);
+        assert_eq!(said, [moved, Body::Events(vec![event("1")]), Body::Termination]);
+        let log = stage.log("a").await;
+        assert_eq!(log[0].prev, AnnouncementId::NONE);
+        for pair in log.windows(2) {
+            assert_eq!((pair[1].first_seq, pair[1].prev), (pair[0].first_seq + 1, pair[0].id));
+        }
+        assert_eq!(stage.head("a", "seq").await, log[2].first_seq);
+        stage.assert_log_bytes("a").await;
+        assert!(!stage.exists("outbox").await, "no webhook wants to hear of it");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn client_event_is_told_to_webhooks_that_want_it() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let body = encode_events([&event("moved\0\n ")]);
+        stage.run(&signal("a", Kind::ClientEvents.code(), &body, true, 10)).await;
+        let expected = format!("client_event 1:a event={}", String::from_utf8_lossy(&body));
+        assert_eq!(stage.notices().await, [expected]);
+    })
+    .await;
+}

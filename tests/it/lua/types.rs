@@ -1,0 +1,83 @@
+//! A key that holds something else, as after a mistake with another tool.
+
+use super::calls::{
+    Assert, Batch, Call, NODES, charge, claim, condemn, hold, list, open_epoch, read_cached, read_log, renew,
+    rules, settle, signal,
+};
+use super::source::all;
+use super::stage::{Stage, id};
+use crate::support::bounded;
+
+/// Every script, with a state in which it uses all of its keys.
+fn calls() -> Vec<Call> {
+    let all = ["channel_occupied", "channel_vacated", "member_added", "member_removed", "cache_miss"];
+    let rules = rules(&all, true, true);
+    let subscriptions = |node, count| Assert::new("a", node, count).with(&rules).wanting_last().call();
+    let members =
+        |count| Assert::members("presence-a", NODES[0], count, &[("ann", count)]).with(&rules).call();
+    vec![
+        Batch::new(id(2), "a", "2").and("b", &["3"]).wanting_counts().cached(9).charged(1, 9, 9).call(),
+        signal("a", 2, b"", true, 0),
+        subscriptions(NODES[0], 2),
+        subscriptions(NODES[0], 0),
+        members(2),
+        members(0),
+        settle("a", "vacated 1:a", 10),
+        settle("a", "count 1:a", 10),
+        settle("a", "removed 1:a ann", 10),
+        claim(NODES[0], 1_000, "-", 10),
+        claim(NODES[0], 1_000, "-", 0),
+        list("-", "+", 10),
+        read_cached("a"),
+        charge(1, 9, 9),
+        hold(NODES[0], 0, 1, 10),
+        read_log("a", id(1)),
+        open_epoch("a", 1, 1),
+        renew("n1", true),
+        renew("n1", false),
+        condemn("n1", "1"),
+    ]
+}
+
+#[tokio::test]
+async fn keys_of_another_type_are_an_error_and_nothing_is_written() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        let calls = calls();
+        for script in all() {
+            assert!(calls.iter().any(|call| call.script == script.name), "{} is never called", script.name);
+        }
+        for call in &calls {
+            for wrong in &call.keys {
+                stage.redis.command(&["FLUSHALL"]).await;
+                stage.published(&Batch::new(id(1), "a", "1")).await;
+                for node in [NODES[0], NODES[1]] {
+                    stage.total("a", node, 1).await;
+                }
+                stage.run(&renew("n1", true)).await;
+                for entry in ["vacated 1:a", "count 1:a", "removed 1:a ann"] {
+                    stage.redis.command(&["ZADD", "due", "1", entry]).await;
+                }
+                stage.redis.command(&["DEL", wrong]).await;
+                let of_another_type = if wrong == "rate" { "RPUSH" } else { "SET" };
+                stage.redis.command(&[of_another_type, wrong, "text"]).await;
+                stage.refused(call, "WRONGTYPE").await;
+            }
+        }
+    })
+    .await;
+}
+
+/// What nobody has written is not taken for a number.
+#[tokio::test]
+async fn a_rate_that_is_no_number_is_an_error() {
+    bounded(async {
+        let mut stage = Stage::set().await;
+        stage.redis.command(&["SET", "rate", "text", "PX", "60000"]).await;
+        let batch = Batch::new(id(1), "a", "1").charged(1, 9, 9);
+        for call in [charge(1, 9, 9), batch.call()] {
+            stage.refused(&call, "ERR").await;
+        }
+    })
+    .await;
+}
