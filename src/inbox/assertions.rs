@@ -71,7 +71,7 @@ impl Channel {
     fn place(&mut self, asserted: &Asserted) {
         for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
             let last = asserted.last.clone().map(Box::new);
-            joiner.stage = Stage::Placed { at: asserted.at, last, waits: true };
+            joiner.stage = Stage::Placed { at: asserted.at, total: asserted.total, last, waits: true };
         }
     }
 }

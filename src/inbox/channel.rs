@@ -53,10 +53,11 @@ pub(super) enum Stage {
     Waiting,
     /// The script under way does; it was sent when the channel stood here.
     Counted { since: Position },
-    /// The script has said where the channel stood, and what its last event was:
+    /// The script has said where the channel stood, how many subscriptions it had,
+    /// and what its last event was:
     /// it is let in when this node has handled all that came before, if that will
     /// ever come.
-    Placed { at: Position, last: Option<Box<Cached>>, waits: bool },
+    Placed { at: Position, total: u64, last: Option<Box<Cached>>, waits: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

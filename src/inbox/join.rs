@@ -142,7 +142,7 @@ impl Desk {
             return;
         };
         self.joining -= 1;
-        let Stage::Placed { at, last, .. } = stage else { return };
+        let Stage::Placed { at, total, last, .. } = stage else { return };
         let (outbox, form) = (subscriber.outbox.clone(), subscriber.form);
         if let Some(presence) = &mut channel.presence {
             push(&outbox, presence.succeeded(address.channel()), &mut self.woken);
@@ -155,6 +155,10 @@ impl Desk {
             };
             push(&outbox, frame, &mut self.woken);
         }
+        if channel.rules.subscription_counts && channel.presence.is_none() && channel.watch.is_none() {
+            // What was announced of it came before.
+            push(&outbox, reply::subscription_count(address.channel(), total), &mut self.woken);
+        }
         for announcement in channel.missed_since(at) {
             let frames = missed_frames(address, &announcement, socket, form, &self.delta);
             push(&outbox, frames, &mut self.woken);
@@ -162,7 +166,11 @@ impl Desk {
         if let Form::Chained { holds_from } = &mut subscriber.form {
             *holds_from = channel.chain.next_index();
         }
+        let is_user = channel.watch.is_some();
         channel.hub.add(socket, subscriber);
+        if is_user {
+            self.finish_look(socket);
+        }
     }
 
     /// Nobody is here any more: the channel lingers, and is then forgotten.

@@ -66,6 +66,8 @@ pub enum Request {
     /// changes (protocol.md 2.10). The addresses are of the users' own channels.
     Watch {
         app: Arc<App>,
+        /// The socket's own user.
+        own: Address,
         users: Vec<Address>,
         socket: SocketId,
         outbox: Arc<Outbox>,
@@ -296,7 +298,9 @@ impl Desk {
                 let subscriber = Subscriber { outbox, form, member };
                 self.subscribe(address, socket, Joiner { subscriber, confirmation, stage: Stage::Waiting });
             }
-            Request::Watch { app, users, socket, outbox } => self.watch(&app, users, socket, outbox),
+            Request::Watch { app, own, users, socket, outbox } => {
+                self.watch(&app, own, users, socket, outbox)
+            }
             Request::Unwatch { users, socket } => self.unwatch(&users, socket),
             Request::Unsubscribe { address, socket } => self.unsubscribe(&address, socket),
             Request::ChangeForm { address, socket, deltas } => {

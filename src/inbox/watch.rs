@@ -23,6 +23,9 @@ pub(super) struct Watch {
 /// What a watcher is told first: all users at once, when all of them are known.
 #[derive(Debug)]
 pub(super) struct FirstLook {
+    /// The watcher's own channel: it is told that it has signed in before anything
+    /// of others.
+    own: Address,
     outbox: Arc<Outbox>,
     unknown: HashSet<Address>,
     /// Online or not, as of now.
@@ -41,8 +44,15 @@ impl Watch {
 }
 
 impl Desk {
-    pub(super) fn watch(&mut self, app: &App, users: Vec<Address>, socket: SocketId, outbox: Arc<Outbox>) {
-        let mut look = FirstLook { outbox, unknown: HashSet::new(), known: BTreeMap::new() };
+    pub(super) fn watch(
+        &mut self,
+        app: &App,
+        own: Address,
+        users: Vec<Address>,
+        socket: SocketId,
+        outbox: Arc<Outbox>,
+    ) {
+        let mut look = FirstLook { own, outbox, unknown: HashSet::new(), known: BTreeMap::new() };
         for address in users {
             let channel = self.channel_of(&address, app);
             channel.idle_since = None;
@@ -109,8 +119,11 @@ impl Desk {
         }
     }
 
-    fn finish_look(&mut self, socket: SocketId) {
+    pub(super) fn finish_look(&mut self, socket: SocketId) {
         let Some(look) = self.looks.get(&socket).filter(|look| look.unknown.is_empty()) else { return };
+        if self.channels.get(&look.own).is_some_and(|channel| channel.joining.contains_key(&socket)) {
+            return;
+        }
         let those = |wanted: bool| {
             let users = look.known.iter().filter(move |(_, online)| **online == wanted);
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()

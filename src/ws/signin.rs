@@ -102,7 +102,8 @@ impl Connection {
         let watched = self.addresses(&watchlist);
         if !watched.is_empty() {
             let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
-            self.node.inbox.ask(Request::Watch { app, users: watched.clone(), socket, outbox }).await;
+            let (own, users) = (Address::new(&app.id, &channel), watched.clone());
+            self.node.inbox.ask(Request::Watch { app, own, users, socket, outbox }).await;
         }
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
     }

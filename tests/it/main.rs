@@ -39,6 +39,7 @@ mod rate_limits;
 mod signin;
 mod slow_client;
 mod tidy;
+mod transcripts;
 mod users_api;
 mod watchlist;
 

@@ -44,13 +44,13 @@ fn root() -> PathBuf {
     std::env::var_os("FANFARE_TREE").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
-struct Source {
+pub struct Source {
     /// Below the root, such as `src/http/events.rs`.
-    path: String,
+    pub path: String,
     text: String,
 }
 
-fn sources(below: &str, extension: &str) -> Vec<Source> {
+pub fn sources(below: &str, extension: &str) -> Vec<Source> {
     let mut found = Vec::new();
     collect(&root().join(below), extension, &mut found);
     found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -72,7 +72,7 @@ fn collect(dir: &Path, extension: &str, found: &mut Vec<Source>) {
 
 impl Source {
     /// The code that ships: without its tests, without comments.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test = self.path.ends_with("/tests.rs");
         let shipped = self.text.split("#[cfg(test)]\nmod ").next().filter(|_| !is_test);
         shipped
@@ -91,7 +91,7 @@ impl Source {
 }
 
 /// Fails with all of them at once.
-fn report(what: &str, faults: &[String]) {
+pub fn report(what: &str, faults: &[String]) {
     assert!(faults.is_empty(), "{what}:\n{}", faults.join("\n"));
 }
 

@@ -75,6 +75,10 @@ impl Cluster {
         self.redis.as_ref().expect("this cluster runs on Redis")
     }
 
+    pub fn redis_mut(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("this cluster runs on Redis")
+    }
+
     /// A backend that publishes through the first node.
     pub fn caller(&self, app: &str) -> Caller {
         self.first().caller(app)

@@ -43,13 +43,8 @@ fn assertion(channel: &str, count: u64) -> Assertion {
     Assertion { address: address(channel), count, users: Vec::new(), rules: rules(), wants_last: true }
 }
 
-fn charge(cost: u64) -> Charge {
-    Charge {
-        app: "1".into(),
-        account: Account::BackendEvents,
-        cost,
-        rate: Rate { count: 10, window: Duration::from_secs(60) },
-    }
+fn charge(account: Account, cost: u64) -> Charge {
+    Charge { app: "1".into(), account, cost, rate: Rate { count: 10, window: Duration::from_secs(60) } }
 }
 
 pub async fn everything(redis: &Redis) {
@@ -77,13 +72,20 @@ async fn publishes(backend: &Backend) {
     let published = backend.publish_batch(AnnouncementId::random(), two, None).await.unwrap();
     assert_eq!((published.counts, published.rate), (vec![Some(Counts::default()); 2], None));
     let one = || vec![publication("news", "3", false)];
-    let paid = backend.publish_batch(AnnouncementId::random(), one(), Some(charge(8))).await.unwrap();
+    let paid = backend
+        .publish_batch(AnnouncementId::random(), one(), Some(charge(Account::BackendEvents, 8)))
+        .await
+        .unwrap();
     assert_eq!(paid.rate.unwrap().remaining, 2);
-    let unpaid = backend.publish_batch(AnnouncementId::random(), one(), Some(charge(3))).await;
+    let unpaid =
+        backend.publish_batch(AnnouncementId::random(), one(), Some(charge(Account::BackendEvents, 3))).await;
     assert!(matches!(unpaid, Err(BackendError::RateLimited(state)) if state.remaining == 2), "{unpaid:?}");
     // Reads have a window of their own.
-    assert_eq!(backend.charge(&charge(9)).await.unwrap().remaining, 1);
-    assert!(matches!(backend.charge(&charge(2)).await, Err(BackendError::RateLimited(_))));
+    assert_eq!(backend.charge(&charge(Account::ReadRequests, 9)).await.unwrap().remaining, 1);
+    assert!(matches!(
+        backend.charge(&charge(Account::ReadRequests, 2)).await,
+        Err(BackendError::RateLimited(_))
+    ));
     let body = encode_events([&event("moved")]);
     let signal = Signal { address: address("news"), kind: Kind::ClientEvents, body, hooked: true };
     backend.announce(signal).await.unwrap();

@@ -1,0 +1,244 @@
+//! That nothing the server can say is without its conversation: the sources are
+//! read for what they say, as `tidy.rs` reads them.
+
+use std::collections::BTreeSet;
+
+use super::script::{Script, directory};
+use super::{OF_ONE, OF_TWO_ONLY};
+use crate::tidy::{report, sources};
+
+/// What no conversation shows, and why.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("close slow_client", "needs a client that does not read: slow_client.rs"),
+    ("close over_capacity", "needs 100,000 pending subscriptions, or apps that cannot be looked up"),
+    ("code request_timeout", "needs a body that does not arrive for 30 s"),
+    ("code internal_error", "needs a defect of ours, or a Redis that refuses its scripts"),
+    ("text The body did not arrive in time", "as request_timeout"),
+    ("text The body did not arrive whole", "whoever hangs up half-way reads no answer"),
+    ("text The server could not do this; its log says why", "as internal_error"),
+    ("text Redis refused: {0}", "is only logged"),
+];
+
+/// What came in all conversations, by the line.
+fn everything() -> Vec<String> {
+    let names = OF_ONE.iter().chain(OF_TWO_ONLY);
+    let scripts = names.map(|name| Script::read(name));
+    scripts.flat_map(|script| script.all_that_came().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The shipped code of a file, or of all files in a folder.
+fn code(of: &str) -> String {
+    let files = sources("src", "rs");
+    let files = files.iter().filter(|source| source.path.starts_with(of));
+    let text: String = files
+        .flat_map(|source| source.code().map(|(_, line)| line.to_owned() + "\n").collect::<Vec<_>>())
+        .collect();
+    assert!(!text.is_empty(), "there is no {of}");
+    text
+}
+
+/// Fails unless each of these is shown, or is an exception; an exception that is
+/// shown is none.
+fn check(kind: &str, all: impl IntoIterator<Item = (String, bool)>) {
+    let mut faults = BTreeSet::new();
+    for (what, is_shown) in all {
+        let what = format!("{kind} {what}");
+        let excepted = EXCEPTIONS.iter().any(|(exception, _)| *exception == what);
+        if is_shown == excepted {
+            faults.insert(match is_shown {
+                true => format!("{what}: in a conversation, and no exception any more"),
+                false => format!("{what}: in no conversation"),
+            });
+        }
+    }
+    report("every frame, close code and error has its conversation", &faults.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn every_conversation_is_listed() {
+    let mut faults: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(directory()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let is_listed = OF_ONE.iter().chain(OF_TWO_ONLY).any(|listed| *listed == name);
+        if path.extension().is_some_and(|this| this == "txt") && !is_listed {
+            faults.push(format!("{name}.txt is never held"));
+        }
+    }
+    report("every conversation is in the lists of transcripts.rs", &faults);
+}
+
+#[test]
+fn every_close_code_is_shown() {
+    let close = code("src/wire/close.rs");
+    let (codes, reasons, labels) =
+        (arms(&close, "fn code"), arms(&close, "fn reason"), arms(&close, "fn label"));
+    let everything = everything();
+    let find = |table: &[(String, String)], variant: &str| {
+        let found = table.iter().find(|(other, _)| other == variant);
+        found.unwrap_or_else(|| panic!("Close::{variant} is missing in close.rs")).1.clone()
+    };
+    check(
+        "close",
+        labels.iter().map(|(variant, label)| {
+            let line = format!("close {} {}", find(&codes, variant), find(&reasons, variant));
+            (label.clone(), everything.iter().any(|came| came == line.trim_end()))
+        }),
+    );
+}
+
+#[test]
+fn every_code_of_an_http_error_is_shown() {
+    let everything = everything();
+    let error = code("src/http/error.rs");
+    let words = literals(&error).into_iter().filter(|(before, word, after)| {
+        let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        // Fields of the request, and members of the body, are no codes.
+        is_word
+            && !["in_field(", "[", "= ["].iter().any(|other| before.ends_with(other))
+            && !after.starts_with([':', ']'])
+    });
+    check(
+        "code",
+        words.map(|(_, word, _)| {
+            let member = format!("\"code\":\"{word}\"");
+            (word, everything.iter().any(|came| came.contains(&member)))
+        }),
+    );
+}
+
+#[test]
+fn every_event_of_ours_is_shown() {
+    let everything = everything();
+    let names = ["src/wire/reply.rs", "src/wire/envelope.rs"].into_iter().flat_map(|file| {
+        let code = code(file);
+        let named = code.split("\"pusher").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        named.collect::<Vec<_>>()
+    });
+    check(
+        "event",
+        names.map(|name| {
+            let member = format!("\"event\":\"pusher{name}\"");
+            (format!("pusher{name}"), everything.iter().any(|came| came.contains(&member)))
+        }),
+    );
+}
+
+#[test]
+fn every_kind_of_refused_subscription_is_shown() {
+    let everything = everything();
+    let ws = code("src/ws/") + &code("src/inbox/");
+    let kinds = ws.split("Refusal::new(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    check(
+        "type",
+        kinds.map(|rest| {
+            let kind = rest.split('"').next().unwrap();
+            let member = format!("\"type\":\"{kind}\"");
+            (kind.to_owned(), everything.iter().any(|came| came.contains(&member)))
+        }),
+    );
+}
+
+#[test]
+fn every_text_of_an_error_is_shown() {
+    let everything = everything();
+    let files = ["src/wire/command.rs", "src/wire/identity.rs", "src/ws/", "src/batch.rs", "src/channel.rs"];
+    let code: String = files.into_iter().chain(["src/backend/mod.rs", "src/http/"]).map(code).collect();
+    let is_text = |before: &str, text: &str| {
+        let is_sentence = text.contains(' ') && text.starts_with(|c: char| c.is_uppercase() || c == '`');
+        // Of an enum by its attribute, over HTTP by being a sentence.
+        before.ends_with("#[error(") || is_sentence
+    };
+    let texts = literals(&code).into_iter().filter(|(before, text, _)| is_text(before, text));
+    check(
+        "text",
+        texts.map(|(_, text, _)| {
+            let text = text.split("\\\n").map(str::trim_start).collect::<String>();
+            let is_shown = everything.iter().any(|came| has_in_order(came, &pieces(&text)));
+            (text, is_shown)
+        }),
+    );
+}
+
+/// What each variant becomes in a `match` of this function.
+fn arms(code: &str, function: &str) -> Vec<(String, String)> {
+    let (_, body) = code.split_once(function).unwrap_or_else(|| panic!("close.rs has no {function}"));
+    let body = body.split("\n    }\n").next().unwrap();
+    let parts: Vec<&str> = body.split("=>").collect();
+    let mut arms = Vec::new();
+    for pair in parts.windows(2) {
+        let value = pair[1].trim_start();
+        let value = match value.strip_prefix('"') {
+            Some(text) => text.split('"').next(),
+            None => value.split([',', ' ']).next(),
+        };
+        let variants = pair[0].split("Close::").skip(1);
+        let name = |text: &str| text.chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
+        arms.extend(variants.map(|variant| (name(variant), value.unwrap().to_owned())));
+    }
+    arms
+}
+
+/// Every string of some code, with what stands before and after it.
+fn literals(code: &str) -> Vec<(&str, String, &str)> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    while let Some((before, text)) = rest.split_once('"') {
+        let is_quote = before.ends_with('\'');
+        let mut escaped = false;
+        let end = text.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let Some(end) = end.filter(|_| !is_quote) else {
+            rest = text;
+            continue;
+        };
+        let after = &text[end + 1..];
+        found.push((before.trim_end(), text[..end].to_owned(), after.trim_start()));
+        rest = after;
+    }
+    found
+}
+
+/// What stands around the `{…}` of a format, as JSON has it.
+fn pieces(format: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut depth = 0;
+    for c in format.chars() {
+        depth += i32::from(c == '{');
+        match c {
+            '{' if depth == 1 => pieces.push(String::new()),
+            _ if depth == 0 => pieces.last_mut().unwrap().push(c),
+            _ => {}
+        }
+        depth -= i32::from(c == '}');
+    }
+    pieces
+}
+
+fn has_in_order(line: &str, pieces: &[String]) -> bool {
+    let mut rest = line;
+    pieces.iter().all(|piece| match rest.split_once(piece.as_str()) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+#[test]
+fn the_tests_of_completeness_see_what_they_look_for() {
+    let code = "match self {\n Close::A\n | Close::B => 4009,\n Close::C => \"Why, so\",\n}";
+    let arms = arms(&format!("fn code(self) {code}\n    }}\n"), "fn code");
+    let arms: Vec<(&str, &str)> = arms.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(arms, [("A", "4009"), ("B", "4009"), ("C", "Why, so")]);
+    let found = literals("new(X, \"a_b\", '\"', \"c\\\"d\")");
+    let words: Vec<&str> = found.iter().map(|(_, word, _)| word.as_str()).collect();
+    assert_eq!(words, ["a_b", "c\\\"d"]);
+    assert_eq!(pieces("has {chars} characters, {0:?}."), ["has ", " characters, ", "."]);
+    assert!(has_in_order("it has 7 characters, no.", &pieces("has {n} characters")));
+    assert!(!has_in_order("it has 7 letters", &pieces("has {n} characters")));
+}
