@@ -1,6 +1,7 @@
 --[[
   Claim a partition's outbox for a while, or renew the claim, and read what it
-  holds and what is due. A claim for no time at all gives it up.
+  holds and what is due. Where there is nothing, nothing is claimed. A claim for no
+  time at all gives it up.
 
   KEYS[1]  consumer  of the outbox (hash): node, until (ms), dropped (notices
                      that found the outbox full)
@@ -10,7 +11,8 @@
   ARGV[1]  node       incarnation
   ARGV[2]  lease_ms   how long the claim holds
   ARGV[3]  after      id in the stream; '-' from the beginning
-  ARGV[4]  count_max  notices to be read, and entries that are due
+  ARGV[4]  count_max  notices to be read
+  ARGV[5]  due_max    entries that are due to be read
 
   Returns  nothing if another node has claimed it; else the notices, what is due,
            and how many were dropped since the last claim.
@@ -18,6 +20,7 @@
 ]]
 local consumer_key, outbox_key, due_key = KEYS[1], KEYS[2], KEYS[3]
 local node, lease_ms, after, count_max = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local due_max = ARGV[5]
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -30,14 +33,15 @@ if lease_ms == 0 then
   redis.call('DEL', consumer_key)
   return { {}, {}, dropped }
 end
+-- Most have nothing, and are asked again and again.
+if redis.call('XLEN', outbox_key) == 0 and redis.call('ZCARD', due_key) == 0 and dropped == 0 then
+  return { {}, {}, 0 }
+end
 local notices = {}
 if count_max > 0 then
   notices = redis.call('XRANGE', outbox_key, after == '-' and '-' or '(' .. after, '+', 'COUNT', count_max)
-else
-  redis.call('XLEN', outbox_key)
 end
-local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', string.format('%.0f', now_ms), 'LIMIT', 0,
-  math.max(count_max, 1))
+local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', string.format('%.0f', now_ms), 'LIMIT', 0, due_max)
 -- Redis refuses HSET when its memory is full, but not after another write. Just
 -- then outboxes must be emptied.
 redis.call('HDEL', consumer_key, 'dropped')

@@ -15,8 +15,8 @@ pub struct App {
     /// Public: browsers name it in `/app/{key}`.
     pub key: String,
     /// Each of them signs requests and subscriptions: more than one while they
-    /// are being rotated. What this server signs, it signs with the first. At
-    /// least one.
+    /// are being rotated, the newest first. What this server signs, it signs with
+    /// the oldest. At least one.
     pub secrets: Vec<Secret>,
     /// A disabled app answers 403 and closes its sockets with 4003.
     pub enabled: bool,

@@ -153,12 +153,6 @@ impl Address {
         }
         Partition((hash ^ (hash >> 8) ^ (hash >> 16) ^ (hash >> 24)) as u8)
     }
-
-    /// Which of `count` equal tasks or connections of this node serves the
-    /// channel. Independent of the partition only by chance: a node's business.
-    pub fn slice(&self, count: usize) -> usize {
-        usize::from(self.partition().0) % count
-    }
 }
 
 impl Borrow<str> for Address {

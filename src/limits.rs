@@ -80,12 +80,8 @@ pub const PRESENCE_MEMBERS_CEILING: u64 = 10_000;
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// Users that one socket may watch (protocol.md 2.10).
 pub const WATCHLIST_MAX: usize = 100;
-/// Client events of one connection per second (protocol.md 1.9).
-pub const CLIENT_EVENTS_PER_SECOND: u64 = 10;
 /// A cache channel keeps its last event this long (protocol.md 2.12).
 pub const CACHE_TTL: Duration = Duration::from_secs(1_800);
-/// Where connections must be authorised, they have this long (protocol.md 2.9).
-pub const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above this many subscribers a count is told once in this time (protocol.md
 /// 2.11).
 pub const COUNT_UNTHROTTLED_MAX: u64 = 100;
@@ -121,6 +117,8 @@ pub const WEBHOOK_GRACE: Duration = Duration::from_secs(3);
 pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
 /// Events of one partition that its consumer works on at once.
 pub const WEBHOOK_PENDING_MAX: usize = 1_000;
+/// What was put off is looked at this much at a time.
+pub const WEBHOOK_DUE_MAX: usize = 100;
 /// Events in one call.
 pub const WEBHOOK_BATCH_MAX: usize = 100;
 /// Calls of a node under way at once, and of one webhook: a receiver that hangs

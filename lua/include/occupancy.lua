@@ -60,6 +60,7 @@ local function write_index(occupancy, users, index, address, grace_ms)
   local channel = string.match(address, ':(.*)$')
   local was_occupied, is_occupied = occupancy.total_before > 0, occupancy.total > 0
   if is_occupied then
+    redis.call('ZADD', index.occupied_key, 0, channel)
     redis.call('HSET', index.counts_key, channel, occupancy.total .. ' ' .. users)
   else
     redis.call('HDEL', index.counts_key, channel)
@@ -69,7 +70,6 @@ local function write_index(occupancy, users, index, address, grace_ms)
   end
   local due = 'vacated ' .. address
   if is_occupied then
-    redis.call('ZADD', index.occupied_key, 0, channel)
     local is_back = redis.call('ZREM', index.due_key, due) == 1
     if not is_back and is_hooked(occupancy.hooks, 'channel_occupied') then
       index.notify('channel_occupied')

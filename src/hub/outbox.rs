@@ -49,17 +49,16 @@ impl Outbox {
     /// to be woken for it with [`Outbox::wake`].
     ///
     /// At [`limits::OUTBOX_BYTES_MAX`] or [`limits::OUTBOX_CHUNKS_MAX`] the queue
-    /// is let go and the socket will be closed with 4100. A chunk into an empty
-    /// queue always fits: the largest batch must reach a client that reads.
+    /// is let go and the socket will be closed with 4100. A chunk into a queue that
+    /// is not there yet always fits: the largest batch, and the largest roster,
+    /// must reach a client that reads.
     #[must_use]
     pub fn push(&self, chunk: Bytes) -> bool {
         let mut queue = self.queue.lock();
         if queue.close.is_some() {
             return false;
         }
-        let full = queue.bytes + chunk.len() > limits::OUTBOX_BYTES_MAX
-            || queue.chunks.len() >= limits::OUTBOX_CHUNKS_MAX;
-        if full && !queue.chunks.is_empty() {
+        if queue.bytes >= limits::OUTBOX_BYTES_MAX || queue.chunks.len() >= limits::OUTBOX_CHUNKS_MAX {
             metrics().outbox_overflows.increment(1);
             *queue = Queue { close: Some(Close::SlowClient), ..Queue::default() };
             // Its task may be waiting in a write: it has to know now.

@@ -1,7 +1,7 @@
 //! What the cluster is told of this node's subscriptions: absolute numbers, one
 //! script at a time for each channel, joins first (design.md 5).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage};
@@ -44,10 +44,11 @@ impl Channel {
     /// them.
     fn begin_assertion(&mut self, address: &Address) -> Assertion {
         let users = self.presence.as_mut().map(|presence| presence.take_unsaid()).unwrap_or_default();
+        let told: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
         let since = self.order.position().unwrap_or_default();
         for joiner in self.joining.values_mut().filter(|joiner| joiner.stage == Stage::Waiting) {
-            let is_told = joiner.subscriber.member.as_ref().is_none_or(|member| is_among(&users, member));
-            if is_told {
+            let member = joiner.subscriber.member.as_ref();
+            if member.is_none_or(|member| told.contains(&*member.user_id)) {
                 joiner.stage = Stage::Counted { since };
             }
         }
@@ -74,10 +75,6 @@ impl Channel {
             joiner.stage = Stage::Placed { at: asserted.at, total: asserted.total, last, waits: true };
         }
     }
-}
-
-fn is_among(users: &[UserCount], member: &crate::presence::Member) -> bool {
-    users.iter().any(|user| user.member.user_id == member.user_id)
 }
 
 impl Desk {

@@ -53,10 +53,9 @@ pub(super) enum Stage {
     Waiting,
     /// The script under way does; it was sent when the channel stood here.
     Counted { since: Position },
-    /// The script has said where the channel stood, how many subscriptions it had,
-    /// and what its last event was:
-    /// it is let in when this node has handled all that came before, if that will
-    /// ever come.
+    /// The script has said where the channel stood, how many it counted in the
+    /// cluster, and what its last event was: it is let in when this node has
+    /// handled all that came before, if that will ever come.
     Placed { at: Position, total: u64, last: Option<Box<Cached>>, waits: bool },
 }
 
@@ -118,6 +117,11 @@ impl Channel {
     /// Someone waits for a script's answer.
     pub(super) fn is_awaited(&self) -> bool {
         !self.joining.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
+    }
+
+    /// Its subscribers are told how many they are (protocol.md 2.11).
+    pub(super) fn tells_counts(&self) -> bool {
+        self.rules.subscription_counts && self.presence.is_none() && self.watch.is_none()
     }
 
     pub(super) fn needs_assertion(&self) -> bool {

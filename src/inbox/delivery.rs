@@ -46,7 +46,9 @@ pub(super) fn deliver(
             channel.hub.tell(&reply::subscription_count(address.channel(), count), woken);
         }
         Body::Termination => {
-            for outbox in channel.hub.outboxes() {
+            // Who is joining has signed in already.
+            let joining = channel.joining.values().map(|joiner| &joiner.subscriber.outbox);
+            for outbox in channel.hub.outboxes().chain(joining) {
                 outbox.close(Close::Terminated);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Listening, Stage};
-use super::delivery::{cached_frame, missed_frames};
+use super::delivery::{cached_frame, missed_frames, tell_change};
 use super::{Desk, Done};
 use crate::app::App;
 use crate::backend::{BackendError, Rules};
@@ -145,6 +145,10 @@ impl Desk {
         let Stage::Placed { at, total, last, .. } = stage else { return };
         let (outbox, form) = (subscriber.outbox.clone(), subscriber.form);
         if let Some(presence) = &mut channel.presence {
+            // Announced before, unless the announcement was lost for good.
+            if let Some(change) = subscriber.member.as_ref().and_then(|member| presence.include(member)) {
+                tell_change(address, &channel.hub, &change, &mut self.woken);
+            }
             push(&outbox, presence.succeeded(address.channel()), &mut self.woken);
         }
         push(&outbox, confirmation, &mut self.woken);
@@ -155,8 +159,8 @@ impl Desk {
             };
             push(&outbox, frame, &mut self.woken);
         }
-        if channel.rules.subscription_counts && channel.presence.is_none() && channel.watch.is_none() {
-            // What was announced of it came before.
+        if channel.tells_counts() {
+            // What its own coming has announced came before it was let in.
             push(&outbox, reply::subscription_count(address.channel(), total), &mut self.woken);
         }
         for announcement in channel.missed_since(at) {

@@ -16,7 +16,7 @@ mod presence;
 mod repair;
 mod watch;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -119,7 +119,7 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         checks: Checks::new(),
         retries: VecDeque::new(),
         rosters: Rosters::default(),
-        stale_rosters: VecDeque::new(),
+        stale_rosters: BTreeSet::new(),
         looks: HashMap::new(),
         idle: VecDeque::new(),
         woken: Vec::new(),
@@ -156,7 +156,7 @@ struct Desk {
     retries: VecDeque<(Instant, Address)>,
     rosters: Rosters,
     /// To be read anew, and when.
-    stale_rosters: VecDeque<(Instant, Address)>,
+    stale_rosters: BTreeSet<(Instant, Address)>,
     /// Watchers that have not been told of anyone yet.
     looks: HashMap<SocketId, FirstLook>,
     idle: VecDeque<(Instant, Address)>,
@@ -259,7 +259,7 @@ impl Desk {
         let Some(channel) = self.channels.get_mut(address) else { return };
         channel.chain.restart();
         if channel.presence.is_some() {
-            self.stale_rosters.push_back((Instant::now() + limits::ROSTER_DELAY, address.clone()));
+            self.stale_rosters.insert((Instant::now() + limits::ROSTER_DELAY, address.clone()));
         }
         if channel.watch.is_some() {
             channel.membership.stale = true;
@@ -299,7 +299,7 @@ impl Desk {
                 self.subscribe(address, socket, Joiner { subscriber, confirmation, stage: Stage::Waiting });
             }
             Request::Watch { app, own, users, socket, outbox } => {
-                self.watch(&app, own, users, socket, outbox)
+                self.watch(&app, own, users, socket, outbox);
             }
             Request::Unwatch { users, socket } => self.unwatch(&users, socket),
             Request::Unsubscribe { address, socket } => self.unsubscribe(&address, socket),

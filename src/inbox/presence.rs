@@ -72,6 +72,11 @@ impl Presence {
             connections: 0,
             asserted: 0,
         });
+        if own.connections == 0 {
+            // Back before the cluster has acknowledged the leaving: who comes is
+            // first again, and says anew who it is.
+            own.member = member.clone();
+        }
         own.connections += 1;
         self.unsaid.insert(user);
     }
@@ -125,6 +130,13 @@ impl Presence {
             self.snapshot = None;
         }
         changes
+    }
+
+    /// The member is here; the change, if the roster did not know.
+    pub(super) fn include(&mut self, member: &Member) -> Option<MemberChange> {
+        let (user_id, info) = (member.user_id.clone(), member.info.clone());
+        let change = MemberChange::Added { user_id, info };
+        self.apply(&change).then_some(change)
     }
 
     /// `subscription_succeeded`, with everyone who is here.
@@ -182,8 +194,8 @@ impl Desk {
     }
 
     pub(super) fn read_stale_rosters(&mut self, now: Instant) {
-        while self.stale_rosters.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, address) = self.stale_rosters.pop_front().expect("it was just seen");
+        while self.stale_rosters.first().is_some_and(|(due, _)| *due <= now) {
+            let (_, address) = self.stale_rosters.pop_first().expect("it was just seen");
             self.want_roster(&address);
         }
     }
@@ -214,7 +226,7 @@ impl Desk {
         let too_many = presence.since.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
         let Some(read) = read.ok().filter(|_| !too_many) else {
             presence.since = None;
-            self.stale_rosters.push_back((Instant::now() + limits::RETRY_DELAY, address));
+            self.stale_rosters.insert((Instant::now() + limits::RETRY_DELAY, address));
             return;
         };
         metrics().rosters_read.increment(1);
@@ -223,5 +235,30 @@ impl Desk {
         }
         self.admit(&address);
         self.queue_assertion(address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(info: &'static str) -> Arc<Member> {
+        Arc::new(Member::new("ann".into(), Bytes::from_static(info.as_bytes())))
+    }
+
+    #[test]
+    fn who_is_back_before_the_leaving_is_acknowledged_says_anew_who_it_is() {
+        let mut presence = Presence::default();
+        presence.come(&member("1"));
+        let said = presence.take_unsaid();
+        presence.acknowledge(&said[0]);
+        presence.leave(&member("1"));
+        let leaving = presence.take_unsaid();
+        assert_eq!(leaving[0].count, 0);
+        presence.come(&member("2"));
+        presence.acknowledge(&leaving[0]);
+        let back = presence.take_unsaid();
+        assert_eq!((back[0].count, &*back[0].member.info), (1, b"2".as_slice()));
+        assert!(back[0].is_new);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Desk;
-use crate::announcement::Position;
+use crate::announcement::{AnnouncementId, Position};
 use crate::app::App;
 use crate::channel::{Address, USER_CHANNEL};
 use crate::event::SocketId;
@@ -86,7 +86,8 @@ impl Desk {
     pub(super) fn learn_status(&mut self, address: &Address, online: bool, at: Position) {
         let Some(channel) = self.channels.get_mut(address) else { return };
         let Some(watch) = &channel.watch else { return };
-        let is_newest = channel.order.position().is_none_or(|position| position.id == at.id);
+        let is_known = at.id != AnnouncementId::NONE;
+        let is_newest = channel.order.position().is_none_or(|position| position.id == at.id || !is_known);
         if watch.online.is_none() || is_newest || !channel.order.has_passed(at) {
             self.change_status(address, online);
         }

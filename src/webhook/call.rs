@@ -37,6 +37,7 @@ pub(super) fn client() -> Client {
     Client::builder()
         .tls_backend_preconfigured(tls())
         .redirect(redirect::Policy::none())
+        .no_proxy()
         .timeout(limits::WEBHOOK_TIMEOUT)
         .pool_max_idle_per_host(limits::WEBHOOK_HOOK_CALLS_MAX)
         .build()
@@ -90,7 +91,8 @@ const RESERVED: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONN
 
 /// Ours come last, and replace what has the same name.
 fn headers(app: &App, hook: &Webhook, body: &[u8]) -> HeaderMap {
-    let signature = auth::sign(&app.secrets[0], body);
+    // While secrets are rotated, the oldest is the one that every backend knows.
+    let signature = auth::sign(app.secrets.last().expect("an app has a secret"), body);
     let ours = [
         ("content-type", "application/json"),
         ("user-agent", concat!("fanfare/", env!("CARGO_PKG_VERSION"))),

@@ -38,6 +38,7 @@ mod queries;
 mod rate_limits;
 mod signin;
 mod slow_client;
+mod subscription_counts;
 mod tidy;
 mod transcripts;
 mod users_api;

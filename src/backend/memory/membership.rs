@@ -118,6 +118,10 @@ impl State {
             }
         }
         membership.subscriptions = count;
+        if count == 0 {
+            // Whoever comes next misses the cache anew.
+            membership.missed = None;
+        }
         let said = match address.kind() {
             ChannelKind::User => self.user_status(address, before, count),
             ChannelKind::Presence => {
@@ -134,7 +138,7 @@ impl State {
             said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), address, kind, 1, body));
         let at = self.channel(address).history.head().unwrap_or_default();
         let last = assertion.wants_last.then(|| self.channel(address).history.cached());
-        if last == Some(None) {
+        if last == Some(None) && count > 0 {
             self.notice_miss(address);
         }
         (Asserted { at, total: count, last: last.flatten(), refused }, mail)

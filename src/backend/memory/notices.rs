@@ -70,11 +70,13 @@ impl Notices {
 }
 
 impl Memory {
-    /// Settles what is due, then reads.
+    /// Settles what is due, then reads: as much of either. Whatever comes due at
+    /// once would not find room in the outbox.
     pub fn read_notices(&self, after: Option<&NoticeId>, count_max: usize) -> Vec<Notice> {
         let mut state = self.state.lock();
         let now = Instant::now();
-        while let Some(due) = state.notices.next_due(now) {
+        for _ in 0..limits::WEBHOOK_DUE_MAX {
+            let Some(due) = state.notices.next_due(now) else { break };
             if let Some(mail) = state.settle(due) {
                 self.mailbox.hear(mail);
             }

@@ -45,7 +45,10 @@ impl Redis {
             return Ok(None);
         };
         for entry in due {
-            self.settle_due(&entry).await?;
+            match self.settle_due(&entry).await {
+                Err(BackendError::Refused(error)) => tracing::error!(%entry, %error, "not settled"),
+                result => result?,
+            }
         }
         let (mut notices, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
         for (id, fields) in entries {
@@ -85,8 +88,13 @@ impl Redis {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let keys = &self.parts.keys;
         let names = vec![keys.consumer(partition), keys.outbox(partition), keys.due(partition)];
-        let arguments =
-            vec![text(&*node), number(lease.as_millis() as u64), text(after), number(count_max as u64)];
+        let arguments = vec![
+            text(&*node),
+            number(lease.as_millis() as u64),
+            text(after),
+            number(count_max as u64),
+            number(limits::WEBHOOK_DUE_MAX as u64),
+        ];
         let client = self.parts.client_of(partition);
         let answer = self.parts.scripts.claim_outbox.run(client, names, arguments).await?;
         if answer.is_null() {

@@ -1,0 +1,43 @@
+//! `pusher_internal:subscription_count` (protocol.md 2.11): subscribers are told
+//! how many they are, in the whole cluster.
+
+use serde_json::json;
+
+use crate::support::{AppSpec, Backend, Browser, Cluster, on_both_backends};
+
+on_both_backends![everyone_is_told_how_many_they_are, nobody_is_told_on_presence_channels];
+
+const COUNT: &str = "pusher_internal:subscription_count";
+
+async fn start(backend: Backend) -> Cluster {
+    Cluster::builder(backend).app(AppSpec::new("4").set("enable_subscription_count", true)).start().await
+}
+
+async fn expect_count(browser: &mut Browser, channel: &str, count: u64) {
+    let frame = browser.expect_event(channel, COUNT).await;
+    assert_eq!(frame.data_json(), json!({ "subscription_count": count }), "{}", frame.text);
+}
+
+async fn everyone_is_told_how_many_they_are(backend: Backend) {
+    let cluster = start(backend).await;
+    let mut ann = cluster.first().browser("key4").await;
+    let mut ben = cluster.second().browser("key4").await;
+    for channel in ["news", "private-news"] {
+        ann.subscribe(channel).await;
+        // Whoever comes is one of them, the first too.
+        expect_count(&mut ann, channel, 1).await;
+        ben.subscribe(channel).await;
+        expect_count(&mut ann, channel, 2).await;
+        expect_count(&mut ben, channel, 2).await;
+        ann.unsubscribe(channel).await;
+        expect_count(&mut ben, channel, 1).await;
+    }
+}
+
+async fn nobody_is_told_on_presence_channels(backend: Backend) {
+    let cluster = start(backend).await;
+    let mut ann = cluster.first().browser("key4").await;
+    ann.join("presence-room", "ann").await;
+    cluster.caller("4").publish("presence-room", "marker", "").await;
+    ann.expect_nothing_before("presence-room", "marker").await;
+}
