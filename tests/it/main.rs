@@ -57,6 +57,7 @@ mod run_once;
 mod two_nodes;
 mod webhooks;
 
+mod browser_page;
 mod command_line;
 mod delta_clients;
 mod drain;

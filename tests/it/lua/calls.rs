@@ -247,7 +247,7 @@ pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
 
 /// `claim_outbox`
 pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
-    let arguments = [node, &lease_ms.to_string(), after, &count_max.to_string()];
+    let arguments = [node, &lease_ms.to_string(), after, &count_max.to_string(), "100"];
     call("claim_outbox", &["consumer", "outbox", "due"], &arguments)
 }
 

@@ -205,6 +205,7 @@ fn fits(name: &str, value: &str) -> bool {
         "log_age_ms" => value == "60000",
         "head_idle_ms" => value == "3600000",
         "outbox_max" => value == "10000",
+        "due_max" => value == "100",
         "grace_ms" => value == "3000",
         "unthrottled_max" => value == "100",
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),

@@ -116,6 +116,7 @@ pub struct Site {
     // Dropped in this order, so that none logs that another one went.
     pub haproxy: Haproxy,
     pub nodes: Vec<Server>,
+    app_id: String,
     builders: Vec<Builder>,
     redis: Redis,
 }
@@ -123,21 +124,27 @@ pub struct Site {
 impl Site {
     /// `config`: further lines of every node's configuration.
     pub async fn start(config: &str) -> Site {
+        Site::start_with(AppSpec::new("1"), config).await
+    }
+
+    /// The same for an app of one's own.
+    pub async fn start_with(app: AppSpec, config: &str) -> Site {
         let redis = Redis::start().await;
         let addrs: Vec<SocketAddr> = (0..3).map(|_| quiet_addr()).collect();
         let builders: Vec<Builder> = (addrs.iter().enumerate())
             .map(|(number, addr)| {
                 let node = Server::builder().name(&format!("node-{number}")).redis(&redis).config(config);
+                let node = node.app(app.clone());
                 node.arg("--listen").arg(&addr.to_string())
             })
             .collect();
         let nodes = futures_util::future::join_all(builders.iter().cloned().map(Builder::start)).await;
         let haproxy = Haproxy::start(&addrs).await;
-        Site { haproxy, nodes, builders, redis }
+        Site { haproxy, nodes, app_id: app.id, builders, redis }
     }
 
     pub fn app(&self) -> AppSpec {
-        self.nodes[0].app("1").clone()
+        self.nodes[0].app(&self.app_id).clone()
     }
 
     /// A backend that knows only the address of HAProxy.

@@ -29,6 +29,7 @@ pub mod resp;
 pub mod seed;
 pub mod server;
 pub mod user;
+pub mod web_app;
 
 use std::time::Duration;
 

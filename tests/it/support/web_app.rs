@@ -1,0 +1,96 @@
+//! A web application of our own users: `tests/clients/page_server.js`, with the
+//! browser in which its page is open.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::haproxy::Site;
+use super::json_lines::{Client, Launch};
+
+/// 32 bytes, as applications and their backends share them.
+const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
+
+/// What came of every feature.
+pub struct Run {
+    /// One for each feature and library, in the order of the page.
+    pub results: Vec<Value>,
+    /// What the browser's console says.
+    pub console: Vec<String>,
+}
+
+pub struct WebApp {
+    // Ends with this process, and with it its children.
+    program: Client,
+    chromium: Option<ProcessGroup>,
+    profile: TempDir,
+}
+
+impl WebApp {
+    pub fn start(site: &Site) -> WebApp {
+        let app = site.app();
+        let launch = Launch::node("page_server.js").addr(site.haproxy.addr());
+        let launch = launch.arg(&app.id).arg(&app.key).arg(&app.secret);
+        let program = launch.env("ENCRYPTION_MASTER_KEY", MASTER_KEY).start();
+        WebApp { program, chromium: None, profile: TempDir::new().unwrap() }
+    }
+
+    /// Every feature, used from Node.
+    pub async fn run_in_node(&mut self, expected: &Value) -> Run {
+        self.program.tell(&json!({ "cmd": "node", "expected": expected }));
+        self.run().await
+    }
+
+    /// Every feature, used from the page, of which it leaves a picture.
+    pub async fn run_in_chromium(&mut self, expected: &Value, screenshot: &Path) -> Run {
+        let profile = self.profile.path();
+        self.program.tell(&json!({
+            "cmd": "chromium", "expected": expected, "profile": profile, "screenshot": screenshot,
+        }));
+        let chromium = self.program.find("start of Chromium", |report| report["type"] == "chromium").await;
+        self.chromium = chromium["pid"].as_u64().map(ProcessGroup);
+        let run = self.run().await;
+        // It is closed by now, and its number may be another's soon.
+        self.chromium = None;
+        run
+    }
+
+    async fn run(&mut self) -> Run {
+        let mut run = Run { results: Vec::new(), console: Vec::new() };
+        loop {
+            let report = self.program.next().await;
+            match report["type"].as_str() {
+                Some("result") => run.results.push(report),
+                Some("console") => run.console.extend(report["text"].as_str().map(str::to_owned)),
+                Some("done") => return run,
+                _ => panic!("neither a result nor the end: {report}"),
+            }
+        }
+    }
+}
+
+impl Drop for WebApp {
+    /// Node ends its browser by itself, unless it is killed first.
+    fn drop(&mut self) {
+        if let Some(chromium) = self.chromium.take() {
+            chromium.kill();
+        }
+    }
+}
+
+/// A browser is a dozen of processes, which are told together.
+struct ProcessGroup(u64);
+
+impl ProcessGroup {
+    /// Returns when the last of them has gone, so that nobody writes into the
+    /// profile any more while it is removed; they tell nobody, so the shell asks.
+    /// Where nobody reaps orphans, the dead stay for ever: it asks for 2 s.
+    fn kill(&self) {
+        let kill = format!("kill -s KILL -- -{} 2>/dev/null", self.0);
+        let script = format!("for _ in $(seq 100); do {kill} || exit; sleep 0.02; done");
+        // An error means that there is no shell: then nothing else has started either.
+        let _ = Command::new("sh").args(["-c", &script]).status();
+    }
+}
