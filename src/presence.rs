@@ -25,6 +25,11 @@ impl Member {
         self.refused.store(true, Ordering::Release);
     }
 
+    /// It has asked again, and there was room.
+    pub fn accept(&self) {
+        self.refused.store(false, Ordering::Release);
+    }
+
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Acquire)
     }

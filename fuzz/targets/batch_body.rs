@@ -7,9 +7,9 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use fanfare::announcement::{Announcement, AnnouncementId};
 use fanfare::app::AppLimits;
 use fanfare::batch::{Batch, BatchError};
-use fanfare::announcement::{Announcement, AnnouncementId};
 use fanfare::event::{Event, encode_events};
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {

@@ -20,8 +20,7 @@ pub(super) async fn post_terminate(
 ) -> Response {
     let work = Box::pin(async {
         // A user is whoever may have a channel of their own.
-        let name = ["#server-to-user-", &user_id].concat();
-        let own_channel = ChannelName::parse(&name, signed.app.limits.channel_name_chars_max)
+        let own_channel = ChannelName::of_user(&user_id, signed.app.limits.channel_name_chars_max)
             .map_err(|error| ApiError::invalid_user(&error))?;
         terminate_user(&node.backend, &signed.app, &own_channel).await?;
         Ok(Reply::empty())

@@ -59,9 +59,11 @@ impl Channel {
         if self.order.position().is_some() && counts_anyone {
             self.recent.get_or_insert_with(Recent::default);
         }
+        // Of a node that dies with no subscriptions left nothing is swept.
+        let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_unsaid_leavers());
         Assertion {
             address: address.clone(),
-            count: self.count() - waiting as u64,
+            count: (self.count() - waiting as u64).max(u64::from(count_min)),
             users,
             rules: self.rules,
             wants_last: counts_anyone && ChannelName::is_cache_name(address.channel()),
@@ -141,10 +143,11 @@ impl Desk {
         };
         let refused: Vec<&UserCount> = asserted.refused.iter().filter_map(|at| users.get(*at)).collect();
         channel.membership.asserted = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
+        let may_yet_arrive = channel.membership.is_doubtful(Instant::now());
         if let Some(presence) = &mut channel.presence {
             let let_in = users.iter().enumerate().filter(|(at, _)| !asserted.refused.contains(at));
             for (_, user) in let_in {
-                presence.acknowledge(user);
+                presence.acknowledge(user, may_yet_arrive);
             }
         }
         self.refuse(&address, &refused);
@@ -213,3 +216,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,7 @@ impl Channel {
             && self.idle_since.is_some_and(|since| now.duration_since(since) >= limits::LINGER)
             && !self.membership.under_way
             && self.membership.asserted.unwrap_or(0) == 0
-            && self.membership.doubtful_until.is_none_or(|until| now >= until)
+            && !self.membership.is_doubtful(now)
             && self.listening != Listening::Asked
             && !self.order.is_reading()
             && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
@@ -191,6 +191,13 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+impl Membership {
+    /// A script that went unanswered may yet arrive.
+    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+        self.doubtful_until.is_some_and(|until| now < until)
     }
 }
 

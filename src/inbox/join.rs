@@ -145,8 +145,7 @@ impl Desk {
         let Stage::Placed { at, total, last, .. } = stage else { return };
         let (outbox, form) = (subscriber.outbox.clone(), subscriber.form);
         if let Some(presence) = &mut channel.presence {
-            // Announced before, unless the announcement was lost for good.
-            if let Some(change) = subscriber.member.as_ref().and_then(|member| presence.include(member)) {
+            if let Some(change) = subscriber.member.as_ref().and_then(|member| presence.let_in(member)) {
                 tell_change(address, &channel.hub, &change, &mut self.woken);
             }
             push(&outbox, presence.succeeded(address.channel()), &mut self.woken);

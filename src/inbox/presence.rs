@@ -73,12 +73,20 @@ impl Presence {
             asserted: 0,
         });
         if own.connections == 0 {
-            // Back before the cluster has acknowledged the leaving: who comes is
-            // first again, and says anew who it is.
+            // Is told anew, unless nobody was told that the user had left.
             own.member = member.clone();
         }
         own.connections += 1;
         self.unsaid.insert(user);
+    }
+
+    /// Whoever is let in is there, also where that has not been heard: what came
+    /// before may be lost. Returns what is changed by it for subscribers.
+    pub(super) fn let_in(&mut self, member: &Member) -> Option<MemberChange> {
+        let (user_id, info) = (member.user_id.clone(), member.info.clone());
+        member.accept();
+        let change = MemberChange::Added { user_id, info };
+        self.apply(&change).then_some(change)
     }
 
     /// A connection of the user has left.
@@ -89,7 +97,8 @@ impl Presence {
         }
     }
 
-    /// The users that the next script tells of.
+    /// The users that the next script tells of: who leaves first, to make room for
+    /// who comes.
     pub(super) fn take_unsaid(&mut self) -> Vec<UserCount> {
         let mut users = Vec::new();
         while users.len() < limits::ASSERTED_USERS_MAX
@@ -99,7 +108,13 @@ impl Presence {
             let (member, count) = (own.member.clone(), own.connections);
             users.push(UserCount { member, count, is_new: own.asserted == 0 });
         }
+        users.sort_by_key(|user| user.count > 0);
         users
+    }
+
+    /// Some have left, and the cluster is yet to be told.
+    pub(super) fn has_unsaid_leavers(&self) -> bool {
+        self.unsaid.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
     }
 
     /// These are told again.
@@ -111,10 +126,12 @@ impl Presence {
         self.unsaid.extend(self.own.keys().cloned());
     }
 
-    pub(super) fn acknowledge(&mut self, user: &UserCount) {
+    /// The cluster has been told. Who has left is kept in mind, and told again, for
+    /// as long as an earlier script `may_yet_arrive` that says otherwise.
+    pub(super) fn acknowledge(&mut self, user: &UserCount, may_yet_arrive: bool) {
         let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
         own.asserted = user.count;
-        if own.connections == 0 && own.asserted == 0 {
+        if own.connections == 0 && own.asserted == 0 && !may_yet_arrive {
             self.own.remove(&user.member.user_id);
         }
     }
@@ -130,13 +147,6 @@ impl Presence {
             self.snapshot = None;
         }
         changes
-    }
-
-    /// The member is here; the change, if the roster did not know.
-    pub(super) fn include(&mut self, member: &Member) -> Option<MemberChange> {
-        let (user_id, info) = (member.user_id.clone(), member.info.clone());
-        let change = MemberChange::Added { user_id, info };
-        self.apply(&change).then_some(change)
     }
 
     /// `subscription_succeeded`, with everyone who is here.

@@ -51,10 +51,13 @@ mod crowd;
 mod fork;
 mod join_race;
 mod lease;
+mod presence_cluster;
+mod presence_deaths;
 mod redis_away;
 mod repair;
 mod run_once;
 mod two_nodes;
+mod webhook_faults;
 mod webhooks;
 
 mod browser_page;

@@ -8,6 +8,7 @@ use crate::support::{AppSpec, Backend, Cluster, Server, on_both_backends};
 on_both_backends![
     who_joins_is_shown_everyone_and_shown_to_everyone,
     a_user_is_one_member_on_any_number_of_connections,
+    who_comes_back_is_shown_as_he_comes_back,
     a_closed_socket_leaves_its_channels,
     a_second_subscription_changes_nothing,
     a_full_channel_takes_its_own_members_only,
@@ -66,6 +67,34 @@ async fn a_user_is_one_member_on_any_number_of_connections(backend: Backend) {
     tabs[1].unsubscribe(ROOM).await;
     let removed = eve.expect_event(ROOM, "pusher_internal:member_removed").await;
     assert_eq!(removed.data_json(), json!({ "user_id": "ann" }));
+}
+
+/// Also where he comes back while the cluster is being told that he has left.
+async fn who_comes_back_is_shown_as_he_comes_back(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let mut eve = cluster.first().browser("key1").await;
+    eve.join(ROOM, "eve").await;
+    let mut ann = cluster.first().browser("key1").await;
+    let mut times_added = 0;
+    for n in 0..200 {
+        let data = json!({ "user_id": "ann", "user_info": { "n": n } });
+        ann.ask_to_join(ROOM, &data.to_string()).await;
+        ann.confirmed(ROOM).await;
+        cluster.caller("1").publish(ROOM, "joined", "").await;
+        loop {
+            let frame = eve.next().await;
+            match frame.event.as_str() {
+                "joined" => break,
+                "pusher_internal:member_added" => {
+                    times_added += 1;
+                    assert_eq!(frame.data_json()["user_info"]["n"], n, "{}", frame.text);
+                }
+                _ => {}
+            }
+        }
+        ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": ROOM } })).await;
+    }
+    assert!(times_added > 1, "she was never seen to go");
 }
 
 async fn a_closed_socket_leaves_its_channels(backend: Backend) {

@@ -359,6 +359,14 @@ impl Browser {
         .unwrap_or_else(|_| panic!("{}: nothing within {within:?}", self.name))
     }
 
+    /// The same, what was kept for later first.
+    pub async fn next_kept_within(&mut self, within: std::time::Duration) -> Incoming {
+        match self.kept.pop_front() {
+            Some(frame) => Incoming::Frame(frame),
+            None => self.next_within(within).await,
+        }
+    }
+
     async fn read(&mut self) -> Frame {
         match self.message().await {
             Some(Ok(Message::Text(text))) => Frame::parse(&text),

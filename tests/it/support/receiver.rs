@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use fanfare::app::Secret;
@@ -131,9 +131,19 @@ impl Receiver {
 
     /// Waits until the calls so far satisfy `check`.
     pub async fn until(&self, what: &str, check: impl Fn(&[Call]) -> bool) -> Vec<Call> {
-        let mut calls = self.shared.calls.subscribe();
         // Three times, because what has failed waits for its time.
-        match tokio::time::timeout(3 * PATIENCE, calls.wait_for(|calls| check(calls))).await {
+        self.until_within(what, 3 * PATIENCE, check).await
+    }
+
+    /// The same after a long failure, which has made pauses long.
+    pub async fn until_within(
+        &self,
+        what: &str,
+        within: Duration,
+        check: impl Fn(&[Call]) -> bool,
+    ) -> Vec<Call> {
+        let mut calls = self.shared.calls.subscribe();
+        match tokio::time::timeout(within, calls.wait_for(|calls| check(calls))).await {
             Ok(calls) => calls.expect("the sender lives").clone(),
             Err(_) => panic!("{what}: not in time; the calls were {:#?}", self.calls()),
         }
