@@ -26,12 +26,16 @@ mod frames;
 mod machine;
 #[path = "end_to_end/measure.rs"]
 mod measure;
+#[path = "end_to_end/members.rs"]
+mod members;
 #[path = "end_to_end/process.rs"]
 mod process;
 #[path = "end_to_end/redis.rs"]
 mod redis;
 #[path = "end_to_end/table.rs"]
 mod table;
+#[path = "end_to_end/visitor.rs"]
+mod visitor;
 
 use std::error::Error;
 use std::io::Write;
@@ -46,7 +50,8 @@ use machine::Cores;
 /// What can go wrong is said and ends the benchmark.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What delivering a batch costs: CPU, time and memory of the server.
+/// What delivering a batch costs: CPU, time and memory of the server; and what
+/// joining, being cut off and being listed take.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "scripts/bench", bin_name = "scripts/bench")]
 struct Options {
@@ -56,10 +61,14 @@ struct Options {
     /// Batches of each measured run; ten events each.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batches: u32,
+    /// Sockets that are cut off at once.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    dropped: u32,
     /// How often each case is run; the table has the medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeats: u32,
-    /// Only cases whose name contains this, such as `memory` or `deltas`.
+    /// Only cases whose name contains this, such as `memory`, `deltas`, `join`,
+    /// `drop` or `list`.
     #[arg(long, default_value = "")]
     only: String,
     /// A server built elsewhere, to be run in turn with the others. Without any:
@@ -102,7 +111,13 @@ fn bench(mut options: Options) -> Outcome<()> {
     if let Some(generator) = cores.generator().filter(|_| !options.pinned) {
         return Err(machine::run_again_on(generator).into());
     }
-    machine::check_descriptors(options.sockets)?;
+    let sockets_max = machine::sockets_max()?;
+    if options.sockets > sockets_max {
+        return Err(
+            format!("`ulimit -n` is enough for {sockets_max} sockets, not {}", options.sockets).into()
+        );
+    }
+    options.dropped = options.dropped.min(sockets_max.saturating_sub(members::NEWCOMERS as u32));
     if options.servers.is_empty() {
         options.servers.push(("fanfare".into(), env!("CARGO_BIN_EXE_fanfare").into()));
     }

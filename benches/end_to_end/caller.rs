@@ -68,19 +68,24 @@ impl Caller {
 
     /// The whole request, so that no signing is in what is measured.
     pub fn request(&self, app: &App, body: &str) -> Outcome<Vec<u8>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().to_string();
-        let (path, md5) = (format!("/apps/{}/batch_events", app.id), auth::body_md5(body.as_bytes()));
-        let query =
-            [("auth_key", app.key), ("auth_timestamp", &now), ("auth_version", "1.0"), ("body_md5", &md5)];
-        let signature = auth::sign(&Secret::new(app.secret), auth::request_text("POST", &path, query));
-        let query = query.map(|(name, value)| format!("{name}={value}")).join("&");
+        let target = target(app, "POST", "/batch_events", Some(&auth::body_md5(body.as_bytes())))?;
         let head = format!(
-            "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST {target} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.address,
             body.len()
         );
         Ok([head.as_bytes(), body.as_bytes()].concat())
+    }
+
+    /// A question; `path` is below the app.
+    pub fn query(&self, app: &App, path: &str) -> Outcome<Vec<u8>> {
+        let target = target(app, "GET", path, None)?;
+        Ok(format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address).into_bytes())
+    }
+
+    /// How often `what` is in the last answer.
+    pub fn count(&self, what: &str) -> usize {
+        memmem::find_iter(&self.read, what).count()
     }
 
     /// Sends a request and reads the answer, which must be 200.
@@ -100,6 +105,17 @@ impl Caller {
             false => Err(format!("refused: {}", String::from_utf8_lossy(&self.read)).into()),
         }
     }
+}
+
+/// Path and query, signed.
+fn target(app: &App, method: &str, path: &str, md5: Option<&str>) -> Outcome<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().to_string();
+    let path = format!("/apps/{}{path}", app.id);
+    let mut query = vec![("auth_key", app.key), ("auth_timestamp", &now), ("auth_version", "1.0")];
+    query.extend(md5.map(|md5| ("body_md5", md5)));
+    let signature = auth::sign(&Secret::new(app.secret), auth::request_text(method, &path, query.clone()));
+    let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(format!("{path}?{}&auth_signature={signature}", query.join("&")))
 }
 
 fn is_whole(answer: &[u8]) -> bool {

@@ -14,7 +14,7 @@ use super::machine::{self, Cores};
 use super::measure::{Pace, Stage};
 use super::redis::Redis;
 use super::table::{Memory, Script, Tables};
-use super::{Options, Outcome};
+use super::{Options, Outcome, members};
 
 const CHANNEL: &str = "bench";
 /// Batches before anything is measured.
@@ -38,6 +38,26 @@ const BACKENDS: [Backend; 3] = [Backend::Memory, Backend::Redis { nodes: 1 }, Ba
 enum Form {
     Plain,
     Deltas,
+}
+
+/// What is done besides delivering, on two nodes with Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Members {
+    Subscribe,
+    Join,
+    Drop,
+    List,
+}
+
+impl Members {
+    fn name(self) -> &'static str {
+        match self {
+            Members::Subscribe => "subscribe",
+            Members::Join => "presence join",
+            Members::Drop => "drop of a crowd",
+            Members::List => "list of 100,000 channels",
+        }
+    }
 }
 
 impl Backend {
@@ -76,6 +96,9 @@ pub async fn run(options: &Options, cores: &Cores) -> Outcome<()> {
             bench.form(form, &mut tables).await?;
         }
         bench.scripts(&mut tables).await?;
+        for what in [Members::Subscribe, Members::Join, Members::Drop, Members::List] {
+            bench.members(what, &mut tables).await?;
+        }
     }
     tables.print(options, &machine)
 }
@@ -190,6 +213,28 @@ impl Bench<'_> {
                 Ok(crowd)
             }
         }
+    }
+
+    async fn members(&self, what: Members, tables: &mut Tables) -> Outcome<()> {
+        for (server, program) in self.servers() {
+            let name = self.name(server, what.name());
+            if !name.contains(&self.options.only) {
+                continue;
+            }
+            let stage = self.stage(Backend::Redis { nodes: 2 }, program).await?;
+            let Stage::Fanfare { nodes, redis: Some(redis), .. } = &stage else {
+                return Err("the stage has no Redis".into());
+            };
+            say(&format!("  {name}"));
+            let figures = match what {
+                Members::Subscribe => members::subscribe(nodes, redis).await?,
+                Members::Join => members::join(nodes, redis).await?,
+                Members::Drop => members::rush(nodes, self.options.dropped as usize).await?,
+                Members::List => members::list(nodes, redis).await?,
+            };
+            figures.into_iter().for_each(|figure| tables.add_beside(&name, figure));
+        }
+        Ok(())
     }
 
     /// What a batch takes of Redis, where hardly anybody is there to hear it.

@@ -38,6 +38,12 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub async fn link(&self) -> Outcome<Link> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Link { stream, read: Vec::new() })
+    }
+
     pub async fn scripts(&self) -> Outcome<Scripts> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.write_all(b"INFO commandstats\r\nQUIT\r\n").await?;
@@ -49,6 +55,29 @@ impl Redis {
             Ok(value.ok_or("commandstats are not as expected")?.parse()?)
         };
         Ok(Scripts { calls: number("calls")?, usec: number("usec")? })
+    }
+}
+
+/// A connection that asks for what is answered with one line each.
+#[derive(Debug)]
+pub struct Link {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Link {
+    pub async fn ask(&mut self, commands: &str, answers: usize) -> Outcome<()> {
+        self.stream.write_all(commands.as_bytes()).await?;
+        self.read.clear();
+        while memchr::memchr_iter(b'\n', &self.read).count() < answers {
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err("Redis closed a connection".into());
+            }
+        }
+        match self.read.contains(&b'-') {
+            true => Err(String::from_utf8_lossy(&self.read).into()),
+            false => Ok(()),
+        }
     }
 }
 

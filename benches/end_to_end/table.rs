@@ -11,6 +11,7 @@ pub struct Tables {
     runs: Vec<Row<RunKey, Run>>,
     memory: Vec<Row<String, Memory>>,
     scripts: Vec<Row<String, Script>>,
+    beside: Vec<Row<BesideKey, Beside>>,
 }
 
 /// All repeats of one thing.
@@ -46,6 +47,27 @@ pub struct Script {
     pub batches_per_second: f64,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+struct BesideKey {
+    case: String,
+    what: &'static str,
+}
+
+/// A figure, and one measured in the same minute that says what it means here.
+#[derive(Debug)]
+pub struct Beside {
+    what: &'static str,
+    value: f64,
+    other: &'static str,
+    other_value: f64,
+}
+
+impl Beside {
+    pub fn new(what: &'static str, value: f64, other: &'static str, other_value: f64) -> Beside {
+        Beside { what, value, other, other_value }
+    }
+}
+
 impl Pace {
     pub fn name(self) -> &'static str {
         match self {
@@ -68,18 +90,25 @@ impl Tables {
         add(&mut self.scripts, case.into(), script);
     }
 
+    pub fn add_beside(&mut self, case: &str, beside: Beside) {
+        add(&mut self.beside, BesideKey { case: case.into(), what: beside.what }, beside);
+    }
+
     pub fn print(&self, options: &Options, machine: &str) -> Outcome<()> {
         let mut out = std::io::stdout().lock();
         let Options { sockets, batches, repeats, .. } = options;
         writeln!(out, "\n{machine}\n")?;
         writeln!(
             out,
-            "{sockets} sockets on one channel, batches of ten events; {repeats} repeats of {batches} batches: \
-             medians, in parentheses lowest and highest.\n"
+            "{repeats} repeats: medians, in parentheses lowest and highest. What is delivered: {batches} batches of \
+             ten events to {sockets} sockets on one channel.\n"
         )?;
-        self.print_runs(&mut out)?;
-        self.print_memory(&mut out)?;
+        if !self.runs.is_empty() {
+            self.print_runs(&mut out)?;
+            self.print_memory(&mut out)?;
+        }
         self.print_scripts(&mut out)?;
+        self.print_beside(&mut out)?;
         Ok(())
     }
 
@@ -182,6 +211,31 @@ impl Tables {
     }
 }
 
+impl Tables {
+    fn print_beside(&self, out: &mut impl Write) -> Outcome<()> {
+        if self.beside.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "\n| two nodes on Redis | figure | measured | beside | measured | ratio |\n\
+             | --- | --- | --- | --- | --- | --- |"
+        )?;
+        for Row { key: BesideKey { case, what }, repeats } in &self.beside {
+            let each = |figure: &dyn Fn(&Beside) -> f64| repeats.iter().map(figure).collect::<Vec<_>>();
+            writeln!(
+                out,
+                "| {case} | {what} | {} | {} | {} | {} |",
+                range(&each(&|it| it.value)),
+                repeats[0].other,
+                range(&each(&|it| it.other_value)),
+                range(&each(&|it| it.value / it.other_value)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
 fn add<K: PartialEq, T>(rows: &mut Vec<Row<K, T>>, key: K, value: T) {
     match rows.iter_mut().find(|row| row.key == key) {
         Some(row) => row.repeats.push(value),
@@ -194,7 +248,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// Of no values: not a number.
-fn percentile(values: &[f64], share: f64) -> f64 {
+pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (sorted.len() as f64 * share).ceil() as usize;

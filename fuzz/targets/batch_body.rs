@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fanfare::announcement::{Announcement, AnnouncementId};
+use fanfare::announcement::{Announcement, AnnouncementId, Body, Kind};
 use fanfare::app::AppLimits;
 use fanfare::batch::{Batch, BatchError};
 use fanfare::event::{Event, encode_events};
@@ -50,6 +50,7 @@ fn check_limits(batch: &Batch, limits: &AppLimits) {
 fn check_announced(batch: &Batch) {
     let events: Vec<Event> = batch.events.iter().map(|item| item.event.clone()).collect();
     let announcement = Announcement {
+        kind: Kind::Events,
         epoch: 1,
         first_seq: 1,
         count: events.len() as u32,
@@ -60,5 +61,5 @@ fn check_announced(batch: &Batch) {
     };
     let bytes: Bytes = announcement.encode();
     let heard = Announcement::decode(bytes).expect("it was encoded");
-    assert_eq!(heard.events().expect("they were encoded"), events);
+    assert_eq!(heard.read(), Ok(Body::Events(events)));
 }

@@ -261,12 +261,12 @@ mod tests {
         let mut presence = Presence::default();
         presence.come(&member("1"));
         let said = presence.take_unsaid();
-        presence.acknowledge(&said[0]);
+        presence.acknowledge(&said[0], false);
         presence.leave(&member("1"));
         let leaving = presence.take_unsaid();
         assert_eq!(leaving[0].count, 0);
         presence.come(&member("2"));
-        presence.acknowledge(&leaving[0]);
+        presence.acknowledge(&leaving[0], false);
         let back = presence.take_unsaid();
         assert_eq!((back[0].count, &*back[0].member.info), (1, b"2".as_slice()));
         assert!(back[0].is_new);

@@ -51,6 +51,8 @@ mod crowd;
 mod fork;
 mod join_race;
 mod lease;
+mod many_channels;
+mod mass_drop;
 mod presence_cluster;
 mod presence_deaths;
 mod redis_away;
