@@ -29,6 +29,9 @@ pub struct Listen {
     /// Names of the channels; private ones are signed with the secret
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<String>,
+    /// As whom to join presence channels
+    #[arg(long, value_name = "ID", default_value = "listener")]
+    user: String,
     /// Ask for deltas, and show for each event how it came and its bytes on the wire
     #[arg(long)]
     delta: bool,
@@ -68,6 +71,7 @@ struct Listener {
     authority: String,
     app: Credentials,
     channels: Vec<String>,
+    user: String,
     count: Option<u64>,
     /// Of `--delta`.
     chains: Option<Chains>,
@@ -85,6 +89,7 @@ impl Listen {
             authority,
             app,
             channels: self.channels,
+            user: self.user,
             count: self.count,
             chains: self.delta.then(Chains::default),
             tally: Tally::default(),
@@ -177,10 +182,15 @@ impl Listener {
         self.silence_max = Duration::from_secs(established.activity_timeout.max(1));
         for channel in self.channels.clone() {
             let mut data = json!({ "channel": channel });
-            if channel.starts_with("private-") {
-                let text = auth::subscription_text(&established.socket_id, &channel, None);
+            let is_presence = channel.starts_with("presence-");
+            let member = is_presence.then(|| json!({ "user_id": self.user }).to_string());
+            if is_presence || channel.starts_with("private-") {
+                let text = auth::subscription_text(&established.socket_id, &channel, member.as_deref());
                 let signature = auth::sign(&self.app.secret, &text);
                 data["auth"] = format!("{}:{signature}", self.app.key).into();
+            }
+            if let Some(member) = member {
+                data["channel_data"] = member.into();
             }
             if self.chains.is_some() {
                 data["delta"] = "fossil".into();

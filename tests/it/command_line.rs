@@ -149,6 +149,22 @@ async fn a_listener_shows_what_deltas_save() {
     assert!(out.lines().last().unwrap().starts_with("6 events: 2 full, 4 deltas; "), "{out}");
 }
 
+/// `listen` joins presence channels as somebody.
+#[tokio::test]
+async fn a_listener_is_a_member() {
+    let server = Server::builder().start().await;
+    let url = format!("http://{}", server.addr());
+    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"];
+    let mut command = bare(PROGRAM);
+    command.args(["listen", "presence-room", "--user", "ann", "--count", "1"]).args(target);
+    let mut listener = Process::spawn("listener", &mut command);
+    let confirmed = |line: &str| line.contains("subscription_succeeded").then(|| line.to_owned());
+    let roster = listener.find("confirmation", confirmed).await.expect("the listener goes on");
+    assert!(roster.contains(r#""ids":["ann"]"#), "{roster}");
+    server.caller("1").publish("presence-room", "e", "x").await;
+    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+}
+
 #[test]
 fn the_version_is_told() {
     assert_eq!(fanfare(&["--version"]).expect_ok(), format!("fanfare {}\n", env!("CARGO_PKG_VERSION")));
