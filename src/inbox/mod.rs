@@ -177,9 +177,12 @@ impl Desk {
                     Some(request) => self.serve_round(request, &mut requests),
                     None => return,
                 },
-                Some(done) = self.calls.join_next() => {
-                    self.finish(done.expect("calls do not panic and are not cancelled"));
-                }
+                Some(done) = self.calls.join_next() => match done {
+                    Ok(done) => self.finish(done),
+                    // The process ends at once.
+                    Err(error) if error.is_cancelled() => return,
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
                 () = signals.wait() => {}
                 _ = tick.tick() => self.tick(),
             }

@@ -175,7 +175,7 @@ mod tests {
         let mut sent: Vec<(&str, &str)> =
             sent.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("it is text"))).collect();
         sent.sort_unstable();
-        let signature = auth::sign(&Secret::new("new"), "the body");
+        let signature = auth::sign(&Secret::new("old"), "the body");
         let expected = [
             ("content-type", "application/json"),
             ("user-agent", concat!("fanfare/", env!("CARGO_PKG_VERSION"))),

@@ -141,7 +141,13 @@ impl Desk {
     }
 
     fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        match done.expect("what is under way does not panic and is not cancelled") {
+        let done = match done {
+            Ok(done) => done,
+            // The process ends at once.
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        match done {
             Done::Looked(partition, found) => {
                 self.looking.remove(&partition);
                 match found {
