@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::error::DecodeError;
 use super::frame::Frame;
-use crate::delta::fossil;
+use crate::delta::{Algorithm, fossil, vcdiff};
 
 /// More than any frame of a server: a broken delta must not ask for more.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -68,14 +68,18 @@ impl Chains {
 
     fn decode(&mut self, channel: &str, frame: &Frame<'_>) -> Result<Decoded, DecodeError> {
         let delta: Delta = frame.data_as()?;
-        if let Some(algorithm) = delta.algorithm.filter(|it| it != "fossil") {
-            return Err(DecodeError::Algorithm(algorithm));
-        }
+        let algorithm = delta.algorithm.as_deref().unwrap_or(Algorithm::Fossil.name());
+        let algorithm =
+            Algorithm::parse(algorithm).ok_or_else(|| DecodeError::Algorithm(algorithm.to_owned()))?;
         let base = self.bases.get_mut(&(channel.to_owned(), delta.conflation_key));
         let held = base.as_ref().map(|base| base.sequence);
         let base = base.filter(|base| base.sequence == delta.base_index);
         let base = base.ok_or(DecodeError::NoBase { base_index: delta.base_index, held })?;
-        let bytes = fossil::decode(base.text.as_bytes(), &STANDARD.decode(delta.delta)?, FRAME_BYTES_MAX)?;
+        let (from, patch) = (base.text.as_bytes(), STANDARD.decode(delta.delta)?);
+        let bytes = match algorithm {
+            Algorithm::Fossil => fossil::decode(from, &patch, FRAME_BYTES_MAX)?,
+            Algorithm::Vcdiff => vcdiff::decode(from, &patch, FRAME_BYTES_MAX)?,
+        };
         let text = String::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)?;
         *base = Base { sequence: delta.seq, text: text.clone() };
         Ok(Decoded { event: delta.event, text })
@@ -126,13 +130,21 @@ mod tests {
         format!("{}{markers}}}", text.strip_suffix('}').expect("an object"))
     }
 
-    /// The vector of protocol.md 3.14, as the frame that carries it.
-    fn delta(base: u64) -> String {
-        let delta = STANDARD.encode("1~\ni@0,1:21H@j,2SyqLx;");
+    fn second() -> String {
+        first().replace(":1,", ":2,")
+    }
+
+    /// The frame that carries a delta from the event numbered `base` to the next.
+    fn frame(algorithm: &str, delta: &[u8], base: u64) -> String {
+        let (delta, seq) = (STANDARD.encode(delta), base + 1);
         format!(
-            r#"{{"event":"pusher:delta","channel":"m","data":{{"event":"tick","delta":"{delta}","seq":{},"algorithm":"fossil","base_index":{base}}}}}"#,
-            base + 1
+            r#"{{"event":"pusher:delta","channel":"m","data":{{"event":"tick","delta":"{delta}","seq":{seq},"algorithm":"{algorithm}","base_index":{base}}}}}"#
         )
+    }
+
+    /// With the vector of protocol.md 3.14.
+    fn delta(base: u64) -> String {
+        frame("fossil", b"1~\ni@0,1:21H@j,2SyqLx;", base)
     }
 
     fn kept() -> Chains {
@@ -145,9 +157,22 @@ mod tests {
     fn a_delta_becomes_the_next_envelope_and_the_next_base() {
         let (mut chains, text) = (kept(), delta(7));
         let decoded = chains.apply(&Frame::parse(&text).expect("a frame")).expect("decoded");
-        assert_eq!((decoded.event.as_str(), &decoded.text), ("tick", &first().replace(":1,", ":2,")));
+        assert_eq!((decoded.event.as_str(), &decoded.text), ("tick", &second()));
         let base = &chains.bases[&("m".to_owned(), String::new())];
         assert_eq!((base.sequence, &base.text), (8, &decoded.text));
+    }
+
+    #[test]
+    fn a_delta_is_of_the_algorithm_that_it_names() {
+        let apply = |algorithm: &str, delta: &[u8]| {
+            let text = frame(algorithm, delta, 7);
+            kept().apply(&Frame::parse(&text).expect("a frame"))
+        };
+        let patch = vcdiff::encode(first().as_bytes(), second().as_bytes());
+        assert_eq!(apply("xdelta3", &patch).expect("decoded").text, second());
+        assert!(matches!(apply("fossil", &patch), Err(DecodeError::Fossil(_))));
+        assert!(matches!(apply("xdelta3", b"1~"), Err(DecodeError::Vcdiff(_))));
+        assert!(matches!(apply("brotli", &patch), Err(DecodeError::Algorithm(name)) if name == "brotli"));
     }
 
     #[test]

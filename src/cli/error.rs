@@ -9,6 +9,7 @@ use crate::backend::redis::ConnectError;
 use crate::backend::redis::apps::ChangeError;
 use crate::config::Problems;
 use crate::delta::fossil::FossilError;
+use crate::delta::vcdiff::VcdiffError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -125,6 +126,8 @@ pub(super) enum DecodeError {
     Base64(#[from] base64::DecodeError),
     #[error(transparent)]
     Fossil(#[from] FossilError),
+    #[error(transparent)]
+    Vcdiff(#[from] VcdiffError),
     #[error("it decodes to something that is not UTF-8")]
     NotUtf8,
 }

@@ -6,42 +6,17 @@
 //! exactly if it was sent everything from some index on: one number of state.
 //! No IO, no clock.
 
+mod algorithm;
 pub mod fossil;
+mod matches;
 pub mod permit;
 pub mod settings;
+pub mod vcdiff;
 
 use bytes::Bytes;
 
+pub use algorithm::Algorithm;
 use settings::DeltaConfig;
-
-/// A delta format that a client can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    Fossil,
-}
-
-impl Algorithm {
-    /// In the order in which the server prefers them.
-    pub const ALL: [Algorithm; 1] = [Algorithm::Fossil];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Algorithm::Fossil => "fossil",
-        }
-    }
-
-    /// The first that the server prefers among `names` (lower case).
-    pub fn among(names: &[String]) -> Option<Algorithm> {
-        Algorithm::ALL.into_iter().find(|algorithm| names.iter().any(|name| name == algorithm.name()))
-    }
-
-    /// The difference from `base` to `target`; correct, but not always smaller.
-    pub fn encode(self, base: &[u8], target: &[u8]) -> Vec<u8> {
-        match self {
-            Algorithm::Fossil => fossil::encode(base, target),
-        }
-    }
-}
 
 /// The events of one channel that deltas are made against.
 #[derive(Debug, Default)]

@@ -70,7 +70,8 @@ impl Connection {
     pub(super) async fn enable_deltas(&mut self, algorithms: Option<&[String]>) {
         let algorithm = match algorithms {
             None => Some(Algorithm::ALL[0]),
-            Some(names) => Algorithm::among(names),
+            // The fan-out writes no other.
+            Some(names) => Algorithm::among(names).filter(|it| *it == Algorithm::Fossil),
         };
         let algorithm = algorithm.filter(|_| self.node.delta.enabled);
         self.outbox.send(reply::delta_enabled(None, algorithm.map(Algorithm::name)));

@@ -65,6 +65,7 @@ mod webhooks;
 mod browser_page;
 mod command_line;
 mod delta_clients;
+mod delta_decoders;
 mod drain;
 mod haproxy_cluster;
 mod real_clients;

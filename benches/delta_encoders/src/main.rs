@@ -1,0 +1,39 @@
+//! What one delta costs, in time and in bytes: our encoders beside published
+//! ones, over kinds of events. Prints a Markdown table.
+//!
+//! Before anything is timed every delta is decoded by our strict decoders: it
+//! must be one that clients can read, and give the event.
+
+mod encoders;
+mod events;
+mod measure;
+
+use encoders::ENCODERS;
+use events::{Kind, kinds};
+
+fn main() {
+    println!("| event | bytes | {} |", ENCODERS.map(|encoder| encoder.name).join(" | "));
+    println!("|---|---:|{}", "---:|".repeat(ENCODERS.len()));
+    for kind in kinds() {
+        let cells = ENCODERS.map(|encoder| {
+            check(&kind, &encoder);
+            let nanos = measure::nanos_each(&kind.pairs, encoder.encode);
+            let bytes = mean(kind.pairs.iter().map(|(base, target)| (encoder.encode)(base, target).len()));
+            format!("{nanos} ns, {bytes} B")
+        });
+        let bytes = mean(kind.pairs.iter().map(|(_, target)| target.len()));
+        println!("| {} | {bytes} | {} |", kind.name, cells.join(" | "));
+    }
+}
+
+fn check(kind: &Kind, encoder: &encoders::Encoder) {
+    for (base, target) in &kind.pairs {
+        let decoded = (encoder.decode)(base, &(encoder.encode)(base, target));
+        assert!(decoded == *target, "{} spoils {}", encoder.name, kind.name);
+    }
+}
+
+fn mean(of: impl ExactSizeIterator<Item = usize>) -> usize {
+    let count = of.len();
+    of.sum::<usize>() / count
+}

@@ -1,0 +1,33 @@
+"""The VCDIFF decoder of Python clients, which is not ours.
+
+  .venv/bin/python decoders.py
+
+Command, all bytes in base64
+  {"cmd":"decode","algorithm":"xdelta3","base":…,"delta":…}
+Reports
+  {"type":"decoded","target":…}
+  {"type":"failed","error":…}
+"""
+
+import base64
+import json
+import sys
+
+import vcdiff_decoder
+
+
+def main():
+    for line in sys.stdin:
+        print(json.dumps(report_on(json.loads(line))), flush=True)
+
+
+def report_on(command):
+    base, delta = (base64.b64decode(command[name]) for name in ("base", "delta"))
+    try:
+        target = vcdiff_decoder.decode(base, delta)
+    except Exception as error:  # Whatever it raises is a delta that it does not read.
+        return {"type": "failed", "error": repr(error)}
+    return {"type": "decoded", "target": base64.b64encode(target).decode()}
+
+
+main()
