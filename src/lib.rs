@@ -26,6 +26,7 @@ pub mod app;
 pub mod auth;
 pub mod channel;
 pub mod event;
+pub mod filter;
 pub mod json;
 pub mod limits;
 pub mod metrics;

@@ -70,6 +70,17 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// (protocol.md 3.10).
 pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What a subscription's filter may hold (protocol.md 4). It is evaluated once per
+/// event for all who share it; together these bound what one evaluation costs.
+pub const FILTER_EVENTS_MAX: usize = 64;
+pub const FILTER_EVENT_BYTES_MAX: usize = 256;
+pub const FILTER_NODES_MAX: usize = 128;
+pub const FILTER_DEPTH_MAX: usize = 16;
+pub const FILTER_KEY_BYTES_MAX: usize = 256;
+pub const FILTER_VALUE_BYTES_MAX: usize = 1024;
+/// Values of one `in` or `nin`.
+pub const FILTER_VALUES_MAX: usize = 128;
+
 /// Users of a presence channel, and bytes of a member's `user_info`: Pusher's
 /// 100, and soketi's 2 KB (protocol.md 1.9).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
@@ -265,3 +276,4 @@ const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX
 const _: () = assert!(JOIN_BUFFER_ANNOUNCEMENTS_MAX <= LOG_ANNOUNCEMENTS_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
+const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "auth",
     "config",
     "event",
+    "filter",
     "presence",
     "channel",
     "app",

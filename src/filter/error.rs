@@ -1,0 +1,58 @@
+//! Why a filter was refused, and where in it.
+
+use thiserror::Error;
+
+use crate::limits;
+
+/// A filter that cannot be compiled: the subscription fails.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{at}` {problem}")]
+pub struct FilterError {
+    /// The member at fault, from the subscription's data on:
+    /// `filter.tags.nodes[2].val`.
+    pub at: String,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// Not JSON, or an object that has a member twice.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("is nested deeper than {levels_max} levels")]
+    TooDeep { levels_max: usize },
+    #[error("must be {expected}")]
+    Type { expected: &'static str },
+    #[error("must have either `cmp` or `op`")]
+    NeitherLeafNorBranch,
+    #[error("must have either `cmp` or `op`, not both")]
+    LeafAndBranch,
+    #[error("must be either a node or `events` and `tags`, not both")]
+    NodeAndCompound,
+    #[error("has {bytes} bytes, {bytes_max} are allowed")]
+    TooLong { bytes: usize, bytes_max: usize },
+    #[error("has {count} elements, {count_max} are allowed")]
+    TooMany { count: usize, count_max: usize },
+    #[error("is one node too many, {} are allowed", limits::FILTER_NODES_MAX)]
+    TooManyNodes,
+    #[error("is not supported by this server")]
+    Unsupported,
+}
+
+impl FilterError {
+    /// An error in the value that is just being read.
+    pub(super) fn here(problem: Problem) -> FilterError {
+        FilterError { at: String::new(), problem }
+    }
+
+    pub(super) fn expected(expected: &'static str) -> FilterError {
+        FilterError::here(Problem::Type { expected })
+    }
+
+    /// The same error, as seen by whoever reads the value around it.
+    pub(super) fn inside(mut self, member: &str) -> FilterError {
+        let separator = if self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
+        self.at = format!("{member}{separator}{}", self.at);
+        self
+    }
+}
