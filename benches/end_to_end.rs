@@ -67,8 +67,8 @@ struct Options {
     /// How often each case is run; the table has the medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeats: u32,
-    /// Only cases whose name contains this, such as `memory`, `deltas`, `join`,
-    /// `drop` or `list`.
+    /// Only cases whose name contains this, such as `memory`, `deltas`, `random`,
+    /// `join`, `drop` or `list`.
     #[arg(long, default_value = "")]
     only: String,
     /// A server built elsewhere, to be run in turn with the others. Without any:

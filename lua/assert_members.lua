@@ -35,8 +35,8 @@
     info    user_info, opaque
 
   Returns  where the channel stands (epoch, seq, id, time), the total, the places
-           of the users that were refused (from 0), and the last event as
-           include/occupancy.lua has it.
+           of the users that were refused (from 0), the last event as
+           include/occupancy.lua has it, and whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
 local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
@@ -130,4 +130,4 @@ end
 
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
 publish_announcement(channel)
-return { position(channel), occupancy.total, refused, last }
+return { position(channel), occupancy.total, refused, last, channel.has_deltas and 0 or 1 }

@@ -30,7 +30,8 @@
   ARGV[16] interval_ms
 
   Returns  where the channel stands (epoch, seq, id, time; or nothing), the total,
-           an empty list, and the last event as include/occupancy.lua has it.
+           an empty list, the last event as include/occupancy.lua has it, and
+           whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
 local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
@@ -85,4 +86,4 @@ end
 
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
 publish_announcement(channel)
-return { position(channel), total, {}, last }
+return { position(channel), total, {}, last, channel.has_deltas and 0 or 1 }

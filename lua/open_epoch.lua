@@ -1,9 +1,12 @@
 --[[
   Open a new epoch after a fork: Redis has lost announcements that nodes have
   delivered, so its numbers must jump above all that were ever seen. The first
-  node to say so opens it; for the others the comparison fails.
+  node to say so opens it; for the others the comparison fails. What was decided
+  or kept in the epoch that ends does not belong to the new one.
 
-  KEYS[1]  head  of the channel (hash)
+  KEYS[1]  head        of the channel (hash)
+  KEYS[2]  bases       of the channel (hash), as in include/keep_bases.lua
+  KEYS[3]  base_order  of the channel (sorted set)
 
   ARGV[1]  epoch     the one to leave
   ARGV[2]  seen_seq  the highest number the node has seen on the channel
@@ -11,13 +14,17 @@
   Returns  1 if it was opened, 0 if the channel has left that epoch already.
   Errors   none of its own.
 ]]
-local head_key = KEYS[1]
+local head_key, bases_key, base_order_key = KEYS[1], KEYS[2], KEYS[3]
 local epoch, seen_seq = ARGV[1], tonumber(ARGV[2])
 
+redis.call('HLEN', bases_key)
+redis.call('ZCARD', base_order_key)
 if redis.call('HGET', head_key, 'epoch') ~= epoch then
   return 0
 end
 local time = redis.call('TIME')
 local start = string.format('%.0f', math.max(time[1] * 1000000 + time[2], seen_seq))
 redis.call('HSET', head_key, 'epoch', start, 'seq', start)
+redis.call('HDEL', head_key, 'deltas')
+redis.call('DEL', bases_key, base_order_key)
 return 1

@@ -19,19 +19,24 @@
   KEYS[3i-1]  log   of channel i (list): the announcements, oldest first
   KEYS[3i]    subs  of channel i (hash): subscriptions by node, and `total`
   KEYS[3n+1]  rate  of the app (string), only where it is charged
+  then for each channel j that has bases to be kept, in their order:
+  KEYS[2j-1]  bases       of the channel (hash), as in include/keep_bases.lua
+  KEYS[2j]    base_order  of the channel (sorted set)
 
   ARGV[1..6]            as in include/announce.lua
   ARGV[7]  sent_ago_ms  of the first attempt, for a resend; '' for the first
   ARGV[8]  cost         of the batch
   ARGV[9]  limit        of the app's window
   ARGV[10] window_ms
-  then for each channel i, six:
+  then for each channel i, seven:
     topic       where its nodes listen
     count       number of events
     wants       '1' if the counts are wanted
     last_bytes  of the last event at the end of the body, to be kept for late
                 subscribers; 0 where none is kept
     ttl_ms      how long it is kept
+    bases       of the run's events, as include/keep_bases.lua reads them; ''
+                where none is kept
     body        the events, opaque
 
   Returns  whether the app could pay (1 or 0), what is used of its window, the ms
@@ -53,13 +58,22 @@ local function includes(ids, wanted)
 end
 
 -- Read and check everything.
-local rate_key = #KEYS % 3 == 1 and KEYS[#KEYS]
+local channel_count = (#ARGV - 10) / 7
+local optional = 3 * channel_count
+local rate_key = (#KEYS - optional) % 2 == 1 and KEYS[optional + 1]
+if rate_key then
+  optional = optional + 1
+end
 local channels, reply = {}, { 1, 0, 0 }
-for i = 1, math.floor(#KEYS / 3) do
-  local at = 6 * i + 5
+for i = 1, channel_count do
+  local at = 7 * i + 4
   local channel = read_channel(KEYS[3 * i - 2], KEYS[3 * i - 1], ARGV[at])
-  channel.count, channel.body = tonumber(ARGV[at + 1]), ARGV[at + 5]
+  channel.count, channel.body = tonumber(ARGV[at + 1]), ARGV[at + 6]
   channel.last_bytes, channel.ttl_ms = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  if ARGV[at + 5] ~= '' then
+    channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], ARGV[at + 5])
+    optional = optional + 2
+  end
   reply[2 * i + 2], reply[2 * i + 3] = -1, -1
   if ARGV[at + 2] == '1' then
     local counts = redis.call('HMGET', KEYS[3 * i], 'total', 'users')
@@ -107,6 +121,9 @@ for _, channel in ipairs(channels) do
   if last_bytes > 0 then
     redis.call('HSET', channel.head_key, 'last', string.sub(channel.body, -last_bytes), 'last_seq',
       number(channel.seq), 'last_at', number(now_ms), 'last_until', number(channel.last_until))
+  end
+  if channel.bases then
+    keep_bases(channel, channel.bases)
   end
 end
 if is_resend then

@@ -110,6 +110,8 @@ pub enum Kind {
     UserStatus,
     /// Ends all connections of the user: on a user's own channel. No body.
     Termination,
+    /// Deltas are switched on, 1, or off, 0, because of what they save.
+    Deltas,
     /// Of a later version: it takes its numbers, and says nothing to us.
     Unknown(u8),
 }
@@ -123,6 +125,7 @@ impl Kind {
             Kind::SubscriptionCount => 4,
             Kind::UserStatus => 5,
             Kind::Termination => 6,
+            Kind::Deltas => 7,
             Kind::Unknown(code) => code,
         }
     }
@@ -135,6 +138,7 @@ impl Kind {
             4 => Kind::SubscriptionCount,
             5 => Kind::UserStatus,
             6 => Kind::Termination,
+            7 => Kind::Deltas,
             _ => Kind::Unknown(code),
         }
     }
@@ -149,6 +153,7 @@ pub enum Body {
     SubscriptionCount(u64),
     UserStatus { online: bool },
     Termination,
+    Deltas { on: bool },
     Unknown,
 }
 
@@ -240,8 +245,9 @@ impl Announcement {
             Kind::SubscriptionCount if body.len() == 8 => Ok(Body::SubscriptionCount(body.get_u64())),
             Kind::UserStatus if body.len() == 1 => Ok(Body::UserStatus { online: body[0] == 1 }),
             Kind::Termination => Ok(Body::Termination),
+            Kind::Deltas if body.len() == 1 => Ok(Body::Deltas { on: body[0] == 1 }),
             Kind::Unknown(_) => Ok(Body::Unknown),
-            Kind::SubscriptionCount | Kind::UserStatus => Err(AnnouncementError::Garbled),
+            Kind::SubscriptionCount | Kind::UserStatus | Kind::Deltas => Err(AnnouncementError::Garbled),
         }
     }
 }
@@ -317,14 +323,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read() {
-        let event = Event {
-            name: "e".into(),
-            data: "d".into(),
-            except: None,
-            tags: None,
-            delta: None,
-            user: Some("u".into()),
-        };
+        let event = Event { user: Some("u".into()), ..Event::new("e", "d") };
         let run = encode_events(std::slice::from_ref(&event));
         let eight = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 1, 0]);
         for (kind, body, said) in [
@@ -335,6 +334,8 @@ mod tests {
             (Kind::UserStatus, Bytes::from_static(&[1]), Ok(Body::UserStatus { online: true })),
             (Kind::UserStatus, eight.clone(), Err(AnnouncementError::Garbled)),
             (Kind::Termination, Bytes::new(), Ok(Body::Termination)),
+            (Kind::Deltas, Bytes::from_static(&[0]), Ok(Body::Deltas { on: false })),
+            (Kind::Deltas, Bytes::new(), Err(AnnouncementError::Garbled)),
             (Kind::Unknown(200), eight, Ok(Body::Unknown)),
             (Kind::Members, Bytes::from_static(&[9, 0, 0]), Err(AnnouncementError::Garbled)),
         ] {

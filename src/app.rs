@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delta::permit::ChannelPermits;
+use crate::delta::channels::ChannelDeltas;
 use crate::limits;
 
 /// One tenant. Whoever holds its secret may publish; whoever knows its key may
@@ -27,7 +27,7 @@ pub struct App {
     pub origins: Vec<OriginPattern>,
     pub webhooks: Vec<Webhook>,
     /// `channel_delta_compression`: where clients may ask for deltas.
-    pub deltas: ChannelPermits,
+    pub deltas: ChannelDeltas,
 }
 
 impl App {

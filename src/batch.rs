@@ -206,6 +206,7 @@ fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
             tags,
             delta: delta.transpose()?,
             user: None,
+            key: None,
         },
         channels,
         info: info.as_deref().map_or(Info::default(), Info::parse),

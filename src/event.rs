@@ -22,6 +22,17 @@ pub struct Event {
     /// Who sent it, where it is a client event of a presence channel
     /// (protocol.md 2.7).
     pub user: Option<Bytes>,
+    /// The chain that it belongs to, on a channel with conflation keys; empty where
+    /// it has no usable key there (protocol.md 3.8).
+    pub key: Option<Bytes>,
+}
+
+impl Event {
+    /// An event of these two, and nothing else.
+    pub fn new(name: impl Into<Bytes>, data: impl Into<Bytes>) -> Event {
+        let (name, data) = (name.into(), data.into());
+        Event { name, data, except: None, tags: None, delta: None, user: None, key: None }
+    }
 }
 
 /// A connection, named as clients see it: `digits.digits`. Both halves are 32
@@ -80,9 +91,10 @@ const FLAG_DELTA_OFF: u8 = 2;
 const FLAG_EXCEPT: u8 = 4;
 const FLAG_TAGS: u8 = 8;
 const FLAG_USER: u8 = 16;
+const FLAG_KEY: u8 = 32;
 
 /// A run of events: each as flags, name (u16 length), data (u32 length), then the
-/// socket, the tags (u32 length) and the user (u16 length) if flagged.
+/// socket, the tags (u32 length), the user and the key (u16 length) if flagged.
 pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) -> Bytes {
     let bytes = events.clone().into_iter().map(encoded_len).sum();
     let mut out = BytesMut::with_capacity(bytes);
@@ -95,6 +107,7 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
         flags |= if event.except.is_some() { FLAG_EXCEPT } else { 0 };
         flags |= if event.tags.is_some() { FLAG_TAGS } else { 0 };
         flags |= if event.user.is_some() { FLAG_USER } else { 0 };
+        flags |= if event.key.is_some() { FLAG_KEY } else { 0 };
         out.put_u8(flags);
         out.put_u16(u16::try_from(event.name.len()).expect("names have 200 characters at most"));
         out.put_slice(&event.name);
@@ -111,6 +124,10 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
             out.put_u16(u16::try_from(user.len()).expect("user ids have 128 characters at most"));
             out.put_slice(user);
         }
+        if let Some(key) = &event.key {
+            out.put_u16(u16::try_from(key.len()).expect("keys are bounded"));
+            out.put_slice(key);
+        }
     }
     out.freeze()
 }
@@ -123,6 +140,7 @@ pub fn encoded_len(event: &Event) -> usize {
         + event.except.map_or(0, |_| 8)
         + event.tags.as_ref().map_or(0, |tags| 4 + tags.len())
         + event.user.as_ref().map_or(0, |user| 2 + user.len())
+        + event.key.as_ref().map_or(0, |key| 2 + key.len())
 }
 
 /// The events of a run, slices of it: nothing is copied.
@@ -162,12 +180,19 @@ fn decode_event(body: &mut Bytes) -> Result<Event, RunError> {
             Some(take(body, user_bytes)?)
         }
     };
+    let key = match flags & FLAG_KEY {
+        0 => None,
+        _ => {
+            let key_bytes = take(body, 2)?.get_u16().into();
+            Some(take(body, key_bytes)?)
+        }
+    };
     let delta = match flags & (FLAG_DELTA_ON | FLAG_DELTA_OFF) {
         FLAG_DELTA_ON => Some(true),
         FLAG_DELTA_OFF => Some(false),
         _ => None,
     };
-    Ok(Event { name, data, except, tags, delta, user })
+    Ok(Event { name, data, except, tags, delta, user, key })
 }
 
 pub(crate) fn take(body: &mut Bytes, bytes: usize) -> Result<Bytes, RunError> {
@@ -190,14 +215,16 @@ mod tests {
             proptest::option::of("\\PC{0,30}"),
             any::<Option<bool>>(),
             proptest::option::of("\\PC{0,30}"),
+            proptest::option::of("\\PC{0,30}"),
         )
-            .prop_map(|(name, data, except, tags, delta, user)| Event {
+            .prop_map(|(name, data, except, tags, delta, user, key)| Event {
                 name: name.into(),
                 data: data.into(),
                 except: except.map(SocketId),
                 tags: tags.map(Bytes::from),
                 delta,
                 user: user.map(Bytes::from),
+                key: key.map(Bytes::from),
             })
     }
 

@@ -4,6 +4,10 @@
 /// Whether `text` nests arrays and objects at most `depth_max` deep. Linear, no
 /// recursion, no allocation; says nothing about the text being valid JSON.
 pub fn depth_within(text: &[u8], depth_max: usize) -> bool {
+    // Most texts have fewer brackets than that, and counting them is far faster.
+    if text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= depth_max {
+        return true;
+    }
     let mut depth = 0_usize;
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {

@@ -69,6 +69,27 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `pusher:delta_sync_error` is honoured once per subscription in this time
 /// (protocol.md 3.10).
 pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a conflation key: it stands in every frame of its chain.
+pub const CONFLATION_KEY_BYTES_MAX: usize = 256;
+/// Chains of one channel may be set this far: a node has the newest event of each,
+/// and the oldest of all is looked for when one is forgotten.
+pub const CHAINS_CEILING: u64 = 10_000;
+/// Chains of which a subscriber does not hold the base, remembered one by one.
+/// Beyond, each chain that it follows begins anew for it.
+pub const LACKED_BASES_MAX: usize = 8;
+/// Former connections that a client may name when it resumes.
+pub const FORMER_SOCKETS_MAX: usize = 8;
+/// Announcements before a resumed position that are read for the bases in them.
+pub const RESUME_BASES_MAX: usize = 64;
+/// A client that resumes is told its position this long after it has moved without
+/// an event for it.
+pub const POSITION_DELAY: Duration = Duration::from_secs(1);
+/// Bytes of what one client has missed, and of the bases that one is sent at once:
+/// half of an outbox, or to catch up would itself close the connection.
+pub const CATCH_UP_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
+/// Logs for clients that resume, and bases for those who join, read by a node at
+/// once; more channels wait.
+pub const CATCH_UP_READS_MAX: usize = 32;
 
 /// What a subscription's filter may hold (protocol.md 4). It is evaluated once per
 /// event for all who share it; together these bound what one evaluation costs.
@@ -207,8 +228,10 @@ pub const LINGER: Duration = Duration::from_secs(5);
 
 /// Partitions of all channels. Part of every key: can never change.
 pub const PARTITIONS: usize = 256;
-/// What a channel's log keeps (design.md 3): announcements, bytes, age.
-pub const LOG_ANNOUNCEMENTS_MAX: usize = 1_000;
+/// What a channel's log keeps (design.md 3): announcements, bytes, age. Of 500
+/// single events in a second, the last six seconds: what a client misses that
+/// connects anew.
+pub const LOG_ANNOUNCEMENTS_MAX: usize = 3_000;
 pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(60);
 /// A channel's head is forgotten after this long without an announcement.

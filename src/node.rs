@@ -23,6 +23,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     pub quota: Quota,
     pub delta: DeltaConfig,
+    /// Whether subscriptions may be filtered by tags (protocol.md 4).
+    pub tag_filtering: bool,
     pub activity_timeout: Duration,
     /// Both APIs are below it too: empty, or `/…` without a slash at its end.
     pub path_prefix: String,
@@ -35,6 +37,8 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Settings {
     pub delta: DeltaConfig,
+    /// Whether subscriptions may be filtered by tags (protocol.md 4).
+    pub tag_filtering: bool,
     pub activity_timeout: Duration,
     pub path_prefix: String,
     pub trusted_proxies: Vec<IpNet>,
@@ -42,7 +46,7 @@ pub struct Settings {
 
 impl Parts {
     pub fn new(apps: Arc<Apps>, backend: Arc<Backend>, inbox: Inbox, settings: Settings) -> Parts {
-        let Settings { delta, activity_timeout, path_prefix, trusted_proxies } = settings;
+        let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies } = settings;
         Parts {
             apps,
             inbox,
@@ -50,6 +54,7 @@ impl Parts {
             quota: Quota::new(backend.clone()),
             backend,
             delta,
+            tag_filtering,
             activity_timeout,
             path_prefix,
             trusted_proxies,

@@ -9,12 +9,16 @@ use bytes::Bytes;
 use crate::announcement::{AnnouncementId, Kind};
 use crate::app::App;
 use crate::backend::{
-    Account, Backend, BackendError, Charge, Counts, LastEvent, Publication, RateState, Signal,
+    Account, Backend, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication, RateState,
+    Signal,
 };
 use crate::batch::Batch;
-use crate::channel::{Address, ChannelName};
+use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::delta::channels::ChannelDelta;
+use crate::delta::settings::DeltaConfig;
 use crate::event::{Event, encode_events, encoded_len};
 use crate::metrics::metrics;
+use crate::wire::envelope::chain_of;
 
 /// What a caller gets to know of its batch.
 #[derive(Debug, Default)]
@@ -36,19 +40,20 @@ struct Run<'a> {
 /// Announces every event of the batch, or none. Channels are announced in order
 /// of first appearance; the events of one channel are consecutive (P2). The app
 /// is charged for each event once per channel, for all of them or none.
-pub async fn publish_batch(backend: &Backend, app: &App, batch: &Batch) -> Result<Outcome, BackendError> {
+///
+/// `delta` is what the server says of deltas where the app says nothing.
+pub async fn publish_batch(
+    backend: &Backend,
+    app: &App,
+    batch: &Batch,
+    delta: &DeltaConfig,
+) -> Result<Outcome, BackendError> {
     let runs = runs(batch);
     if runs.is_empty() {
         return Ok(Outcome::default());
     }
     let cost = batch.cost();
-    let publications = runs.iter().map(|run| Publication {
-        address: Address::new(&app.id, run.channel),
-        count: u32::try_from(run.events.len()).expect("limits bound a batch"),
-        body: encode_events(run.events.iter().copied()),
-        wants_counts: run.wants_counts,
-        last: run.last(app),
-    });
+    let publications = runs.iter().map(|run| run.keyed_publication(app, delta));
     let (account, app_id) = (Account::BackendEvents, app.id.clone());
     let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
     let started = Instant::now();
@@ -88,9 +93,58 @@ pub async fn terminate_user(
 }
 
 impl Run<'_> {
+    /// As it is announced: on a channel with conflation keys, each event with its
+    /// own (protocol.md 3.8).
+    fn keyed_publication(&self, app: &App, server: &DeltaConfig) -> Publication {
+        if matches!(self.channel.kind(), ChannelKind::Encrypted | ChannelKind::User) {
+            return self.publication(app, None);
+        }
+        let delta = app.deltas.on(self.channel.as_str(), server);
+        let Some(path) = &delta.conflation_key else { return self.publication(app, Some(&delta)) };
+        let keyed = self.events.iter().map(|event| {
+            let key = Some(path.key(&event.data));
+            Event { key, ..Event::clone(event) }
+        });
+        let keyed: Vec<Event> = keyed.collect();
+        let run = Run { events: keyed.iter().collect(), ..*self };
+        run.publication(app, Some(&delta))
+    }
+
+    /// `delta` is None where no event is in a chain.
+    fn publication(&self, app: &App, delta: Option<&ChannelDelta>) -> Publication {
+        Publication {
+            address: Address::new(&app.id, self.channel),
+            count: u32::try_from(self.events.len()).expect("limits bound a batch"),
+            body: encode_events(self.events.iter().copied()),
+            wants_counts: self.wants_counts,
+            last: self.last(app),
+            bases: delta.and_then(|delta| self.bases(delta)),
+        }
+    }
+
     fn last(&self, app: &App) -> Option<LastEvent> {
         let last = self.events.last().filter(|_| self.channel.is_cache())?;
         Some(LastEvent { bytes: encoded_len(last), ttl: app.features.cache_ttl })
+    }
+
+    /// The newest event of each chain, where who joins is to be sent it.
+    fn bases(&self, delta: &ChannelDelta) -> Option<KeptBases> {
+        if !delta.cache_sync {
+            return None;
+        }
+        let mut of_key: HashMap<Bytes, KeptBase> = HashMap::new();
+        let mut start = 0;
+        for (index, event) in (0..).zip(&self.events) {
+            let bytes = encoded_len(event);
+            if let Some(key) = chain_of(event, delta.enabled) {
+                of_key.insert(key.clone(), KeptBase { key, index, start, bytes });
+            }
+            start += bytes;
+        }
+        let mut newest: Vec<KeptBase> = of_key.into_values().collect();
+        newest.sort_unstable_by_key(|base| base.index);
+        newest.drain(..newest.len().saturating_sub(delta.keys_max));
+        (!newest.is_empty()).then_some(KeptBases { keys_max: delta.keys_max, newest })
     }
 }
 
@@ -108,4 +162,73 @@ fn runs(batch: &Batch) -> Vec<Run<'_>> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::channels::ChannelDeltas;
+    use crate::event::decode_events;
+
+    fn synced() -> ChannelDelta {
+        let server = DeltaConfig { cache_sync: true, ..DeltaConfig::default() };
+        ChannelDeltas::default().on("news", &server)
+    }
+
+    fn event(key: &'static str, data: &'static str) -> Event {
+        Event { key: Some(key.into()), ..Event::new("e", data) }
+    }
+
+    /// The keys with their events' places and data, cut out of the encoded run.
+    fn bases(events: &[Event], delta: &ChannelDelta) -> Vec<(Bytes, u32, Bytes)> {
+        let channel = ChannelName::parse("news", 200).expect("a valid name");
+        let run = Run { channel: &channel, events: events.iter().collect(), wants_counts: false };
+        let body = encode_events(events);
+        let Some(KeptBases { keys_max, newest }) = run.bases(delta) else { return Vec::new() };
+        assert_eq!(keys_max, delta.keys_max);
+        let bases = newest.into_iter().map(|KeptBase { key, index, start, bytes }| {
+            let event =
+                decode_events(body.slice(start..start + bytes), 1).expect("it is one event").remove(0);
+            assert_eq!(event, events[index as usize]);
+            (key, index, event.data)
+        });
+        bases.collect()
+    }
+
+    fn base(key: &'static str, index: u32, data: &'static str) -> (Bytes, u32, Bytes) {
+        (key.into(), index, data.into())
+    }
+
+    #[test]
+    fn the_newest_event_of_each_chain_is_found_in_the_run() {
+        let events = [event("a", "1"), event("b", "two"), event("", "3"), event("a", "4"), event("c", "")];
+        let expected = [base("b", 1, "two"), base("a", 3, "4"), base("c", 4, "")];
+        assert_eq!(bases(&events, &synced()), expected);
+        assert_eq!(bases(&events, &ChannelDelta { keys_max: 2, ..synced() }), expected[1..]);
+        assert_eq!(bases(&events, &ChannelDelta { cache_sync: false, ..synced() }), []);
+        let alone = [Event::new("e", "1"), Event::new("f", "2")];
+        assert_eq!(bases(&alone, &synced()), [base("", 1, "2")]);
+    }
+
+    #[test]
+    fn what_is_in_no_chain_is_not_kept() {
+        let marked = |name, data, tags: Option<&'static str>| Event {
+            tags: tags.map(Bytes::from),
+            ..Event::new(name, data)
+        };
+        let events = [
+            Event::new("e", "base"),
+            marked("e", r#"{"__delta_seq":1}"#, None),
+            marked("__conflation_key", "", None),
+            marked("e", "", Some(r#"{"a":"__delta_seq"}"#)),
+        ];
+        assert_eq!(bases(&events, &synced()), [base("", 0, "base")]);
+        assert_eq!(bases(&events[1..], &synced()), []);
+        // Without deltas, only what asks for them itself.
+        let without = ChannelDelta { enabled: false, ..synced() };
+        let asking = Event { delta: Some(true), ..Event::new("e", "asks") };
+        assert_eq!(bases(&[asking, Event::new("e", "does not")], &without), [base("", 0, "asks")]);
+        let full = Event { delta: Some(false), ..Event::new("e", "in full") };
+        assert_eq!(bases(&[full], &synced()), [base("", 0, "in full")]);
+    }
 }

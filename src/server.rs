@@ -60,6 +60,7 @@ pub async fn run(
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let settings = Settings {
         delta: config.delta,
+        tag_filtering: config.tag_filtering,
         activity_timeout: config.activity_timeout,
         path_prefix: config.path_prefix,
         trusted_proxies: config.trusted_proxies,

@@ -6,6 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fanfare::app::Secret;
 use fanfare::auth;
 use memchr::memmem;
+use rand::distr::Alphanumeric;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,6 +24,8 @@ pub enum Payload {
     Small,
     /// 1 KB, in which a few numbers change.
     Large,
+    /// 1 KB, of which nothing comes again.
+    Random,
 }
 
 #[derive(Debug)]
@@ -34,7 +39,7 @@ impl Payload {
     pub fn bytes(self) -> usize {
         match self {
             Payload::Small => 200,
-            Payload::Large => 1024,
+            Payload::Large | Payload::Random => 1024,
         }
     }
 
@@ -44,6 +49,7 @@ impl Payload {
         let filler = match self {
             Payload::Small => (0..8).map(|salt| format!("{:016x}", noise(salt))).collect::<String>(),
             Payload::Large => "the same as in every other event of this channel ".repeat(20),
+            Payload::Random => letters(number, 950),
         };
         let room = self.bytes() - text.len() - r#","text":""}"#.len();
         text += &format!(r#","text":"{filler:x<room$.room$}"}}"#);
@@ -57,6 +63,12 @@ impl Payload {
             |number| json!({ "name": "price-changed", "channel": channel, "data": self.text(number) });
         json!({ "batch": numbers.map(event).collect::<Vec<_>>() }).to_string()
     }
+}
+
+/// The same for a number in every run, and like those of no other.
+fn letters(number: u64, count: usize) -> String {
+    let letters = StdRng::seed_from_u64(number).sample_iter(Alphanumeric).take(count);
+    letters.map(char::from).collect()
 }
 
 impl Caller {

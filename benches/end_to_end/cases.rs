@@ -33,11 +33,13 @@ enum Backend {
 
 const BACKENDS: [Backend; 3] = [Backend::Memory, Backend::Redis { nodes: 1 }, Backend::Redis { nodes: 2 }];
 
-/// How events go out: in full to everyone, or as deltas to everyone.
+/// What the events are, and whether everyone has deltas on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Plain,
     Deltas,
+    Random,
+    RandomDeltas,
 }
 
 /// What is done besides delivering, on two nodes with Redis.
@@ -75,6 +77,20 @@ impl Form {
         match self {
             Form::Plain => "200 B",
             Form::Deltas => "1 KB, deltas",
+            Form::Random => "1 KB random",
+            Form::RandomDeltas => "1 KB random, deltas",
+        }
+    }
+
+    fn has_deltas(self) -> bool {
+        matches!(self, Form::Deltas | Form::RandomDeltas)
+    }
+
+    /// The backend makes no difference to what is random.
+    fn backends(self) -> &'static [Backend] {
+        match self {
+            Form::Plain | Form::Deltas => &BACKENDS,
+            Form::Random | Form::RandomDeltas => &[Backend::Memory],
         }
     }
 
@@ -82,6 +98,7 @@ impl Form {
         match self {
             Form::Plain => Payload::Small,
             Form::Deltas => Payload::Large,
+            Form::Random | Form::RandomDeltas => Payload::Random,
         }
     }
 }
@@ -92,7 +109,7 @@ pub async fn run(options: &Options, cores: &Cores) -> Outcome<()> {
     for repeat in 0..options.repeats {
         say(&format!("repeat {} of {}", repeat + 1, options.repeats));
         let bench = Bench { options, repeat, cores: cores.server() };
-        for form in [Form::Plain, Form::Deltas] {
+        for form in [Form::Plain, Form::Deltas, Form::Random, Form::RandomDeltas] {
             bench.form(form, &mut tables).await?;
         }
         bench.scripts(&mut tables).await?;
@@ -114,7 +131,7 @@ impl Bench<'_> {
     /// many bytes as the servers have sent.
     async fn form(&self, form: Form, tables: &mut Tables) -> Outcome<()> {
         let mut floor_is_due = true;
-        for backend in BACKENDS {
+        for &backend in form.backends() {
             for (server, program) in self.servers() {
                 let name = self.name(server, &format!("{}, {}", backend.name(), form.name()));
                 if !name.contains(&self.options.only) {
@@ -203,7 +220,7 @@ impl Bench<'_> {
             Stage::Fanfare { nodes, .. } => {
                 let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
                 let (key, channel) = (APP.key, CHANNEL.to_owned());
-                let hello = Hello::Subscribe { key, channel, deltas: form == Form::Deltas };
+                let hello = Hello::Subscribe { key, channel, deltas: form.has_deltas() };
                 Crowd::gather(&addresses, sockets, &hello, batches, EVENTS_PER_BATCH).await
             }
             Stage::Floor { floor, .. } => {

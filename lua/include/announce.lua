@@ -14,7 +14,8 @@
 
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
   announcement; log_bytes, log_from (ms, since when the log is complete), aged
-  (ms, when it was last trimmed by age); and what scripts add to it.
+  (ms, when it was last trimmed by age); deltas, 'off' while they are switched
+  off; and what scripts add to it.
 ]]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -27,7 +28,7 @@ end
 
 local function read_channel(head_key, log_key, topic)
   local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time', 'log_bytes', 'log_from', 'aged',
-    'resent', 'last_until')
+    'resent', 'last_until', 'deltas')
   local length = redis.call('LLEN', log_key)
   return {
     head_key = head_key,
@@ -43,6 +44,7 @@ local function read_channel(head_key, log_key, topic)
     aged = tonumber(head[7]),
     resent = head[8] or '',
     last_until = tonumber(head[9]) or 0,
+    has_deltas = head[10] ~= 'off',
   }
 end
 
@@ -97,7 +99,8 @@ local function write_announcement(channel, kind, count, body)
   redis.call('HSET', channel.head_key, 'epoch', number(channel.epoch), 'seq', number(channel.seq), 'id', id,
     'time', number(now_ms), 'log_bytes', number(channel.log_bytes), 'log_from', number(channel.log_from),
     'aged', number(channel.aged))
-  redis.call('PEXPIRE', channel.head_key, number(math.max(tonumber(ARGV[6]), channel.last_until - now_ms)))
+  channel.is_new, channel.lives_ms = is_new, number(math.max(tonumber(ARGV[6]), channel.last_until - now_ms))
+  redis.call('PEXPIRE', channel.head_key, channel.lives_ms)
   redis.call('PEXPIRE', channel.log_key, log_age_ms)
 end
 

@@ -35,12 +35,45 @@ pub struct Publication {
     /// On a cache channel: how much of the end of `body` is the last event, and
     /// how long it is kept.
     pub last: Option<LastEvent>,
+    /// Where the channel's newest events are kept for who joins later
+    /// (protocol.md 3.9).
+    pub bases: Option<KeptBases>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastEvent {
     pub bytes: usize,
     pub ttl: Duration,
+}
+
+/// Which events of a publication are to be kept, each until the next of its chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBases {
+    /// Chains of the channel; beyond, the one that was silent longest goes.
+    pub keys_max: usize,
+    /// The last of each chain, in the order of the run.
+    pub newest: Vec<KeptBase>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBase {
+    /// Of its chain; empty on a channel with one.
+    pub key: Bytes,
+    /// Its place in the run, from 0.
+    pub index: u32,
+    /// Where it stands in the body.
+    pub start: usize,
+    pub bytes: usize,
+}
+
+/// The newest event of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBase {
+    /// Of its chain; empty on a channel with one.
+    pub key: Bytes,
+    pub seq: u64,
+    pub time_ms: u64,
+    pub event: Event,
 }
 
 /// Who is in a presence channel.
@@ -174,6 +207,8 @@ pub struct Asserted {
     /// Places in [`Assertion::users`] of those who were not let in, because the
     /// channel has `members_max` users. They are not counted.
     pub refused: Vec<usize>,
+    /// The cluster has found that deltas do not pay here.
+    pub deltas_off: bool,
 }
 
 /// The last event of a cache channel.
@@ -374,6 +409,34 @@ impl Backend {
         match self {
             Backend::Memory(memory) => Ok(memory.read_log(address, after)),
             Backend::Redis(redis) => redis.read_log(address, after).await,
+        }
+    }
+
+    /// What was announced after a number that a client has seen (its low 31 bits),
+    /// and up to [`limits::RESUME_BASES_MAX`] announcements before it: the first of
+    /// them may still begin after the number, where the log does not reach back.
+    pub async fn read_log_since(&self, address: &Address, seq: u32) -> Result<Log, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_log_since(address, seq)),
+            Backend::Redis(redis) => redis.read_log_since(address, seq).await,
+        }
+    }
+
+    /// The newest event of each of the channel's chains, as far as they are kept,
+    /// oldest first. A chain may have gone on since, without being kept.
+    pub async fn read_bases(&self, address: &Address) -> Result<Vec<StoredBase>, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_bases(address)),
+            Backend::Redis(redis) => redis.read_bases(address).await,
+        }
+    }
+
+    /// Switches deltas on or off on a channel, and announces it if that changes
+    /// anything. Nothing on a channel that has never said anything.
+    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+        match self {
+            Backend::Memory(memory) => memory.switch_deltas(address, on).await,
+            Backend::Redis(redis) => redis.switch_deltas(address, on).await,
         }
     }
 

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::value::Value;
 use super::{Config, LogFormat};
 use crate::app::{App, AppFeatures, AppLimits, AppRates, OriginPattern, Rate};
-use crate::delta::settings::DeltaConfig;
+use crate::delta::settings::{DeltaConfig, MarkerStyle};
 use crate::limits;
 
 /// With problems the configuration is only a sketch, and must not be used.
@@ -46,6 +46,7 @@ pub(super) fn build(
         drain_window: Duration::from_secs_f64(top.number("drain_window")),
         apps,
         delta: build_delta(&top),
+        tag_filtering: top.flag("tag_filtering.enabled"),
         log: top.text("log").unwrap_or_default(),
         log_format: top
             .text("log_format")
@@ -57,12 +58,21 @@ pub(super) fn build(
 fn build_delta(top: &Reader<'_>) -> DeltaConfig {
     DeltaConfig {
         enabled: top.flag("delta_compression.enabled"),
+        algorithm: top.algorithm(),
+        markers: match top.text("delta_compression.markers").as_deref() {
+            Some("plain") => MarkerStyle::Plain,
+            _ => MarkerStyle::Underscore,
+        },
         full_message_interval: top.count("delta_compression.full_message_interval"),
         min_message_bytes: top.size("delta_compression.min_message_size"),
         compression_ratio_max: top.number("delta_compression.min_compression_ratio"),
         base_age_max: Duration::from_secs(top.count("delta_compression.max_state_age_secs")),
         omit_algorithm: top.flag("delta_compression.omit_delta_algorithm"),
         refused_clients: top.list("delta_compression.refused_clients"),
+        conflation_key: top.key_path(),
+        keys_max: top.size("delta_compression.max_conflation_states_per_channel"),
+        cache_sync: top.flag("delta_compression.cache_sync"),
+        shows_tags: top.flag("tag_filtering.enabled") && top.flag("tag_filtering.enable_tags"),
     }
 }
 

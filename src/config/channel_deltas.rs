@@ -1,87 +1,150 @@
 //! `channel_delta_compression`: a table from channel patterns to what deltas are
-//! there (protocol.md 3.11). Of what it can say, this version has on and off.
+//! there (protocol.md 3.11).
 
-use super::raw::Raw;
-use super::value::Wrong;
+use std::collections::BTreeMap;
+
+use super::raw::{Raw, quoted};
+use super::table::Table;
+use super::value::{Fault, Mistake, Wrong};
+use crate::delta::Algorithm;
+use crate::delta::channels::ChannelSetting;
+use crate::delta::conflation::KeyPath;
+use crate::limits::CHAINS_CEILING;
 
 pub(super) const EXPECTED: &str = "a table from channel names, with at most one `*`, to \"inherit\", \"disabled\", \
-     \"fossil\", or a table of `enabled` and `algorithm`";
+     \"fossil\", \"xdelta3\" or a table; in a variable that table as in the file, or `NAME=WORD` with commas between";
 
-/// Pairs of a pattern and whether deltas are permitted.
-pub(super) fn read(raw: &Raw) -> Result<Vec<(String, bool)>, Wrong> {
-    let expected = || Wrong::Expected(EXPECTED.to_owned());
-    match raw {
-        Raw::Table(table) => table
-            .iter()
-            .map(|(pattern, setting)| match pattern.matches('*').count() {
-                0 | 1 if !pattern.is_empty() => Ok((pattern.clone(), read_setting(setting)?)),
-                _ => Err(expected()),
-            })
-            .collect(),
+pub(super) const KEY_PATH: &str = "names with dots between them, such as `symbol` or `asset.id`";
+
+const PATTERN: &str = "under a channel name with at most one `*`";
+const SETTING: &str = "\"inherit\", \"disabled\", \"fossil\", \"xdelta3\" or a table of `enabled`, `algorithm`, \
+     `conflation_key`, `max_messages_per_key`, `max_conflation_keys`, `enable_tags` and `cache_sync`";
+const NAMES: &[&str] = &[
+    "enabled",
+    "algorithm",
+    "conflation_key",
+    "max_messages_per_key",
+    "max_conflation_keys",
+    "enable_tags",
+    "cache_sync",
+];
+const FLAG: &str = "true or false";
+
+/// Pairs of a pattern and what it says.
+pub(super) fn read(raw: &Raw) -> Result<Vec<(String, ChannelSetting)>, Wrong> {
+    let parsed = raw.parsed();
+    match parsed.as_ref().unwrap_or(raw) {
+        // First, for one of the channels may be called `enabled`.
+        Raw::Table(patterns) => read_patterns(patterns),
         raw if raw.is_empty() => Ok(Vec::new()),
         // As an environment variable: `quiet-*=disabled,loud=fossil`.
-        Raw::Text(text) => text
-            .split(',')
-            .map(|item| {
-                let (pattern, word) = item.split_once('=').ok_or_else(expected)?;
-                Ok((pattern.trim().to_owned(), read_word(word.trim())?))
-            })
-            .collect(),
+        Raw::Text(text) => read_words(text).ok_or_else(expected).and_then(|it| read_patterns(&it)),
         _ => Err(expected()),
     }
 }
 
-fn read_setting(raw: &Raw) -> Result<bool, Wrong> {
-    let expected = || Wrong::Expected(EXPECTED.to_owned());
-    let Raw::Table(table) = raw else { return read_word(raw.text().ok_or_else(expected)?) };
-    let mut enabled = true;
-    for (name, value) in table {
-        match name.as_str() {
-            "enabled" => enabled = value.flag().ok_or_else(expected)?,
-            "algorithm" => drop(read_word(value.text().ok_or_else(expected)?)?),
-            "conflation_key" | "max_messages_per_key" | "max_conflation_keys" | "enable_tags" => {
-                return Err(Wrong::UnsupportedValue(format!("`{name}`")));
-            }
-            _ => return Err(expected()),
+fn expected() -> Wrong {
+    Wrong::Expected(EXPECTED.to_owned())
+}
+
+/// None if one is no pair, or a pattern stands there twice.
+fn read_words(text: &str) -> Option<BTreeMap<String, Raw>> {
+    let mut patterns = BTreeMap::new();
+    for item in text.split([',', '\n']) {
+        let (pattern, word) = item.split_once('=')?;
+        let earlier = patterns.insert(pattern.trim().to_owned(), Raw::Text(word.trim().to_owned()));
+        if earlier.is_some() {
+            return None;
         }
     }
-    Ok(enabled)
+    Some(patterns)
 }
 
-fn read_word(word: &str) -> Result<bool, Wrong> {
+fn read_patterns(patterns: &BTreeMap<String, Raw>) -> Result<Vec<(String, ChannelSetting)>, Wrong> {
+    let mut mistakes = Vec::new();
+    let mut settings = Vec::new();
+    for (pattern, raw) in patterns {
+        let inside = format!(".{}", pattern.escape_debug());
+        if pattern.is_empty() || pattern.matches('*').count() > 1 {
+            let found = format!("under {}", quoted(pattern));
+            mistakes.push(mistake(inside.clone(), PATTERN, found));
+        }
+        settings.extend(read_setting(raw, inside, &mut mistakes).map(|it| (pattern.clone(), it)));
+    }
+    if mistakes.is_empty() { Ok(settings) } else { Err(Wrong::Inside(mistakes)) }
+}
+
+fn mistake(inside: String, expected: &str, found: String) -> Mistake {
+    Mistake { inside, fault: Fault::Expected { expected: expected.to_owned(), found } }
+}
+
+fn read_setting(raw: &Raw, inside: String, mistakes: &mut Vec<Mistake>) -> Option<ChannelSetting> {
+    if let Raw::Table(members) = raw {
+        let table = Table::new(members, inside, NAMES, &[], mistakes);
+        return Some(read_members(table));
+    }
+    let setting = raw.text().and_then(read_word);
+    if setting.is_none() {
+        mistakes.push(mistake(inside, SETTING, raw.to_string()));
+    }
+    setting
+}
+
+/// "inherit" says nothing, and no other pattern is looked at.
+fn read_word(word: &str) -> Option<ChannelSetting> {
+    let nothing = ChannelSetting::default();
     match word.to_ascii_lowercase().as_str() {
-        "inherit" | "fossil" => Ok(true),
-        "disabled" => Ok(false),
-        "xdelta3" | "vcdiff" => Err(Wrong::UnsupportedValue(format!("{word:?}"))),
-        _ => Err(Wrong::Expected(EXPECTED.to_owned())),
+        "inherit" => Some(nothing),
+        "disabled" => Some(ChannelSetting { enabled: Some(false), ..nothing }),
+        name => Some(ChannelSetting { algorithm: Some(Algorithm::parse(name)?), ..nothing }),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(toml: &str, expect: Result<&[(&str, bool)], Wrong>) {
-        let table =
-            Raw::from(&toml::de::DeValue::Table(toml::de::DeTable::parse(toml).expect("TOML").into_inner()));
-        let expect = expect.map(|pairs| pairs.iter().map(|(p, on)| ((*p).to_owned(), *on)).collect());
-        assert_eq!(read(&table), expect, "{toml}");
+fn read_members(mut table: Table<'_>) -> ChannelSetting {
+    let algorithm = |raw: &Raw| raw.text().and_then(Algorithm::parse);
+    let path = |raw: &Raw| raw.text().and_then(KeyPath::parse);
+    let number = format!("a whole number from 1 to {CHAINS_CEILING}");
+    ChannelSetting {
+        enabled: table.read("enabled", FLAG, Raw::flag),
+        algorithm: table.read("algorithm", "fossil or xdelta3", algorithm),
+        conflation_key: table.read("conflation_key", KEY_PATH, path),
+        keys_max: table.read("max_conflation_keys", &number, count),
+        messages_per_key_max: table.read("max_messages_per_key", &number, count),
+        shows_tags: table.read("enable_tags", FLAG, Raw::flag),
+        cache_sync: table.read("cache_sync", FLAG, Raw::flag),
     }
+}
 
-    #[test]
-    fn every_form_is_read_or_refused_by_name() {
-        let expected = || Err(Wrong::Expected(EXPECTED.to_owned()));
-        let unsupported = |what: &str| Err(Wrong::UnsupportedValue(what.to_owned()));
-        check(
-            "'a*' = 'Disabled'\nb = 'inherit'\nc = 'fossil'",
-            Ok(&[("a*", false), ("b", true), ("c", true)]),
-        );
-        check("a = { enabled = false }\nb = { algorithm = 'Fossil' }", Ok(&[("a", false), ("b", true)]));
-        check("a = 'xdelta3'", unsupported("\"xdelta3\""));
-        check("a = { conflation_key = 'symbol' }", unsupported("`conflation_key`"));
-        check("a = 'off'", expected());
-        check("a = 7", expected());
-        check("'a*b*' = 'fossil'", expected());
-        check("a = { enable = true }", expected());
+fn count(raw: &Raw) -> Option<usize> {
+    let number: u64 = raw.digits()?.parse().ok()?;
+    (1..=CHAINS_CEILING).contains(&number).then_some(usize::try_from(number).ok()?)
+}
+
+/// As in TOML.
+pub(super) fn shown(patterns: &[(String, ChannelSetting)]) -> String {
+    let items = patterns.iter().map(|(pattern, it)| format!("{} = {}", quoted(pattern), shown_setting(it)));
+    match patterns.is_empty() {
+        true => "{}".to_owned(),
+        false => format!("{{ {} }}", items.collect::<Vec<_>>().join(", ")),
     }
+}
+
+fn shown_setting(setting: &ChannelSetting) -> String {
+    let ChannelSetting { enabled, algorithm, conflation_key, .. } = setting;
+    let members = [
+        enabled.map(|it| it.to_string()),
+        algorithm.map(|it| quoted(it.name())),
+        conflation_key.as_ref().map(|it| quoted(&it.text())),
+        setting.messages_per_key_max.map(|it| it.to_string()),
+        setting.keys_max.map(|it| it.to_string()),
+        setting.shows_tags.map(|it| it.to_string()),
+        setting.cache_sync.map(|it| it.to_string()),
+    ];
+    let word = ["inherit", "disabled"].into_iter().chain(Algorithm::ALL.map(Algorithm::name));
+    if let Some(word) = word.into_iter().find(|word| read_word(word).as_ref() == Some(setting)) {
+        return quoted(word);
+    }
+    let members = NAMES.iter().zip(members);
+    let members: Vec<String> = members.filter_map(|(name, it)| Some(format!("{name} = {}", it?))).collect();
+    format!("{{ {} }}", members.join(", "))
 }

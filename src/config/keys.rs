@@ -36,14 +36,15 @@ pub enum Kind {
     Limit(u64),
     /// May have a fraction.
     Number(f64, f64),
-    /// One of the first list, in any case; the second names values that later
-    /// versions may know.
-    Choice(&'static [&'static str], &'static [&'static str]),
+    /// One of these, in any case.
+    Choice(&'static [&'static str]),
     /// `client/<=version`, several
     ClientPatterns,
     LogFilter,
-    /// Channel patterns and whether deltas are permitted there.
+    /// Channel patterns and what deltas are there.
     ChannelDeltas,
+    /// Where in an event's data something stands: `symbol`, `asset.id`.
+    KeyPath,
     /// `https://*.example.com` and its like, several; `*` is all.
     Origins,
     /// Addresses and CIDRs, several.
@@ -54,19 +55,12 @@ pub enum Kind {
     MessageRate,
     /// A list of tables.
     Webhooks,
-    /// Known from Sockudo, and not built yet: anything but "off" is refused.
-    Unbuilt(Off),
-}
-
-/// Which values of a key that is not built mean that it is not wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Off {
-    /// false, 0, nothing, or a table whose `enabled` is false.
-    Empty,
-    /// No value at all.
-    Never,
-    /// Any: a detail of something else that is off anyway.
-    Always,
+    /// Known from Sockudo, and about what there is no need to set here: any value
+    /// is taken, and none changes anything.
+    Moot,
+    /// Known from Sockudo, and not built yet: refused but for false, 0, nothing, or
+    /// a table whose `enabled` is false.
+    Unbuilt,
 }
 
 /// Sections of the file; `apps` is a list of tables, the others are tables.
@@ -99,7 +93,7 @@ pub const KEYS: &[Key] = &[
     key("drain_delay", Kind::Number(0.0, 3600.0), Some("2"), "seconds unready before sockets are closed"),
     key("drain_window", Kind::Number(0.0, 3600.0), Some("10"), "seconds over which sockets are closed"),
     key("log", Kind::LogFilter, Some("info"), "what is logged, such as `info` or `info,fanfare=debug`"),
-    key("log_format", Kind::Choice(&["text", "json"], &[]), None, "text on a terminal, else json"),
+    key("log_format", Kind::Choice(&["text", "json"]), None, "text on a terminal, else json"),
     key("apps.id", ID, None, "in the path of API calls; digits only, for the Python library"),
     key("apps.key", APP_KEY, None, "public, what clients connect with"),
     key("apps.secret", Kind::Secret, None, "signs API calls and subscriptions"),
@@ -167,16 +161,22 @@ pub const KEYS: &[Key] = &[
     key("apps.enable_subscription_count", Kind::Flag, Some("false"), "tell subscribers how many they are"),
     key("apps.cache_ttl_in_seconds", Kind::Count(1, DAY), Some("1800"), "seconds a cache channel remembers"),
     key("apps.allowed_origins", Kind::Origins, Some("*"), "where browsers may connect from"),
-    key("apps.channel_delta_compression", Kind::ChannelDeltas, Some(""), "where clients may ask for deltas"),
-    unbuilt("apps.channel_namespaces", Off::Empty, "channel namespaces"),
-    unbuilt("apps.idempotency", Off::Empty, "requests that may be repeated safely"),
+    key("apps.channel_delta_compression", Kind::ChannelDeltas, Some(""), "what deltas are on which channels"),
+    key("apps.channel_namespaces", Kind::Unbuilt, None, "channel namespaces"),
+    key("apps.idempotency", Kind::Unbuilt, None, "requests that may be repeated safely"),
     key("apps.webhooks", Kind::Webhooks, Some(""), "who is told of what happens in the app"),
     key("delta_compression.enabled", Kind::Flag, Some("true"), "whether clients may ask for deltas"),
     key(
         "delta_compression.algorithm",
-        Kind::Choice(&["fossil"], &["xdelta3", "vcdiff"]),
+        Kind::Choice(&["fossil", "xdelta3", "vcdiff"]),
         Some("fossil"),
-        "form of deltas",
+        "form of deltas where the client leaves the choice",
+    ),
+    key(
+        "delta_compression.markers",
+        Kind::Choice(&["underscore", "plain"]),
+        Some("underscore"),
+        "whether full events say __delta_seq, which clients strip, or sequence",
     ),
     key(
         "delta_compression.full_message_interval",
@@ -214,27 +214,45 @@ pub const KEYS: &[Key] = &[
         Some("python/<=2.2"),
         "clients whose decoder is broken, as client/<=version",
     ),
-    unbuilt("delta_compression.max_channel_states_per_socket", Off::Never, "delta states of one socket"),
-    unbuilt(
+    key(
         "delta_compression.max_conflation_states_per_channel",
-        Off::Empty,
-        "conflation keys of one channel",
+        Kind::Count(1, limits::CHAINS_CEILING),
+        Some("100"),
+        "conflation keys of one channel whose events can be deltas",
     ),
-    unbuilt("delta_compression.conflation_key_path", Off::Empty, "where an event's conflation key stands"),
-    unbuilt("delta_compression.cluster_coordination", Off::Empty, "a shared counter of full messages"),
-    unbuilt("tag_filtering.enabled", Off::Empty, "subscriptions filtered by tags"),
-    unbuilt("tag_filtering.enable_tags", Off::Always, "tags in delivered events"),
+    key(
+        "delta_compression.conflation_key_path",
+        Kind::KeyPath,
+        None,
+        "where an event's data has its conflation key, as in `asset.symbol`",
+    ),
+    key("delta_compression.cache_sync", Kind::Flag, Some("false"), "send bases to who joins a channel"),
+    key(
+        "delta_compression.max_channel_states_per_socket",
+        Kind::Moot,
+        None,
+        "changes nothing: a subscription's delta state is a few bytes here",
+    ),
+    key(
+        "delta_compression.cluster_coordination",
+        Kind::Moot,
+        None,
+        "changes nothing: which events go out in full follows from their numbers, on every node alike",
+    ),
+    key("tag_filtering.enabled", Kind::Flag, Some("false"), "whether subscriptions may be filtered by tags"),
+    key("tag_filtering.enable_tags", Kind::Flag, Some("true"), "whether delivered events show their tags"),
 ];
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
     Key { path, kind, default, doc }
 }
 
-const fn unbuilt(path: &'static str, off: Off, doc: &'static str) -> Key {
-    Key { path, kind: Kind::Unbuilt(off), default: None, doc }
-}
-
 impl Key {
+    /// Whether somebody may want to set it.
+    pub fn matters(&self) -> bool {
+        !matches!(self.kind, Kind::Moot | Kind::Unbuilt)
+    }
+
     /// `""` for a key at the top.
     pub fn section(&self) -> &'static str {
         self.path.split_once('.').map_or("", |(section, _)| section)

@@ -27,6 +27,8 @@ mod webhooks;
 #[cfg(test)]
 mod app_tests;
 #[cfg(test)]
+mod delta_tests;
+#[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
@@ -77,6 +79,9 @@ pub struct Config {
     pub drain_window: Duration,
     pub apps: Vec<App>,
     pub delta: DeltaConfig,
+    /// `tag_filtering.enabled`: whether subscriptions may be filtered by tags
+    /// (protocol.md 4).
+    pub tag_filtering: bool,
     /// `log`: a filter that `tracing_subscriber::EnvFilter` can read.
     pub log: String,
     /// `log_format`; none is text on a terminal, else JSON.
@@ -133,6 +138,7 @@ impl std::fmt::Debug for Config {
             .field("trusted_proxies", &self.trusted_proxies)
             .field("apps", &self.apps)
             .field("delta", &self.delta)
+            .field("tag_filtering", &self.tag_filtering)
             .field("dev", &self.dev)
             .finish_non_exhaustive()
     }

@@ -2,7 +2,6 @@
 //! Redis, and where that Redis is.
 
 use super::environment::Environment;
-use super::keys::Kind;
 use super::layers::{self, Origin, Place, Settings};
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
@@ -51,9 +50,7 @@ fn read_body(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Settin
 /// Every key that may stand in `[[apps]]`, but those without which there is none.
 pub fn app_setting_names() -> impl Iterator<Item = &'static str> {
     let optional = |key: &&keys::Key| {
-        key.section() == "apps"
-            && !matches!(key.name(), "id" | "key" | "secret" | "secrets")
-            && !matches!(key.kind, Kind::Unbuilt(_))
+        key.section() == "apps" && !matches!(key.name(), "id" | "key" | "secret" | "secrets") && key.matters()
     };
     keys::KEYS.iter().filter(optional).map(|key| key.name())
 }

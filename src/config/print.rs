@@ -2,19 +2,18 @@
 
 use std::fmt;
 
-use super::keys::{KEYS, Kind};
+use super::keys::KEYS;
 use super::layers::{Place, Settings};
 
 impl fmt::Display for Settings {
-    /// One `key = value  # origin` a line. Keys that are not built are shown
-    /// only where somebody wrote them.
+    /// One `key = value  # origin` a line. Keys that change nothing are shown only
+    /// where somebody wrote them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<(String, String)> = Vec::new();
         if let Some((name, origin)) = &self.file {
             rows.push((format!("config = {name:?}"), origin.to_string()));
         }
-        let unset =
-            KEYS.iter().filter(|key| key.section() != "apps" && !matches!(key.kind, Kind::Unbuilt(_)));
+        let unset = KEYS.iter().filter(|key| key.section() != "apps" && key.matters());
         let unset = unset.map(|key| Place::top(key.path)).filter(|place| self.get(*place).is_none());
         let mut places: Vec<Place> = self.iter().map(|(place, _)| place).chain(unset).collect();
         places.sort();

@@ -8,7 +8,9 @@ use super::layers::{Place, Settings};
 use super::message_rate::MessageRate;
 use super::value::Value;
 use crate::app::{Secret, Webhook};
-use crate::delta::permit::ChannelPermits;
+use crate::delta::Algorithm;
+use crate::delta::channels::ChannelDeltas;
+use crate::delta::conflation::KeyPath;
 
 /// Typed access. A key with a default always has a value of its kind, because
 /// nothing gets into [`Settings`] but through `Kind::read`; tests.rs reads them
@@ -62,11 +64,20 @@ impl Reader<'_> {
         found.expect(TYPED)
     }
 
-    pub(super) fn channel_deltas(&self) -> ChannelPermits {
+    pub(super) fn channel_deltas(&self) -> ChannelDeltas {
         match self.value("channel_delta_compression") {
-            Some(Value::ChannelDeltas(patterns)) => ChannelPermits::new(patterns.clone()),
-            _ => ChannelPermits::default(),
+            Some(Value::ChannelDeltas(patterns)) => ChannelDeltas::new(patterns.iter().cloned()),
+            _ => ChannelDeltas::default(),
         }
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.text("delta_compression.algorithm").and_then(|it| Algorithm::parse(&it)).expect(TYPED)
+    }
+
+    pub(super) fn key_path(&self) -> Option<KeyPath> {
+        let found = self.value("delta_compression.conflation_key_path");
+        found.and_then(|it| if let Value::KeyPath(it) = it { it.clone() } else { None })
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use super::keys::{KEYS, Kind, Off};
+use super::keys::{KEYS, Kind};
 use super::*;
 use crate::app::AppLimits;
 
@@ -75,8 +75,9 @@ fn defaults_are_those_of_the_app_limits() {
     assert_eq!(config.metrics_listen.to_string(), "127.0.0.1:9601");
     assert_eq!((config.redis.as_deref(), config.redis_prefix.as_str()), (None, "fanfare"));
     assert_eq!(config.activity_timeout.as_secs(), 120);
-    assert!(config.delta.enabled && !config.delta.omit_algorithm && !config.dev);
-    assert_eq!(config.delta.refused_clients, ["python/<=2.2"]);
+    let refused_clients = vec!["python/<=2.2".to_owned()];
+    assert_eq!(config.delta, DeltaConfig { refused_clients, ..DeltaConfig::default() });
+    assert!(!config.tag_filtering && !config.dev);
 }
 
 /// Each row: the file's `listen`, the variable, the flag, with and without
@@ -119,7 +120,7 @@ fn every_key_can_be_set_in_the_environment() {
             Kind::RedisUrl => "redis://elsewhere",
             Kind::Flag => "false",
             Kind::Count(..) | Kind::Limit(_) | Kind::Number(..) => "1",
-            Kind::Choice(choices, _) => choices[0],
+            Kind::Choice(choices) => choices[0],
             Kind::ClientPatterns => "x/<=1",
             Kind::LogFilter => "debug",
             Kind::ChannelDeltas => "a-*=disabled",
@@ -128,8 +129,9 @@ fn every_key_can_be_set_in_the_environment() {
             Kind::PathPrefix => "/realtime",
             Kind::MessageRate => "{ enabled = true, max_attempts = 5 }",
             Kind::Webhooks => "http://127.0.0.1:7001/hook, https://b.example",
-            Kind::Unbuilt(Off::Never) => continue,
-            Kind::Unbuilt(_) => "",
+            Kind::KeyPath => "asset.symbol",
+            Kind::Moot => "100",
+            Kind::Unbuilt => "",
         };
         let variable = key.variable();
         let mut variables = APP.to_vec();
@@ -201,7 +203,7 @@ fn kubernetes_may_add_its_variables() {
 #[test]
 fn all_mistakes_are_told_together() {
     let file = "activity_timeout = 0\nredis = 'redis-cluster://a:1'\n\
-                [delta_compression]\nmin_compression_ratio = 1.5\nalgorithm = 'xdelta3'\n\
+                [delta_compression]\nmin_compression_ratio = 1.5\nalgorithm = 'bsdiff'\n\
                 [[apps]]\nid = '1/2'\nkey = 'k'\nsecret = ''\n\
                 [[apps]]\nid = '3'\nkey = 'k'\nmax_event_batch_size = 'many'\n";
     let mut given = given(file, &[("FANFARE_DRAIN_DELAY", "soon"), ("FANFARE_METRICS_LISTEN", "x")]);
@@ -211,7 +213,7 @@ fn all_mistakes_are_told_together() {
         "`activity_timeout` (seconds of silence before a ping) must be a whole number from 1 to 86400; it is 0 (file FILE, line 1)",
         "`redis` = redis-cluster:// is not supported by this version (file FILE, line 2)",
         "must be a number from 0 to 1; it is 1.5 (file FILE, line 4)",
-        "`delta_compression.algorithm` = \"xdelta3\" is not supported by this version (file FILE, line 5)",
+        "must be fossil or xdelta3 or vcdiff; it is \"bsdiff\" (file FILE, line 5)",
         "`apps[0].id`",
         "`apps[0].secret` (signs API calls and subscriptions) must be a text that is not empty; it is [hidden] (file FILE, line 9)",
         "`apps[1].key` and `apps[0].key` are the same: give each app its own (file FILE, line 12)",
@@ -253,19 +255,14 @@ fn a_file_that_cannot_be_read_is_the_only_mistake() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let file = "[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = true }\n\
-                channel_namespaces = [{ name = 'chat' }]\n[tag_filtering]\nenabled = true\n\
-                [delta_compression]\nmax_channel_states_per_socket = 0\nconflation_key_path = 'a.b'\n";
-    let mut found = given(file, &[("FANFARE_DELTA_COMPRESSION__CLUSTER_COORDINATION", "true")]).problems();
+                channel_namespaces = [{ name = 'chat' }]\n";
+    let mut found = given(file, &[]).problems();
     found.sort();
     assert_eq!(
         found,
         [
             "`apps[0].channel_namespaces` is not supported by this version (file FILE, line 6)",
             "`apps[0].idempotency` is not supported by this version (file FILE, line 5)",
-            "`delta_compression.cluster_coordination` is not supported by this version (env FANFARE_DELTA_COMPRESSION__CLUSTER_COORDINATION)",
-            "`delta_compression.conflation_key_path` is not supported by this version (file FILE, line 11)",
-            "`delta_compression.max_channel_states_per_socket` is not supported by this version (file FILE, line 10)",
-            "`tag_filtering.enabled` is not supported by this version (file FILE, line 8)",
         ]
     );
 }
@@ -273,11 +270,10 @@ fn what_is_not_built_is_refused_by_name() {
 #[test]
 fn what_is_not_built_may_be_off() {
     let file = "[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = false, ttl_seconds = 120 }\n\
-                channel_delta_compression = {}\n[tag_filtering]\nenabled = false\n\
-                [delta_compression]\nconflation_key_path = ''\ncluster_coordination = false\nalgorithm = 'Fossil'\n";
+                channel_namespaces = []\n";
     let given = given(file, &[]);
     assert_eq!(&*given.config().apps[0].id, "7");
-    assert!(given.printed().contains("tag_filtering.enabled = false"), "{}", given.printed());
+    assert!(given.printed().contains("apps[0].channel_namespaces = []"), "{}", given.printed());
 }
 
 #[test]

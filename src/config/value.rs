@@ -6,12 +6,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use ipnet::IpNet;
 
-use super::keys::{Kind, Off};
+use super::keys::Kind;
 use super::message_rate::{self, MessageRate};
 use super::raw::{Raw, quoted};
 use super::redis_url::{self, RedisUrlError};
 use super::{channel_deltas, edge, webhooks};
 use crate::app::{Secret, Webhook};
+use crate::delta::channels::ChannelSetting;
+use crate::delta::conflation::KeyPath;
 use crate::limits;
 
 /// A value that is what its key asks for.
@@ -26,14 +28,16 @@ pub enum Value {
     Count(u64),
     Number(f64),
     List(Vec<String>),
-    ChannelDeltas(Vec<(String, bool)>),
+    ChannelDeltas(Vec<(String, ChannelSetting)>),
+    /// None is nowhere.
+    KeyPath(Option<KeyPath>),
     Secrets(Vec<Secret>),
     Networks(Vec<IpNet>),
     /// None is no limit.
     MessageRate(Option<MessageRate>),
     Webhooks(Vec<Webhook>),
-    /// Of a key that is not built: what was written to say that it is off.
-    Off(String),
+    /// Of a key that changes nothing: what was written.
+    Idle(String),
 }
 
 /// Why a value cannot be what its key asks for.
@@ -84,12 +88,14 @@ impl Kind {
                 .and_then(|it| it.parse().ok())
                 .filter(|it| (min..=max).contains(it))
                 .map(Value::Number),
-            Kind::Choice(choices, unbuilt) => return read_choice(raw, choices, unbuilt),
+            Kind::Choice(choices) => raw.text().and_then(|it| read_choice(it, choices)).map(Value::Text),
             Kind::ClientPatterns => {
                 raw.texts().filter(|list| list.iter().all(|it| is_client_pattern(it))).map(Value::List)
             }
             Kind::LogFilter => raw.text().filter(|it| is_log_filter(it)).map(|it| Value::Text(it.to_owned())),
             Kind::ChannelDeltas => return channel_deltas::read(raw).map(Value::ChannelDeltas),
+            Kind::KeyPath if raw.is_empty() => Some(Value::KeyPath(None)),
+            Kind::KeyPath => raw.text().and_then(KeyPath::parse).map(|it| Value::KeyPath(Some(it))),
             Kind::Origins => raw.texts().and_then(edge::read_origins).map(Value::List),
             Kind::Networks => raw.texts().and_then(|it| edge::read_networks(&it)).map(Value::Networks),
             Kind::PathPrefix => {
@@ -97,13 +103,8 @@ impl Kind {
             }
             Kind::MessageRate => return message_rate::read(raw).map(Value::MessageRate),
             Kind::Webhooks => return webhooks::read(raw).map(Value::Webhooks),
-            Kind::Unbuilt(off) => {
-                return if off.is_off(raw) {
-                    Ok(Value::Off(raw.to_string()))
-                } else {
-                    Err(Wrong::Unsupported)
-                };
-            }
+            Kind::Unbuilt if !raw.is_empty() => return Err(Wrong::Unsupported),
+            Kind::Unbuilt | Kind::Moot => Some(Value::Idle(raw.to_string())),
         };
         read.ok_or_else(|| Wrong::Expected(self.to_string()))
     }
@@ -140,19 +141,21 @@ impl fmt::Display for Kind {
             Kind::Count(min, max) => write!(f, "a whole number from {min} to {max}"),
             Kind::Limit(max) => write!(f, "a whole number from 1 to {max}, or 0 for no limit"),
             Kind::Number(min, max) => write!(f, "a number from {min} to {max}"),
-            Kind::Choice(choices, _) => f.write_str(&choices.join(" or ")),
+            Kind::Choice(choices) => f.write_str(&choices.join(" or ")),
             Kind::ClientPatterns => f.write_str("a list of `CLIENT/<=VERSION`, such as `python/<=2.2`"),
             Kind::LogFilter => f.write_str(
                 "off, error, warn, info, debug or trace, or several as in `info,fanfare=debug`, \
                  each other word as MODULE=LEVEL",
             ),
             Kind::ChannelDeltas => f.write_str(channel_deltas::EXPECTED),
+            Kind::KeyPath => f.write_str(channel_deltas::KEY_PATH),
             Kind::Origins => f.write_str(edge::ORIGINS_EXPECTED),
             Kind::Networks => f.write_str(edge::NETWORKS_EXPECTED),
             Kind::PathPrefix => f.write_str(edge::PATH_PREFIX_EXPECTED),
             Kind::MessageRate => f.write_str(message_rate::EXPECTED),
             Kind::Webhooks => f.write_str(webhooks::EXPECTED),
-            Kind::Unbuilt(_) => f.write_str("off"),
+            Kind::Unbuilt => f.write_str("off"),
+            Kind::Moot => f.write_str("anything"),
         }
     }
 }
@@ -174,13 +177,11 @@ impl fmt::Display for Value {
             Value::MessageRate(None) => f.write_str("{}"),
             Value::MessageRate(Some(limit)) => write!(f, "{limit}"),
             Value::Webhooks(hooks) => f.write_str(&listed(hooks.iter().map(webhooks::shown))),
-            Value::ChannelDeltas(patterns) => {
-                let word = |permitted| if permitted { "inherit" } else { "disabled" };
-                let items: Vec<String> =
-                    patterns.iter().map(|(it, on)| format!("{} = \"{}\"", quoted(it), word(*on))).collect();
-                write!(f, "{{{}}}", items.join(", "))
+            Value::ChannelDeltas(patterns) => f.write_str(&channel_deltas::shown(patterns)),
+            Value::KeyPath(path) => {
+                f.write_str(&quoted(&path.as_ref().map(KeyPath::text).unwrap_or_default()))
             }
-            Value::Off(written) => f.write_str(written),
+            Value::Idle(written) => f.write_str(written),
         }
     }
 }
@@ -193,16 +194,6 @@ pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl Off {
-    fn is_off(self, raw: &Raw) -> bool {
-        match self {
-            Off::Empty => raw.is_empty(),
-            Off::Never => false,
-            Off::Always => true,
-        }
     }
 }
 
@@ -223,19 +214,9 @@ fn read_redis_url(raw: &Raw) -> Result<Value, Wrong> {
     }
 }
 
-fn read_choice(
-    raw: &Raw,
-    choices: &'static [&'static str],
-    unbuilt: &'static [&'static str],
-) -> Result<Value, Wrong> {
-    let word = raw.text().unwrap_or_default().trim().to_ascii_lowercase();
-    if unbuilt.contains(&word.as_str()) {
-        return Err(Wrong::UnsupportedValue(quoted(&word)));
-    }
-    if choices.contains(&word.as_str()) {
-        return Ok(Value::Text(word));
-    }
-    Err(Wrong::Expected(Kind::Choice(choices, unbuilt).to_string()))
+fn read_choice(text: &str, choices: &[&str]) -> Option<String> {
+    let word = text.trim().to_ascii_lowercase();
+    choices.contains(&word.as_str()).then_some(word)
 }
 
 fn is_word(text: &str, extra: &str) -> bool {
@@ -321,11 +302,20 @@ mod tests {
 
     #[test]
     fn choices_take_any_case() {
-        let kind = Kind::Choice(&["fossil"], &["xdelta3"]);
+        let kind = Kind::Choice(&["fossil", "xdelta3"]);
         check(kind, "Fossil", Some(Value::Text("fossil".into())));
-        let unsupported = Wrong::UnsupportedValue("\"xdelta3\"".into());
-        assert_eq!(kind.read(&Raw::Text("XDelta3".into())), Err(unsupported));
+        check(kind, " XDelta3", Some(Value::Text("xdelta3".into())));
         check(kind, "brotli", None);
+        assert!(kind.read(&Raw::Number("1".into())).is_err());
+    }
+
+    #[test]
+    fn paths_to_keys() {
+        check(Kind::KeyPath, "", Some(Value::KeyPath(None)));
+        check(Kind::KeyPath, "data.asset.id", Some(Value::KeyPath(KeyPath::parse("asset.id"))));
+        for wrong in ["a.", ".a", "a..b"] {
+            check(Kind::KeyPath, wrong, None);
+        }
     }
 
     #[test]
@@ -352,23 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn off_is_off() {
+    fn what_is_not_built_may_be_off() {
         let text = |text: &str| Raw::Text(text.into());
         let table = |name: &str, value: Raw| Raw::Table(BTreeMap::from([(name.to_owned(), value)]));
-        for off in [Raw::Flag(false), Raw::Number("0".into()), text(""), text("false"), Raw::List(vec![])] {
-            assert!(Off::Empty.is_off(&off), "{off}");
-            assert!(!Off::Never.is_off(&off), "{off}");
+        let off = table("enabled", Raw::Flag(false));
+        for off in
+            [Raw::Flag(false), Raw::Number("0".into()), text(""), text("false"), Raw::List(vec![]), off]
+        {
+            assert_eq!(Kind::Unbuilt.read(&off), Ok(Value::Idle(off.to_string())));
         }
-        assert!(Off::Empty.is_off(&table("enabled", Raw::Flag(false))));
-        for on in [
-            Raw::Flag(true),
-            Raw::Number("1".into()),
-            text("x"),
-            Raw::List(vec![text("")]),
-            table("url", text("x")),
-        ] {
-            assert!(!Off::Empty.is_off(&on), "{on}");
-            assert!(Off::Always.is_off(&on), "{on}");
+        let (number, list) = (Raw::Number("1".into()), Raw::List(vec![text("")]));
+        for on in [Raw::Flag(true), number, text("x"), list, table("url", text("x"))] {
+            assert_eq!(Kind::Unbuilt.read(&on), Err(Wrong::Unsupported), "{on}");
+            assert_eq!(Kind::Moot.read(&on), Ok(Value::Idle(on.to_string())));
         }
     }
 }

@@ -31,11 +31,10 @@ impl Algorithm {
         }
     }
 
-    /// The first that the server prefers among `names`.
-    pub fn among(names: &[String]) -> Option<Algorithm> {
-        Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| names.iter().any(|name| Algorithm::parse(name) == Some(*algorithm)))
+    /// Of those that a client accepts: the one that is preferred, or else the first
+    /// in the order of [`Algorithm::ALL`].
+    pub fn choose(preferred: Algorithm, accepted: &[Algorithm]) -> Option<Algorithm> {
+        std::iter::once(preferred).chain(Algorithm::ALL).find(|algorithm| accepted.contains(algorithm))
     }
 
     /// The difference from `base` to `target`; correct, but not always smaller.
@@ -64,11 +63,9 @@ mod tests {
 
     #[test]
     fn the_server_chooses_what_it_prefers() {
-        let among =
-            |names: &[&str]| Algorithm::among(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(among(&["xdelta3", "fossil"]), Some(Algorithm::Fossil));
-        assert_eq!(among(&["brotli", "vcdiff"]), Some(Algorithm::Vcdiff));
-        assert_eq!(among(&["brotli"]), None);
-        assert_eq!(among(&[]), None);
+        use Algorithm::{Fossil, Vcdiff};
+        assert_eq!(Algorithm::choose(Vcdiff, &[Fossil, Vcdiff]), Some(Vcdiff));
+        assert_eq!(Algorithm::choose(Vcdiff, &[Fossil]), Some(Fossil));
+        assert_eq!(Algorithm::choose(Fossil, &[]), None);
     }
 }

@@ -1,70 +1,39 @@
 //! What a delta is here: the difference between the text of an event and the
 //! text of the one before it in its chain (protocol.md 3, design.md 6).
 //!
-//! A node has one [`Chain`] per channel, not per socket. Each event of the chain
-//! has an index, counted by this node alone, and a subscriber holds the base
-//! exactly if it was sent everything from some index on: one number of state.
-//! No IO, no clock.
+//! Chains belong to those who are sent the same of a channel, not to sockets. A
+//! subscriber holds a base exactly if it was sent everything from some number on:
+//! one number of state. No IO, no clock.
 
 mod algorithm;
+pub mod chain;
+pub mod channels;
+pub mod conflation;
 pub mod fossil;
 mod matches;
-pub mod permit;
+pub mod policy;
 pub mod settings;
 pub mod vcdiff;
-
-use bytes::Bytes;
 
 pub use algorithm::Algorithm;
 use settings::DeltaConfig;
 
-/// The events of one channel that deltas are made against.
-#[derive(Debug, Default)]
-pub struct Chain {
-    base: Option<Base>,
-    next_index: u64,
-}
-
-/// The newest event of a chain.
-#[derive(Debug, Clone)]
-pub struct Base {
-    pub text: Bytes,
-    pub seq: u64,
-    pub index: u64,
-    /// When it was announced, in ms of the backend's clock.
-    pub time_ms: u64,
-}
-
-impl Chain {
-    /// The index that the next event of the chain will have. A subscriber that
-    /// joins now holds everything from there on.
-    pub fn next_index(&self) -> u64 {
-        self.next_index
-    }
-
-    /// The base for an event announced at `time_ms`, unless it is too old.
-    pub fn base_at(&self, time_ms: u64, config: &DeltaConfig) -> Option<&Base> {
-        let age_ms_max = config.base_age_max.as_millis() as u64;
-        self.base.as_ref().filter(|base| time_ms.saturating_sub(base.time_ms) <= age_ms_max)
-    }
-
-    /// Makes an event the base of the next, and returns its index.
-    pub fn advance(&mut self, text: Bytes, seq: u64, time_ms: u64) -> u64 {
-        let index = self.next_index;
-        self.next_index += 1;
-        self.base = Some(Base { text, seq, index, time_ms });
-        index
-    }
-
-    /// The next event goes out in full to everyone: nothing is known of what
-    /// came before it.
-    pub fn restart(&mut self) {
-        self.base = None;
-    }
-}
+/// `max_messages_per_key`, where nothing is said (protocol.md 3.8).
+pub const MESSAGES_PER_KEY_MAX: usize = 10;
 
 /// Whether everyone gets the event with this number in full. It follows from the
 /// number alone, so all nodes agree without a word.
-pub fn is_interval(seq: u64, config: &DeltaConfig) -> bool {
-    config.full_message_interval > 0 && seq.is_multiple_of(config.full_message_interval + 1)
+///
+/// With keys the numbers are shuffled: where chains take turns, plain counting
+/// could pass some of them over for ever.
+pub fn is_interval(seq: u64, keyed: bool, config: &DeltaConfig) -> bool {
+    let number = if keyed { shuffle(seq) } else { seq };
+    config.full_message_interval > 0 && number.is_multiple_of(config.full_message_interval + 1)
+}
+
+/// SplitMix64's finaliser.
+fn shuffle(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }

@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,30 +9,28 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::delta::fossil;
+use crate::delta::chain::Base;
+use crate::delta::settings::MarkerStyle;
+use crate::delta::{Algorithm, fossil, vcdiff};
+use crate::filter::{Filter, Tags};
 use crate::hub::outbox::Outbox;
-use crate::hub::{Form, Hub, Subscriber};
+use crate::hub::{Hub, Subscriber};
+use crate::wire::dialect::Dialect;
+use crate::wire::envelope;
 
-fn config() -> DeltaConfig {
-    DeltaConfig {
-        enabled: true,
-        full_message_interval: 10,
-        min_message_bytes: 40,
-        compression_ratio_max: 0.9,
-        base_age_max: Duration::from_secs(300),
-        omit_algorithm: false,
-        refused_clients: vec![],
-    }
-}
+/// What a sent event should look like to the application.
+type Seen = (String, String);
 
 /// A client that reconstructs, as protocol.md 3.5 says it does.
 struct Client {
     outbox: Arc<Outbox>,
-    chained: bool,
-    base: Option<String>,
-    /// Names and data, as the application would see them.
-    seen: Vec<(String, String)>,
-    deltas: usize,
+    form: Form,
+    style: MarkerStyle,
+    /// By key: number and text of the newest event.
+    bases: HashMap<String, (u64, String)>,
+    seen: Vec<Seen>,
+    /// The number that it would resume from.
+    position: u64,
 }
 
 impl Client {
@@ -50,22 +47,66 @@ impl Client {
 
     fn see(&mut self, text: &str) {
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
-        if frame["event"] != "pusher:delta" {
-            let marked = frame.get("__delta_seq").is_some();
-            assert!(self.chained || !marked, "only who asked for deltas sees markers");
-            if let Some(seq) = frame.get("__delta_seq") {
-                self.base = Some(text.replace(&format!(",\"__delta_seq\":{seq}"), ""));
-            }
-            return self.seen.push((frame["event"].as_str().expect("a name").into(), data(&frame)));
+        let name = frame["event"].as_str().expect("a name");
+        if name == format!("{}:delta", self.form.dialect.prefix()) {
+            return self.apply(&frame["data"]);
         }
-        self.deltas += 1;
-        let delta = STANDARD.decode(frame["data"]["delta"].as_str().expect("a delta")).expect("base64");
-        let base = self.base.as_ref().expect("a delta comes only to who holds the base");
-        let text = fossil::decode(base.as_bytes(), &delta, 1 << 20).expect("the base is the right one");
+        let (seq, key) = match self.style {
+            MarkerStyle::Underscore => ("__delta_seq", "__conflation_key"),
+            MarkerStyle::Plain => ("sequence", "conflation_key"),
+        };
+        assert!(self.form.algorithm.is_some() || frame.get(seq).is_none(), "only who asked sees markers");
+        assert!(self.form.has_opted_in() || frame.get("tags").is_none(), "only who asked sees tags");
+        assert_eq!(self.form.positions && frame.get(seq).is_none(), frame.get("__seq").is_some());
+        if let Some(number) = frame.get(seq).and_then(Value::as_u64) {
+            let key = frame.get(key).map_or("", |key| key.as_str().expect("a key")).to_owned();
+            let stripped = match self.style {
+                MarkerStyle::Plain => text.to_owned(),
+                MarkerStyle::Underscore => text
+                    .replace(&format!(",\"__delta_seq\":{number}"), "")
+                    .replace(&format!(",\"__conflation_key\":\"{key}\""), ""),
+            };
+            self.bases.insert(key, (number, stripped));
+            self.position = number;
+        }
+        self.position = frame.get("__seq").and_then(Value::as_u64).unwrap_or(self.position);
+        self.seen.push((name.to_owned(), data(&frame)));
+    }
+
+    fn apply(&mut self, delta: &Value) {
+        let key = delta.get("conflation_key").map_or("", |key| key.as_str().expect("a key")).to_owned();
+        let patch = STANDARD.decode(delta["delta"].as_str().expect("a delta")).expect("base64");
+        let (held, base) = &self.bases[&key];
+        assert_eq!(Some(*held), delta["base_index"].as_u64(), "a delta comes only to who holds the base");
+        let algorithm = self.form.algorithm.expect("a delta comes only to who asked for it");
+        let text = match algorithm {
+            Algorithm::Fossil => fossil::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
+            Algorithm::Vcdiff => vcdiff::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
+        };
+        assert_eq!(delta["algorithm"], algorithm.name());
         let text = String::from_utf8(text).expect("UTF-8");
-        let envelope = serde_json::from_str(&text).expect("the target is an envelope");
-        self.seen.push((frame["data"]["event"].as_str().expect("a name").into(), data(&envelope)));
-        self.base = Some(text);
+        let envelope: Value = serde_json::from_str(&text).expect("the target is an envelope");
+        self.seen.push((delta["event"].as_str().expect("a name").into(), data(&envelope)));
+        self.position = delta["seq"].as_u64().expect("a number");
+        self.bases.insert(key, (self.position, text));
+    }
+
+    fn wants(&self, event: &Published) -> bool {
+        let tags = event.tags();
+        self.form
+            .filter
+            .as_ref()
+            .is_none_or(|it| it.passes(event.name.as_bytes(), &Tags::read(tags.as_deref())))
+    }
+
+    /// What it would have of the channel's chains when it comes back.
+    fn held(&self) -> Chains {
+        let mut held = Chains::default();
+        for (key, (seq, text)) in &self.bases {
+            let base = Base { text: text.clone().into(), seq: *seq, time_ms: 0 };
+            held.advance(&key.clone().into(), base, usize::MAX);
+        }
+        held
     }
 }
 
@@ -93,13 +134,51 @@ fn frames(mut bytes: &[u8]) -> Vec<String> {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
-    Publish(Vec<(String, String, Option<u8>, Option<bool>)>),
-    Join(u8, bool),
-    Leave(u8),
-    Resync(u8),
-    Forget,
+struct Published {
+    name: String,
+    data: String,
+    except: Option<u8>,
+    delta: Option<bool>,
+    tag: Option<u8>,
+    key: Option<u8>,
 }
+
+impl Published {
+    fn tags(&self) -> Option<Bytes> {
+        self.tag.map(|tag| format!(r#"{{"t":"{tag}"}}"#).into())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(Vec<Published>),
+    FromClient(String),
+    Join(u8, usize),
+    Leave(u8),
+    /// Leaves, and comes back with what it holds.
+    Return(u8),
+    EnableDeltas(u8),
+    Resync(u8),
+    Restart,
+    Switch(bool),
+}
+
+/// The forms of this test's clients.
+fn forms() -> Vec<Form> {
+    let filter = |text| Some(Arc::new(Filter::parse(text).expect("a filter")));
+    let filters = [None, filter(r#"{"key":"t","cmp":"eq","val":"1"}"#), filter(r#"{"key":"t","cmp":"nex"}"#)];
+    let mut forms = Vec::new();
+    for filter in filters {
+        for algorithm in [None, Some(Algorithm::Fossil), Some(Algorithm::Vcdiff)] {
+            for (positions, dialect) in [(false, Dialect::Pusher), (true, Dialect::Sockudo)] {
+                forms.push(Form { dialect, algorithm, positions, filter: filter.clone() });
+            }
+        }
+    }
+    forms
+}
+
+const WHO: u8 = 6;
 
 fn step() -> impl Strategy<Value = Step> {
     let payload = prop_oneof![
@@ -112,15 +191,29 @@ fn step() -> impl Strategy<Value = Step> {
     let event = (
         "[ab]",
         payload,
-        proptest::option::weighted(0.1, 0_u8..4),
+        proptest::option::weighted(0.2, 0..WHO),
         proptest::option::weighted(0.1, any::<bool>()),
-    );
+        proptest::option::weighted(0.7, 0_u8..3),
+        proptest::option::weighted(0.9, 0_u8..12),
+    )
+        .prop_map(|(name, data, except, delta, tag, key)| Published {
+            name,
+            data,
+            except,
+            delta,
+            tag,
+            key,
+        });
     prop_oneof![
-        6 => proptest::collection::vec(event, 1..6).prop_map(Step::Publish),
-        2 => (0_u8..4, any::<bool>()).prop_map(|(who, chained)| Step::Join(who, chained)),
-        1 => (0_u8..4).prop_map(Step::Leave),
-        1 => (0_u8..4).prop_map(Step::Resync),
-        1 => Just(Step::Forget),
+        8 => proptest::collection::vec(event, 1..6).prop_map(Step::Publish),
+        1 => "[a-z]{1,9}".prop_map(Step::FromClient),
+        3 => (0..WHO, 0..forms().len()).prop_map(|(who, form)| Step::Join(who, form)),
+        1 => (0..WHO).prop_map(Step::Leave),
+        2 => (0..WHO).prop_map(Step::Return),
+        1 => (0..WHO).prop_map(Step::EnableDeltas),
+        1 => (0..WHO).prop_map(Step::Resync),
+        1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Switch),
     ]
 }
 
@@ -128,55 +221,165 @@ fn socket(who: u8) -> SocketId {
     SocketId::parse(&format!("1.{who}")).expect("a socket id")
 }
 
-proptest! {
-    /// Promises P3 and P8 on one node: whoever joins, leaves, loses its base or is
-    /// the excluded sender, sees exactly what was published to it.
-    #[test]
-    fn what_is_reconstructed_is_what_was_published(steps in proptest::collection::vec(step(), 1..60)) {
-        let (config, mut chain, mut hub) = (config(), Chain::default(), Hub::default());
-        let mut clients: HashMap<u8, Client> = HashMap::new();
-        let mut expected: HashMap<u8, Vec<(String, String)>> = HashMap::new();
-        let mut seq = 0;
-        for step in steps {
-            match step {
-                Step::Join(who, chained) => {
-                    let outbox = Outbox::new();
-                    let form = if chained { Form::Chained { holds_from: chain.next_index() } } else { Form::Plain };
-                    hub.add(socket(who), Subscriber { outbox: outbox.clone(), form, member: None });
-                    expected.insert(who, vec![]);
-                    clients.insert(who, Client { outbox, chained, base: None, seen: vec![], deltas: 0 });
+fn subscriber(outbox: &Arc<Outbox>, form: &Form) -> Subscriber {
+    Subscriber { outbox: outbox.clone(), form: form.clone(), former: Box::default(), member: None }
+}
+
+/// One channel of a node, and those who are on it.
+struct Room {
+    config: DeltaConfig,
+    channel: ChannelDelta,
+    policy: Policy,
+    keyed: bool,
+    hub: Hub,
+    clients: HashMap<u8, Client>,
+    expected: HashMap<u8, Vec<Seen>>,
+    seq: u64,
+}
+
+impl Room {
+    fn new(keyed: bool, markers: MarkerStyle, enabled: bool) -> Room {
+        let config =
+            DeltaConfig { min_message_bytes: 40, markers, shows_tags: true, ..DeltaConfig::default() };
+        let mut channel = crate::delta::channels::ChannelDeltas::default().on("c", &config);
+        // Fewer than there are keys.
+        channel.keys_max = 8;
+        channel.enabled = enabled;
+        Room {
+            config,
+            channel,
+            policy: Policy::default(),
+            keyed,
+            hub: Hub::default(),
+            clients: HashMap::new(),
+            expected: HashMap::new(),
+            seq: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Join(who, form) => {
+                let (outbox, form) = (Outbox::new(), forms()[form].clone());
+                let held = Chains::default();
+                self.hub.add(socket(who), subscriber(&outbox, &form), &held, self.seq + 1);
+                self.expected.insert(who, vec![]);
+                let style = self.config.markers;
+                let (bases, seen) = (HashMap::new(), vec![]);
+                self.clients.insert(who, Client { outbox, form, style, bases, seen, position: 0 });
+            }
+            Step::Leave(who) => {
+                self.hub.remove(socket(who));
+                self.check(who);
+                self.clients.remove(&who);
+            }
+            Step::Return(who) => {
+                self.check(who);
+                self.hub.remove(socket(who));
+                let Some(client) = self.clients.get(&who) else { return };
+                self.hub.add(
+                    socket(who),
+                    subscriber(&client.outbox, &client.form),
+                    &client.held(),
+                    self.seq + 1,
+                );
+            }
+            Step::EnableDeltas(who) => {
+                self.check(who);
+                let Some(client) = self.clients.get_mut(&who) else { return };
+                if !self.hub.is_without_deltas(socket(who)) {
+                    return;
                 }
-                Step::Leave(who) => {
-                    hub.remove(socket(who));
-                    if let Some(mut client) = clients.remove(&who) {
-                        client.read();
-                        prop_assert_eq!(&client.seen, &expected[&who]);
-                    }
-                }
-                Step::Resync(who) => {
-                    hub.resync(socket(who), chain.next_index());
-                    if let Some(client) = clients.get_mut(&who) { client.read(); client.base = None; }
-                }
-                Step::Forget => chain.restart(),
-                Step::Publish(events) => {
-                    for (name, data, except, _) in &events {
-                        for who in clients.keys().filter(|who| Some(**who) != *except) {
-                            expected.get_mut(who).expect("joined").push((name.clone(), normal(data)));
-                        }
-                    }
-                    let events: Vec<Event> = events.into_iter().map(|(name, data, except, delta)| Event {
-                        name: name.into(), data: data.into(), except: except.map(socket), tags: None, delta, user: None,
-                    }).collect();
-                    let delivery = Delivery { channel: "c", first_seq: seq + 1, time_ms: 0, events: &events, is_chained: true };
-                    seq += events.len() as u64;
-                    let mut frames = encode(&delivery, hub.needs(), &mut chain, &config);
-                    hub.deliver(&mut frames, &mut vec![]);
+                client.form.algorithm = Some(Algorithm::Fossil);
+                let subscriber = subscriber(&client.outbox, &client.form);
+                self.hub.add(socket(who), subscriber, &Chains::default(), self.seq + 1);
+            }
+            Step::Resync(who) => {
+                self.hub.resync(socket(who), self.seq + 1);
+                self.check(who);
+                if let Some(client) = self.clients.get_mut(&who) {
+                    client.bases.clear();
                 }
             }
+            Step::Restart => self.hub.audiences().restart(),
+            Step::Switch(on) => self.policy.set(on),
+            Step::FromClient(data) => self.deliver(&[Event::new("client-e", data)], false),
+            Step::Publish(events) => self.publish(&events),
         }
-        for (who, client) in &mut clients {
-            client.read();
-            prop_assert_eq!(&client.seen, &expected[who]);
+    }
+
+    fn publish(&mut self, events: &[Published]) {
+        let events: Vec<Event> = events
+            .iter()
+            .map(|it| {
+                let key = it.key.map_or(Bytes::new(), |key| format!("k{key}").into());
+                for (who, client) in self.clients.iter().filter(|(who, _)| Some(**who) != it.except) {
+                    if client.wants(it) {
+                        let expected = self.expected.get_mut(who).expect("joined");
+                        expected.push((it.name.clone(), normal(&it.data)));
+                    }
+                }
+                Event {
+                    except: it.except.map(socket),
+                    tags: it.tags(),
+                    delta: it.delta,
+                    key: self.keyed.then_some(key),
+                    ..Event::new(it.name.clone(), it.data.clone())
+                }
+            })
+            .collect();
+        self.deliver(&events, true);
+    }
+
+    fn deliver(&mut self, events: &[Event], is_chained: bool) {
+        let delivery = Delivery { channel: "c", first_seq: self.seq + 1, time_ms: 0, events, is_chained };
+        self.seq += events.len() as u64;
+        let Room { config, channel, policy, .. } = self;
+        let mut rules = Rules { config, channel, policy };
+        let mut frames = encode(&delivery, self.hub.audiences(), &mut rules);
+        self.hub.deliver(&mut frames, &mut vec![]);
+        if !is_chained {
+            let untagged = Published {
+                name: "client-e".into(),
+                data: String::new(),
+                except: None,
+                delta: None,
+                tag: None,
+                key: None,
+            };
+            for (who, _) in self.clients.iter().filter(|(_, client)| client.wants(&untagged)) {
+                let data = String::from_utf8(events[0].data.to_vec()).expect("UTF-8");
+                self.expected.get_mut(who).expect("joined").push(("client-e".into(), data));
+            }
+        }
+    }
+
+    fn check(&mut self, who: u8) {
+        let Some(client) = self.clients.get_mut(&who) else { return };
+        client.read();
+        assert_eq!(client.seen, self.expected[&who]);
+        assert!(client.position <= self.seq);
+    }
+}
+
+proptest! {
+    /// Promises P3 and P8 on one node: whoever joins, leaves, comes back, loses its
+    /// base, filters or is the excluded sender, in whatever form, sees exactly what
+    /// was published to it.
+    #[test]
+    fn what_is_reconstructed_is_what_was_published(
+        keyed in any::<bool>(),
+        plain in any::<bool>(),
+        enabled in proptest::bool::weighted(0.9),
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let markers = if plain { MarkerStyle::Plain } else { MarkerStyle::Underscore };
+        let mut room = Room::new(keyed, markers, enabled);
+        for step in steps {
+            room.step(step);
+        }
+        for who in 0..WHO {
+            room.check(who);
         }
     }
 }
@@ -184,35 +387,59 @@ proptest! {
 /// Payloads that stand inline are compared as JSON values here; that their bytes
 /// are the publisher's is shown with an independent decoder in `tests/it`.
 fn normal(data: &str) -> String {
-    match json_value(data) {
-        Some(value @ (Value::Object(_) | Value::Array(_))) if !envelope::has_marker(b"", data.as_bytes()) => {
-            value.to_string()
-        }
+    match crate::json::is_container(data.as_bytes()).then(|| serde_json::from_str::<Value>(data)) {
+        Some(Ok(value)) if !envelope::has_marker(&Event::new("", data.to_owned())) => value.to_string(),
         _ => data.to_owned(),
     }
 }
 
-fn json_value(data: &str) -> Option<Value> {
-    serde_json::from_str(data).ok()
-}
-
 #[test]
 fn sockets_without_deltas_share_one_buffer_per_run() {
-    let (config, mut chain, mut hub) = (config(), Chain::default(), Hub::default());
+    let mut room = Room::new(false, MarkerStyle::Underscore, true);
     let outboxes: Vec<_> = (0..3).map(|_| Outbox::new()).collect();
     for (who, outbox) in (0..).zip(&outboxes) {
-        hub.add(socket(who), Subscriber { outbox: outbox.clone(), form: Form::Plain, member: None });
+        room.hub.add(socket(who), subscriber(outbox, &Form::default()), &Chains::default(), 1);
     }
-    let event =
-        Event { name: "e".into(), data: "d".into(), except: None, tags: None, delta: None, user: None };
-    let events = vec![event; 10];
-    let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
-    let mut frames = encode(&delivery, hub.needs(), &mut chain, &config);
-    hub.deliver(&mut frames, &mut vec![]);
+    room.deliver(&vec![Event::new("e", "d"); 10], true);
     let mut chunks = Vec::new();
     for outbox in outboxes {
         let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
     }
     assert_eq!(chunks.len(), 3, "one chunk each, for ten events");
     assert!(chunks.iter().all(|chunk| chunk.as_ptr() == chunks[0].as_ptr()));
+}
+
+#[test]
+fn a_former_connection_is_excepted_too() {
+    let mut room = Room::new(false, MarkerStyle::Underscore, true);
+    let outbox = Outbox::new();
+    let returned = Subscriber { former: [socket(7)].into(), ..subscriber(&outbox, &Form::default()) };
+    room.hub.add(socket(1), returned, &Chains::default(), 1);
+    let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
+    room.deliver(&[to(1), to(7), to(2)], true);
+    let mut chunks = Vec::new();
+    let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
+    assert_eq!(frames(&chunks.concat()).len(), 1);
+}
+
+#[test]
+fn who_is_let_in_goes_on_with_deltas() {
+    let mut room = Room::new(false, MarkerStyle::Underscore, true);
+    let form = Form { algorithm: Some(Algorithm::Fossil), ..Form::default() };
+    let event = |n: u32| Event::new("e", format!(r#"{{"n":{n},"padding":"{}"}}"#, "x".repeat(200)));
+    let (events, mut held) = ([event(1), event(2)], Chains::default());
+    let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
+    let names = Names { socket: socket(1), former: &[] };
+    let Room { config, channel, policy, .. } = &mut room;
+    let mut rules = Rules { config, channel, policy };
+    let caught_up = encode_for_one(&delivery, &form, names, &mut held, &mut rules);
+    let outbox = Outbox::new();
+    let _ = outbox.push(caught_up);
+    room.hub.add(socket(1), subscriber(&outbox, &form), &held, 3);
+    room.seq = 2;
+    room.deliver(&[event(3)], true);
+    let mut chunks = Vec::new();
+    let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
+    let is_delta: Vec<bool> = frames(&chunks.concat()).iter().map(|it| it.contains("pusher:delta")).collect();
+    assert_eq!(is_delta, [false, true, true]);
 }

@@ -37,7 +37,7 @@ async fn publish(
     check_idempotency_header(signed)?;
     let batch = batch?;
     rates::check_affordable(&signed.app, &batch)?;
-    let outcome = publish_batch(&node.backend, &signed.app, &batch).await?;
+    let outcome = publish_batch(&node.backend, &signed.app, &batch, &node.delta).await?;
     Ok((answer(&batch, &outcome), outcome.rate))
 }
 

@@ -8,32 +8,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::delta::chain::Chains;
 use crate::event::SocketId;
-use crate::fan_out::{Frames, Needs};
+use crate::fan_out::{Audiences, Form, Frames, Holds, Names};
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::wire::dialect::Dialect;
 
 use outbox::Outbox;
-
-/// What a subscriber is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Exactly Pusher's frames.
-    Plain,
-    /// Marked frames, and deltas where it holds the base.
-    Chained {
-        /// It was sent every event of the chain from this index on.
-        holds_from: u64,
-    },
-}
 
 /// One socket's subscription to one channel.
 #[derive(Debug)]
 pub struct Subscriber {
     pub outbox: Arc<Outbox>,
     pub form: Form,
+    /// Former connections of its client.
+    pub former: Box<[SocketId]>,
     /// On a presence channel: as whom.
     pub member: Option<Arc<Member>>,
+}
+
+/// A live subscriber.
+#[derive(Debug)]
+struct Seat {
+    outbox: Arc<Outbox>,
+    /// The place of those who are sent the same.
+    audience: u32,
+    holds: Holds,
+    former: Box<[SocketId]>,
+    member: Option<Arc<Member>>,
 }
 
 /// The live subscribers of one channel.
@@ -42,93 +45,100 @@ pub struct Hub {
     /// In the order of their coming, as far as nobody left: what belongs to
     /// neighbours (outbox, task, the kernel's socket) was mostly made one after
     /// the other. In the order of a hash, each would be a miss of the cache.
-    subscribers: Vec<(SocketId, Subscriber)>,
+    seats: Vec<(SocketId, Seat)>,
     places: HashMap<SocketId, usize>,
-    chained: usize,
+    audiences: Audiences,
 }
 
 impl Hub {
     pub fn len(&self) -> usize {
-        self.subscribers.len()
+        self.seats.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.subscribers.is_empty()
+        self.seats.is_empty()
     }
 
     pub fn contains(&self, socket: SocketId) -> bool {
         self.places.contains_key(&socket)
     }
 
-    pub fn needs(&self) -> Needs {
-        Needs { plain: self.subscribers.len() > self.chained, delta: self.chained > 0 }
+    /// Who is sent the same.
+    pub fn audiences(&mut self) -> &mut Audiences {
+        &mut self.audiences
     }
 
-    pub fn add(&mut self, socket: SocketId, subscriber: Subscriber) {
+    /// `held` are the bases that it has been sent, and `next` is the number of what
+    /// will be sent to it first.
+    pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
-        self.chained += usize::from(matches!(subscriber.form, Form::Chained { .. }));
-        self.places.insert(socket, self.subscribers.len());
-        self.subscribers.push((socket, subscriber));
+        let Subscriber { outbox, form, former, member } = subscriber;
+        let (audience, holds) = self.audiences.enter(&form, held, next);
+        self.places.insert(socket, self.seats.len());
+        self.seats.push((socket, Seat { outbox, audience, holds, former, member }));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
         let place = self.places.remove(&socket)?;
-        let (_, subscriber) = self.subscribers.swap_remove(place);
-        if let Some((moved, _)) = self.subscribers.get(place) {
+        let (_, Seat { outbox, audience, former, member, .. }) = self.seats.swap_remove(place);
+        if let Some((moved, _)) = self.seats.get(place) {
             self.places.insert(*moved, place);
         }
-        self.chained -= usize::from(matches!(subscriber.form, Form::Chained { .. }));
-        Some(subscriber)
+        let form = self.audiences.form(audience).clone();
+        self.audiences.leave(audience);
+        Some(Subscriber { outbox, form, former, member })
     }
 
-    /// Changes what a subscriber is sent from the next event on. One that is
-    /// chained already keeps what it holds.
-    pub fn change_form(&mut self, socket: SocketId, form: Form) {
-        let Some(&place) = self.places.get(&socket) else { return };
-        let (_, subscriber) = &mut self.subscribers[place];
-        match (subscriber.form, form) {
-            (Form::Plain, Form::Chained { .. }) => self.chained += 1,
-            (Form::Chained { .. }, Form::Plain) => self.chained -= 1,
-            _ => return,
-        }
-        subscriber.form = form;
+    /// It is here, and is not sent deltas.
+    pub fn is_without_deltas(&self, socket: SocketId) -> bool {
+        let form = self.places.get(&socket).map(|place| self.audiences.form(self.seats[*place].1.audience));
+        form.is_some_and(|form| form.algorithm.is_none())
     }
 
-    /// A subscriber has lost its base: its next event is full.
-    pub fn resync(&mut self, socket: SocketId, next_index: u64) {
+    /// A subscriber has lost its bases: the event `next` of any chain is full.
+    pub fn resync(&mut self, socket: SocketId, next: u64) {
         let Some(&place) = self.places.get(&socket) else { return };
-        if let Form::Chained { holds_from } = &mut self.subscribers[place].1.form {
-            *holds_from = next_index;
-        }
+        self.seats[place].1.holds = Holds::from(next);
     }
 
     /// Hands a run of events to every subscriber: one push each. Those that have to
     /// be woken are appended to `woken`.
     pub fn deliver(&mut self, frames: &mut Frames, woken: &mut Vec<Arc<Outbox>>) {
-        for (socket, subscriber) in &mut self.subscribers {
-            let chunk = match &mut subscriber.form {
-                Form::Plain => frames.plain_for(*socket),
-                Form::Chained { holds_from } => frames.chained_for(*socket, holds_from),
-            };
-            push(&subscriber.outbox, chunk, woken);
+        for (socket, seat) in &mut self.seats {
+            let names = Names { socket: *socket, former: &seat.former };
+            let chunk = frames.chunk_for(seat.audience, names, &mut seat.holds);
+            push(&seat.outbox, chunk, woken);
         }
-        metrics().deliveries.increment((self.subscribers.len() * frames.count()) as u64);
+        for audience in frames.cut_short() {
+            self.audiences.leave_behind(audience);
+        }
+        metrics().deliveries.increment(frames.deliveries() as u64);
     }
 
-    /// Hands one frame that is the same for everyone to every subscriber.
-    pub fn tell(&self, frame: &Bytes, woken: &mut Vec<Arc<Outbox>>) {
-        for (_, subscriber) in &self.subscribers {
-            push(&subscriber.outbox, frame.clone(), woken);
+    /// Hands one frame that is the same for everyone, but for its names, to every
+    /// subscriber.
+    pub fn tell(&self, frame: impl Fn(Dialect) -> Bytes, woken: &mut Vec<Arc<Outbox>>) {
+        self.tell_those(|_, form| Some(frame(form.dialect)), woken);
+    }
+
+    /// Hands every audience a frame of its own, or none.
+    pub fn tell_those(&self, frame: impl Fn(u32, &Form) -> Option<Bytes>, woken: &mut Vec<Arc<Outbox>>) {
+        let mut frames: HashMap<u32, Option<Bytes>> = HashMap::new();
+        for (_, seat) in &self.seats {
+            let make = || frame(seat.audience, self.audiences.form(seat.audience));
+            if let Some(frame) = frames.entry(seat.audience).or_insert_with(make) {
+                push(&seat.outbox, frame.clone(), woken);
+            }
         }
     }
 
     pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
-        self.subscribers.iter().map(|(_, subscriber)| &subscriber.outbox)
+        self.seats.iter().map(|(_, seat)| &seat.outbox)
     }
 
     /// As whom the socket has joined, on a presence channel.
     pub fn member(&self, socket: SocketId) -> Option<&Arc<Member>> {
-        self.subscribers[*self.places.get(&socket)?].1.member.as_ref()
+        self.seats[*self.places.get(&socket)?].1.member.as_ref()
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
-use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage};
+use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
 use super::{Desk, Done};
 use crate::backend::{Asserted, Assertion, BackendError, UserCount};
 use crate::channel::{Address, ChannelName};
-use crate::hub::push;
+use crate::hub::{Subscriber, push};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::reply;
@@ -74,7 +74,8 @@ impl Channel {
     fn place(&mut self, asserted: &Asserted) {
         for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
             let last = asserted.last.clone().map(Box::new);
-            joiner.stage = Stage::Placed { at: asserted.at, total: asserted.total, last, waits: true };
+            joiner.stage =
+                Stage::Placed { at: asserted.at, total: Some(asserted.total), last, waits: Waits::Yes };
         }
     }
 }
@@ -116,7 +117,7 @@ impl Desk {
             let backend = self.backend.clone();
             self.calls.spawn(async move {
                 let result = backend.assert_membership(&assertion).await;
-                Done::Asserted(Box::new(assertion), result)
+                Done::Asserted(Box::new((assertion, result)))
             });
         }
     }
@@ -164,7 +165,8 @@ impl Desk {
         let Some(channel) = self.channels.get_mut(address) else { return };
         let error =
             format!("the channel has {} members, which is all it may have", channel.rules.members_max);
-        let frame = reply::subscription_error(address.channel(), "LimitReached", &error, 4100);
+        let frame =
+            |dialect| reply::subscription_error(dialect, address.channel(), "LimitReached", &error, 4100);
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
         let counted = channel.joining.iter().filter(|(_, joiner)| joiner.is_counted());
         let counted =
@@ -178,7 +180,8 @@ impl Desk {
             if let Some(presence) = &mut channel.presence {
                 presence.leave(&member);
             }
-            push(&joiner.subscriber.outbox, frame.clone(), &mut self.woken);
+            let Subscriber { outbox, form, .. } = joiner.subscriber;
+            push(&outbox, frame(form.dialect), &mut self.woken);
         }
         self.forget_if_idle(address);
     }
@@ -186,7 +189,11 @@ impl Desk {
     fn place(&mut self, address: &Address, asserted: &Asserted) {
         let Some(channel) = self.channels.get_mut(address) else { return };
         let held = match channel.order.position() {
-            None => channel.order.adopt(asserted.at),
+            None => {
+                channel.policy.set(!asserted.deltas_off);
+                channel.told_epoch = asserted.at.epoch;
+                channel.order.adopt(asserted.at)
+            }
             Some(_) => VecDeque::new(),
         };
         channel.place(asserted);

@@ -8,21 +8,42 @@ use bytes::Bytes;
 
 use super::order::Order;
 use super::presence::Presence;
+use super::resume::Past;
+use super::snapshot::Snapshot;
 use super::watch::Watch;
 use crate::announcement::{Announcement, Position};
 use crate::backend::{Cached, Rules};
-use crate::delta::Chain;
+use crate::channel::Address;
+use crate::delta::chain::Chains;
+use crate::delta::channels::ChannelDelta;
+use crate::delta::policy::Policy;
+use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
-use crate::hub::{Form, Hub, Subscriber};
+use crate::fan_out::Form;
+use crate::hub::{Hub, Subscriber};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::wire::reply;
 
 /// The serial state machine of one (node, channel).
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     pub(super) order: Order,
-    pub(super) chain: Chain,
     pub(super) hub: Hub,
+    /// What the server's and the app's settings make of deltas here.
+    pub(super) deltas: ChannelDelta,
+    /// What the cluster has found deltas to save here.
+    pub(super) policy: Policy,
+    /// A call is under way that switches deltas on or off.
+    pub(super) switching: bool,
+    /// The newest event of each chain, where it is kept for who joins.
+    pub(super) snapshot: Option<Box<Snapshot>>,
+    /// The log is to be read, or is being read, for who resumes.
+    pub(super) replaying: bool,
+    /// Somebody will be told the position soon.
+    pub(super) position_due: bool,
+    /// The epoch that those who can resume have been told.
+    pub(super) told_epoch: u64,
     pub(super) joining: HashMap<SocketId, Joiner>,
     pub(super) listening: Listening,
     pub(super) membership: Membership,
@@ -43,6 +64,10 @@ pub(super) struct Joiner {
     pub(super) subscriber: Subscriber,
     /// Frames that tell the client it has succeeded.
     pub(super) confirmation: Bytes,
+    /// It is to be told that it has succeeded.
+    pub(super) succeeds: bool,
+    /// What it has had before.
+    pub(super) past: Past,
     pub(super) stage: Stage,
 }
 
@@ -55,8 +80,19 @@ pub(super) enum Stage {
     Counted { since: Position },
     /// The script has said where the channel stood, how many it counted in the
     /// cluster, and what its last event was: it is let in when this node has
-    /// handled all that came before, if that will ever come.
-    Placed { at: Position, total: u64, last: Option<Box<Cached>>, waits: bool },
+    /// handled all that came before, if that will ever come. No total for who was
+    /// here already.
+    Placed { at: Position, total: Option<u64>, last: Option<Box<Cached>>, waits: Waits },
+}
+
+/// Whether one who is placed waits for what came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    No,
+    /// For as long as it may be on its way.
+    Yes,
+    /// The log was read before it was placed: until it has been read once more.
+    OnceMore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -149,21 +185,69 @@ impl Channel {
         recent.filter(|announcement| announcement.is_after(at)).cloned().collect()
     }
 
-    pub(super) fn form(&self, deltas: bool) -> Form {
-        match deltas {
-            true => Form::Chained { holds_from: self.chain.next_index() },
-            false => Form::Plain,
-        }
+    /// The joiner is to be sent bases that have not been read yet.
+    pub(super) fn lacks_snapshot(&self, joiner: &Joiner) -> bool {
+        self.sends_snapshot(&joiner.subscriber.form)
+            && !joiner.past.keeps_bases()
+            && !self.snapshot.as_ref().is_some_and(|snapshot| snapshot.is_whole())
     }
 
-    /// Whatever comes, the placed have waited long enough: what came before them
-    /// has been read from the log, or is lost.
-    pub(super) fn stop_waiting(&mut self) {
-        for joiner in self.joining.values_mut() {
-            if let Stage::Placed { waits, .. } = &mut joiner.stage {
-                *waits = false;
-            }
+    /// Who joins without bases of its own is sent the newest of each chain
+    /// (protocol.md 3.9). On a channel without keys only clients that resume know
+    /// what to do with it.
+    fn sends_snapshot(&self, form: &Form) -> bool {
+        let is_understood = self.deltas.conflation_key.is_some() || form.positions;
+        self.deltas.cache_sync && is_understood && form.algorithm.is_some()
+    }
+
+    /// The bases that somebody begins with, and the frame that tells of them. With
+    /// keys, clients keep bases across connections: without a snapshot they are
+    /// told to forget them.
+    pub(super) fn first_bases(
+        &mut self,
+        address: &Address,
+        form: &Form,
+        config: &DeltaConfig,
+    ) -> Option<(Bytes, Chains)> {
+        if self.sends_snapshot(form) {
+            metrics().cache_syncs.increment(1);
+            return Some(self.snapshot.as_mut()?.frame(address.channel(), form, &self.deltas, config));
         }
+        let is_keyed = self.deltas.conflation_key.is_some() && form.algorithm.is_some();
+        let forget = || reply::delta_cache_sync(form.dialect, address.channel(), &self.deltas, &[]);
+        is_keyed.then(|| (forget(), Chains::default()))
+    }
+
+    /// The number of the next event here.
+    pub(super) fn next_seq(&self) -> u64 {
+        self.order.position().unwrap_or_default().seq + 1
+    }
+
+    /// The placed have waited long enough: what came before them has been read from
+    /// the log, or is lost. Not so for those who stand beyond what was `known`, where
+    /// it was found out before they were placed. Returns where they are.
+    pub(super) fn stop_waiting(&mut self, known: Position) -> Vec<Position> {
+        let mut beyond = Vec::new();
+        for joiner in self.joining.values_mut() {
+            let Stage::Placed { at, waits, .. } = &mut joiner.stage else { continue };
+            *waits = match waits {
+                Waits::Yes if at.epoch == known.epoch && at.seq > known.seq => {
+                    beyond.push(*at);
+                    Waits::OnceMore
+                }
+                _ => Waits::No,
+            };
+        }
+        beyond
+    }
+
+    /// Where those stand who wait for what came before them.
+    pub(super) fn awaited_positions(&self) -> Vec<Position> {
+        let placed = self.joining.values().filter_map(|joiner| match joiner.stage {
+            Stage::Placed { at, waits, .. } if waits != Waits::No => Some(at),
+            _ => None,
+        });
+        placed.filter(|at| !self.order.has_passed(*at)).collect()
     }
 
     pub(super) fn assertion_failed(&mut self, now: Instant) {
@@ -208,6 +292,11 @@ impl Joiner {
 }
 
 impl Recent {
+    /// What was to be kept was too much.
+    pub(super) fn is_overflown(&self) -> bool {
+        self.overflown
+    }
+
     pub(super) fn push(&mut self, announcement: Announcement) {
         if self.announcements.len() >= limits::JOIN_BUFFER_ANNOUNCEMENTS_MAX {
             metrics().held_dropped.increment(1);

@@ -4,18 +4,19 @@
 use std::collections::hash_map::Entry;
 use std::time::Instant;
 
-use super::channel::{Channel, Joiner, Listening, Stage};
-use super::delivery::{cached_frame, missed_frames, tell_change};
+use bytes::Bytes;
+
+use super::channel::{Channel, Joiner, Listening, Stage, Waits};
+use super::resume::Past;
 use super::{Desk, Done};
 use crate::app::App;
 use crate::backend::{BackendError, Rules};
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{Address, ChannelKind};
+use crate::delta::Algorithm;
 use crate::event::SocketId;
-use crate::hub::{Form, push};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
-use crate::wire::reply;
 
 impl Desk {
     /// The channel, as the app's settings have it now.
@@ -32,21 +33,16 @@ impl Desk {
             }
         };
         channel.rules = Rules::from(app);
+        channel.deltas = app.deltas.on(address.channel(), &self.delta);
         channel
     }
 
     pub(super) fn subscribe(&mut self, address: Address, socket: SocketId, mut joiner: Joiner) {
         let channel = self.channels.get_mut(&address).expect("the caller has made it");
         channel.idle_since = None;
-        if channel.hub.contains(socket) {
-            // Again, while subscribed: answered, and a fresh start for deltas.
-            joiner.subscriber.member = channel.hub.member(socket).cloned();
-            if let Some(presence) = &mut channel.presence {
-                push(&joiner.subscriber.outbox, presence.succeeded(address.channel()), &mut self.woken);
-            }
-            push(&joiner.subscriber.outbox, joiner.confirmation, &mut self.woken);
-            channel.hub.add(socket, joiner.subscriber);
-            return;
+        if let Some(seated) = channel.hub.remove(socket) {
+            joiner.subscriber.member = seated.member;
+            return self.begin_anew(&address, socket, joiner);
         }
         if let Some(earlier) = channel.joining.remove(&socket) {
             joiner.confirmation = [earlier.confirmation, joiner.confirmation].concat().into();
@@ -65,6 +61,34 @@ impl Desk {
         }
         channel.joining.insert(socket, joiner);
         self.join(address);
+    }
+
+    /// The socket has opted in to deltas while it is subscribed.
+    pub(super) fn enable_deltas(&mut self, address: &Address, socket: SocketId, algorithm: Algorithm) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        if let Some(joiner) = channel.joining.get_mut(&socket) {
+            joiner.subscriber.form.algorithm.get_or_insert(algorithm);
+            return;
+        }
+        if !channel.hub.is_without_deltas(socket) {
+            return;
+        }
+        let Some(mut subscriber) = channel.hub.remove(socket) else { return };
+        subscriber.form.algorithm = Some(algorithm);
+        let (confirmation, past, stage) = (Bytes::new(), Past::Unsaid, Stage::Waiting);
+        self.begin_anew(address, socket, Joiner { subscriber, confirmation, succeeds: false, past, stage });
+    }
+
+    /// One who was here asks for something else: it is counted already, and begins
+    /// anew from where the channel stands.
+    fn begin_anew(&mut self, address: &Address, socket: SocketId, mut joiner: Joiner) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let at = channel.order.position().unwrap_or_default();
+        joiner.stage = Stage::Placed { at, total: None, last: None, waits: Waits::No };
+        channel.recent.get_or_insert_default();
+        channel.joining.insert(socket, joiner);
+        self.joining += 1;
+        self.admit(address);
     }
 
     /// Someone waits for the channel: has it listened to, then asserted.
@@ -114,15 +138,28 @@ impl Desk {
     /// Lets everyone in who waits for nothing any more.
     pub(super) fn admit(&mut self, address: &Address) {
         let Some(channel) = self.channels.get_mut(address) else { return };
+        let placed = |joiner: &&Joiner| matches!(joiner.stage, Stage::Placed { .. });
         if channel.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
-            if channel.joining.values().any(|joiner| matches!(joiner.stage, Stage::Placed { .. })) {
+            if channel.joining.values().any(|joiner| placed(&joiner)) {
                 self.want_roster(address);
             }
             return;
         }
+        if channel.joining.values().filter(placed).any(|joiner| !joiner.past.is_known()) {
+            self.want_replay(address);
+        }
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        if channel.joining.values().filter(placed).any(|joiner| channel.lacks_snapshot(joiner)) {
+            self.want_snapshot(address);
+        }
+        let Some(channel) = self.channels.get_mut(address) else { return };
         let order = &channel.order;
         let arrived = channel.joining.iter().filter(|(_, joiner)| match &joiner.stage {
-            Stage::Placed { at, waits, .. } => !waits || order.has_passed(*at),
+            Stage::Placed { at, waits, .. } => {
+                (*waits == Waits::No || order.has_passed(*at))
+                    && joiner.past.is_known()
+                    && !channel.lacks_snapshot(joiner)
+            }
             Stage::Waiting | Stage::Counted { .. } => false,
         });
         let arrived: Vec<SocketId> = arrived.map(|(socket, _)| *socket).collect();
@@ -131,48 +168,6 @@ impl Desk {
         }
         if let Some(channel) = self.channels.get_mut(address) {
             channel.drop_recent();
-        }
-    }
-
-    /// A joiner is confirmed, gets what everyone else has had since its script, and
-    /// is live.
-    fn enter(&mut self, address: &Address, socket: SocketId) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        let Some(Joiner { mut subscriber, confirmation, stage }) = channel.joining.remove(&socket) else {
-            return;
-        };
-        self.joining -= 1;
-        let Stage::Placed { at, total, last, .. } = stage else { return };
-        let (outbox, form) = (subscriber.outbox.clone(), subscriber.form);
-        if let Some(presence) = &mut channel.presence {
-            if let Some(change) = subscriber.member.as_ref().and_then(|member| presence.let_in(member)) {
-                tell_change(address, &channel.hub, &change, &mut self.woken);
-            }
-            push(&outbox, presence.succeeded(address.channel()), &mut self.woken);
-        }
-        push(&outbox, confirmation, &mut self.woken);
-        if ChannelName::is_cache_name(address.channel()) {
-            let frame = match last {
-                Some(cached) => cached_frame(address, &cached, socket, form, &self.delta),
-                None => reply::cache_miss(address.channel()),
-            };
-            push(&outbox, frame, &mut self.woken);
-        }
-        if channel.tells_counts() {
-            // What its own coming has announced came before it was let in.
-            push(&outbox, reply::subscription_count(address.channel(), total), &mut self.woken);
-        }
-        for announcement in channel.missed_since(at) {
-            let frames = missed_frames(address, &announcement, socket, form, &self.delta);
-            push(&outbox, frames, &mut self.woken);
-        }
-        if let Form::Chained { holds_from } = &mut subscriber.form {
-            *holds_from = channel.chain.next_index();
-        }
-        let is_user = channel.watch.is_some();
-        channel.hub.add(socket, subscriber);
-        if is_user {
-            self.finish_look(socket);
         }
     }
 

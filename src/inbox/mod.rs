@@ -10,10 +10,17 @@
 mod assertions;
 mod channel;
 mod delivery;
+mod entry;
 mod join;
+mod newcomer;
 pub mod order;
+mod positions;
 mod presence;
 mod repair;
+mod replay;
+mod resume;
+mod snapshot;
+mod switch;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,16 +33,20 @@ use tokio::task::JoinSet;
 
 use crate::announcement::{Announcement, Body, Kind, Log, Position};
 use crate::app::App;
-use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead};
+use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead, StoredBase};
 use crate::channel::Address;
+use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
+use crate::fan_out::Form;
 use crate::hub::Subscriber;
 use crate::hub::outbox::Outbox;
 use crate::limits;
 use crate::mailbox::{Letters, Mail};
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::wire::dialect::Dialect;
+use crate::wire::resume::Resume;
 
 use assertions::Assertions;
 use channel::{Channel, Joiner, Listening, Stage};
@@ -43,7 +54,9 @@ use delivery::deliver;
 use order::Verdict;
 use presence::Rosters;
 use repair::{Checks, Repairs};
-use watch::FirstLook;
+use resume::{Past, Replays, Told};
+use snapshot::Snapshots;
+use watch::{FirstLook, Watcher};
 
 /// What sockets ask for. Requests of one socket are served in order.
 #[derive(Debug)]
@@ -53,13 +66,15 @@ pub enum Request {
         app: Arc<App>,
         socket: SocketId,
         outbox: Arc<Outbox>,
-        deltas: bool,
+        form: Form,
+        /// What its client has had (docs/resume.md).
+        resume: Option<Box<Resume>>,
         /// On a presence channel: as whom. The inbox refuses it if the channel is
         /// full, and says so to the socket and to the member.
         member: Option<Arc<Member>>,
-        /// Frames to send when it has succeeded. On a presence channel
-        /// `subscription_succeeded` is made by the inbox, which knows the roster,
-        /// and comes before these.
+        /// Frames to send when it has succeeded. On a presence channel, and where
+        /// the form has positions, `subscription_succeeded` is made by the inbox,
+        /// which knows roster and position, and comes before these.
         confirmation: Bytes,
     },
     /// The socket is told whether these users are online, now and whenever that
@@ -71,6 +86,7 @@ pub enum Request {
         users: Vec<Address>,
         socket: SocketId,
         outbox: Arc<Outbox>,
+        dialect: Dialect,
     },
     Unwatch {
         users: Vec<Address>,
@@ -80,11 +96,11 @@ pub enum Request {
         address: Address,
         socket: SocketId,
     },
-    /// The socket opted in to deltas, or out, with subscriptions in place.
-    ChangeForm {
+    /// The socket opted in to deltas with subscriptions in place.
+    EnableDeltas {
         address: Address,
         socket: SocketId,
-        deltas: bool,
+        algorithm: Algorithm,
     },
     /// The client has no base: its next event is to be full.
     Resync {
@@ -119,6 +135,9 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         checks: Checks::new(),
         retries: VecDeque::new(),
         rosters: Rosters::default(),
+        replays: Replays::default(),
+        snapshots: Snapshots::default(),
+        positions: VecDeque::new(),
         stale_rosters: BTreeSet::new(),
         looks: HashMap::new(),
         idle: VecDeque::new(),
@@ -133,10 +152,13 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
 #[derive(Debug)]
 enum Done {
     Listened(Address, Result<(), BackendError>),
-    Asserted(Box<Assertion>, Result<Asserted, BackendError>),
+    Asserted(Box<(Assertion, Result<Asserted, BackendError>)>),
     RosterRead(Address, Result<RosterRead, BackendError>),
     LogRead(Address, Result<Log, BackendError>),
     HeadsRead(Vec<Address>, Result<Vec<Option<Position>>, BackendError>),
+    Replayed(Address, Result<Told, BackendError>),
+    BasesRead(Address, Result<Vec<StoredBase>, BackendError>),
+    Switched(Address, bool, Result<(), BackendError>),
     /// Instead of a log, beyond the budget.
     Skipped(Address, Result<Vec<Option<Position>>, BackendError>),
     EpochOpened,
@@ -155,6 +177,10 @@ struct Desk {
     checks: Checks,
     retries: VecDeque<(Instant, Address)>,
     rosters: Rosters,
+    replays: Replays,
+    snapshots: Snapshots,
+    /// Where somebody is to be told the position, and when.
+    positions: VecDeque<(Instant, Address)>,
     /// To be read anew, and when.
     stale_rosters: BTreeSet<(Instant, Address)>,
     /// Watchers that have not been told of anyone yet.
@@ -227,9 +253,10 @@ impl Desk {
             Verdict::Deliver(announcement) => self.handle(address, &announcement),
             Verdict::Begin(announcement) => {
                 metrics().epochs_opened.increment(1);
-                self.start_anew(address);
+                let Announcement { epoch, first_seq, .. } = announcement;
+                self.start_anew(address, Position { epoch, seq: first_seq - 1, ..Position::default() });
                 self.handle(address, &announcement);
-                self.let_in(address);
+                self.let_in(address, announcement.position());
             }
             Verdict::Duplicate => metrics().announcements_duplicate.increment(1),
             Verdict::Held => {}
@@ -243,24 +270,40 @@ impl Desk {
 
     /// It is the next one: delivered, and whoever waited for it is let in.
     fn handle(&mut self, address: &Address, announcement: &Announcement) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        deliver(address, channel, announcement, &self.delta, &mut self.woken);
-        let awaited = !channel.joining.is_empty();
-        if announcement.kind == Kind::UserStatus
-            && let Some(Body::UserStatus { online }) = delivery::read(address, announcement)
-        {
-            self.change_status(address, online);
-        }
-        if awaited {
+        self.pass_on(address, announcement);
+        if self.channels.get(address).is_some_and(|channel| !channel.joining.is_empty()) {
             self.admit(address);
         }
     }
 
-    /// The channel's history does not go on from what this node has handled:
-    /// deltas start from a full event, and who is here is read anew.
-    fn start_anew(&mut self, address: &Address) {
+    /// Delivers it to those who are here. Of several that are known to have come,
+    /// nobody is let in between: the position is already that after the last.
+    fn pass_on(&mut self, address: &Address, announcement: &Announcement) {
+        self.tell_epoch(address, announcement);
         let Some(channel) = self.channels.get_mut(address) else { return };
-        channel.chain.restart();
+        deliver(address, channel, announcement, &self.delta, &mut self.woken);
+        match announcement.kind {
+            Kind::UserStatus | Kind::Deltas => match delivery::read(address, announcement) {
+                Some(Body::UserStatus { online }) => self.change_status(address, online),
+                Some(Body::Deltas { on }) => self.set_deltas(address, on),
+                _ => {}
+            },
+            Kind::Events => self.consider_deltas(address),
+            _ => {}
+        }
+        self.tell_position_later(address);
+    }
+
+    /// The channel's history does not go on from what this node has handled, but
+    /// from `position`: deltas start from a full event, and who is here is read
+    /// anew.
+    fn start_anew(&mut self, address: &Address, position: Position) {
+        self.tell_break(address, position);
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        channel.hub.audiences().restart();
+        channel.snapshot = None;
+        // An epoch begins with deltas on.
+        channel.policy.set(true);
         if channel.presence.is_some() {
             self.stale_rosters.insert((Instant::now() + limits::ROSTER_DELAY, address.clone()));
         }
@@ -270,12 +313,14 @@ impl Desk {
         }
     }
 
-    /// Nobody waits any longer for an announcement that will not come.
-    fn let_in(&mut self, address: &Address) {
-        if let Some(channel) = self.channels.get_mut(address) {
-            channel.stop_waiting();
-            self.admit(address);
+    /// Nobody waits any longer for an announcement that will not come: the channel is
+    /// known up to `known`.
+    fn let_in(&mut self, address: &Address, known: Position) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        for at in channel.stop_waiting(known) {
+            self.suspect(address, at);
         }
+        self.admit(address);
     }
 
     fn hear_again(&mut self, address: &Address, held: VecDeque<Announcement>) {
@@ -296,27 +341,27 @@ impl Desk {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Subscribe { address, app, socket, outbox, deltas, member, confirmation } => {
-                let form = self.channel_of(&address, &app).form(deltas);
-                let subscriber = Subscriber { outbox, form, member };
-                self.subscribe(address, socket, Joiner { subscriber, confirmation, stage: Stage::Waiting });
+            Request::Subscribe { address, app, socket, outbox, form, resume, member, confirmation } => {
+                self.channel_of(&address, &app);
+                let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
+                let subscriber = Subscriber { outbox, form, former, member };
+                let past = Past::of(resume);
+                let (stage, succeeds) = (Stage::Waiting, true);
+                let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };
+                self.subscribe(address, socket, joiner);
             }
-            Request::Watch { app, own, users, socket, outbox } => {
-                self.watch(&app, own, users, socket, outbox);
+            Request::Watch { app, own, users, socket, outbox, dialect } => {
+                self.watch(&app, own, users, socket, Watcher { outbox, dialect });
             }
             Request::Unwatch { users, socket } => self.unwatch(&users, socket),
             Request::Unsubscribe { address, socket } => self.unsubscribe(&address, socket),
-            Request::ChangeForm { address, socket, deltas } => {
-                let Some(channel) = self.channels.get_mut(&address) else { return };
-                let form = channel.form(deltas);
-                channel.hub.change_form(socket, form);
-                if let Some(joiner) = channel.joining.get_mut(&socket) {
-                    joiner.subscriber.form = form;
-                }
+            Request::EnableDeltas { address, socket, algorithm } => {
+                self.enable_deltas(&address, socket, algorithm);
             }
             Request::Resync { address, socket } => {
                 if let Some(channel) = self.channels.get_mut(&address) {
-                    channel.hub.resync(socket, channel.chain.next_index());
+                    let next = channel.next_seq();
+                    channel.hub.resync(socket, next);
                 }
             }
         }
@@ -330,6 +375,7 @@ impl Desk {
         }
         self.check_what_is_due(now);
         self.read_stale_rosters(now);
+        self.tell_due_positions(now);
         self.forget_idle(now);
         if now.duration_since(self.assertions.all_at) >= limits::ASSERT_INTERVAL {
             self.assert_all();
@@ -349,18 +395,23 @@ impl Desk {
         if channel.order.position().is_some() && channel.listening == Listening::Yes {
             self.checks.queue.push_back(address.clone());
         }
-        self.queue_assertion(address);
+        self.queue_assertion(address.clone());
+        self.admit(&address);
     }
 
     fn count(&self) {
         let subscriptions: usize = self.channels.values().map(|channel| channel.hub.len()).sum();
         metrics().subscriptions.set(subscriptions as f64);
         metrics().channels.set(self.channels.len() as f64);
+        let without_deltas = self.channels.values().filter(|channel| channel.policy.is_off()).count();
+        metrics().channels_without_deltas.set(without_deltas as f64);
     }
 
     fn start_calls(&mut self) {
         self.start_assertions();
         self.start_rosters();
+        self.start_replays();
+        self.start_snapshots();
         self.start_repairs();
         self.start_checks();
     }
@@ -368,8 +419,11 @@ impl Desk {
     fn finish(&mut self, done: Done) {
         match done {
             Done::Listened(address, result) => self.listened(address, result),
-            Done::Asserted(assertion, result) => self.asserted(*assertion, result),
+            Done::Asserted(done) => self.asserted(done.0, done.1),
             Done::RosterRead(address, read) => self.roster_read(address, read),
+            Done::Replayed(address, told) => self.replayed(&address, told),
+            Done::BasesRead(address, bases) => self.bases_read(address, bases),
+            Done::Switched(address, on, result) => self.switched(&address, on, result),
             Done::HeadsRead(addresses, heads) => self.heads_read(addresses, heads),
             Done::LogRead(address, log) => {
                 self.repairs.under_way -= 1;

@@ -6,7 +6,7 @@
 //! Numbers alone would not do: after a failover that lost writes, the new
 //! history can look contiguous by number.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::announcement::{Announcement, AnnouncementId, Log, Position};
@@ -152,7 +152,9 @@ impl Order {
     /// The log does not go on from our position. Leaves in `announcements` what
     /// this node has not handled.
     fn join_histories(&self, position: Position, announcements: &mut Vec<Announcement>) -> Repair {
-        let common = announcements.iter().rposition(|a| self.has_handled(a.id));
+        let handled: HashSet<AnnouncementId> =
+            self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
+        let common = announcements.iter().rposition(|a| handled.contains(&a.id));
         let started_anew = announcements[0].prev == AnnouncementId::NONE;
         announcements.drain(..common.map_or(0, |at| at + 1));
         announcements.retain(|it| !it.is_before(position) && !self.is_before_adoption(it));

@@ -18,7 +18,9 @@ use crate::channel::Address;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::{Member, MemberChange, Roster};
+use crate::wire::dialect::Dialect;
 use crate::wire::reply;
+use crate::wire::resume::Standing;
 
 #[derive(Debug, Default)]
 pub(super) struct Presence {
@@ -26,8 +28,9 @@ pub(super) struct Presence {
     roster: Option<Roster>,
     /// Announced since the reading that is under way began.
     since: Option<Vec<MemberChange>>,
-    /// The frame of the roster, until that changes.
-    snapshot: Option<Bytes>,
+    /// The frame of the roster in each dialect that was asked for, until the roster
+    /// changes: two at most.
+    snapshots: Vec<(Dialect, Bytes)>,
     /// Users of this node's sockets.
     own: HashMap<Arc<str>, Own>,
     /// Those whose number the cluster must be told.
@@ -144,15 +147,24 @@ impl Presence {
         let Some(roster) = &mut self.roster else { return false };
         let changes = roster.apply(change);
         if changes {
-            self.snapshot = None;
+            self.snapshots.clear();
         }
         changes
     }
 
-    /// `subscription_succeeded`, with everyone who is here.
-    pub(super) fn succeeded(&mut self, channel: &str) -> Bytes {
+    /// `subscription_succeeded`, with everyone who is here; who can resume is told
+    /// its own standing in it.
+    pub(super) fn succeeded(&mut self, dialect: Dialect, channel: &str, standing: Option<Standing>) -> Bytes {
         let roster = self.roster.get_or_insert_default();
-        self.snapshot.get_or_insert_with(|| reply::presence_succeeded(channel, roster)).clone()
+        if standing.is_some() {
+            return reply::presence_succeeded(dialect, channel, roster, standing);
+        }
+        if let Some((_, frame)) = self.snapshots.iter().find(|(of, _)| *of == dialect) {
+            return frame.clone();
+        }
+        let frame = reply::presence_succeeded(dialect, channel, roster, None);
+        self.snapshots.push((dialect, frame.clone()));
+        frame
     }
 
     /// Takes over what was read; returns what is changed by it for subscribers.
@@ -174,7 +186,7 @@ impl Presence {
         }
         let changes = self.roster.as_ref().map(|known| known.changes_to(&roster)).unwrap_or_default();
         self.roster = Some(roster);
-        self.snapshot = None;
+        self.snapshots.clear();
         changes
     }
 }

@@ -67,6 +67,7 @@ impl Desk {
                 return;
             }
         };
+        let known = log.head.unwrap_or_default();
         self.repairs.bytes += log.announcements.iter().map(|a| a.body.len()).sum::<usize>();
         let seen = channel.order.position();
         let (repair, missed, held) = channel.order.repair(log, Instant::now());
@@ -77,16 +78,29 @@ impl Desk {
         }
         if repair != Repair::Complete {
             tracing::info!(%address, ?repair, "the channel's history did not connect");
-            self.start_anew(address);
+            let position = missed.first().map_or(channel.order.position().unwrap_or_default(), |next| {
+                Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
+            });
+            self.start_anew(address, position);
         }
         for announcement in &missed {
-            self.handle(address, announcement);
+            self.pass_on(address, announcement);
         }
-        self.let_in(address);
+        // What was missed has come by itself meanwhile: the link is slow, and what
+        // those who wait are waiting for is behind it.
+        let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
+        if !is_slow {
+            self.let_in(address, known);
+        }
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
             self.open_epoch(address.clone(), epoch, seen.seq);
         }
         self.hear_again(address, held);
+        let waiting =
+            self.channels.get(address).filter(|_| is_slow).map(|channel| channel.awaited_positions());
+        for at in waiting.unwrap_or_default() {
+            self.suspect(address, at);
+        }
     }
 
     pub(super) fn skipped(&mut self, address: &Address, heads: Result<Vec<Option<Position>>, BackendError>) {
@@ -98,8 +112,8 @@ impl Desk {
         };
         metrics().gaps_unrepaired.increment(1);
         let held = channel.order.skip_to(head);
-        self.start_anew(address);
-        self.let_in(address);
+        self.start_anew(address, head);
+        self.let_in(address, head);
         self.hear_again(address, held);
     }
 

@@ -11,13 +11,21 @@ use crate::channel::{Address, USER_CHANNEL};
 use crate::event::SocketId;
 use crate::hub::outbox::Outbox;
 use crate::hub::push;
+use crate::wire::dialect::Dialect;
 use crate::wire::reply;
 
 /// Of one user, on this node.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     online: Option<bool>,
-    watchers: HashMap<SocketId, Arc<Outbox>>,
+    watchers: HashMap<SocketId, Watcher>,
+}
+
+/// A socket that wants to know, and the dialect in which it is told.
+#[derive(Debug, Clone)]
+pub(super) struct Watcher {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) dialect: Dialect,
 }
 
 /// What a watcher is told first: all users at once, when all of them are known.
@@ -26,7 +34,7 @@ pub(super) struct FirstLook {
     /// The watcher's own channel: it is told that it has signed in before anything
     /// of others.
     own: Address,
-    outbox: Arc<Outbox>,
+    watcher: Watcher,
     unknown: HashSet<Address>,
     /// Online or not, as of now.
     known: BTreeMap<String, bool>,
@@ -50,14 +58,14 @@ impl Desk {
         own: Address,
         users: Vec<Address>,
         socket: SocketId,
-        outbox: Arc<Outbox>,
+        watcher: Watcher,
     ) {
-        let mut look = FirstLook { own, outbox, unknown: HashSet::new(), known: BTreeMap::new() };
+        let mut look = FirstLook { own, watcher, unknown: HashSet::new(), known: BTreeMap::new() };
         for address in users {
             let channel = self.channel_of(&address, app);
             channel.idle_since = None;
             let watch = channel.watch.get_or_insert_default();
-            watch.watchers.insert(socket, look.outbox.clone());
+            watch.watchers.insert(socket, look.watcher.clone());
             match watch.online {
                 Some(online) => look.learn(&address, online),
                 None => {
@@ -104,15 +112,22 @@ impl Desk {
         }
         let user = [user_of(address)];
         let (come, gone): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
-        let frame = reply::watchlist_events(come, gone);
+        let frame = |dialect| reply::watchlist_events(dialect, come, gone);
+        let (pusher, sockudo) = (frame(Dialect::Pusher), frame(Dialect::Sockudo));
         let mut looking = Vec::new();
-        for (socket, outbox) in &watch.watchers {
+        for (socket, watcher) in &watch.watchers {
             match self.looks.get_mut(socket) {
                 Some(look) => {
                     look.learn(address, online);
                     looking.push(*socket);
                 }
-                None => push(outbox, frame.clone(), &mut self.woken),
+                None => {
+                    let frame = match watcher.dialect {
+                        Dialect::Pusher => pusher.clone(),
+                        Dialect::Sockudo => sockudo.clone(),
+                    };
+                    push(&watcher.outbox, frame, &mut self.woken);
+                }
             }
         }
         for socket in looking {
@@ -129,8 +144,8 @@ impl Desk {
             let users = look.known.iter().filter(move |(_, online)| **online == wanted);
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
-        let frame = reply::watchlist_events(&those(true), &those(false));
-        push(&look.outbox, frame, &mut self.woken);
+        let frame = reply::watchlist_events(look.watcher.dialect, &those(true), &those(false));
+        push(&look.watcher.outbox, frame, &mut self.woken);
         self.looks.remove(&socket);
     }
 }

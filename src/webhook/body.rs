@@ -107,6 +107,7 @@ mod tests {
             tags: None,
             delta: None,
             user: None,
+            key: None,
         };
         let fields = r#","event":"client-\n","data":"{\"x\":1}","socket_id":"12.34""#;
         check(What::ClientEvent(event.clone()), fields);

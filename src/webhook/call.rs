@@ -133,7 +133,7 @@ pub(super) fn unix_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::app::{AppFeatures, AppLimits, AppRates, HookedEvents, Secret};
-    use crate::delta::permit::ChannelPermits;
+    use crate::delta::channels::ChannelDeltas;
 
     fn app() -> App {
         App {
@@ -146,7 +146,7 @@ mod tests {
             features: AppFeatures::default(),
             origins: Vec::new(),
             webhooks: Vec::new(),
-            deltas: ChannelPermits::default(),
+            deltas: ChannelDeltas::default(),
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Close {
     OverConnectionQuota,
     InvalidVersion,
     UnsupportedProtocol,
+    /// Of messages: `format` names another one than JSON.
+    UnsupportedFormat,
     /// `allowed_origins` does not name the page.
     OriginNotAllowed,
     /// A sign-in with a wrong signature.
@@ -45,7 +47,7 @@ impl Close {
             Close::UnknownApp => 4001,
             Close::AppDisabled => 4003,
             Close::InvalidVersion => 4006,
-            Close::UnsupportedProtocol => 4007,
+            Close::UnsupportedProtocol | Close::UnsupportedFormat => 4007,
             Close::OverConnectionQuota => 4004,
             Close::OriginNotAllowed
             | Close::Unauthorized
@@ -69,6 +71,7 @@ impl Close {
             Close::OverConnectionQuota => "The app has as many connections as it may",
             Close::InvalidVersion => "The protocol version must be a number",
             Close::UnsupportedProtocol => "This protocol version is not supported; use 7",
+            Close::UnsupportedFormat => "This `format` is not supported; use json",
             Close::OriginNotAllowed => "This app does not allow connections from this origin",
             Close::Unauthorized => "The sign-in was not signed by the app",
             Close::AuthorizationTimeout => "Neither signed in nor on a private channel in time",
@@ -92,6 +95,7 @@ impl Close {
             Close::AppDisabled => "app_disabled",
             Close::InvalidVersion => "invalid_version",
             Close::UnsupportedProtocol => "unsupported_protocol",
+            Close::UnsupportedFormat => "unsupported_format",
             Close::OverConnectionQuota => "over_connection_quota",
             Close::OriginNotAllowed => "origin_not_allowed",
             Close::Unauthorized => "unauthorized",

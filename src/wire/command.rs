@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::dialect::Dialect;
+use crate::delta::Algorithm;
 use crate::json;
 use crate::limits;
 
@@ -20,11 +22,12 @@ pub enum Command {
     },
     Signin(Signin),
     ClientEvent(ClientEvent),
-    /// `pusher:enable_delta_compression`; no list means any algorithm.
+    /// `enable_delta_compression`, with those of the algorithms that are known; no list
+    /// means any.
     EnableDelta {
-        algorithms: Option<Vec<String>>,
+        algorithms: Vec<Algorithm>,
     },
-    /// `pusher:delta_sync_error`: the client has no base for a delta.
+    /// `delta_sync_error`: the client has no base for a delta.
     DeltaSyncError {
         channel: String,
     },
@@ -38,11 +41,20 @@ pub struct Subscribe {
     /// On presence channels, who joins: the text that `auth` has signed.
     pub channel_data: Option<String>,
     pub delta: DeltaRequest,
-    /// `filter` or `tags_filter` is there.
-    pub filtered: bool,
+    /// JSON text, to be compiled.
+    pub filter: Option<FilterText>,
+    /// JSON text, to be read (docs/resume.md).
+    pub resume: Option<String>,
 }
 
-/// `pusher:signin` (protocol.md 2.9).
+/// Which of the two members stands there; `filter` wins (protocol.md 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterText {
+    Filter(String),
+    Tags(String),
+}
+
+/// `signin` (protocol.md 2.9).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signin {
     /// `key:signature`
@@ -69,9 +81,10 @@ pub enum DeltaRequest {
     #[default]
     Unsaid,
     Off,
-    /// On, with the algorithm that the client named, lower-cased.
+    /// On, in one of these formats: those of the client's that are known. Any, if it
+    /// names none or another one.
     On {
-        algorithm: Option<String>,
+        algorithms: Vec<Algorithm>,
     },
 }
 
@@ -143,6 +156,8 @@ struct Data<'a> {
     #[serde(borrow, default)]
     tags_filter: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    resume: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     algorithms: Option<&'a RawValue>,
 }
 
@@ -155,26 +170,33 @@ impl Command {
         let message: Message<'_> =
             serde_json::from_str(text).map_err(|error| CommandError::NotJson(error.to_string()))?;
         let event = string("event", message.event)?;
-        match event.as_str() {
-            "pusher:ping" => Ok(Command::Ping),
-            "pusher:pong" => Ok(Command::Pong),
-            "pusher:subscribe" => with_data(message.data, |data| subscribe(&data)),
-            "pusher:unsubscribe" => {
+        match own_name(&event) {
+            Some("ping") => Ok(Command::Ping),
+            Some("pong") => Ok(Command::Pong),
+            Some("subscribe") => with_data(message.data, |data| subscribe(&data)),
+            Some("unsubscribe") => {
                 with_data(message.data, |data| Ok(Command::Unsubscribe { channel: channel(&data)? }))
             }
-            "pusher:enable_delta_compression" => with_data(message.data, |data| enable_delta(&data)),
-            "pusher:delta_sync_error" => {
+            Some("enable_delta_compression") => with_data(message.data, |data| enable_delta(&data)),
+            Some("delta_sync_error") => {
                 with_data(message.data, |data| Ok(Command::DeltaSyncError { channel: channel(&data)? }))
             }
-            "pusher:signin" => {
+            Some("signin") => {
                 with_data(message.data, |data| signin(&data)).map_err(|error| error.with_code(4009))
             }
-            name if name.starts_with("client-") => {
+            None if event.starts_with("client-") => {
                 client_event(event, &message).map_err(|error| error.with_code(4301))
             }
             _ => Err(CommandError::Unknown(event)),
         }
     }
+}
+
+/// What the event is called without its prefix, which may be that of either
+/// dialect, whichever the connection is spoken to in (protocol.md 2.1).
+fn own_name(event: &str) -> Option<&str> {
+    let (prefix, name) = event.split_once(':')?;
+    [Dialect::Pusher, Dialect::Sockudo].iter().any(|dialect| dialect.prefix() == prefix).then_some(name)
 }
 
 /// `data` is an object, or a string whose content is one (protocol.md 2.4);
@@ -205,8 +227,16 @@ fn subscribe(data: &Data<'_>) -> Result<Command, CommandError> {
         auth: data.auth.map(|auth| string("auth", Some(auth))).transpose()?,
         channel_data: data.channel_data.map(|text| string("channel_data", Some(text))).transpose()?,
         delta: data.delta.map_or(DeltaRequest::Unsaid, delta_request),
-        filtered: data.filter.is_some() || data.tags_filter.is_some(),
+        filter: text(data.filter)
+            .map(FilterText::Filter)
+            .or_else(|| text(data.tags_filter).map(FilterText::Tags)),
+        resume: text(data.resume),
     }))
+}
+
+/// JSON text of a member that is there.
+fn text(raw: Option<&RawValue>) -> Option<String> {
+    raw.map(|raw| raw.get().to_owned())
 }
 
 fn signin(data: &Data<'_>) -> Result<Command, CommandError> {
@@ -228,11 +258,15 @@ fn client_event(name: String, message: &Message<'_>) -> Result<Command, CommandE
 
 fn enable_delta(data: &Data<'_>) -> Result<Command, CommandError> {
     let algorithms = data.algorithms.map(|list| {
-        serde_json::from_str::<Vec<String>>(list.get())
-            .map(|names| names.iter().map(|name| name.to_ascii_lowercase()).collect())
-            .map_err(|_| field("algorithms", "an array of strings"))
+        let names: Vec<String> =
+            serde_json::from_str(list.get()).map_err(|_| field("algorithms", "an array of strings"))?;
+        Ok(known(&names))
     });
-    Ok(Command::EnableDelta { algorithms: algorithms.transpose()? })
+    Ok(Command::EnableDelta { algorithms: algorithms.transpose()?.unwrap_or(Algorithm::ALL.to_vec()) })
+}
+
+fn known(names: &[String]) -> Vec<Algorithm> {
+    names.iter().filter_map(|name| Algorithm::parse(name)).collect()
 }
 
 fn delta_request(raw: &RawValue) -> DeltaRequest {
@@ -246,22 +280,26 @@ fn delta_request(raw: &RawValue) -> DeltaRequest {
             enabled: Option<bool>,
             #[serde(default)]
             algorithm: Option<String>,
+            #[serde(default)]
+            algorithms: Option<Vec<String>>,
         },
     }
     fn yes() -> Option<bool> {
         Some(true)
     }
-    let on =
-        |algorithm: Option<String>| DeltaRequest::On { algorithm: algorithm.map(|a| a.to_ascii_lowercase()) };
+    let any = || DeltaRequest::On { algorithms: Algorithm::ALL.to_vec() };
+    let named = |name: &str| Algorithm::parse(name).map(|one| DeltaRequest::On { algorithms: vec![one] });
     match serde_json::from_str(raw.get()) {
-        Ok(Form::Switch(true)) => on(None),
+        Ok(Form::Switch(true)) => any(),
         Ok(Form::Switch(false)) => DeltaRequest::Off,
         Ok(Form::Name(name)) => match name.to_ascii_lowercase().as_str() {
             "disabled" | "false" | "none" => DeltaRequest::Off,
-            _ => on(Some(name)),
+            name => named(name).unwrap_or_else(any),
         },
         Ok(Form::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
-        Ok(Form::Settings { algorithm, .. }) => on(algorithm),
+        Ok(Form::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
+        Ok(Form::Settings { algorithms: Some(names), .. }) => DeltaRequest::On { algorithms: known(&names) },
+        Ok(Form::Settings { .. }) => any(),
         Err(_) => DeltaRequest::Unsaid,
     }
 }

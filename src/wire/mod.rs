@@ -3,7 +3,9 @@
 
 pub mod close;
 pub mod command;
+pub mod dialect;
 pub mod envelope;
 pub mod frame;
 pub mod identity;
 pub mod reply;
+pub mod resume;

@@ -1,57 +1,112 @@
-//! What the server says to one socket, as frames ready to write. Events have
-//! their own place: [`crate::fan_out`].
+//! What the server says to one socket, as frames ready to write, in the socket's
+//! own [`Dialect`]. Events have their own place: [`crate::fan_out`].
 
 use bytes::Bytes;
 use serde_json::json;
 
+use super::dialect::Dialect;
+use super::envelope::wire_seq;
 use super::frame;
+use super::resume::Standing;
+use crate::delta::channels::ChannelDelta;
+use crate::delta::conflation::KeyPath;
 use crate::event::SocketId;
 use crate::json;
 use crate::presence::Roster;
 
 /// The first frame of every connection (protocol.md 2.1). `data` is a string:
 /// libraries parse it a second time.
-pub fn connection_established(socket: SocketId, activity_timeout_secs: u64) -> Bytes {
+pub fn connection_established(dialect: Dialect, socket: SocketId, activity_timeout_secs: u64) -> Bytes {
     let data = json!({ "socket_id": socket.to_string(), "activity_timeout": activity_timeout_secs });
-    to_frame(&json!({ "event": "pusher:connection_established", "data": data.to_string() }))
+    to_frame(&json!({ "event": own(dialect, "connection_established"), "data": data.to_string() }))
 }
 
-pub fn ping() -> Bytes {
-    frame::text(br#"{"event":"pusher:ping","data":"{}"}"#)
+pub fn ping(dialect: Dialect) -> Bytes {
+    with_data_text(&own(dialect, "ping"), None, b"{}")
 }
 
-pub fn pong() -> Bytes {
-    frame::text(br#"{"event":"pusher:pong","data":"{}"}"#)
+pub fn pong(dialect: Dialect) -> Bytes {
+    with_data_text(&own(dialect, "pong"), None, b"{}")
 }
 
-/// Protocol.md 2.4. `data` is a string, as Pusher's.
-pub fn subscription_succeeded(channel: &str) -> Bytes {
-    to_frame(&json!({ "event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}" }))
+/// Protocol.md 2.4. `data` is a string, as Pusher's. It tells where the subscription
+/// stands if its client wants to know (docs/resume.md).
+pub fn subscription_succeeded(dialect: Dialect, channel: &str, standing: Option<Standing>) -> Bytes {
+    let mut data = b"{".to_vec();
+    put_standing(&mut data, standing);
+    data.push(b'}');
+    let (event, data) = (internal(dialect, "subscription_succeeded"), String::from_utf8_lossy(&data));
+    to_frame(&json!({ "event": event, "channel": channel, "data": data }))
+}
+
+fn put_standing(data: &mut Vec<u8>, standing: Option<Standing>) {
+    let Some(Standing { epoch, seq, resumed }) = standing else { return };
+    if data.len() > 1 {
+        data.push(b',');
+    }
+    let seq = wire_seq(seq);
+    data.extend_from_slice(format!(r#""epoch":{epoch},"seq":{seq},"resumed":{resumed}"#).as_bytes());
+}
+
+/// Everything up to here was sent, as far as it was for this subscription; `missed`
+/// if something before may be lost (docs/resume.md).
+pub fn position(dialect: Dialect, channel: &str, epoch: u64, seq: u64, missed: bool) -> Bytes {
+    let mut data = json!({ "epoch": epoch, "seq": wire_seq(seq) });
+    if missed {
+        data["missed"] = true.into();
+    }
+    to_frame(&json!({ "event": own(dialect, "position"), "channel": channel, "data": data }))
+}
+
+/// Protocol.md 3.9: replaces all bases that the client holds of the channel. Each
+/// state is a key, the text of its newest event and that event's number.
+pub fn delta_cache_sync(
+    dialect: Dialect,
+    channel: &str,
+    deltas: &ChannelDelta,
+    states: &[(Bytes, Bytes, u64)],
+) -> Bytes {
+    let key = deltas.conflation_key.as_ref().map(KeyPath::text);
+    let messages_max = deltas.messages_per_key_max;
+    let mut data =
+        format!(r#"{{"conflation_key":{},"max_messages_per_key":{messages_max},"states":{{"#, json!(key))
+            .into_bytes();
+    for (at, (key, content, seq)) in states.iter().enumerate() {
+        if at > 0 {
+            data.push(b',');
+        }
+        json::write_string(&mut data, key);
+        data.extend_from_slice(br#":[{"content":"#);
+        json::write_string(&mut data, content);
+        data.extend_from_slice(format!(r#","seq":{}}}]"#, wire_seq(*seq)).as_bytes());
+    }
+    data.extend_from_slice(b"}}");
+    with_data_text(&own(dialect, "delta_cache_sync"), Some(channel), &data)
 }
 
 /// Bound to the channel, so that handlers of that channel see it: a bare
 /// `pusher:error` would leave it pending for ever (protocol.md 2.4).
-pub fn subscription_error(channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
+pub fn subscription_error(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
     to_frame(&json!({
-        "event": "pusher:subscription_error",
+        "event": own(dialect, "subscription_error"),
         "channel": channel,
         "data": { "type": kind, "error": error, "status": status },
     }))
 }
 
 /// Protocol.md 2.3. `data` is an object here.
-pub fn error(code: Option<u16>, message: &str) -> Bytes {
-    to_frame(&json!({ "event": "pusher:error", "data": { "message": message, "code": code } }))
+pub fn error(dialect: Dialect, code: Option<u16>, message: &str) -> Bytes {
+    to_frame(&json!({ "event": own(dialect, "error"), "data": { "message": message, "code": code } }))
 }
 
 /// Protocol.md 3.2: the answer to an opt-in, for the socket or for one channel.
 /// `data` is an object. Without an algorithm, deltas stay off.
-pub fn delta_enabled(channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
+pub fn delta_enabled(dialect: Dialect, channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
     let mut data = json!({ "enabled": algorithm.is_some() });
     if let Some(algorithm) = algorithm {
         data["algorithm"] = algorithm.into();
     }
-    let mut event = json!({ "event": "pusher:delta_compression_enabled" });
+    let mut event = json!({ "event": own(dialect, "delta_compression_enabled") });
     if let Some(channel) = channel {
         data["channel"] = channel.into();
         event["channel"] = channel.into();
@@ -62,7 +117,12 @@ pub fn delta_enabled(channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
 
 /// Protocol.md 2.6: who is in the channel, the subscriber included. `user_info`
 /// goes out as the text that it came in.
-pub fn presence_succeeded(channel: &str, roster: &Roster) -> Bytes {
+pub fn presence_succeeded(
+    dialect: Dialect,
+    channel: &str,
+    roster: &Roster,
+    standing: Option<Standing>,
+) -> Bytes {
     let mut data = br#"{"presence":{"ids":"#.to_vec();
     put_strings(&mut data, roster.iter().map(|(user_id, _)| &**user_id));
     data.extend_from_slice(br#","hash":{"#);
@@ -74,43 +134,46 @@ pub fn presence_succeeded(channel: &str, roster: &Roster) -> Bytes {
         data.push(b':');
         data.extend_from_slice(info);
     }
-    data.extend_from_slice(format!(r#"}},"count":{}}}}}"#, roster.len()).as_bytes());
-    with_data_text("pusher_internal:subscription_succeeded", Some(channel), &data)
+    data.extend_from_slice(format!(r#"}},"count":{}}}"#, roster.len()).as_bytes());
+    put_standing(&mut data, standing);
+    data.push(b'}');
+    with_data_text(&internal(dialect, "subscription_succeeded"), Some(channel), &data)
 }
 
 /// A user's first connection has joined (protocol.md 2.6). `info` is JSON text.
-pub fn member_added(channel: &str, user_id: &str, info: &[u8]) -> Bytes {
+pub fn member_added(dialect: Dialect, channel: &str, user_id: &str, info: &[u8]) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
     data.extend_from_slice(br#","user_info":"#);
     data.extend_from_slice(info);
     data.push(b'}');
-    with_data_text("pusher_internal:member_added", Some(channel), &data)
+    with_data_text(&internal(dialect, "member_added"), Some(channel), &data)
 }
 
 /// A user's last connection has left (protocol.md 2.6).
-pub fn member_removed(channel: &str, user_id: &str) -> Bytes {
+pub fn member_removed(dialect: Dialect, channel: &str, user_id: &str) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
     data.push(b'}');
-    with_data_text("pusher_internal:member_removed", Some(channel), &data)
+    with_data_text(&internal(dialect, "member_removed"), Some(channel), &data)
 }
 
 /// Protocol.md 2.11: subscriptions of the whole cluster.
-pub fn subscription_count(channel: &str, count: u64) -> Bytes {
+pub fn subscription_count(dialect: Dialect, channel: &str, count: u64) -> Bytes {
     let data = format!(r#"{{"subscription_count":{count}}}"#);
-    with_data_text("pusher_internal:subscription_count", Some(channel), data.as_bytes())
+    with_data_text(&internal(dialect, "subscription_count"), Some(channel), data.as_bytes())
 }
 
 /// Protocol.md 2.12: the cache channel has no event to begin with.
-pub fn cache_miss(channel: &str) -> Bytes {
-    with_data_text("pusher:cache_miss", Some(channel), b"{}")
+pub fn cache_miss(dialect: Dialect, channel: &str) -> Bytes {
+    with_data_text(&own(dialect, "cache_miss"), Some(channel), b"{}")
 }
 
 /// Protocol.md 2.9. `data` is an object, and `user_data` in it the very string
 /// that was signed.
-pub fn signin_success(user_data: &str) -> Bytes {
-    let mut text = br#"{"event":"pusher:signin_success","data":{"user_data":"#.to_vec();
+pub fn signin_success(dialect: Dialect, user_data: &str) -> Bytes {
+    let event = own(dialect, "signin_success");
+    let mut text = format!(r#"{{"event":"{event}","data":{{"user_data":"#).into_bytes();
     json::write_string(&mut text, user_data.as_bytes());
     text.extend_from_slice(b"}}");
     frame::text(&text)
@@ -118,7 +181,7 @@ pub fn signin_success(user_data: &str) -> Bytes {
 
 /// Protocol.md 2.10: who of the watched users is online and who is not. A list
 /// without users is left out.
-pub fn watchlist_events(online: &[&str], offline: &[&str]) -> Bytes {
+pub fn watchlist_events(dialect: Dialect, online: &[&str], offline: &[&str]) -> Bytes {
     let mut data = br#"{"events":["#.to_vec();
     let lists = [("online", online), ("offline", offline)];
     for (at, (name, users)) in lists.into_iter().filter(|(_, users)| !users.is_empty()).enumerate() {
@@ -130,7 +193,17 @@ pub fn watchlist_events(online: &[&str], offline: &[&str]) -> Bytes {
         data.push(b'}');
     }
     data.extend_from_slice(b"]}");
-    with_data_text("pusher_internal:watchlist_events", None, &data)
+    with_data_text(&internal(dialect, "watchlist_events"), None, &data)
+}
+
+/// The name of an event that is the connection's own.
+fn own(dialect: Dialect, name: &str) -> String {
+    format!("{}:{name}", dialect.prefix())
+}
+
+/// The same, of an event between server and library.
+fn internal(dialect: Dialect, name: &str) -> String {
+    format!("{}:{name}", dialect.internal())
 }
 
 /// Appends a JSON array of strings.

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::ParseIntError;
 
 use crate::wire::close::Close;
+use crate::wire::dialect::Dialect;
 
 #[derive(Debug)]
 pub struct Client {
@@ -14,6 +16,7 @@ pub struct Client {
     /// Where it connects from, for the log.
     pub address: Option<IpAddr>,
     protocol: Option<String>,
+    format: Option<String>,
     name: String,
     version: String,
 }
@@ -26,18 +29,35 @@ impl Client {
             origin: None,
             address: None,
             protocol: take("protocol"),
+            format: take("format"),
             name: take("client").unwrap_or_default(),
             version: take("version").unwrap_or_default(),
         }
     }
 
     /// 4 to 7 are the same to us; a client that names none is taken at its word.
+    /// Only with 2 has `format` a meaning, and JSON is all that we speak.
     pub fn check_protocol(&self) -> Result<(), Close> {
-        match self.protocol.as_deref().map(str::parse::<u32>) {
-            None | Some(Ok(4..=7)) => Ok(()),
+        match self.protocol() {
+            Some(Ok(2)) if self.format.as_ref().is_some_and(|format| format != "json") => {
+                Err(Close::UnsupportedFormat)
+            }
+            None | Some(Ok(2 | 4..=7)) => Ok(()),
             Some(Ok(_)) => Err(Close::UnsupportedProtocol),
             Some(Err(_)) => Err(Close::InvalidVersion),
         }
+    }
+
+    /// In which names it is spoken to, also when it is turned away.
+    pub fn dialect(&self) -> Dialect {
+        match self.protocol() {
+            Some(Ok(2)) => Dialect::Sockudo,
+            _ => Dialect::Pusher,
+        }
+    }
+
+    fn protocol(&self) -> Option<Result<u32, ParseIntError>> {
+        self.protocol.as_deref().map(str::parse)
     }
 
     /// Whether one of `patterns`, such as `python/<=2.2`, speaks of this client.
@@ -73,17 +93,33 @@ mod tests {
 
     #[test]
     fn protocols_are_told_apart() {
-        for (protocol, expected) in [
-            (None, Ok(())),
-            (Some("4"), Ok(())),
-            (Some("7"), Ok(())),
-            (Some("2"), Err(Close::UnsupportedProtocol)),
-            (Some("8"), Err(Close::UnsupportedProtocol)),
-            (Some("seven"), Err(Close::InvalidVersion)),
-            (Some(""), Err(Close::InvalidVersion)),
+        for (protocol, expected, dialect) in [
+            (None, Ok(()), Dialect::Pusher),
+            (Some("4"), Ok(()), Dialect::Pusher),
+            (Some("7"), Ok(()), Dialect::Pusher),
+            (Some("2"), Ok(()), Dialect::Sockudo),
+            (Some("3"), Err(Close::UnsupportedProtocol), Dialect::Pusher),
+            (Some("8"), Err(Close::UnsupportedProtocol), Dialect::Pusher),
+            (Some("seven"), Err(Close::InvalidVersion), Dialect::Pusher),
+            (Some(""), Err(Close::InvalidVersion), Dialect::Pusher),
         ] {
             let query: Vec<_> = protocol.map(|protocol| ("protocol", protocol)).into_iter().collect();
-            assert_eq!(client(&query).check_protocol(), expected, "{protocol:?}");
+            let client = client(&query);
+            assert_eq!((client.check_protocol(), client.dialect()), (expected, dialect), "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn only_sockudo_clients_choose_a_format() {
+        for (protocol, format, expected) in [
+            ("2", "json", Ok(())),
+            ("2", "messagepack", Err(Close::UnsupportedFormat)),
+            ("2", "protobuf", Err(Close::UnsupportedFormat)),
+            ("2", "", Err(Close::UnsupportedFormat)),
+            ("7", "messagepack", Ok(())),
+        ] {
+            let client = client(&[("protocol", protocol), ("format", format)]);
+            assert_eq!(client.check_protocol(), expected, "{protocol} {format}");
         }
     }
 

@@ -80,12 +80,9 @@ impl Connection {
         // Of the subscription, never of the frame: nobody speaks as someone else.
         let user = subscription.member.as_ref();
         let event = Event {
-            name: event.name.into(),
-            data: event.data.into(),
             except: Some(self.socket),
-            tags: None,
-            delta: None,
             user: user.map(|member| Bytes::copy_from_slice(member.user_id.as_bytes())),
+            ..Event::new(event.name, event.data)
         };
         Ok((channel, event))
     }

@@ -17,6 +17,7 @@ use super::silence::{Lapse, Silence};
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
+use crate::delta::Algorithm;
 use crate::event::SocketId;
 use crate::hub::connections::Registration;
 use crate::hub::outbox::{Outbox, Taken};
@@ -26,6 +27,7 @@ use crate::node::Node;
 use crate::presence::Member;
 use crate::wire::close::Close;
 use crate::wire::command::{Command, CommandError};
+use crate::wire::dialect::Dialect;
 use crate::wire::{frame, reply};
 
 /// What a socket is, apart from its stream.
@@ -34,10 +36,12 @@ pub(super) struct Connection {
     pub(super) node: Node,
     pub(super) app: Arc<App>,
     pub(super) socket: SocketId,
+    /// Of everything that is the connection's own; events are the same in both.
+    pub(super) dialect: Dialect,
     pub(super) outbox: Arc<Outbox>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
-    /// The socket has opted in to deltas.
-    pub(super) deltas: bool,
+    /// The formats in which the socket has opted in to deltas.
+    pub(super) accepted: Box<[Algorithm]>,
     /// It says it decodes deltas, and is known not to (protocol.md 3.6).
     pub(super) decodes_no_deltas: bool,
     /// Whom it has signed in as.
@@ -52,8 +56,8 @@ pub(super) struct Connection {
 /// What a socket remembers of one subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    /// Deltas on or off for this channel alone; None follows the socket.
-    pub(super) deltas: Option<bool>,
+    /// It has said whether it wants deltas; else the socket's opt-in decides.
+    pub(super) says_deltas: bool,
     pub(super) synced: Option<std::time::Instant>,
     /// On a presence channel: as whom. The inbox may have refused it meanwhile.
     pub(super) member: Option<Arc<Member>>,
@@ -87,7 +91,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         Err(refusal) => {
             let address = client.address.map(tracing::field::display);
             tracing::debug!(client = address, reason = refusal.label(), "socket refused");
-            return Box::pin(refuse(&mut stream, refusal)).await;
+            return Box::pin(refuse(&mut stream, client.dialect(), refusal)).await;
         }
     };
     let socket = SocketId::random();
@@ -103,14 +107,16 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         node,
         app,
         socket,
+        dialect: client.dialect(),
         outbox,
         subscriptions: HashMap::new(),
-        deltas: false,
+        accepted: Box::default(),
         user: None,
         windows: None,
     };
     drop(client);
-    let established = reply::connection_established(socket, connection.node.activity_timeout.as_secs());
+    let timeout_secs = connection.node.activity_timeout.as_secs();
+    let established = reply::connection_established(connection.dialect, socket, timeout_secs);
     connection.outbox.send(established);
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.leave_all()).await;
@@ -125,8 +131,8 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
 }
 
 /// Said twice: in an event, for libraries that look there, and in the close frame.
-async fn refuse(stream: &mut Socket, refusal: Close) {
-    let mut error = vec![reply::error(Some(refusal.code()), refusal.reason())];
+async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close) {
+    let mut error = vec![reply::error(dialect, Some(refusal.code()), refusal.reason())];
     let _ = writer::write(stream.get_mut(), &mut error, &Outbox::default(), limits::CLOSE_TIMEOUT).await;
     say_goodbye(stream, refusal).await;
 }
@@ -175,7 +181,7 @@ impl Connection {
                         return End::Close(Close::AuthorizationTimeout);
                     }
                     match silence.elapsed() {
-                        Some(Lapse::Ping) => self.outbox.send(reply::ping()),
+                        Some(Lapse::Ping) => self.outbox.send(reply::ping(self.dialect)),
                         Some(Lapse::Close) => return End::Close(Close::PongTimeout),
                         None => {}
                     }
@@ -248,13 +254,13 @@ impl Connection {
             self.app = self.node.apps.current(&self.app).await;
         }
         match command {
-            Ok(Command::Ping) => self.outbox.send(reply::pong()),
+            Ok(Command::Ping) => self.outbox.send(reply::pong(self.dialect)),
             Ok(Command::Pong) => {}
             Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
             Ok(Command::Signin(signin)) => self.sign_in(signin).await,
             Ok(Command::ClientEvent(event)) => self.trigger(event).await,
-            Ok(Command::EnableDelta { algorithms }) => self.enable_deltas(algorithms.as_deref()).await,
+            Ok(Command::EnableDelta { algorithms }) => self.enable_deltas(algorithms).await,
             Ok(Command::DeltaSyncError { channel }) => self.resync(&channel).await,
             Err(error) => self.object(error.code(), &error.to_string()),
         }
@@ -262,6 +268,6 @@ impl Connection {
 
     pub(super) fn object(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
-        self.outbox.send(reply::error(code, message));
+        self.outbox.send(reply::error(self.dialect, code, message));
     }
 }

@@ -6,6 +6,7 @@ pub mod client;
 mod client_event;
 mod connection;
 mod credentials;
+mod deltas;
 mod presence;
 mod rates;
 mod signin;

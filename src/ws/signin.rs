@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::credentials::{self, CredentialsError};
 use crate::auth;
 use crate::channel::{Address, ChannelName, ChannelNameError};
+use crate::fan_out::Form;
 use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
@@ -50,7 +51,9 @@ impl Connection {
         match self.check_signin(&signin) {
             Ok((data, channel)) if self.user.is_none() => self.become_user(data, channel, &signin).await,
             // Again, as the same user: nothing changes.
-            Ok((_, channel)) => self.enter(&channel, reply::signin_success(&signin.user_data)).await,
+            Ok((_, channel)) => {
+                self.enter(&channel, reply::signin_success(self.dialect, &signin.user_data)).await;
+            }
             Err(error) => {
                 self.object(Some(4009), &error.to_string());
                 if let SigninError::Credentials(_) = error {
@@ -91,11 +94,11 @@ impl Connection {
         metrics().signins.increment(1);
         self.authorize_by = None;
         let mut watchlist = if self.app.features.watchlists { data.watchlist } else { Vec::new() };
-        let mut confirmation = reply::signin_success(&signin.user_data);
+        let mut confirmation = reply::signin_success(self.dialect, &signin.user_data);
         if watchlist.len() > limits::WATCHLIST_MAX {
             let (count, count_max) = (watchlist.len(), limits::WATCHLIST_MAX);
             let message = format!("`watchlist` has {count} users, the first {count_max} are watched");
-            confirmation = [confirmation, reply::error(Some(4302), &message)].concat().into();
+            confirmation = [confirmation, reply::error(self.dialect, Some(4302), &message)].concat().into();
             watchlist.truncate(count_max);
         }
         self.enter(&channel, confirmation).await;
@@ -103,7 +106,8 @@ impl Connection {
         if !watched.is_empty() {
             let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
             let (own, users) = (Address::new(&app.id, &channel), watched.clone());
-            self.node.inbox.ask(Request::Watch { app, own, users, socket, outbox }).await;
+            let dialect = self.dialect;
+            self.node.inbox.ask(Request::Watch { app, own, users, socket, outbox, dialect }).await;
         }
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
     }
@@ -116,7 +120,8 @@ impl Connection {
             member: None,
             socket: self.socket,
             outbox: self.outbox.clone(),
-            deltas: false,
+            form: Form { dialect: self.dialect, ..Form::default() },
+            resume: None,
             confirmation,
         };
         self.node.inbox.ask(request).await;

@@ -1,7 +1,6 @@
 //! The conductor of joining and leaving, by channel kind (protocol.md 2.4, 3.2).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -9,13 +8,15 @@ use super::connection::{Connection, Subscription};
 use super::credentials;
 use crate::auth;
 use crate::channel::{Address, ChannelKind, ChannelName};
-use crate::delta::Algorithm;
+use crate::fan_out::Form;
+use crate::filter::Filter;
 use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
-use crate::wire::command::{DeltaRequest, Subscribe};
+use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
 use crate::wire::reply;
+use crate::wire::resume::ResumeRequest;
 
 /// Why a subscription fails; the socket stays open.
 #[derive(Debug)]
@@ -31,12 +32,14 @@ struct Permit {
     channel: ChannelName,
     /// On a presence channel: as whom.
     member: Option<Arc<Member>>,
+    filter: Option<Arc<Filter>>,
+    resume: Option<ResumeRequest>,
 }
 
 impl Connection {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) {
         match self.check(&subscribe) {
-            Ok(permit) => self.join(permit, &subscribe.delta).await,
+            Ok(permit) => self.join(permit, subscribe.delta).await,
             Err(refusal) => self.refuse(&subscribe.channel, refusal),
         }
     }
@@ -44,7 +47,7 @@ impl Connection {
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
-        self.outbox.send(reply::subscription_error(channel, kind, &error, status));
+        self.outbox.send(reply::subscription_error(self.dialect, channel, kind, &error, status));
     }
 
     /// The user's own channel is not among the subscriptions: only the end of the
@@ -65,57 +68,18 @@ impl Connection {
         }
     }
 
-    /// The socket's own opt-in: holds for every subscription that has said
-    /// nothing of its own, before or after, and erases nothing.
-    pub(super) async fn enable_deltas(&mut self, algorithms: Option<&[String]>) {
-        let algorithm = match algorithms {
-            None => Some(Algorithm::ALL[0]),
-            // The fan-out writes no other.
-            Some(names) => Algorithm::among(names).filter(|it| *it == Algorithm::Fossil),
-        };
-        let algorithm = algorithm.filter(|_| self.node.delta.enabled);
-        self.outbox.send(reply::delta_enabled(None, algorithm.map(Algorithm::name)));
-        if algorithm.is_none() || std::mem::replace(&mut self.deltas, true) {
-            return;
-        }
-        let unsaid = self.subscriptions.iter().filter(|(_, subscription)| subscription.deltas.is_none());
-        let channels: Vec<ChannelName> = unsaid.map(|(channel, _)| channel.clone()).collect();
-        for channel in channels.into_iter().filter(|channel| self.permits_deltas(channel)) {
-            let address = Address::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::ChangeForm { address, socket: self.socket, deltas: true }).await;
-        }
-    }
-
-    /// The client has no base: its next event is full. Once a second at most, for
-    /// full events are what deltas are there to avoid.
-    pub(super) async fn resync(&mut self, channel: &str) {
-        let Some((channel, subscription)) = self.subscriptions.get_key_value(channel) else { return };
-        if subscription.synced.is_some_and(|synced| synced.elapsed() < limits::DELTA_SYNC_INTERVAL) {
-            metrics().delta_syncs_ignored.increment(1);
-            return;
-        }
-        metrics().delta_syncs.increment(1);
-        let channel = channel.clone();
-        let address = Address::new(&self.app.id, &channel);
-        if let Some(subscription) = self.subscriptions.get_mut(&channel) {
-            subscription.synced = Some(Instant::now());
-        }
-        self.node.inbox.ask(Request::Resync { address, socket: self.socket }).await;
-    }
-
     fn check(&self, subscribe: &Subscribe) -> Result<Permit, Refusal> {
         let channel = ChannelName::parse(&subscribe.channel, self.app.limits.channel_name_chars_max)
             .map_err(|error| Refusal::new("InvalidChannel", error.to_string(), 400))?;
-        if subscribe.filtered {
-            let error = "tag filters are not supported by this version";
-            return Err(Refusal::new("Unsupported", error.to_owned(), 422));
-        }
         if self.subscriptions.len() >= limits::SOCKET_SUBSCRIPTIONS_MAX
             && !self.subscriptions.contains_key(&channel)
         {
             let error = format!("a connection can have {} subscriptions", limits::SOCKET_SUBSCRIPTIONS_MAX);
             return Err(Refusal::new("LimitReached", error, 4100));
         }
+        let filter = self.check_filter(subscribe.filter.as_ref())?;
+        let resume = subscribe.resume.as_deref().map(ResumeRequest::parse).transpose();
+        let resume = resume.map_err(|error| Refusal::new("InvalidResume", error.to_string(), 400))?.flatten();
         let mut member = None;
         match channel.kind() {
             ChannelKind::Public => {}
@@ -125,7 +89,21 @@ impl Connection {
             ChannelKind::Presence => member = Some(self.check_presence(&channel, subscribe)?),
             ChannelKind::User => self.check_own(&channel)?,
         }
-        Ok(Permit { channel, member })
+        Ok(Permit { channel, member, filter, resume })
+    }
+
+    fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Arc<Filter>>, Refusal> {
+        let Some(text) = text else { return Ok(None) };
+        if !self.node.tag_filtering {
+            let error = "tag filters are not enabled on this server: `tag_filtering.enabled`";
+            return Err(Refusal::new("Unsupported", error.to_owned(), 422));
+        }
+        let filter = match text {
+            FilterText::Filter(text) => Filter::parse(text),
+            FilterText::Tags(text) => Filter::parse_tags(text),
+        };
+        let filter = filter.map_err(|error| Refusal::new("InvalidFilter", error.to_string(), 400))?;
+        Ok(Some(Arc::new(filter)))
     }
 
     fn check_own(&self, channel: &ChannelName) -> Result<(), Refusal> {
@@ -147,12 +125,17 @@ impl Connection {
             .map_err(|error| Refusal::new("AuthError", error.to_string(), 401))
     }
 
-    async fn join(&mut self, permit: Permit, request: &DeltaRequest) {
-        let Permit { channel, member } = permit;
-        let deltas = match request {
-            DeltaRequest::Unsaid => None,
-            DeltaRequest::Off => Some(false),
-            DeltaRequest::On { .. } => Some(true),
+    async fn join(&mut self, permit: Permit, deltas: DeltaRequest) {
+        let Permit { channel, member, filter, resume } = permit;
+        let form = Form {
+            dialect: self.dialect,
+            algorithm: self.algorithm_for(&channel, &deltas),
+            positions: resume.is_some(),
+            filter,
+        };
+        let resume = match resume {
+            Some(ResumeRequest::From(resume)) if self.may_resume(&channel) => Some(Box::new(resume)),
+            _ => None,
         };
         let request = Request::Subscribe {
             address: Address::new(&self.app.id, &channel),
@@ -160,45 +143,31 @@ impl Connection {
             member: member.clone(),
             socket: self.socket,
             outbox: self.outbox.clone(),
-            deltas: deltas.unwrap_or(self.deltas) && self.permits_deltas(&channel),
-            confirmation: self.confirmation(&channel, deltas),
+            confirmation: self.confirmation(&channel, &deltas, &form),
+            form,
+            resume,
         };
         if channel.kind() != ChannelKind::Public {
             self.authorize_by = None;
         }
         if channel.kind() != ChannelKind::User {
-            self.subscriptions.insert(channel, Subscription { deltas, synced: None, member });
+            let synced = self.subscriptions.get(&channel).and_then(|earlier| earlier.synced);
+            let said = deltas != DeltaRequest::Unsaid;
+            self.subscriptions.insert(channel, Subscription { says_deltas: said, synced, member });
         }
         self.node.inbox.ask(request).await;
     }
 
-    /// `subscription_succeeded`, which on a presence channel is the inbox's to
-    /// say, and an answer to an opt-in for this channel. On encrypted channels and
-    /// those of users deltas are off without a word (protocol.md 3.12).
-    fn confirmation(&self, channel: &ChannelName, deltas: Option<bool>) -> Bytes {
+    /// `subscription_succeeded`, unless it is the inbox's to say, and an answer to
+    /// an opt-in for this channel.
+    fn confirmation(&self, channel: &ChannelName, deltas: &DeltaRequest, form: &Form) -> Bytes {
         let succeeded = match channel.kind() {
             ChannelKind::Presence => Bytes::new(),
-            _ => reply::subscription_succeeded(channel.as_str()),
+            _ if form.positions => Bytes::new(),
+            _ => reply::subscription_succeeded(self.dialect, channel.as_str(), None),
         };
-        if deltas != Some(true) || never_has_deltas(channel) {
-            return succeeded;
-        }
-        let permitted = self.node.delta.enabled && self.app.deltas.permits(channel.as_str());
-        let algorithm = permitted.then_some(Algorithm::ALL[0].name());
-        [succeeded, reply::delta_enabled(Some(channel.as_str()), algorithm)].concat().into()
+        [succeeded, self.delta_confirmation(channel, deltas, form)].concat().into()
     }
-
-    /// The server and the channel only permit; it is the client that asks.
-    fn permits_deltas(&self, channel: &ChannelName) -> bool {
-        self.node.delta.enabled
-            && self.app.deltas.permits(channel.as_str())
-            && !self.decodes_no_deltas
-            && !never_has_deltas(channel)
-    }
-}
-
-fn never_has_deltas(channel: &ChannelName) -> bool {
-    matches!(channel.kind(), ChannelKind::Encrypted | ChannelKind::User)
 }
 
 impl Refusal {

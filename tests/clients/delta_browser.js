@@ -1,6 +1,6 @@
-// Sockets that opt in to deltas and rebuild every event with npm fossil-delta,
-// an implementation that is not ours, after stripping the markers with the
-// regular expressions of the JavaScript client (protocol.md 3.5).
+// Sockets that opt in to deltas and rebuild every event with npm fossil-delta and
+// @ably/vcdiff-decoder, implementations that are not ours, after stripping the
+// markers with the regular expressions of the JavaScript client (protocol.md 3.5).
 //
 //   node delta_browser.js
 //
@@ -24,7 +24,7 @@
 //   {"type":"subscription_error","channel":C,"data":…}
 //   {"type":"delta_enabled","channel":C|null,"data":…}
 //   {"type":"event","channel":C,"event":E,"data":TEXT,"inline":bool,"seen":TYPE,"via":"full"|"delta",
-//    "seq":N|null,"base_seq":N|null,"wire_bytes":N,"envelope_bytes":N}
+//    "seq":N|null,"base_seq":N|null,"key":TEXT|null,"algorithm":…,"wire_bytes":N,"envelope_bytes":N}
 //   {"type":"failure","channel":C,"reason":…,"frame":TEXT}     a delta that could not be applied
 //   {"type":"pusher_error","data":…}   {"type":"other","frame":TEXT}
 //   {"type":"error","error":…}   {"type":"closed","code":N,"reason":TEXT}
@@ -36,6 +36,7 @@
 // event's frame without markers, so a test can count what deltas saved.
 
 import { createHmac } from "node:crypto";
+import vcdiff from "@ably/vcdiff-decoder";
 import { applyDelta } from "fossil-delta";
 import WebSocket from "ws";
 import { print, serveCommands } from "./json_lines.js";
@@ -48,6 +49,11 @@ const MARKERS = [
   /"__conflation_key":"[^"]*",/g,
 ];
 
+const DECODERS = {
+  fossil: (base, delta) => applyDelta(base, delta),
+  xdelta3: (base, delta) => vcdiff.decode(delta, base),
+};
+
 const browsers = new Map();
 
 class Browser {
@@ -55,7 +61,8 @@ class Browser {
     this.id = id;
     this.optin = optin;
     this.socketId = null;
-    // One base per channel, whatever the events are called: { text, seq }.
+    // By channel, then by conflation key, one base whatever the events are called:
+    // { text, seq }.
     this.bases = new Map();
     // Channels that it has left: what still comes is on its way since before.
     this.left = new Set();
@@ -122,6 +129,8 @@ class Browser {
       case "pusher:delta":
         if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
         return this.receiveDelta(channel, envelope.data, frame, wireBytes);
+      case "pusher:delta_cache_sync":
+        return this.replaceBases(channel, JSON.parse(envelope.data).states);
       default:
         if (channel === undefined || event.startsWith("pusher")) return this.report({ type: "other", frame });
         if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
@@ -133,15 +142,27 @@ class Browser {
     const { event, channel } = envelope;
     const marker = envelope.__delta_seq ?? envelope.sequence;
     const seq = Number.isInteger(marker) ? marker : null;
+    const key = envelope.__conflation_key ?? envelope.conflation_key ?? null;
     const text = seq === null ? frame : MARKERS.reduce((rest, pattern) => rest.replace(pattern, ""), frame);
-    this.reportEvent({ channel, event, via: "full", seq, base_seq: null }, frame, wireBytes, text);
+    this.reportEvent({ channel, event, via: "full", seq, base_seq: null, key }, frame, wireBytes, text);
     // An unmarked event leaves the base as it is.
-    if (seq !== null) this.bases.set(channel, { text, seq });
+    if (seq !== null) this.basesOf(channel).set(key ?? "", { text, seq });
+  }
+
+  basesOf(channel) {
+    if (!this.bases.has(channel)) this.bases.set(channel, new Map());
+    return this.bases.get(channel);
+  }
+
+  replaceBases(channel, states) {
+    const newest = ([key, [{ content, seq }]]) => [key, { text: content, seq }];
+    this.bases.set(channel, new Map(Object.entries(states).map(newest)));
   }
 
   receiveDelta(channel, data, frame, wireBytes) {
     const delta = typeof data === "string" ? JSON.parse(data) : data;
-    const base = this.bases.get(channel);
+    const key = delta.conflation_key ?? null;
+    const base = this.basesOf(channel).get(key ?? "");
     if (!base) {
       this.send("pusher:delta_sync_error", { channel });
       return this.report({ type: "failure", channel, reason: "no base", frame });
@@ -156,9 +177,10 @@ class Browser {
     } catch (error) {
       return this.report({ type: "failure", channel, reason: String(error), frame });
     }
-    this.bases.set(channel, { text, seq: delta.seq });
-    const { event, seq } = delta;
-    this.reportEvent({ channel, event, via: "delta", seq, base_seq: base.seq }, text, wireBytes, text);
+    const { event, seq, algorithm } = delta;
+    this.basesOf(channel).set(key ?? "", { text, seq });
+    const what = { channel, event, via: "delta", seq, base_seq: base.seq, key, algorithm };
+    this.reportEvent(what, text, wireBytes, text);
   }
 
   reportEvent(what, envelopeText, wireBytes, strippedText) {
@@ -178,12 +200,13 @@ class Browser {
 }
 
 /** Base text and delta frame to the next envelope's text. */
-function rebuild(baseText, { algorithm, delta }) {
-  if (algorithm !== undefined && algorithm !== "fossil") throw new Error(`algorithm ${algorithm}`);
+function rebuild(baseText, { algorithm = "fossil", delta }) {
+  const decode = DECODERS[algorithm];
+  if (!decode) throw new Error(`algorithm ${algorithm}`);
   const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
   if (!base64.test(delta)) throw new Error("the delta is not padded standard base64");
   const patch = new Uint8Array(Buffer.from(delta, "base64"));
-  const target = applyDelta(new TextEncoder().encode(baseText), patch);
+  const target = decode(new TextEncoder().encode(baseText), patch);
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(target);
 }
 

@@ -288,6 +288,37 @@ async fn a_key_of_nobody_is_looked_up_once() {
     .await;
 }
 
+/// A table in a table, from the command line through Redis into what a client is
+/// told on each channel.
+#[tokio::test]
+async fn what_deltas_are_on_channels_is_kept_with_the_app() {
+    bounded(async {
+        let stage = Stage::start().await;
+        let deltas = r#"{ "quiet-*" = { enabled = false }, "m-*" = { conflation_key = "asset.id" } }"#;
+        let set = format!("channel_delta_compression={deltas}");
+        let seven = AppSpec::new("7");
+        let AppSpec { key, secret, .. } = &seven;
+        stage.change(&["add", "--id", "7", "--key", key, "--secret", secret, "--set", &set]).await;
+        let stored = stage.redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+        assert!(stored.contains("conflation_key = \"asset.id\""), "{stored}");
+        for node in &stage.nodes {
+            let mut browser = browser(node, &seven).await;
+            for (channel, permitted) in [("quiet-room", false), ("m-room", true), ("room", true)] {
+                let data = json!({ "channel": channel, "delta": true });
+                browser.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+                browser.expect_event(channel, "pusher_internal:subscription_succeeded").await;
+                let told = browser.expect_event(channel, "pusher:delta_compression_enabled").await;
+                assert_eq!(told.data["enabled"], permitted, "{}", told.text);
+                if channel == "m-room" {
+                    let told = browser.expect_event(channel, "pusher:delta_cache_sync").await;
+                    assert!(told.text.contains("asset.id"), "{}", told.text);
+                }
+            }
+        }
+    })
+    .await;
+}
+
 // --- what the command says ---------------------------------------------------------
 
 #[tokio::test]
@@ -332,6 +363,12 @@ async fn what_cannot_be_done_is_told() {
     ]);
     app(&redis, &["add", "--id", "8", "--set", "webhooks=[{url=\"ftp://a\"}]"])
         .expect_failure(&["webhooks[0].url", "http://"]);
+    let deltas = "channel_delta_compression={\"m-*\"={conflation_key=\"a..b\"},b=\"off\"}";
+    app(&redis, &["add", "--id", "8", "--set", deltas]).expect_failure(&[
+        "channel_delta_compression.m-*.conflation_key",
+        "channel_delta_compression.b`",
+        "\"inherit\"",
+    ]);
     app(&redis, &["add", "--id", "a/b"]).expect_failure(&["apps[0].id"]);
     app(&redis, &["add", "--id", "8", "--set", "secret=x"]).expect_failure(&["secret=x"]);
     assert!(!app(&redis, &["list"]).expect_ok().contains("\n8"), "nothing of it was done");

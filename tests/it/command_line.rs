@@ -247,6 +247,38 @@ fn the_configuration_is_printed_with_its_origins_and_without_secrets() {
     }
 }
 
+/// What a configuration for Sockudo may say of deltas and tags is taken, and shown
+/// as it was understood.
+#[test]
+fn what_is_said_of_deltas_and_tags_is_printed() {
+    let text = format!(
+        "{APP}[apps.channel_delta_compression]\n\"quiet-*\" = \"Disabled\"\n\
+         \"market-*\" = {{ algorithm = \"VCDIFF\", conflation_key = \"data.asset\", max_conflation_keys = 50 }}\n\
+         [delta_compression]\nalgorithm = \"Xdelta3\"\nmarkers = \"plain\"\nmax_channel_states_per_socket = 100\n\
+         [tag_filtering]\nenabled = true\n"
+    );
+    let file = file(&text);
+    let mut command = bare(PROGRAM);
+    command.args(["--check", "--print-config", "--config", &file.path]);
+    command.env("FANFARE_DELTA_COMPRESSION__CLUSTER_COORDINATION", "true");
+    let out = run(command.env("FANFARE_DELTA_COMPRESSION__CONFLATION_KEY_PATH", "data.id")).expect_ok();
+    for line in [
+        "apps[0].channel_delta_compression = { \"market-*\" = { algorithm = \"xdelta3\", \
+         conflation_key = \"asset\", max_conflation_keys = 50 }, \"quiet-*\" = \"disabled\" } ",
+        "delta_compression.algorithm = \"xdelta3\" ",
+        "delta_compression.markers = \"plain\" ",
+        "delta_compression.cache_sync = false ",
+        "delta_compression.conflation_key_path = \"id\" ",
+        "delta_compression.max_conflation_states_per_channel = 100 ",
+        "delta_compression.max_channel_states_per_socket = 100 ",
+        "delta_compression.cluster_coordination = \"true\" ",
+        "tag_filtering.enabled = true ",
+        "tag_filtering.enable_tags = true ",
+    ] {
+        assert!(out.lines().any(|it| it.starts_with(line)), "no {line}in\n{out}");
+    }
+}
+
 /// The real thing, not only what is printed of it: file, then environment, then
 /// flag, each above the one before.
 #[tokio::test]

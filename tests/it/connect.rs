@@ -61,7 +61,7 @@ async fn whoever_may_not_connect_is_told_by_a_close_code() {
         ("/app/key3?protocol=7", 4003),
         ("/app/key3", 4003),
         ("/app/key1?protocol=1", 4007),
-        ("/app/key1?protocol=2", 4007),
+        ("/app/key1?protocol=8", 4007),
         ("/app/key1?protocol=3", 4007),
         ("/app/key1?protocol=abc", 4006),
         ("/app/key1?protocol=7.0", 4006),

@@ -1,5 +1,5 @@
-//! Deltas as real clients see them: rebuilt by npm `fossil-delta` after
-//! stripping by the JavaScript client's own patterns (protocol.md 3.5), none of
+//! Deltas as real clients see them: rebuilt by npm `fossil-delta` and
+//! `@ably/vcdiff-decoder` after stripping by the JavaScript client's own patterns (protocol.md 3.5), none of
 //! it ours. What comes out is, byte for byte, what was published.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,11 +9,13 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::support::json_lines::{Client, Launch};
-use crate::support::{Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
+use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
 
 on_both_backends![clients_of_a_cluster_rebuild_what_was_published];
 
 const CHANNELS: [&str; 3] = ["prices", "news", "private-room"];
+/// This one has a chain for each feed.
+const KEYED: &str = "prices";
 const EVENTS: usize = 1_000;
 const PROGRAMS: usize = 2;
 const SOCKETS_MAX: usize = 16;
@@ -63,6 +65,12 @@ impl Published {
     fn has_marker(&self) -> bool {
         let has = |text: &str| text.contains("__delta_seq") || text.contains("__conflation_key");
         has(&self.name) || has(&self.data)
+    }
+
+    /// Where chains have keys it has none, and is in none of them.
+    fn lacks_key(&self, channel: &str) -> bool {
+        let data: Value = serde_json::from_str(&self.data).unwrap_or_default();
+        channel == KEYED && !data["feed"].is_string()
     }
 
     /// An object or array stands in the envelope as it is.
@@ -192,6 +200,9 @@ struct Tally {
     events: usize,
     chained: usize,
     deltas: usize,
+    /// Of the deltas.
+    vcdiff: usize,
+    keyed: usize,
     unmarked: usize,
     wire_bytes: u64,
     full_bytes: u64,
@@ -207,16 +218,22 @@ impl Tally {
             return;
         }
         self.chained += 1;
-        self.deltas += usize::from(report["via"] == "delta");
+        if report["via"] == "delta" {
+            self.deltas += 1;
+            self.vcdiff += usize::from(report["algorithm"] == "xdelta3");
+            self.keyed += usize::from(report["key"].is_string());
+        }
         self.wire_bytes += report["wire_bytes"].as_u64().unwrap();
         self.full_bytes += full_bytes(report);
     }
 
     fn print(&self) {
-        let Tally { events, chained, deltas, unmarked, wire_bytes, full_bytes, strays, runs } = self;
+        let Tally { events, chained, deltas, unmarked, wire_bytes, full_bytes, strays, runs, .. } = self;
+        let Tally { vcdiff, keyed, .. } = self;
         let saved = full_bytes - wire_bytes;
         println!("{events} events read in {runs} subscriptions and those at the end, {strays} strays");
         println!("{chained} of them of a chain, {unmarked} unmarked, {deltas} deltas");
+        println!("{vcdiff} of the deltas are VCDIFF, {keyed} have a key");
         println!(
             "{wire_bytes} bytes on the wire instead of {full_bytes} in full: {} % saved",
             saved * 100 / full_bytes
@@ -225,14 +242,16 @@ impl Tally {
 
     fn check(&self) {
         assert!(self.deltas * 4 > self.chained, "many events come as deltas");
+        assert!(self.vcdiff > 0 && self.keyed > 0, "of both formats, and with keys");
         assert!(self.wire_bytes * 4 < self.full_bytes * 3, "deltas save a quarter at least");
     }
 }
 
 /// Of the event's full frame: its envelope and the marker.
 fn full_bytes(report: &Value) -> u64 {
-    let marker = format!(r#","__delta_seq":{}"#, report["seq"]);
-    report["envelope_bytes"].as_u64().unwrap() + marker.len() as u64
+    let seq = format!(r#","__delta_seq":{}"#, report["seq"]);
+    let key = report["key"].as_str().map(|key| format!(r#","__conflation_key":"{key}""#)).unwrap_or_default();
+    report["envelope_bytes"].as_u64().unwrap() + (seq.len() + key.len()) as u64
 }
 
 // --- the scene -----------------------------------------------------------------------------
@@ -254,7 +273,9 @@ struct Scene {
 
 impl Scene {
     async fn open(backend: Backend, rng: StdRng) -> Scene {
-        let cluster = Cluster::start(backend).await;
+        let pattern = format!(r#"{{ "{KEYED}" = {{ conflation_key = "feed" }} }}"#);
+        let app = AppSpec::new("1").set("channel_delta_compression", pattern);
+        let cluster = Cluster::builder(backend).app(app).start().await;
         let app = cluster.first().app("1");
         let program = |_| {
             let launch = Launch::node("delta_browser.js");
@@ -370,6 +391,7 @@ impl Scene {
             0 => (json!(false), Form::Plain),
             1 if asks => (json!("fossil"), Form::Chained),
             2 if asks => (json!({ "enabled": true }), Form::Chained),
+            3 | 4 if asks => (json!("xdelta3"), Form::Chained),
             _ if asks => (json!(true), Form::Chained),
             _ => (Value::Null, unsaid),
         }
@@ -502,7 +524,7 @@ impl Scene {
         assert!(room.joined, "before its confirmation: {report}");
         let text = |name: &str| report[name].as_str().unwrap().to_owned();
         let seen = Seen { name: text("event"), data: text("data") };
-        check_form(room.form, &seen, report);
+        check_form(room.form, channel, &seen, report);
         if !report["seq"].is_null() {
             let is_first = std::mem::replace(&mut room.fresh, false);
             assert!(!is_first || report["via"] == "full", "a delta without a full event: {report}");
@@ -585,16 +607,18 @@ impl Scene {
 }
 
 /// Markers only for who asked, and the publisher's JSON inline only with them.
-fn check_form(form: Form, seen: &Seen, report: &Value) {
+fn check_form(form: Form, channel: &str, seen: &Seen, report: &Value) {
     let event = Published { name: seen.name.clone(), data: seen.data.clone(), except: None };
     let is_marked = !report["seq"].is_null();
+    let may_be_marked = !event.has_marker() && !event.lacks_key(channel);
     let expected = match form {
         Form::Plain => false,
-        Form::Chained => !event.has_marker(),
-        Form::Either => is_marked && !event.has_marker(),
+        Form::Chained => may_be_marked,
+        Form::Either => is_marked && may_be_marked,
     };
     assert_eq!(is_marked, expected, "{form:?}: {report}");
-    assert_eq!(report["inline"], is_marked && event.is_container(), "{report}");
+    assert_eq!(report["key"].is_string(), is_marked && channel == KEYED, "{report}");
+    assert!(!is_marked || report["inline"] == event.is_container(), "{report}");
     if report["via"] == "delta" {
         let (wire, full) = (report["wire_bytes"].as_u64().unwrap(), full_bytes(report));
         assert!(wire * 10 <= full * 9, "a delta of {wire} bytes for {full}: {report}");
@@ -639,6 +663,8 @@ struct Payloads {
 }
 
 const NAMES: [&str; 5] = ["tick", "trade", "čeština 🎺", "a \"quoted\" \\ name", "t"];
+
+const FEEDS: [&str; 3] = ["BTC", "čeština 🎺", "7"];
 
 const ODD: [&str; 22] = [
     "x",
@@ -698,7 +724,8 @@ impl Payloads {
             .enumerate()
             .map(|(number, price)| (format!("asset-{number}"), *price))
             .collect();
-        json!({ "prices": prices, "note": note }).to_string()
+        let feed = FEEDS[rng.random_range(0..FEEDS.len())];
+        json!({ "feed": feed, "prices": prices, "note": note }).to_string()
     }
 
     fn unicode(&mut self, rng: &mut StdRng) -> String {

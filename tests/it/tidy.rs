@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "batch",
     "auth",
     "config",
+    "filter",
     "event",
     "filter",
     "presence",

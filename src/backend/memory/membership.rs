@@ -136,12 +136,13 @@ impl State {
         };
         let mail =
             said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), address, kind, 1, body));
-        let at = self.channel(address).history.head().unwrap_or_default();
+        let history = &self.channel(address).history;
+        let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = assertion.wants_last.then(|| self.channel(address).history.cached());
         if last == Some(None) && count > 0 {
             self.notice_miss(address);
         }
-        (Asserted { at, total: count, last: last.flatten(), refused }, mail)
+        (Asserted { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
     }
 
     fn user_status(&mut self, address: &Address, before: u64, count: u64) -> Option<(Kind, Bytes)> {

@@ -1,6 +1,7 @@
 //! The shared state of a cluster of one: the embedded default. The same contract
 //! as Redis, in one process and behind one lock.
 
+mod bases;
 mod history;
 mod membership;
 mod notices;
@@ -12,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal};
+use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal, StoredBase};
 use crate::announcement::{AnnouncementId, Kind, Log, Position};
 use crate::channel::Address;
 use crate::event::decode_events;
@@ -72,11 +73,15 @@ impl Memory {
         let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
         let mut counts = Vec::with_capacity(publications.len());
         for publication in publications {
-            let Publication { address, count, body, wants_counts, last } = publication;
+            let Publication { address, count, body, wants_counts, last, bases } = publication;
             counts.push(wants_counts.then(|| state.counts(&address)));
             let mail = state.announce(id, &address, Kind::Events, count, body.clone());
+            let history = &mut state.channel(&address).history;
             if let Some(last) = last {
-                state.channel(&address).history.cache(&body.slice(body.len() - last.bytes..), last.ttl);
+                history.cache(&body.slice(body.len() - last.bytes..), last.ttl);
+            }
+            if let Some(bases) = bases {
+                history.keep(&bases, count, &body);
             }
             if let Some(mail) = mail {
                 self.mailbox.hear_with(&mut room, mail);
@@ -127,6 +132,29 @@ impl Memory {
     pub fn read_log(&self, address: &Address, after: AnnouncementId) -> Log {
         let state = self.state.lock();
         state.channels.get(address).map(|channel| channel.history.read(after)).unwrap_or_default()
+    }
+
+    pub fn read_log_since(&self, address: &Address, seq: u32) -> Log {
+        let state = self.state.lock();
+        state.channels.get(address).map(|channel| channel.history.read_since(seq)).unwrap_or_default()
+    }
+
+    pub fn read_bases(&self, address: &Address) -> Vec<StoredBase> {
+        let state = self.state.lock();
+        state.channels.get(address).map(|channel| channel.history.bases()).unwrap_or_default()
+    }
+
+    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+        let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut state = self.state.lock();
+        let Some(channel) = state.channels.get_mut(address) else { return Ok(()) };
+        if channel.history.switch_deltas(on) {
+            let body = Bytes::copy_from_slice(&[u8::from(on)]);
+            if let Some(mail) = state.announce(AnnouncementId::random(), address, Kind::Deltas, 1, body) {
+                self.mailbox.hear_with(&mut room, mail);
+            }
+        }
+        Ok(())
     }
 
     pub fn read_head(&self, address: &Address) -> Option<Position> {

@@ -33,6 +33,16 @@ impl Keys {
         self.of_channel("subs", address)
     }
 
+    /// The newest events of the channel's chains.
+    pub(super) fn bases(&self, address: &Address) -> String {
+        self.of_channel("bases", address)
+    }
+
+    /// The keys of these chains, in the order of their events.
+    pub(super) fn base_order(&self, address: &Address) -> String {
+        self.of_channel("base_order", address)
+    }
+
     /// Who is in a presence channel.
     pub(super) fn users(&self, address: &Address) -> String {
         self.of_channel("users", address)

@@ -145,11 +145,12 @@ fn user_arguments(user: &UserCount) -> [Value; 4] {
 }
 
 fn asserted(answer: Value) -> Option<Asserted> {
-    let [at, total, refused, last]: [Value; 4] = answer.into_array().try_into().ok()?;
+    let [at, total, refused, last, deltas_off]: [Value; 5] = answer.into_array().try_into().ok()?;
     Some(Asserted {
         at: position(at.into_array()).unwrap_or_default(),
         total: total.as_u64()?,
         last: cached(last.into_array()),
         refused: refused.into_array().iter().filter_map(|place| Some(place.as_u64()? as usize)).collect(),
+        deltas_off: deltas_off.as_u64()? == 1,
     })
 }

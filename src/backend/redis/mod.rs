@@ -2,6 +2,7 @@
 //! announce, topics carry, leases tell who lives.
 
 pub mod apps;
+mod bases;
 mod keys;
 mod lease;
 mod listen;
@@ -36,7 +37,7 @@ use apps::{AppChanges, AppStore};
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
-use scripts::{Scripts, backend_error, bytes, number};
+use scripts::{Script, Scripts, backend_error, bytes, number};
 
 /// The version of what is in Redis. A node refuses to start on any other.
 const SCHEMA: u64 = 1;
@@ -123,9 +124,24 @@ impl Redis {
 
     /// `lua/read_log.lua`
     pub async fn read_log(&self, address: &Address, after: AnnouncementId) -> Result<Log, BackendError> {
-        let keys = vec![self.parts.keys.head(address), self.parts.keys.log(address)];
         let arguments = vec![bytes(after.as_bytes().to_vec())];
-        let answer = self.parts.scripts.read_log.run(self.parts.client(address), keys, arguments).await?;
+        self.read_log_by(&self.parts.scripts.read_log, address, arguments).await
+    }
+
+    /// `lua/read_log_since.lua`
+    pub async fn read_log_since(&self, address: &Address, seq: u32) -> Result<Log, BackendError> {
+        let arguments = vec![number(seq.into()), number(limits::RESUME_BASES_MAX as u64)];
+        self.read_log_by(&self.parts.scripts.read_log_since, address, arguments).await
+    }
+
+    async fn read_log_by(
+        &self,
+        script: &Script,
+        address: &Address,
+        arguments: Vec<Value>,
+    ) -> Result<Log, BackendError> {
+        let keys = vec![self.parts.keys.head(address), self.parts.keys.log(address)];
+        let answer = script.run(self.parts.client(address), keys, arguments).await?;
         let mut values = answer.into_array();
         let announcements = values.split_off(values.len().min(4)).into_iter();
         let announcements =
@@ -150,9 +166,10 @@ impl Redis {
 
     /// `lua/open_epoch.lua`
     pub async fn open_epoch(&self, address: &Address, epoch: u64, seen_seq: u64) -> Result<(), BackendError> {
-        let keys = vec![self.parts.keys.head(address)];
+        let Parts { keys, scripts, .. } = &*self.parts;
+        let names = vec![keys.head(address), keys.bases(address), keys.base_order(address)];
         let arguments = vec![number(epoch), number(seen_seq)];
-        self.parts.scripts.open_epoch.run(self.parts.client(address), keys, arguments).await.map(drop)
+        scripts.open_epoch.run(self.parts.client(address), names, arguments).await.map(drop)
     }
 
     /// Apps that are kept in this Redis.

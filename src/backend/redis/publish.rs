@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
+use super::bases::kept;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Parts, Redis};
 use crate::announcement::AnnouncementId;
@@ -73,7 +74,9 @@ impl Parts {
     fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
         let channels = publications.iter().map(|publication| &publication.address);
         let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);
-        names.chain(charge.map(|charge| self.keys.rate(charge))).collect()
+        let with_bases = publications.iter().filter(|it| it.bases.is_some()).map(|it| &it.address);
+        let bases = with_bases.flat_map(|a| [self.keys.bases(a), self.keys.base_order(a)]);
+        names.chain(charge.map(|charge| self.keys.rate(charge))).chain(bases).collect()
     }
 
     fn publish_arguments(
@@ -85,7 +88,7 @@ impl Parts {
     ) -> Vec<Value> {
         // A second more: clocks are read at different moments.
         let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
-        let mut arguments = self.announcing(id, 4 + 6 * publications.len());
+        let mut arguments = self.announcing(id, 4 + 7 * publications.len());
         arguments.extend([
             text(sent_ago_ms),
             number(charge.map_or(0, |charge| charge.cost)),
@@ -100,6 +103,7 @@ impl Parts {
                 number(u64::from(publication.wants_counts)),
                 number(last.map_or(0, |last| last.bytes as u64)),
                 number(last.map_or(0, |last| last.ttl.as_millis() as u64)),
+                kept(publication.bases.as_ref()),
                 bytes(publication.body.clone()),
             ]);
         }

@@ -34,7 +34,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    publish_batch: "announce" "find_announcement" "charge";
+    publish_batch: "announce" "find_announcement" "charge" "keep_bases";
     announce_signal: "announce" "notify";
     assert_subscriptions: "announce" "notify" "occupancy";
     assert_members: "announce" "notify" "occupancy";
@@ -44,7 +44,9 @@ scripts! {
     read_cached:;
     charge_app: "charge";
     hold_connections:;
+    switch_deltas: "announce";
     read_log: "find_announcement";
+    read_log_since:;
     open_epoch:;
     renew_node:;
     condemn_node:;

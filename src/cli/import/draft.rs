@@ -69,7 +69,7 @@ impl Draft {
             Kind::Number(_, max) => number(value).map(|it| self.bound(theirs, it, max)),
             Kind::Origins => return self.take_origins(theirs, value),
             Kind::Webhooks => return self.take_webhooks(theirs, value),
-            _ => Value::try_from(value).ok(),
+            _ => Value::try_from(without_nulls(value)).ok(),
         };
         self.put(theirs, ours, taken);
     }
@@ -186,7 +186,7 @@ fn place(ours: &str) -> Option<usize> {
 }
 
 fn is_unbuilt(ours: &str) -> bool {
-    place(ours).is_some_and(|at| matches!(KEYS[at].kind, Kind::Unbuilt(_)))
+    place(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
 }
 
 /// Why a value would be refused. Of no app and no place in a file: there is
@@ -221,6 +221,17 @@ pub(super) fn flag(value: &Json) -> Option<bool> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// What is null is not said, and TOML has no word for it.
+fn without_nulls(value: &Json) -> Json {
+    match value {
+        Json::Object(members) => {
+            let said = members.iter().filter(|(_, value)| !value.is_null());
+            said.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
+        }
+        other => other.clone(),
     }
 }
 

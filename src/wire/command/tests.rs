@@ -1,24 +1,28 @@
 use super::*;
 use proptest::prelude::*;
 
-fn on(algorithm: Option<&str>) -> DeltaRequest {
-    DeltaRequest::On { algorithm: algorithm.map(str::to_owned) }
+fn on(algorithms: &[Algorithm]) -> DeltaRequest {
+    DeltaRequest::On { algorithms: algorithms.to_vec() }
 }
 
 #[test]
 fn every_form_of_delta_is_read() {
+    use Algorithm::{Fossil, Vcdiff};
+    let any = || on(&Algorithm::ALL);
     for (form, expected) in [
-        (r#""fossil""#, on(Some("fossil"))),
-        (r#""XDelta3""#, on(Some("xdelta3"))),
-        (r#""anything""#, on(Some("anything"))),
+        (r#""fossil""#, on(&[Fossil])),
+        (r#""XDelta3""#, on(&[Vcdiff])),
+        (r#""vcdiff""#, on(&[Vcdiff])),
+        (r#""anything""#, any()),
         (r#""disabled""#, DeltaRequest::Off),
         (r#""False""#, DeltaRequest::Off),
         (r#""none""#, DeltaRequest::Off),
-        ("true", on(None)),
+        ("true", any()),
         ("false", DeltaRequest::Off),
-        ("{}", on(None)),
-        (r#"{"enabled":null,"algorithm":"fossil"}"#, on(Some("fossil"))),
-        (r#"{"enabled":true,"algorithms":["x"]}"#, on(None)),
+        ("{}", any()),
+        (r#"{"enabled":null,"algorithm":"fossil"}"#, on(&[Fossil])),
+        (r#"{"enabled":true,"algorithms":["x","xdelta3"]}"#, on(&[Vcdiff])),
+        (r#"{"enabled":true,"algorithms":["x"]}"#, on(&[])),
         (r#"{"enabled":false,"algorithm":"fossil"}"#, DeltaRequest::Off),
         ("7", DeltaRequest::Unsaid),
         ("[1]", DeltaRequest::Unsaid),
@@ -27,6 +31,22 @@ fn every_form_of_delta_is_read() {
         let Ok(Command::Subscribe(subscribe)) = Command::parse(&text) else { panic!("{text}") };
         assert_eq!(subscribe.delta, expected, "{form}");
     }
+}
+
+#[test]
+fn filters_and_positions_are_read_as_they_are() {
+    let subscribe = |members: &str| {
+        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c"{members}}}}}"#);
+        match Command::parse(&text) {
+            Ok(Command::Subscribe(subscribe)) => (subscribe.filter, subscribe.resume),
+            other => panic!("{text}: {other:?}"),
+        }
+    };
+    assert_eq!(subscribe(r#","filter":null,"tags_filter":null"#), (None, None));
+    let tags = Some(FilterText::Tags("{ }".into()));
+    assert_eq!(subscribe(r#","tags_filter":{ },"resume":[7]"#), (tags, Some("[7]".into())));
+    let both = Some(FilterText::Filter("1".into()));
+    assert_eq!(subscribe(r#","tags_filter":{ },"filter":1"#), (both, None));
 }
 
 #[test]
@@ -103,6 +123,30 @@ fn a_sign_in_is_read_from_both_forms_of_data() {
     for data in [data.clone(), data.to_string().into()] {
         let text = serde_json::json!({ "event": "pusher:signin", "data": data }).to_string();
         assert_eq!(Command::parse(&text), Ok(Command::Signin(signin.clone())), "{text}");
+    }
+}
+
+/// Whatever the connection is spoken to in (protocol.md 2.1).
+#[test]
+fn either_dialect_is_understood() {
+    for command in ["ping", "pong", "subscribe", "unsubscribe", "signin", "enable_delta_compression"] {
+        let said = |prefix: &str| {
+            let data = r#"{"channel":"c","auth":"a:b","user_data":"{}"}"#;
+            Command::parse(&format!(r#"{{"event":"{prefix}:{command}","data":{data}}}"#))
+        };
+        assert!(said("pusher").is_ok(), "{command}");
+        assert_eq!(said("sockudo"), said("pusher"), "{command}");
+    }
+    for name in [
+        "sockudo:nonsense",
+        "sockudo",
+        "sockudo:",
+        "sockudo_internal:ping",
+        "sockudo:client-x",
+        "Pusher:ping",
+    ] {
+        let text = format!(r#"{{"event":"{name}","channel":"private-c"}}"#);
+        assert_eq!(Command::parse(&text), Err(CommandError::Unknown(name.into())));
     }
 }
 

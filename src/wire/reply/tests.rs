@@ -26,10 +26,10 @@ fn roster(users: &[(&str, &'static str)]) -> Roster {
 #[test]
 fn rosters_are_exact() {
     let empty = r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"ids\":[],\"hash\":{},\"count\":0}}"}"#;
-    assert_eq!(text(&presence_succeeded("presence-a", &Roster::default())), empty);
+    assert_eq!(text(&presence_succeeded(Dialect::Pusher, "presence-a", &Roster::default(), None)), empty);
     let two = roster(&[("10", r#"{"name" : "Mr. \"X\"", "n":1.0}"#), ("b\"\\", "null")]);
     assert_eq!(
-        text(&presence_succeeded("presence-a", &two)),
+        text(&presence_succeeded(Dialect::Pusher, "presence-a", &two, None)),
         r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"ids\":[\"10\",\"b\\\"\\\\\"],\"hash\":{\"10\":{\"name\" : \"Mr. \\\"X\\\"\", \"n\":1.0},\"b\\\"\\\\\":null},\"count\":2}}"}"#
     );
 }
@@ -37,11 +37,11 @@ fn rosters_are_exact() {
 #[test]
 fn member_events_are_exact() {
     assert_eq!(
-        text(&member_added("presence-a", "1", br#"{"n":1.0}"#)),
+        text(&member_added(Dialect::Pusher, "presence-a", "1", br#"{"n":1.0}"#)),
         r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"1\",\"user_info\":{\"n\":1.0}}"}"#
     );
     assert_eq!(
-        text(&member_removed("presence-a", "a\"b")),
+        text(&member_removed(Dialect::Pusher, "presence-a", "a\"b")),
         r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"a\\\"b\"}"}"#
     );
 }
@@ -49,11 +49,11 @@ fn member_events_are_exact() {
 #[test]
 fn what_a_channel_tells_is_exact() {
     assert_eq!(
-        text(&subscription_count("news", 7)),
+        text(&subscription_count(Dialect::Pusher, "news", 7)),
         r#"{"event":"pusher_internal:subscription_count","channel":"news","data":"{\"subscription_count\":7}"}"#
     );
     assert_eq!(
-        text(&cache_miss("cache-a")),
+        text(&cache_miss(Dialect::Pusher, "cache-a")),
         r#"{"event":"pusher:cache_miss","channel":"cache-a","data":"{}"}"#
     );
 }
@@ -61,7 +61,7 @@ fn what_a_channel_tells_is_exact() {
 #[test]
 fn what_a_user_is_told_is_exact() {
     assert_eq!(
-        text(&signin_success(r#"{"id":"42", "x":1.0}"#)),
+        text(&signin_success(Dialect::Pusher, r#"{"id":"42", "x":1.0}"#)),
         r#"{"event":"pusher:signin_success","data":{"user_data":"{\"id\":\"42\", \"x\":1.0}"}}"#
     );
     for (online, offline, events) in [
@@ -74,9 +74,78 @@ fn what_a_user_is_told_is_exact() {
         (vec![], vec!["2"], r#"{"name":"offline","user_ids":["2"]}"#),
         (vec![], vec![], ""),
     ] {
-        let frame = text(&watchlist_events(&online, &offline));
+        let frame = text(&watchlist_events(Dialect::Pusher, &online, &offline));
         let data = format!(r#"{{"events":[{events}]}}"#).replace('"', "\\\"");
         assert_eq!(frame, format!(r#"{{"event":"pusher_internal:watchlist_events","data":"{data}"}}"#));
+    }
+}
+
+/// Everything that names an event, in one dialect.
+fn every_reply(dialect: Dialect) -> [Bytes; 17] {
+    let socket = SocketId::parse("1.2").expect("a socket id");
+    let roster = roster(&[("1", "null")]);
+    [
+        connection_established(dialect, socket, 120),
+        ping(dialect),
+        pong(dialect),
+        subscription_succeeded(dialect, "news", None),
+        subscription_error(dialect, "private-a", "AuthError", "no", 401),
+        error(dialect, None, "no"),
+        error(dialect, Some(4009), "no"),
+        delta_enabled(dialect, None, None),
+        delta_enabled(dialect, None, Some("fossil")),
+        delta_enabled(dialect, Some("news"), Some("fossil")),
+        presence_succeeded(dialect, "presence-a", &roster, None),
+        member_added(dialect, "presence-a", "1", b"null"),
+        member_removed(dialect, "presence-a", "1"),
+        subscription_count(dialect, "news", 7),
+        cache_miss(dialect, "cache-a"),
+        signin_success(dialect, r#"{"id":"1"}"#),
+        watchlist_events(dialect, &["1"], &["2"]),
+    ]
+}
+
+#[test]
+fn what_is_the_connections_own_is_exact() {
+    let [established, ping, pong, succeeded, refused, mistake, coded, off, on, on_channel, ..] =
+        every_reply(Dialect::Pusher);
+    for (frame, expected) in [
+        (
+            established,
+            r#"{"data":"{\"activity_timeout\":120,\"socket_id\":\"1.2\"}","event":"pusher:connection_established"}"#,
+        ),
+        (ping, r#"{"event":"pusher:ping","data":"{}"}"#),
+        (pong, r#"{"event":"pusher:pong","data":"{}"}"#),
+        (succeeded, r#"{"channel":"news","data":"{}","event":"pusher_internal:subscription_succeeded"}"#),
+        (
+            refused,
+            r#"{"channel":"private-a","data":{"error":"no","status":401,"type":"AuthError"},"event":"pusher:subscription_error"}"#,
+        ),
+        (mistake, r#"{"data":{"code":null,"message":"no"},"event":"pusher:error"}"#),
+        (coded, r#"{"data":{"code":4009,"message":"no"},"event":"pusher:error"}"#),
+        (off, r#"{"data":{"enabled":false},"event":"pusher:delta_compression_enabled"}"#),
+        (on, r#"{"data":{"algorithm":"fossil","enabled":true},"event":"pusher:delta_compression_enabled"}"#),
+        (
+            on_channel,
+            r#"{"channel":"news","data":{"algorithm":"fossil","channel":"news","enabled":true},"event":"pusher:delta_compression_enabled"}"#,
+        ),
+    ] {
+        assert_eq!(text(&frame), expected);
+    }
+}
+
+/// The other dialect has other names, and no other difference.
+#[test]
+fn dialects_differ_by_their_names_only() {
+    for (pusher, sockudo) in every_reply(Dialect::Pusher).iter().zip(&every_reply(Dialect::Sockudo)) {
+        let (pusher, sockudo) = (text(pusher), text(sockudo));
+        let renamed = pusher.replacen(r#""event":"pusher:"#, r#""event":"sockudo:"#, 1).replacen(
+            r#""event":"pusher_internal:"#,
+            r#""event":"sockudo_internal:"#,
+            1,
+        );
+        assert_ne!(sockudo, pusher);
+        assert_eq!(sockudo, renamed);
     }
 }
 
@@ -86,16 +155,16 @@ proptest! {
     fn any_user_survives_the_frames(users in prop::collection::btree_map(any::<String>(), any::<String>(), 0..5)) {
         let info = |text: &String| Bytes::from(json!({ "info": text }).to_string());
         let roster: Roster = users.iter().map(|(user, text)| (user.as_str().into(), info(text))).collect();
-        let presence = data(&presence_succeeded("presence-a", &roster))["presence"].clone();
+        let presence = data(&presence_succeeded(Dialect::Pusher, "presence-a", &roster, None))["presence"].clone();
         prop_assert_eq!(&presence["ids"], &json!(users.keys().collect::<Vec<_>>()));
         prop_assert_eq!(&presence["count"], &json!(users.len()));
         let hash: Value = users.iter().map(|(user, text)| (user.clone(), json!({ "info": text }))).collect();
         prop_assert_eq!(&presence["hash"], &hash);
         for (user, text) in &users {
             let added = json!({ "user_id": user, "user_info": { "info": text } });
-            prop_assert_eq!(data(&member_added("presence-a", user, &info(text))), added);
-            prop_assert_eq!(data(&member_removed("presence-a", user)), json!({ "user_id": user }));
-            let watched = data(&watchlist_events(&[user], &[]));
+            prop_assert_eq!(data(&member_added(Dialect::Pusher, "presence-a", user, &info(text))), added);
+            prop_assert_eq!(data(&member_removed(Dialect::Pusher, "presence-a", user)), json!({ "user_id": user }));
+            let watched = data(&watchlist_events(Dialect::Pusher, &[user], &[]));
             prop_assert_eq!(&watched["events"][0]["user_ids"], &json!([user]));
         }
     }

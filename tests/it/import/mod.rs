@@ -92,7 +92,7 @@ decay_seconds = 2
 enable_watchlist_events = true
 cache_ttl_in_seconds = 3600  # the default of Sockudo
 allowed_origins = ["https://*.game.example"]
-channel_delta_compression = { "raw-*" = "disabled", "ticker-*" = "fossil" }
+channel_delta_compression = { "book-*" = { algorithm = "Xdelta3", conflation_key = "asset.symbol", enable_tags = false, enabled = true, max_conflation_keys = 500, max_messages_per_key = 20 }, "raw-*" = "disabled", "ticker-*" = "fossil" }
 
 [[apps.webhooks]]
 event_types = ["member_added"]
@@ -130,6 +130,7 @@ enable_client_messages = false
 max_client_events_per_second = 15
 message_rate_limit = { decay_seconds = 10, enabled = true, max_attempts = 30 }
 cache_ttl_in_seconds = 3600  # the default of Sockudo
+channel_delta_compression = { "*" = "inherit", "market-*" = { algorithm = "Fossil", enable_tags = true, enabled = true } }
 "#
     );
     assert_eq!(notes, Vec::<String>::new());

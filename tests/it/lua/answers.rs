@@ -12,6 +12,7 @@ pub struct Asserted {
     pub total: i64,
     pub refused: Vec<i64>,
     pub last: Option<Last>,
+    pub deltas_off: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -82,6 +83,7 @@ impl Stage {
             total: next().integer(),
             refused: items(next()).iter().map(Reply::integer).collect(),
             last: Last::of(next()),
+            deltas_off: next().integer() == 1,
         }
     }
 

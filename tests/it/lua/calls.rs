@@ -34,7 +34,7 @@ pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
 /// The first arguments of all that announce.
 fn announcing(id: [u8; 8]) -> Vec<Vec<u8>> {
     let mut arguments = vec![id.to_vec()];
-    arguments.extend(words(&["0", "1000", "1048576", "60000", "3600000"]));
+    arguments.extend(words(&["0", "3000", "1048576", "60000", "3600000"]));
     arguments
 }
 
@@ -49,6 +49,8 @@ pub struct Batch {
     pub head_idle_ms: u64,
     /// Cost, limit and length of the window in ms.
     pub charge: Option<(u64, u64, u64)>,
+    /// Bases are kept, of so many chains.
+    pub keys_max: Option<u32>,
     pub runs: Vec<Run>,
 }
 
@@ -61,8 +63,7 @@ pub struct Run {
 }
 
 pub fn event(data: &str) -> Event {
-    let (name, data) = ("e".into(), data.to_owned().into());
-    Event { name, data, except: None, tags: None, delta: None, user: None }
+    Event::new("e", data.to_owned())
 }
 
 impl Batch {
@@ -73,10 +74,11 @@ impl Batch {
             id,
             sent_ago_ms: None,
             seen_seq: 0,
-            log_max: 1_000,
+            log_max: 3_000,
             log_age_ms,
             head_idle_ms,
             charge,
+            keys_max: None,
             runs: Vec::new(),
         };
         batch.and(channel, &[data])
@@ -86,6 +88,14 @@ impl Batch {
         let events = bodies.iter().map(|body| event(body)).collect();
         self.runs.push(Run { channel, wants: false, ttl_ms: None, events });
         self
+    }
+
+    /// Events in these chains, of which the newest are kept.
+    pub fn of_chains(id: [u8; 8], channel: &'static str, keys_max: u32, events: &[(&str, &str)]) -> Batch {
+        let mut batch = Batch { keys_max: Some(keys_max), ..Batch::new(id, channel, "") };
+        let events = events.iter().map(|(key, data)| keyed(key, data));
+        batch.runs[0].events = events.collect();
+        batch
     }
 
     pub fn wanting_counts(mut self) -> Batch {
@@ -116,8 +126,10 @@ impl Batch {
     pub fn call(&self) -> Call {
         let keys =
             self.runs.iter().flat_map(|run| ["head", "log", "subs"].map(|kind| key(kind, run.channel)));
-        let keys = keys.chain(self.charge.map(|_| "rate".to_owned())).collect();
-        Call { script: "publish_batch", keys, arguments: self.arguments() }
+        let keys = keys.chain(self.charge.map(|_| "rate".to_owned()));
+        let with_bases = self.runs.iter().filter(|_| self.keys_max.is_some());
+        let bases = with_bases.flat_map(|run| ["bases", "base_order"].map(|kind| key(kind, run.channel)));
+        Call { script: "publish_batch", keys: keys.chain(bases).collect(), arguments: self.arguments() }
     }
 
     fn arguments(&self) -> Vec<Vec<u8>> {
@@ -136,9 +148,34 @@ impl Batch {
             arguments.push(u8::from(run.wants).to_string().into());
             arguments.push(last_bytes.to_string().into());
             arguments.push(run.ttl_ms.unwrap_or(0).to_string().into());
+            arguments.push(self.keys_max.map(|keys_max| run.bases(keys_max)).unwrap_or_default());
             arguments.push(encode_events(&run.events).to_vec());
         }
         arguments
+    }
+}
+
+/// An event in a chain.
+pub fn keyed(key: &str, data: &str) -> Event {
+    Event { key: Some(key.to_owned().into()), ..event(data) }
+}
+
+impl Run {
+    /// As `lua/include/keep_bases.lua` reads them.
+    fn bases(&self, keys_max: u32) -> Vec<u8> {
+        let mut out = keys_max.to_be_bytes().to_vec();
+        let mut start = 0;
+        for (index, event) in (0_u32..).zip(&self.events) {
+            let bytes = u32::try_from(encode_events([event]).len()).unwrap();
+            let key = event.key.clone().unwrap_or_default();
+            if !self.events[index as usize + 1..].iter().any(|later| later.key == event.key) {
+                out.extend([index, start, bytes].map(u32::to_be_bytes).concat());
+                out.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+                out.extend(&key);
+            }
+            start += bytes;
+        }
+        out
     }
 }
 
@@ -273,8 +310,23 @@ pub fn read_log(channel: &str, after: [u8; 8]) -> Call {
     Call { script: "read_log", keys, arguments: vec![after.to_vec()] }
 }
 
+/// The low 31 bits of the number are sent.
+pub fn read_log_since(channel: &str, seq: u64, before_max: u64) -> Call {
+    let seen = seq & 0x7fff_ffff;
+    let keys = [key("head", channel), key("log", channel)];
+    call("read_log_since", &[&keys[0], &keys[1]], &[&seen.to_string(), &before_max.to_string()])
+}
+
+/// `switch_deltas`
+pub fn switch(channel: &str, on: bool) -> Call {
+    let mut arguments = announcing(rand::random());
+    arguments.extend(words(&[&key("topic", channel), if on { "on" } else { "off" }]));
+    Call { script: "switch_deltas", keys: vec![key("head", channel), key("log", channel)], arguments }
+}
+
 pub fn open_epoch(channel: &str, epoch: u64, seen_seq: u64) -> Call {
-    call("open_epoch", &[&key("head", channel)], &[&epoch.to_string(), &seen_seq.to_string()])
+    let keys = ["head", "bases", "base_order"].map(|kind| key(kind, channel));
+    call("open_epoch", &keys.each_ref().map(String::as_str), &[&epoch.to_string(), &seen_seq.to_string()])
 }
 
 pub fn renew(node: &str, is_new: bool) -> Call {

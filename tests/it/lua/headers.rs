@@ -16,6 +16,8 @@ struct Declared {
     keys_each: Vec<String>,
     /// Where it is wanted.
     keys_last: Vec<String>,
+    /// For each channel where they are wanted, after all others.
+    keys_optional: Vec<String>,
     arguments: Vec<String>,
     /// For each channel, or each user.
     arguments_each: Vec<String>,
@@ -24,7 +26,8 @@ struct Declared {
 impl Declared {
     fn of(script: &Script) -> Declared {
         let entries: Vec<(&str, &str, &str)> = script.header().lines().filter_map(entry).collect();
-        let (mut keys, mut keys_each, mut keys_last, mut arguments) = (vec![], vec![], vec![], vec![]);
+        let (mut keys, mut keys_each, mut keys_last, mut keys_optional) = (vec![], vec![], vec![], vec![]);
+        let mut arguments = vec![];
         for (what, place, name) in entries {
             match (what, place) {
                 ("ARGV", "1..6") => arguments.extend(shared_arguments()),
@@ -33,6 +36,7 @@ impl Declared {
                     assert_eq!(place, arguments.len().to_string(), "{}: ARGV in order", script.name);
                 }
                 ("KEYS", place) if place.contains('i') => keys_each.push(name.to_owned()),
+                ("KEYS", place) if place.contains('j') => keys_optional.push(name.to_owned()),
                 ("KEYS", place) if place.contains('n') => keys_last.push(name.to_owned()),
                 _ => {
                     keys.push(name.to_owned());
@@ -41,18 +45,19 @@ impl Declared {
             }
         }
         let arguments_each = each(script.header());
-        Declared { keys, keys_each, keys_last, arguments, arguments_each }
+        Declared { keys, keys_each, keys_last, keys_optional, arguments, arguments_each }
     }
 
-    /// Names of so many keys, in their order.
-    fn key_names(&self, count: usize) -> Option<Vec<&str>> {
-        let rest = count.checked_sub(self.keys.len())?;
-        let (rounds, lasts) = match self.keys_each.len() {
+    /// Names of so many keys, in their order, where there are so many channels.
+    fn key_names(&self, count: usize, channels: usize) -> Option<Vec<&str>> {
+        let each = self.keys_each.iter().cycle().take(channels * self.keys_each.len());
+        let rest = count.checked_sub(self.keys.len() + channels * self.keys_each.len())?;
+        let (optional, lasts) = match self.keys_optional.len() {
             0 => (0, rest),
-            each => (rest / each, rest % each),
+            optional => (rest - rest % optional, rest % optional),
         };
-        let each = self.keys_each.iter().cycle().take(rounds * self.keys_each.len());
         let names = self.keys.iter().chain(each).chain(self.keys_last.iter().take(lasts));
+        let names = names.chain(self.keys_optional.iter().cycle().take(optional));
         let names: Vec<&str> = names.map(String::as_str).collect();
         (names.len() == count).then_some(names)
     }
@@ -82,16 +87,17 @@ fn shared_arguments() -> Vec<String> {
     names
 }
 
-/// What stands, indented, below `then for each …, six:`.
+/// What stands, indented, below `then for each …, seven:`.
 fn each(header: &str) -> Vec<String> {
-    let Some((_, rest)) = header.split_once("  then for each ") else { return Vec::new() };
+    let Some((_, rest)) = header.split_once("  ARGV") else { return Vec::new() };
+    let Some((_, rest)) = rest.split_once("  then for each ") else { return Vec::new() };
     let (said, list) = rest.split_once(":\n").unwrap();
     let of_line =
         |line: &str| line.strip_prefix("    ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
     let lines = list.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
     let names: Vec<String> = lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    let count = ["four", "six"].iter().find(|count| said.ends_with(**count)).unwrap();
-    assert_eq!(names.len(), if *count == "four" { 4 } else { 6 }, "{names:?}");
+    let count = ["four", "seven"].iter().find(|count| said.ends_with(**count)).unwrap();
+    assert_eq!(names.len(), if *count == "four" { 4 } else { 7 }, "{names:?}");
     names
 }
 
@@ -172,8 +178,9 @@ async fn server_sends_what_is_declared() {
 fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
     let what = format!("{}: {keys:?} {arguments:?}", script.name);
     let declared = Declared::of(script);
-    let key_names = declared.key_names(keys.len()).expect(&what);
     let argument_names = declared.argument_names(arguments.len()).expect(&what);
+    let channels = argument_names.iter().filter(|name| **name == "topic").count();
+    let key_names = declared.key_names(keys.len(), channels).expect(&what);
     for (name, key) in key_names.iter().zip(keys) {
         let (_, kind) = key.split_once("}:").expect("every key has a hash tag");
         let parts: Vec<&str> = kind.split(':').collect();
@@ -187,8 +194,14 @@ fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
     let topics: Vec<&String> =
         argument_names.iter().zip(arguments).filter(|it| *it.0 == "topic").map(|it| it.1).collect();
     if script.name == "publish_batch" {
-        assert_eq!(topics.len(), keys.len() / 3, "{what}");
-        for (topic, keys) in topics.iter().zip(keys.chunks(3)) {
+        let bases = key_names.iter().zip(keys).filter(|it| it.0.starts_with("base")).map(|it| it.1);
+        let bases: Vec<&String> = bases.collect();
+        let of_channels =
+            topics.iter().zip(keys.chunks(3)).map(|(topic, keys)| (topic, keys.iter().collect()));
+        let with_bases = argument_names.iter().zip(arguments).filter(|it| *it.0 == "bases").map(|it| it.1);
+        let with_bases = topics.iter().zip(with_bases).filter(|it| !it.1.is_empty()).map(|it| it.0);
+        let of_bases = with_bases.zip(bases.chunks(2)).map(|(topic, keys)| (topic, keys.to_vec()));
+        for (topic, keys) in of_channels.chain::<Vec<(_, Vec<&String>)>>(of_bases.collect()) {
             assert!(keys.iter().all(|key| tag(key) == tag(topic)), "one slot for a channel: {what}");
         }
     } else {
@@ -200,7 +213,7 @@ fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
 fn fits(name: &str, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     match name {
-        "log_max" => value == "1000",
+        "log_max" => value == "3000",
         "log_bytes_max" => value == "1048576",
         "log_age_ms" => value == "60000",
         "head_idle_ms" => value == "3600000",
@@ -219,9 +232,11 @@ fn fits(name: &str, value: &str) -> bool {
         "from" | "to" => value.starts_with(['[', '(']),
         "user" => exercise::USERS.contains(&value),
         "info" => value.is_empty() || value == exercise::INFO,
-        "id" | "after" | "body" => true,
+        "id" | "after" | "body" | "bases" => true,
+        "state" => ["on", "off"].contains(&value),
+        "before_max" => value == "64",
         "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "last_bytes" | "ttl_ms" | "kind" => is_number,
-        "members_max" | "count_max" | "held" | "wanted" | "max" | "epoch" | "counter" => is_number,
+        "members_max" | "count_max" | "held" | "wanted" | "max" | "epoch" | "counter" | "seen" => is_number,
         other => panic!("{other} is not known to this test"),
     }
 }

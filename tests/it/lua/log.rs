@@ -18,12 +18,12 @@ pub fn data(announcement: &Announcement) -> Vec<String> {
 async fn log_is_bounded_in_entries() {
     bounded(async {
         let mut stage = Stage::set().await;
-        for n in 1..=1_005 {
+        for n in 1..=3_005 {
             stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
         let log = stage.log("a").await;
-        assert_eq!(log.len(), 1_000);
-        assert_eq!((data(&log[0]), data(&log[999])), (vec!["6".into()], vec!["1005".into()]));
+        assert_eq!(log.len(), 3_000);
+        assert_eq!((data(&log[0]), data(&log[2_999])), (vec!["6".into()], vec!["3005".into()]));
         stage.assert_log_bytes("a").await;
         let trimmed = stage.log("a").await[0].time_ms;
         assert!(stage.head("a", "log_from").await <= trimmed);

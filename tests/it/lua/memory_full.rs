@@ -2,8 +2,8 @@
 //! frees some works, and so does what keeps the cluster going.
 
 use super::calls::{
-    Assert, Batch, Call, N1, N2, N3, charge, claim, hold, list, open_epoch, read_cached, read_log, renew,
-    rules, settle, signal,
+    Assert, Batch, Call, N1, N2, N3, charge, claim, hold, list, open_epoch, read_cached, read_log,
+    read_log_since, renew, rules, settle, signal, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -21,6 +21,9 @@ async fn publishing_is_refused() {
     bounded(async {
         let mut stage = Stage::set().await;
         stage.published(&Batch::new(id(1), "old", "1").and("idle", &["1"])).await;
+        // Bases of a head that is gone would be deleted first.
+        stage.published(&Batch::of_chains(id(1), "left", 9, &[("A", "1")])).await;
+        stage.redis.command(&["DEL", "head:left"]).await;
         // A channel that is there, one that is not, and a resend.
         for batch in [
             Batch::new(id(2), "old", "2").and("new", &["2"]),
@@ -28,6 +31,9 @@ async fn publishing_is_refused() {
             Batch::new(id(4), "old", "2").resent(0),
             Batch::new(id(5), "old", "2").cached(1_000),
             Batch::new(id(6), "old", "2").charged(1, 10, 1_000),
+            Batch::of_chains(id(7), "old", 9, &[("A", "2")]),
+            Batch::of_chains(id(8), "new", 9, &[("A", "2")]),
+            Batch::of_chains(id(9), "left", 9, &[("A", "2")]),
         ] {
             stage.pass_ms(1).await;
             stage.full(true).await;
@@ -36,9 +42,12 @@ async fn publishing_is_refused() {
         }
         let epoch = stage.head("old", "epoch").await;
         stage.full(true).await;
-        for call in
-            [signal("old", 2, b"", true, 10), signal("new", 6, b"", false, 10), open_epoch("old", epoch, 0)]
-        {
+        for call in [
+            signal("old", 2, b"", true, 10),
+            signal("new", 6, b"", false, 10),
+            switch("old", false),
+            open_epoch("old", epoch, 0),
+        ] {
             stage.refused(&call, "OOM").await;
         }
         stage.refused(&charge(1, 10, 1_000), "OOM").await;
@@ -104,7 +113,7 @@ async fn the_cluster_goes_on() {
         stage.assert(&Assert::new("a", N1, 0)).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:a"]).await;
         stage.full(true).await;
-        let calls: [Call; 8] = [
+        let calls: [Call; 9] = [
             renew(N1, true),
             claim(N1, 60_000, "-", 10),
             settle("a", "vacated 1:a", 10_000),
@@ -113,6 +122,7 @@ async fn the_cluster_goes_on() {
             list("-", "+", 10),
             read_cached("cache-a"),
             read_log("cache-a", id(7)),
+            read_log_since("cache-a", 7, 9),
         ];
         for call in &calls {
             let reply = stage.run(call).await;

@@ -1,8 +1,8 @@
 //! A key that holds something else, as after a mistake with another tool.
 
 use super::calls::{
-    Assert, Batch, Call, NODES, charge, claim, condemn, hold, list, open_epoch, read_cached, read_log, renew,
-    rules, settle, signal,
+    Assert, Batch, Call, NODES, charge, claim, condemn, hold, list, open_epoch, read_cached, read_log,
+    read_log_since, renew, rules, settle, signal, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
@@ -17,7 +17,9 @@ fn calls() -> Vec<Call> {
         |count| Assert::members("presence-a", NODES[0], count, &[("ann", count)]).with(&rules).call();
     vec![
         Batch::new(id(2), "a", "2").and("b", &["3"]).wanting_counts().cached(9).charged(1, 9, 9).call(),
+        Batch::of_chains(id(2), "a", 1, &[("A", "2"), ("B", "3")]).wanting_counts().charged(1, 9, 9).call(),
         signal("a", 2, b"", true, 0),
+        switch("a", false),
         subscriptions(NODES[0], 2),
         subscriptions(NODES[0], 0),
         members(2),
@@ -32,6 +34,7 @@ fn calls() -> Vec<Call> {
         charge(1, 9, 9),
         hold(NODES[0], 0, 1, 10),
         read_log("a", id(1)),
+        read_log_since("a", 1, 1),
         open_epoch("a", 1, 1),
         renew("n1", true),
         renew("n1", false),

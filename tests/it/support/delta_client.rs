@@ -113,7 +113,7 @@ pub fn strip(text: &str) -> String {
 }
 
 /// Removes every `before`, value, `after`.
-fn cut(text: &str, before: &str, after: &str, value: impl Fn(&str) -> Option<usize>) -> String {
+pub fn cut(text: &str, before: &str, after: &str, value: impl Fn(&str) -> Option<usize>) -> String {
     let mut kept = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(before) {
@@ -133,7 +133,7 @@ fn cut(text: &str, before: &str, after: &str, value: impl Fn(&str) -> Option<usi
 }
 
 /// Decodes a Fossil delta (protocol.md 3.14), checksum and all.
-fn apply(base: &[u8], delta: &[u8]) -> Vec<u8> {
+pub fn apply(base: &[u8], delta: &[u8]) -> Vec<u8> {
     let mut at = 0;
     let integer = |at: &mut usize| {
         let mut value: u32 = 0;

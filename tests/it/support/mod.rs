@@ -28,6 +28,7 @@ pub mod proxy;
 pub mod receiver;
 pub mod redis;
 pub mod resp;
+pub mod resumer;
 pub mod seed;
 pub mod server;
 pub mod user;
@@ -49,6 +50,7 @@ pub use process::Signal;
 pub use proxy::{Links, Proxy, Way};
 pub use receiver::{Receiver, Reply};
 pub use redis::Redis;
+pub use resumer::{Heard, Memory, Resumer, Told};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 

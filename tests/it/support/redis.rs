@@ -12,18 +12,29 @@ use super::{PATIENCE, server::free_port};
 
 pub struct Redis {
     port: u16,
+    /// Keeps what it has acknowledged over a restart.
+    durable: bool,
     dir: TempDir,
     process: Process,
 }
 
 impl Redis {
     pub async fn start() -> Redis {
+        Redis::start_as(false).await
+    }
+
+    /// One that has on disk whatever it acknowledges.
+    pub async fn start_durable() -> Redis {
+        Redis::start_as(true).await
+    }
+
+    async fn start_as(durable: bool) -> Redis {
         // Another process may take the port between our look and Redis's bind.
         for _ in 0..5 {
             let dir = TempDir::new().unwrap();
             let port = free_port();
-            if let Some(process) = launch(&dir, port).await {
-                return Redis { port, dir, process };
+            if let Some(process) = launch(&dir, port, durable).await {
+                return Redis { port, durable, dir, process };
             }
         }
         panic!("redis-server found no free port in five attempts");
@@ -37,15 +48,17 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// `kill -9`: it keeps nothing.
+    /// `kill -9`: it keeps nothing, unless it is durable.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// A new, empty Redis at the same address.
+    /// A new Redis at the same address: empty, unless it is durable.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, self.port).await.expect("nobody else took the port of this Redis");
+        self.process = launch(&self.dir, self.port, self.durable)
+            .await
+            .expect("nobody else took the port of this Redis");
     }
 
     /// A Redis that is there but does not answer, and its return.
@@ -78,13 +91,14 @@ impl Redis {
 }
 
 /// `None` if the port was taken.
-async fn launch(dir: &TempDir, port: u16) -> Option<Process> {
+async fn launch(dir: &TempDir, port: u16, durable: bool) -> Option<Process> {
     let mut command = Command::new("redis-server");
     command
         .args(["--port", &port.to_string()])
         .args(["--bind", "127.0.0.1"])
         .args(["--save", ""])
-        .args(["--appendonly", "no"])
+        .args(["--appendonly", if durable { "yes" } else { "no" }])
+        .args(["--appendfsync", "always"])
         .args(["--maxmemory-policy", "noeviction"])
         .arg("--dir")
         .arg(dir.path());

@@ -81,13 +81,13 @@ impl Drop for WebApp {
 }
 
 /// A browser is a dozen of processes, which are told together.
-struct ProcessGroup(u64);
+pub struct ProcessGroup(pub u64);
 
 impl ProcessGroup {
     /// Returns when the last of them has gone, so that nobody writes into the
     /// profile any more while it is removed; they tell nobody, so the shell asks.
     /// Where nobody reaps orphans, the dead stay for ever: it asks for 2 s.
-    fn kill(&self) {
+    pub fn kill(&self) {
         let kill = format!("kill -s KILL -- -{} 2>/dev/null", self.0);
         let script = format!("for _ in $(seq 100); do {kill} || exit; sleep 0.02; done");
         // An error means that there is no shell: then nothing else has started either.

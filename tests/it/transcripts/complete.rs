@@ -110,16 +110,23 @@ fn every_code_of_an_http_error_is_shown() {
 #[test]
 fn every_event_of_ours_is_shown() {
     let everything = everything();
-    let names = ["src/wire/reply.rs", "src/wire/envelope.rs"].into_iter().flat_map(|file| {
-        let code = code(file);
-        let named = code.split("\"pusher").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
-        named.collect::<Vec<_>>()
+    let code = code("src/wire/reply.rs") + &code("src/wire/envelope.rs");
+    // How the two name events: of the connection's own, internal, and in a format.
+    let ways =
+        [("own(dialect, \"", "pusher"), ("internal(dialect, \"", "pusher_internal"), ("{}:", "pusher")];
+    let names = ways.into_iter().flat_map(|(way, prefix)| {
+        let behind = code.split(way).skip(1);
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let named = behind.map(move |rest| rest.split(|c| !is_name(c)).next().unwrap());
+        named.filter(|name| !name.is_empty()).map(move |name| format!("{prefix}:{name}"))
     });
+    let names: Vec<String> = names.collect();
+    assert!(names.len() > 10, "where are they? {names:?}");
     check(
         "event",
-        names.map(|name| {
-            let member = format!("\"event\":\"pusher{name}\"");
-            (format!("pusher{name}"), everything.iter().any(|came| came.contains(&member)))
+        names.into_iter().map(|name| {
+            let member = format!("\"event\":\"{name}\"");
+            (name, everything.iter().any(|came| came.contains(&member)))
         }),
     );
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::answer;
 use super::script::{Is, Line, Script};
 use super::socket::Socket;
+use super::voice::{Voice, is_sockudo};
 use super::words::Words;
 use crate::support::{Backend, Cluster, PATIENCE, Signal};
 
@@ -14,22 +15,25 @@ const PACE: Duration = Duration::from_millis(20);
 
 pub struct Play {
     cluster: Cluster,
+    voice: Voice,
     words: Words,
     sockets: BTreeMap<String, Socket>,
+    /// Where each has connected to: it says in which dialect it is spoken to.
+    paths: BTreeMap<String, String>,
     /// What has come over HTTP and was not looked at yet.
     answers: BTreeMap<String, VecDeque<String>>,
 }
 
 impl Play {
-    pub async fn begin(script: &Script, backend: Backend) -> Play {
+    pub async fn begin(script: &Script, backend: Backend, voice: Voice) -> Play {
         let settings = script.settings();
         let mut cluster = Cluster::builder(backend).config(&settings.config);
         if let Some(app) = settings.app {
             cluster = cluster.app(app);
         }
         let cluster = cluster.start().await;
-        let (words, sockets, answers) = Default::default();
-        Play { cluster, words, sockets, answers }
+        let (words, sockets, paths, answers) = Default::default();
+        Play { cluster, voice, words, sockets, paths, answers }
     }
 
     /// All of it. `Err` says where it went another way.
@@ -118,7 +122,7 @@ impl Play {
             return Ok(());
         }
         let socket = self.sockets.get_mut(actor).ok_or_else(|| format!("{actor} is not connected"))?;
-        socket.say(text).await
+        socket.say(&self.voice.said(&self.paths[actor], text)).await
     }
 
     /// The first socket on the last node, the second on the first, and so on:
@@ -130,9 +134,11 @@ impl Play {
             .iter()
             .map(|detail| answer::header(detail.strip_prefix("header ").ok_or("only a header can be added")?))
             .collect();
-        match Socket::connect(node.addr(), path, &headers?).await {
+        let path = self.voice.path(path);
+        match Socket::connect(node.addr(), &path, &headers?).await {
             Ok(socket) => {
-                self.words.connects(actor, path);
+                self.words.connects(actor, &path);
+                self.paths.insert(actor.into(), path);
                 self.sockets.insert(actor.into(), socket);
             }
             Err(lines) => self.answers.entry(actor.into()).or_default().extend(lines),
@@ -160,7 +166,11 @@ impl Play {
     async fn expect(&mut self, actor: &str, expected: &str) -> Result<(), String> {
         let nothing = || format!("nothing came to {actor} within {PATIENCE:?}");
         let got = self.next(actor, PATIENCE).await.ok_or_else(nothing)?;
-        self.words.fits(expected, &got).map_err(|why| format!("but {actor} got\n    {got}\n{why}"))
+        let expected = match self.paths.get(actor) {
+            Some(path) => self.voice.heard(path, expected),
+            None => expected.to_owned(),
+        };
+        self.words.fits(&expected, &got).map_err(|why| format!("but {actor} got\n    {got}\n{why}"))
     }
 
     /// Every socket that is open is asked for a pong, and has nothing else to say.
@@ -171,9 +181,10 @@ impl Play {
             }
         }
         for (actor, socket) in &mut self.sockets {
-            socket.say(r#"{"event":"pusher:ping"}"#).await?;
+            let prefix = if is_sockudo(&self.paths[actor]) { "sockudo" } else { "pusher" };
+            socket.say(&format!(r#"{{"event":"{prefix}:ping"}}"#)).await?;
             match socket.hear(PATIENCE).await {
-                Some(pong) if pong == r#"{"event":"pusher:pong","data":"{}"}"# => {}
+                Some(pong) if pong == format!(r#"{{"event":"{prefix}:pong","data":"{{}}"}}"#) => {}
                 other => return Err(format!("{actor} got {}", other.as_deref().unwrap_or("nothing"))),
             }
         }

@@ -35,7 +35,7 @@ impl Words {
     /// The first frame of a socket gives it its id.
     pub fn heard(&mut self, name: &str, text: &str) {
         let Ok(frame) = serde_json::from_str::<Value>(text) else { return };
-        if frame["event"] == "pusher:connection_established" {
+        if frame["event"].as_str().is_some_and(|event| event.ends_with(":connection_established")) {
             let data: Value =
                 serde_json::from_str(frame["data"].as_str().unwrap_or_default()).unwrap_or_default();
             self.known.insert(name.into(), data["socket_id"].as_str().unwrap_or_default().into());
@@ -94,7 +94,7 @@ impl Words {
         for (name, value) in self.known.iter().filter(|(_, value)| value.contains('.')) {
             text = text.replace(value.as_str(), &format!("<{name}>"));
         }
-        for member in ["\"__delta_seq\":", "\"seq\":", "\"base_index\":"] {
+        for member in ["\"__delta_seq\":", "\"__seq\":", "\"seq\":", r#"\"seq\":"#, "\"base_index\":"] {
             if let Some((before, after)) = text.clone().split_once(member) {
                 let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
                 text = format!("{before}{member}{}{}", self.name_sequence(&digits), &after[digits.len()..]);

@@ -9,8 +9,8 @@ use fanfare::announcement::{AnnouncementId, Kind};
 use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
-    Account, Asserted, Assertion, BackendError, Charge, Counts, LastEvent, Publication, Rules, Signal,
-    UserCount,
+    Account, Asserted, Assertion, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication,
+    Rules, Signal, UserCount,
 };
 use fanfare::channel::{Address, ChannelName};
 use fanfare::event::encode_events;
@@ -31,7 +31,12 @@ fn address(channel: &str) -> Address {
 fn publication(channel: &str, data: &str, is_cached: bool) -> Publication {
     let body = encode_events([&event(data)]);
     let last = is_cached.then_some(LastEvent { bytes: body.len(), ttl: Duration::from_secs(60) });
-    Publication { address: address(channel), count: 1, body, wants_counts: true, last }
+    Publication { address: address(channel), count: 1, body, wants_counts: true, last, bases: None }
+}
+
+fn kept(publication: Publication) -> Publication {
+    let base = KeptBase { key: Bytes::new(), index: 0, start: 0, bytes: publication.body.len() };
+    Publication { bases: Some(KeptBases { keys_max: 1, newest: vec![base] }), ..publication }
 }
 
 fn rules() -> Rules {
@@ -71,7 +76,7 @@ async fn publishes(backend: &Backend) {
     let two = vec![publication("news", "1", false), publication("cache-news", "2", true)];
     let published = backend.publish_batch(AnnouncementId::random(), two, None).await.unwrap();
     assert_eq!((published.counts, published.rate), (vec![Some(Counts::default()); 2], None));
-    let one = || vec![publication("news", "3", false)];
+    let one = || vec![publication("news", "3", false), kept(publication("kept", "4", false))];
     let paid = backend
         .publish_batch(AnnouncementId::random(), one(), Some(charge(Account::BackendEvents, 8)))
         .await
@@ -120,6 +125,15 @@ async fn reads(backend: &Backend) {
     let heads = backend.read_heads(&[news.clone(), address("unknown")]).await.unwrap();
     assert!(heads[0].unwrap().epoch > position.epoch);
     assert_eq!(heads[1], None);
+    let since = backend.read_log_since(&news, position.seq as u32 & 0x7fff_ffff).await.unwrap();
+    assert_eq!(
+        since.announcements.last().map(|last| last.position()),
+        log.announcements.last().map(|last| last.position())
+    );
+    assert_eq!(backend.read_bases(&news).await, Ok(vec![]));
+    let bases = backend.read_bases(&address("kept")).await.unwrap();
+    assert_eq!(bases.iter().map(|base| &base.event).collect::<Vec<_>>(), [&event("4")]);
+    backend.switch_deltas(&news, false).await.unwrap();
     assert_eq!(backend.read_cached(&news).await, Ok(None));
     assert_eq!(backend.read_cached(&address("cache-news")).await.unwrap().unwrap().event, event("2"));
     let listed = backend.list_occupied("1", "").await.unwrap();

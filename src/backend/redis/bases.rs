@@ -1,0 +1,66 @@
+//! The newest event of each of a channel's chains (`lua/include/keep_bases.lua`),
+//! and whether the channel has deltas at all.
+
+use std::collections::HashMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fred::interfaces::{ClientLike, HashesInterface};
+use fred::prelude::Value;
+use futures_util::try_join;
+
+use super::scripts::{self, bytes, text};
+use super::{Parts, Redis, read_error};
+use crate::announcement::AnnouncementId;
+use crate::backend::{BackendError, KeptBases, StoredBase};
+use crate::channel::Address;
+use crate::event::decode_events;
+
+impl Redis {
+    /// Those of the channel's epoch, oldest first.
+    pub async fn read_bases(&self, address: &Address) -> Result<Vec<StoredBase>, BackendError> {
+        let client = self.parts.client(address).with_options(&scripts::once());
+        let (epoch, bases): (Option<u64>, HashMap<Bytes, Bytes>) = try_join!(
+            client.hget(self.parts.keys.head(address), "epoch"),
+            client.hgetall(self.parts.keys.bases(address)),
+        )
+        .map_err(read_error)?;
+        let Some(epoch) = epoch else { return Ok(Vec::new()) };
+        let bases = bases.into_iter().filter_map(|(key, value)| stored_base(key, value));
+        // Numbers of an epoch begin above its name.
+        let mut bases: Vec<StoredBase> = bases.filter(|base| base.seq > epoch).collect();
+        bases.sort_unstable_by_key(|base| base.seq);
+        Ok(bases)
+    }
+
+    /// `lua/switch_deltas.lua`
+    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+        let Parts { keys, scripts, .. } = &*self.parts;
+        let names = vec![keys.head(address), keys.log(address)];
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 2);
+        arguments.extend([text(keys.topic(address)), text(if on { "on" } else { "off" })]);
+        scripts.switch_deltas.run(self.parts.client(address), names, arguments).await.map(drop)
+    }
+}
+
+/// A value of `bases`: number, time, event.
+fn stored_base(key: Bytes, mut value: Bytes) -> Option<StoredBase> {
+    let (seq, time_ms) = (value.try_get_u64().ok()?, value.try_get_u64().ok()?);
+    let event = decode_events(value, 1).ok()?.pop()?;
+    Some(StoredBase { key, seq, time_ms, event })
+}
+
+/// What `lua/publish_batch.lua` is to keep of a run.
+pub(super) fn kept(bases: Option<&KeptBases>) -> Value {
+    let Some(KeptBases { keys_max, newest }) = bases else { return text("") };
+    let mut out = BytesMut::new();
+    let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");
+    out.put_u32(number(*keys_max));
+    for base in newest {
+        out.put_u32(base.index);
+        out.put_u32(number(base.start));
+        out.put_u32(number(base.bytes));
+        out.put_u16(u16::try_from(base.key.len()).expect("keys are bounded"));
+        out.put_slice(&base.key);
+    }
+    bytes(out)
+}

@@ -1,0 +1,187 @@
+//! The frames of one event, each encoded when the first audience needs it.
+
+use bytes::Bytes;
+
+use super::{Delivery, Form, Rules};
+use crate::delta::chain::Base;
+use crate::delta::settings::{DeltaConfig, MarkerStyle};
+use crate::delta::{self, Algorithm};
+use crate::event::Event;
+use crate::filter::Tags;
+use crate::metrics::metrics;
+use crate::wire::dialect::Dialect;
+use crate::wire::envelope::{self, DeltaText, Extras};
+use crate::wire::frame;
+
+pub(super) struct EventFrames<'a, 'r> {
+    delivery: &'a Delivery<'a>,
+    pub(super) event: &'a Event,
+    pub(super) seq: u64,
+    rules: &'a mut Rules<'r>,
+    /// The chain that it is in, if any, once somebody with deltas has asked.
+    chain: Option<Option<Bytes>>,
+    /// By whether tags and number are in it.
+    unmarked: [Option<Bytes>; 4],
+    marked: Option<Marked>,
+    patches: Vec<Patch>,
+    deltas: Vec<Delta>,
+}
+
+/// The event as a base of those who have it in full.
+#[derive(Clone)]
+struct Marked {
+    base_text: Bytes,
+    frame: Bytes,
+    text_bytes: usize,
+}
+
+struct Patch {
+    algorithm: Algorithm,
+    base_seq: u64,
+    patch: Vec<u8>,
+}
+
+struct Delta {
+    algorithm: Algorithm,
+    base_seq: u64,
+    dialect: Dialect,
+    /// None where it does not pay.
+    frame: Option<Bytes>,
+}
+
+impl<'a, 'r> EventFrames<'a, 'r> {
+    pub(super) fn new(
+        delivery: &'a Delivery<'a>,
+        event: &'a Event,
+        seq: u64,
+        rules: &'a mut Rules<'r>,
+    ) -> EventFrames<'a, 'r> {
+        EventFrames {
+            delivery,
+            event,
+            seq,
+            rules,
+            chain: None,
+            unmarked: Default::default(),
+            marked: None,
+            patches: Vec::new(),
+            deltas: Vec::new(),
+        }
+    }
+
+    /// The chain that it is in. What clients send is in none.
+    pub(super) fn chain(&mut self) -> Option<Bytes> {
+        let (delivery, event, channel) = (self.delivery, self.event, self.rules.channel);
+        let find = || delivery.is_chained.then(|| envelope::chain_of(event, channel.enabled)).flatten();
+        self.chain.get_or_insert_with(find).clone()
+    }
+
+    pub(super) fn time_ms(&self) -> u64 {
+        self.delivery.time_ms
+    }
+
+    pub(super) fn config(&self) -> &'r DeltaConfig {
+        self.rules.config
+    }
+
+    pub(super) fn keys_max(&self) -> usize {
+        self.rules.channel.keys_max
+    }
+
+    pub(super) fn tags(&self) -> Tags<'a> {
+        Tags::read(self.event.tags.as_deref())
+    }
+
+    /// For who has no deltas, and for what is in no chain.
+    pub(super) fn unmarked(&mut self, form: &Form) -> Bytes {
+        let extras = Extras {
+            tags: self.rules.channel.shows_tags && form.has_opted_in(),
+            seq: form.positions.then_some(self.seq),
+        };
+        let at = usize::from(extras.tags) + 2 * usize::from(form.positions);
+        let (delivery, event) = (self.delivery, self.event);
+        let encode = || frame::text(&envelope::plain(delivery.channel, event, extras));
+        self.unmarked[at].get_or_insert_with(encode).clone()
+    }
+
+    /// In full, as a base.
+    pub(super) fn full(&mut self) -> Bytes {
+        self.marked().frame
+    }
+
+    /// What the next of its chain is a delta to.
+    pub(super) fn base(&mut self) -> Base {
+        Base { text: self.marked().base_text, seq: self.seq, time_ms: self.delivery.time_ms }
+    }
+
+    fn marked(&mut self) -> Marked {
+        if let Some(marked) = &self.marked {
+            return marked.clone();
+        }
+        let tags = self.rules.channel.shows_tags;
+        let base_text = Bytes::from(envelope::base(self.delivery.channel, self.event, tags));
+        let style = self.rules.config.markers;
+        let text = Bytes::from(envelope::marked(&base_text, self.seq, self.event.key.as_deref(), style));
+        let marked = Marked {
+            frame: frame::text(&text),
+            text_bytes: text.len(),
+            base_text: if style == MarkerStyle::Plain { text } else { base_text },
+        };
+        self.marked.insert(marked).clone()
+    }
+
+    /// The delta to `base`, where one is permitted and pays (protocol.md 3.11).
+    pub(super) fn delta(&mut self, algorithm: Algorithm, dialect: Dialect, base: &Base) -> Option<Bytes> {
+        if !self.may_be_delta() {
+            return None;
+        }
+        let is_known =
+            |it: &&Delta| it.algorithm == algorithm && it.base_seq == base.seq && it.dialect == dialect;
+        if let Some(delta) = self.deltas.iter().find(is_known) {
+            return delta.frame.clone();
+        }
+        let frame = self.encode_delta(algorithm, dialect, base);
+        self.deltas.push(Delta { algorithm, base_seq: base.seq, dialect, frame: frame.clone() });
+        frame
+    }
+
+    fn may_be_delta(&mut self) -> bool {
+        let is_forced = self.event.delta == Some(true);
+        let (seq, rules) = (self.seq, &self.rules);
+        self.event.delta != Some(false)
+            && !delta::is_interval(seq, self.event.key.is_some(), rules.config)
+            && (is_forced || rules.policy.tries(seq))
+            && (is_forced || self.marked().base_text.len() >= self.rules.config.min_message_bytes)
+    }
+
+    fn encode_delta(&mut self, algorithm: Algorithm, dialect: Dialect, base: &Base) -> Option<Bytes> {
+        let marked = self.marked();
+        let is_known = |it: &Patch| it.algorithm == algorithm && it.base_seq == base.seq;
+        let known = self.patches.iter().position(is_known);
+        let at = known.unwrap_or_else(|| {
+            metrics().deltas_encoded.increment(1);
+            let patch = algorithm.encode(&base.text, &marked.base_text);
+            self.patches.push(Patch { algorithm, base_seq: base.seq, patch });
+            self.patches.len() - 1
+        });
+        let config = self.rules.config;
+        let text = envelope::delta(&DeltaText {
+            dialect,
+            channel: self.delivery.channel,
+            name: &self.event.name,
+            patch: &self.patches[at].patch,
+            seq: self.seq,
+            base_seq: base.seq,
+            algorithm: (!config.omit_algorithm || algorithm != config.algorithm).then(|| algorithm.name()),
+            key: self.event.key.as_deref(),
+        });
+        let pays = text.len() as f64 <= marked.text_bytes as f64 * config.compression_ratio_max;
+        if known.is_none() {
+            let sent_bytes = if pays { text.len() } else { marked.text_bytes };
+            metrics().delta_full_bytes.increment(marked.text_bytes as u64);
+            metrics().delta_sent_bytes.increment(sent_bytes as u64);
+            self.rules.policy.record(marked.text_bytes, sent_bytes);
+        }
+        pays.then(|| frame::text(&text))
+    }
+}

@@ -1,0 +1,29 @@
+//! What a subscriber has asked to be sent.
+
+use std::sync::Arc;
+
+use crate::delta::Algorithm;
+use crate::filter::Filter;
+use crate::wire::dialect::Dialect;
+
+/// Subscribers with equal forms are sent the same frames, but for what some of
+/// them do not hold or are excepted from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Form {
+    pub dialect: Dialect,
+    /// Marked frames, and deltas in this format where it holds the base.
+    pub algorithm: Option<Algorithm>,
+    /// Every event says its number, so that the client can resume
+    /// (docs/resume.md).
+    pub positions: bool,
+    /// Only what passes.
+    pub filter: Option<Arc<Filter>>,
+}
+
+impl Form {
+    /// The client has asked for something that Pusher does not have, and may see
+    /// what Pusher does not send.
+    pub fn has_opted_in(&self) -> bool {
+        self.algorithm.is_some() || self.positions || self.filter.is_some()
+    }
+}

@@ -1,0 +1,100 @@
+//! Values that several subscribers share.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// One value for each key, at a place that stays the same, for as long as somebody
+/// uses it.
+#[derive(Debug)]
+pub(super) struct Shared<K, V> {
+    places: HashMap<K, u32>,
+    slots: Vec<Option<Slot<K, V>>>,
+    vacant: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    users: usize,
+}
+
+impl<K, V> Default for Shared<K, V> {
+    fn default() -> Shared<K, V> {
+        Shared { places: HashMap::new(), slots: Vec::new(), vacant: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Shared<K, V> {
+    /// One more user of the value for `key`, which is made if there is none.
+    pub(super) fn enter(&mut self, key: K, make: impl FnOnce(&K) -> V) -> u32 {
+        if let Some(place) = self.places.get(&key) {
+            let slot = self.slots[*place as usize].as_mut().expect("a place that is named is taken");
+            slot.users += 1;
+            return *place;
+        }
+        let slot = Some(Slot { value: make(&key), key: key.clone(), users: 1 });
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("a node has fewer sockets")
+        });
+        self.slots[place as usize] = slot;
+        self.places.insert(key, place);
+        place
+    }
+
+    /// One user less; the last one takes the value with it.
+    pub(super) fn leave(&mut self, place: u32) -> Option<(K, V)> {
+        let slot = self.slots[place as usize].as_mut().expect("who leaves has entered");
+        slot.users -= 1;
+        if slot.users > 0 {
+            return None;
+        }
+        let slot = self.slots[place as usize].take()?;
+        self.places.remove(&slot.key);
+        self.vacant.push(place);
+        Some((slot.key, slot.value))
+    }
+
+    pub(super) fn key(&self, place: u32) -> &K {
+        &self.slots[place as usize].as_ref().expect("who asks has entered").key
+    }
+
+    pub(super) fn get_mut(&mut self, place: u32) -> &mut V {
+        &mut self.slots[place as usize].as_mut().expect("who asks has entered").value
+    }
+
+    /// One more than the highest place.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &K, &mut V, usize)> {
+        let taken = self.slots.iter_mut().enumerate();
+        taken.filter_map(|(place, slot)| slot.as_mut().map(|it| (place, &it.key, &mut it.value, it.users)))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &K, &V)> {
+        let taken = self.slots.iter().enumerate();
+        taken.filter_map(|(place, slot)| slot.as_ref().map(|it| (place, &it.key, &it.value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_lives_as_long_as_somebody_uses_it() {
+        let mut shared = Shared::default();
+        let (a, b) = (shared.enter("a", |_| 1), shared.enter("b", |_| 2));
+        assert_eq!((shared.enter("a", |_| 3), *shared.get_mut(a), *shared.key(b)), (a, 1, "b"));
+        assert_eq!(shared.leave(a), None);
+        assert_eq!(shared.leave(a), Some(("a", 1)));
+        assert_eq!(shared.enter("c", |_| 4), a, "the place is used again");
+        assert_eq!(
+            shared.iter().map(|(_, key, value)| (*key, *value)).collect::<Vec<_>>(),
+            [("c", 4), ("b", 2)]
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Letting a joiner in: it is confirmed, gets what everyone else has had since its
+//! script, and is live. What it is told comes in the order that clients expect
+//! (protocol.md 2.4, 2.12, 3.9; docs/resume.md).
+
+use bytes::Bytes;
+
+use super::Desk;
+use super::channel::{Channel, Joiner, Recent, Stage};
+use super::delivery::{missed_frames, tell_change};
+use super::newcomer::Newcomer;
+use super::positions::first_position;
+use super::resume::{Past, standing};
+use crate::announcement::Position;
+use crate::backend::Cached;
+use crate::channel::{Address, ChannelName};
+use crate::delta::chain::Chains;
+use crate::delta::settings::DeltaConfig;
+use crate::event::SocketId;
+use crate::fan_out::Names;
+use crate::hub::{Subscriber, push};
+use crate::wire::reply;
+use crate::wire::resume::Standing;
+
+/// A joiner who waits for nothing any more.
+struct Entrant {
+    socket: SocketId,
+    subscriber: Subscriber,
+    confirmation: Bytes,
+    succeeds: bool,
+    past: Past,
+    /// Where the channel stood for it.
+    at: Position,
+    total: Option<u64>,
+    last: Option<Box<Cached>>,
+    /// Told to who can resume.
+    standing: Option<Standing>,
+}
+
+impl Desk {
+    pub(super) fn enter(&mut self, address: &Address, socket: SocketId) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Some(joiner) = channel.joining.remove(&socket) else { return };
+        self.joining -= 1;
+        let Some(entrant) = channel.entrant(socket, joiner) else { return };
+        let member = entrant.subscriber.member.as_ref();
+        if let (Some(presence), Some(member)) = (&mut channel.presence, member)
+            && let Some(change) = presence.let_in(member)
+        {
+            tell_change(address, &channel.hub, &change, &mut self.woken);
+        }
+        let mut frames = channel.confirm(address, &entrant);
+        let held = channel.catch_up(address, &entrant, &self.delta, &mut frames);
+        frames.extend(channel.told_position(address, &entrant));
+        for frame in frames {
+            push(&entrant.subscriber.outbox, frame, &mut self.woken);
+        }
+        let (is_user, next) = (channel.watch.is_some(), channel.next_seq());
+        channel.hub.add(socket, entrant.subscriber, &held, next);
+        if is_user {
+            self.finish_look(socket);
+        }
+    }
+}
+
+impl Channel {
+    fn entrant(&self, socket: SocketId, joiner: Joiner) -> Option<Entrant> {
+        let Joiner { subscriber, confirmation, succeeds, mut past, stage } = joiner;
+        let Stage::Placed { mut at, total, last, .. } = stage else { return None };
+        if self.recent.as_ref().is_some_and(Recent::is_overflown) {
+            // It begins later instead.
+            past.lose();
+            at = self.order.position().unwrap_or_default();
+        }
+        let standing = subscriber.form.positions.then(|| standing(&past, at));
+        Some(Entrant { socket, subscriber, confirmation, succeeds, past, at, total, last, standing })
+    }
+
+    /// That it has succeeded.
+    fn confirm(&mut self, address: &Address, entrant: &Entrant) -> Vec<Bytes> {
+        if !entrant.succeeds {
+            return Vec::new();
+        }
+        let (dialect, standing) = (entrant.subscriber.form.dialect, entrant.standing);
+        let succeeded = match &mut self.presence {
+            Some(presence) => Some(presence.succeeded(dialect, address.channel(), standing)),
+            // Without it, it is in the confirmation.
+            None => standing.map(|_| reply::subscription_succeeded(dialect, address.channel(), standing)),
+        };
+        succeeded.into_iter().chain([entrant.confirmation.clone()]).collect()
+    }
+
+    /// What it has missed, and what it begins with. Returns the bases that it holds
+    /// then.
+    fn catch_up(
+        &mut self,
+        address: &Address,
+        entrant: &Entrant,
+        config: &DeltaConfig,
+        frames: &mut Vec<Bytes>,
+    ) -> Chains {
+        let Entrant { socket, subscriber, past, at, total, last, .. } = entrant;
+        let (form, dialect) = (&subscriber.form, subscriber.form.dialect);
+        let mut newcomer = Newcomer {
+            channel: address.channel(),
+            form,
+            names: Names { socket: *socket, former: &subscriber.former },
+            config,
+            deltas: &self.deltas,
+            policy: self.policy.clone(),
+            held: Chains::default(),
+        };
+        let is_new = total.is_some() && !matches!(past, Past::Found { .. });
+        if is_new && ChannelName::is_cache_name(address.channel()) {
+            let cached = last.as_ref().map(|cached| newcomer.cached(cached)).filter(|it| !it.is_empty());
+            frames.push(cached.unwrap_or_else(|| reply::cache_miss(dialect, address.channel())));
+        }
+        if let Some(total) = total.filter(|_| self.tells_counts()) {
+            // What its own coming has announced came before it was let in.
+            frames.push(reply::subscription_count(dialect, address.channel(), total));
+        }
+        if let Past::Found { missed, .. } = past {
+            frames.push(missed.frames.clone());
+            newcomer.held = missed.held.clone();
+        }
+        let mut epoch = at.epoch;
+        for announcement in &self.missed_since(*at) {
+            if form.positions && std::mem::replace(&mut epoch, announcement.epoch) != announcement.epoch {
+                frames.push(first_position(address, dialect, announcement, at.epoch != 0));
+            }
+            frames.push(missed_frames(address, announcement, dialect, &mut newcomer));
+        }
+        let held = newcomer.held;
+        match self.first_bases(address, form, config).filter(|_| !past.keeps_bases()) {
+            Some((frame, bases)) => {
+                frames.push(frame);
+                bases
+            }
+            None => held,
+        }
+    }
+
+    /// Where the channel stands by now, if it does not know that yet.
+    fn told_position(&mut self, address: &Address, entrant: &Entrant) -> Option<Bytes> {
+        let Position { epoch, seq, .. } = self.order.position().unwrap_or_default();
+        if self.hub.is_empty() {
+            self.told_epoch = epoch;
+        }
+        let dialect = entrant.subscriber.form.dialect;
+        let known = entrant.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
+        known.map(|_| reply::position(dialect, address.channel(), epoch, seq, false))
+    }
+}

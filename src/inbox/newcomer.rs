@@ -1,0 +1,59 @@
+//! One who enters a channel that others are on: what they have had already is
+//! encoded for it alone, along the bases that it has come to hold.
+
+use bytes::Bytes;
+
+use crate::announcement::{Announcement, Kind};
+use crate::backend::Cached;
+use crate::delta::chain::Chains;
+use crate::delta::channels::ChannelDelta;
+use crate::delta::policy::Policy;
+use crate::delta::settings::DeltaConfig;
+use crate::event::Event;
+use crate::fan_out::{self, Delivery, Form, Names, Rules};
+
+#[derive(Debug)]
+pub(super) struct Newcomer<'a> {
+    pub(super) channel: &'a str,
+    pub(super) form: &'a Form,
+    pub(super) names: Names<'a>,
+    pub(super) config: &'a DeltaConfig,
+    pub(super) deltas: &'a ChannelDelta,
+    /// A copy: what is encoded for one is not what the channel saves.
+    pub(super) policy: Policy,
+    /// The bases that it holds.
+    pub(super) held: Chains,
+}
+
+impl Newcomer<'_> {
+    /// The frames of an announcement's events, from the number `from` on.
+    pub(super) fn frames(&mut self, announcement: &Announcement, events: &[Event], from: u64) -> Bytes {
+        let had = from.saturating_sub(announcement.first_seq).min(events.len() as u64);
+        self.encode(&Delivery {
+            channel: self.channel,
+            first_seq: announcement.first_seq + had,
+            time_ms: announcement.time_ms,
+            events: &events[had as usize..],
+            is_chained: announcement.kind == Kind::Events,
+        })
+    }
+
+    /// The last event of a cache channel (protocol.md 2.12). Nothing if it is not
+    /// for this subscriber.
+    pub(super) fn cached(&mut self, cached: &Cached) -> Bytes {
+        // Its sender has left meanwhile, or comes back as another.
+        let events = [Event { except: None, ..cached.event.clone() }];
+        self.encode(&Delivery {
+            channel: self.channel,
+            first_seq: cached.seq,
+            time_ms: cached.time_ms,
+            events: &events,
+            is_chained: true,
+        })
+    }
+
+    fn encode(&mut self, delivery: &Delivery<'_>) -> Bytes {
+        let mut rules = Rules { config: self.config, channel: self.deltas, policy: &mut self.policy };
+        fan_out::encode_for_one(delivery, self.form, self.names, &mut self.held, &mut rules)
+    }
+}

@@ -1,0 +1,86 @@
+//! Telling those who can resume how far the channel is, where it has moved without
+//! an event for them (docs/resume.md).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Desk;
+use crate::announcement::{Announcement, Position};
+use crate::channel::Address;
+use crate::fan_out::Form;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::wire::dialect::Dialect;
+use crate::wire::reply;
+
+impl Desk {
+    /// What was just handled was not for everyone: they are told in a moment,
+    /// unless an event comes first.
+    pub(super) fn tell_position_later(&mut self, address: &Address) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        if !channel.position_due && channel.hub.audiences().is_behind() {
+            channel.position_due = true;
+            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, address.clone()));
+        }
+    }
+
+    pub(super) fn tell_due_positions(&mut self, now: Instant) {
+        while self.positions.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, address) = self.positions.pop_front().expect("it was just seen");
+            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            channel.position_due = false;
+            let Some(position) = channel.order.position() else { continue };
+            let behind = channel.hub.audiences().catch_up();
+            metrics().positions_told.increment(behind.len() as u64);
+            let frame =
+                |dialect| reply::position(dialect, address.channel(), position.epoch, position.seq, false);
+            channel.hub.tell_those(
+                |place, form| behind.contains(&place).then(|| frame(form.dialect)),
+                &mut self.woken,
+            );
+        }
+    }
+
+    /// What is delivered next is the first of another epoch, though nothing lies
+    /// between: the first of the channel, or what follows a fork.
+    pub(super) fn tell_epoch(&mut self, address: &Address, next: &Announcement) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        if std::mem::replace(&mut channel.told_epoch, next.epoch) == next.epoch {
+            return;
+        }
+        let frame = |dialect| first_position(address, dialect, next, false);
+        channel.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), &mut self.woken);
+    }
+
+    /// The channel's history does not go on from what was handled before: what
+    /// clients hold is worth nothing, and they may have missed something.
+    pub(super) fn tell_break(&mut self, address: &Address, position: Position) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        channel.told_epoch = position.epoch;
+        let is_keyed = channel.deltas.conflation_key.is_some();
+        let frame = |form: &Form| {
+            let mut frames = Vec::new();
+            if is_keyed && form.algorithm.is_some() {
+                frames.extend(reply::delta_cache_sync(form.dialect, address.channel(), &channel.deltas, &[]));
+            }
+            if form.positions {
+                let Position { epoch, seq, .. } = position;
+                frames.extend(reply::position(form.dialect, address.channel(), epoch, seq, true));
+            }
+            (!frames.is_empty()).then(|| frames.into())
+        };
+        channel.hub.tell_those(|_, form| frame(form), &mut self.woken);
+    }
+}
+
+/// Where the channel stood before the first announcement of an epoch, and whether
+/// something before that may have been missed.
+pub(super) fn first_position(
+    address: &Address,
+    dialect: Dialect,
+    first: &Announcement,
+    missed: bool,
+) -> Bytes {
+    reply::position(dialect, address.channel(), first.epoch, first.first_seq - 1, missed)
+}

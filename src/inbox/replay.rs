@@ -1,0 +1,190 @@
+//! What those have missed who come back, from a channel's log: encoded once for all
+//! who have missed the same. No IO.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::delivery;
+use super::newcomer::Newcomer;
+use super::resume::Told;
+use crate::announcement::{Announcement, Body, Kind, Log, Position};
+use crate::channel::Address;
+use crate::delta::chain::Chains;
+use crate::delta::channels::ChannelDelta;
+use crate::delta::policy::Policy;
+use crate::delta::settings::DeltaConfig;
+use crate::event::{Event, SocketId};
+use crate::fan_out::{Form, Names};
+use crate::limits;
+use crate::metrics::metrics;
+use crate::wire::resume::Resume;
+
+/// One who wants to know what it has missed.
+#[derive(Debug)]
+pub(super) struct Seeker {
+    pub(super) socket: SocketId,
+    pub(super) form: Form,
+    pub(super) resume: Resume,
+    /// Where the channel stood when it joined.
+    pub(super) at: Position,
+}
+
+/// What somebody has missed until it joined.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    pub(super) frames: Bytes,
+    /// The bases that it holds then.
+    pub(super) held: Chains,
+}
+
+/// A log, decoded once.
+pub(super) struct Replay<'a> {
+    channel: &'a str,
+    config: &'a DeltaConfig,
+    deltas: &'a ChannelDelta,
+    policy: &'a Policy,
+    head: Option<Position>,
+    announcements: Vec<(&'a Announcement, Vec<Event>)>,
+    /// Where the log begins.
+    first_seq: u64,
+    excepted: HashSet<SocketId>,
+    /// Something of it cannot be read here.
+    is_garbled: bool,
+}
+
+/// What is to be found in a log for somebody, as whole numbers.
+struct Span {
+    /// It has had everything up to this number.
+    seq: u64,
+    /// It holds what it was sent after this one.
+    from: Option<u64>,
+    at: Position,
+}
+
+/// Those who have missed the same: of one form, from one number on, holding what
+/// came after another, placed at a third.
+type Alike = (Form, u64, Option<u64>, u64);
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(
+        address: &'a Address,
+        log: &'a Log,
+        config: &'a DeltaConfig,
+        deltas: &'a ChannelDelta,
+        policy: &'a Policy,
+    ) -> Replay<'a> {
+        let mut replay = Replay {
+            channel: address.channel(),
+            config,
+            deltas,
+            policy,
+            head: log.head,
+            announcements: Vec::new(),
+            first_seq: log.announcements.first().map_or(u64::MAX, |first| first.first_seq),
+            excepted: HashSet::new(),
+            is_garbled: false,
+        };
+        for announcement in &log.announcements {
+            match delivery::read(address, announcement) {
+                Some(Body::Events(events) | Body::ClientEvents(events)) => {
+                    replay.excepted.extend(events.iter().filter_map(|event| event.except));
+                    replay.announcements.push((announcement, events));
+                }
+                Some(_) => {}
+                None => replay.is_garbled = true,
+            }
+        }
+        replay
+    }
+
+    /// What each of them has missed. Lets others run in between.
+    pub(super) async fn tell(self, seekers: Vec<Seeker>) -> Told {
+        let mut alike: HashMap<Alike, Option<Arc<Missed>>> = HashMap::new();
+        let mut told = Vec::with_capacity(seekers.len());
+        for seeker in seekers {
+            let Some(span) = self.span(&seeker) else {
+                told.push((seeker.socket, None));
+                continue;
+            };
+            let is_excepted = self.excepted.contains(&seeker.socket)
+                || seeker.resume.former.iter().any(|former| self.excepted.contains(former));
+            let missed = match is_excepted {
+                true => self.missed(&span, &seeker),
+                false => alike
+                    .entry((seeker.form.clone(), span.seq, span.from, span.at.seq))
+                    .or_insert_with(|| self.missed(&span, &seeker))
+                    .clone(),
+            };
+            told.push((seeker.socket, missed));
+            tokio::task::yield_now().await;
+        }
+        told
+    }
+
+    /// None if the log does not tell all that was missed since.
+    fn span(&self, seeker: &Seeker) -> Option<Span> {
+        let Seeker { resume, at, .. } = seeker;
+        let head = self.head.filter(|head| head.epoch == resume.epoch && head.epoch == at.epoch)?;
+        let seq = number(resume.seq, head.seq);
+        let is_whole = !self.is_garbled && self.first_seq <= seq + 1;
+        if seq > at.seq || (seq < head.seq && !is_whole) {
+            return None;
+        }
+        let from = resume.from.map(|from| number(from, seq));
+        Some(Span { seq, from, at: *at })
+    }
+
+    /// None if it is more than one can be sent at once.
+    fn missed(&self, span: &Span, seeker: &Seeker) -> Option<Arc<Missed>> {
+        let mut newcomer = Newcomer {
+            channel: self.channel,
+            form: &seeker.form,
+            names: Names { socket: seeker.socket, former: &seeker.resume.former },
+            config: self.config,
+            deltas: self.deltas,
+            policy: self.policy.clone(),
+            held: Chains::default(),
+        };
+        let mut frames = BytesMut::new();
+        for (announcement, events) in &self.announcements {
+            if announcement.is_after(span.at) {
+                break;
+            }
+            let had = (span.seq + 1).saturating_sub(announcement.first_seq).min(events.len() as u64) as usize;
+            if let Some(from) = span.from.filter(|_| announcement.kind == Kind::Events) {
+                // What it has had, for the bases in it.
+                newcomer.frames(announcement, &events[..had], from + 1);
+            }
+            frames.extend_from_slice(&newcomer.frames(announcement, events, span.seq + 1));
+            if frames.len() > limits::CATCH_UP_BYTES_MAX {
+                metrics().resumes_too_long.increment(1);
+                return None;
+            }
+        }
+        Some(Arc::new(Missed { frames: frames.freeze(), held: newcomer.held }))
+    }
+}
+
+/// The number whose low 31 bits are `low`, and that is the last one before or at
+/// `now`.
+pub(super) fn number(low: u32, now: u64) -> u64 {
+    let distance = now.wrapping_sub(u64::from(low)) & 0x7fff_ffff;
+    now.saturating_sub(distance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_clients_are_whole_again() {
+        let now = 5 << 31 | 10;
+        assert_eq!(number(10, now), now);
+        assert_eq!(number(3, now), now - 7);
+        assert_eq!(number(0x7fff_ffff, now), (5 << 31) - 1);
+        assert_eq!(number(11, now), (4 << 31) | 11, "not one that is yet to come");
+        assert_eq!(number(7, 3), 0, "there is none");
+    }
+}

@@ -1,0 +1,158 @@
+//! Instant start (protocol.md 3.9): where it is configured, who joins is sent the
+//! newest event of each chain as a base, so that its first live event can be a
+//! delta already. Read once per node, and kept by what is delivered since.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Desk, Done};
+use crate::announcement::Announcement;
+use crate::backend::{BackendError, StoredBase};
+use crate::channel::Address;
+use crate::delta::chain::{Base, Chains};
+use crate::delta::channels::ChannelDelta;
+use crate::delta::settings::{DeltaConfig, MarkerStyle};
+use crate::event::Event;
+use crate::fan_out::Form;
+use crate::filter::Tags;
+use crate::limits;
+use crate::wire::dialect::Dialect;
+use crate::wire::{envelope, reply};
+
+/// The newest event of each chain.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    bases: HashMap<Bytes, StoredBase>,
+    /// What was kept before this node listened has been read.
+    is_whole: bool,
+    is_wanted: bool,
+    /// For whom nothing is filtered, until something changes.
+    unfiltered: HashMap<Dialect, (Bytes, Chains)>,
+}
+
+/// Bases to be read, of some channels at once.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    queue: VecDeque<Address>,
+    under_way: usize,
+}
+
+impl Snapshot {
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// These have been delivered.
+    pub(super) fn record(&mut self, announcement: &Announcement, events: &[Event], deltas: &ChannelDelta) {
+        for (event, seq) in events.iter().zip(announcement.first_seq..) {
+            let Some(key) = envelope::chain_of(event, deltas.enabled) else { continue };
+            let time_ms = announcement.time_ms;
+            self.keep(StoredBase { key, seq, time_ms, event: event.clone() }, deltas.keys_max);
+        }
+    }
+
+    fn keep(&mut self, base: StoredBase, keys_max: usize) {
+        if self.bases.get(&base.key).is_some_and(|known| known.seq >= base.seq) {
+            return;
+        }
+        self.unfiltered.clear();
+        self.bases.insert(base.key.clone(), base);
+        if self.bases.len() > keys_max {
+            let oldest = self.bases.values().min_by_key(|base| base.seq).map(|base| base.key.clone());
+            oldest.map(|key| self.bases.remove(&key));
+        }
+    }
+
+    /// The frame for somebody of this form, and the bases that it holds by it.
+    pub(super) fn frame(
+        &mut self,
+        channel: &str,
+        form: &Form,
+        deltas: &ChannelDelta,
+        config: &DeltaConfig,
+    ) -> (Bytes, Chains) {
+        if let Some(known) = self.unfiltered.get(&form.dialect).filter(|_| form.filter.is_none()) {
+            return known.clone();
+        }
+        // A channel that was given keys, or lost them, may have bases of both kinds.
+        let is_keyed = deltas.conflation_key.is_some();
+        let wanted = |base: &&StoredBase| base.key.is_empty() != is_keyed && passes(form, &base.event);
+        let mut newest: Vec<&StoredBase> = self.bases.values().filter(wanted).collect();
+        newest.sort_unstable_by_key(|base| std::cmp::Reverse(base.seq));
+        let (mut bytes, mut held, mut states) = (0, Chains::default(), Vec::new());
+        for base in newest {
+            let text = text(channel, base, deltas, config);
+            bytes += text.len();
+            if bytes > limits::CATCH_UP_BYTES_MAX / 2 {
+                // The others begin with a full event.
+                break;
+            }
+            let chain = Base { text: text.clone(), seq: base.seq, time_ms: base.time_ms };
+            held.advance(&base.key, chain, usize::MAX);
+            states.push((base.key.clone(), text, base.seq));
+        }
+        let frame = reply::delta_cache_sync(form.dialect, channel, deltas, &states);
+        if form.filter.is_none() {
+            self.unfiltered.insert(form.dialect, (frame.clone(), held.clone()));
+        }
+        (frame, held)
+    }
+}
+
+fn passes(form: &Form, event: &Event) -> bool {
+    form.filter.as_ref().is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
+}
+
+/// What a client holds that was sent the event.
+fn text(channel: &str, base: &StoredBase, deltas: &ChannelDelta, config: &DeltaConfig) -> Bytes {
+    let text = envelope::base(channel, &base.event, deltas.shows_tags);
+    match config.markers {
+        MarkerStyle::Underscore => text.into(),
+        style @ MarkerStyle::Plain => {
+            envelope::marked(&text, base.seq, base.event.key.as_deref(), style).into()
+        }
+    }
+}
+
+impl Desk {
+    /// Has the bases read, unless they are here or that is under way.
+    pub(super) fn want_snapshot(&mut self, address: &Address) {
+        let Some(channel) = self.channels.get_mut(address) else { return };
+        let snapshot = channel.snapshot.get_or_insert_default();
+        if !snapshot.is_whole && !std::mem::replace(&mut snapshot.is_wanted, true) {
+            self.snapshots.queue.push_back(address.clone());
+        }
+    }
+
+    pub(super) fn start_snapshots(&mut self) {
+        while self.snapshots.under_way < limits::CATCH_UP_READS_MAX {
+            let Some(address) = self.snapshots.queue.pop_front() else { return };
+            self.snapshots.under_way += 1;
+            let backend = self.backend.clone();
+            self.calls.spawn(async move {
+                let bases = backend.read_bases(&address).await;
+                Done::BasesRead(address, bases)
+            });
+        }
+    }
+
+    pub(super) fn bases_read(&mut self, address: Address, bases: Result<Vec<StoredBase>, BackendError>) {
+        self.snapshots.under_way -= 1;
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        let handled = channel.order.position().unwrap_or_default().seq;
+        let Some(snapshot) = &mut channel.snapshot else { return };
+        snapshot.is_wanted = false;
+        let Ok(bases) = bases else {
+            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address));
+            return;
+        };
+        // What has not been delivered here yet comes as an event first.
+        for base in bases.into_iter().filter(|base| base.seq <= handled) {
+            snapshot.keep(base, channel.deltas.keys_max);
+        }
+        snapshot.is_whole = true;
+        self.admit(&address);
+    }
+}

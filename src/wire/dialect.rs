@@ -1,0 +1,28 @@
+//! The names of a connection's own events: Pusher's, or Sockudo's where the
+//! client has connected with `protocol=2` (protocol.md 2.1). All else is the same.
+
+/// Which family of names a connection is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    #[default]
+    Pusher,
+    Sockudo,
+}
+
+impl Dialect {
+    /// What the names of events begin with, before the colon.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Dialect::Pusher => "pusher",
+            Dialect::Sockudo => "sockudo",
+        }
+    }
+
+    /// The same, of events that are between server and library.
+    pub fn internal(self) -> &'static str {
+        match self {
+            Dialect::Pusher => "pusher_internal",
+            Dialect::Sockudo => "sockudo_internal",
+        }
+    }
+}

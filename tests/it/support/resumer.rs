@@ -1,0 +1,322 @@
+//! A client that resumes as `docs/resume.md` says, and that knows keys, both
+//! marker styles and both delta formats (protocol.md 3.3 to 3.9). Strict: what a
+//! client would have to ask for again is a failure here.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::browser::{Browser, Frame};
+use super::delta_client::{Came, apply, strip};
+use super::server::Server;
+
+/// What a frame told of the channel.
+#[derive(Debug)]
+pub enum Heard {
+    Event(Told),
+    /// `missed`, if the position said so.
+    Position {
+        missed: bool,
+    },
+    /// So many bases in place of those that were there.
+    Sync(usize),
+    Other(Frame),
+}
+
+/// An event, as the application gets it.
+#[derive(Debug)]
+pub struct Told {
+    pub came: Came,
+    pub name: String,
+    /// The text that was published.
+    pub data: String,
+    pub seq: Option<u64>,
+    pub key: Option<String>,
+    pub base: Option<u64>,
+    pub algorithm: Option<String>,
+    /// The envelope, without markers of the underscore style.
+    pub text: String,
+    /// Of the frame that came.
+    pub bytes: usize,
+}
+
+/// What a client keeps of one channel, also while it has no connection.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// By key: the number and the text of the newest event of the chain.
+    bases: HashMap<String, (u64, String)>,
+    pub epoch: u64,
+    pub seq: u64,
+    pub from: u64,
+    /// The connections that it had, oldest first.
+    pub sockets: Vec<String>,
+    /// Nothing has come since it began anew: the event that a cache channel begins
+    /// with is from before its position.
+    is_fresh: bool,
+    /// It has asked for positions.
+    resumes: bool,
+}
+
+impl Memory {
+    /// Takes the answer to a subscription; whether it is resumed.
+    pub fn stand(&mut self, succeeded: &Frame) -> bool {
+        self.resumes = true;
+        let data = succeeded.data_json();
+        let number =
+            |name: &str| data[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", succeeded.text));
+        let position = (number("epoch"), number("seq"));
+        let resumed = data["resumed"].as_bool().unwrap_or_else(|| panic!("{}", succeeded.text));
+        if resumed {
+            assert_eq!(position, (self.epoch, self.seq), "resumed where it was asked to: {}", succeeded.text);
+        } else {
+            self.begin_at(position);
+        }
+        resumed
+    }
+
+    fn begin_at(&mut self, (epoch, seq): (u64, u64)) {
+        self.bases.clear();
+        (self.epoch, self.seq, self.from) = (epoch, seq, seq);
+        self.is_fresh = true;
+    }
+
+    /// The member `resume`, with everything that it holds.
+    pub fn resume(&self) -> Value {
+        let sockets = &self.sockets[self.sockets.len().saturating_sub(8)..];
+        json!({ "epoch": self.epoch, "seq": self.seq, "from": self.from, "socket_id": sockets })
+    }
+
+    /// The same, of somebody who holds no base.
+    pub fn resume_without_bases(&mut self) -> Value {
+        self.bases.clear();
+        self.from = self.seq;
+        json!({ "epoch": self.epoch, "seq": self.seq, "socket_id": self.sockets })
+    }
+
+    /// Takes a frame of the channel; panics where a client would lose something.
+    pub fn hear(&mut self, frame: &Frame) -> Heard {
+        match frame.event.as_str() {
+            "pusher:delta" => Heard::Event(self.decode(frame)),
+            "pusher:position" => {
+                let number = |name: &str| {
+                    frame.data[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", frame.text))
+                };
+                let position = (number("epoch"), number("seq"));
+                let missed = frame.data["missed"] == true;
+                if missed {
+                    self.begin_at(position);
+                } else if position.0 != self.epoch {
+                    (self.epoch, self.seq, self.from) = (position.0, position.1, position.1);
+                } else {
+                    let is_later = position.1 == self.seq || is_later(position.1, self.seq);
+                    assert!(is_later, "back from {}: {}", self.seq, frame.text);
+                    self.seq = position.1;
+                }
+                Heard::Position { missed }
+            }
+            "pusher:delta_cache_sync" => Heard::Sync(self.sync(&frame.data_json())),
+            name if name.starts_with("pusher") => Heard::Other(frame.clone()),
+            _ => Heard::Event(self.read(frame)),
+        }
+    }
+
+    fn sync(&mut self, data: &Value) -> usize {
+        self.bases.clear();
+        self.from = self.seq;
+        for (key, states) in data["states"].as_object().expect("states") {
+            let newest = &states[0];
+            let text = newest["content"].as_str().expect("content").to_owned();
+            self.bases.insert(key.clone(), (newest["seq"].as_u64().expect("seq"), text));
+        }
+        self.bases.len()
+    }
+
+    /// A full event.
+    fn read(&mut self, frame: &Frame) -> Told {
+        let envelope: Value = serde_json::from_str(&frame.text).unwrap();
+        let number = |name: &str| envelope.get(name).map(|it| it.as_u64().expect("a number"));
+        let text_of = |name: &str| envelope.get(name).map(|it| it.as_str().expect("a key").to_owned());
+        let is_plain_style = envelope.get("sequence").is_some();
+        let marker = number("__delta_seq").or(number("sequence"));
+        let key = text_of("__conflation_key").or(text_of("conflation_key"));
+        let seq = marker.or(number("__seq"));
+        let text = match marker.is_some() && !is_plain_style {
+            true => strip(&frame.text),
+            false => frame.text.clone(),
+        };
+        if let Some(seq) = marker {
+            self.bases.insert(key.clone().unwrap_or_default(), (seq, text.clone()));
+        }
+        self.advance(seq, frame);
+        let came = if marker.is_some() { Came::Full } else { Came::Plain };
+        Told { seq, key, base: None, algorithm: None, ..told(came, &text, frame) }
+    }
+
+    fn decode(&mut self, frame: &Frame) -> Told {
+        let data = &frame.data;
+        let key = data.get("conflation_key").map(|it| it.as_str().expect("a key").to_owned());
+        let seq = data["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {}", frame.text));
+        let base_seq = data["base_index"].as_u64().unwrap_or_else(|| panic!("no base: {}", frame.text));
+        let chain = key.clone().unwrap_or_default();
+        let (held, base) = self
+            .bases
+            .get(&chain)
+            .unwrap_or_else(|| panic!("no base in {:?}: {}", self.bases.keys(), frame.text));
+        assert_eq!(*held, base_seq, "another base than the last of its chain: {}", frame.text);
+        let delta = BASE64_STANDARD.decode(data["delta"].as_str().unwrap()).unwrap();
+        let algorithm = data.get("algorithm").map(|it| it.as_str().expect("a name").to_owned());
+        let target = match algorithm.as_deref() {
+            Some("xdelta3") => {
+                fanfare::delta::vcdiff::decode(base.as_bytes(), &delta, 1_000_000).expect("VCDIFF")
+            }
+            _ => apply(base.as_bytes(), &delta),
+        };
+        let text = String::from_utf8(target).unwrap();
+        self.bases.insert(chain, (seq, text.clone()));
+        self.advance(Some(seq), frame);
+        let told = told(Came::Delta, &text, frame);
+        assert_eq!(data["event"], told.name, "the delta names its event: {}", frame.text);
+        Told { seq: Some(seq), key, base: Some(base_seq), algorithm, ..told }
+    }
+
+    fn advance(&mut self, seq: Option<u64>, frame: &Frame) {
+        if let Some(seq) = seq {
+            assert!(self.epoch != 0 || !self.resumes, "a number of no epoch: {}", frame.text);
+            let is_later = is_later(seq, self.seq) || !self.resumes;
+            assert!(is_later || self.is_fresh, "{seq} after {}: {}", self.seq, frame.text);
+            self.seq = if is_later { seq } else { self.seq };
+            self.is_fresh = false;
+        }
+    }
+}
+
+/// Numbers are the low 31 bits of a counter: of two the later is the one for which
+/// the distance is smaller.
+fn is_later(seq: u64, than: u64) -> bool {
+    let distance = seq.wrapping_sub(than) & 0x7fff_ffff;
+    distance != 0 && distance < 0x4000_0000
+}
+
+fn told(came: Came, text: &str, frame: &Frame) -> Told {
+    let envelope: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    assert_eq!(envelope["channel"].as_str(), frame.channel.as_deref(), "{text}");
+    let data = match &envelope["data"] {
+        Value::String(data) => data.clone(),
+        inline => inline.to_string(),
+    };
+    let name = envelope["event"].as_str().expect("a name").to_owned();
+    let bytes = frame.text.len();
+    Told { came, name, data, seq: None, key: None, base: None, algorithm: None, text: text.into(), bytes }
+}
+
+/// One connection of such a client, on one channel.
+pub struct Resumer {
+    pub browser: Browser,
+    pub memory: Memory,
+    pub channel: String,
+}
+
+impl Resumer {
+    /// Subscribes for the first time.
+    pub async fn on(server: &Server, channel: &str, members: Value) -> Resumer {
+        let browser = server.browser("key1").await;
+        let mut resumer = Resumer { browser, memory: Memory::default(), channel: channel.into() };
+        assert!(!resumer.subscribe(members, json!(true)).await, "there is nothing to resume");
+        resumer
+    }
+
+    /// Subscribes without a word about positions, as older clients do.
+    pub async fn without_positions(server: &Server, channel: &str, members: Value) -> Resumer {
+        let mut browser = server.browser("key1").await;
+        browser.subscribe_with(channel, members).await;
+        Resumer { browser, memory: Memory::default(), channel: channel.into() }
+    }
+
+    /// Comes back with what it remembers; whether it is resumed.
+    pub async fn back(
+        server: &Server,
+        channel: &str,
+        members: Value,
+        mut memory: Memory,
+        resume: Value,
+    ) -> (Resumer, bool) {
+        let browser = server.browser("key1").await;
+        memory.sockets.push(browser.socket_id().to_owned());
+        Resumer { browser, memory, channel: channel.into() }.goes_on(members, resume).await
+    }
+
+    /// The same with a connection that is there already.
+    pub async fn goes_on(mut self, members: Value, resume: Value) -> (Resumer, bool) {
+        let resumed = self.subscribe(members, resume).await;
+        (self, resumed)
+    }
+
+    /// Subscribes on its connection.
+    pub async fn subscribe(&mut self, mut members: Value, resume: Value) -> bool {
+        if !self.memory.sockets.iter().any(|socket| socket == self.browser.socket_id()) {
+            self.memory.sockets.push(self.browser.socket_id().to_owned());
+        }
+        members["resume"] = resume;
+        let channel = self.channel.clone();
+        let succeeded = self.browser.subscribe_with(&channel, members).await;
+        self.memory.stand(&succeeded)
+    }
+
+    /// The connection is cut. What the client remembers.
+    pub fn cut(self) -> Memory {
+        self.memory
+    }
+
+    pub async fn hear(&mut self) -> Heard {
+        let frame = self.browser.next().await;
+        self.memory.hear(&frame)
+    }
+
+    /// The next event; positions may come before it, and answers to an opt-in.
+    pub async fn event(&mut self) -> Told {
+        loop {
+            match self.hear().await {
+                Heard::Event(told) => return told,
+                Heard::Position { missed: false } | Heard::Sync(_) => {}
+                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
+                other => panic!("expected an event, got {other:?}"),
+            }
+        }
+    }
+
+    /// The bases that it is sent next; answers to an opt-in may come before them.
+    pub async fn sync(&mut self) -> usize {
+        loop {
+            match self.hear().await {
+                Heard::Sync(bases) => return bases,
+                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
+                other => panic!("expected bases, got {other:?}"),
+            }
+        }
+    }
+
+    /// The next events, which must be these; how each came.
+    #[track_caller]
+    pub fn events(&mut self, expected: &[String]) -> impl Future<Output = Vec<Came>> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut came = Vec::new();
+            for expected in expected {
+                let told = self.event().await;
+                assert_eq!(&told.data, expected, "at {caller}");
+                came.push(told.came);
+            }
+            came
+        }
+    }
+
+    /// The next frame, which must be a position; whether something was missed.
+    pub async fn position(&mut self) -> bool {
+        match self.hear().await {
+            Heard::Position { missed } => missed,
+            other => panic!("expected a position, got {other:?}"),
+        }
+    }
+}
