@@ -1,0 +1,602 @@
+//! Chains by conflation key, and what decides on each delta (protocol.md 3.2, 3.3,
+//! 3.8 to 3.11), through real sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use serde_json::{Value, json};
+
+use crate::support::delta_client::Came;
+use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Resumer, Seed, Server, on_both_backends};
+
+on_both_backends![
+    each_key_has_a_chain_of_its_own,
+    what_has_no_usable_key_is_in_no_chain,
+    the_chain_that_was_silent_longest_is_forgotten,
+    whoever_was_excepted_lacks_these_chains_only,
+    all_nodes_send_the_same_events_in_full,
+    whoever_joins_begins_with_the_bases,
+    whoever_joins_under_way_begins_with_the_bases,
+    whoever_opts_in_late_begins_with_the_bases,
+    without_bases_the_client_is_told_to_forget,
+];
+
+const NO_INTERVAL: &str = "full_message_interval = 0";
+const CHANNEL: &str = "ticks-all";
+
+/// An app whose channels `ticks-*` have keys.
+fn app(members: &str) -> AppSpec {
+    let pattern = format!(r#"{{ "ticks-*" = {{ conflation_key = "symbol"{members} }} }}"#);
+    AppSpec::new("1").set("channel_delta_compression", pattern).set("max_event_batch_size", 100)
+}
+
+async fn cluster(backend: Backend, members: &str, config: &str) -> Cluster {
+    let config = format!("[delta_compression]\n{config}\n");
+    Cluster::builder(backend).config(&config).app(app(members)).start().await
+}
+
+async fn server(config: &str) -> Server {
+    Server::builder().config(&format!("[delta_compression]\n{config}\n")).app(app("")).start().await
+}
+
+fn tick(symbol: &str, price: usize) -> String {
+    json!({ "note": "all the same ".repeat(30), "price": price, "symbol": symbol }).to_string()
+}
+
+fn event(channel: &str, data: &str) -> Value {
+    json!({ "name": "tick", "channel": channel, "data": data })
+}
+
+async fn publish(caller: &Caller, channel: &str, data: &str) {
+    caller.post_events(event(channel, data)).await.expect_ok();
+}
+
+fn on() -> Value {
+    json!({ "delta": true })
+}
+
+async fn each_key_has_a_chain_of_its_own(backend: Backend) {
+    for (markers, seq_marker, key_marker) in
+        [("underscore", "__delta_seq", "__conflation_key"), ("plain", "sequence", "conflation_key")]
+    {
+        let config = format!("{NO_INTERVAL}\nmarkers = \"{markers}\"");
+        let cluster = cluster(backend, "", &config).await;
+        let caller = cluster.caller("1");
+        let mut readers = Vec::new();
+        for algorithm in ["fossil", "xdelta3"] {
+            for node in [cluster.first(), cluster.second()] {
+                let members = json!({ "delta": algorithm });
+                readers.push((algorithm, Resumer::without_positions(node, CHANNEL, members.clone()).await));
+                readers.push((algorithm, Resumer::on(node, CHANNEL, members).await));
+            }
+        }
+        let mut rng = Seed::new().rng();
+        let symbols = ["BTC", "ETH", "žluťoučký kůň 🐎", "7", "true"];
+        let mut seen = BTreeSet::new();
+        for round in 0..12 {
+            let picked: Vec<&str> = (0..=round % 4 * 5).map(|_| *symbols.choose(&mut rng).unwrap()).collect();
+            let ticks: Vec<String> =
+                picked.iter().enumerate().map(|(at, symbol)| tick(symbol, round * 100 + at)).collect();
+            let batch = ticks.iter().map(|data| event(CHANNEL, data)).collect();
+            caller.post_batch(batch).await.expect_ok();
+            let is_new: Vec<bool> = picked.iter().map(|symbol| seen.insert(*symbol)).collect();
+            for (algorithm, reader) in &mut readers {
+                for ((data, symbol), is_new) in ticks.iter().zip(&picked).zip(&is_new) {
+                    let told = reader.event().await;
+                    assert_eq!((&told.data, told.key.as_deref()), (data, Some(*symbol)));
+                    assert_eq!(told.came, if *is_new { Came::Full } else { Came::Delta }, "{symbol}");
+                    let name = told.algorithm.as_deref();
+                    assert_eq!(name, (told.came == Came::Delta).then_some(*algorithm));
+                }
+            }
+        }
+        // What a full frame looks like.
+        let mut browser = cluster.second().browser("key1").await;
+        browser.subscribe_with(CHANNEL, on()).await;
+        publish(&caller, CHANNEL, r#"{"symbol":"new"}"#).await;
+        let frame = browser.find_event("tick").await;
+        let envelope: Value = serde_json::from_str(&frame.text).unwrap();
+        let seq = &envelope[seq_marker];
+        let expected = format!(
+            r#"{{"event":"tick","channel":"{CHANNEL}","data":{{"symbol":"new"}},"{seq_marker}":{seq},"{key_marker}":"new"}}"#
+        );
+        assert_eq!(frame.text, expected);
+    }
+}
+
+async fn what_has_no_usable_key_is_in_no_chain(backend: Backend) {
+    let cluster = cluster(backend, "", NO_INTERVAL).await;
+    let caller = cluster.caller("1");
+    let mut plain = cluster.second().browser("key1").await;
+    plain.subscribe(CHANNEL).await;
+    let mut readers = [
+        Resumer::without_positions(cluster.second(), CHANNEL, on()).await,
+        Resumer::on(cluster.first(), CHANNEL, on()).await,
+    ];
+    let pad = "p".repeat(300);
+    for (data, came) in [
+        (tick("BTC", 1), Came::Full),
+        (json!({ "pad": pad }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": null }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "a\"b" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "a\\b" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "a\nb" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "\u{7f}" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "k".repeat(257) }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": "__delta_seq" }).to_string(), Came::Plain),
+        (json!({ "pad": pad, "symbol": { "a": "b" } }).to_string(), Came::Plain),
+        (format!("no JSON: {pad}"), Came::Plain),
+        (format!("[\"symbol\",\"{pad}\"]"), Came::Plain),
+        (tick("BTC", 2), Came::Delta),
+        (json!({ "pad": pad, "symbol": "k".repeat(256) }).to_string(), Came::Full),
+        (json!({ "pad": pad, "symbol": 7 }).to_string(), Came::Full),
+        (json!({ "pad": pad, "symbol": "7" }).to_string(), Came::Delta),
+        (json!({ "pad": pad, "symbol": false }).to_string(), Came::Full),
+        (tick("BTC", 3), Came::Delta),
+    ] {
+        publish(&caller, CHANNEL, &data).await;
+        for reader in &mut readers {
+            let told = reader.event().await;
+            assert_eq!((&told.data, told.came), (&data, came));
+        }
+        let frame = plain.expect_event(CHANNEL, "tick").await;
+        let data = Value::from(data);
+        assert_eq!(frame.text, format!(r#"{{"event":"tick","channel":"{CHANNEL}","data":{data}}}"#));
+    }
+}
+
+async fn the_chain_that_was_silent_longest_is_forgotten(backend: Backend) {
+    let cluster = cluster(backend, ", max_conflation_keys = 3", NO_INTERVAL).await;
+    let caller = cluster.caller("1");
+    let mut rng = Seed::new().rng();
+    let mut readers = [
+        Resumer::on(cluster.first(), CHANNEL, on()).await,
+        Resumer::without_positions(cluster.second(), CHANNEL, json!({ "delta": "xdelta3" })).await,
+    ];
+    let mut newest: BTreeMap<String, usize> = BTreeMap::new();
+    let mut evicted = 0;
+    for number in 0..120 {
+        let symbol = rng.random_range(0..5).to_string();
+        let data = tick(&symbol, number);
+        publish(&caller, CHANNEL, &data).await;
+        let came = if newest.contains_key(&symbol) { Came::Delta } else { Came::Full };
+        newest.insert(symbol, number);
+        if newest.len() > 3 {
+            let oldest = newest.iter().min_by_key(|(_, number)| **number).map(|(key, _)| key.clone());
+            newest.remove(&oldest.unwrap());
+            evicted += 1;
+        }
+        for reader in &mut readers {
+            let told = reader.event().await;
+            assert_eq!((told.data, told.came), (data.clone(), came), "{number}");
+        }
+    }
+    let counted = cluster.second().metrics().await.sum("fanfare_chains_evicted_total");
+    assert!(counted >= f64::from(evicted), "{counted} counted, {evicted} evicted");
+}
+
+/// Up to a bound; beyond it, each of its chains begins anew. Nobody else notices.
+async fn whoever_was_excepted_lacks_these_chains_only(backend: Backend) {
+    let cluster = cluster(backend, "", NO_INTERVAL).await;
+    let caller = cluster.caller("1");
+    let mut sender = Resumer::without_positions(cluster.second(), CHANNEL, on()).await;
+    let mut other = Resumer::without_positions(cluster.second(), CHANNEL, on()).await;
+    let socket = sender.browser.socket_id().to_owned();
+    let keys: Vec<String> = (0..12).map(|key| format!("key-{key}")).collect();
+    let all = |price: usize| -> Vec<String> { keys.iter().map(|key| tick(key, price)).collect() };
+    let batch = |ticks: &[String]| -> Value { ticks.iter().map(|data| event(CHANNEL, data)).collect() };
+    caller.post_batch(batch(&all(0))).await.expect_ok();
+    for reader in [&mut sender, &mut other] {
+        assert_eq!(reader.events(&all(0)).await, [Came::Full; 12]);
+    }
+    for count in 1..=10 {
+        let price = count * 10;
+        let own = &all(price)[..count];
+        let mut events = batch(own);
+        for event in events.as_array_mut().unwrap() {
+            event["socket_id"] = socket.as_str().into();
+        }
+        // At once, and one by one.
+        match count % 2 {
+            0 => {
+                caller.post_batch(events).await.expect_ok();
+            }
+            _ => {
+                for event in events.as_array().unwrap() {
+                    caller.post_events(event.clone()).await.expect_ok();
+                }
+            }
+        }
+        assert_eq!(other.events(own).await, vec![Came::Delta; count]);
+        for again in 1..=2 {
+            let ticks = all(price + again);
+            caller.post_batch(batch(&ticks)).await.expect_ok();
+            assert_eq!(other.events(&ticks).await, [Came::Delta; 12]);
+            let came = sender.events(&ticks).await;
+            let expected: Vec<Came> = (0..12)
+                .map(|key| match again == 1 && (key < count || count > 8) {
+                    true => Came::Full,
+                    false => Came::Delta,
+                })
+                .collect();
+            assert_eq!(came, expected, "{count} {again}");
+        }
+    }
+}
+
+async fn all_nodes_send_the_same_events_in_full(backend: Backend) {
+    let cluster = cluster(backend, "", "full_message_interval = 4").await;
+    let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
+    for channel in [CHANNEL, "plain"] {
+        let mut readers = [
+            Resumer::without_positions(cluster.first(), channel, on()).await,
+            Resumer::without_positions(cluster.second(), channel, json!({ "delta": "xdelta3" })).await,
+            Resumer::on(cluster.second(), channel, on()).await,
+        ];
+        let mut came: [Vec<Came>; 3] = Default::default();
+        for number in 0..100 {
+            let data = tick(["a", "b", "c", "d", "e"][number % 5], number);
+            publish(&callers[number % 2], channel, &data).await;
+            for (reader, came) in readers.iter_mut().zip(&mut came) {
+                let told = reader.event().await;
+                assert_eq!(told.data, data);
+                came.push(told.came);
+            }
+        }
+        assert_eq!(came[0], came[1]);
+        assert_eq!(came[0], came[2]);
+        let full = came[0].iter().filter(|came| **came == Came::Full).count();
+        println!("{channel}: {full} of 100 in full");
+        assert!((10..=40).contains(&full), "{full}");
+    }
+}
+
+/// Its first live event is a delta, on a node that has others on the channel and on
+/// one that has nobody.
+async fn whoever_joins_begins_with_the_bases(backend: Backend) {
+    for markers in ["underscore", "plain"] {
+        let config = format!("{NO_INTERVAL}\nmarkers = \"{markers}\"\ncache_sync = true");
+        let config = format!("{config}\n[tag_filtering]\nenabled = true");
+        let cluster = cluster(backend, "", &config).await;
+        let caller = cluster.caller("1");
+        let mut present = Resumer::without_positions(cluster.first(), CHANNEL, on()).await;
+        assert_eq!(present.sync().await, 0);
+        for number in 0..6 {
+            publish(&caller, CHANNEL, &tick(["a", "b", "c"][number % 3], number)).await;
+            present.event().await;
+        }
+        let mut joined = Vec::new();
+        for node in [cluster.first(), cluster.second()] {
+            for delta in ["fossil", "xdelta3"] {
+                let members = json!({ "delta": delta });
+                joined.push(Resumer::without_positions(node, CHANNEL, members.clone()).await);
+                joined.push(Resumer::on(node, CHANNEL, members).await);
+            }
+        }
+        for reader in &mut joined {
+            assert_eq!(reader.sync().await, 3);
+        }
+        // Of events that it would not have been sent there are no bases.
+        let filter = json!({ "key": "x", "cmp": "ex" });
+        let mut filtered =
+            Resumer::without_positions(cluster.second(), CHANNEL, json!({ "delta": true, "filter": filter }))
+                .await;
+        assert_eq!(filtered.sync().await, 0);
+        joined.push(present);
+        for number in 6..12 {
+            let data = tick(["a", "b", "c"][number % 3], number);
+            publish(&caller, CHANNEL, &data).await;
+            for reader in &mut joined {
+                assert_eq!(reader.events(std::slice::from_ref(&data)).await, [Came::Delta]);
+            }
+        }
+
+        // Without keys, only who resumes knows what to do with a base.
+        for number in 0..2 {
+            publish(&caller, "plain", &tick("x", number)).await;
+        }
+        let mut resumer = Resumer::on(cluster.second(), "plain", on()).await;
+        let mut old = Resumer::without_positions(cluster.second(), "plain", on()).await;
+        assert_eq!(resumer.sync().await, 1);
+        publish(&caller, "plain", &tick("x", 2)).await;
+        assert_eq!(resumer.events(&[tick("x", 2)]).await, [Came::Delta]);
+        assert_eq!(old.events(&[tick("x", 2)]).await, [Came::Full]);
+        // Who brings its own bases needs no others.
+        let memory = resumer.cut();
+        publish(&caller, "plain", &tick("x", 3)).await;
+        let resume = memory.resume();
+        let (mut back, resumed) = Resumer::back(cluster.first(), "plain", on(), memory, resume).await;
+        assert!(resumed);
+        assert_eq!(back.events(&[tick("x", 3)]).await, [Came::Delta]);
+    }
+}
+
+/// The same while events are published all the time, to channels that the node has
+/// not listened to before.
+async fn whoever_joins_under_way_begins_with_the_bases(backend: Backend) {
+    let cluster = cluster(backend, "", &format!("{NO_INTERVAL}\ncache_sync = true")).await;
+    let channels: Vec<String> = (0..10).map(|number| format!("ticks-{number}")).collect();
+    let batch = |number: usize| -> Value {
+        channels.iter().map(|channel| event(channel, &tick(["a", "b"][number % 2], number))).collect()
+    };
+    let caller = cluster.caller("1");
+    for number in 0..2 {
+        caller.post_batch(batch(number)).await.expect_ok();
+    }
+    let under_way = async {
+        for number in 2..200 {
+            caller.post_batch(batch(number)).await.expect_ok();
+        }
+    };
+    let full_after = std::cell::Cell::new(0);
+    let join = async |channel: &String, at: usize| {
+        let node = if at.is_multiple_of(2) { cluster.second() } else { cluster.first() };
+        let members = json!({ "delta": if at % 4 < 2 { "fossil" } else { "xdelta3" } });
+        let mut reader = Resumer::without_positions(node, channel, members).await;
+        let (mut price, mut lacks) = (None, None);
+        loop {
+            let told = match reader.hear().await {
+                Heard::Event(told) => told,
+                Heard::Sync(bases) => {
+                    lacks = Some(2 - bases);
+                    continue;
+                }
+                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => continue,
+                other => panic!("{channel}: {other:?}"),
+            };
+            // What came while it was being let in is from before the bases. A base that
+            // this node has not delivered yet comes as an event instead.
+            if let Some(lacks) = lacks.as_mut().filter(|_| told.came != Came::Delta) {
+                assert!(*lacks > 0, "{channel}: {}", told.data);
+                *lacks -= 1;
+                full_after.set(full_after.get() + 1);
+            }
+            let data: Value = serde_json::from_str(&told.data).unwrap();
+            let now = data["price"].as_u64().unwrap();
+            assert!(price.is_none_or(|price| now == price + 1), "{channel}: {now} after {price:?}");
+            price = Some(now);
+            if now == 199 {
+                assert!(lacks.is_some(), "{channel}");
+                return;
+            }
+        }
+    };
+    let joins = channels.iter().flat_map(|channel| (0..4).map(move |at| (channel, at)));
+    let joins = futures_util::future::join_all(joins.map(|(channel, at)| join(channel, at)));
+    tokio::join!(under_way, joins);
+    println!("{} of 80 chains began in full", full_after.get());
+    assert!(full_after.get() <= 20, "{}", full_after.get());
+}
+
+/// So does who is subscribed already, as when Sockudo's library opts in.
+async fn whoever_opts_in_late_begins_with_the_bases(backend: Backend) {
+    let cluster = cluster(backend, "", &format!("{NO_INTERVAL}\ncache_sync = true")).await;
+    let caller = cluster.caller("1");
+    for symbol in ["a", "b"] {
+        publish(&caller, CHANNEL, &tick(symbol, 1)).await;
+    }
+    let mut browser = cluster.second().browser("key1").await;
+    browser.subscribe(CHANNEL).await;
+    publish(&caller, CHANNEL, &tick("a", 2)).await;
+    browser.expect_event(CHANNEL, "tick").await;
+    browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
+    browser.find_event("pusher:delta_compression_enabled").await;
+    let bases = browser.expect_event(CHANNEL, "pusher:delta_cache_sync").await.data_json();
+    assert_eq!(bases["states"].as_object().map(|states| states.len()), Some(2), "{bases}");
+    for symbol in ["a", "b"] {
+        publish(&caller, CHANNEL, &tick(symbol, 3)).await;
+        browser.expect_event(CHANNEL, "pusher:delta").await;
+    }
+    // Again, it changes nothing.
+    browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
+    browser.find_event("pusher:delta_compression_enabled").await;
+    publish(&caller, CHANNEL, &tick("a", 4)).await;
+    browser.expect_event(CHANNEL, "pusher:delta").await;
+}
+
+/// Clients keep bases by key across connections: where no others are sent, they are
+/// told that these are worth nothing.
+async fn without_bases_the_client_is_told_to_forget(backend: Backend) {
+    let cluster = cluster(backend, ", max_messages_per_key = 7", NO_INTERVAL).await;
+    let caller = cluster.caller("1");
+    publish(&caller, CHANNEL, &tick("a", 1)).await;
+    let mut browser = cluster.second().browser("key1").await;
+    browser.subscribe_with(CHANNEL, on()).await;
+    browser.expect_event(CHANNEL, "pusher:delta_compression_enabled").await;
+    let frame = browser.expect_event(CHANNEL, "pusher:delta_cache_sync").await;
+    let expected = json!({ "conflation_key": "symbol", "max_messages_per_key": 7, "states": {} });
+    assert_eq!(frame.data_json(), expected);
+    publish(&caller, CHANNEL, &tick("a", 2)).await;
+    browser.expect_event(CHANNEL, "tick").await;
+
+    // Not to who has no deltas, and not where there are no keys.
+    let mut plain = cluster.second().browser("key1").await;
+    plain.subscribe(CHANNEL).await;
+    plain.subscribe_with("plain", on()).await;
+    plain.expect_event("plain", "pusher:delta_compression_enabled").await;
+    publish(&caller, CHANNEL, &tick("a", 3)).await;
+    plain.expect_event(CHANNEL, "tick").await;
+    publish(&caller, "plain", &tick("a", 3)).await;
+    plain.expect_event("plain", "tick").await;
+}
+
+/// How each of these events came, to who asks for deltas on `channel`.
+async fn came(server: &Server, channel: &str, events: &[(String, Option<bool>)]) -> Vec<Came> {
+    let mut reader = Resumer::without_positions(server, channel, on()).await;
+    let mut came = Vec::new();
+    for (data, delta) in events {
+        let mut event = event(channel, data);
+        if let Some(delta) = delta {
+            event["delta"] = (*delta).into();
+        }
+        server.caller("1").post_events(event).await.expect_ok();
+        came.extend(reader.events(std::slice::from_ref(data)).await);
+    }
+    came
+}
+
+#[tokio::test]
+async fn an_event_may_ask_for_a_delta_and_refuse_one() {
+    use Came::{Delta, Full, Plain};
+    let says = |says: &[Option<bool>]| -> Vec<(String, Option<bool>)> {
+        says.iter().enumerate().map(|(at, says)| (tick("a", at), *says)).collect()
+    };
+    let (yes, no) = (Some(true), Some(false));
+    let off = AppSpec::new("1").set("channel_delta_compression", r#"{ "off-*" = "disabled" }"#);
+    let builder = Server::builder().config(&format!("[delta_compression]\n{NO_INTERVAL}\n")).app(off);
+    let server = builder.start().await;
+    let events = says(&[None, None, no, None, yes, no, yes]);
+    assert_eq!(came(&server, "news", &events).await, [Full, Delta, Full, Delta, Delta, Full, Delta]);
+    // Where they are off, only what asks is in the chain.
+    let events = says(&[None, yes, None, yes, no, yes]);
+    assert_eq!(came(&server, "off-news", &events).await, [Plain, Full, Plain, Delta, Plain, Delta]);
+
+    // It may be small, but the interval holds all the same.
+    let config = "[delta_compression]\nmin_message_size = 10000\nfull_message_interval = 0\n";
+    let server = Server::builder().config(config).start().await;
+    let events = says(&[None, None, yes, None, yes]);
+    assert_eq!(came(&server, "news", &events).await, [Full, Full, Delta, Full, Delta]);
+    let config = "[delta_compression]\nfull_message_interval = 1\n";
+    let server = Server::builder().config(config).start().await;
+    let came = came(&server, "news", &says(&[yes; 20])).await;
+    let full = came.iter().filter(|came| **came == Full).count();
+    assert!((10..=11).contains(&full), "{came:?}");
+}
+
+/// protocol.md 3.2: the subscription's word over the channel's over the server's.
+#[tokio::test]
+async fn the_nearest_word_chooses_the_algorithm() {
+    let patterns = r#"{ "x-*" = "xdelta3", "f-*" = { algorithm = "fossil" }, "as-*" = "inherit" }"#;
+    let app = AppSpec::new("1").set("channel_delta_compression", patterns);
+    for (server_says, other) in [("fossil", "xdelta3"), ("xdelta3", "fossil")] {
+        let config = format!("[delta_compression]\n{NO_INTERVAL}\nalgorithm = \"{server_says}\"\n");
+        let server = Server::builder().config(&config).app(app.clone()).start().await;
+        let caller = server.caller("1");
+        let mut number = 0;
+        for (channel, delta, global, expected) in [
+            ("news", json!(true), None, Some(server_says)),
+            ("as-news", json!(true), None, Some(server_says)),
+            ("x-news", json!(true), None, Some("xdelta3")),
+            ("f-news", json!({}), None, Some("fossil")),
+            ("x-news", json!("fossil"), None, Some("fossil")),
+            ("f-news", json!("vcdiff"), None, Some("xdelta3")),
+            ("news", json!(other), None, Some(other)),
+            ("x-news", json!(null), Some(json!(["fossil", "xdelta3"])), Some("xdelta3")),
+            ("x-news", json!(null), Some(json!(["fossil"])), Some("fossil")),
+            ("news", json!(null), Some(json!([server_says, other])), Some(server_says)),
+            ("news", json!(other), Some(json!([server_says])), Some(other)),
+            ("news", json!(false), Some(json!([server_says])), None),
+            ("news", json!(null), None, None),
+        ] {
+            let mut browser = server.browser("key1").await;
+            if let Some(algorithms) = &global {
+                let data = json!({ "algorithms": algorithms });
+                browser.send(json!({ "event": "pusher:enable_delta_compression", "data": data })).await;
+                browser.find_event("pusher:delta_compression_enabled").await;
+            }
+            let members = if delta.is_null() { json!({}) } else { json!({ "delta": delta }) };
+            browser.subscribe_with(channel, members).await;
+            let mut reader = Resumer { browser, memory: Default::default(), channel: channel.into() };
+            let case = format!("{channel} {delta} {global:?} {server_says}");
+            for came in [Came::Full, Came::Delta] {
+                number += 1;
+                publish(&caller, channel, &tick("a", number)).await;
+                let told = reader.event().await;
+                let came = if expected.is_some() { came } else { Came::Plain };
+                assert_eq!((told.came, told.data), (came, tick("a", number)), "{case}");
+                assert_eq!(told.algorithm.as_deref(), expected.filter(|_| came == Came::Delta), "{case}");
+            }
+        }
+    }
+}
+
+/// What is compared is what goes over the wire.
+#[tokio::test]
+async fn a_delta_is_sent_where_its_frame_is_smaller() {
+    let mut rng = Seed::new().rng();
+    let noise = |len: usize, rng: &mut rand::rngs::StdRng| -> String {
+        (0..len).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect()
+    };
+    let fixed = noise(600, &mut rng);
+    let events: Vec<(String, Option<bool>)> =
+        (0..60).map(|at| (format!("{fixed}{}", noise(at * 20, &mut rng)), None)).collect();
+    // Never, sometimes, always.
+    let mut bytes = Vec::new();
+    for ratio in ["0.0", "0.6", "1.0"] {
+        let server = server(&format!("{NO_INTERVAL}\nmin_compression_ratio = {ratio}")).await;
+        let mut reader = Resumer::without_positions(&server, "news", on()).await;
+        let mut of_ratio = Vec::new();
+        for (data, _) in &events {
+            publish(&server.caller("1"), "news", data).await;
+            let told = reader.event().await;
+            assert_eq!(&told.data, data);
+            of_ratio.push((told.came, told.bytes));
+        }
+        bytes.push(of_ratio);
+    }
+    let mut kinds = BTreeMap::new();
+    let by_event = bytes[0].iter().zip(&bytes[1]).zip(&bytes[2]).skip(1);
+    for ((&(full, full_bytes), &(came, _)), &(_, delta_bytes)) in by_event {
+        assert_eq!(full, Came::Full);
+        let share = delta_bytes as f64 / full_bytes as f64;
+        // Numbers of different servers may differ by some digits.
+        if (share - 0.6).abs() > 0.02 {
+            assert_eq!(came, if share < 0.6 { Came::Delta } else { Came::Full }, "{share}");
+        }
+        *kinds.entry(format!("{came:?}")).or_insert(0) += 1;
+    }
+    println!("{kinds:?}");
+    assert_eq!(kinds.len(), 2);
+}
+
+#[tokio::test]
+async fn small_events_are_not_worth_a_try() {
+    let server = server(&format!("{NO_INTERVAL}\nmin_message_size = 500")).await;
+    let mut reader = Resumer::without_positions(&server, "news", on()).await;
+    for length in 300..600 {
+        publish(&server.caller("1"), "news", &"x".repeat(length)).await;
+        let told = reader.event().await;
+        let came = if told.text.len() >= 500 && length > 300 { Came::Delta } else { Came::Full };
+        assert_eq!(told.came, came, "{}", told.text.len());
+    }
+    assert!(server.metrics().await.sum("fanfare_deltas_encoded_total") < 150.0);
+}
+
+/// Once a second, whatever the client says how often; the rest is counted.
+#[tokio::test]
+async fn a_flood_of_sync_errors_is_one() {
+    let server = server(NO_INTERVAL).await;
+    let caller = server.caller("1");
+    let mut reader = Resumer::without_positions(&server, CHANNEL, on()).await;
+    for number in 0..4 {
+        publish(&caller, CHANNEL, &tick(["a", "b"][number % 2], number)).await;
+        reader.event().await;
+    }
+    let lost = json!({ "event": "pusher:delta_sync_error", "data": { "channel": CHANNEL } });
+    for _ in 0..50 {
+        reader.browser.send(lost.clone()).await;
+    }
+    reader.browser.settle().await;
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum("fanfare_delta_syncs_total"), 1.0);
+    assert_eq!(metrics.sum("fanfare_delta_syncs_ignored_total"), 49.0);
+    // Each chain begins anew, once; the request may be behind the event in the queue.
+    let mut full = 0;
+    for number in 4..24 {
+        let data = tick(["a", "b"][number % 2], number);
+        publish(&caller, CHANNEL, &data).await;
+        full += usize::from(reader.events(&[data]).await == [Came::Full]);
+    }
+    assert_eq!(full, 2);
+    // For what it is not on, or what is no channel, nothing happens.
+    for channel in [json!("other"), json!(""), json!("\u{7}")] {
+        reader
+            .browser
+            .send(json!({ "event": "pusher:delta_sync_error", "data": { "channel": channel } }))
+            .await;
+    }
+    reader.browser.settle().await;
+    assert_eq!(server.metrics().await.sum("fanfare_delta_syncs_total"), 1.0);
+}

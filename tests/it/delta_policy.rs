@@ -1,0 +1,117 @@
+//! Where deltas do not pay they are switched off, for the cluster as one, and on
+//! again when they would (protocol.md 3.11).
+
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+use rand::rngs::StdRng;
+use serde_json::json;
+
+use crate::support::delta_client::{Came, DeltaClient};
+use crate::support::{Backend, Browser, Cluster, Seed, on_both_backends};
+
+on_both_backends![what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_when_it_would];
+
+/// Deltas are looked at over 64 events while they are on, over eight of every
+/// sixteenth while they are off.
+const UNTIL_OFF_MAX: usize = 100;
+const UNTIL_ON_MAX: usize = 200;
+
+const SWITCHES: &str = "fanfare_delta_switches_total";
+const WITHOUT_DELTAS: &str = "fanfare_channels_without_deltas";
+
+/// Someone on each node who has deltas on.
+struct Stage {
+    cluster: Cluster,
+    readers: Vec<(Browser, DeltaClient)>,
+    rng: StdRng,
+}
+
+impl Stage {
+    async fn on(backend: Backend) -> Stage {
+        let config = "[delta_compression]\nfull_message_interval = 0";
+        let cluster = Cluster::builder(backend).config(config).start().await;
+        let mut readers = Vec::new();
+        for mut browser in cluster.browsers("key1").await {
+            browser.subscribe_with("news", json!({ "delta": "fossil" })).await;
+            browser.expect_event("news", "pusher:delta_compression_enabled").await;
+            readers.push((browser, DeltaClient::default()));
+        }
+        Stage { cluster, readers, rng: Seed::new().rng() }
+    }
+
+    /// Publishes it, and returns how it came to all.
+    async fn publish(&mut self, text: &str) -> Vec<Came> {
+        self.cluster.caller("1").publish("news", "e", text).await;
+        let mut came = Vec::new();
+        for (browser, client) in &mut self.readers {
+            let event = client.read(&browser.next().await);
+            assert_eq!(event.published(), text);
+            came.push(event.came);
+        }
+        came
+    }
+
+    /// Nothing of it comes again.
+    async fn publish_noise(&mut self) -> Vec<Came> {
+        let text: String = (&mut self.rng).sample_iter(Alphanumeric).take(600).map(char::from).collect();
+        self.publish(&json!({ "noise": text }).to_string()).await
+    }
+
+    /// Nearly all of it comes again.
+    async fn publish_news(&mut self) -> Vec<Came> {
+        let number: u32 = self.rng.random();
+        self.publish(&json!({ "number": number, "same": "all the same ".repeat(40) }).to_string()).await
+    }
+
+    /// Of every node.
+    async fn metrics(&self, name: &str) -> Vec<f64> {
+        let mut values = Vec::new();
+        for node in self.cluster.nodes() {
+            values.push(node.metrics().await.sum(name));
+        }
+        values
+    }
+
+    async fn all_have(&self, name: &str, value: f64) -> bool {
+        self.metrics(name).await.iter().all(|it| *it == value)
+    }
+
+    /// Gauges follow within a second.
+    async fn gauge_becomes(&self, name: &str, value: f64) {
+        while !self.all_have(name, value).await {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_when_it_would(backend: Backend) {
+    let mut stage = Stage::on(backend).await;
+    let mut events = 0;
+    while !stage.all_have(SWITCHES, 1.0).await {
+        let came = stage.publish_noise().await;
+        assert!(came.iter().all(|came| *came == Came::Full));
+        events += 1;
+        assert!(events < UNTIL_OFF_MAX, "deltas are still on after {events} events");
+    }
+    stage.gauge_becomes(WITHOUT_DELTAS, 1.0).await;
+    let encoded = stage.metrics("fanfare_deltas_encoded_total").await;
+    for _ in 0..160 {
+        stage.publish_noise().await;
+    }
+    for (now, before) in stage.metrics("fanfare_deltas_encoded_total").await.into_iter().zip(encoded) {
+        assert_eq!(now - before, 10.0, "one in sixteen is tried");
+    }
+    assert!(stage.all_have(SWITCHES, 1.0).await, "it is said once, and noise changes nothing");
+
+    let mut events = 0;
+    while !stage.all_have(SWITCHES, 2.0).await {
+        stage.publish_news().await;
+        events += 1;
+        assert!(events < UNTIL_ON_MAX, "deltas are still off after {events} events");
+    }
+    for _ in 0..40 {
+        assert!(stage.publish_news().await.iter().all(|came| *came == Came::Delta));
+    }
+    stage.gauge_becomes(WITHOUT_DELTAS, 0.0).await;
+    assert!(stage.all_have(SWITCHES, 2.0).await);
+}

@@ -1,0 +1,445 @@
+//! Filters by tag, through real subscriptions (protocol.md 4): who gets what, what
+//! is refused, and that all who want the same share one evaluation.
+
+use std::time::Instant;
+
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+
+use crate::support::delta_client::Came;
+use crate::support::{
+    AppSpec, Backend, Browser, Caller, Cluster, Resumer, Server, bounded, on_both_backends,
+};
+
+on_both_backends![
+    each_operator_decides,
+    an_event_without_tags_has_none,
+    a_filter_may_ask_for_names_too,
+    the_other_spelling_counts_where_it_is_alone,
+    to_subscribe_again_replaces_the_filter,
+    whoever_has_no_filter_gets_everything,
+    the_base_is_the_last_event_that_passed,
+];
+
+const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
+/// The crowd, and how many filters it has.
+const CROWD: usize = 10_000;
+const FILTERS: usize = 100;
+
+async fn cluster(backend: Backend) -> Cluster {
+    Cluster::builder(backend).config(CONFIG).start().await
+}
+
+async fn server() -> Server {
+    Server::builder().config(CONFIG).start().await
+}
+
+fn text(number: usize) -> String {
+    json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
+}
+
+async fn publish(caller: &Caller, name: &str, tags: Value) {
+    let mut event = json!({ "name": name, "channel": "news", "data": "x" });
+    if !tags.is_null() {
+        event["tags"] = tags;
+    }
+    caller.post_events(event).await.expect_ok();
+}
+
+/// Everyone gets the events whose names are listed, of these five.
+async fn expect_of(cluster: &Cluster, cases: &[(Value, &[&str])]) {
+    let caller = cluster.caller("1");
+    let mut browsers = Vec::new();
+    for (filter, _) in cases {
+        let mut browser = cluster.second().browser("key1").await;
+        browser.subscribe_with("news", json!({ "filter": filter })).await;
+        browsers.push(browser);
+    }
+    let events = [
+        ("none", json!(null)),
+        ("empty", json!({})),
+        ("goal", json!({ "kind": "goal", "minute": "7" })),
+        ("card", json!({ "kind": "card", "minute": "12.5", "team": "" })),
+        ("Goal", json!({ "kind": "Goal", "minute": "later" })),
+        ("own-goal", json!({ "kind": "own-goal", "minute": "1e2", "true": "true" })),
+    ];
+    for (name, tags) in &events {
+        publish(&caller, name, tags.clone()).await;
+    }
+    for ((filter, names), browser) in cases.iter().zip(&mut browsers) {
+        for name in *names {
+            let frame = browser.next().await;
+            assert_eq!(frame.event, *name, "{filter}");
+        }
+    }
+    // And nothing else.
+    let all = json!({ "kind": "goal", "minute": "7", "end": "1" });
+    publish(&caller, "end", all).await;
+    for ((filter, _), browser) in cases.iter().zip(&mut browsers) {
+        browser.subscribe("other").await;
+        cluster.caller("1").publish("other", "marker", "x").await;
+        let mut frame = browser.next().await;
+        if frame.event == "end" {
+            frame = browser.next().await;
+        }
+        assert_eq!(frame.event, "marker", "{filter}");
+        browser.unsubscribe("other").await;
+    }
+}
+
+async fn each_operator_decides(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let leaf = |cmp: &str, val: Value| json!({ "key": "kind", "cmp": cmp, "val": val });
+    let minute = |cmp: &str, val: Value| json!({ "key": "minute", "cmp": cmp, "val": val });
+    let of = |op: &str, nodes: &[Value]| json!({ "op": op, "nodes": nodes });
+    let goal = leaf("eq", json!("goal"));
+    expect_of(
+        &cluster,
+        &[
+            (goal.clone(), &["goal"]),
+            (leaf("neq", json!("goal")), &["none", "empty", "card", "Goal", "own-goal"]),
+            (json!({ "key": "kind", "cmp": "in", "vals": ["goal", "card"] }), &["goal", "card"]),
+            (
+                json!({ "key": "kind", "cmp": "nin", "vals": ["goal", "card"] }),
+                &["none", "empty", "Goal", "own-goal"],
+            ),
+            (json!({ "key": "team", "cmp": "ex" }), &["card"]),
+            (json!({ "key": "team", "cmp": "nex" }), &["none", "empty", "goal", "Goal", "own-goal"]),
+            (leaf("sw", json!("go")), &["goal"]),
+            (leaf("ew", json!("goal")), &["goal", "own-goal"]),
+            (leaf("ct", json!("-go")), &["own-goal"]),
+            (minute("gt", json!("7")), &["card", "own-goal"]),
+            (minute("gte", json!(7)), &["goal", "card", "own-goal"]),
+            (minute("lt", json!(12.5)), &["goal"]),
+            (minute("lte", json!("12.50")), &["goal", "card"]),
+            (minute("lte", json!("no number")), &[]),
+            (json!({ "key": "true", "cmp": "eq", "val": true }), &["own-goal"]),
+            (of("and", &[leaf("ew", json!("goal")), minute("gt", json!("50"))]), &["own-goal"]),
+            (of("or", &[goal.clone(), minute("gt", json!("50"))]), &["goal", "own-goal"]),
+            (of("not", std::slice::from_ref(&goal)), &["none", "empty", "card", "Goal", "own-goal"]),
+            (of("not", &[of("or", &[goal.clone(), leaf("nex", json!("x"))])]), &["card", "Goal", "own-goal"]),
+        ],
+    )
+    .await;
+}
+
+async fn an_event_without_tags_has_none(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let untagged: &[&str] = &["none", "empty"];
+    expect_of(
+        &cluster,
+        &[
+            (json!({ "key": "kind", "cmp": "nex" }), untagged),
+            (json!({ "op": "not", "nodes": [{ "key": "minute", "cmp": "ex" }] }), untagged),
+            (json!({ "key": "other", "cmp": "ct", "val": "x" }), &[]),
+        ],
+    )
+    .await;
+}
+
+async fn a_filter_may_ask_for_names_too(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let goal = json!({ "key": "kind", "cmp": "ew", "val": "goal" });
+    expect_of(
+        &cluster,
+        &[
+            (json!({ "events": ["card", "goal"] }), &["goal", "card"]),
+            (json!({ "events": ["card", "goal"], "tags": goal }), &["goal"]),
+            (json!({ "events": [], "tags": goal }), &["goal", "own-goal"]),
+            (json!({ "tags": goal }), &["goal", "own-goal"]),
+        ],
+    )
+    .await;
+}
+
+async fn the_other_spelling_counts_where_it_is_alone(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let is = |kind: &str| json!({ "key": "kind", "cmp": "eq", "val": kind });
+    let mut alone = cluster.second().browser("key1").await;
+    alone.subscribe_with("news", json!({ "tags_filter": is("b") })).await;
+    let mut both = cluster.second().browser("key1").await;
+    both.subscribe_with("news", json!({ "filter": is("a"), "tags_filter": is("b") })).await;
+    for kind in ["a", "b", "c"] {
+        publish(&caller, kind, json!({ "kind": kind })).await;
+    }
+    publish(&caller, "end-b", json!({ "kind": "b" })).await;
+    publish(&caller, "end-a", json!({ "kind": "a" })).await;
+    for name in ["b", "end-b"] {
+        alone.expect_event("news", name).await;
+    }
+    for name in ["a", "end-a"] {
+        both.expect_event("news", name).await;
+    }
+}
+
+async fn to_subscribe_again_replaces_the_filter(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let is = |kind: &str| json!({ "filter": { "key": "kind", "cmp": "eq", "val": kind } });
+    let mut browser = cluster.second().browser("key1").await;
+    browser.subscribe_with("news", is("a")).await;
+    publish(&caller, "1", json!({ "kind": "a" })).await;
+    publish(&caller, "2", json!({ "kind": "b" })).await;
+    browser.expect_event("news", "1").await;
+    browser.subscribe_with("news", is("b")).await;
+    publish(&caller, "3", json!({ "kind": "a" })).await;
+    publish(&caller, "4", json!({ "kind": "b" })).await;
+    browser.expect_event("news", "4").await;
+    browser.subscribe("news").await;
+    publish(&caller, "5", json!({ "kind": "c" })).await;
+    browser.expect_event("news", "5").await;
+    assert_eq!(caller.subscription_count("news").await, 1);
+}
+
+async fn whoever_has_no_filter_gets_everything(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut audience = cluster.listeners(&["news"]).await;
+    for (name, tags) in [("a", json!(null)), ("b", json!({ "kind": "x" }))] {
+        publish(&caller, name, tags).await;
+        let frame = audience.expect_event("news", name).await;
+        // Pusher's frame and nothing else: it has opted in to nothing.
+        assert_eq!(frame.text, format!(r#"{{"event":"{name}","channel":"news","data":"x"}}"#));
+    }
+}
+
+async fn the_base_is_the_last_event_that_passed(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut readers = Vec::new();
+    for (kinds, delta) in
+        [(["a", "b"], "fossil"), (["b", "c"], "fossil"), (["b", "c"], "xdelta3"), (["c", "c"], "fossil")]
+    {
+        let filter = json!({ "key": "kind", "cmp": "in", "vals": kinds });
+        let members = json!({ "filter": filter, "delta": delta });
+        readers.push((kinds, Resumer::on(cluster.second(), "news", members).await));
+    }
+    let kinds = ["a", "b", "c", "a", "a", "c", "c", "b", "d", "a", "b", "c"];
+    for round in 0..3 {
+        let event = |(at, kind): (usize, &&str)| {
+            let data = text(round * kinds.len() + at);
+            json!({ "name": "e", "channel": "news", "data": data, "tags": { "kind": kind } })
+        };
+        // One by one, and as batches.
+        let events: Vec<Value> = kinds.iter().enumerate().map(event).collect();
+        for batch in events.chunks(1 + 4 * round) {
+            caller.post_batch(batch.into()).await.expect_ok();
+        }
+        for (wanted, reader) in &mut readers {
+            for (at, kind) in kinds.iter().enumerate().filter(|(_, kind)| wanted.contains(kind)) {
+                let told = reader.event().await;
+                assert_eq!(told.data, text(round * kinds.len() + at), "{kind}");
+                let is_first = round == 0 && Some(at) == kinds.iter().position(|kind| wanted.contains(kind));
+                let came = if is_first { Came::Full } else { Came::Delta };
+                assert_eq!(told.came, came, "{wanted:?} {round} {at}");
+            }
+        }
+    }
+}
+
+/// A socket that stays usable, and keeps what it has.
+#[tokio::test]
+async fn a_filter_that_is_none_is_refused() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    let wanted = json!({ "key": "kind", "cmp": "eq", "val": "a" });
+    browser.subscribe_with("news", json!({ "filter": wanted })).await;
+    let many = |count: usize| vec![json!({ "key": "k", "cmp": "ex" }); count];
+    let nested = |levels: usize| {
+        (1..levels)
+            .fold(json!({ "key": "k", "cmp": "ex" }), |node, _| json!({ "op": "not", "nodes": [node] }))
+    };
+    for (filter, at) in [
+        (json!(7), "filter"),
+        (json!("kind"), "filter"),
+        (json!([]), "filter"),
+        (json!({}), "filter"),
+        (json!({ "key": "k" }), "filter"),
+        (json!({ "key": "k", "cmp": "like", "val": "x" }), "filter.cmp"),
+        (json!({ "key": "", "cmp": "ex" }), "filter.key"),
+        (json!({ "cmp": "ex" }), "filter.key"),
+        (json!({ "key": "k", "cmp": "eq" }), "filter.val"),
+        (json!({ "key": "k", "cmp": "eq", "val": "" }), "filter.val"),
+        (json!({ "key": "k", "cmp": "eq", "val": null }), "filter.val"),
+        (json!({ "key": "k", "cmp": "in", "vals": [] }), "filter.vals"),
+        (json!({ "key": "k", "cmp": "in", "vals": [{}] }), "filter.vals[0]"),
+        (json!({ "key": "k", "cmp": "in", "val": "x" }), "filter.vals"),
+        (json!({ "op": "xor", "nodes": many(1) }), "filter.op"),
+        (json!({ "op": "and", "nodes": [] }), "filter.nodes"),
+        (json!({ "op": "and" }), "filter.nodes"),
+        (json!({ "op": "not", "nodes": many(2) }), "filter.nodes"),
+        (json!({ "op": "and", "nodes": [wanted, { "key": 7, "cmp": "ex" }] }), "filter.nodes[1].key"),
+        (json!({ "op": "and", "cmp": "ex", "key": "k", "nodes": many(1) }), "filter"),
+        (json!({ "events": "goal" }), "filter.events"),
+        (json!({ "events": [7] }), "filter.events[0]"),
+        (json!({ "events": ["goal"], "key": "k", "cmp": "ex" }), "filter"),
+        (json!({ "tags": 7 }), "filter.tags"),
+        (json!({ "expression": "a == 'b'" }), "filter.expression"),
+        // What a filter may hold.
+        (json!({ "op": "or", "nodes": many(128) }), "filter.nodes[127]"),
+        (json!({ "key": "k", "cmp": "in", "vals": vec!["v"; 129] }), "filter.vals"),
+        (json!({ "key": "k".repeat(257), "cmp": "ex" }), "filter.key"),
+        (json!({ "key": "k", "cmp": "eq", "val": "v".repeat(1_025) }), "filter.val"),
+        (json!({ "events": vec!["e"; 65] }), "filter.events"),
+        (json!({ "events": ["e".repeat(257)] }), "filter.events[0]"),
+        (nested(17), "filter.nodes[0]"),
+    ] {
+        for channel in ["news", "olds"] {
+            browser.ask_for(channel, json!({ "filter": filter })).await;
+            let error = browser.expect_subscription_error(channel).await;
+            assert_eq!(
+                (&error["type"], &error["status"]),
+                (&json!("InvalidFilter"), &json!(400)),
+                "{filter}"
+            );
+            let text = error["error"].as_str().unwrap();
+            assert!(text.starts_with(&format!("`{at}")), "{filter}: {text}");
+        }
+    }
+    browser.ask_for("olds", json!({ "tags_filter": { "cmp": "ex" } })).await;
+    let error = browser.expect_subscription_error("olds").await;
+    assert!(error["error"].as_str().unwrap().starts_with("`tags_filter.key`"), "{error}");
+    publish(&caller, "no", json!({ "kind": "b" })).await;
+    publish(&caller, "yes", json!({ "kind": "a" })).await;
+    browser.expect_event("news", "yes").await;
+
+    // At the bounds it is fine.
+    for filter in [
+        json!({ "op": "or", "nodes": many(127) }),
+        json!({ "key": "k", "cmp": "in", "vals": vec!["v"; 128] }),
+        json!({ "key": "k".repeat(256), "cmp": "eq", "val": "v".repeat(1_024) }),
+        json!({ "events": vec!["e".repeat(256); 64] }),
+        nested(16),
+    ] {
+        browser.subscribe_with("olds", json!({ "filter": filter })).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_filters_says_so() {
+    let server = Server::builder().start().await;
+    let mut browser = server.browser("key1").await;
+    for member in ["filter", "tags_filter"] {
+        browser.ask_for("news", json!({ member: { "key": "k", "cmp": "ex" } })).await;
+        let error = browser.expect_subscription_error("news").await;
+        assert_eq!((&error["type"], &error["status"]), (&json!("Unsupported"), &json!(422)), "{error}");
+        assert!(error["error"].as_str().unwrap().contains("tag_filtering.enabled"), "{error}");
+    }
+    browser.subscribe("news").await;
+    publish(&server.caller("1"), "e", json!({ "k": "v" })).await;
+    browser.expect_event("news", "e").await;
+}
+
+/// Tags are shown to who has opted in to something, where they are enabled for the
+/// server and for the channel.
+#[tokio::test]
+async fn tags_are_in_the_envelope_by_setting() {
+    let app =
+        || AppSpec::new("1").set("channel_delta_compression", r#"{ "bare-*" = { enable_tags = false } }"#);
+    for (config, shown) in [
+        ("enabled = true", true),
+        ("enabled = true\nenable_tags = true", true),
+        ("enabled = true\nenable_tags = false", false),
+    ] {
+        let config = format!("[tag_filtering]\n{config}\n");
+        let server = Server::builder().config(&config).app(app()).start().await;
+        for (channel, shown) in [("news", shown), ("bare-news", false)] {
+            for members in [
+                json!({ "delta": true }),
+                json!({ "resume": true }),
+                json!({ "filter": { "key": "a", "cmp": "ex" } }),
+                json!({}),
+            ] {
+                let shown = shown && members != json!({});
+                let mut browser = server.browser("key1").await;
+                browser.subscribe_with(channel, members.clone()).await;
+                let tags = json!({ "a": "\"1\"", "b": "ž" });
+                let event = json!({ "name": "e", "channel": channel, "data": "x", "tags": tags });
+                server.caller("1").post_events(event).await.expect_ok();
+                let frame = browser.find_event("e").await;
+                let envelope: Value = serde_json::from_str(&frame.text).unwrap();
+                let expected = if shown { tags } else { Value::Null };
+                assert_eq!(envelope["tags"], expected, "{channel} {members}: {}", frame.text);
+            }
+        }
+    }
+}
+
+/// Must-show: evaluations per event are those of distinct filters, whatever the
+/// sockets are, and in whatever form they want their events.
+#[tokio::test]
+async fn a_crowd_shares_the_evaluation_of_its_filters() {
+    bounded(async {
+        let server = server().await;
+        let caller = server.caller("1");
+        let began = Instant::now();
+        let one = async |number: usize| {
+            let mut browser = server.browser("key1").await;
+            browser.subscribe_with("news", members(number)).await;
+            browser
+        };
+        let mut crowd: Vec<Browser> = stream::iter(0..CROWD).map(one).buffered(64).collect().await;
+        println!("{CROWD} subscribed in {:?}", began.elapsed());
+        let evaluations = async || server.metrics().await.sum("fanfare_filter_evaluations_total");
+        let before = evaluations().await;
+        const EVENTS: usize = 20;
+        for number in 0..EVENTS {
+            let tags = json!({ "room": number.to_string(), "floor": "1" });
+            let event = json!({ "name": "e", "channel": "news", "data": text(number), "tags": tags });
+            caller.post_events(event).await.expect_ok();
+        }
+        let everybody = json!({ "name": "end", "channel": "news", "data": "x", "tags": { "all": "1" } });
+        caller.post_events(everybody).await.expect_ok();
+        let mut received = 0;
+        for (number, browser) in crowd.iter_mut().enumerate() {
+            loop {
+                let frame = browser.next().await;
+                if ["pusher:delta_compression_enabled", "pusher:position"].contains(&frame.event.as_str()) {
+                    continue;
+                }
+                if frame.event == "end" {
+                    break;
+                }
+                // Of the events, the one of its room.
+                assert_eq!(number_in(&frame.text), number % FILTERS, "{}", frame.text);
+                received += 1;
+            }
+        }
+        let evaluated = evaluations().await - before;
+        let per_event = evaluated / (EVENTS + 1) as f64;
+        println!("{CROWD} subscribers with {FILTERS} filters: {per_event} evaluations per event, {received} received");
+        assert_eq!(per_event, FILTERS as f64);
+        assert_eq!(received, CROWD / FILTERS * EVENTS);
+    })
+    .await;
+}
+
+/// The member `number` of what was published, however deep it is quoted.
+fn number_in(frame: &str) -> usize {
+    let (_, rest) = frame.split_once("number").expect("an event has a number");
+    let digits = rest.trim_start_matches(['\\', '"', ':']);
+    digits.split(',').next().unwrap().parse().unwrap()
+}
+
+/// A hundred filters, each written in several ways, for sockets of several forms.
+fn members(number: usize) -> Value {
+    let room = json!({ "key": "room", "cmp": "eq", "val": (number % FILTERS).to_string() });
+    let all = json!({ "key": "all", "cmp": "ex" });
+    let way = number / FILTERS;
+    let nodes = if way.is_multiple_of(2) { json!([room, all]) } else { json!([all, room, all]) };
+    let filter = json!({ "op": "or", "nodes": nodes });
+    let mut members = match way % 3 {
+        0 => json!({ "filter": filter }),
+        1 => json!({ "tags_filter": filter }),
+        _ => json!({ "filter": { "events": [], "tags": filter } }),
+    };
+    match way % 4 {
+        1 => members["delta"] = "fossil".into(),
+        2 => members["delta"] = "xdelta3".into(),
+        3 => members["resume"] = true.into(),
+        _ => {}
+    }
+    members
+}

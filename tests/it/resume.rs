@@ -1,0 +1,722 @@
+//! Coming back to a channel, line by line of `docs/resume.md`: what was missed
+//! follows in order, each event once, or the client is told that it starts anew.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::browser::Incoming;
+use crate::support::delta_client::Came;
+use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Memory, Resumer, Server, on_both_backends};
+
+on_both_backends![
+    every_channel_says_where_it_stands,
+    what_was_missed_follows_and_then_what_is_live,
+    it_resumes_in_the_middle_of_a_batch,
+    with_the_bases_it_holds_what_was_missed_comes_as_deltas,
+    without_bases_it_begins_in_full,
+    events_that_excepted_former_connections_are_not_sent,
+    what_is_filtered_out_moves_the_position,
+    members_and_counts_are_not_repeated,
+    the_cached_event_is_not_repeated,
+    it_may_ask_again_on_the_same_connection,
+    a_position_of_another_history_is_not_resumed,
+    client_events_are_missed_and_sent_like_others,
+    two_that_hold_different_bases_resume_at_once,
+    whoever_does_not_ask_sees_nothing_of_it,
+    those_who_resume_at_once_are_excepted_one_by_one,
+    its_own_events_move_the_position,
+    chains_with_keys_go_on,
+    a_users_own_channel_is_resumed_too,
+    it_is_told_in_its_own_dialect,
+];
+
+const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
+
+async fn cluster(backend: Backend) -> Cluster {
+    let app = AppSpec::new("1").set("enable_client_messages", true).set("max_event_batch_size", 100);
+    Cluster::builder(backend).config(CONFIG).app(app).start().await
+}
+
+async fn server() -> Server {
+    Server::builder().config(CONFIG).start().await
+}
+
+/// Worth a delta.
+fn text(number: usize) -> String {
+    json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
+}
+
+fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(text).collect()
+}
+
+async fn publish(caller: &Caller, channel: &str, number: usize) {
+    caller.publish(channel, "e", &text(number)).await;
+}
+
+/// One run of events.
+async fn publish_batch(caller: &Caller, channel: &str, numbers: std::ops::Range<usize>) {
+    let event = |number| json!({ "name": "e", "channel": channel, "data": text(number) });
+    caller.post_batch(numbers.map(event).collect()).await.expect_ok();
+}
+
+async fn every_channel_says_where_it_stands(backend: Backend) {
+    let cluster = cluster(backend).await;
+    for channel in ["news", "private-news", "cache-news", "private-cache-news", "private-encrypted-news"] {
+        let mut resumer = Resumer::on(cluster.second(), channel, json!({})).await;
+        if channel.contains("cache-") {
+            assert_eq!(resumer.browser.next().await.event, "pusher:cache_miss");
+        }
+        publish(&cluster.caller("1"), channel, 1).await;
+        let told = resumer.event().await;
+        assert_eq!((told.came, told.data), (Came::Plain, text(1)), "{channel}");
+        assert_eq!(told.seq, Some(resumer.memory.seq), "{channel}");
+        assert!(told.text.ends_with(&format!(r#","__seq":{}}}"#, resumer.memory.seq)), "{}", told.text);
+        assert_ne!(resumer.memory.epoch, 0, "{channel}: the epoch is known once there is one");
+
+        let mut next = Resumer::on(cluster.first(), channel, json!({})).await;
+        if channel.contains("cache-") {
+            next.event().await;
+        }
+        let stands = (next.memory.epoch, next.memory.seq);
+        assert_eq!(stands, (resumer.memory.epoch, resumer.memory.seq), "{channel}");
+    }
+
+    let mut browser = cluster.second().browser("key1").await;
+    let frame = join(&mut browser, "ann", json!(true)).await;
+    let data = frame.data_json();
+    assert_eq!(data["presence"]["ids"], json!(["ann"]));
+    assert!(data["epoch"].is_u64() && data["seq"].is_u64() && data["resumed"] == false, "{}", frame.text);
+}
+
+/// A presence subscription with `resume`; the confirmation.
+async fn join(browser: &mut crate::support::Browser, user_id: &str, resume: Value) -> crate::support::Frame {
+    let channel_data = json!({ "user_id": user_id, "user_info": {} }).to_string();
+    let text = fanfare::auth::subscription_text(browser.socket_id(), "presence-room", Some(&channel_data));
+    let auth = browser.sign_text(&text);
+    let data =
+        json!({ "channel": "presence-room", "auth": auth, "channel_data": channel_data, "resume": resume });
+    browser.subscribe_raw(data).await;
+    browser.confirmed("presence-room").await
+}
+
+async fn what_was_missed_follows_and_then_what_is_live(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    for (round, members) in [json!({}), json!({ "delta": true })].into_iter().enumerate() {
+        let channel = format!("news-{round}");
+        let mut resumer = Resumer::on(cluster.second(), &channel, members.clone()).await;
+        publish_batch(&caller, &channel, 0..3).await;
+        resumer.events(&texts(0..3)).await;
+        for (turn, node) in [cluster.second(), cluster.first(), cluster.second()].into_iter().enumerate() {
+            let memory = resumer.cut();
+            let next = 3 + 11 * turn;
+            publish_batch(&caller, &channel, next..next + 10).await;
+            let resume = memory.resume();
+            let resumed;
+            (resumer, resumed) = Resumer::back(node, &channel, members.clone(), memory, resume).await;
+            assert!(resumed, "{members} {turn}");
+            publish(&caller, &channel, next + 10).await;
+            resumer.events(&texts(next..next + 11)).await;
+        }
+        // Nothing missed is resumed as well.
+        let memory = resumer.cut();
+        let resume = memory.resume();
+        let (mut resumer, resumed) =
+            Resumer::back(cluster.first(), &channel, members.clone(), memory, resume).await;
+        assert!(resumed);
+        publish(&caller, &channel, 99).await;
+        resumer.events(&texts(99..100)).await;
+    }
+}
+
+async fn it_resumes_in_the_middle_of_a_batch(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
+    publish_batch(&caller, "news", 0..10).await;
+    let mut memories = Vec::new();
+    for number in 0..10 {
+        resumer.events(&texts(number..number + 1)).await;
+        memories.push(resumer.memory.clone());
+    }
+    for (number, memory) in memories.into_iter().enumerate() {
+        let node = if number % 2 == 0 { cluster.first() } else { cluster.second() };
+        let resume = memory.resume();
+        let (mut resumer, resumed) =
+            Resumer::back(node, "news", json!({ "delta": true }), memory, resume).await;
+        assert!(resumed);
+        let came = resumer.events(&texts(number + 1..10)).await;
+        assert!(came.iter().all(|came| *came == Came::Delta), "{number}: {came:?}");
+    }
+}
+
+async fn with_the_bases_it_holds_what_was_missed_comes_as_deltas(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    for algorithm in ["fossil", "xdelta3"] {
+        let members = json!({ "delta": algorithm });
+        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, "news", 0..2).await;
+        resumer.events(&texts(0..2)).await;
+        let memory = resumer.cut();
+        publish_batch(&caller, "news", 2..6).await;
+        let resume = memory.resume();
+        let (mut resumer, resumed) = Resumer::back(cluster.second(), "news", members, memory, resume).await;
+        assert!(resumed);
+        assert_eq!(resumer.events(&texts(2..6)).await, [Came::Delta; 4]);
+        publish(&caller, "news", 6).await;
+        assert_eq!(resumer.events(&texts(6..7)).await, [Came::Delta]);
+    }
+}
+
+async fn without_bases_it_begins_in_full(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let members = json!({ "delta": true });
+    let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+    publish_batch(&caller, "news", 0..2).await;
+    resumer.events(&texts(0..2)).await;
+    let mut memory = resumer.cut();
+    publish_batch(&caller, "news", 2..5).await;
+    let resume = memory.resume_without_bases();
+    let (mut resumer, resumed) =
+        Resumer::back(cluster.second(), "news", members.clone(), memory, resume).await;
+    assert!(resumed);
+    assert_eq!(resumer.events(&texts(2..5)).await, [Came::Full, Came::Delta, Came::Delta]);
+
+    // Nothing missed and no base: the first live event is full.
+    let mut memory = resumer.cut();
+    let resume = memory.resume_without_bases();
+    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+    assert!(resumed);
+    publish_batch(&caller, "news", 5..7).await;
+    assert_eq!(resumer.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
+}
+
+async fn events_that_excepted_former_connections_are_not_sent(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let members = json!({ "delta": true });
+    let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+    publish(&caller, "news", 0).await;
+    resumer.events(&texts(0..1)).await;
+    let except = async |number: usize, socket: &str| {
+        let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": socket });
+        caller.post_events(event).await.expect_ok();
+    };
+    let mut number = 1;
+    for node in [cluster.second(), cluster.first(), cluster.second(), cluster.first()] {
+        let memory = resumer.cut();
+        let mut meant = Vec::new();
+        // All its former connections, one that it had not, and nobody.
+        for socket in memory.sockets.iter().map(String::as_str).chain(["7.7"]) {
+            except(number, socket).await;
+            publish(&caller, "news", number + 1).await;
+            meant.extend((socket == "7.7").then(|| text(number)));
+            meant.push(text(number + 1));
+            number += 2;
+        }
+        let resume = memory.resume();
+        let resumed;
+        (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
+        assert!(resumed);
+        resumer.events(&meant).await;
+        // And live.
+        for socket in resumer.memory.sockets.clone() {
+            except(number, &socket).await;
+            publish(&caller, "news", number + 1).await;
+            resumer.events(&texts(number + 1..number + 2)).await;
+            number += 2;
+        }
+    }
+}
+
+async fn what_is_filtered_out_moves_the_position(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let wanted = json!({ "filter": { "key": "kind", "cmp": "eq", "val": "goal" }, "delta": true });
+    let tagged = async |number: usize, kind: &str| {
+        let event = json!({ "name": "e", "channel": "news", "data": text(number), "tags": { "kind": kind } });
+        caller.post_events(event).await.expect_ok();
+    };
+    let mut resumer = Resumer::on(cluster.second(), "news", wanted.clone()).await;
+    tagged(0, "goal").await;
+    resumer.events(&texts(0..1)).await;
+    let before = resumer.memory.seq;
+    let began = Instant::now();
+    for number in 1..6 {
+        tagged(number, "shot").await;
+    }
+    // One for all of them.
+    while resumer.memory.seq < before + 5 {
+        assert!(!resumer.position().await);
+    }
+    assert!(began.elapsed() > Duration::from_millis(500), "not for each event: {:?}", began.elapsed());
+
+    // From there on: nothing was missed, though the log says a lot.
+    let memory = resumer.cut();
+    tagged(6, "shot").await;
+    tagged(7, "goal").await;
+    tagged(8, "shot").await;
+    let resume = memory.resume();
+    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", wanted, memory, resume).await;
+    assert!(resumed);
+    // The base is the last event that passed.
+    assert_eq!(resumer.events(&texts(7..8)).await, [Came::Delta]);
+    while resumer.memory.seq < before + 8 {
+        assert!(!resumer.position().await);
+    }
+}
+
+async fn members_and_counts_are_not_repeated(backend: Backend) {
+    let app = AppSpec::new("1").set("enable_subscription_count", true);
+    let cluster = Cluster::builder(backend).config(CONFIG).app(app).start().await;
+    let mut ann = cluster.first().browser("key1").await;
+    let mut memory = Memory::default();
+    assert!(!memory.stand(&join(&mut ann, "ann", json!(true)).await));
+    drop(ann);
+    let mut ben = cluster.first().browser("key1").await;
+    ben.join("presence-room", "ben").await;
+    publish(&cluster.caller("1"), "presence-room", 1).await;
+    let mut ann = cluster.second().browser("key1").await;
+    let frame = join(&mut ann, "ann", memory.resume()).await;
+    assert!(memory.stand(&frame));
+    let mut ids: Vec<String> = serde_json::from_value(frame.data_json()["presence"]["ids"].clone()).unwrap();
+    ids.sort();
+    assert_eq!(ids, ["ann", "ben"]);
+    match memory.hear(&ann.next().await) {
+        Heard::Event(told) => assert_eq!(told.data, text(1)),
+        other => panic!("{other:?}"),
+    }
+
+    // Of the counts there is only the one that holds now.
+    let mut first = Resumer::on(cluster.first(), "news", json!({})).await;
+    assert_eq!(first.browser.next().await.data_json(), json!({ "subscription_count": 1 }));
+    let memory = first.cut();
+    cluster.caller("1").count_becomes("news", 0).await;
+    let _others = cluster.listeners(&["news"]).await;
+    publish(&cluster.caller("1"), "news", 1).await;
+    let resume = memory.resume();
+    let (mut back, _) = Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
+    assert_eq!(back.browser.next().await.data_json()["subscription_count"], 3);
+}
+
+async fn the_cached_event_is_not_repeated(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    for members in [json!({}), json!({ "delta": true })] {
+        publish(&caller, "cache-news", 0).await;
+        let mut resumer = Resumer::on(cluster.first(), "cache-news", members.clone()).await;
+        resumer.events(&texts(0..1)).await;
+        publish(&caller, "cache-news", 1).await;
+        resumer.events(&texts(1..2)).await;
+        let memory = resumer.cut();
+        let resume = memory.resume();
+        let back = Resumer::back(cluster.second(), "cache-news", members.clone(), memory, resume);
+        let (mut resumer, resumed) = back.await;
+        assert!(resumed);
+        publish(&caller, "cache-news", 2).await;
+        resumer.events(&texts(2..3)).await;
+        // Who starts anew gets it.
+        let mut anew = Resumer::on(cluster.second(), "cache-news", members).await;
+        anew.events(&texts(2..3)).await;
+    }
+}
+
+async fn it_may_ask_again_on_the_same_connection(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let members = json!({ "delta": true });
+    let mut resumer = Resumer::on(cluster.second(), "news", members.clone()).await;
+    publish(&caller, "news", 0).await;
+    resumer.events(&texts(0..1)).await;
+    let mut at = resumer.memory.clone();
+    publish_batch(&caller, "news", 1..4).await;
+    resumer.events(&texts(1..4)).await;
+    // As if it had not been able to decode the second.
+    let resume = at.resume_without_bases();
+    resumer.memory = at.clone();
+    assert!(resumer.subscribe(members.clone(), resume.clone()).await);
+    assert_eq!(resumer.events(&texts(1..4)).await, [Came::Full, Came::Delta, Came::Delta]);
+    publish(&caller, "news", 4).await;
+    assert_eq!(resumer.events(&texts(4..5)).await, [Came::Delta]);
+
+    // Once a second at most: in between it starts anew.
+    resumer.memory = at.clone();
+    assert!(!resumer.subscribe(members.clone(), resume.clone()).await);
+    publish(&caller, "news", 5).await;
+    assert_eq!(resumer.events(&texts(5..6)).await, [Came::Full]);
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    resumer.memory = at;
+    assert!(resumer.subscribe(members, resume).await);
+    assert_eq!(resumer.events(&texts(1..6)).await[0], Came::Full);
+}
+
+async fn a_position_of_another_history_is_not_resumed(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
+    publish_batch(&caller, "news", 0..3).await;
+    resumer.events(&texts(0..3)).await;
+    let memory = resumer.cut();
+    let Memory { epoch, seq, .. } = memory;
+    for (number, resume) in [
+        json!({ "epoch": epoch + 1, "seq": seq }),
+        json!({ "epoch": epoch - 1, "seq": seq, "from": seq }),
+        json!({ "epoch": 0, "seq": 0 }),
+        json!({ "epoch": 0, "seq": seq }),
+        json!({ "epoch": epoch, "seq": seq + 1_000 }),
+        json!({ "epoch": epoch, "seq": 2_147_483_647, "from": 7 }),
+        json!({ "epoch": 1_u64 << 53, "seq": 0 }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let node = if number % 2 == 0 { cluster.first() } else { cluster.second() };
+        let (mut resumer, resumed) =
+            Resumer::back(node, "news", json!({ "delta": true }), memory.clone(), resume.clone()).await;
+        assert!(!resumed, "{resume}");
+        assert_eq!(resumer.memory.epoch, epoch, "{resume}");
+        // From where it stands it goes on like anybody.
+        publish(&caller, "news", 100 + number).await;
+        assert_eq!(resumer.events(&texts(100 + number..101 + number)).await, [Came::Full], "{resume}");
+    }
+    // And the right one is right still.
+    let resume = memory.resume();
+    let (mut resumer, resumed) =
+        Resumer::back(cluster.second(), "news", json!({ "delta": true }), memory, resume).await;
+    assert!(resumed);
+    resumer.events(&texts(100..107)).await;
+}
+
+async fn client_events_are_missed_and_sent_like_others(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let members = json!({ "delta": true });
+    let mut resumer = Resumer::on(cluster.first(), "private-room", members.clone()).await;
+    let mut sender = cluster.second().browser("key1").await;
+    sender.subscribe("private-room").await;
+    publish(&caller, "private-room", 0).await;
+    sender.expect_event("private-room", "e").await;
+    resumer.events(&texts(0..1)).await;
+    let trigger = async |sender: &mut crate::support::Browser, number: usize| {
+        sender.trigger("private-room", "client-e", serde_json::from_str(&text(number)).unwrap()).await;
+        sender.settle().await;
+    };
+    trigger(&mut sender, 1).await;
+    let told = resumer.event().await;
+    assert_eq!((told.came, told.data), (Came::Plain, text(1)));
+    assert_eq!(told.seq, Some(resumer.memory.seq), "it has a number all the same");
+
+    let memory = resumer.cut();
+    trigger(&mut sender, 2).await;
+    publish(&caller, "private-room", 3).await;
+    sender.find_event("e").await;
+    trigger(&mut sender, 4).await;
+    // What was sent is announced when everybody else has it.
+    let mut other = cluster.first().browser("key1").await;
+    other.subscribe("private-room").await;
+    publish(&caller, "private-room", 5).await;
+    other.expect_event("private-room", "e").await;
+    let resume = memory.resume();
+    let (mut resumer, resumed) =
+        Resumer::back(cluster.second(), "private-room", members, memory, resume).await;
+    assert!(resumed);
+    let came = resumer.events(&texts(2..6)).await;
+    assert_eq!(came, [Came::Plain, Came::Delta, Came::Plain, Came::Delta]);
+
+    // Its own are not sent back to it, under any of its names.
+    trigger(&mut resumer.browser, 6).await;
+    let memory = resumer.cut();
+    let resume = memory.resume();
+    let back = Resumer::back(cluster.first(), "private-room", json!({ "delta": true }), memory, resume).await;
+    let (mut resumer, resumed) = back;
+    assert!(resumed);
+    publish(&caller, "private-room", 7).await;
+    resumer.events(&texts(7..8)).await;
+}
+
+/// They share the audience, and not what they hold.
+async fn two_that_hold_different_bases_resume_at_once(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let members = json!({ "delta": true });
+    let mut here = Resumer::on(cluster.second(), "news", members.clone()).await;
+    let mut resumers = Vec::new();
+    for number in 0..4 {
+        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        publish(&caller, "news", number).await;
+        resumer.events(&texts(number..number + 1)).await;
+        here.events(&texts(number..number + 1)).await;
+        resumers.push(resumer.cut());
+    }
+    publish_batch(&caller, "news", 4..8).await;
+    here.events(&texts(4..8)).await;
+    let back = resumers.into_iter().enumerate().map(|(number, mut memory)| {
+        // Every other one has lost its bases.
+        let resume = if number % 2 == 0 { memory.resume() } else { memory.resume_without_bases() };
+        Resumer::back(cluster.second(), "news", members.clone(), memory, resume)
+    });
+    let mut back = futures_util::future::join_all(back).await;
+    for (number, (resumer, resumed)) in back.iter_mut().enumerate() {
+        assert!(*resumed);
+        let came = resumer.events(&texts(number + 1..8)).await;
+        assert_eq!(came[0], if number % 2 == 0 { Came::Delta } else { Came::Full });
+        assert!(came[1..].iter().all(|came| *came == Came::Delta), "{came:?}");
+    }
+    publish_batch(&caller, "news", 8..10).await;
+    for (resumer, _) in &mut back {
+        assert_eq!(resumer.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
+    }
+    assert_eq!(here.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
+}
+
+async fn whoever_does_not_ask_sees_nothing_of_it(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut plain = cluster.second().browser("key1").await;
+    let frame = plain.subscribe("news").await;
+    let succeeded = r#"{"channel":"news","data":"{}","event":"pusher_internal:subscription_succeeded"}"#;
+    assert_eq!(frame.text, succeeded);
+    let mut no = cluster.second().browser("key1").await;
+    assert_eq!(no.subscribe_with("news", json!({ "resume": false })).await.text, succeeded);
+    let mut resumer = Resumer::on(cluster.second(), "news", json!({})).await;
+    for number in 0..5 {
+        publish(&caller, "news", number).await;
+        let data = Value::from(text(number));
+        for browser in [&mut plain, &mut no] {
+            let frame = browser.expect_event("news", "e").await;
+            assert_eq!(frame.text, format!(r#"{{"event":"e","channel":"news","data":{data}}}"#));
+        }
+        resumer.events(&texts(number..number + 1)).await;
+        let memory = resumer.cut();
+        let resume = memory.resume();
+        (resumer, _) = Resumer::back(cluster.first(), "news", json!({}), memory, resume).await;
+    }
+}
+
+/// Every mistake is named, and costs nothing but the answer.
+#[tokio::test]
+async fn a_position_that_is_none_is_refused() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    browser.subscribe("news").await;
+    for (resume, member) in [
+        (json!(7), "resume"),
+        (json!("true"), "resume"),
+        (json!([1, 2]), "resume"),
+        (json!({}), "resume.epoch"),
+        (json!({ "seq": 5 }), "resume.epoch"),
+        (json!({ "epoch": "7", "seq": 5 }), "resume.epoch"),
+        (json!({ "epoch": -7, "seq": 5 }), "resume.epoch"),
+        (json!({ "epoch": 7.5, "seq": 5 }), "resume.epoch"),
+        (json!({ "epoch": 9_007_199_254_740_993_u64, "seq": 5 }), "resume.epoch"),
+        (json!({ "epoch": 7 }), "resume.seq"),
+        (json!({ "epoch": 7, "seq": null }), "resume.seq"),
+        (json!({ "epoch": 7, "seq": -1 }), "resume.seq"),
+        (json!({ "epoch": 7, "seq": 2_147_483_648_u64 }), "resume.seq"),
+        (json!({ "epoch": 7, "seq": 5, "from": "3" }), "resume.from"),
+        (json!({ "epoch": 7, "seq": 5, "from": {} }), "resume.from"),
+        (json!({ "epoch": 7, "seq": 5, "socket_id": 7 }), "resume.socket_id"),
+        (json!({ "epoch": 7, "seq": 5, "socket_id": "" }), "resume.socket_id"),
+        (json!({ "epoch": 7, "seq": 5, "socket_id": ["1.2", 3] }), "resume.socket_id"),
+        (json!({ "epoch": 7, "seq": 5, "socket_id": vec!["1.2"; 9] }), "resume.socket_id"),
+    ] {
+        // On a channel that it is on, and on one that it is not on.
+        for channel in ["news", "olds"] {
+            browser.ask_for(channel, json!({ "resume": resume })).await;
+            let error = browser.expect_subscription_error(channel).await;
+            assert_eq!(
+                (&error["type"], &error["status"]),
+                (&json!("InvalidResume"), &json!(400)),
+                "{resume}"
+            );
+            let text = error["error"].as_str().unwrap();
+            assert!(text.contains(&format!("`{member}`")), "{resume}: {text}");
+        }
+        caller.publish("news", "still", "here").await;
+        browser.expect_event("news", "still").await;
+    }
+}
+
+/// At most once a second, and the last one comes without another event.
+#[tokio::test]
+async fn positions_are_told_in_their_time() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let members = json!({ "filter": { "key": "x", "cmp": "ex" } });
+    let mut resumer = Resumer::on(&server, "news", members).await;
+    caller
+        .post_events(json!({ "name": "e", "channel": "news", "data": text(0), "tags": { "x": "1" } }))
+        .await;
+    resumer.events(&texts(0..1)).await;
+    let (before, began) = (resumer.memory.seq, Instant::now());
+    let (mut told, mut published) = (0, 0);
+    while began.elapsed() < Duration::from_millis(2_500) {
+        publish(&caller, "news", 1).await;
+        published += 1;
+        if let Ok(Incoming::Frame(frame)) = tokio::time::timeout(
+            Duration::from_millis(20),
+            resumer.browser.next_kept_within(Duration::from_secs(1)),
+        )
+        .await
+        {
+            assert_eq!(frame.event, "pusher:position");
+            resumer.memory.hear(&frame);
+            told += 1;
+        }
+    }
+    while resumer.memory.seq < before + published {
+        assert!(!resumer.position().await);
+        told += 1;
+    }
+    println!("{told} positions for {published} events in {:?}", began.elapsed());
+    assert!((2..=4).contains(&told), "{told} positions");
+}
+
+/// An event may except a connection that is not subscribed yet. Others who have
+/// missed the same get it all the same.
+async fn those_who_resume_at_once_are_excepted_one_by_one(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    publish(&caller, "news", 0).await;
+    for round in 0..4 {
+        let mut memories = Vec::new();
+        for _ in 0..10 {
+            memories.push(Resumer::on(cluster.first(), "news", json!({})).await.cut());
+        }
+        let mut back = Vec::new();
+        for memory in memories {
+            let browser = cluster.second().browser("key1").await;
+            back.push(Resumer { browser, memory, channel: "news".into() });
+        }
+        let ids: Vec<String> = back.iter().map(|it| it.browser.socket_id().to_owned()).collect();
+        for number in [1, 2] {
+            let except = &ids[(round * 3 + number) % 10];
+            let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": except });
+            caller.post_events(event).await.expect_ok();
+        }
+        let back = back.into_iter().map(|resumer| {
+            let resume = resumer.memory.resume();
+            resumer.goes_on(json!({}), resume)
+        });
+        let mut back = futures_util::future::join_all(back).await;
+        publish(&caller, "news", 3).await;
+        for (at, (resumer, resumed)) in back.iter_mut().enumerate() {
+            assert!(*resumed);
+            let mut meant: Vec<usize> = (1..=2).filter(|number| (round * 3 + number) % 10 != at).collect();
+            meant.push(3);
+            let meant: Vec<String> = meant.into_iter().map(text).collect();
+            resumer.events(&meant).await;
+        }
+    }
+}
+
+/// Or somebody who publishes a lot would come back to a log that has forgotten where
+/// it stood, though it has missed nothing.
+async fn its_own_events_move_the_position(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let mut sender = Resumer::on(cluster.second(), "news", json!({})).await;
+    publish(&caller, "news", 0).await;
+    sender.events(&texts(0..1)).await;
+    let before = sender.memory.seq;
+    for number in 1..4 {
+        let socket = sender.browser.socket_id();
+        let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": socket });
+        caller.post_events(event).await.expect_ok();
+    }
+    while sender.memory.seq < before + 3 {
+        assert!(!sender.position().await);
+    }
+}
+
+async fn chains_with_keys_go_on(backend: Backend) {
+    for markers in ["underscore", "plain"] {
+        let app = AppSpec::new("1")
+            .set("channel_delta_compression", r#"{ "ticks" = { conflation_key = "key" } }"#)
+            .set("max_event_batch_size", 100);
+        let config = format!("[delta_compression]\nfull_message_interval = 0\nmarkers = \"{markers}\"\n");
+        let cluster = Cluster::builder(backend).config(&config).app(app).start().await;
+        let caller = cluster.caller("1");
+        let tick = |key: usize, number: usize| {
+            json!({ "key": key, "number": number, "same": "all the same ".repeat(30) }).to_string()
+        };
+        let all = |number: usize| -> Vec<String> { (0..20).map(|key| tick(key, number)).collect() };
+        let batch = |ticks: &[String]| -> Value {
+            ticks.iter().map(|data| json!({ "name": "e", "channel": "ticks", "data": data })).collect()
+        };
+        let members = json!({ "delta": true });
+        let mut resumer = Resumer::on(cluster.first(), "ticks", members.clone()).await;
+        caller.post_batch(batch(&all(0))).await.expect_ok();
+        assert_eq!(resumer.events(&all(0)).await, [Came::Full; 20]);
+        for (number, node) in [(1, cluster.second()), (3, cluster.first()), (5, cluster.first())] {
+            let memory = resumer.cut();
+            // Some of its chains move while it is away.
+            let some = &all(number)[5..10];
+            caller.post_batch(batch(some)).await.expect_ok();
+            let resume = memory.resume();
+            let resumed;
+            (resumer, resumed) = Resumer::back(node, "ticks", members.clone(), memory, resume).await;
+            assert!(resumed);
+            assert_eq!(resumer.events(some).await, [Came::Delta; 5]);
+            caller.post_batch(batch(&all(number + 1))).await.expect_ok();
+            assert_eq!(resumer.events(&all(number + 1)).await, [Came::Delta; 20], "{markers} {number}");
+        }
+        // Without bases, it is told to forget those that it may have.
+        let mut memory = resumer.cut();
+        caller.post_batch(batch(&all(7)[..2])).await.expect_ok();
+        let resume = memory.resume_without_bases();
+        let (mut resumer, resumed) = Resumer::back(cluster.second(), "ticks", members, memory, resume).await;
+        assert!(resumed);
+        assert_eq!(resumer.events(&all(7)[..2]).await, [Came::Full; 2]);
+        caller.post_batch(batch(&all(8))).await.expect_ok();
+        assert_eq!(resumer.events(&all(8)).await, [Came::Full; 20]);
+    }
+}
+
+async fn a_users_own_channel_is_resumed_too(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let caller = cluster.caller("1");
+    let channel = "#server-to-user-ann";
+    let connect = async |server: &Server, memory: Memory| {
+        let mut browser = server.browser("key1").await;
+        browser.sign_in("ann").await;
+        Resumer { browser, memory, channel: channel.into() }
+    };
+    let mut resumer = connect(cluster.first(), Memory::default()).await;
+    assert!(!resumer.subscribe(json!({}), json!(true)).await);
+    publish(&caller, channel, 0).await;
+    resumer.events(&texts(0..1)).await;
+    let memory = resumer.cut();
+    publish(&caller, channel, 1).await;
+    let resume = memory.resume();
+    let (mut resumer, resumed) =
+        connect(cluster.second(), memory).await.goes_on(json!({ "delta": true }), resume).await;
+    println!("resumed: {resumed}");
+    publish(&caller, channel, 2).await;
+    let next = if resumed { 1 } else { 2 };
+    resumer.events(&texts(next..3)).await;
+    assert!(resumed);
+}
+
+async fn it_is_told_in_its_own_dialect(backend: Backend) {
+    let cluster = cluster(backend).await;
+    let mut browser = cluster.second().connect("/app/key1?protocol=2").await;
+    assert_eq!(browser.next().await.event, "sockudo:connection_established");
+    let filter = json!({ "key": "x", "cmp": "ex" });
+    let data = json!({ "channel": "news", "resume": true, "delta": true, "filter": filter });
+    browser.send(json!({ "event": "sockudo:subscribe", "data": data })).await;
+    let frame = browser.next().await;
+    assert_eq!(frame.event, "sockudo_internal:subscription_succeeded");
+    assert_eq!(frame.data_json()["resumed"], false);
+    assert_eq!(browser.next().await.event, "sockudo:delta_compression_enabled");
+    publish(&cluster.caller("1"), "news", 0).await;
+    // The epoch begins, and in a while its position has moved.
+    for _ in 0..2 {
+        assert_eq!(browser.next().await.event, "sockudo:position");
+    }
+}

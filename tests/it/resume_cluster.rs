@@ -1,0 +1,399 @@
+//! Resuming where something is lost: a log, a Redis, a node with a crowd on it.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::delta_client::Came;
+use crate::support::{
+    AppSpec, Backend, Caller, Cluster, Heard, Links, PATIENCE, Proxy, Redis, Resumer, Server, Way, bounded,
+    eventually,
+};
+
+const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
+const CROWD: usize = 500;
+
+async fn cluster() -> Cluster {
+    let app = AppSpec::new("1").set("max_event_batch_size", 100);
+    Cluster::builder(Backend::Redis).config(CONFIG).app(app).start().await
+}
+
+fn text(number: usize) -> String {
+    json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
+}
+
+fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(text).collect()
+}
+
+async fn publish_batch(caller: &Caller, numbers: std::ops::Range<usize>) {
+    let event = |number| json!({ "name": "e", "channel": "news", "data": text(number) });
+    caller.post_batch(numbers.map(event).collect()).await.expect_ok();
+}
+
+#[tokio::test]
+async fn cluster_says_so_when_the_log_is_gone() {
+    bounded(async {
+        let cluster = cluster().await;
+        let caller = cluster.caller("1");
+        let members = json!({ "delta": true });
+        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, 0..3).await;
+        resumer.events(&texts(0..3)).await;
+        let memory = resumer.cut();
+        publish_batch(&caller, 3..5).await;
+        let script = "return redis.call('DEL', redis.call('KEYS', 'fanfare:*:log:1:news')[1])";
+        assert_eq!(cluster.redis().command(&["EVAL", script, "0"]).await.integer(), 1);
+        let resume = memory.resume();
+        let (mut anew, resumed) =
+            Resumer::back(cluster.second(), "news", members.clone(), memory.clone(), resume).await;
+        assert!(!resumed, "two events are lost");
+        assert_eq!(anew.memory.epoch, memory.epoch);
+        publish_batch(&caller, 5..7).await;
+        assert_eq!(anew.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
+
+        // Who has missed nothing needs no log.
+        let memory = anew.cut();
+        cluster.redis().command(&["EVAL", script, "0"]).await;
+        let resume = memory.resume();
+        let (mut back, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+        assert!(resumed);
+        publish_batch(&caller, 7..8).await;
+        back.events(&texts(7..8)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cluster_says_so_when_redis_has_lost_everything() {
+    bounded(async {
+        let cluster = cluster().await;
+        let caller = cluster.caller("1");
+        let members = json!({ "delta": true });
+        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
+        let mut leaves = Resumer::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, 0..3).await;
+        for resumer in [&mut stays, &mut leaves] {
+            resumer.events(&texts(0..3)).await;
+        }
+        let (before, memory) = (stays.memory.epoch, leaves.cut());
+        cluster.redis().command(&["FLUSHALL"]).await;
+        publish_batch(&caller, 3..5).await;
+        // Before any number of the new epoch.
+        assert!(stays.position().await, "something may have been missed");
+        assert_ne!(stays.memory.epoch, before);
+        assert_eq!(stays.events(&texts(3..5)).await, [Came::Full, Came::Delta]);
+
+        let resume = memory.resume();
+        let (mut anew, resumed) =
+            Resumer::back(cluster.first(), "news", members.clone(), memory, resume).await;
+        assert!(!resumed);
+        assert_eq!(anew.memory.epoch, stays.memory.epoch);
+        publish_batch(&caller, 5..6).await;
+        assert_eq!(anew.events(&texts(5..6)).await, [Came::Full]);
+        stays.events(&texts(5..6)).await;
+
+        // In the new epoch all is as ever.
+        let memory = stays.cut();
+        publish_batch(&caller, 6..9).await;
+        let resume = memory.resume();
+        let (mut back, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+        assert!(resumed);
+        assert_eq!(back.events(&texts(6..9)).await, [Came::Delta; 3]);
+    })
+    .await;
+}
+
+/// The log cannot be read for a while, in which more is published: what was missed
+/// still comes first, and each event once.
+#[tokio::test]
+async fn cluster_reads_the_log_when_redis_answers_again() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let builder = Server::builder().config(CONFIG);
+        let behind = builder.clone().name("behind").redis_url(&proxy.url()).start().await;
+        let other = builder.name("other").redis(&redis).start().await;
+        let caller = other.caller("1");
+        let members = json!({ "delta": true });
+        for trouble in ["stalled", "cut"] {
+            let mut resumer = Resumer::on(&behind, "news", members.clone()).await;
+            let mut stays = Resumer::on(&other, "news", members.clone()).await;
+            publish_batch(&caller, 0..1).await;
+            resumer.events(&texts(0..1)).await;
+            let memory = resumer.memory.clone();
+            publish_batch(&caller, 1..3).await;
+            resumer.events(&texts(1..3)).await;
+            match trouble {
+                "stalled" => proxy.stall(Links::Scripts, Way::Both),
+                _ => proxy.cut(Links::Scripts),
+            }
+            let mut data = members.clone();
+            data["resume"] = memory.resume();
+            resumer.browser.ask_for("news", data).await;
+            resumer.browser.settle().await;
+            publish_batch(&caller, 3..6).await;
+            stays.events(&texts(0..6)).await;
+            proxy.heal();
+            resumer.memory = memory;
+            let succeeded = resumer.browser.confirmed("news").await;
+            assert!(resumer.memory.stand(&succeeded), "{trouble}");
+            resumer.events(&texts(1..6)).await;
+            publish_batch(&caller, 6..7).await;
+            assert_eq!(resumer.events(&texts(6..7)).await, [Came::Delta], "{trouble}");
+        }
+    })
+    .await;
+}
+
+/// Five hundred lose their node at once and come to the other one: a log is read
+/// for many of them, not for each.
+#[tokio::test]
+async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
+    bounded(async {
+        let app = AppSpec::new("1").set("max_event_batch_size", 100);
+        let redis = Redis::start().await;
+        let builder = Server::builder().config(CONFIG).app(app).redis(&redis);
+        let mut dies = builder.clone().name("dies").start().await;
+        let stays = builder.name("stays").start().await;
+        let caller = stays.caller("1");
+        // Some with deltas, some with a filter, some with neither.
+        let members = |number: usize| match number % 3 {
+            0 => json!({ "delta": true }),
+            1 => json!({ "delta": true, "filter": { "key": "x", "cmp": "nex" } }),
+            _ => json!({}),
+        };
+        let crowd = (0..CROWD).map(|number| Resumer::on(&dies, "news", members(number)));
+        let mut crowd = join_all(crowd).await;
+        publish_batch(&caller, 0..5).await;
+        join_all(crowd.iter_mut().map(|resumer| async { resumer.events(&texts(0..5)).await })).await;
+        dies.kill9();
+        let memories: Vec<_> = crowd.into_iter().map(Resumer::cut).collect();
+        publish_batch(&caller, 5..25).await;
+        let reads = log_reads(&redis).await;
+        let began = Instant::now();
+        let back = memories.into_iter().enumerate().map(|(number, memory)| {
+            let resume = memory.resume();
+            Resumer::back(&stays, "news", members(number), memory, resume)
+        });
+        let mut back = join_all(back).await;
+        println!("{CROWD} resumed in {:?}", began.elapsed());
+        let read = log_reads(&redis).await - reads;
+        println!("the log was read {read} times");
+        assert!(read * 10 <= i64::try_from(CROWD).unwrap(), "{read} readings");
+        publish_batch(&caller, 25..30).await;
+        for (number, (resumer, resumed)) in back.iter_mut().enumerate() {
+            assert!(*resumed, "{number}");
+            let came = resumer.events(&texts(5..30)).await;
+            let expected = if number % 3 == 2 { Came::Plain } else { Came::Delta };
+            assert!(came.iter().all(|came| *came == expected), "{number}: {came:?}");
+        }
+        let metrics = stays.metrics().await;
+        assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CROWD);
+        assert_eq!(metrics.sum("fanfare_resumes_lost_total"), 0.0);
+        let encoded = metrics.sum("fanfare_deltas_encoded_total");
+        println!("{encoded} deltas encoded");
+        // For all who have missed the same: for two forms, in each reading.
+        let encoded_max = ((read + 2) * 2 * 30) as f64;
+        assert!(encoded <= encoded_max, "{encoded} deltas encoded, {encoded_max} are enough");
+    })
+    .await;
+}
+
+/// Commands that read announcements.
+async fn log_reads(redis: &Redis) -> i64 {
+    let info = redis.command(&["INFO", "commandstats"]).await.text();
+    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_lrange:calls="));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+/// What was missed is more than may be sent at once.
+#[tokio::test]
+async fn cluster_says_so_when_too_much_was_missed() {
+    bounded(async {
+        let cluster = cluster().await;
+        let caller = cluster.caller("1");
+        let resumer = Resumer::on(cluster.first(), "news", json!({})).await;
+        publish_batch(&caller, 0..1).await;
+        let mut resumer = resumer;
+        resumer.events(&texts(0..1)).await;
+        let memory = resumer.cut();
+        for number in 0..60 {
+            let data = format!("{number}{}", "x".repeat(10_000));
+            caller.publish("news", "e", &data).await;
+        }
+        let resume = memory.resume();
+        let (mut anew, resumed) = Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
+        assert!(!resumed);
+        publish_batch(&caller, 1..2).await;
+        anew.events(&texts(1..2)).await;
+        let lost = cluster.second().metrics().await.sum("fanfare_resumes_too_long_total");
+        assert_eq!(lost, 1.0);
+    })
+    .await;
+}
+
+/// Redis is started anew while everybody stays: who is connected is told, and who
+/// comes back later starts anew.
+#[tokio::test]
+async fn cluster_survives_an_empty_redis() {
+    bounded(async {
+        let mut cluster = cluster().await;
+        let members = json!({ "delta": true });
+        let mut resumers = vec![
+            Resumer::on(cluster.first(), "news", members.clone()).await,
+            Resumer::on(cluster.second(), "news", members.clone()).await,
+        ];
+        publish_batch(&cluster.caller("1"), 0..3).await;
+        for resumer in &mut resumers {
+            resumer.events(&texts(0..3)).await;
+        }
+        cluster.redis_mut().restart().await;
+        let caller = cluster.caller("1");
+        let published = async || {
+            let event = json!({ "name": "e", "channel": "news", "data": text(3) });
+            match caller.post_events(event).await.status {
+                200 => Ok(()),
+                status => Err(status.to_string()),
+            }
+        };
+        eventually("published again", PATIENCE, published).await;
+        for resumer in &mut resumers {
+            let before = resumer.memory.epoch;
+            let (mut missed, mut seen) = (false, None);
+            while seen.is_none() {
+                match resumer.hear().await {
+                    Heard::Event(told) => seen = Some(told),
+                    Heard::Position { missed: now } => missed |= now,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(missed, "it may have missed something");
+            assert_ne!(resumer.memory.epoch, before);
+            assert_eq!(seen.map(|told| (told.came, told.data)), Some((Came::Full, text(3))));
+        }
+    })
+    .await;
+}
+
+/// Clients see 31 bits of a number: where these begin anew, nothing else does.
+#[tokio::test]
+async fn cluster_goes_on_where_the_numbers_of_clients_begin_anew() {
+    bounded(async {
+        let cluster = cluster().await;
+        let caller = cluster.caller("1");
+        let members = json!({ "delta": true });
+        publish_batch(&caller, 0..3).await;
+        // As if much had been published before anybody came.
+        let script = "local head = redis.call('KEYS', 'fanfare:*:head:1:news')[1]
+            local seq = tonumber(redis.call('HGET', head, 'seq'))
+            local next = seq - seq % 2 ^ 31 + 2 ^ 31 - 3
+            redis.call('HSET', head, 'seq', string.format('%.0f', next))
+            return redis.status_reply(string.format('%.0f', next))";
+        println!("{}", cluster.redis().command(&["EVAL", script, "0"]).await.text());
+        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
+        let node = |number: usize| if number.is_multiple_of(2) { cluster.first() } else { cluster.second() };
+        let mut wrapped = false;
+        for round in 0..4 {
+            publish_batch(&caller, 3 + round * 2..5 + round * 2).await;
+            let came = stays.events(&texts(3 + round * 2..5 + round * 2)).await;
+            let first = if round == 0 { Came::Full } else { Came::Delta };
+            assert_eq!(came, [first, Came::Delta], "{round}");
+            wrapped |= stays.memory.seq < 100;
+            if round == 0 {
+                resumer.events(&texts(3..5)).await;
+                continue;
+            }
+            let memory = resumer.cut();
+            let resume = memory.resume();
+            let back = Resumer::back(node(round), "news", members.clone(), memory, resume).await;
+            assert!(back.1, "{round}");
+            resumer = back.0;
+            resumer.events(&texts(3 + round * 2..5 + round * 2)).await;
+        }
+        assert!(wrapped, "{}", stays.memory.seq);
+    })
+    .await;
+}
+
+/// Where events do not compress, the cluster switches deltas off, and on again when
+/// they would; who resumes across that gets everything.
+#[tokio::test]
+async fn cluster_resumes_across_a_switch_of_deltas() {
+    use rand::RngExt;
+    bounded(async {
+        let cluster = cluster().await;
+        let caller = cluster.caller("1");
+        let mut rng = crate::support::Seed::new().rng();
+        let mut noise = || -> Vec<String> {
+            let text = |_| (0..400).map(|_| char::from(rng.random_range(b'!'..=b'~'))).collect::<String>();
+            (0..50).map(text).collect()
+        };
+        let members = json!({ "delta": true });
+        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
+        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, 0..1).await;
+        for reader in [&mut stays, &mut resumer] {
+            reader.events(&texts(0..1)).await;
+        }
+        let switches = async || cluster.second().metrics().await.sum("fanfare_delta_switches_total");
+        for (phase, is_noise) in [true, false, true].into_iter().enumerate() {
+            for round in 0..60 {
+                let data = if is_noise { noise() } else { texts(round * 50..round * 50 + 50) };
+                let memory = resumer.cut();
+                let batch = data.iter().map(|data| json!({ "name": "e", "channel": "news", "data": data }));
+                caller.post_batch(batch.collect()).await.expect_ok();
+                let resume = memory.resume();
+                let node = cluster.nodes().get(round % 2).unwrap();
+                let resumed;
+                (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
+                assert!(resumed, "{phase} {round}");
+                resumer.events(&data).await;
+                stays.events(&data).await;
+                if switches().await > phase as f64 && round > 2 {
+                    println!("switched in round {round}");
+                    break;
+                }
+            }
+            assert_eq!(switches().await, (phase + 1) as f64);
+        }
+    })
+    .await;
+}
+
+/// What is kept for newcomers does not outlive the history that it is of.
+#[tokio::test]
+async fn cluster_forgets_the_bases_of_a_lost_history() {
+    bounded(async {
+        let config = "[delta_compression]\nfull_message_interval = 0\ncache_sync = true\n";
+        let cluster = Cluster::builder(Backend::Redis).config(config).start().await;
+        let caller = cluster.caller("1");
+        let members = json!({ "delta": true });
+        let mut stays = Resumer::on(cluster.first(), "news", members.clone()).await;
+        assert_eq!(stays.sync().await, 0);
+        caller.publish("news", "e", &text(0)).await;
+        stays.events(&texts(0..1)).await;
+        cluster.redis().command(&["FLUSHALL"]).await;
+        let mut joins = Resumer::on(cluster.second(), "news", members.clone()).await;
+        assert_eq!(joins.sync().await, 0);
+        caller.publish("news", "e", &text(1)).await;
+        for reader in [&mut stays, &mut joins] {
+            let mut seen = None;
+            while seen.is_none() {
+                if let Heard::Event(told) = reader.hear().await {
+                    seen = Some((told.came, told.data));
+                }
+            }
+            assert_eq!(seen, Some((Came::Full, text(1))));
+        }
+        for node in cluster.nodes() {
+            let mut late = Resumer::on(node, "news", members.clone()).await;
+            assert_eq!(late.sync().await, 1);
+            caller.publish("news", "e", &text(2)).await;
+            assert_eq!(late.events(&texts(2..3)).await, [Came::Delta]);
+        }
+    })
+    .await;
+}
