@@ -74,6 +74,7 @@ mod client_families;
 mod command_line;
 mod delta_clients;
 mod delta_decoders;
+mod delta_fuzz;
 mod drain;
 mod haproxy_cluster;
 mod real_clients;

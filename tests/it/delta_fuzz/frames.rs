@@ -1,0 +1,126 @@
+//! The frames of a server, as far as this test's clients read them.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use fanfare::delta::{fossil, vcdiff};
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// An envelope. Every member is where clients look for it.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    #[serde(borrow)]
+    pub event: Cow<'a, str>,
+    #[serde(borrow)]
+    pub channel: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+    #[serde(rename = "__delta_seq", alias = "sequence")]
+    pub marker: Option<u32>,
+    #[serde(borrow, rename = "__conflation_key", alias = "conflation_key")]
+    pub key: Option<Cow<'a, str>>,
+    #[serde(rename = "__seq")]
+    pub seq: Option<u32>,
+}
+
+impl<'a> Envelope<'a> {
+    pub fn read(text: &'a str) -> Result<Envelope<'a>, String> {
+        serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))
+    }
+
+    fn raw(&self) -> &'a str {
+        self.data.map_or("null", RawValue::get)
+    }
+
+    /// The text that was published: what a string holds, or inline JSON as it is.
+    pub fn published(&self) -> Result<Cow<'a, str>, String> {
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+        match self.raw().starts_with('"') {
+            true => {
+                serde_json::from_str(self.raw()).map(|Text(text)| text).map_err(|error| error.to_string())
+            }
+            false => Ok(Cow::Borrowed(self.raw())),
+        }
+    }
+
+    pub fn delta(&self) -> Result<Delta<'a>, String> {
+        serde_json::from_str(self.raw()).map_err(|error| format!("{error} in {}", self.raw()))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Delta<'a> {
+    #[serde(borrow)]
+    pub event: Cow<'a, str>,
+    #[serde(borrow)]
+    delta: Cow<'a, str>,
+    pub seq: u32,
+    #[serde(borrow)]
+    pub algorithm: Cow<'a, str>,
+    #[serde(borrow, rename = "conflation_key", default)]
+    pub key: Cow<'a, str>,
+    pub base_index: u32,
+}
+
+/// More than any envelope of this test.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+impl Delta<'_> {
+    pub fn decode(&self, base: &str) -> Result<String, String> {
+        let delta =
+            base64::prelude::BASE64_STANDARD.decode(&*self.delta).map_err(|error| error.to_string())?;
+        let text = match &*self.algorithm {
+            "fossil" => fossil::decode(base.as_bytes(), &delta, TEXT_BYTES_MAX).map_err(|it| it.to_string()),
+            "xdelta3" => vcdiff::decode(base.as_bytes(), &delta, TEXT_BYTES_MAX).map_err(|it| it.to_string()),
+            other => Err(format!("no algorithm: {other}")),
+        }?;
+        String::from_utf8(text).map_err(|error| error.to_string())
+    }
+}
+
+/// The base that clients make of a full event. They cut the markers out wherever
+/// they stand: here that must be at the end only. Plain ones they do not know.
+pub fn strip(text: &str, plain: bool) -> Result<String, String> {
+    if plain {
+        return Ok(text.to_owned());
+    }
+    let times = |marker: &str| memmem::find_iter(text.as_bytes(), marker).count();
+    let marker = r#","__delta_seq":"#;
+    match memmem::rfind(text.as_bytes(), marker.as_bytes()) {
+        Some(at) if times("__delta_seq") == 1 && times("__conflation_key") <= 1 => {
+            Ok(format!("{}}}", &text[..at]))
+        }
+        _ => Err(format!("clients would strip more than the markers of {text}")),
+    }
+}
+
+/// What `subscription_succeeded` and `position` say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    pub epoch: Option<u64>,
+    pub seq: Option<u32>,
+    pub resumed: Option<bool>,
+    pub missed: bool,
+}
+
+/// What `delta_cache_sync` holds.
+#[derive(Debug, Deserialize)]
+pub struct CacheSync {
+    pub states: std::collections::HashMap<String, Vec<State>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct State {
+    pub content: String,
+    pub seq: u32,
+}
+
+/// Whether the number `later` is after `earlier` (docs/resume.md).
+pub fn is_after(later: u32, earlier: u32) -> bool {
+    let distance = later.wrapping_sub(earlier) & 0x7fff_ffff;
+    distance != 0 && distance < 1 << 30
+}
