@@ -76,6 +76,7 @@ mod delta_clients;
 mod delta_decoders;
 mod delta_fuzz;
 mod drain;
+mod fanfare_js;
 mod haproxy_cluster;
 mod real_clients;
 mod sockudo_python;

@@ -1,0 +1,334 @@
+//! `clients/js` as applications use it: stock `pusher-js` with `withDeltas`, in
+//! Node and on the example's page in Chromium. What the application sees is
+//! what was published, however it came.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::json_lines::{Client, Launch};
+use crate::support::web_app::ProcessGroup;
+use crate::support::{Caller, Server, bounded};
+
+/// A picture of a page on which something is written.
+const SCREENSHOT_BYTES_MIN: u64 = 20_000;
+
+const CHANNELS: [&str; 2] = ["prices", "news"];
+const BATCHES: usize = 30;
+const BATCH_EVENTS: usize = 10;
+
+/// `tests/clients/fanfare_js.js`, and the browser that it has opened.
+struct Program {
+    client: Client,
+    chromium: Option<ProcessGroup>,
+}
+
+impl Program {
+    fn start(server: &Server) -> Program {
+        let app = server.app("1");
+        let launch = Launch::node("fanfare_js.js").addr(server.addr());
+        let client = launch.arg(&app.id).arg(&app.key).arg(&app.secret).start();
+        Program { client, chromium: None }
+    }
+
+    /// In Node, connected and subscribed, with these options of `withDeltas`.
+    async fn subscribed(server: &Server, options: Value, channels: &[&str]) -> Program {
+        let mut program = Program::start(server);
+        program.client.tell(&json!({ "cmd": "connect", "options": options }));
+        program.report("connected").await;
+        for channel in channels {
+            program.subscribe(channel).await;
+        }
+        program
+    }
+
+    async fn subscribe(&mut self, channel: &str) {
+        self.client.tell(&json!({ "cmd": "subscribe", "channel": channel }));
+        self.subscription_succeeded(channel).await;
+    }
+
+    async fn subscription_succeeded(&mut self, channel: &str) {
+        let report = self.report("event").await;
+        let (name, of) = (&report["event"], &report["channel"]);
+        assert_eq!((name, of), (&"pusher:subscription_succeeded".into(), &channel.into()), "{report}");
+    }
+
+    /// The page of the example, on which the market's ticks are seen from here on.
+    async fn browse(&mut self, profile: &Path) {
+        self.client.tell(&json!({ "cmd": "browse", "profile": profile }));
+        let chromium = self.report("chromium").await;
+        self.chromium = chromium["pid"].as_u64().map(ProcessGroup);
+        self.report("done").await;
+    }
+
+    async fn report(&mut self, kind: &str) -> Value {
+        let report = self.client.next().await;
+        assert_eq!(report["type"], kind, "{report}");
+        report
+    }
+
+    async fn sees(&mut self, published: &[Event]) {
+        for event in published {
+            let expected = json!({
+                "type": "event", "channel": event.channel, "event": event.name, "data": event.seen(),
+            });
+            assert_eq!(self.report("event").await, expected);
+        }
+    }
+
+    /// From here on it waits for a delta to be lost.
+    async fn lose(&mut self) {
+        self.client.tell(&json!({ "cmd": "lose" }));
+        self.report("done").await;
+    }
+
+    async fn is_told_of_a_restart(&mut self) {
+        assert_eq!(self.report("event").await["event"], "fanfare:restart");
+    }
+
+    async fn stats(&mut self) -> Value {
+        self.client.tell(&json!({ "cmd": "stats" }));
+        self.client.find("stats", |report| report["type"] == "stats").await
+    }
+
+    /// Waits until it has asked for what it could not decode, and the server has heard it.
+    async fn has_asked_again(&mut self) {
+        while self.stats().await["resyncs"] != 1 {}
+        // What a socket says is heard in turn.
+        self.subscribe("other").await;
+    }
+}
+
+impl Drop for Program {
+    /// Node ends its browser by itself, unless it is killed first.
+    fn drop(&mut self) {
+        if let Some(chromium) = self.chromium.take() {
+            chromium.kill();
+        }
+    }
+}
+
+struct Event {
+    channel: &'static str,
+    name: String,
+    data: String,
+}
+
+impl Event {
+    /// Much like its neighbours, of two names, now and then no JSON.
+    fn new(channel: &'static str, number: usize) -> Event {
+        let name = if number.is_multiple_of(3) { "trade" } else { "quote" };
+        let text = "čeština \"🎺\" and more of the same, ".repeat(8);
+        let data = match number % 11 {
+            7 => format!("not JSON, number {number}: {text}"),
+            _ => json!({ "number": number, "text": text, "list": [number / 7, "x", null] }).to_string(),
+        };
+        Event { channel, name: name.into(), data }
+    }
+
+    /// As pusher-js passes it on.
+    fn seen(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|_| self.data.as_str().into())
+    }
+
+    fn json(&self) -> Value {
+        json!({ "channel": self.channel, "name": self.name, "data": self.data })
+    }
+}
+
+fn events(channel: &'static str, numbers: std::ops::Range<usize>) -> Vec<Event> {
+    numbers.map(|number| Event::new(channel, number)).collect()
+}
+
+async fn publish(caller: &Caller, events: &[Event]) {
+    let batch: Vec<Value> = events.iter().map(Event::json).collect();
+    caller.post_batch(batch.into()).await.expect_ok();
+}
+
+/// No full event but where one is needed.
+const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
+
+async fn server() -> Server {
+    Server::builder().config(NO_INTERVAL).start().await
+}
+
+/// Batches to two channels in turn.
+async fn run(server: &Server, program: &mut Program) -> Value {
+    let caller = server.caller("1");
+    for batch in 0..BATCHES {
+        let first = batch * BATCH_EVENTS;
+        let events = events(CHANNELS[batch % CHANNELS.len()], first..first + BATCH_EVENTS);
+        publish(&caller, &events).await;
+        program.sees(&events).await;
+    }
+    let stats = program.stats().await;
+    println!("{stats}");
+    assert_eq!(stats["events"], BATCHES * BATCH_EVENTS, "{stats}");
+    // The first of each channel is in full.
+    assert_eq!(stats["deltas"], BATCHES * BATCH_EVENTS - CHANNELS.len(), "{stats}");
+    assert_eq!((&stats["resyncs"], &stats["restarted"]), (&0.into(), &0.into()), "{stats}");
+    let (saved, full) = (stats["saved"].as_f64().unwrap(), stats["fullBytes"].as_f64().unwrap());
+    assert!(saved > 0.3 * full, "{stats}");
+    stats
+}
+
+#[tokio::test]
+async fn pusher_js_in_node_sees_every_event_of_batches() {
+    bounded(async {
+        let server = server().await;
+        let mut program = Program::subscribed(&server, json!({}), &CHANNELS).await;
+        let stats = run(&server, &mut program).await;
+        assert_eq!(stats["algorithms"], json!({ "fossil": stats["deltas"] }), "{stats}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pusher_js_decodes_vcdiff() {
+    bounded(async {
+        let server = server().await;
+        let mut program = Program::subscribed(&server, json!({ "algorithm": "xdelta3" }), &CHANNELS).await;
+        let stats = run(&server, &mut program).await;
+        assert_eq!(stats["algorithms"], json!({ "xdelta3": stats["deltas"] }), "{stats}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn laravel_echo_sees_every_event_too() {
+    bounded(async {
+        let server = server().await;
+        let mut program = Program::subscribed(&server, json!({}), &[]).await;
+        program.client.tell(&json!({ "cmd": "echo", "channel": "news", "events": ["quote", "trade"] }));
+        assert_eq!(program.report("event").await["event"], "subscribed");
+        publish(&server.caller("1"), &events("news", 0..10)).await;
+        program.sees(&events("news", 0..10)).await;
+        assert_eq!(program.stats().await["deltas"], 9);
+    })
+    .await;
+}
+
+/// Without resume, the application is told that something is missing.
+#[tokio::test]
+async fn pusher_js_without_resume_is_told_of_a_lost_event() {
+    bounded(async {
+        let server = server().await;
+        let caller = server.caller("1");
+        let mut program = Program::subscribed(&server, json!({ "resume": false }), &["news"]).await;
+        publish(&caller, &events("news", 0..1)).await;
+        program.sees(&events("news", 0..1)).await;
+        program.lose().await;
+        publish(&caller, &events("news", 1..3)).await;
+        program.is_told_of_a_restart().await;
+        program.has_asked_again().await;
+        publish(&caller, &events("news", 3..6)).await;
+        program.sees(&events("news", 3..6)).await;
+        let stats = program.stats().await;
+        assert_eq!((&stats["events"], &stats["deltas"]), (&4.into(), &2.into()), "{stats}");
+    })
+    .await;
+}
+
+/// With it, nothing is missing.
+#[tokio::test]
+async fn pusher_js_gets_a_lost_event_again() {
+    bounded(async {
+        let server = server().await;
+        let caller = server.caller("1");
+        publish(&caller, &events("news", 0..1)).await;
+        let mut program = Program::subscribed(&server, json!({}), &["news"]).await;
+        publish(&caller, &events("news", 1..2)).await;
+        program.sees(&events("news", 1..2)).await;
+        program.lose().await;
+        publish(&caller, &events("news", 2..7)).await;
+        program.sees(&events("news", 2..7)).await;
+        publish(&caller, &events("news", 7..10)).await;
+        program.sees(&events("news", 7..10)).await;
+        let stats = program.stats().await;
+        let counts = ["resyncs", "resumed", "restarted"].map(|name| stats[name].clone());
+        assert_eq!(counts, [1, 1, 0].map(Value::from), "{stats}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pusher_js_gets_what_was_published_while_it_was_away() {
+    bounded(async {
+        let server = server().await;
+        publish(&server.caller("1"), &events("news", 0..10)).await;
+        let program = Program::subscribed(&server, json!({}), &["news"]).await;
+        goes_and_comes_back(&server, program).await;
+    })
+    .await;
+}
+
+/// Nothing was ever published there when it subscribed.
+#[tokio::test]
+async fn pusher_js_resumes_a_channel_that_has_begun_before_its_eyes() {
+    bounded(async {
+        let server = server().await;
+        let program = Program::subscribed(&server, json!({}), &["news"]).await;
+        goes_and_comes_back(&server, program).await;
+    })
+    .await;
+}
+
+async fn goes_and_comes_back(server: &Server, mut program: Program) {
+    let caller = server.caller("1");
+    publish(&caller, &events("news", 0..10)).await;
+    program.sees(&events("news", 0..10)).await;
+    for round in 1..=5 {
+        let missed = events("news", round * 10..round * 10 + 10);
+        program.client.tell(&json!({ "cmd": "leave" }));
+        caller.count_becomes("news", 0).await;
+        publish(&caller, &missed).await;
+        program.client.tell(&json!({ "cmd": "come_back" }));
+        program.report("connected").await;
+        program.subscription_succeeded("news").await;
+        program.sees(&missed).await;
+    }
+    let stats = program.stats().await;
+    let counts = ["events", "deltas", "resumed", "restarted"].map(|name| stats[name].clone());
+    // Also the first after each reconnect: the base is still held.
+    assert_eq!(counts, [60, 59, 5, 0].map(Value::from), "{stats}");
+}
+
+/// The picture stays below `target/tmp`.
+#[tokio::test]
+async fn the_example_shows_in_chromium_what_deltas_save() {
+    bounded(async {
+        let server = Server::builder().start().await;
+        let screenshot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deltas.png");
+        // The one that is looked at below is of this run.
+        let _ = std::fs::remove_file(&screenshot);
+        let profile = TempDir::new().unwrap();
+        let mut program = Program::start(&server);
+        program.browse(profile.path()).await;
+
+        program.client.tell(&json!({ "cmd": "publish", "count": 5, "batches": 20 }));
+        let (mut published, mut seen) = (Vec::new(), Vec::new());
+        while published.len() < 100 || seen.len() < 100 {
+            let mut report = program.client.next().await;
+            match report["type"].as_str() {
+                Some("published") => published.append(report["data"].as_array_mut().unwrap()),
+                Some("event") => seen.push(report["data"].take()),
+                _ => panic!("{report}"),
+            }
+        }
+        assert_eq!(seen, published);
+
+        let stats = program.stats().await;
+        println!("{stats}");
+        assert_eq!(stats["events"], 100, "{stats}");
+        assert!(stats["deltas"].as_u64() > Some(80), "{stats}");
+        assert!(2 * stats["saved"].as_u64().unwrap() > stats["fullBytes"].as_u64().unwrap(), "{stats}");
+        program.client.tell(&json!({ "cmd": "screenshot", "file": screenshot }));
+        program.report("done").await;
+        program.chromium = None;
+        println!("screenshot: {}", screenshot.display());
+        let size = std::fs::metadata(&screenshot).unwrap().len();
+        assert!(size > SCREENSHOT_BYTES_MIN, "{} has only {size} bytes", screenshot.display());
+    })
+    .await;
+}
