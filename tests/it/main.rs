@@ -51,6 +51,7 @@ mod watchlist;
 #[path = "support/witness.rs"]
 mod witness;
 
+mod costs;
 mod crowd;
 mod fork;
 mod join_race;
