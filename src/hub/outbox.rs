@@ -36,7 +36,10 @@ struct Queue {
 /// What the socket's task finds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
-    Chunks,
+    Chunks {
+        /// There is more to take: nobody will wake the socket for it.
+        more: bool,
+    },
     Close(Close),
 }
 
@@ -118,7 +121,7 @@ impl Outbox {
             // An idle socket keeps no buffer.
             queue.chunks = VecDeque::new();
         }
-        Poll::Ready(Taken::Chunks)
+        Poll::Ready(Taken::Chunks { more: !queue.chunks.is_empty() || queue.close.is_some() })
     }
 
     /// Ready when the queue has overflown: the client does not read, and what is
@@ -154,9 +157,19 @@ mod tests {
         let outbox = Outbox::new();
         assert!(outbox.push(Bytes::from_static(b"a")));
         assert!(!outbox.push(Bytes::from_static(b"b")));
-        assert_eq!(take(&outbox), Some((Taken::Chunks, vec!["a".into(), "b".into()])));
+        assert_eq!(take(&outbox), Some((Taken::Chunks { more: false }, vec!["a".into(), "b".into()])));
         assert_eq!(take(&outbox), None);
         assert!(outbox.push(Bytes::from_static(b"c")));
+    }
+
+    #[test]
+    fn who_takes_is_told_of_what_is_left() {
+        let outbox = Outbox::new();
+        for _ in 0..9 {
+            outbox.send(Bytes::from_static(b"x"));
+        }
+        assert_eq!(take(&outbox), Some((Taken::Chunks { more: true }, vec!["x".into(); 8])));
+        assert_eq!(take(&outbox), Some((Taken::Chunks { more: false }, vec!["x".into()])));
     }
 
     #[test]
@@ -165,7 +178,7 @@ mod tests {
         outbox.send(Bytes::from_static(b"last"));
         outbox.close(Close::Draining);
         assert!(!outbox.push(Bytes::from_static(b"too late")));
-        assert_eq!(take(&outbox), Some((Taken::Chunks, vec!["last".into()])));
+        assert_eq!(take(&outbox), Some((Taken::Chunks { more: true }, vec!["last".into()])));
         assert_eq!(take(&outbox), Some((Taken::Close(Close::Draining), vec![])));
     }
 

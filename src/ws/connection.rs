@@ -1,6 +1,7 @@
 //! The life of one socket: open, loop, close (protocol.md 2.1 to 2.3, 2.9).
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,13 +15,14 @@ use super::client::Client;
 use super::rates::Windows;
 use super::signin::User;
 use super::silence::{Lapse, Silence};
+use super::turn::{self, Turn};
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
 use crate::delta::Algorithm;
 use crate::event::SocketId;
 use crate::hub::connections::Registration;
-use crate::hub::outbox::{Outbox, Taken};
+use crate::hub::outbox::Outbox;
 use crate::limits;
 use crate::metrics::{self, metrics};
 use crate::node::Node;
@@ -161,25 +163,21 @@ impl Connection {
         let mut silence = Silence::new(self.node.activity_timeout);
         let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
         loop {
-            tokio::select! {
-                message = stream.next() => {
+            let turn =
+                poll_fn(|context| turn::poll(context, &self.outbox, stream, &mut chunks, deadline.as_mut()));
+            match turn.await {
+                Turn::Heard(message) => {
                     silence.broken();
                     if let ControlFlow::Break(end) = Box::pin(self.hear(stream, message)).await {
                         return end;
                     }
                 }
-                taken = std::future::poll_fn(|context| {
-                    self.outbox.poll_take(context, &mut chunks, limits::WRITE_CHUNKS_MAX)
-                }) => match taken {
-                    Taken::Close(close) => return End::Close(close),
-                    Taken::Chunks => if let Err(end) = self.write(stream, &mut chunks).await {
+                Turn::Stalled => {
+                    if let Err(end) = Box::pin(self.write(stream, &mut chunks)).await {
                         return end;
-                    },
-                },
-                () = deadline.as_mut() => {
-                    if self.authorize_by.is_some_and(|by| Instant::now() >= by) {
-                        return End::Close(Close::AuthorizationTimeout);
                     }
+                }
+                Turn::Due => {
                     match silence.elapsed() {
                         Some(Lapse::Ping) => self.outbox.send(reply::ping(self.dialect)),
                         Some(Lapse::Close) => return End::Close(Close::PongTimeout),
@@ -187,6 +185,12 @@ impl Connection {
                     }
                     deadline.as_mut().reset(self.deadline(&silence));
                 }
+                Turn::Close(close) => return End::Close(close),
+                Turn::Lost => return GONE,
+            }
+            // After any turn: who never stops talking is never due.
+            if self.authorize_by.is_some_and(|by| Instant::now() >= by) {
+                return End::Close(Close::AuthorizationTimeout);
             }
         }
     }

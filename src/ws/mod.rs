@@ -12,6 +12,7 @@ mod rates;
 mod signin;
 mod silence;
 mod subscribe;
+mod turn;
 mod writer;
 
 use bytes::Bytes;

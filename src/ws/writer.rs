@@ -31,25 +31,50 @@ pub(super) async fn write(
     }
 }
 
+/// Writes what the kernel takes without waiting, and leaves the rest. True if
+/// that was everything.
+pub(super) fn try_write(stream: &TcpStream, chunks: &mut Vec<Bytes>) -> io::Result<bool> {
+    let mut first = 0;
+    while first < chunks.len() {
+        let written = match &chunks[first..] {
+            [only] => stream.try_write(only),
+            several => stream.try_write_vectored(&slices(several)),
+        };
+        match written {
+            Ok(written) => first += count(&mut chunks[first..], written)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    chunks.drain(..first);
+    Ok(chunks.is_empty())
+}
+
 async fn write_all(stream: &mut TcpStream, chunks: &mut Vec<Bytes>) -> io::Result<()> {
     let mut first = 0;
     while first < chunks.len() {
         let written = match &chunks[first..] {
             [only] => stream.write(only).await?,
-            several => {
-                let slices: Vec<IoSlice<'_>> = several.iter().map(|chunk| IoSlice::new(chunk)).collect();
-                stream.write_vectored(&slices).await?
-            }
+            several => stream.write_vectored(&slices(several)).await?,
         };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        metrics().writes.increment(1);
-        metrics().bytes_sent.increment(written as u64);
-        first += advance(&mut chunks[first..], written);
+        first += count(&mut chunks[first..], written)?;
     }
     chunks.clear();
     Ok(())
+}
+
+fn slices(chunks: &[Bytes]) -> Vec<IoSlice<'_>> {
+    chunks.iter().map(|chunk| IoSlice::new(chunk)).collect()
+}
+
+/// One call has written so many bytes. Returns how many chunks are done.
+fn count(chunks: &mut [Bytes], written: usize) -> io::Result<usize> {
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    metrics().writes.increment(1);
+    metrics().bytes_sent.increment(written as u64);
+    Ok(advance(chunks, written))
 }
 
 /// Takes `written` bytes off the front; returns how many chunks are done.
