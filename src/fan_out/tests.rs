@@ -13,7 +13,7 @@ use crate::delta::chain::Base;
 use crate::delta::settings::MarkerStyle;
 use crate::delta::{Algorithm, fossil, vcdiff};
 use crate::filter::{Filter, Tags};
-use crate::hub::outbox::Outbox;
+use crate::hub::outbox::{Chunks, Outbox};
 use crate::hub::{Hub, Subscriber};
 use crate::wire::dialect::Dialect;
 use crate::wire::envelope;
@@ -35,7 +35,7 @@ struct Client {
 
 impl Client {
     fn read(&mut self) {
-        let mut chunks = Vec::new();
+        let mut chunks = Chunks::new();
         let waker = noop_waker();
         while self.outbox.poll_take(&mut Context::from_waker(&waker), &mut chunks, 64).is_ready() {
             for frame in frames(&chunks.concat()) {
@@ -401,7 +401,7 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
         room.hub.add(socket(who), subscriber(outbox, &Form::default()), &Chains::default(), 1);
     }
     room.deliver(&vec![Event::new("e", "d"); 10], true);
-    let mut chunks = Vec::new();
+    let mut chunks = Chunks::new();
     for outbox in outboxes {
         let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
     }
@@ -417,7 +417,7 @@ fn a_former_connection_is_excepted_too() {
     room.hub.add(socket(1), returned, &Chains::default(), 1);
     let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
     room.deliver(&[to(1), to(7), to(2)], true);
-    let mut chunks = Vec::new();
+    let mut chunks = Chunks::new();
     let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
     assert_eq!(frames(&chunks.concat()).len(), 1);
 }
@@ -438,7 +438,7 @@ fn who_is_let_in_goes_on_with_deltas() {
     room.hub.add(socket(1), subscriber(&outbox, &form), &held, 3);
     room.seq = 2;
     room.deliver(&[event(3)], true);
-    let mut chunks = Vec::new();
+    let mut chunks = Chunks::new();
     let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
     let is_delta: Vec<bool> = frames(&chunks.concat()).iter().map(|it| it.contains("pusher:delta")).collect();
     assert_eq!(is_delta, [false, true, true]);

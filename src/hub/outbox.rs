@@ -3,7 +3,6 @@
 //! A push never waits. When the socket's client reads too slowly the queue fills
 //! up, is let go, and the client is closed with 4100: it costs only itself.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -11,10 +10,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
+
+/// What is queued, or being written: mostly one chunk, which lies in the list itself.
+/// What is allocated for a list is allocated by the inbox and let go by the socket's
+/// task on another core, the most expensive way for an allocator.
+pub type Chunks = SmallVec<[Bytes; 1]>;
 
 /// Shared by the socket's task, which takes, and the inbox, which pushes.
 #[derive(Debug, Default)]
@@ -28,7 +33,7 @@ pub struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    chunks: VecDeque<Bytes>,
+    chunks: Chunks,
     bytes: usize,
     close: Option<Close>,
 }
@@ -68,7 +73,7 @@ impl Outbox {
             return true;
         }
         queue.bytes += chunk.len();
-        queue.chunks.push_back(chunk);
+        queue.chunks.push(chunk);
         drop(queue);
         !self.waiting.swap(true, Ordering::AcqRel)
     }
@@ -98,12 +103,7 @@ impl Outbox {
 
     /// Appends up to `chunks_max` chunks to `out`. Ready when there is something
     /// to write or the connection is to be closed.
-    pub fn poll_take(
-        &self,
-        context: &mut Context<'_>,
-        out: &mut Vec<Bytes>,
-        chunks_max: usize,
-    ) -> Poll<Taken> {
+    pub fn poll_take(&self, context: &mut Context<'_>, out: &mut Chunks, chunks_max: usize) -> Poll<Taken> {
         self.waker.register(context.waker());
         self.waiting.store(false, Ordering::Release);
         let mut queue = self.queue.lock();
@@ -119,7 +119,7 @@ impl Outbox {
         queue.bytes -= out[taken..].iter().map(Bytes::len).sum::<usize>();
         if queue.chunks.is_empty() {
             // An idle socket keeps no buffer.
-            queue.chunks = VecDeque::new();
+            queue.chunks = Chunks::new();
         }
         Poll::Ready(Taken::Chunks { more: !queue.chunks.is_empty() || queue.close.is_some() })
     }
@@ -141,9 +141,9 @@ mod tests {
     use futures_util::task::noop_waker;
 
     fn take(outbox: &Outbox) -> Option<(Taken, Vec<Bytes>)> {
-        let mut out = Vec::new();
+        let mut out = Chunks::new();
         match outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut out, 8) {
-            Poll::Ready(taken) => Some((taken, out)),
+            Poll::Ready(taken) => Some((taken, out.into_vec())),
             Poll::Pending => None,
         }
     }

@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -22,7 +21,7 @@ use crate::channel::ChannelName;
 use crate::delta::Algorithm;
 use crate::event::SocketId;
 use crate::hub::connections::Registration;
-use crate::hub::outbox::Outbox;
+use crate::hub::outbox::{Chunks, Outbox};
 use crate::limits;
 use crate::metrics::{self, metrics};
 use crate::node::Node;
@@ -134,7 +133,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
 
 /// Said twice: in an event, for libraries that look there, and in the close frame.
 async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close) {
-    let mut error = vec![reply::error(dialect, Some(refusal.code()), refusal.reason())];
+    let mut error = Chunks::from([reply::error(dialect, Some(refusal.code()), refusal.reason())]);
     let _ = writer::write(stream.get_mut(), &mut error, &Outbox::default(), limits::CLOSE_TIMEOUT).await;
     say_goodbye(stream, refusal).await;
 }
@@ -143,7 +142,7 @@ async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close) {
 async fn say_goodbye(stream: &mut Socket, close: Close) {
     metrics::connection_closed(close.label());
     let goodbye = async {
-        let mut chunks = vec![frame::close(close)];
+        let mut chunks = Chunks::from([frame::close(close)]);
         writer::write(stream.get_mut(), &mut chunks, &Outbox::default(), limits::CLOSE_TIMEOUT).await?;
         while let Some(Ok(message)) = stream.next().await {
             if message.is_close() {
@@ -159,7 +158,7 @@ async fn say_goodbye(stream: &mut Socket, close: Close) {
 impl Connection {
     /// Reads and writes in turn, so that no frame of ours is ever inside another.
     async fn serve(&mut self, stream: &mut Socket) -> End {
-        let mut chunks = Vec::new();
+        let mut chunks = Chunks::new();
         let mut silence = Silence::new(self.node.activity_timeout);
         let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
         loop {
@@ -201,7 +200,7 @@ impl Connection {
         self.authorize_by.map_or(deadline, |by| by.min(deadline))
     }
 
-    async fn write(&self, stream: &mut Socket, chunks: &mut Vec<Bytes>) -> Result<(), End> {
+    async fn write(&self, stream: &mut Socket, chunks: &mut Chunks) -> Result<(), End> {
         let patience = self.node.activity_timeout + limits::PONG_TIMEOUT;
         let written = writer::write(stream.get_mut(), chunks, &self.outbox, patience).await;
         written.map_err(|error| match error.kind() {

@@ -4,13 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::{Socket, writer};
-use crate::hub::outbox::{Outbox, Taken};
+use crate::hub::outbox::{Chunks, Outbox, Taken};
 use crate::limits;
 use crate::wire::close::Close;
 
@@ -35,7 +34,7 @@ pub(super) fn poll(
     context: &mut Context<'_>,
     outbox: &Outbox,
     stream: &mut Socket,
-    chunks: &mut Vec<Bytes>,
+    chunks: &mut Chunks,
     deadline: Pin<&mut Sleep>,
 ) -> Poll<Turn> {
     match outbox.poll_take(context, chunks, limits::WRITE_CHUNKS_MAX) {

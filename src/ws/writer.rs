@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::hub::outbox::Outbox;
+use crate::hub::outbox::{Chunks, Outbox};
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -16,7 +16,7 @@ use crate::metrics::metrics;
 /// not take what is under way within [`limits::CLOSE_TIMEOUT`].
 pub(super) async fn write(
     stream: &mut TcpStream,
-    chunks: &mut Vec<Bytes>,
+    chunks: &mut Chunks,
     outbox: &Outbox,
     patience: Duration,
 ) -> io::Result<()> {
@@ -33,7 +33,7 @@ pub(super) async fn write(
 
 /// Writes what the kernel takes without waiting, and leaves the rest. True if
 /// that was everything.
-pub(super) fn try_write(stream: &TcpStream, chunks: &mut Vec<Bytes>) -> io::Result<bool> {
+pub(super) fn try_write(stream: &TcpStream, chunks: &mut Chunks) -> io::Result<bool> {
     let mut first = 0;
     while first < chunks.len() {
         let written = match &chunks[first..] {
@@ -50,7 +50,7 @@ pub(super) fn try_write(stream: &TcpStream, chunks: &mut Vec<Bytes>) -> io::Resu
     Ok(chunks.is_empty())
 }
 
-async fn write_all(stream: &mut TcpStream, chunks: &mut Vec<Bytes>) -> io::Result<()> {
+async fn write_all(stream: &mut TcpStream, chunks: &mut Chunks) -> io::Result<()> {
     let mut first = 0;
     while first < chunks.len() {
         let written = match &chunks[first..] {
