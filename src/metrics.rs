@@ -3,6 +3,8 @@
 //! Gauges are set from the structures they describe, never counted up and down,
 //! so they cannot drift.
 
+mod striped;
+
 use std::sync::OnceLock;
 
 use metrics::{
@@ -10,6 +12,8 @@ use metrics::{
     histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use striped::Striped;
 
 macro_rules! catalogue {
     ($($kind:ident $field:ident $name:literal $unit:ident $help:literal)*) => {
@@ -29,12 +33,15 @@ macro_rules! catalogue {
         pub const CATALOGUE: &[(&str, &str)] = &[$(($name, $help),)*];
     };
     (@type counter) => { Counter };
+    (@type striped) => { Striped };
     (@type gauge) => { Gauge };
     (@type histogram) => { Histogram };
     (@make counter $name:literal) => { counter!($name) };
+    (@make striped $name:literal) => { Striped::new(counter!($name)) };
     (@make gauge $name:literal) => { gauge!($name) };
     (@make histogram $name:literal) => { histogram!($name) };
     (@describe counter $name:literal $unit:ident $help:literal) => { describe_counter!($name, Unit::$unit, $help) };
+    (@describe striped $name:literal $unit:ident $help:literal) => { describe_counter!($name, Unit::$unit, $help) };
     (@describe gauge $name:literal $unit:ident $help:literal) => { describe_gauge!($name, Unit::$unit, $help) };
     (@describe histogram $name:literal $unit:ident $help:literal) => { describe_histogram!($name, Unit::$unit, $help) };
 }
@@ -69,8 +76,8 @@ catalogue! {
     counter outbox_overflows "fanfare_outbox_overflows_total" Count "Sockets closed with 4100 because they read too slowly."
     counter pending_overflows "fanfare_pending_overflows_total" Count "Sockets closed with 4100 because too many subscriptions waited for the backend."
     counter held_dropped "fanfare_held_dropped_total" Count "Announcements let go while a log was read or a join was under way; the gap is repaired or counted."
-    counter bytes_sent "fanfare_bytes_sent_total" Bytes "Bytes written to sockets."
-    counter writes "fanfare_writes_total" Count "Write calls to sockets."
+    striped bytes_sent "fanfare_bytes_sent_total" Bytes "Bytes written to sockets."
+    striped writes "fanfare_writes_total" Count "Write calls to sockets."
     counter deltas_encoded "fanfare_deltas_encoded_total" Count "Deltas computed: once per event, however many sockets."
     counter delta_full_bytes "fanfare_delta_full_bytes_total" Bytes "What events would have taken in full for which a delta was computed: once per event, however many sockets."
     counter delta_sent_bytes "fanfare_delta_sent_bytes_total" Bytes "What they take as they are sent, as deltas where that pays."
@@ -122,7 +129,15 @@ pub fn connection_closed(reason: &'static str) {
     counter!("fanfare_connections_closed_total", "reason" => reason).increment(1);
 }
 
-/// Starts counting, once per process, and returns what `/metrics` renders.
+/// What `/metrics` says, in Prometheus' text format.
+pub fn render() -> String {
+    let handle = install();
+    metrics().bytes_sent.gather();
+    metrics().writes.gather();
+    handle.render()
+}
+
+/// Starts counting, once per process.
 pub fn install() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {

@@ -26,5 +26,5 @@ pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
 
 /// In Prometheus' text format.
 pub(super) async fn metrics() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::install().render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())
 }
