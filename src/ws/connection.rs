@@ -158,12 +158,13 @@ async fn say_goodbye(stream: &mut Socket, close: Close) {
 impl Connection {
     /// Reads and writes in turn, so that no frame of ours is ever inside another.
     async fn serve(&mut self, stream: &mut Socket) -> End {
-        let mut chunks = Chunks::new();
+        let (mut chunks, mut heard_all) = (Chunks::new(), false);
         let mut silence = Silence::new(self.node.activity_timeout);
         let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
         loop {
-            let turn =
-                poll_fn(|context| turn::poll(context, &self.outbox, stream, &mut chunks, deadline.as_mut()));
+            let turn = poll_fn(|context| {
+                turn::poll(context, &self.outbox, stream, &mut chunks, &mut heard_all, deadline.as_mut())
+            });
             match turn.await {
                 Turn::Heard(message) => {
                     silence.broken();

@@ -30,11 +30,14 @@ pub(super) enum Turn {
 /// most wakings are for that, and the kernel mostly takes it at once, so that the
 /// task sleeps again within the poll that it was woken for. Then what there is to
 /// hear, which the answer to a ping may be among, and only then the clock.
+///
+/// `heard_all` says that the library has nothing left of what it has read.
 pub(super) fn poll(
     context: &mut Context<'_>,
     outbox: &Outbox,
     stream: &mut Socket,
     chunks: &mut Chunks,
+    heard_all: &mut bool,
     deadline: Pin<&mut Sleep>,
 ) -> Poll<Turn> {
     match outbox.poll_take(context, chunks, limits::WRITE_CHUNKS_MAX) {
@@ -48,8 +51,13 @@ pub(super) fn poll(
         },
         Poll::Pending => {}
     }
-    if let Poll::Ready(message) = stream.poll_next_unpin(context) {
-        return Poll::Ready(Turn::Heard(message));
+    // The library takes its time to find that nothing new has come; the runtime knows.
+    if !*heard_all || stream.get_ref().poll_read_ready(context).is_ready() {
+        let message = stream.poll_next_unpin(context);
+        *heard_all = message.is_pending();
+        if let Poll::Ready(message) = message {
+            return Poll::Ready(Turn::Heard(message));
+        }
     }
     deadline.poll(context).map(|()| Turn::Due)
 }
