@@ -7,10 +7,15 @@ use std::hash::Hash;
 /// uses it.
 #[derive(Debug)]
 pub(super) struct Shared<K, V> {
-    places: HashMap<K, u32>,
+    /// The places by key, from where there are too many to look at each.
+    index: Option<HashMap<K, u32>>,
     slots: Vec<Option<Slot<K, V>>>,
     vacant: Vec<u32>,
 }
+
+/// So many are looked at one by one. Most channels have one form and no filter, and
+/// there are many channels: an index of one would take more than what it finds.
+const UNINDEXED_MAX: usize = 8;
 
 #[derive(Debug)]
 struct Slot<K, V> {
@@ -21,26 +26,43 @@ struct Slot<K, V> {
 
 impl<K, V> Default for Shared<K, V> {
     fn default() -> Shared<K, V> {
-        Shared { places: HashMap::new(), slots: Vec::new(), vacant: Vec::new() }
+        Shared { index: None, slots: Vec::new(), vacant: Vec::new() }
     }
 }
 
 impl<K: Clone + Eq + Hash, V> Shared<K, V> {
     /// One more user of the value for `key`, which is made if there is none.
     pub(super) fn enter(&mut self, key: K, make: impl FnOnce(&K) -> V) -> u32 {
-        if let Some(place) = self.places.get(&key) {
-            let slot = self.slots[*place as usize].as_mut().expect("a place that is named is taken");
+        if let Some(place) = self.find(&key) {
+            let slot = self.slots[place as usize].as_mut().expect("a place that is found is taken");
             slot.users += 1;
-            return *place;
+            return place;
         }
         let slot = Some(Slot { value: make(&key), key: key.clone(), users: 1 });
         let place = self.vacant.pop().unwrap_or_else(|| {
+            // A list that grows by itself begins with room for four.
+            self.slots.reserve_exact(usize::from(self.slots.is_empty()));
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("a node has fewer sockets")
         });
         self.slots[place as usize] = slot;
-        self.places.insert(key, place);
+        match &mut self.index {
+            Some(index) => drop(index.insert(key, place)),
+            None if self.slots.len() > UNINDEXED_MAX => self.index = Some(self.keys().collect()),
+            None => {}
+        }
         place
+    }
+
+    fn find(&self, key: &K) -> Option<u32> {
+        match &self.index {
+            Some(index) => index.get(key).copied(),
+            None => self.iter().find(|(_, taken, _)| *taken == key).map(|(place, ..)| place as u32),
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = (K, u32)> {
+        self.iter().map(|(place, key, _)| (key.clone(), place as u32))
     }
 
     /// One user less; the last one takes the value with it.
@@ -51,7 +73,9 @@ impl<K: Clone + Eq + Hash, V> Shared<K, V> {
             return None;
         }
         let slot = self.slots[place as usize].take()?;
-        self.places.remove(&slot.key);
+        if let Some(index) = &mut self.index {
+            index.remove(&slot.key);
+        }
         self.vacant.push(place);
         Some((slot.key, slot.value))
     }
@@ -96,5 +120,21 @@ mod tests {
             shared.iter().map(|(_, key, value)| (*key, *value)).collect::<Vec<_>>(),
             [("c", 4), ("b", 2)]
         );
+    }
+
+    #[test]
+    fn many_are_found_as_few_are() {
+        let mut shared = Shared::default();
+        for key in 0..3 * UNINDEXED_MAX {
+            assert_eq!(shared.enter(key, |key| *key) as usize, key);
+        }
+        for key in 0..3 * UNINDEXED_MAX {
+            let again = shared.enter(key, |_| unreachable!("it is there"));
+            assert_eq!((again as usize, *shared.get_mut(again)), (key, key));
+        }
+        let left = [shared.leave(2), shared.leave(2)];
+        assert_eq!(left, [None, Some((2, 2))]);
+        assert_eq!(shared.enter(2, |_| 7), 2, "it is made anew");
+        assert_eq!(*shared.get_mut(2), 7);
     }
 }
