@@ -181,7 +181,9 @@ async fn to_subscribe_again_replaces_the_filter(backend: Backend) {
     browser.subscribe_with("news", is("a")).await;
     publish(&caller, "1", json!({ "kind": "a" })).await;
     publish(&caller, "2", json!({ "kind": "b" })).await;
+    publish(&caller, "after it", json!({ "kind": "a" })).await;
     browser.expect_event("news", "1").await;
+    browser.expect_event("news", "after it").await;
     browser.subscribe_with("news", is("b")).await;
     publish(&caller, "3", json!({ "kind": "a" })).await;
     publish(&caller, "4", json!({ "kind": "b" })).await;
