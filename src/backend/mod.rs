@@ -2,79 +2,29 @@
 //! keeps for one process and the Redis backend for all of them. One suite,
 //! `tests/it/contract.rs`, runs on both.
 
+mod assertion;
 pub mod memory;
+mod publication;
 pub mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use thiserror::Error;
 
-use crate::announcement::{AnnouncementId, Kind, Log, Position};
-use crate::app::{App, HookedEvents, Rate};
+use crate::announcement::{AnnouncementId, Log, Position};
+use crate::app::Rate;
 use crate::channel::{Address, ChannelName, Partition};
 use crate::event::Event;
 use crate::notice::{Notice, NoticeId};
-use crate::presence::{Member, Roster};
+use crate::presence::Roster;
+
+pub use assertion::{Asserted, Assertion, Rules, UserCount};
+pub use publication::{KeptBase, KeptBases, LastEvent, Publication, Published, Signal, StoredBase};
 
 use memory::Memory;
 use redis::Redis;
 use redis::apps::AppChanges;
-
-/// The run of a batch's events on one channel, serialised.
-#[derive(Debug, Clone)]
-pub struct Publication {
-    pub address: Address,
-    /// Number of events.
-    pub count: u32,
-    /// [`crate::event::encode_events`]
-    pub body: Bytes,
-    /// The caller wants to know how many are there.
-    pub wants_counts: bool,
-    /// On a cache channel: how much of the end of `body` is the last event, and
-    /// how long it is kept.
-    pub last: Option<LastEvent>,
-    /// Where the channel's newest events are kept for who joins later
-    /// (protocol.md 3.9).
-    pub bases: Option<KeptBases>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastEvent {
-    pub bytes: usize,
-    pub ttl: Duration,
-}
-
-/// Which events of a publication are to be kept, each until the next of its chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptBases {
-    /// Chains of the channel; beyond, the one that was silent longest goes.
-    pub keys_max: usize,
-    /// The last of each chain, in the order of the run.
-    pub newest: Vec<KeptBase>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptBase {
-    /// Of its chain; empty on a channel with one.
-    pub key: Bytes,
-    /// Its place in the run, from 0.
-    pub index: u32,
-    /// Where it stands in the body.
-    pub start: usize,
-    pub bytes: usize,
-}
-
-/// The newest event of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredBase {
-    /// Of its chain; empty on a channel with one.
-    pub key: Bytes,
-    pub seq: u64,
-    pub time_ms: u64,
-    pub event: Event,
-}
 
 /// Who is in a presence channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,33 +34,12 @@ pub struct RosterRead {
     pub own: Vec<Arc<str>>,
 }
 
-/// What was announced, and what the caller wanted to know.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Published {
-    /// In the order of the publications.
-    pub counts: Vec<Option<Counts>>,
-    /// Where the batch was charged.
-    pub rate: Option<RateState>,
-}
-
 /// Of the whole cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub subscriptions: u64,
     /// Distinct users of a presence channel.
     pub users: u64,
-}
-
-/// One announcement outside every chain: a client event, or the end of a user's
-/// connections.
-#[derive(Debug, Clone)]
-pub struct Signal {
-    pub address: Address,
-    pub kind: Kind,
-    /// One event, encoded, or nothing.
-    pub body: Bytes,
-    /// A webhook wants to hear of it.
-    pub hooked: bool,
 }
 
 /// What an app is charged for.
@@ -147,68 +76,6 @@ pub struct RateState {
     pub remaining: u64,
     /// Until the window ends.
     pub reset: Duration,
-}
-
-/// This node's membership in a channel, as absolute numbers, so that saying it
-/// again changes nothing.
-#[derive(Debug, Clone)]
-pub struct Assertion {
-    pub address: Address,
-    /// Subscriptions of this node.
-    pub count: u64,
-    /// On a presence channel, the users whose number may have changed.
-    pub users: Vec<UserCount>,
-    pub rules: Rules,
-    /// Somebody joins a cache channel: the last event is wanted.
-    pub wants_last: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct UserCount {
-    pub member: Arc<Member>,
-    /// Connections of this user on this node, in this channel. 0 takes it away.
-    pub count: u64,
-    /// All of them are joining: the limit on members may refuse them.
-    pub is_new: bool,
-}
-
-/// What the app's settings mean to a channel's scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rules {
-    pub hooked: HookedEvents,
-    /// Subscribers are told how many they are.
-    pub subscription_counts: bool,
-    /// Watchers are told whether a user is online.
-    pub user_status: bool,
-    pub members_max: usize,
-}
-
-impl From<&App> for Rules {
-    fn from(app: &App) -> Rules {
-        Rules {
-            hooked: app.hooked_events(),
-            subscription_counts: app.features.subscription_counts,
-            user_status: app.features.watchlists,
-            members_max: app.limits.presence_members_max,
-        }
-    }
-}
-
-/// A node's membership was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asserted {
-    /// Where the channel stood at that moment, after what the assertion itself
-    /// has announced: what comes after is for everyone who was counted.
-    pub at: Position,
-    /// Subscriptions of the whole cluster.
-    pub total: u64,
-    /// A cache channel's last event, at `at`.
-    pub last: Option<Cached>,
-    /// Places in [`Assertion::users`] of those who were not let in, because the
-    /// channel has `members_max` users. They are not counted.
-    pub refused: Vec<usize>,
-    /// The cluster has found that deltas do not pay here.
-    pub deltas_off: bool,
 }
 
 /// The last event of a cache channel.

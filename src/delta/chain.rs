@@ -8,9 +8,6 @@ use bytes::Bytes;
 use super::settings::DeltaConfig;
 use crate::metrics::metrics;
 
-/// The key of the only chain of a channel without conflation.
-pub const NO_KEY: Bytes = Bytes::new();
-
 /// The newest event of a chain.
 #[derive(Debug, Clone)]
 pub struct Base {

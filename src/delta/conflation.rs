@@ -9,12 +9,11 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::chain::NO_KEY;
+use super::MARKERS;
 use crate::{json, limits};
 
-/// Clients remove these texts from a full event to get the base, wherever they
-/// stand (protocol.md 3.5).
-const MARKERS: [&str; 2] = ["__delta_seq", "__conflation_key"];
+/// The key of the only chain of a channel without conflation.
+pub const NO_KEY: Bytes = Bytes::new();
 
 /// A dot path into `data`, such as `symbol` or `data.asset.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]

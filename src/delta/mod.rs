@@ -18,6 +18,10 @@ pub mod vcdiff;
 pub use algorithm::Algorithm;
 use settings::DeltaConfig;
 
+/// The names of an event's number and key in the style that clients strip again to
+/// get the base, wherever these texts stand (protocol.md 3.3, 3.5).
+pub const MARKERS: [&str; 2] = ["__delta_seq", "__conflation_key"];
+
 /// `max_messages_per_key`, where nothing is said (protocol.md 3.8).
 pub const MESSAGES_PER_KEY_MAX: usize = 10;
 

@@ -63,6 +63,16 @@ impl Audiences {
         self.audiences.key(place)
     }
 
+    /// Something for each audience, or nothing, by place.
+    pub fn each<T>(&self, make: impl Fn(u32, &Form) -> Option<T>) -> Vec<Option<T>> {
+        let mut made = Vec::new();
+        made.resize_with(self.audiences.places(), || None);
+        for (place, form, _) in self.audiences.iter() {
+            made[place] = make(place as u32, form);
+        }
+        made
+    }
+
     /// Nothing is known of what came before.
     pub fn restart(&mut self) {
         for (_, _, audience, _) in self.audiences.iter_mut() {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Delivery, Form, Rules};
 use crate::delta::chain::Base;
-use crate::delta::settings::{DeltaConfig, MarkerStyle};
+use crate::delta::settings::DeltaConfig;
 use crate::delta::{self, Algorithm};
 use crate::event::Event;
 use crate::filter::Tags;
@@ -118,15 +118,10 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         if let Some(marked) = &self.marked {
             return marked.clone();
         }
-        let tags = self.rules.channel.shows_tags;
-        let base_text = Bytes::from(envelope::base(self.delivery.channel, self.event, tags));
-        let style = self.rules.config.markers;
-        let text = Bytes::from(envelope::marked(&base_text, self.seq, self.event.key.as_deref(), style));
-        let marked = Marked {
-            frame: frame::text(&text),
-            text_bytes: text.len(),
-            base_text: if style == MarkerStyle::Plain { text } else { base_text },
-        };
+        let Rules { config, channel, .. } = &*self.rules;
+        let (text, base_text) =
+            envelope::full(self.delivery.channel, self.event, self.seq, channel.shows_tags, config.markers);
+        let marked = Marked { frame: frame::text(&text), text_bytes: text.len(), base_text };
         self.marked.insert(marked).clone()
     }
 

@@ -123,10 +123,12 @@ impl Hub {
 
     /// Hands every audience a frame of its own, or none.
     pub fn tell_those(&self, frame: impl Fn(u32, &Form) -> Option<Bytes>, woken: &mut Vec<Arc<Outbox>>) {
-        let mut frames: HashMap<u32, Option<Bytes>> = HashMap::new();
+        let frames = self.audiences.each(frame);
+        if frames.iter().all(Option::is_none) {
+            return;
+        }
         for (_, seat) in &self.seats {
-            let make = || frame(seat.audience, self.audiences.form(seat.audience));
-            if let Some(frame) = frames.entry(seat.audience).or_insert_with(make) {
+            if let Some(frame) = &frames[seat.audience as usize] {
                 push(&seat.outbox, frame.clone(), woken);
             }
         }
@@ -134,11 +136,6 @@ impl Hub {
 
     pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
         self.seats.iter().map(|(_, seat)| &seat.outbox)
-    }
-
-    /// As whom the socket has joined, on a presence channel.
-    pub fn member(&self, socket: SocketId) -> Option<&Arc<Member>> {
-        self.seats[*self.places.get(&socket)?].1.member.as_ref()
     }
 }
 

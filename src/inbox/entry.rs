@@ -130,7 +130,10 @@ impl Channel {
             frames.push(missed_frames(address, announcement, dialect, &mut newcomer));
         }
         let held = newcomer.held;
-        match self.first_bases(address, form, config).filter(|_| !past.keeps_bases()) {
+        if past.keeps_bases() {
+            return held;
+        }
+        match self.first_bases(address, form, config) {
             Some((frame, bases)) => {
                 frames.push(frame);
                 bases

@@ -137,32 +137,32 @@ impl Desk {
 
     /// Lets everyone in who waits for nothing any more.
     pub(super) fn admit(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        let placed = |joiner: &&Joiner| matches!(joiner.stage, Stage::Placed { .. });
+        let Some(channel) = self.channels.get(address) else { return };
+        let (mut arrived, mut wants_replay, mut wants_snapshot) = (Vec::new(), false, false);
+        let mut is_anyone_placed = false;
+        for (socket, joiner) in &channel.joining {
+            let Stage::Placed { at, waits, .. } = joiner.stage else { continue };
+            let (is_seeking, lacks_snapshot) = (!joiner.past.is_known(), channel.lacks_snapshot(joiner));
+            is_anyone_placed = true;
+            wants_replay |= is_seeking;
+            wants_snapshot |= lacks_snapshot;
+            let has_all = waits == Waits::No || channel.order.has_passed(at);
+            if has_all && !is_seeking && !lacks_snapshot {
+                arrived.push(*socket);
+            }
+        }
         if channel.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
-            if channel.joining.values().any(|joiner| placed(&joiner)) {
+            if is_anyone_placed {
                 self.want_roster(address);
             }
             return;
         }
-        if channel.joining.values().filter(placed).any(|joiner| !joiner.past.is_known()) {
+        if wants_replay {
             self.want_replay(address);
         }
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        if channel.joining.values().filter(placed).any(|joiner| channel.lacks_snapshot(joiner)) {
+        if wants_snapshot {
             self.want_snapshot(address);
         }
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        let order = &channel.order;
-        let arrived = channel.joining.iter().filter(|(_, joiner)| match &joiner.stage {
-            Stage::Placed { at, waits, .. } => {
-                (*waits == Waits::No || order.has_passed(*at))
-                    && joiner.past.is_known()
-                    && !channel.lacks_snapshot(joiner)
-            }
-            Stage::Waiting | Stage::Counted { .. } => false,
-        });
-        let arrived: Vec<SocketId> = arrived.map(|(socket, _)| *socket).collect();
         for socket in arrived {
             self.enter(address, socket);
         }

@@ -54,7 +54,8 @@ use delivery::deliver;
 use order::Verdict;
 use presence::Rosters;
 use repair::{Checks, Repairs};
-use resume::{Past, Replays, Told};
+use replay::Told;
+use resume::{Past, Replays};
 use snapshot::Snapshots;
 use watch::{FirstLook, Watcher};
 

@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 
 use super::delivery;
 use super::newcomer::Newcomer;
-use super::resume::Told;
 use crate::announcement::{Announcement, Body, Kind, Log, Position};
 use crate::channel::Address;
 use crate::delta::chain::Chains;
@@ -38,6 +37,9 @@ pub(super) struct Missed {
     /// The bases that it holds then.
     pub(super) held: Chains,
 }
+
+/// What a log told those for whom it was read; None whom it did not tell all.
+pub(super) type Told = Vec<(SocketId, Option<Arc<Missed>>)>;
 
 /// A log, decoded once.
 pub(super) struct Replay<'a> {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Stage};
-use super::replay::{Missed, Replay, Seeker, number};
+use super::replay::{Missed, Replay, Seeker, Told, number};
 use super::{Desk, Done};
 use crate::announcement::Position;
 use crate::backend::BackendError;
 use crate::channel::Address;
-use crate::event::SocketId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::resume::{Resume, Standing};
@@ -55,9 +54,6 @@ pub(super) struct Replays {
     queue: VecDeque<Address>,
     under_way: usize,
 }
-
-/// What a log told those for whom it was read; None whom it did not tell all.
-pub(super) type Told = Vec<(SocketId, Option<Arc<Missed>>)>;
 
 impl Past {
     pub(super) fn of(resume: Option<Box<Resume>>) -> Past {

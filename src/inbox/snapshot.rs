@@ -13,7 +13,7 @@ use crate::backend::{BackendError, StoredBase};
 use crate::channel::Address;
 use crate::delta::chain::{Base, Chains};
 use crate::delta::channels::ChannelDelta;
-use crate::delta::settings::{DeltaConfig, MarkerStyle};
+use crate::delta::settings::DeltaConfig;
 use crate::event::Event;
 use crate::fan_out::Form;
 use crate::filter::Tags;
@@ -83,10 +83,10 @@ impl Snapshot {
         newest.sort_unstable_by_key(|base| std::cmp::Reverse(base.seq));
         let (mut bytes, mut held, mut states) = (0, Chains::default(), Vec::new());
         for base in newest {
-            let text = text(channel, base, deltas, config);
+            let (_, text) = envelope::full(channel, &base.event, base.seq, deltas.shows_tags, config.markers);
             bytes += text.len();
+            // Each grows by being a string within a string. The others begin in full.
             if bytes > limits::CATCH_UP_BYTES_MAX / 2 {
-                // The others begin with a full event.
                 break;
             }
             let chain = Base { text: text.clone(), seq: base.seq, time_ms: base.time_ms };
@@ -103,17 +103,6 @@ impl Snapshot {
 
 fn passes(form: &Form, event: &Event) -> bool {
     form.filter.as_ref().is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
-}
-
-/// What a client holds that was sent the event.
-fn text(channel: &str, base: &StoredBase, deltas: &ChannelDelta, config: &DeltaConfig) -> Bytes {
-    let text = envelope::base(channel, &base.event, deltas.shows_tags);
-    match config.markers {
-        MarkerStyle::Underscore => text.into(),
-        style @ MarkerStyle::Plain => {
-            envelope::marked(&text, base.seq, base.event.key.as_deref(), style).into()
-        }
-    }
 }
 
 impl Desk {

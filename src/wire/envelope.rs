@@ -10,15 +10,11 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 use super::dialect::Dialect;
-use crate::delta::chain::NO_KEY;
+use crate::delta::MARKERS;
+use crate::delta::conflation::NO_KEY;
 use crate::delta::settings::MarkerStyle;
 use crate::event::Event;
 use crate::json;
-
-/// What follows the `data` of a marked frame; clients strip it again to get the
-/// base, by regular expression, wherever it stands in the text.
-const SEQ_MARKER: &str = "__delta_seq";
-const KEY_MARKER: &str = "__conflation_key";
 
 /// What an envelope has beyond Pusher's, for clients that have opted in to
 /// something.
@@ -50,7 +46,7 @@ pub fn plain(channel: &str, event: &Event, extras: Extras) -> Vec<u8> {
 /// The base text of protocol.md 3.5, for sockets with deltas: `data` is the
 /// publisher's text verbatim where that is a JSON object or array, so that a
 /// full event and a decoded delta give the application the same value.
-pub fn base(channel: &str, event: &Event, tags: bool) -> Vec<u8> {
+fn base(channel: &str, event: &Event, tags: bool) -> Vec<u8> {
     let Event { name, data, .. } = event;
     if !json::is_container(data) {
         return plain(channel, event, Extras { tags, seq: None });
@@ -62,12 +58,24 @@ pub fn base(channel: &str, event: &Event, tags: bool) -> Vec<u8> {
     out
 }
 
+/// An event in full, for sockets with deltas: the text of the frame, and the text
+/// that a client holds then, which the next of its chain is a delta to. In the style
+/// that is not stripped they are one.
+pub fn full(channel: &str, event: &Event, seq: u64, tags: bool, style: MarkerStyle) -> (Bytes, Bytes) {
+    let base = Bytes::from(base(channel, event, tags));
+    let text = Bytes::from(marked(&base, seq, event.key.as_deref(), style));
+    match style {
+        MarkerStyle::Underscore => (text, base),
+        MarkerStyle::Plain => (text.clone(), text),
+    }
+}
+
 /// A full frame's text: the base with its number, and the key of its chain where
 /// the channel has keys, as last members (protocol.md 3.3).
-pub fn marked(base: &[u8], seq: u64, key: Option<&[u8]>, style: MarkerStyle) -> Vec<u8> {
-    let (seq_marker, key_marker) = match style {
-        MarkerStyle::Underscore => (SEQ_MARKER, KEY_MARKER),
-        MarkerStyle::Plain => ("sequence", "conflation_key"),
+fn marked(base: &[u8], seq: u64, key: Option<&[u8]>, style: MarkerStyle) -> Vec<u8> {
+    let [seq_marker, key_marker] = match style {
+        MarkerStyle::Underscore => MARKERS,
+        MarkerStyle::Plain => ["sequence", "conflation_key"],
     };
     let (open, _brace) = base.split_at(base.len() - 1);
     let mut out = Vec::with_capacity(base.len() + 32 + key.map_or(0, |key| key.len() + 24));
@@ -133,10 +141,9 @@ pub fn chain_of(event: &Event, enabled: bool) -> Option<Bytes> {
 /// Whether an event would be corrupted by the clients' stripping: it must go out
 /// unmarked, and never be a base (protocol.md 3.5).
 pub fn has_marker(event: &Event) -> bool {
-    static MARKERS: LazyLock<[Finder<'static>; 2]> =
-        LazyLock::new(|| [SEQ_MARKER, KEY_MARKER].map(Finder::new));
+    static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| MARKERS.map(Finder::new));
     let texts = [Some(&event.name), Some(&event.data), event.tags.as_ref()];
-    texts.into_iter().flatten().any(|text| MARKERS.iter().any(|marker| marker.find(text).is_some()))
+    texts.into_iter().flatten().any(|text| FINDERS.iter().any(|marker| marker.find(text).is_some()))
 }
 
 fn put_tags(out: &mut Vec<u8>, event: &Event, wanted: bool) {

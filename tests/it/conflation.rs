@@ -304,12 +304,15 @@ async fn whoever_joins_begins_with_the_bases(backend: Backend) {
         assert_eq!(resumer.events(&[tick("x", 2)]).await, [Came::Delta]);
         assert_eq!(old.events(&[tick("x", 2)]).await, [Came::Full]);
         // Who brings its own bases needs no others.
+        let synced = async || cluster.first().metrics().await.sum("fanfare_cache_syncs_total");
+        let before = synced().await;
         let memory = resumer.cut();
         publish(&caller, "plain", &tick("x", 3)).await;
         let resume = memory.resume();
         let (mut back, resumed) = Resumer::back(cluster.first(), "plain", on(), memory, resume).await;
         assert!(resumed);
         assert_eq!(back.events(&[tick("x", 3)]).await, [Came::Delta]);
+        assert_eq!(synced().await, before);
     }
 }
 
