@@ -13,6 +13,7 @@ mod support;
 mod apps;
 mod bad_input;
 mod batch_events;
+mod bench_report;
 mod cache;
 mod channel_state;
 mod client_events;

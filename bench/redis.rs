@@ -6,9 +6,9 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Outcome;
-use super::machine::field;
-use super::process::Process;
+use crate::Outcome;
+use crate::machine::field;
+use crate::process::Process;
 
 #[derive(Debug)]
 pub struct Redis {
@@ -45,16 +45,27 @@ impl Redis {
     }
 
     pub async fn scripts(&self) -> Outcome<Scripts> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        stream.write_all(b"INFO commandstats\r\nQUIT\r\n").await?;
-        let mut info = String::new();
-        stream.read_to_string(&mut info).await?;
+        let info = self.info("commandstats").await?;
         let Some(stats) = field(&info, "cmdstat_evalsha") else { return Ok(Scripts::default()) };
         let number = |name: &str| -> Outcome<f64> {
             let value = stats.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             Ok(value.ok_or("commandstats are not as expected")?.parse()?)
         };
         Ok(Scripts { calls: number("calls")?, usec: number("usec")? })
+    }
+
+    /// What it has sent to all its clients.
+    pub async fn sent_bytes(&self) -> Outcome<f64> {
+        let info = self.info("stats").await?;
+        Ok(field(&info, "total_net_output_bytes").ok_or("stats are not as expected")?.parse()?)
+    }
+
+    async fn info(&self, section: &str) -> Outcome<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(format!("INFO {section}\r\nQUIT\r\n").as_bytes()).await?;
+        let mut info = String::new();
+        stream.read_to_string(&mut info).await?;
+        Ok(info)
     }
 }
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::Outcome;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Outcome;
 
 /// Lists of cores as `taskset -c` takes them; none where there are fewer than
 /// four and pinning would only take cores away.
@@ -60,6 +62,14 @@ fn join(cores: &[u32]) -> String {
     cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// How many these are, or all.
+pub fn count(list: Option<&str>) -> f64 {
+    match list {
+        Some(list) => list.split(',').count() as f64,
+        None => all_cores().map_or(1.0, |cores| cores.len() as f64),
+    }
+}
+
 /// Starts this program anew on other cores, in its own place. Returns only if
 /// that fails.
 pub fn run_again_on(cores: String) -> std::io::Error {
@@ -104,4 +114,29 @@ pub fn describe(cores: &Cores) -> String {
 /// The value of `name:\tvalue` in a file of `/proc`.
 pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// Seconds that these cores, or all, have not been idle, with what the kernel did
+/// for sockets and charged to nobody.
+pub fn busy_seconds(list: Option<&str>) -> Outcome<f64> {
+    let cores = list.map_or_else(all_cores, cores)?;
+    let stat = fs::read_to_string("/proc/stat")?;
+    let mut ticks = 0.0;
+    for core in cores {
+        let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")));
+        let line = line.ok_or("/proc/stat lacks a core")?;
+        let times: Vec<f64> = line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>()?;
+        // All but idle and waiting for a disk.
+        ticks += times.iter().sum::<f64>() - times[3] - times[4];
+    }
+    Ok(ticks / TICKS_PER_SEC)
+}
+
+/// `USER_HZ`, the unit of times in `/proc`, the same on every Linux.
+pub const TICKS_PER_SEC: f64 = 100.0;
+
+/// Of a clock that all processes of the machine share.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

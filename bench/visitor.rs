@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Outcome;
-use super::caller::APP;
-use super::frames::masked_text;
+use crate::Outcome;
+use crate::caller::APP;
+use crate::frames::masked_text;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONFIRMATION: &[u8] = b"pusher_internal:subscription_succeeded";

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Outcome;
-use super::machine::field;
+use crate::Outcome;
+use crate::machine::{TICKS_PER_SEC, field};
 
 /// Ends with the value.
 #[derive(Debug)]
@@ -20,8 +20,9 @@ pub struct Process {
 
 /// A line that says that a process is ready comes within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// `USER_HZ`, the unit of `/proc/PID/stat`, the same on every Linux.
-const TICKS_PER_SEC: f64 = 100.0;
+
+/// Said and not yet taken; what is more is let go.
+const LINES_MAX: usize = 20_000;
 
 /// CPU time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,7 +51,7 @@ impl Process {
         }
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
-        let (said, lines) = mpsc::channel(1_000);
+        let (said, lines) = mpsc::channel(LINES_MAX);
         pass_lines(child.stdout.take(), said.clone());
         pass_lines(child.stderr.take(), said);
         Ok(Process { child, lines })
@@ -72,34 +73,70 @@ impl Process {
         found.ok_or_else(|| format!("a process ended or said nothing of use:\n{unlike}").into())
     }
 
+    /// The next line, if one comes in time.
+    pub async fn line(&mut self, patience: Duration) -> Option<String> {
+        tokio::time::timeout(patience, self.lines.recv()).await.ok().flatten()
+    }
+
     pub fn stdin(&mut self) -> Outcome<&mut ChildStdin> {
         self.child.stdin.as_mut().ok_or_else(|| "standard input is closed".into())
     }
 
+    /// Of the process and its children.
     pub fn cpu(&self) -> Outcome<Cpu> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Fields 14 and 15; the second, in parentheses, may have spaces.
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let seconds = |at: usize| -> Outcome<f64> {
-            Ok(fields.get(at).ok_or("/proc/PID/stat is short")?.parse::<f64>()? / TICKS_PER_SEC)
-        };
-        Ok(Cpu { user: seconds(11)?, kernel: seconds(12)? })
+        self.tree()?.iter().map(|pid| cpu_of(pid)).sum()
     }
 
-    /// Resident bytes, exact: the counters in `/proc/PID/status` lag behind.
-    pub fn resident_bytes(&self) -> Outcome<f64> {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let rss = field(&rollup, "Rss").and_then(|rss| rss.strip_suffix(" kB"));
-        Ok(rss.ok_or("/proc/PID/smaps_rollup has no Rss")?.parse::<f64>()? * 1024.0)
+    /// Seconds of the first thread, to the nanosecond.
+    pub fn first_thread_cpu(&self) -> Outcome<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
+        let ns: f64 = stat.split(' ').next().unwrap_or_default().parse()?;
+        Ok(ns / 1e9)
     }
+
+    /// Resident bytes of the process and its children; what they share is counted
+    /// once, in parts.
+    pub fn resident_bytes(&self) -> Outcome<f64> {
+        self.tree()?.iter().map(|pid| resident_bytes_of(pid)).sum()
+    }
+
+    fn tree(&self) -> Outcome<Vec<String>> {
+        let pid = self.child.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        Ok(std::iter::once(pid).chain(children.split_whitespace().map(str::to_owned)).collect())
+    }
+}
+
+/// What a process has used so far.
+pub fn cpu_of(pid: &str) -> Outcome<Cpu> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Fields 14 and 15; the second, in parentheses, may have spaces.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let seconds = |at: usize| -> Outcome<f64> {
+        Ok(fields.get(at).ok_or("/proc/PID/stat is short")?.parse::<f64>()? / TICKS_PER_SEC)
+    };
+    Ok(Cpu { user: seconds(11)?, kernel: seconds(12)? })
+}
+
+/// Exact: the counters in `/proc/PID/status` lag behind.
+fn resident_bytes_of(pid: &str) -> Outcome<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let pss = field(&rollup, "Pss").and_then(|pss| pss.strip_suffix(" kB"));
+    Ok(pss.ok_or("/proc/PID/smaps_rollup has no Pss")?.parse::<f64>()? * 1024.0)
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error means that it has ended by itself.
+        // Read before the end of the process, which lets go of them. An error
+        // means that it has ended by itself.
+        let tree = self.tree().unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Workers of nginx would serve on without their master.
+        for child in tree.iter().skip(1) {
+            let _ = Command::new("kill").args(["-KILL", child]).status();
+        }
     }
 }
 

@@ -8,12 +8,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Outcome;
-use super::caller::{APP, Caller};
-use super::fanfare_server::Node;
-use super::redis::Redis;
-use super::table::{Beside, percentile};
-use super::visitor::Visitor;
+use crate::caller::{APP, Caller};
+use crate::journal::Journal;
+use crate::record::{Faults, Record};
+use crate::redis::Redis;
+use crate::run::{Figures, percentile};
+use crate::servers::{Fleet, Node};
+use crate::visitor::Visitor;
+use crate::{Bench, Outcome};
 
 /// Sockets, each of which joins so many channels.
 const JOINERS: usize = 100;
@@ -27,7 +29,7 @@ const BARE_WINDOW: usize = 64;
 const BARE_CONNECTIONS: usize = 4;
 const BARE_WINDOWS: usize = 300;
 /// One drop, and who comes meanwhile.
-pub const NEWCOMERS: usize = 500;
+const NEWCOMERS: usize = 500;
 /// Channels that each of the crowd has for itself.
 const SEATS: usize = 3;
 const CONNECTS_MAX: usize = 64;
@@ -36,19 +38,46 @@ const LISTED_SOCKETS: usize = 10;
 const CHANNELS_PER_SOCKET: usize = 10_000;
 const LISTINGS: usize = 10;
 
+/// Everything that is asked for, on two nodes.
+pub async fn members(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
+    const CASES: [&str; 4] = ["subscribe", "join", "drop", "list"];
+    for repeat in 0..bench.options.repeats {
+        for case in CASES.into_iter().filter(|case| case.contains(&bench.options.only)) {
+            let fleet = Fleet::start(&bench.fanfare(2), bench.cores()).await?;
+            let (nodes, redis) = (&fleet.nodes, fleet.redis.as_ref().ok_or("there is no Redis")?);
+            let figures = match case {
+                "subscribe" => subscribe(nodes, redis).await?,
+                "join" => join(nodes, redis).await?,
+                "drop" => rush(nodes, bench.options.dropped as usize).await?,
+                _ => list(nodes, redis).await?,
+            };
+            journal.add(Record {
+                table: case.into(),
+                case: case.into(),
+                server: fleet.contender.name.clone(),
+                repeat,
+                at: None,
+                figures,
+                faults: Faults::default(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Subscriptions per second: each socket has channels of its own.
-pub async fn subscribe(nodes: &[Node], redis: &Redis) -> Outcome<Vec<Beside>> {
+async fn subscribe(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let bare = bare_rate(redis).await?;
     let rate = rate(nodes, |mut visitor, joiner| async move {
         let channels: Vec<String> = (0..CHANNELS_PER_JOINER).map(|n| format!("own-{joiner}-{n}")).collect();
         visitor.subscribe(&channels).await.map(|()| visitor)
     })
     .await?;
-    Ok(vec![Beside::new("subscriptions per second", rate, "bare SADD per second", bare)])
+    Ok(named([("subscriptions_per_second", rate), ("bare_sadd_per_second", bare)]))
 }
 
 /// Joins per second: each is a user whom the channel has not seen.
-pub async fn join(nodes: &[Node], redis: &Redis) -> Outcome<Vec<Beside>> {
+async fn join(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let bare = bare_rate(redis).await?;
     let rate = rate(nodes, |mut visitor, joiner| async move {
         let group = joiner / MEMBERS_PER_CHANNEL;
@@ -57,12 +86,12 @@ pub async fn join(nodes: &[Node], redis: &Redis) -> Outcome<Vec<Beside>> {
         visitor.join(&channels, &format!("user-{joiner}")).await.map(|()| visitor)
     })
     .await?;
-    Ok(vec![Beside::new("presence joins per second", rate, "bare SADD per second", bare)])
+    Ok(named([("joins_per_second", rate), ("bare_sadd_per_second", bare)]))
 }
 
 /// 500 sockets connect and subscribe to a channel each, with nothing else going
 /// on, and while the first node tidies up after a crowd that was cut off.
-pub async fn rush(nodes: &[Node], crowd: usize) -> Outcome<Vec<Beside>> {
+async fn rush(nodes: &[Node], crowd: usize) -> Outcome<Figures> {
     let quiet = newcomers(&nodes[0], "quiet").await?;
     let seats_max = crowd * SEATS;
     let seats = stream::iter(0..crowd).map(|n| async move {
@@ -77,25 +106,19 @@ pub async fn rush(nodes: &[Node], crowd: usize) -> Outcome<Vec<Beside>> {
     let rushed = newcomers(&nodes[0], "rushed").await?;
     timed(&mut caller, "/channels").await?;
     let left = caller.count("\"seat-");
-    let row = |name, share| {
-        let ms = |times: &[f64]| percentile(times, share) * 1e3;
-        Beside::new(name, ms(&rushed), "the same without a drop", ms(&quiet))
-    };
-    Ok(vec![
-        row("connect and subscribe, ms: median", 0.5),
-        row("connect and subscribe, ms: p99", 0.99),
-        Beside::new(
-            "channels to tidy up when all were in",
-            left as f64,
-            "when the crowd was cut off",
-            seats_max as f64,
-        ),
-    ])
+    Ok(named([
+        ("newcomer_ms_median", ms(&rushed, 0.5)?),
+        ("newcomer_ms_p99", ms(&rushed, 0.99)?),
+        ("quiet_ms_median", ms(&quiet, 0.5)?),
+        ("quiet_ms_p99", ms(&quiet, 0.99)?),
+        ("channels_dropped", seats_max as f64),
+        ("channels_left_when_all_were_in", left as f64),
+    ]))
 }
 
 /// 100,000 occupied channels: how long the list takes, and what it does to others
 /// who ask Redis something.
-pub async fn list(nodes: &[Node], redis: &Redis) -> Outcome<Vec<Beside>> {
+async fn list(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let fill = (0..LISTED_SOCKETS).zip(nodes.iter().cycle()).map(|(socket, node)| async move {
         let mut visitor = Visitor::connect(node.address).await?;
         let channels: Vec<String> =
@@ -124,14 +147,24 @@ pub async fn list(nodes: &[Node], redis: &Redis) -> Outcome<Vec<Beside>> {
         ones.push(timed(&mut caller, "/channels/listed-0-00000").await?);
     }
     drop(visitors);
-    let ms = |seconds: &[f64], share| percentile(seconds, share) * 1e3;
-    let wait =
-        |name, share| Beside::new(name, ms(&waited, share), "the same without a list", ms(&quiet, share));
-    Ok(vec![
-        Beside::new("list, ms: median", ms(&times, 0.5), "one channel", ms(&ones, 0.5)),
-        wait("a PING to Redis meanwhile, ms: p99", 0.99),
-        wait("a PING to Redis meanwhile, ms: longest", 1.0),
-    ])
+    Ok(named([
+        ("list_ms_median", ms(&times, 0.5)?),
+        ("one_channel_ms_median", ms(&ones, 0.5)?),
+        ("redis_ping_ms_p99", ms(&waited, 0.99)?),
+        ("redis_ping_ms_longest", ms(&waited, 1.0)?),
+        ("quiet_ping_ms_p99", ms(&quiet, 0.99)?),
+        ("quiet_ping_ms_longest", ms(&quiet, 1.0)?),
+    ]))
+}
+
+fn named<const N: usize>(figures: [(&str, f64); N]) -> Figures {
+    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn ms(seconds: &[f64], share: f64) -> Outcome<f64> {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    Ok(percentile(&sorted, share).ok_or("nothing was timed")? * 1e3)
 }
 
 /// Joins per second of all sockets together, which have connected before.

@@ -1,0 +1,86 @@
+//! The deltas of one channel, as a client has them (protocol.md 3.3 to 3.5).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fanfare::delta::fossil;
+use memchr::memmem;
+
+/// What follows the number of a full event: removed by clients before they keep it.
+const MARKERS: [&[u8]; 2] = [b",\"__delta_seq\":", b",\"__conflation_key\":"];
+const TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Numbers of the chain, and for those who decode the text that the next delta is
+/// to.
+#[derive(Debug, Default)]
+pub struct Chain {
+    seq: Option<u64>,
+    base: Option<Vec<u8>>,
+}
+
+/// What a frame is, as far as it can be said without decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// An event that carries its number.
+    Number(u64),
+    /// A delta, so many events after the one before.
+    After(u64),
+}
+
+/// The number that a payload begins with.
+pub fn number(text: &[u8]) -> Option<u64> {
+    let at = memmem::find(text, b"number")? + b"number".len();
+    digits(&text[at..])
+}
+
+/// The first digits, of which only quotes, colons and escapes come before.
+fn digits(text: &[u8]) -> Option<u64> {
+    let start = text.iter().position(u8::is_ascii_digit)?;
+    let between = &text[..start];
+    if !between.iter().all(|byte| b"\\\":".contains(byte)) {
+        return None;
+    }
+    let digits = text[start..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+fn is_delta(text: &[u8]) -> bool {
+    memmem::find(&text[..text.len().min(40)], b":delta\"").is_some()
+}
+
+impl Chain {
+    /// The next frame; None is no event.
+    pub fn step(&mut self, text: &[u8]) -> Option<Step> {
+        let is_delta = is_delta(text);
+        let marker: &[u8] = if is_delta { b"\"seq\":" } else { MARKERS[0] };
+        let seq = memmem::rfind(text, marker).and_then(|at| digits(&text[at + marker.len()..]));
+        let before = self.seq;
+        self.seq = seq.or(before);
+        match is_delta {
+            true => Some(Step::After(seq?.saturating_sub(before.unwrap_or_default()))),
+            false => number(text).map(Step::Number),
+        }
+    }
+
+    /// The text of the event, decoded if it came as a delta; None if it cannot be.
+    pub fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
+        let decoded = match is_delta(text) {
+            true => {
+                let start = memmem::find(text, b"\"delta\":\"")? + b"\"delta\":\"".len();
+                let len = memchr::memchr(b'"', &text[start..])?;
+                let patch = STANDARD.decode(&text[start..start + len]).ok()?;
+                fossil::decode(self.base.as_ref()?, &patch, TEXT_BYTES_MAX).ok()?
+            }
+            false => without_markers(text),
+        };
+        Some(self.base.insert(decoded))
+    }
+}
+
+/// Markers are the last members.
+fn without_markers(text: &[u8]) -> Vec<u8> {
+    let starts = MARKERS.iter().filter_map(|marker| memmem::rfind(text, marker));
+    match starts.min() {
+        Some(start) => [&text[..start], b"}"].concat(),
+        None => text.to_vec(),
+    }
+}

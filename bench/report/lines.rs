@@ -1,0 +1,135 @@
+//! A cost against what grows, one line per server.
+
+use super::{
+    Record,
+    growth::{Growth, points},
+    numbers::{round, words},
+    scale::Scale,
+    spread::{self, Spread},
+    svg::{AXIS, Anchor, Drawing, FAINT, Look, WIDTH, fitted, width},
+};
+
+const LEFT: f64 = 90.0;
+const RIGHT: f64 = WIDTH - 30.0;
+const TOP: f64 = 54.0;
+const BOTTOM: f64 = 350.0;
+/// Of one line of the legend, below the plot.
+const LEGEND: f64 = 24.0;
+const LEGEND_TOP: f64 = BOTTOM + 76.0;
+/// Of the piece of line in the legend.
+const SAMPLE: f64 = 44.0;
+/// Above that many times the lowest value, the lower lines lie on the floor.
+const LINEAR_MAX: f64 = 10.0;
+
+struct Line<'a> {
+    server: &'a str,
+    look: Look,
+    points: Vec<(f64, Spread)>,
+}
+
+/// `None` if no run has the figure.
+pub fn chart(growth: &Growth, runs: &[&Record], all_servers: &[&str]) -> Option<String> {
+    let lines = lines(growth.drawn, runs, all_servers);
+    if lines.is_empty() {
+        return None;
+    }
+    let xs: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|(at, _)| *at).collect();
+    let x = Scale::tight_log(&xs, (LEFT + 20.0, RIGHT - 20.0));
+    let y = vertical(&lines);
+    let places = legend(&lines);
+    let rows = places.last().map_or(0.0, |(_, y)| y - LEGEND_TOP);
+    let title = format!("{}: {}", growth.title, words(growth.drawn));
+    let mut drawing = Drawing::new(&title, LEGEND_TOP + rows + LEGEND);
+    y_axis(&mut drawing, y, growth);
+    x_axis(&mut drawing, x, &xs, growth);
+    for (line, place) in lines.iter().zip(places) {
+        line.draw(&mut drawing, x, y);
+        line.explain(&mut drawing, place);
+    }
+    Some(drawing.finish())
+}
+
+fn lines<'a>(figure: &str, runs: &[&'a Record], all_servers: &[&str]) -> Vec<Line<'a>> {
+    let lines = spread::servers(runs).into_iter().map(|server| {
+        let own = || runs.iter().copied().filter(move |run| run.server == server);
+        let at = |at| Spread::of_figure(own().filter(|run| run.at == Some(at)), figure);
+        // Only what is above zero has a place on a log scale.
+        let points = points(own()).into_iter().filter(|at| *at > 0.0);
+        let points = points.filter_map(|x| Some((x, at(x).filter(|spread| spread.low > 0.0)?)));
+        let place = all_servers.iter().position(|other| *other == server);
+        Line { server, look: Look(place.unwrap_or(0)), points: points.collect() }
+    });
+    lines.filter(|line| !line.points.is_empty()).collect()
+}
+
+fn vertical(lines: &[Line<'_>]) -> Scale {
+    let spreads = lines.iter().flat_map(|line| &line.points).map(|(_, spread)| spread);
+    let values: Vec<f64> = spreads.flat_map(|spread| [spread.low, spread.high]).collect();
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let is_wide = values.iter().any(|value| value / low > LINEAR_MAX);
+    if is_wide { Scale::log(&values, (BOTTOM, TOP)) } else { Scale::linear(&values, (BOTTOM, TOP)) }
+}
+
+impl Line<'_> {
+    fn draw(&self, drawing: &mut Drawing, x: Scale, y: Scale) {
+        let medians = self.points.iter().map(|(at, spread)| (x.place(*at), y.place(spread.median)));
+        let medians: Vec<(f64, f64)> = medians.collect();
+        drawing.curve(&medians, self.look);
+        for ((at, spread), median) in self.points.iter().zip(medians) {
+            let (low, high) = (y.place(spread.low), y.place(spread.high));
+            drawing.line((x.place(*at), low), (x.place(*at), high), self.look.colour(), "none");
+            drawing.marker(median, self.look);
+        }
+    }
+
+    fn explain(&self, drawing: &mut Drawing, (x, y): (f64, f64)) {
+        drawing.curve(&[(x, y - 4.0), (x + SAMPLE - 8.0, y - 4.0)], self.look);
+        drawing.marker((x + (SAMPLE - 8.0) / 2.0, y - 4.0), self.look);
+        drawing.text((x + SAMPLE, y), Anchor::Start, &fitted(self.server, RIGHT - LEFT - SAMPLE));
+    }
+}
+
+/// Where each name stands: in lines, as words do.
+fn legend(lines: &[Line<'_>]) -> Vec<(f64, f64)> {
+    let (mut x, mut y) = (LEFT, LEGEND_TOP);
+    let mut places = Vec::new();
+    for line in lines {
+        let takes = SAMPLE + width(line.server);
+        if x > LEFT && x + takes > RIGHT {
+            (x, y) = (LEFT, y + LEGEND);
+        }
+        places.push((x, y));
+        x += takes + 24.0;
+    }
+    places
+}
+
+fn y_axis(drawing: &mut Drawing, scale: Scale, growth: &Growth) {
+    for tick in scale.ticks() {
+        let y = scale.place(tick);
+        drawing.line((LEFT, y), (RIGHT, y), FAINT, "none");
+        drawing.text((LEFT - 8.0, y + 4.0), Anchor::End, &round(tick));
+    }
+    drawing.line((LEFT, TOP), (LEFT, BOTTOM), AXIS, "none");
+    let log = if scale.is_log() { " (log scale)" } else { "" };
+    drawing.upright((26.0, f64::midpoint(TOP, BOTTOM)), &format!("{}{log}", words(growth.drawn)));
+}
+
+/// Numbers at what was measured, from the greatest down, as far as they fit.
+fn x_axis(drawing: &mut Drawing, scale: Scale, measured: &[f64], growth: &Growth) {
+    drawing.line((LEFT, BOTTOM), (RIGHT, BOTTOM), AXIS, "none");
+    let mut ticks = measured.to_vec();
+    ticks.sort_by(f64::total_cmp);
+    ticks.dedup();
+    let mut free_until = WIDTH;
+    for tick in ticks.into_iter().rev() {
+        let (x, text) = (scale.place(tick), round(tick));
+        drawing.line((x, BOTTOM), (x, BOTTOM + 5.0), AXIS, "none");
+        if x + width(&text) / 2.0 < free_until {
+            drawing.text((x, BOTTOM + 20.0), Anchor::Middle, &text);
+            free_until = x - width(&text) / 2.0 - 6.0;
+        }
+    }
+    let title = format!("{} (log scale)", growth.unit);
+    drawing.text((f64::midpoint(LEFT, RIGHT), BOTTOM + 44.0), Anchor::Middle, &title);
+}

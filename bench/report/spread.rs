@@ -1,0 +1,68 @@
+//! Several runs as one figure.
+
+use super::{Faults, Record};
+
+/// What the repeats gave.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Spread {
+    /// `None` if there is no value.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (low, high, count) = (*values.first()?, *values.last()?, values.len());
+        let median = f64::midpoint(values[(count - 1) / 2], values[count / 2]);
+        Some(Spread { median, low, high })
+    }
+
+    /// Of one figure of these runs.
+    pub fn of_figure<'a>(runs: impl IntoIterator<Item = &'a Record>, figure: &str) -> Option<Spread> {
+        Spread::of(runs.into_iter().filter_map(|run| run.figures.get(figure).copied()))
+    }
+}
+
+/// Each once, in the order of first appearance.
+pub fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for one in all {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    found
+}
+
+/// The servers of these runs.
+pub fn servers<'a>(runs: &[&'a Record]) -> Vec<&'a str> {
+    distinct(runs.iter().map(|run| run.server.as_str()))
+}
+
+/// All names of figures: the known ones in their order, the others by name.
+pub fn figures<'a>(runs: &[&'a Record], known: &[&'a str]) -> Vec<&'a str> {
+    let mut found: Vec<&str> = runs.iter().flat_map(|run| run.figures.keys()).map(String::as_str).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.sort_by_key(|name| known.iter().position(|other| other == name).unwrap_or(known.len()));
+    found
+}
+
+/// How often each of them was run.
+pub fn repeats<'a>(runs: impl IntoIterator<Item = &'a Record>) -> usize {
+    distinct(runs.into_iter().map(|run| run.repeat)).len()
+}
+
+/// All that went wrong in these runs.
+pub fn faults<'a>(runs: impl IntoIterator<Item = &'a Record>) -> Faults {
+    runs.into_iter().fold(Faults::default(), |sum, run| Faults {
+        lost: sum.lost + run.faults.lost,
+        duplicated: sum.duplicated + run.faults.duplicated,
+        reordered: sum.reordered + run.faults.reordered,
+        undecodable: sum.undecodable + run.faults.undecodable,
+        closed: sum.closed + run.faults.closed,
+    })
+}

@@ -1,0 +1,53 @@
+//! A Fanfare node.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use memchr::memmem;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Node;
+use crate::Outcome;
+use crate::caller::APP;
+use crate::process::Process;
+
+pub async fn start(program: &Path, redis: Option<&str>, cores: Option<&str>) -> Outcome<Node> {
+    let file = tempfile::NamedTempFile::new()?;
+    let redis = redis.map(|url| format!("redis = \"{url}\"\n")).unwrap_or_default();
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n{redis}\
+         [[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{}\"\nmax_event_batch_size = 1000\n",
+        APP.id, APP.key, APP.secret
+    );
+    std::fs::write(file.path(), config)?;
+    let path = file.path().to_string_lossy().into_owned();
+    let mut process = Process::start(program, &["--config", &path], cores)?;
+    let (address, metrics) = process.said(listening).await?;
+    Ok(Node { address, process, metrics: Some(metrics), _directory: None })
+}
+
+/// The sum of a counter, over all its labels.
+pub async fn counter(metrics: SocketAddr, name: &str) -> Outcome<f64> {
+    let mut stream = TcpStream::connect(metrics).await?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let body = memmem::find(&answer, b"\r\n\r\n").ok_or("/metrics has no answer")? + 4;
+    let text = String::from_utf8_lossy(&answer[body..]);
+    let value = |line: &str| {
+        let (series, value) = line.rsplit_once(' ')?;
+        (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+    };
+    Ok(text.lines().filter_map(value).sum())
+}
+
+/// The addresses, from the line of the log that has them.
+fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    let address = |name: &str| fields[name].as_str()?.parse().ok();
+    (fields["message"] == "listening").then_some(())?;
+    Some((address("listen")?, address("metrics_listen")?))
+}
