@@ -37,6 +37,10 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A request whose body is refused as too large is still read this far, so
 /// that its sender gets to see the 413 instead of a reset connection.
 pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Connections that the kernel has taken and we have not. One more finds no answer,
+/// and its client tries again after a whole second: at the 128 that a library asks for,
+/// 256 clients that come back at once already wait that long.
+pub const ACCEPT_QUEUE_MAX: u32 = 4 * 1024;
 /// Bytes of request line and headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// A request head must arrive within this time.

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -48,8 +48,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     metrics::install();
-    let listener = bind(config.listen).await?;
-    let metrics_listener = bind(config.metrics_listen).await?;
+    let listener = bind(config.listen)?;
+    let metrics_listener = bind(config.metrics_listen)?;
     let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
     let (mailbox, letters) = mailbox();
     let backend = Arc::new(match &config.redis {
@@ -105,8 +105,15 @@ pub async fn run(
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })
+fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A server that was stopped a moment ago does not keep its successor out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(limits::ACCEPT_QUEUE_MAX)
+    };
+    bound().map_err(|error| ServeError::Listen { address, error })
 }
 
 fn local(listener: &TcpListener) -> SocketAddr {

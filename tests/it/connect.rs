@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Backend, Cluster, Server, http, on_both_backends};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::{Backend, Cluster, PATIENCE, Server, Signal, http, on_both_backends};
 
 on_both_backends![no_two_sockets_have_the_same_id];
 
@@ -19,6 +22,21 @@ async fn a_socket_is_greeted_with_its_id() {
     for half in [left, right] {
         assert!(!half.is_empty() && half.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
     }
+}
+
+/// A connection for which there is no room to wait is not answered at all, and its
+/// client sends again after a second.
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_has_room_to_wait() {
+    let server = Server::builder().start().await;
+    server.signal(Signal::Stop);
+    let mut crowd = Vec::new();
+    for number in 0..500 {
+        let connected = timeout(PATIENCE, TcpStream::connect(server.addr())).await;
+        crowd.push(connected.unwrap_or_else(|_| panic!("no room for {number}")).unwrap());
+    }
+    server.signal(Signal::Continue);
+    server.browser("key1").await;
 }
 
 async fn no_two_sockets_have_the_same_id(backend: Backend) {
