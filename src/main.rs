@@ -48,7 +48,8 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    runtime.block_on(run(config))
+    // As a task: what is accepted on a worker starts there, without waking another thread.
+    runtime.block_on(async { tokio::spawn(run(config)).await.unwrap_or(ExitCode::FAILURE) })
 }
 
 /// The first signal drains; a second one is from somebody who will not wait.
