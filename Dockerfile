@@ -4,6 +4,9 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # Names of functions stay for backtraces; tables for a debugger do not.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# Kernels for ARM have pages of 4, 16 or 64 KiB: built for the largest, the allocator
+# works with all of them.
+ENV AARCH64_UNKNOWN_LINUX_GNU_JEMALLOC_SYS_WITH_LG_PAGE=16
 
 # Dependencies first, behind an empty crate: this layer is built again only when
 # the manifest or the lock file changes. Tests and benches are left out of the

@@ -9,6 +9,11 @@ use fanfare::cli::{Banner, Cli, Serve, StopSignals};
 use fanfare::config::{self, Config, Environment, Loaded};
 use fanfare::{logging, server};
 
+/// Gives back what a burst has taken (docs/decisions/0007).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment = match Environment::from_process() {
