@@ -68,6 +68,9 @@ pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 pub const OUTBOX_CHUNKS_MAX: usize = 1024;
 /// Chunks handed to the kernel in one vectored write.
 pub const WRITE_CHUNKS_MAX: usize = 64;
+/// Sockets that the inbox writes to itself, in a round of few; and that a thread
+/// writes to at a time. Some microseconds each.
+pub const ROUND_WRITES_MAX: usize = 64;
 /// After a ping the client has this long to say anything (protocol.md 2.2).
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(30);
 /// A close frame is sent, and the client's answer awaited, this long.

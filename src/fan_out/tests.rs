@@ -1,10 +1,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::Context;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::task::noop_waker;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -13,7 +11,7 @@ use crate::delta::chain::Base;
 use crate::delta::settings::MarkerStyle;
 use crate::delta::{Algorithm, fossil, vcdiff};
 use crate::filter::{Filter, Tags};
-use crate::hub::outbox::{Chunks, Outbox};
+use crate::hub::outbox::Outbox;
 use crate::hub::{Hub, Subscriber};
 use crate::wire::dialect::Dialect;
 use crate::wire::envelope;
@@ -35,13 +33,8 @@ struct Client {
 
 impl Client {
     fn read(&mut self) {
-        let mut chunks = Chunks::new();
-        let waker = noop_waker();
-        while self.outbox.poll_take(&mut Context::from_waker(&waker), &mut chunks, 64).is_ready() {
-            for frame in frames(&chunks.concat()) {
-                self.see(&frame);
-            }
-            chunks.clear();
+        for frame in frames(&self.outbox.queued().concat()) {
+            self.see(&frame);
         }
     }
 
@@ -260,7 +253,7 @@ impl Room {
     fn step(&mut self, step: Step) {
         match step {
             Step::Join(who, form) => {
-                let (outbox, form) = (Outbox::new(), forms()[form].clone());
+                let (outbox, form) = (Arc::<Outbox>::default(), forms()[form].clone());
                 let held = Chains::default();
                 self.hub.add(socket(who), subscriber(&outbox, &form), &held, self.seq + 1);
                 self.expected.insert(who, vec![]);
@@ -396,15 +389,12 @@ fn normal(data: &str) -> String {
 #[test]
 fn sockets_without_deltas_share_one_buffer_per_run() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
-    let outboxes: Vec<_> = (0..3).map(|_| Outbox::new()).collect();
+    let outboxes: Vec<_> = (0..3).map(|_| Arc::<Outbox>::default()).collect();
     for (who, outbox) in (0..).zip(&outboxes) {
         room.hub.add(socket(who), subscriber(outbox, &Form::default()), &Chains::default(), 1);
     }
     room.deliver(&vec![Event::new("e", "d"); 10], true);
-    let mut chunks = Chunks::new();
-    for outbox in outboxes {
-        let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
-    }
+    let chunks: Vec<_> = outboxes.iter().flat_map(|outbox| outbox.queued()).collect();
     assert_eq!(chunks.len(), 3, "one chunk each, for ten events");
     assert!(chunks.iter().all(|chunk| chunk.as_ptr() == chunks[0].as_ptr()));
 }
@@ -412,14 +402,12 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
 #[test]
 fn a_former_connection_is_excepted_too() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
-    let outbox = Outbox::new();
+    let outbox = Arc::<Outbox>::default();
     let returned = Subscriber { former: [socket(7)].into(), ..subscriber(&outbox, &Form::default()) };
     room.hub.add(socket(1), returned, &Chains::default(), 1);
     let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
     room.deliver(&[to(1), to(7), to(2)], true);
-    let mut chunks = Chunks::new();
-    let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
-    assert_eq!(frames(&chunks.concat()).len(), 1);
+    assert_eq!(frames(&outbox.queued().concat()).len(), 1);
 }
 
 #[test]
@@ -433,13 +421,12 @@ fn who_is_let_in_goes_on_with_deltas() {
     let Room { config, channel, policy, .. } = &mut room;
     let mut rules = Rules { config, channel, policy };
     let caught_up = encode_for_one(&delivery, &form, names, &mut held, &mut rules);
-    let outbox = Outbox::new();
+    let outbox = Arc::<Outbox>::default();
     let _ = outbox.push(caught_up);
     room.hub.add(socket(1), subscriber(&outbox, &form), &held, 3);
     room.seq = 2;
     room.deliver(&[event(3)], true);
-    let mut chunks = Chunks::new();
-    let _ = outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut chunks, 64);
-    let is_delta: Vec<bool> = frames(&chunks.concat()).iter().map(|it| it.contains("pusher:delta")).collect();
+    let is_delta: Vec<bool> =
+        frames(&outbox.queued().concat()).iter().map(|it| it.contains("pusher:delta")).collect();
     assert_eq!(is_delta, [false, true, true]);
 }

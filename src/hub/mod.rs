@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod outbox;
+pub mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -102,12 +103,12 @@ impl Hub {
     }
 
     /// Hands a run of events to every subscriber: one push each. Those that have to
-    /// be woken are appended to `woken`.
-    pub fn deliver(&mut self, frames: &mut Frames, woken: &mut Vec<Arc<Outbox>>) {
+    /// be filled are appended to `filled`.
+    pub fn deliver(&mut self, frames: &mut Frames, filled: &mut Vec<Arc<Outbox>>) {
         for (socket, seat) in &mut self.seats {
             let names = Names { socket: *socket, former: &seat.former };
             let chunk = frames.chunk_for(seat.audience, names, &mut seat.holds);
-            push(&seat.outbox, chunk, woken);
+            push(&seat.outbox, chunk, filled);
         }
         for audience in frames.cut_short() {
             self.audiences.leave_behind(audience);
@@ -117,19 +118,19 @@ impl Hub {
 
     /// Hands one frame that is the same for everyone, but for its names, to every
     /// subscriber.
-    pub fn tell(&self, frame: impl Fn(Dialect) -> Bytes, woken: &mut Vec<Arc<Outbox>>) {
-        self.tell_those(|_, form| Some(frame(form.dialect)), woken);
+    pub fn tell(&self, frame: impl Fn(Dialect) -> Bytes, filled: &mut Vec<Arc<Outbox>>) {
+        self.tell_those(|_, form| Some(frame(form.dialect)), filled);
     }
 
     /// Hands every audience a frame of its own, or none.
-    pub fn tell_those(&self, frame: impl Fn(u32, &Form) -> Option<Bytes>, woken: &mut Vec<Arc<Outbox>>) {
+    pub fn tell_those(&self, frame: impl Fn(u32, &Form) -> Option<Bytes>, filled: &mut Vec<Arc<Outbox>>) {
         let frames = self.audiences.each(frame);
         if frames.iter().all(Option::is_none) {
             return;
         }
         for (_, seat) in &self.seats {
             if let Some(frame) = &frames[seat.audience as usize] {
-                push(&seat.outbox, frame.clone(), woken);
+                push(&seat.outbox, frame.clone(), filled);
             }
         }
     }
@@ -139,9 +140,9 @@ impl Hub {
     }
 }
 
-/// Wakes whoever has to be woken later, once for all that one round has for it.
-pub fn push(outbox: &Arc<Outbox>, chunk: Bytes, woken: &mut Vec<Arc<Outbox>>) {
+/// Wakes whoever has to be filled later, once for all that one round has for it.
+pub fn push(outbox: &Arc<Outbox>, chunk: Bytes, filled: &mut Vec<Arc<Outbox>>) {
     if !chunk.is_empty() && outbox.push(chunk) {
-        woken.push(outbox.clone());
+        filled.push(outbox.clone());
     }
 }

@@ -1,8 +1,11 @@
-//! The bounded queue of one socket: frames ready to be written.
+//! The bounded queue of one socket: frames on their way to the kernel.
 //!
-//! A push never waits. When the socket's client reads too slowly the queue fills
-//! up, is let go, and the client is closed with 4100: it costs only itself.
+//! A push never waits. Whoever has pushed writes, too, what the kernel takes at
+//! once; only what it does not take is left to the socket's own task. When the
+//! socket's client reads too slowly the queue fills up, is let go, and the client
+//! is closed with 4100: it costs only itself.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -11,23 +14,27 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::net::tcp::OwnedWriteHalf;
 
+use super::write::try_write;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
+use crate::wire::frame;
 
 /// What is queued, or being written: mostly one chunk, which lies in the list itself.
-/// What is allocated for a list is allocated by the inbox and let go by the socket's
-/// task on another core, the most expensive way for an allocator.
+/// What is allocated for a list is allocated by one thread and let go by another,
+/// the most expensive way for an allocator.
 pub type Chunks = SmallVec<[Bytes; 1]>;
 
-/// Shared by the socket's task, which takes, and the inbox, which pushes.
+/// Shared by the socket's task and everyone who has something for the socket.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
+    /// The socket's task.
     waker: AtomicWaker,
-    /// Set from a push until the socket's task takes: a socket is woken once,
-    /// however many pushes one round of the inbox makes.
+    /// Set from a push until it is flushed: a socket is written to once, however
+    /// many pushes one round of the inbox makes.
     waiting: AtomicBool,
 }
 
@@ -36,25 +43,35 @@ struct Queue {
     chunks: Chunks,
     bytes: usize,
     close: Option<Close>,
+    /// Taken out by whoever writes, so that nobody else does, and for good when the
+    /// connection has ended.
+    stream: Option<OwnedWriteHalf>,
+    /// What the kernel has not taken of what was written last. Only the socket's
+    /// task goes on with it.
+    stalled: Chunks,
+    is_lost: bool,
+    has_ended: bool,
 }
 
-/// What the socket's task finds.
+/// What the socket's task has to see to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
-    Chunks {
-        /// There is more to take: nobody will wake the socket for it.
-        more: bool,
-    },
+pub enum Concern {
+    /// The kernel has not taken all of what is to be written.
+    Stalled,
+    /// What was queued is written: the connection is to be closed.
     Close(Close),
+    /// Nothing can be written any more.
+    Lost,
 }
 
 impl Outbox {
-    pub fn new() -> Arc<Outbox> {
-        Arc::default()
+    pub fn new(stream: OwnedWriteHalf) -> Arc<Outbox> {
+        let queue = Queue { stream: Some(stream), ..Queue::default() };
+        Arc::new(Outbox { queue: Mutex::new(queue), ..Outbox::default() })
     }
 
-    /// Appends `chunk`, one or more whole frames. Returns true if the socket has
-    /// to be woken for it with [`Outbox::wake`].
+    /// Appends `chunk`, one or more whole frames. Returns true if the caller has to
+    /// see to it that it is written, with [`Outbox::flush`].
     ///
     /// At [`limits::OUTBOX_BYTES_MAX`] or [`limits::OUTBOX_CHUNKS_MAX`] the queue
     /// is let go and the socket will be closed with 4100. A chunk into a queue that
@@ -66,11 +83,14 @@ impl Outbox {
         if queue.close.is_some() {
             return false;
         }
-        if queue.bytes >= limits::OUTBOX_BYTES_MAX || queue.chunks.len() >= limits::OUTBOX_CHUNKS_MAX {
+        if queue.is_full() {
             metrics().outbox_overflows.increment(1);
-            *queue = Queue { close: Some(Close::SlowClient), ..Queue::default() };
-            // Its task may be waiting in a write: it has to know now.
-            return true;
+            queue.let_go();
+            queue.close = Some(Close::SlowClient);
+            drop(queue);
+            // Its task is waiting for the kernel, and has to know now.
+            self.waker.wake();
+            return false;
         }
         queue.bytes += chunk.len();
         queue.chunks.push(chunk);
@@ -78,59 +98,160 @@ impl Outbox {
         !self.waiting.swap(true, Ordering::AcqRel)
     }
 
-    /// Appends `chunk` and wakes the socket: for a reply, where there is no
-    /// round of pushes to share the waking with.
+    /// Appends `chunk` and writes: for a reply, where there is no round of pushes
+    /// to share the write with.
     pub fn send(&self, chunk: Bytes) {
         if self.push(chunk) {
-            self.wake();
+            self.flush();
         }
     }
 
     /// Ends the connection after what is queued already, with `close`.
     pub fn close(&self, close: Close) {
         self.queue.lock().close.get_or_insert(close);
-        self.waiting.store(true, Ordering::Release);
-        self.wake();
+        self.waker.wake();
+    }
+
+    /// The last that the socket is sent, whatever it is closed with. What was queued
+    /// before goes out, if that is possible at all.
+    pub fn say_goodbye(&self, close: Close) {
+        let mut queue = self.queue.lock();
+        queue.close.get_or_insert(close);
+        queue.chunks.push(frame::close(close));
+        drop(queue);
+        self.flush();
+    }
+
+    /// Nothing is written any more; the connection closes when nobody reads, either.
+    pub fn end(&self) {
+        let mut queue = self.queue.lock();
+        queue.has_ended = true;
+        queue.let_go();
+        queue.stalled.clear();
+        queue.stream = None;
     }
 
     pub fn is_closing(&self) -> bool {
         self.queue.lock().close.is_some()
     }
 
-    pub fn wake(&self) {
-        self.waker.wake();
+    /// Writes what the kernel takes without waiting, unless somebody is at it.
+    pub fn flush(&self) {
+        // Before the queue is looked at: what is pushed later is flushed later.
+        self.waiting.store(false, Ordering::Release);
+        loop {
+            let Some((stream, mut chunks)) = self.queue.lock().take() else { return };
+            let written = try_write(&stream, &mut chunks);
+            if self.put_back(stream, chunks, &written) {
+                self.waker.wake();
+            }
+        }
     }
 
-    /// Appends up to `chunks_max` chunks to `out`. Ready when there is something
-    /// to write or the connection is to be closed.
-    pub fn poll_take(&self, context: &mut Context<'_>, out: &mut Chunks, chunks_max: usize) -> Poll<Taken> {
-        self.waker.register(context.waker());
-        self.waiting.store(false, Ordering::Release);
+    /// Goes on where the kernel had not taken everything: for the socket's task, when
+    /// it can be written to again. True if nothing is left.
+    pub fn resume(&self) -> io::Result<bool> {
+        let Some((stream, mut chunks)) = self.queue.lock().take_stalled() else { return Ok(true) };
+        let written = try_write(&stream, &mut chunks);
+        self.put_back(stream, chunks, &written);
+        if matches!(written, Ok(true)) {
+            self.flush();
+        }
+        written.map(|_| !self.queue.lock().is_stalled())
+    }
+
+    /// True if the socket's task has to know.
+    fn put_back(&self, stream: OwnedWriteHalf, rest: Chunks, written: &io::Result<bool>) -> bool {
         let mut queue = self.queue.lock();
-        if queue.chunks.is_empty() {
-            return match queue.close {
-                Some(close) => Poll::Ready(Taken::Close(close)),
-                None => Poll::Pending,
-            };
+        if queue.has_ended {
+            return false;
         }
-        let count = queue.chunks.len().min(chunks_max);
-        let taken = out.len();
-        out.extend(queue.chunks.drain(..count));
-        queue.bytes -= out[taken..].iter().map(Bytes::len).sum::<usize>();
-        if queue.chunks.is_empty() {
-            // An idle socket keeps no buffer.
-            queue.chunks = Chunks::new();
+        queue.stream = Some(stream);
+        match written {
+            // Not kept: room for many, where one mostly follows.
+            Ok(true) => drop(rest),
+            Ok(false) => queue.stalled = rest,
+            Err(_) => {
+                queue.is_lost = true;
+                queue.let_go();
+            }
         }
-        Poll::Ready(Taken::Chunks { more: !queue.chunks.is_empty() || queue.close.is_some() })
+        queue.concern().is_some()
+    }
+
+    pub fn poll_concern(&self, context: &mut Context<'_>) -> Poll<Concern> {
+        self.waker.register(context.waker());
+        self.queue.lock().concern().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Ready when the queue has overflown: the client does not read, and what is
     /// being written to it will not be waited for much longer.
     pub fn poll_overflown(&self, context: &mut Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
-        match self.queue.lock().close {
-            Some(Close::SlowClient) => Poll::Ready(()),
-            _ => Poll::Pending,
+        match self.is_overflown() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    pub fn is_overflown(&self) -> bool {
+        self.queue.lock().close == Some(Close::SlowClient)
+    }
+
+    /// What a socket would be sent.
+    #[cfg(test)]
+    pub fn queued(&self) -> Vec<Bytes> {
+        self.waiting.store(false, Ordering::Release);
+        let mut queue = self.queue.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.chunks).into_vec()
+    }
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::OUTBOX_BYTES_MAX || self.chunks.len() >= limits::OUTBOX_CHUNKS_MAX
+    }
+
+    fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// What has begun to be written is not let go: a frame is sent whole.
+    fn let_go(&mut self) {
+        (self.chunks, self.bytes) = (Chunks::new(), 0);
+    }
+
+    /// What is to be written next, and where to. An idle socket keeps no buffer.
+    fn take(&mut self) -> Option<(OwnedWriteHalf, Chunks)> {
+        if self.chunks.is_empty() || self.is_stalled() || self.is_lost {
+            return None;
+        }
+        let stream = self.stream.take()?;
+        if self.chunks.len() <= limits::WRITE_CHUNKS_MAX {
+            self.bytes = 0;
+            return Some((stream, std::mem::take(&mut self.chunks)));
+        }
+        let chunks: Chunks = self.chunks.drain(..limits::WRITE_CHUNKS_MAX).collect();
+        self.bytes -= chunks.iter().map(Bytes::len).sum::<usize>();
+        Some((stream, chunks))
+    }
+
+    fn take_stalled(&mut self) -> Option<(OwnedWriteHalf, Chunks)> {
+        if !self.is_stalled() {
+            return None;
+        }
+        let stream = self.stream.take()?;
+        Some((stream, std::mem::take(&mut self.stalled)))
+    }
+
+    fn concern(&self) -> Option<Concern> {
+        let is_quiet = self.chunks.is_empty() && self.stream.is_some();
+        match self.close {
+            _ if self.is_lost => Some(Concern::Lost),
+            _ if self.is_stalled() => Some(Concern::Stalled),
+            Some(close) if is_quiet => Some(Concern::Close(close)),
+            _ => None,
         }
     }
 }
@@ -140,67 +261,92 @@ mod tests {
     use super::*;
     use futures_util::task::noop_waker;
 
-    fn take(outbox: &Outbox) -> Option<(Taken, Vec<Bytes>)> {
-        let mut out = Chunks::new();
-        match outbox.poll_take(&mut Context::from_waker(&noop_waker()), &mut out, 8) {
-            Poll::Ready(taken) => Some((taken, out.into_vec())),
+    fn concern(outbox: &Outbox) -> Option<Concern> {
+        match outbox.poll_concern(&mut Context::from_waker(&noop_waker())) {
+            Poll::Ready(concern) => Some(concern),
             Poll::Pending => None,
         }
     }
 
-    fn is_overflown(outbox: &Outbox) -> bool {
-        outbox.poll_overflown(&mut Context::from_waker(&noop_waker())).is_ready()
-    }
-
     #[test]
-    fn a_round_of_pushes_wakes_once() {
-        let outbox = Outbox::new();
+    fn a_round_of_pushes_is_flushed_once() {
+        let outbox = Outbox::default();
         assert!(outbox.push(Bytes::from_static(b"a")));
         assert!(!outbox.push(Bytes::from_static(b"b")));
-        assert_eq!(take(&outbox), Some((Taken::Chunks { more: false }, vec!["a".into(), "b".into()])));
-        assert_eq!(take(&outbox), None);
+        assert_eq!(outbox.queued(), ["a", "b"]);
         assert!(outbox.push(Bytes::from_static(b"c")));
     }
 
     #[test]
-    fn who_takes_is_told_of_what_is_left() {
-        let outbox = Outbox::new();
-        for _ in 0..9 {
-            outbox.send(Bytes::from_static(b"x"));
-        }
-        assert_eq!(take(&outbox), Some((Taken::Chunks { more: true }, vec!["x".into(); 8])));
-        assert_eq!(take(&outbox), Some((Taken::Chunks { more: false }, vec!["x".into()])));
-    }
-
-    #[test]
-    fn what_is_queued_goes_out_before_the_close() {
-        let outbox = Outbox::new();
-        outbox.send(Bytes::from_static(b"last"));
-        outbox.close(Close::Draining);
-        assert!(!outbox.push(Bytes::from_static(b"too late")));
-        assert_eq!(take(&outbox), Some((Taken::Chunks { more: true }, vec!["last".into()])));
-        assert_eq!(take(&outbox), Some((Taken::Close(Close::Draining), vec![])));
-    }
-
-    #[test]
     fn a_full_outbox_closes_its_socket_and_lets_go() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::default();
         let chunk = Bytes::from(vec![b'x'; limits::OUTBOX_BYTES_MAX + 1]);
         let _ = outbox.push(chunk.clone());
-        assert!(!is_overflown(&outbox), "one large chunk fits into an empty queue");
+        assert!(!outbox.is_overflown(), "one large chunk fits into an empty queue");
         let _ = outbox.push(chunk);
-        assert!(is_overflown(&outbox));
-        assert_eq!(take(&outbox), Some((Taken::Close(Close::SlowClient), vec![])));
+        assert!(outbox.is_overflown());
+        assert!(outbox.queued().is_empty());
     }
 
     #[test]
     fn chunks_are_bounded_too() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::default();
         for _ in 0..limits::OUTBOX_CHUNKS_MAX {
             let _ = outbox.push(Bytes::from_static(b"x"));
         }
-        assert!(!is_overflown(&outbox));
+        assert!(!outbox.is_overflown());
         let _ = outbox.push(Bytes::from_static(b"x"));
-        assert!(is_overflown(&outbox));
+        assert!(outbox.is_overflown());
+    }
+
+    /// A connection over the loopback; the other end is the client's.
+    async fn connected() -> (Arc<Outbox>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let client = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let (server, _) = listener.accept().await.expect("a client");
+        server.writable().await.expect("it is new");
+        let (read, write) = server.into_split();
+        (Outbox::new(write), client, read)
+    }
+
+    async fn read(client: &mut tokio::net::TcpStream, bytes: usize) -> Vec<u8> {
+        let mut into = vec![0; bytes];
+        tokio::io::AsyncReadExt::read_exact(client, &mut into).await.expect("so many bytes");
+        into
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_goes_out_before_the_close() {
+        let (outbox, mut client, _read) = connected().await;
+        outbox.send(Bytes::from_static(b"last"));
+        outbox.close(Close::Draining);
+        assert!(!outbox.push(Bytes::from_static(b"too late")));
+        assert_eq!(concern(&outbox), Some(Concern::Close(Close::Draining)));
+        outbox.say_goodbye(Close::Draining);
+        let expected = [&b"last"[..], &frame::close(Close::Draining)].concat();
+        assert_eq!(read(&mut client, expected.len()).await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_is_left_to_the_task_in_its_order() {
+        let (outbox, mut client, stream) = connected().await;
+        let mut sent = Vec::new();
+        for letter in b'a'.. {
+            let chunk = vec![letter; limits::OUTBOX_BYTES_MAX];
+            sent.extend_from_slice(&chunk);
+            outbox.send(chunk.into());
+            if concern(&outbox) == Some(Concern::Stalled) {
+                break;
+            }
+        }
+        outbox.send(Bytes::from_static(b"behind it"));
+        sent.extend_from_slice(b"behind it");
+        let reading = tokio::spawn(async move { read(&mut client, sent.len()).await == sent });
+        while !outbox.resume().expect("the client is there") {
+            stream.as_ref().writable().await.expect("the client is there");
+        }
+        assert_eq!(concern(&outbox), None);
+        assert!(reading.await.expect("it reads"));
     }
 }

@@ -181,7 +181,7 @@ impl Desk {
                 presence.leave(&member);
             }
             let Subscriber { outbox, form, .. } = joiner.subscriber;
-            push(&outbox, frame(form.dialect), &mut self.woken);
+            push(&outbox, frame(form.dialect), &mut self.filled);
         }
         self.forget_if_idle(address);
     }

@@ -25,7 +25,7 @@ pub(super) fn deliver(
     channel: &mut Channel,
     announcement: &Announcement,
     delta: &DeltaConfig,
-    woken: &mut Vec<Arc<Outbox>>,
+    filled: &mut Vec<Arc<Outbox>>,
 ) {
     if let Some(recent) = &mut channel.recent {
         recent.push(announcement.clone());
@@ -33,16 +33,16 @@ pub(super) fn deliver(
     let Some(body) = read(address, announcement) else { return channel.hub.audiences().restart() };
     match body {
         Body::Events(events) | Body::ClientEvents(events) => {
-            return deliver_events(address, channel, announcement, &events, delta, woken);
+            return deliver_events(address, channel, announcement, &events, delta, filled);
         }
         Body::Members(changes) => {
             let Some(presence) = &mut channel.presence else { return };
             for change in changes.iter().filter(|change| presence.apply(change)) {
-                tell_change(address, &channel.hub, change, woken);
+                tell_change(address, &channel.hub, change, filled);
             }
         }
         Body::SubscriptionCount(count) => {
-            channel.hub.tell(|dialect| reply::subscription_count(dialect, address.channel(), count), woken);
+            channel.hub.tell(|dialect| reply::subscription_count(dialect, address.channel(), count), filled);
         }
         Body::Termination => {
             // Who is joining has signed in already.
@@ -63,7 +63,7 @@ fn deliver_events(
     announcement: &Announcement,
     events: &[Event],
     delta: &DeltaConfig,
-    woken: &mut Vec<Arc<Outbox>>,
+    filled: &mut Vec<Arc<Outbox>>,
 ) {
     let is_chained = announcement.kind == Kind::Events;
     if let Some(snapshot) = channel.snapshot.as_mut().filter(|_| is_chained) {
@@ -76,17 +76,22 @@ fn deliver_events(
     let delivery = Delivery { channel: address.channel(), first_seq, time_ms, events, is_chained };
     let mut rules = Rules { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
     let mut frames = fan_out::encode(&delivery, channel.hub.audiences(), &mut rules);
-    channel.hub.deliver(&mut frames, woken);
+    channel.hub.deliver(&mut frames, filled);
 }
 
 /// A member has come or gone.
-pub(super) fn tell_change(address: &Address, hub: &Hub, change: &MemberChange, woken: &mut Vec<Arc<Outbox>>) {
+pub(super) fn tell_change(
+    address: &Address,
+    hub: &Hub,
+    change: &MemberChange,
+    filled: &mut Vec<Arc<Outbox>>,
+) {
     let channel = address.channel();
     let frame = |dialect| match change {
         MemberChange::Added { user_id, info } => reply::member_added(dialect, channel, user_id, info),
         MemberChange::Removed { user_id } => reply::member_removed(dialect, channel, user_id),
     };
-    hub.tell(frame, woken);
+    hub.tell(frame, filled);
 }
 
 /// What a joiner is owed of what everyone else has had. Who is here it knows from

@@ -46,13 +46,13 @@ impl Desk {
         if let (Some(presence), Some(member)) = (&mut channel.presence, member)
             && let Some(change) = presence.let_in(member)
         {
-            tell_change(address, &channel.hub, &change, &mut self.woken);
+            tell_change(address, &channel.hub, &change, &mut self.filled);
         }
         let mut frames = channel.confirm(address, &entrant);
         let held = channel.catch_up(address, &entrant, &self.delta, &mut frames);
         frames.extend(channel.told_position(address, &entrant));
         for frame in frames {
-            push(&entrant.subscriber.outbox, frame, &mut self.woken);
+            push(&entrant.subscriber.outbox, frame, &mut self.filled);
         }
         let (is_user, next) = (channel.watch.is_some(), channel.next_seq());
         channel.hub.add(socket, entrant.subscriber, &held, next);

@@ -41,6 +41,7 @@ use crate::event::SocketId;
 use crate::fan_out::Form;
 use crate::hub::Subscriber;
 use crate::hub::outbox::Outbox;
+use crate::hub::write::Writers;
 use crate::limits;
 use crate::mailbox::{Letters, Mail};
 use crate::metrics::metrics;
@@ -142,7 +143,8 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         stale_rosters: BTreeSet::new(),
         looks: HashMap::new(),
         idle: VecDeque::new(),
-        woken: Vec::new(),
+        filled: Vec::new(),
+        writers: Writers::for_runtime(),
         counted: Instant::now(),
     };
     tokio::spawn(desk.run(letters, requests));
@@ -187,8 +189,9 @@ struct Desk {
     /// Watchers that have not been told of anyone yet.
     looks: HashMap<SocketId, FirstLook>,
     idle: VecDeque<(Instant, Address)>,
-    /// Sockets written to in this round.
-    woken: Vec<Arc<Outbox>>,
+    /// Sockets that have something to be sent since this round.
+    filled: Vec<Arc<Outbox>>,
+    writers: Writers,
     counted: Instant,
 }
 
@@ -222,13 +225,11 @@ impl Desk {
                 self.check_all();
             }
             self.start_calls();
-            for outbox in self.woken.drain(..) {
-                outbox.wake();
-            }
+            self.writers.flush(&mut self.filled);
         }
     }
 
-    /// Handles what is here already before any socket is woken, so that a batch
+    /// Handles what is here already before any socket is written to, so that a batch
     /// over several channels is one write for a socket on all of them.
     fn hear_round(&mut self, mail: Mail, letters: &mut Letters) {
         self.hear(mail);
@@ -282,7 +283,7 @@ impl Desk {
     fn pass_on(&mut self, address: &Address, announcement: &Announcement) {
         self.tell_epoch(address, announcement);
         let Some(channel) = self.channels.get_mut(address) else { return };
-        deliver(address, channel, announcement, &self.delta, &mut self.woken);
+        deliver(address, channel, announcement, &self.delta, &mut self.filled);
         match announcement.kind {
             Kind::UserStatus | Kind::Deltas => match delivery::read(address, announcement) {
                 Some(Body::UserStatus { online }) => self.change_status(address, online),

@@ -37,7 +37,7 @@ impl Desk {
                 |dialect| reply::position(dialect, address.channel(), position.epoch, position.seq, false);
             channel.hub.tell_those(
                 |place, form| behind.contains(&place).then(|| frame(form.dialect)),
-                &mut self.woken,
+                &mut self.filled,
             );
         }
     }
@@ -50,7 +50,7 @@ impl Desk {
             return;
         }
         let frame = |dialect| first_position(address, dialect, next, false);
-        channel.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), &mut self.woken);
+        channel.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), &mut self.filled);
     }
 
     /// The channel's history does not go on from what was handled before: what
@@ -70,7 +70,7 @@ impl Desk {
             }
             (!frames.is_empty()).then(|| frames.into())
         };
-        channel.hub.tell_those(|_, form| frame(form), &mut self.woken);
+        channel.hub.tell_those(|_, form| frame(form), &mut self.filled);
     }
 }
 

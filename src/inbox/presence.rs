@@ -253,7 +253,7 @@ impl Desk {
         };
         metrics().rosters_read.increment(1);
         for change in presence.adopt(read) {
-            tell_change(&address, &channel.hub, &change, &mut self.woken);
+            tell_change(&address, &channel.hub, &change, &mut self.filled);
         }
         self.admit(&address);
         self.queue_assertion(address);

@@ -126,7 +126,7 @@ impl Desk {
                         Dialect::Pusher => pusher.clone(),
                         Dialect::Sockudo => sockudo.clone(),
                     };
-                    push(&watcher.outbox, frame, &mut self.woken);
+                    push(&watcher.outbox, frame, &mut self.filled);
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Desk {
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
         let frame = reply::watchlist_events(look.watcher.dialect, &those(true), &those(false));
-        push(&look.watcher.outbox, frame, &mut self.woken);
+        push(&look.watcher.outbox, frame, &mut self.filled);
         self.looks.remove(&socket);
     }
 }

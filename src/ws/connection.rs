@@ -21,7 +21,7 @@ use crate::channel::ChannelName;
 use crate::delta::Algorithm;
 use crate::event::SocketId;
 use crate::hub::connections::Registration;
-use crate::hub::outbox::{Chunks, Outbox};
+use crate::hub::outbox::{Concern, Outbox};
 use crate::limits;
 use crate::metrics::{self, metrics};
 use crate::node::Node;
@@ -29,7 +29,7 @@ use crate::presence::Member;
 use crate::wire::close::Close;
 use crate::wire::command::{Command, CommandError};
 use crate::wire::dialect::Dialect;
-use crate::wire::{frame, reply};
+use crate::wire::reply;
 
 /// What a socket is, apart from its stream.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         }
     };
     let socket = SocketId::random();
-    let outbox = Outbox::new();
+    let outbox = stream.get_ref().outbox.clone();
     let registration = Registration::new(node.connections.clone(), app.id.clone(), socket, outbox.clone());
     // The app may have ended before it was known to have a socket here.
     if let Err(refusal) = Box::pin(admit(&node, &client)).await {
@@ -133,17 +133,16 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
 
 /// Said twice: in an event, for libraries that look there, and in the close frame.
 async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close) {
-    let mut error = Chunks::from([reply::error(dialect, Some(refusal.code()), refusal.reason())]);
-    let _ = writer::write(stream.get_mut(), &mut error, &Outbox::default(), limits::CLOSE_TIMEOUT).await;
+    stream.get_ref().outbox.send(reply::error(dialect, Some(refusal.code()), refusal.reason()));
     say_goodbye(stream, refusal).await;
 }
 
 /// Sends the close frame and waits for the client's, or for the end.
 async fn say_goodbye(stream: &mut Socket, close: Close) {
     metrics::connection_closed(close.label());
+    stream.get_ref().outbox.say_goodbye(close);
     let goodbye = async {
-        let mut chunks = Chunks::from([frame::close(close)]);
-        writer::write(stream.get_mut(), &mut chunks, &Outbox::default(), limits::CLOSE_TIMEOUT).await?;
+        writer::write_all(stream.get_ref(), limits::CLOSE_TIMEOUT).await?;
         while let Some(Ok(message)) = stream.next().await {
             if message.is_close() {
                 break;
@@ -156,27 +155,24 @@ async fn say_goodbye(stream: &mut Socket, close: Close) {
 }
 
 impl Connection {
-    /// Reads and writes in turn, so that no frame of ours is ever inside another.
     async fn serve(&mut self, stream: &mut Socket) -> End {
-        let (mut chunks, mut heard_all) = (Chunks::new(), false);
         let mut silence = Silence::new(self.node.activity_timeout);
         let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
         loop {
-            let turn = poll_fn(|context| {
-                turn::poll(context, &self.outbox, stream, &mut chunks, &mut heard_all, deadline.as_mut())
-            });
-            match turn.await {
+            match poll_fn(|context| turn::poll(context, stream, deadline.as_mut())).await {
                 Turn::Heard(message) => {
                     silence.broken();
                     if let ControlFlow::Break(end) = Box::pin(self.hear(stream, message)).await {
                         return end;
                     }
                 }
-                Turn::Stalled => {
-                    if let Err(end) = Box::pin(self.write(stream, &mut chunks)).await {
+                Turn::Concern(Concern::Stalled) => {
+                    if let Err(end) = Box::pin(self.write(stream)).await {
                         return end;
                     }
                 }
+                Turn::Concern(Concern::Close(close)) => return End::Close(close),
+                Turn::Concern(Concern::Lost) => return GONE,
                 Turn::Due => {
                     match silence.elapsed() {
                         Some(Lapse::Ping) => self.outbox.send(reply::ping(self.dialect)),
@@ -185,8 +181,6 @@ impl Connection {
                     }
                     deadline.as_mut().reset(self.deadline(&silence));
                 }
-                Turn::Close(close) => return End::Close(close),
-                Turn::Lost => return GONE,
             }
             // After any turn: who never stops talking is never due.
             if self.authorize_by.is_some_and(|by| Instant::now() >= by) {
@@ -201,9 +195,9 @@ impl Connection {
         self.authorize_by.map_or(deadline, |by| by.min(deadline))
     }
 
-    async fn write(&self, stream: &mut Socket, chunks: &mut Chunks) -> Result<(), End> {
+    async fn write(&self, stream: &Socket) -> Result<(), End> {
         let patience = self.node.activity_timeout + limits::PONG_TIMEOUT;
-        let written = writer::write(stream.get_mut(), chunks, &self.outbox, patience).await;
+        let written = writer::write_some(stream.get_ref(), patience).await;
         written.map_err(|error| match error.kind() {
             std::io::ErrorKind::TimedOut => End::Gone { reason: Close::SlowClient.label() },
             _ => GONE,

@@ -11,6 +11,7 @@ mod presence;
 mod rates;
 mod signin;
 mod silence;
+mod stream;
 mod subscribe;
 mod turn;
 mod writer;
@@ -24,10 +25,11 @@ use crate::limits;
 use crate::node::Node;
 
 use client::Client;
+use stream::Stream;
 
 /// The socket as the connection reads it; what it writes goes past the library,
-/// straight to the stream.
-type Socket = WebSocketStream<TcpStream>;
+/// through the outbox.
+type Socket = WebSocketStream<Stream>;
 
 /// Serves an upgraded stream until it ends. `read` is what the client has sent
 /// behind its request.
@@ -42,7 +44,8 @@ pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Clien
         .max_write_buffer_size(limits::MESSAGE_BYTES_MAX)
         .max_message_size(Some(limits::MESSAGE_BYTES_MAX))
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
-    let socket = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config));
+    let socket =
+        WebSocketStream::from_partially_read(Stream::new(stream), read.to_vec(), Role::Server, Some(config));
     let socket = Box::new(Box::pin(socket).await);
     // A slice of the 8 KiB that the HTTP parser has read the request into: it
     // must not live as long as the socket.

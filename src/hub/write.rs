@@ -1,0 +1,119 @@
+//! Room 8: what is in an outbox goes to the kernel, several frames in one call.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::outbox::{Chunks, Outbox};
+use crate::limits;
+use crate::metrics::metrics;
+
+/// Writes for the inbox, which must not be kept from its work by a crowd.
+#[derive(Debug, Clone)]
+pub struct Writers {
+    work: Arc<Mutex<Work>>,
+    threads_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    /// No longer than there are sockets: each waits once.
+    portions: VecDeque<Vec<Arc<Outbox>>>,
+    threads: usize,
+}
+
+impl Writers {
+    /// Half as many as the runtime has workers: while a crowd is written to, there
+    /// are cores left for everything else.
+    pub fn for_runtime() -> Writers {
+        let threads_max = tokio::runtime::Handle::current().metrics().num_workers().div_ceil(2);
+        Writers { work: Arc::default(), threads_max }
+    }
+
+    /// Writes to the sockets that a round has filled: to a few of them at once,
+    /// which is cheaper than to wake somebody for it; to many in threads of their
+    /// own. A worker of the runtime would let everything else wait meanwhile, and a
+    /// thread is one that the kernel interrupts.
+    pub fn flush(&self, filled: &mut Vec<Arc<Outbox>>) {
+        if filled.len() <= limits::ROUND_WRITES_MAX {
+            return filled.drain(..).for_each(|outbox| outbox.flush());
+        }
+        let mut work = self.work.lock();
+        let mut filled = filled.drain(..).peekable();
+        while filled.peek().is_some() {
+            work.portions.push_back(filled.by_ref().take(limits::ROUND_WRITES_MAX).collect());
+        }
+        let idle = self.threads_max.saturating_sub(work.threads).min(work.portions.len());
+        work.threads += idle;
+        drop(work);
+        for _ in 0..idle {
+            let writers = self.clone();
+            tokio::task::spawn_blocking(move || writers.write());
+        }
+    }
+
+    fn write(&self) {
+        while let Some(portion) = self.next() {
+            portion.iter().for_each(|outbox| outbox.flush());
+        }
+    }
+
+    fn next(&self) -> Option<Vec<Arc<Outbox>>> {
+        let mut work = self.work.lock();
+        let portion = work.portions.pop_front();
+        work.threads -= usize::from(portion.is_none());
+        portion
+    }
+}
+
+/// Writes what the kernel takes without waiting, and leaves the rest. True if
+/// that was everything.
+pub(super) fn try_write(stream: &OwnedWriteHalf, chunks: &mut Chunks) -> io::Result<bool> {
+    let mut first = 0;
+    while first < chunks.len() {
+        let written = match &chunks[first..] {
+            [only] => stream.try_write(only),
+            several => stream.try_write_vectored(&slices(several)),
+        };
+        match written {
+            Ok(written) => first += count(&mut chunks[first..], written)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    chunks.drain(..first);
+    Ok(chunks.is_empty())
+}
+
+fn slices(chunks: &[Bytes]) -> Vec<IoSlice<'_>> {
+    chunks.iter().map(|chunk| IoSlice::new(chunk)).collect()
+}
+
+/// One call has written so many bytes. Returns how many chunks are done.
+fn count(chunks: &mut [Bytes], written: usize) -> io::Result<usize> {
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    metrics().writes.increment(1);
+    metrics().bytes_sent.increment(written as u64);
+    Ok(advance(chunks, written))
+}
+
+/// Takes `written` bytes off the front; returns how many chunks are done.
+fn advance(chunks: &mut [Bytes], mut written: usize) -> usize {
+    let mut done = 0;
+    for chunk in chunks {
+        let taken = written.min(chunk.len());
+        chunk.advance(taken);
+        written -= taken;
+        if !chunk.is_empty() {
+            break;
+        }
+        done += 1;
+    }
+    done
+}

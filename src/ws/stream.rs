@@ -1,0 +1,65 @@
+//! A TCP stream that is read here and written to through its outbox.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::hub::outbox::Outbox;
+
+/// What the library sees of a socket. What it writes, answers to control frames, is
+/// queued with everything else, and so never inside another frame.
+#[derive(Debug)]
+pub(super) struct Stream {
+    read: OwnedReadHalf,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl Stream {
+    pub(super) fn new(stream: TcpStream) -> Stream {
+        let (read, write) = stream.into_split();
+        Stream { read, outbox: Outbox::new(write) }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.read.as_ref()
+    }
+}
+
+/// The connection ends though others may still know its outbox.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    /// Whole frames, as the library has no buffer for several writes.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, frames: &[u8]) -> Poll<io::Result<usize>> {
+        self.outbox.send(Bytes::copy_from_slice(frames));
+        Poll::Ready(Ok(frames.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
