@@ -150,7 +150,7 @@ impl Run<'_> {
 
 fn runs(batch: &Batch) -> Vec<Run<'_>> {
     let mut runs: Vec<Run<'_>> = Vec::new();
-    let mut positions: HashMap<&ChannelName, usize> = HashMap::new();
+    let mut positions: HashMap<&ChannelName, usize> = HashMap::with_capacity(batch.events.len());
     for item in &batch.events {
         for channel in &item.channels {
             let at = *positions.entry(channel).or_insert_with(|| {

@@ -179,19 +179,28 @@ fn check_md5(method: &Method, body: &[u8], body_md5: Option<&str>) -> Result<(),
 /// while: a sender whose connection is reset never sees the answer.
 async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let read = async {
-        let mut bytes = BytesMut::new();
+        // Most bodies come in one piece, and are not copied.
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut read = 0;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| ApiError::body_broken())?.into_data() else { continue };
             read += data.len();
             if read <= bytes_max {
-                bytes.extend_from_slice(&data);
+                if first.is_empty() {
+                    first = data;
+                    continue;
+                }
+                if all.is_empty() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&data);
             } else if read > bytes_max + limits::BODY_DRAIN_BYTES_MAX {
                 break;
             }
         }
         match read <= bytes_max {
-            true => Ok(bytes.freeze()),
+            true if all.is_empty() => Ok(first),
+            true => Ok(all.freeze()),
             false => Err(ApiError::body_too_large(bytes_max)),
         }
     };

@@ -76,12 +76,12 @@ impl Memory {
             let Publication { address, count, body, wants_counts, last, bases } = publication;
             counts.push(wants_counts.then(|| state.counts(&address)));
             let mail = state.announce(id, &address, Kind::Events, count, body.clone());
-            let history = &mut state.channel(&address).history;
             if let Some(last) = last {
-                history.cache(&body.slice(body.len() - last.bytes..), last.ttl);
+                let event = body.slice(body.len() - last.bytes..);
+                state.channel(&address).history.cache(&event, last.ttl);
             }
             if let Some(bases) = bases {
-                history.keep(&bases, count, &body);
+                state.channel(&address).history.keep(&bases, count, &body);
             }
             if let Some(mail) = mail {
                 self.mailbox.hear_with(&mut room, mail);

@@ -23,17 +23,16 @@ impl Redis {
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
         let client = self.parts.client(&publications[0].address);
-        let keys = self.parts.publish_keys(&publications, charge.as_ref());
         let started = Instant::now();
         let mut sent_ago = None;
         let answer = loop {
-            let arguments = self.parts.publish_arguments(id, sent_ago, charge.as_ref(), &publications);
+            let words = || {
+                let keys = self.parts.publish_keys(&publications, charge.as_ref());
+                (keys, self.parts.publish_arguments(id, sent_ago, charge.as_ref(), &publications))
+            };
             let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
             let script = &self.parts.scripts.publish_batch;
-            match script
-                .run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, keys.clone(), arguments)
-                .await
-            {
+            match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, words).await {
                 Ok(answer) => break answer,
                 // The first attempt failed before anything was sent.
                 Err(BackendError::Unavailable) if sent_ago.is_none() => {

@@ -66,24 +66,28 @@ impl Script {
         keys: Vec<String>,
         arguments: Vec<Value>,
     ) -> Result<Value, BackendError> {
-        self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, keys, arguments).await
+        let words = || (keys.clone(), arguments.clone());
+        self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, words).await
     }
 
-    /// As [`Script::run`], with an answer within `timeout`.
+    /// As [`Script::run`], with an answer within `timeout`. Keys and arguments are
+    /// made anew for each sending: to keep those of a batch for a second one that
+    /// hardly ever comes would cost a copy of each.
     pub(super) async fn run_within(
         &self,
         timeout: Duration,
         client: &Client,
-        keys: Vec<String>,
-        arguments: Vec<Value>,
+        words: impl Fn() -> (Vec<String>, Vec<Value>),
     ) -> Result<Value, BackendError> {
         if !is_connected(client) {
             return Err(BackendError::Unavailable);
         }
         let once = client.with_options(&Options { timeout: Some(timeout), ..once() });
-        match once.evalsha(self.0.sha1().clone(), keys.clone(), arguments.clone()).await {
+        let (keys, arguments) = words();
+        match once.evalsha(self.0.sha1().clone(), keys, arguments).await {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let text = self.0.lua().cloned().unwrap_or_default();
+                let (keys, arguments) = words();
                 once.eval(text, keys, arguments).await.map_err(backend_error)
             }
             result => result.map_err(backend_error),
@@ -139,5 +143,10 @@ pub(super) fn text(text: impl Into<String>) -> Value {
 
 /// An argument that is a number.
 pub(super) fn number(number: u64) -> Value {
-    Value::String(number.to_string().into())
+    match number {
+        // Most of them, and no allocation.
+        0 => Value::from_static_str("0"),
+        1 => Value::from_static_str("1"),
+        _ => Value::String(number.to_string().into()),
+    }
 }
