@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use fanfare::limits;
 use tokio::task::JoinSet;
 
 use crate::caller::Caller;
@@ -12,14 +13,16 @@ use crate::run::Figures;
 use crate::servers::Fleet;
 use crate::{Bench, Outcome, publisher};
 
-/// Connections that publish at once, and batches of each.
+/// Connections that publish at once, and batches of each that are measured.
 const CALLERS: u32 = 4;
 const BATCHES: u32 = 1_500;
+const CASES: [(u32, Payload); 3] = [(1, Payload::SMALL), (10, Payload::SMALL), (10, Payload::SIMILAR)];
 
 pub async fn scripts(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
     for repeat in 0..bench.options.repeats {
-        for payload in [Payload::SMALL, Payload::SIMILAR] {
-            let case = format!("script, ten events of {} B", payload.bytes);
+        for (events, payload) in CASES {
+            let plural = if events == 1 { "" } else { "s" };
+            let case = format!("script, {events} event{plural} of {} B", payload.bytes);
             if case.contains(&bench.options.only) {
                 journal.add(Record {
                     table: "script".into(),
@@ -27,7 +30,7 @@ pub async fn scripts(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
                     server: bench.fanfare(1).name,
                     repeat,
                     at: None,
-                    figures: script(bench, payload).await?,
+                    figures: script(bench, events, payload).await?,
                     faults: Faults::default(),
                 })?;
             }
@@ -36,19 +39,22 @@ pub async fn scripts(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
     Ok(())
 }
 
-async fn script(bench: &Bench, payload: Payload) -> Outcome<Figures> {
+async fn script(bench: &Bench, events: u32, payload: Payload) -> Outcome<Figures> {
     let fleet = Fleet::start(&bench.fanfare(1), bench.cores()).await?;
     let redis = fleet.redis.as_ref().ok_or("there is no Redis")?;
     // Each publishes to a channel of its own.
-    let load = Load { channels: CALLERS, batch_channels: 1, events: 10, payload };
-    let mut ready = Vec::new();
+    let load = Load { channels: CALLERS, batch_channels: 1, events, payload };
+    let unmeasured = batches_to_fill(events * payload.bytes);
+    let mut filling = JoinSet::new();
     for at in 0..CALLERS {
-        let caller = Caller::connect(fleet.nodes[0].address).await?;
-        let batches = (0..BATCHES).map(|batch| load.batch(batch * CALLERS + at));
-        let requests =
+        let mut caller = Caller::connect(fleet.nodes[0].address).await?;
+        let batches = (0..unmeasured + BATCHES).map(|batch| load.batch(batch * CALLERS + at));
+        let mut requests =
             batches.map(|events| publisher::batch_request(&caller, &events)).collect::<Outcome<Vec<_>>>()?;
-        ready.push((caller, requests));
+        let measured = requests.split_off(unmeasured as usize);
+        filling.spawn(async move { caller.send_all(&requests).await.map(|()| (caller, measured)) });
     }
+    let ready = filling.join_all().await.into_iter().collect::<Outcome<Vec<_>>>()?;
     let (scripts, redis_cpu, cpu) = (redis.scripts().await?, redis.process.first_thread_cpu()?, fleet.cpu()?);
     let started = Instant::now();
     let mut callers = JoinSet::new();
@@ -68,4 +74,10 @@ async fn script(bench: &Bench, payload: Payload) -> Outcome<Figures> {
         ("batches_per_second", batches / seconds),
     ];
     Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// So many that the log is at a bound: Redis drops as much as comes.
+fn batches_to_fill(batch_bytes: u32) -> u32 {
+    let in_bytes = limits::LOG_BYTES_MAX as u32 / batch_bytes;
+    in_bytes.min(limits::LOG_ANNOUNCEMENTS_MAX as u32) + 1
 }

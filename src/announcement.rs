@@ -74,6 +74,7 @@ pub struct Log {
 /// | 8 | its number; of a run of events, that of the first |
 /// | 4 | how many numbers it takes: one for each event |
 /// | 8 | time of Redis, ms |
+/// | 8 | offset: bytes of the announcements before |
 /// | 8 | id |
 /// | 8 | prev: id of the announcement before, or zeros |
 /// | … | body |
@@ -88,6 +89,8 @@ pub struct Announcement {
     pub first_seq: u64,
     pub count: u32,
     pub time_ms: u64,
+    /// How much was announced before: bytes, by which a backend bounds its log.
+    pub offset: u64,
     pub id: AnnouncementId,
     pub prev: AnnouncementId,
     pub body: Bytes,
@@ -158,7 +161,7 @@ pub enum Body {
 }
 
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 46;
+const HEADER_BYTES: usize = 54;
 /// Lua counts in doubles.
 const SEQ_MAX: u64 = 1 << 53;
 
@@ -204,6 +207,7 @@ impl Announcement {
         out.put_u64(self.first_seq);
         out.put_u32(self.count);
         out.put_u64(self.time_ms);
+        out.put_u64(self.offset);
         out.put_slice(self.id.as_bytes());
         out.put_slice(self.prev.as_bytes());
         out.put_slice(&self.body);
@@ -224,6 +228,7 @@ impl Announcement {
             first_seq: bytes.get_u64(),
             count: bytes.get_u32(),
             time_ms: bytes.get_u64(),
+            offset: bytes.get_u64(),
             id: AnnouncementId(bytes.get_u64().to_be_bytes()),
             prev: AnnouncementId(bytes.get_u64().to_be_bytes()),
             body: bytes,
@@ -301,7 +306,7 @@ mod tests {
 
     fn announcement(kind: Kind, count: u32, body: Bytes) -> Announcement {
         let (id, prev) = (AnnouncementId::random(), AnnouncementId::NONE);
-        Announcement { kind, epoch: 7, first_seq: 8, count, time_ms: 9, id, prev, body }
+        Announcement { kind, epoch: 7, first_seq: 8, count, time_ms: 9, offset: 10, id, prev, body }
     }
 
     fn change() -> impl Strategy<Value = MemberChange> {

@@ -237,9 +237,9 @@ pub const LINGER: Duration = Duration::from_secs(5);
 
 /// Partitions of all channels. Part of every key: can never change.
 pub const PARTITIONS: usize = 256;
-/// What a channel's log keeps (design.md 3): announcements, bytes, age. Of 500
-/// single events in a second, the last six seconds: what a client misses that
-/// connects anew.
+/// What a channel's log keeps (design.md 3): announcements, bytes, age. In Redis an
+/// eighth goes at once. Of 500 single events in a second that leaves more than the
+/// last five seconds: what a client misses that connects anew.
 pub const LOG_ANNOUNCEMENTS_MAX: usize = 3_000;
 pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(60);

@@ -55,6 +55,7 @@ fn check_announced(batch: &Batch) {
         first_seq: 1,
         count: events.len() as u32,
         time_ms: 1,
+        offset: 0,
         id: AnnouncementId::NONE,
         prev: AnnouncementId::NONE,
         body: encode_events(&events),

@@ -9,26 +9,33 @@
   ARGV[2]  seen_seq      the highest number the node has seen anywhere
   ARGV[3]  log_max       announcements that a log keeps
   ARGV[4]  log_bytes_max
-  ARGV[5]  log_age_ms
+  ARGV[5]  log_age_ms    how far back a log reaches where the others let it
   ARGV[6]  head_idle_ms  a channel is forgotten after this long in silence
 
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
-  announcement; log_bytes, log_from (ms, since when the log is complete), aged
-  (ms, when it was last trimmed by age); deltas, 'off' while they are switched
-  off; and what scripts add to it.
+  announcement; offset, the bytes of all announcements since there is a head;
+  log_bytes, log_from (ms, since when the log is complete), aged (ms, when it was
+  last trimmed by age); deltas, 'off' while they are switched off; and what
+  scripts add to it.
+
+  Redis hashes every byte of a string that it hands to Lua, so that an
+  announcement is as dear to read as to write. A log that is over a bound loses an
+  eighth of its announcements at once, and only the one that is the oldest then
+  is read: its header has its offset, and so tells the bytes that are left.
 ]]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now_us / 1000)
 
+-- As text: Lua would write 16 digits as 1.7e+15. Redis writes the numbers that a
+-- command is given in full.
 local function number(value)
-  -- Lua would write 16 digits as 1.7e+15.
   return string.format('%.0f', value)
 end
 
 local function read_channel(head_key, log_key, topic)
   local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time', 'log_bytes', 'log_from', 'aged',
-    'resent', 'last_until', 'deltas')
+    'resent', 'last_until', 'deltas', 'offset')
   local length = redis.call('LLEN', log_key)
   return {
     head_key = head_key,
@@ -45,6 +52,7 @@ local function read_channel(head_key, log_key, topic)
     resent = head[8] or '',
     last_until = tonumber(head[9]) or 0,
     has_deltas = head[10] ~= 'off',
+    offset = tonumber(head[11]),
   }
 end
 
@@ -56,18 +64,46 @@ local function position(channel)
   return { number(channel.epoch), number(channel.seq), channel.id, number(channel.time) }
 end
 
+-- By age only as much goes as leaves one that is too old: the log reaches back as
+-- long as it shall. That is looked at now and then. Returns whether `log_from` or
+-- `aged` has changed.
+local function trim_log(channel, length)
+  local log_max, log_bytes_max, log_age_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+  local is_due = now_ms - channel.aged > log_age_ms / 4
+  local has_changed = is_due
+  while length > 1 do
+    local is_over = length > log_max or channel.log_bytes > log_bytes_max
+    if not is_over and not is_due then
+      break
+    end
+    local dropped = math.ceil(length / 8)
+    local oldest = redis.call('LINDEX', channel.log_key, dropped)
+    local time, offset = struct.unpack('>I8I8', oldest, 23)
+    if not is_over and time >= now_ms - log_age_ms then
+      break
+    end
+    redis.call('LTRIM', channel.log_key, dropped, -1)
+    length, channel.log_bytes = length - dropped, channel.offset - offset
+    channel.log_from, has_changed = math.max(channel.log_from, time), true
+  end
+  if is_due then
+    channel.aged = now_ms
+  end
+  return has_changed
+end
+
 -- The first write is one that Redis refuses when its memory is full.
 local function write_announcement(channel, kind, count, body)
   local id, seen_seq = ARGV[1], tonumber(ARGV[2])
-  local log_max, log_bytes_max, log_age_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
   local is_new = not channel.epoch
   if is_new then
     channel.epoch = math.max(now_us, seen_seq)
     channel.seq, channel.id = channel.epoch, string.rep('\0', 8)
-    channel.log_bytes, channel.log_from, channel.aged = 0, now_ms, now_ms
+    channel.offset, channel.log_bytes, channel.log_from, channel.aged = 0, 0, now_ms, now_ms
   end
-  channel.announcement = struct.pack('>BBI8I8I4I8', 1, kind, channel.epoch, channel.seq + 1, count, now_ms)
-    .. id .. channel.id .. body
+  channel.announcement = struct.pack('>BBI8I8I4I8I8', 1, kind, channel.epoch, channel.seq + 1, count, now_ms,
+    channel.offset) .. id .. channel.id .. body
+  channel.offset = channel.offset + #channel.announcement
   channel.log_bytes = channel.log_bytes + #channel.announcement
   channel.seq, channel.id, channel.time = channel.seq + count, id, now_ms
 
@@ -77,31 +113,15 @@ local function write_announcement(channel, kind, count, body)
     redis.call('LTRIM', channel.log_key, -1, -1)
     length = 1
   end
-
-  local is_due = now_ms - channel.aged > log_age_ms / 4
-  local function is_over()
-    if length > log_max or channel.log_bytes > log_bytes_max then
-      return true
-    end
-    -- Looked at now and then only: it reads a whole announcement.
-    local oldest = is_due and redis.call('LINDEX', channel.log_key, 0)
-    return oldest and struct.unpack('>I8', oldest, 23) < now_ms - log_age_ms
+  -- What seldom changes is seldom written.
+  if trim_log(channel, length) or length == 1 then
+    redis.call('HSET', channel.head_key, 'epoch', channel.epoch, 'log_from', channel.log_from, 'aged', channel.aged)
   end
-  while length > 1 and is_over() do
-    local oldest = redis.call('LPOP', channel.log_key)
-    length, channel.log_bytes = length - 1, channel.log_bytes - #oldest
-    channel.log_from = math.max(channel.log_from, (struct.unpack('>I8', oldest, 23)))
-  end
-  if is_due then
-    channel.aged = now_ms
-  end
-
-  redis.call('HSET', channel.head_key, 'epoch', number(channel.epoch), 'seq', number(channel.seq), 'id', id,
-    'time', number(now_ms), 'log_bytes', number(channel.log_bytes), 'log_from', number(channel.log_from),
-    'aged', number(channel.aged))
-  channel.is_new, channel.lives_ms = is_new, number(math.max(tonumber(ARGV[6]), channel.last_until - now_ms))
+  redis.call('HSET', channel.head_key, 'seq', channel.seq, 'id', id, 'time', now_ms, 'offset', channel.offset,
+    'log_bytes', channel.log_bytes)
+  channel.is_new, channel.lives_ms = is_new, math.max(tonumber(ARGV[6]), channel.last_until - now_ms)
   redis.call('PEXPIRE', channel.head_key, channel.lives_ms)
-  redis.call('PEXPIRE', channel.log_key, log_age_ms)
+  redis.call('PEXPIRE', channel.log_key, ARGV[5])
 end
 
 local function publish_announcement(channel)

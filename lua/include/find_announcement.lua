@@ -1,7 +1,7 @@
 --[[
   The place of an announcement in a channel's log.
 
-  The id stands at bytes 31 to 38 of an announcement (src/event.rs). Reads the
+  The id stands at bytes 39 to 46 of an announcement (src/announcement.rs). Reads the
   newest page first, because what is looked for is mostly near the end.
 
   Returns  its index, counted from 0, or nil.
@@ -13,7 +13,7 @@ local function find_announcement(log_key, id)
     local from = math.max(0, to - page_size + 1)
     local page = redis.call('LRANGE', log_key, from, to)
     for i = #page, 1, -1 do
-      if string.sub(page[i], 31, 38) == id then
+      if string.sub(page[i], 39, 46) == id then
         return from + i - 1
       end
     end

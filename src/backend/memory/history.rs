@@ -16,7 +16,8 @@ use super::bases::Bases;
 pub(super) struct History {
     head: Option<Position>,
     log: VecDeque<(Instant, Announcement)>,
-    log_bytes: usize,
+    /// Bytes of all bodies.
+    offset: u64,
     announced: Option<Instant>,
     last: Option<(Instant, Cached)>,
     bases: Bases,
@@ -49,6 +50,7 @@ impl History {
             first_seq: head.seq + 1,
             count,
             time_ms,
+            offset: self.offset,
             id,
             prev: head.id,
             body,
@@ -121,18 +123,19 @@ impl History {
 
     fn remember(&mut self, announcement: Announcement) {
         let now = Instant::now();
-        self.log_bytes += announcement.body.len();
+        self.offset += announcement.body.len() as u64;
         self.log.push_back((now, announcement));
         while self.log.len() > 1 && self.is_over(now) {
-            let (_, oldest) = self.log.pop_front().expect("the log has more than one");
-            self.log_bytes -= oldest.body.len();
+            self.log.pop_front();
         }
     }
 
     fn is_over(&self, now: Instant) -> bool {
         self.log.len() > limits::LOG_ANNOUNCEMENTS_MAX
-            || self.log_bytes > limits::LOG_BYTES_MAX
-            || self.log.front().is_some_and(|(at, _)| now.duration_since(*at) > limits::LOG_AGE_MAX)
+            || self.log.front().is_some_and(|(at, oldest)| {
+                self.offset - oldest.offset > limits::LOG_BYTES_MAX as u64
+                    || now.duration_since(*at) > limits::LOG_AGE_MAX
+            })
     }
 }
 

@@ -26,6 +26,7 @@ impl Channel {
             first_seq: head.seq + 1,
             count,
             time_ms: self.next_id,
+            offset: 0,
             id: AnnouncementId::from_bytes(&self.next_id.to_be_bytes()).expect("8 bytes"),
             prev: head.id,
             body: Bytes::new(),

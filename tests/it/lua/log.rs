@@ -18,15 +18,17 @@ pub fn data(announcement: &Announcement) -> Vec<String> {
 async fn log_is_bounded_in_entries() {
     bounded(async {
         let mut stage = Stage::set().await;
-        for n in 1..=3_005 {
+        for n in 1..=3_000 {
             stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
+        assert_eq!(stage.log("a").await.len(), 3_000);
+        // One too many: an eighth goes, of the oldest.
+        stage.published(&Batch::new(id(3_001), "a", "3001")).await;
         let log = stage.log("a").await;
-        assert_eq!(log.len(), 3_000);
-        assert_eq!((data(&log[0]), data(&log[2_999])), (vec!["6".into()], vec!["3005".into()]));
+        assert_eq!(log.len(), 3_001 - 376);
+        assert_eq!((data(&log[0]), data(&log[2_624])), (vec!["377".into()], vec!["3001".into()]));
         stage.assert_log_bytes("a").await;
-        let trimmed = stage.log("a").await[0].time_ms;
-        assert!(stage.head("a", "log_from").await <= trimmed);
+        assert_eq!(stage.head("a", "log_from").await, log[0].time_ms);
     })
     .await;
 }
@@ -41,7 +43,7 @@ async fn log_is_bounded_in_bytes() {
             let bytes = stage.assert_log_bytes("a").await;
             assert!(bytes <= 1024 * 1024, "{bytes}");
         }
-        assert_eq!(stage.log("a").await.len(), 10, "no more was dropped than had to be");
+        assert_eq!(stage.log("a").await.len(), 9, "eleven were too many, and two are an eighth of them");
         // One that is too large by itself is kept, alone, until the next one.
         stage.published(&Batch::new(id(26), "a", &"y".repeat(2_000_000))).await;
         assert_eq!(stage.log("a").await.len(), 1);
@@ -64,10 +66,14 @@ async fn log_is_bounded_in_age() {
         stage.published(&aged(2)).await;
         stage.pass_ms(1_200).await;
         stage.published(&aged(3)).await;
+        assert_eq!(stage.log("a").await.len(), 3, "the log reaches back 2 s only with the first");
+        stage.pass_ms(1_200).await;
+        stage.published(&aged(4)).await;
         let log = stage.log("a").await;
-        assert_eq!(log.first().map(data), Some(vec!["2".into()]), "the first is older than 2 s");
-        assert_eq!(log.len(), 2);
+        assert_eq!(log.first().map(data), Some(vec!["2".into()]), "now it does with the second");
+        assert_eq!(log.len(), 3);
         stage.assert_log_bytes("a").await;
+        assert_eq!(stage.head("a", "log_from").await, log[0].time_ms);
     })
     .await;
 }
@@ -81,12 +87,13 @@ async fn log_that_has_expired_begins_anew() {
         for n in 1..=3 {
             stage.published(&aged(2 * n)).await;
             stage.expires("log:a").await;
-            let epoch = stage.head("a", "epoch").await;
+            let (epoch, time) = (stage.head("a", "epoch").await, stage.head("a", "time").await);
             // Long enough to be looked at.
             stage.published(&Batch { log_age_ms: 60_000, ..aged(2 * n + 1) }).await;
             assert_eq!(stage.head("a", "epoch").await, epoch);
             assert_eq!(stage.log("a").await.len(), 1);
             stage.assert_log_bytes("a").await;
+            assert_eq!(stage.head("a", "log_from").await, time, "nothing was announced since");
         }
     })
     .await;
