@@ -48,6 +48,7 @@ mod tidy;
 mod transcripts;
 mod users_api;
 mod watchlist;
+mod writers;
 
 #[path = "support/witness.rs"]
 mod witness;
