@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::outbox::{Chunks, Outbox};
@@ -72,12 +73,21 @@ impl Writers {
 
 /// Writes what the kernel takes without waiting, and leaves the rest. True if
 /// that was everything.
+///
+/// The kernel is asked first, and the runtime only when it says no: what the runtime
+/// knows of a socket is one more piece of memory that no cache has.
 pub(super) fn try_write(stream: &OwnedWriteHalf, chunks: &mut Chunks) -> io::Result<bool> {
+    let socket = SockRef::from(stream.as_ref());
     let mut first = 0;
     while first < chunks.len() {
         let written = match &chunks[first..] {
-            [only] => stream.try_write(only),
-            several => stream.try_write_vectored(&slices(several)),
+            [only] => socket.send(only),
+            several => socket.send_vectored(&slices(several)),
+        };
+        let written = match written {
+            // So that the runtime knows, too, and waits.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.try_write(&chunks[first]),
+            written => written,
         };
         match written {
             Ok(written) => first += count(&mut chunks[first..], written)?,
