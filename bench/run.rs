@@ -115,8 +115,9 @@ impl Scene {
             publisher.publish(fleet, batch).await?;
             sent.push((asked_ns, monotonic_ns()));
             self.published = batch + 1;
-            if plan.beat.is_none() {
-                crowd.has(batch).await?;
+            // Who does not deliver is not asked for more: what is missing counts as lost.
+            if plan.beat.is_none() && crowd.has(batch).await?.is_none() {
+                break;
             }
             if batch - first >= BATCHES_MIN && started.elapsed() > RUN_TIME {
                 break;
@@ -125,7 +126,8 @@ impl Scene {
         let mut times = Vec::new();
         for (batch, (asked_ns, answered_ns)) in (first..).zip(sent) {
             let ms = |ns: u64| ns.saturating_sub(asked_ns) as f64 / 1e6;
-            times.push(Times { answer_ms: ms(answered_ns), last_ms: ms(self.crowd.has(batch).await?) });
+            let Some(last_ns) = self.crowd.has(batch).await? else { break };
+            times.push(Times { answer_ms: ms(answered_ns), last_ms: ms(last_ns) });
         }
         Ok(times)
     }
@@ -197,7 +199,7 @@ fn figures(plan: &Plan, times: &[Times], before: &Counters, after: &Counters) ->
     let between = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
     let mut figures = Figures::new();
     let mut put = |name: &str, value: Option<f64>| {
-        figures.extend(value.map(|value| (name.to_owned(), value)));
+        figures.extend(value.filter(|value| value.is_finite()).map(|value| (name.to_owned(), value)));
     };
     put("batches", Some(batches));
     put("cpu_us_per_event", Some(cpu.total() * 1e6 / events));

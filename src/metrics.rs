@@ -52,6 +52,7 @@ catalogue! {
     gauge channels "fanfare_channels" Count "Channels this node listens to."
     gauge channels_without_deltas "fanfare_channels_without_deltas" Count "Of these, channels where deltas are off because of what they save."
     gauge subscriptions "fanfare_subscriptions" Count "Subscriptions of this node's sockets."
+    gauge sockets_waiting "fanfare_sockets_waiting" Count "Sockets of a crowd that have something to be sent and no thread yet that writes it."
     counter subscriptions_refused "fanfare_subscriptions_refused_total" Count "Subscriptions refused: bad signature, kind or name."
     counter batches_published "fanfare_batches_published_total" Count "Batches accepted over HTTP; a single event is a batch of one."
     counter events_published "fanfare_events_published_total" Count "Events accepted over HTTP, times their channels."

@@ -142,27 +142,25 @@ impl Crowd {
             crowd.parts.push(part);
         }
         for part in &mut crowd.parts {
-            let Said::Gathered(seconds) = part.hear(GATHER_PATIENCE).await? else {
-                return Err("a crowd speaks before it is asked".into());
+            let Some(Said::Gathered(seconds)) = part.hear(GATHER_PATIENCE).await? else {
+                return Err("a crowd does not come together".into());
             };
             crowd.gathered_in = crowd.gathered_in.max(seconds);
         }
         Ok(crowd)
     }
 
-    /// When the last subscriber had the batch, ns of the monotonic clock.
-    ///
-    /// # Errors
-    ///
-    /// If some do not have it in time: what is missing is in [`Crowd::total`].
-    pub async fn has(&mut self, batch: u32) -> Outcome<u64> {
+    /// When the last subscriber had the batch, ns of the monotonic clock; None if some
+    /// do not have it in time. What is missing is in [`Crowd::total`].
+    pub async fn has(&mut self, batch: u32) -> Outcome<Option<u64>> {
         let mut last_ns = 0;
         for part in &mut self.parts {
             if self.load.audience(batch, part.sockets.clone()) > 0 {
-                last_ns = last_ns.max(part.has(batch).await?);
+                let Some(ns) = part.has(batch).await? else { return Ok(None) };
+                last_ns = last_ns.max(ns);
             }
         }
-        Ok(last_ns)
+        Ok(Some(last_ns))
     }
 
     /// Everything so far.
@@ -180,24 +178,23 @@ impl Crowd {
 }
 
 impl Part {
-    async fn has(&mut self, batch: u32) -> Outcome<u64> {
-        loop {
-            if let Some(last_ns) = self.lasts_ns[batch as usize] {
-                return Ok(last_ns);
-            }
+    async fn has(&mut self, batch: u32) -> Outcome<Option<u64>> {
+        while self.lasts_ns[batch as usize].is_none() {
             match self.hear(BATCH_PATIENCE).await? {
-                Said::Batch { batch, last_ns } => self.lasts_ns[batch as usize] = Some(last_ns),
-                other => return Err(format!("a crowd said {other:?}").into()),
+                Some(Said::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
+                Some(other) => return Err(format!("a crowd said {other:?}").into()),
+                None => break,
             }
         }
+        Ok(self.lasts_ns[batch as usize])
     }
 
     async fn total(&mut self, batches: u32) -> Outcome<Total> {
         self.order(&Order::Total { batches })?;
         loop {
             match self.hear(BATCH_PATIENCE).await? {
-                Said::Batch { batch, last_ns } => self.lasts_ns[batch as usize] = Some(last_ns),
-                Said::Total(total) => return Ok(total),
+                Some(Said::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
+                Some(Said::Total(total)) => return Ok(total),
                 other => return Err(format!("a crowd said {other:?}").into()),
             }
         }
@@ -208,11 +205,12 @@ impl Part {
         Ok(writeln!(self.process.stdin()?, "{line}")?)
     }
 
-    async fn hear(&mut self, patience: Duration) -> Outcome<Said> {
-        let line = self.process.line(patience).await.ok_or("a crowd waits for events in vain")?;
+    /// The next that it says, in time.
+    async fn hear(&mut self, patience: Duration) -> Outcome<Option<Said>> {
+        let Some(line) = self.process.line(patience).await else { return Ok(None) };
         match serde_json::from_str(&line) {
             Ok(Said::Failed(why)) => Err(why.into()),
-            Ok(said) => Ok(said),
+            Ok(said) => Ok(Some(said)),
             Err(_) => Err(format!("a crowd ended: {line}").into()),
         }
     }

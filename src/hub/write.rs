@@ -24,7 +24,22 @@ pub struct Writers {
 struct Work {
     /// No longer than there are sockets: each waits once.
     portions: VecDeque<Vec<Arc<Outbox>>>,
+    sockets: usize,
     threads: usize,
+}
+
+impl Work {
+    fn put(&mut self, portion: Vec<Arc<Outbox>>) {
+        self.sockets += portion.len();
+        self.portions.push_back(portion);
+    }
+
+    fn take(&mut self) -> Option<Vec<Arc<Outbox>>> {
+        let portion = self.portions.pop_front();
+        self.sockets -= portion.as_ref().map_or(0, Vec::len);
+        metrics().sockets_waiting.set(self.sockets as f64);
+        portion
+    }
 }
 
 impl Writers {
@@ -46,7 +61,7 @@ impl Writers {
         let mut work = self.work.lock();
         let mut filled = filled.drain(..).peekable();
         while filled.peek().is_some() {
-            work.portions.push_back(filled.by_ref().take(limits::ROUND_WRITES_MAX).collect());
+            work.put(filled.by_ref().take(limits::ROUND_WRITES_MAX).collect());
         }
         let idle = self.threads_max.saturating_sub(work.threads).min(work.portions.len());
         work.threads += idle;
@@ -65,7 +80,7 @@ impl Writers {
 
     fn next(&self) -> Option<Vec<Arc<Outbox>>> {
         let mut work = self.work.lock();
-        let portion = work.portions.pop_front();
+        let portion = work.take();
         work.threads -= usize::from(portion.is_none());
         portion
     }
