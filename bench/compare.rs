@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::crowd::{Gather, Total};
 use crate::journal::{Journal, say};
 use crate::load::{Load, Payload};
-use crate::record::{Faults, Record};
+use crate::record::Record;
 use crate::run::{self, Figures, Plan, Scene, gather_before};
 use crate::servers::{Contender, Fleet};
 use crate::{Bench, Outcome, machine};
@@ -187,6 +187,6 @@ impl Bench {
         ] {
             figures.insert(name.into(), value);
         }
-        Ok((figures, Total { faults: Faults { ..total.faults }, ..total }))
+        Ok((figures, total))
     }
 }
