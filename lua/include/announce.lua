@@ -119,8 +119,9 @@ local function write_announcement(channel, kind, count, body)
   end
   redis.call('HSET', channel.head_key, 'seq', channel.seq, 'id', id, 'time', now_ms, 'offset', channel.offset,
     'log_bytes', channel.log_bytes)
-  channel.is_new, channel.lives_ms = is_new, math.max(tonumber(ARGV[6]), channel.last_until - now_ms)
-  redis.call('PEXPIRE', channel.head_key, channel.lives_ms)
+  channel.is_new, channel.lives_until = is_new, math.max(now_ms + tonumber(ARGV[6]), channel.last_until)
+  -- A moment: Redis reads its clock anew for a time from now.
+  redis.call('PEXPIREAT', channel.head_key, channel.lives_until)
   redis.call('PEXPIRE', channel.log_key, ARGV[5])
 end
 

@@ -52,6 +52,6 @@ local function keep_bases(channel, bases)
       redis.call('HDEL', bases.key, silent[i])
     end
   end
-  redis.call('PEXPIRE', bases.key, channel.lives_ms)
-  redis.call('PEXPIRE', bases.order_key, channel.lives_ms)
+  redis.call('PEXPIREAT', bases.key, channel.lives_until)
+  redis.call('PEXPIREAT', bases.order_key, channel.lives_until)
 end

@@ -127,11 +127,14 @@ async fn ten_thousand_chains_come_and_go() {
     .await;
 }
 
+/// So many that Redis' clock moves on while they are written.
 #[tokio::test]
 async fn they_live_as_long_as_the_head() {
     bounded(async {
         let mut stage = Stage::set().await;
-        let batch = Batch { head_idle_ms: 100_000, ..Batch::of_chains(id(1), "a", 9, &[("A", "1")]) };
+        let names: Vec<String> = (0..10_000).map(|number| format!("key-{number:05}")).collect();
+        let events: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let batch = Batch { head_idle_ms: 100_000, ..Batch::of_chains(id(1), "a", 10_000, &events) };
         for batch in [batch.clone(), Batch { id: id(2), ..batch }.cached(900_000)] {
             stage.published(&batch).await;
             let at = async |stage: &mut Stage, key: &str| {
