@@ -8,20 +8,19 @@
   KEYS[4]  consumer  of the outbox (hash)
 
   ARGV[1..6]        as in include/announce.lua
-  ARGV[7]  topic    of the channel
-  ARGV[8]  kind     of the announcement
-  ARGV[9]  body     opaque
-  ARGV[10] address  of the channel, if a webhook wants to hear of the client
+  ARGV[7]  kind     of the announcement
+  ARGV[8]  body     opaque
+  ARGV[9]  address  of the channel, if a webhook wants to hear of the client
                     event; else ''
-  ARGV[11] outbox_max
+  ARGV[10] outbox_max
 
   Returns  nothing.
   Errors   none of its own.
 ]]
-local topic, kind, body, address, outbox_max = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], ARGV[11]
+local kind, body, address, outbox_max = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 local outbox_key, consumer_key = KEYS[3], KEYS[4]
 
-local channel = read_channel(KEYS[1], KEYS[2], topic)
+local channel = read_channel(KEYS[1], KEYS[2])
 check_outbox(outbox_key, consumer_key)
 write_announcement(channel, kind, 1, body)
 if address ~= '' then

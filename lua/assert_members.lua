@@ -19,15 +19,14 @@
                      a line break, and the user_info of the first connection
 
   ARGV[1..6]           as in include/announce.lua
-  ARGV[7]  topic       of the channel
-  ARGV[8]  node        incarnation
-  ARGV[9]  count       its subscriptions
-  ARGV[10] address     of the channel, as the set holds it
-  ARGV[11] rules       as in include/occupancy.lua; '' for those told last
-  ARGV[12] wants_last  '1' if someone joins a cache channel
-  ARGV[13] outbox_max
-  ARGV[14] grace_ms    a member is told to be gone after this long
-  ARGV[15] members_max users that the channel may have
+  ARGV[7]  node        incarnation
+  ARGV[8]  count       its subscriptions
+  ARGV[9]  address     of the channel, as the set holds it
+  ARGV[10] rules       as in include/occupancy.lua; '' for those told last
+  ARGV[11] wants_last  '1' if someone joins a cache channel
+  ARGV[12] outbox_max
+  ARGV[13] grace_ms    a member is told to be gone after this long
+  ARGV[14] members_max users that the channel may have
   then for each user whose number may have changed, four:
     user    id
     count   its connections on this node
@@ -39,9 +38,9 @@
            include/occupancy.lua has it, and whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
-local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
-local rules, wants_last, outbox_max, grace_ms = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
-local members_max = tonumber(ARGV[15])
+local node, count, address = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
+local members_max = tonumber(ARGV[14])
 local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEYS[7], KEYS[9]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 local MEMBERS, ADDED, REMOVED = 3, 1, 2
@@ -63,7 +62,7 @@ local function others_of(nodes)
 end
 
 -- Read and check everything, and decide.
-local channel = read_channel(KEYS[1], KEYS[2], ARGV[7])
+local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 local members = redis.call('HLEN', users_key)
 if rules == '' then
@@ -77,13 +76,13 @@ check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
 
 local changed, added, removed, refused, body = {}, {}, {}, {}, {}
-for at = 16, #ARGV, 4 do
+for at = 15, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local known = redis.call('HGET', users_key, user)
   local nodes, known_info = string.match(known or '\n', '^([^\n]*)\n(.*)$')
   local others = others_of(nodes)
   if connections > 0 and not known and is_new == '1' and members >= members_max then
-    refused[#refused + 1] = (at - 16) / 4
+    refused[#refused + 1] = (at - 15) / 4
     count = count - connections
   elseif connections > 0 then
     others[#others + 1] = node .. ' ' .. connections

@@ -18,25 +18,24 @@
   KEYS[9]  consumer  of the outbox (hash)
 
   ARGV[1..6]                 as in include/announce.lua
-  ARGV[7]  topic             of the channel
-  ARGV[8]  node              incarnation
-  ARGV[9]  count             its subscriptions
-  ARGV[10] address           of the channel, as the set holds it
-  ARGV[11] rules             as in include/occupancy.lua; '' for those told last
-  ARGV[12] wants_last        '1' if someone joins a cache channel
-  ARGV[13] outbox_max
-  ARGV[14] grace_ms          a channel is told to be vacated after this long
-  ARGV[15] unthrottled_max   above it, a count is told once in each interval
-  ARGV[16] interval_ms
+  ARGV[7]  node              incarnation
+  ARGV[8]  count             its subscriptions
+  ARGV[9]  address           of the channel, as the set holds it
+  ARGV[10] rules             as in include/occupancy.lua; '' for those told last
+  ARGV[11] wants_last        '1' if someone joins a cache channel
+  ARGV[12] outbox_max
+  ARGV[13] grace_ms          a channel is told to be vacated after this long
+  ARGV[14] unthrottled_max   above it, a count is told once in each interval
+  ARGV[15] interval_ms
 
   Returns  where the channel stands (epoch, seq, id, time; or nothing), the total,
            an empty list, the last event as include/occupancy.lua has it, and
            whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
-local node, count, address = ARGV[8], tonumber(ARGV[9]), ARGV[10]
-local rules, wants_last, outbox_max, grace_ms = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
-local unthrottled_max, interval_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
+local node, count, address = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
+local unthrottled_max, interval_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
 local SUBSCRIPTION_COUNT, USER_STATUS = 4, 5
 local is_user = string.find(address, ':#', 1, true) ~= nil
 local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
@@ -46,7 +45,7 @@ function index.notify(what, ...)
   notify(outbox_key, consumer_key, outbox_max, address, what, ...)
 end
 
-local channel = read_channel(KEYS[1], KEYS[2], ARGV[7])
+local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 redis.call('SCARD', channels_key)
 redis.call('ZCARD', index.occupied_key)

@@ -28,21 +28,18 @@
   ARGV[8]  cost         of the batch
   ARGV[9]  limit        of the app's window
   ARGV[10] window_ms
-  then for each channel i, seven:
-    topic       where its nodes listen
-    count       number of events
-    wants       '1' if the counts are wanted
-    last_bytes  of the last event at the end of the body, to be kept for late
-                subscribers; 0 where none is kept
-    ttl_ms      how long it is kept
-    bases       of the run's events, as include/keep_bases.lua reads them; ''
-                where none is kept
-    body        the events, opaque
+  then for each channel i, two:
+    run   what it is, packed: how many events (4 bytes), 1 if the channel's counts
+          are wanted, else 0 (1 byte), bytes of the last event at the end of the
+          body if that is to be kept for late subscribers, else 0 (4 bytes), and
+          the ms that it is kept (8 bytes); then the bases among them, if there
+          are any, as include/keep_bases.lua reads them
+    body  the events, opaque
 
   Returns  whether the app could pay (1 or 0), what is used of its window, the ms
            until that ends (0 and 0 where nothing had to be paid for, as for a
-           resend that was applied already); then for each channel its subscriptions and its
-           users, or -1 where not wanted. Who cannot pay has published nothing.
+           resend that was applied already); then the subscriptions and the users of
+           each channel whose counts are wanted. Who cannot pay has published nothing.
   Errors   UNKNOWN  a resend that cannot tell whether it was applied.
 ]]
 local id, sent_ago_ms = ARGV[1], ARGV[7]
@@ -58,7 +55,7 @@ local function includes(ids, wanted)
 end
 
 -- Read and check everything.
-local channel_count = (#ARGV - 10) / 7
+local channel_count = (#ARGV - 10) / 2
 local optional = 3 * channel_count
 local rate_key = (#KEYS - optional) % 2 == 1 and KEYS[optional + 1]
 if rate_key then
@@ -66,18 +63,17 @@ if rate_key then
 end
 local channels, reply = {}, { 1, 0, 0 }
 for i = 1, channel_count do
-  local at = 7 * i + 4
-  local channel = read_channel(KEYS[3 * i - 2], KEYS[3 * i - 1], ARGV[at])
-  channel.count, channel.body = tonumber(ARGV[at + 1]), ARGV[at + 6]
-  channel.last_bytes, channel.ttl_ms = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  if ARGV[at + 5] ~= '' then
-    channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], ARGV[at + 5])
+  local channel = read_channel(KEYS[3 * i - 2], KEYS[3 * i - 1])
+  local run, wants_counts, bases_at = ARGV[2 * i + 9]
+  channel.body = ARGV[2 * i + 10]
+  channel.count, wants_counts, channel.last_bytes, channel.ttl_ms, bases_at = struct.unpack('>I4BI4I8', run)
+  if bases_at <= #run then
+    channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], run, bases_at)
     optional = optional + 2
   end
-  reply[2 * i + 2], reply[2 * i + 3] = -1, -1
-  if ARGV[at + 2] == '1' then
+  if wants_counts == 1 then
     local counts = redis.call('HMGET', KEYS[3 * i], 'total', 'users')
-    reply[2 * i + 2], reply[2 * i + 3] = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
+    reply[#reply + 1], reply[#reply + 2] = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
   end
   channels[i] = channel
 end

@@ -12,19 +12,18 @@
   KEYS[7]  consumer  of the outbox (hash)
 
   ARGV[1..6]       as in include/announce.lua
-  ARGV[7]  topic   of the channel
-  ARGV[8]  entry   of the sorted set: `vacated <address>`, `count <address>` or
+  ARGV[7]  entry   of the sorted set: `vacated <address>`, `count <address>` or
                    `removed <address> <user>`
-  ARGV[9]  outbox_max
+  ARGV[8]  outbox_max
 
   Returns  nothing.
   Errors   none of its own.
 ]]
-local topic, entry, outbox_max = ARGV[7], ARGV[8], ARGV[9]
+local entry, outbox_max = ARGV[7], ARGV[8]
 local subs_key, users_key, outbox_key, due_key, consumer_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local SUBSCRIPTION_COUNT = 4
 
-local channel = read_channel(KEYS[1], KEYS[2], topic)
+local channel = read_channel(KEYS[1], KEYS[2])
 check_outbox(outbox_key, consumer_key)
 redis.call('HLEN', users_key)
 local fields = redis.call('HMGET', subs_key, 'total', 'rules')

@@ -7,17 +7,16 @@
   KEYS[2]  log   of the channel (list)
 
   ARGV[1..6]      as in include/announce.lua
-  ARGV[7]  topic  of the channel
-  ARGV[8]  state  'on' or 'off'
+  ARGV[7]  state  'on' or 'off'
 
   Returns  whether that has changed anything (1 or 0).
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
-local topic, state = ARGV[7], ARGV[8]
+local state = ARGV[7]
 local DELTAS = 7
 
-local channel = read_channel(head_key, log_key, topic)
+local channel = read_channel(head_key, log_key)
 if not channel.epoch or channel.has_deltas == (state == 'on') then
   return 0
 end

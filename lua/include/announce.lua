@@ -33,14 +33,13 @@ local function number(value)
   return string.format('%.0f', value)
 end
 
-local function read_channel(head_key, log_key, topic)
+local function read_channel(head_key, log_key)
   local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time', 'log_bytes', 'log_from', 'aged',
     'resent', 'last_until', 'deltas', 'offset')
   local length = redis.call('LLEN', log_key)
   return {
     head_key = head_key,
     log_key = log_key,
-    topic = topic,
     epoch = tonumber(head[1]),
     seq = tonumber(head[2]),
     id = head[3],
@@ -125,8 +124,9 @@ local function write_announcement(channel, kind, count, body)
   redis.call('PEXPIRE', channel.log_key, ARGV[5])
 end
 
+-- Where a channel's nodes listen has the name of its log.
 local function publish_announcement(channel)
   if channel.announcement then
-    redis.call('PUBLISH', channel.topic, channel.announcement)
+    redis.call('PUBLISH', channel.log_key, channel.announcement)
   end
 end

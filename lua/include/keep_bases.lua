@@ -6,15 +6,16 @@
   its base_order (sorted set) has the keys by that number. Both live as long as
   the head that they were written with.
 
-  What is to be kept of a run is told as one text: how many chains the channel may
-  have (4 bytes), then for each base its place in the run (from 0), where it
-  begins in the body (from 0), its bytes (4 bytes each), the length of its key (2
-  bytes) and the key. Of more chains those that were silent longest are dropped.
+  What is to be kept of a run stands at the end of a text: how many chains the
+  channel may have (4 bytes), then for each base its place in the run (from 0),
+  where it begins in the body (from 0), its bytes (4 bytes each), the length of its
+  key (2 bytes) and the key. Of more chains those that were silent longest are
+  dropped.
 ]]
-local function read_bases(bases_key, order_key, wanted)
+local function read_bases(bases_key, order_key, kept, kept_at)
   redis.call('HLEN', bases_key)
   redis.call('ZCARD', order_key)
-  return { key = bases_key, order_key = order_key, wanted = wanted }
+  return { key = bases_key, order_key = order_key, kept = kept, kept_at = kept_at }
 end
 
 -- Lua cannot unpack a list of any length.
@@ -27,12 +28,12 @@ end
 
 -- After the run was announced: that is a write which a full Redis refuses.
 local function keep_bases(channel, bases)
-  local keys_max, at = struct.unpack('>I4', bases.wanted)
+  local keys_max, at = struct.unpack('>I4', bases.kept, bases.kept_at)
   local first_seq = channel.seq - channel.count + 1
   local events, order = {}, {}
-  while at <= #bases.wanted do
+  while at <= #bases.kept do
     local index, start, bytes, key
-    index, start, bytes, key, at = struct.unpack('>I4I4I4I2c0', bases.wanted, at)
+    index, start, bytes, key, at = struct.unpack('>I4I4I4I2c0', bases.kept, at)
     local seq = first_seq + index
     events[#events + 1] = key
     events[#events + 1] = struct.pack('>I8I8', seq, now_ms) .. string.sub(channel.body, start + 1, start + bytes)

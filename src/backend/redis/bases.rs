@@ -5,10 +5,9 @@ use std::collections::HashMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fred::interfaces::{ClientLike, HashesInterface};
-use fred::prelude::Value;
 use futures_util::try_join;
 
-use super::scripts::{self, bytes, text};
+use super::scripts::{self, text};
 use super::{Parts, Redis, read_error};
 use crate::announcement::AnnouncementId;
 use crate::backend::{BackendError, KeptBases, StoredBase};
@@ -36,8 +35,8 @@ impl Redis {
     pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
         let names = vec![keys.head(address), keys.log(address)];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 2);
-        arguments.extend([text(keys.topic(address)), text(if on { "on" } else { "off" })]);
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 1);
+        arguments.push(text(if on { "on" } else { "off" }));
         scripts.switch_deltas.run(self.parts.client(address), names, arguments).await.map(drop)
     }
 }
@@ -49,10 +48,9 @@ fn stored_base(key: Bytes, mut value: Bytes) -> Option<StoredBase> {
     Some(StoredBase { key, seq, time_ms, event })
 }
 
-/// What `lua/publish_batch.lua` is to keep of a run.
-pub(super) fn kept(bases: Option<&KeptBases>) -> Value {
-    let Some(KeptBases { keys_max, newest }) = bases else { return text("") };
-    let mut out = BytesMut::new();
+/// What is to be kept of a run, as `lua/include/keep_bases.lua` reads it.
+pub(super) fn put_kept(out: &mut BytesMut, bases: &KeptBases) {
+    let KeptBases { keys_max, newest } = bases;
     let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");
     out.put_u32(number(*keys_max));
     for base in newest {
@@ -62,5 +60,4 @@ pub(super) fn kept(bases: Option<&KeptBases>) -> Value {
         out.put_u16(u16::try_from(base.key.len()).expect("keys are bounded"));
         out.put_slice(&base.key);
     }
-    bytes(out)
 }

@@ -25,6 +25,8 @@ impl Keys {
         self.of_channel("head", address)
     }
 
+    /// Also the topic where the channel's nodes listen: what goes into the log is
+    /// announced under its name.
     pub(super) fn log(&self, address: &Address) -> String {
         self.of_channel("log", address)
     }
@@ -48,14 +50,10 @@ impl Keys {
         self.of_channel("users", address)
     }
 
-    pub(super) fn topic(&self, address: &Address) -> String {
-        self.of_channel("topic", address)
-    }
-
     /// The channel whose topic this is.
     pub(super) fn address(&self, topic: &str) -> Option<Address> {
         let rest = topic.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
-        let (_tag, rest) = rest.split_once("}:topic:")?;
+        let (_tag, rest) = rest.split_once("}:log:")?;
         Address::from_wire(rest)
     }
 
@@ -217,7 +215,7 @@ mod tests {
     fn names_never_change() {
         let keys = Keys::new("fanfare");
         assert_eq!(keys.head(&address("news")), "fanfare:{3e}:head:1:news");
-        assert_eq!(keys.topic(&address("private-a:b@c")), "fanfare:{fp}:topic:1:private-a:b@c");
+        assert_eq!(keys.log(&address("private-a:b@c")), "fanfare:{fp}:log:1:private-a:b@c");
         assert_eq!(keys.channels(Partition(0), "ab"), "fanfare:{cv}:channels:ab");
         let all = Partition::all().map(tag).collect::<Vec<_>>().join(",");
         assert_eq!(crate::auth::body_md5(all.as_bytes()), "6f80fcee307bd8065406400fe6250853");
@@ -228,9 +226,9 @@ mod tests {
         let keys = Keys::new("my:prefix");
         for channel in ["news", "private-a:b", "a;b,c@d=e"] {
             let address = address(channel);
-            assert_eq!(keys.address(&keys.topic(&address)), Some(address));
+            assert_eq!(keys.address(&keys.log(&address)), Some(address));
         }
         assert_eq!(keys.address("my:prefix:{nodes}:probe:x"), None);
-        assert_eq!(keys.address("other:{0}:topic:1:news"), None);
+        assert_eq!(keys.address("other:{0}:log:1:news"), None);
     }
 }

@@ -160,13 +160,13 @@ impl Topics {
         for request in requests {
             match request {
                 Request::Listen(address, proved) => {
-                    let topic = self.parts.keys.topic(&address);
+                    let topic = self.parts.keys.log(&address);
                     self.topics.insert(topic.clone());
                     self.waiting.entry(topic.clone()).or_default().push(proved);
                     wanted.push(topic);
                 }
                 Request::Unlisten(address) => {
-                    let topic = self.parts.keys.topic(&address);
+                    let topic = self.parts.keys.log(&address);
                     self.topics.remove(&topic);
                     unwanted.push(topic);
                 }

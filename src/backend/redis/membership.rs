@@ -44,9 +44,8 @@ impl Parts {
     ) -> Result<Asserted, BackendError> {
         let address = &assertion.address;
         let is_presence = address.kind() == ChannelKind::Presence;
-        let mut arguments = self.announcing(AnnouncementId::random(), 10 + 4 * assertion.users.len());
+        let mut arguments = self.announcing(AnnouncementId::random(), 9 + 4 * assertion.users.len());
         arguments.extend([
-            text(self.keys.topic(address)),
             text(node),
             number(assertion.count),
             text(address.as_str()),

@@ -40,7 +40,7 @@ use listen::Listener;
 use scripts::{Script, Scripts, backend_error, bytes, number};
 
 /// The version of what is in Redis. A node refuses to start on any other.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 3;
 
 /// Why Redis cannot be used. Said at start-up, where someone can do something.
 #[derive(Debug, Error)]

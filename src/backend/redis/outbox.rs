@@ -122,12 +122,8 @@ impl Redis {
             keys.due(partition),
             keys.consumer(partition),
         ];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 3);
-        arguments.extend([
-            text(keys.topic(&address)),
-            text(entry),
-            number(limits::WEBHOOK_OUTBOX_MAX as u64),
-        ]);
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 2);
+        arguments.extend([text(entry), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
         let script = &self.parts.scripts.settle_due;
         script.run(self.parts.client(&address), names, arguments).await.map(drop)
     }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::{BufMut, BytesMut};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
-use super::bases::kept;
+use super::bases::put_kept;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Parts, Redis};
 use crate::announcement::AnnouncementId;
@@ -47,7 +48,8 @@ impl Redis {
             metrics().redis_resends.increment(1);
             sent_ago = Some(started.elapsed());
         };
-        published(&answer.convert::<Vec<i64>>().map_err(backend_error)?, charge.as_ref())
+        let numbers = answer.convert::<Vec<i64>>().map_err(backend_error)?;
+        published(&numbers, &publications, charge.as_ref())
     }
 
     /// `lua/announce_signal.lua`
@@ -57,9 +59,8 @@ impl Redis {
         let partition = address.partition();
         let names =
             vec![keys.head(address), keys.log(address), keys.outbox(partition), keys.consumer(partition)];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 5);
+        let mut arguments = self.parts.announcing(AnnouncementId::random(), 4);
         arguments.extend([
-            text(keys.topic(address)),
             number(signal.kind.code().into()),
             bytes(signal.body),
             text(if signal.hooked { address.as_str() } else { "" }),
@@ -87,7 +88,7 @@ impl Parts {
     ) -> Vec<Value> {
         // A second more: clocks are read at different moments.
         let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
-        let mut arguments = self.announcing(id, 4 + 7 * publications.len());
+        let mut arguments = self.announcing(id, 4 + 2 * publications.len());
         arguments.extend([
             text(sent_ago_ms),
             number(charge.map_or(0, |charge| charge.cost)),
@@ -95,35 +96,47 @@ impl Parts {
             number(charge.map_or(0, |charge| charge.rate.window.as_millis() as u64)),
         ]);
         for publication in publications {
-            let last = publication.last;
-            arguments.extend([
-                text(self.keys.topic(&publication.address)),
-                number(u64::from(publication.count)),
-                number(u64::from(publication.wants_counts)),
-                number(last.map_or(0, |last| last.bytes as u64)),
-                number(last.map_or(0, |last| last.ttl.as_millis() as u64)),
-                kept(publication.bases.as_ref()),
-                bytes(publication.body.clone()),
-            ]);
+            arguments.extend([bytes(packed(publication)), bytes(publication.body.clone())]);
         }
         arguments
     }
 }
 
-fn published(answer: &[i64], charge: Option<&Charge>) -> Result<Published, BackendError> {
+/// What a run is, in one word: each costs, on both sides, as much as a hundred bytes.
+fn packed(publication: &Publication) -> BytesMut {
+    let last_bytes = publication.last.map_or(0, |last| last.bytes);
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u32(publication.count);
+    out.put_u8(publication.wants_counts.into());
+    out.put_u32(u32::try_from(last_bytes).expect("limits bound a batch"));
+    out.put_u64(publication.last.map_or(0, |last| last.ttl.as_millis() as u64));
+    if let Some(bases) = &publication.bases {
+        put_kept(&mut out, bases);
+    }
+    out
+}
+
+fn published(
+    answer: &[i64],
+    publications: &[Publication],
+    charge: Option<&Charge>,
+) -> Result<Published, BackendError> {
     let unreadable = || BackendError::Refused(format!("an answer of {} numbers", answer.len()));
     let (&[can_pay, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
     let rate = charge.map(|charge| rate_state(charge.rate.count, used, reset_ms));
-    match rate {
-        Some(state) if can_pay == 0 => Err(BackendError::RateLimited(state)),
-        _ => Ok(Published {
-            counts: counts.chunks_exact(2).map(|pair| counts_of(pair[0], pair[1])).collect(),
-            rate,
-        }),
+    if let Some(state) = rate.filter(|_| can_pay == 0) {
+        return Err(BackendError::RateLimited(state));
     }
+    let mut counts = counts.chunks_exact(2);
+    let counts = publications.iter().map(|publication| match publication.wants_counts {
+        true => counts_of(counts.next()?),
+        false => None,
+    });
+    Ok(Published { counts: counts.collect(), rate })
 }
 
-fn counts_of(subscriptions: i64, users: i64) -> Option<Counts> {
+fn counts_of(pair: &[i64]) -> Option<Counts> {
+    let &[subscriptions, users] = pair else { return None };
     Some(Counts { subscriptions: subscriptions.try_into().ok()?, users: users.try_into().ok()? })
 }
 

@@ -59,14 +59,14 @@ impl Stage {
         self.run(call).await.integer()
     }
 
-    /// What it says of the charge, and the counts of each channel.
+    /// What it says of the charge, and the counts that are wanted.
     pub async fn publish(&mut self, batch: &Batch) -> ([i64; 3], Vec<i64>) {
         let mut numbers: Vec<i64> = self.run_numbers(&batch.call()).await;
         let counts = numbers.split_off(3);
         (numbers.try_into().unwrap(), counts)
     }
 
-    /// The subscriptions and users of each channel.
+    /// The subscriptions and users of each channel that are wanted.
     pub async fn published(&mut self, batch: &Batch) -> Vec<i64> {
         self.publish(batch).await.1
     }

@@ -1,5 +1,6 @@
 //! Calls of scripts, with the bounds of the server where a test does not say.
 
+use bytes::BufMut;
 use fanfare::app::HookedEvents;
 use fanfare::event::{Event, encode_events};
 
@@ -143,12 +144,13 @@ impl Batch {
         for run in &self.runs {
             let last = run.events.last().filter(|_| run.ttl_ms.is_some());
             let last_bytes = last.map_or(0, |last| encode_events([last]).len());
-            arguments.push(key("topic", run.channel).into());
-            arguments.push(run.events.len().to_string().into());
-            arguments.push(u8::from(run.wants).to_string().into());
-            arguments.push(last_bytes.to_string().into());
-            arguments.push(run.ttl_ms.unwrap_or(0).to_string().into());
-            arguments.push(self.keys_max.map(|keys_max| run.bases(keys_max)).unwrap_or_default());
+            let mut packed = Vec::new();
+            packed.put_u32(run.events.len().try_into().unwrap());
+            packed.put_u8(run.wants.into());
+            packed.put_u32(last_bytes.try_into().unwrap());
+            packed.put_u64(run.ttl_ms.unwrap_or(0));
+            packed.extend(self.keys_max.map(|keys_max| run.bases(keys_max)).unwrap_or_default());
+            arguments.push(packed);
             arguments.push(encode_events(&run.events).to_vec());
         }
         arguments
@@ -242,7 +244,7 @@ impl Assert {
         keys.push(key("channels", self.node));
         keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
         let mut arguments = announcing(rand::random());
-        arguments.extend(words(&[&key("topic", channel), self.node, &self.count.to_string()]));
+        arguments.extend(words(&[self.node, &self.count.to_string()]));
         arguments.extend(words(&[&address(channel), &self.rules, if self.wants_last { "1" } else { "0" }]));
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
         let Some(users) = &self.users else {
@@ -266,7 +268,7 @@ pub fn address(channel: &str) -> String {
 pub fn signal(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
     let keys = vec![key("head", channel), key("log", channel), "outbox".into(), "consumer".into()];
     let mut arguments = announcing(rand::random());
-    arguments.extend(words(&[&key("topic", channel), &kind.to_string()]));
+    arguments.extend(words(&[&kind.to_string()]));
     arguments.push(body.to_vec());
     arguments.push(if hooked { address(channel).into() } else { Vec::new() });
     arguments.push(outbox_max.to_string().into());
@@ -278,7 +280,7 @@ pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
     let mut keys = ["head", "log", "subs", "users"].map(|kind| key(kind, channel)).to_vec();
     keys.extend(["outbox", "due", "consumer"].map(String::from));
     let mut arguments = announcing(rand::random());
-    arguments.extend(words(&[&key("topic", channel), entry, &outbox_max.to_string()]));
+    arguments.extend(words(&[entry, &outbox_max.to_string()]));
     Call { script: "settle_due", keys, arguments }
 }
 
@@ -320,7 +322,7 @@ pub fn read_log_since(channel: &str, seq: u64, before_max: u64) -> Call {
 /// `switch_deltas`
 pub fn switch(channel: &str, on: bool) -> Call {
     let mut arguments = announcing(rand::random());
-    arguments.extend(words(&[&key("topic", channel), if on { "on" } else { "off" }]));
+    arguments.extend(words(&[if on { "on" } else { "off" }]));
     Call { script: "switch_deltas", keys: vec![key("head", channel), key("log", channel)], arguments }
 }
 

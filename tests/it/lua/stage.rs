@@ -24,7 +24,7 @@ impl Stage {
         let redis = Redis::start().await;
         let client = Client::connect(&redis).await;
         let mut ear = Client::connect(&redis).await;
-        ear.command(&[b"PSUBSCRIBE", b"topic:*"]).await;
+        ear.command(&[b"PSUBSCRIBE", b"log:*"]).await;
         Stage { redis, client, ear }
     }
 
@@ -44,12 +44,12 @@ impl Stage {
 
     /// The bytes announced since the last call, with their topics.
     pub async fn heard(&mut self) -> Vec<(String, Bytes)> {
-        self.client.command(&[b"PUBLISH", b"topic:marker", b""]).await;
+        self.client.command(&[b"PUBLISH", b"log:marker", b""]).await;
         let mut heard = Vec::new();
         loop {
             let message = items(self.ear.next().await);
             let topic = message[2].text();
-            if topic == "topic:marker" {
+            if topic == "log:marker" {
                 return heard;
             }
             heard.push((topic, bulk(&message[3]).into()));
