@@ -123,11 +123,13 @@ impl Batch {
         if count > count_max {
             return Err(in_field("batch", Problem::TooMany { what: "events", count, count_max }));
         }
-        let mut events = Vec::with_capacity(count);
+        let (mut events, mut publications) = (Vec::with_capacity(count), 0);
         for (index, item) in items.into_iter().enumerate() {
             let at_index = |error| BatchError { index: Some(index), ..error };
-            events.push(parse_event(item.get(), app).map_err(at_index)?);
-            check_publications(&events, app).map_err(at_index)?;
+            let event = parse_event(item.get(), app).map_err(at_index)?;
+            publications += event.channels.len();
+            check_publications(publications, app).map_err(at_index)?;
+            events.push(event);
         }
         Ok(Batch { events })
     }
@@ -136,14 +138,14 @@ impl Batch {
     pub fn parse_event(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
         let text = checked_text(body)?;
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
-        let events = vec![parse_event(text, app)?];
-        check_publications(&events, app)?;
-        Ok(Batch { events })
+        let event = parse_event(text, app)?;
+        check_publications(event.channels.len(), app)?;
+        Ok(Batch { events: vec![event] })
     }
 
     /// What it costs its app: each event once per channel (protocol.md 1.8).
     pub fn cost(&self) -> u64 {
-        publications(&self.events) as u64
+        self.events.iter().map(|event| event.channels.len() as u64).sum()
     }
 }
 
@@ -306,16 +308,12 @@ pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
     }
 }
 
-fn check_publications(events: &[BatchEvent], app: &AppLimits) -> Result<(), BatchError> {
-    let (count, count_max) = (publications(events), app.batch_publications_max);
+fn check_publications(count: usize, app: &AppLimits) -> Result<(), BatchError> {
+    let count_max = app.batch_publications_max;
     match count > count_max {
         true => Err(in_field("channels", Problem::TooMany { what: "publications so far", count, count_max })),
         false => Ok(()),
     }
-}
-
-fn publications(events: &[BatchEvent]) -> usize {
-    events.iter().map(|event| event.channels.len()).sum()
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError> {

@@ -281,19 +281,26 @@ impl Desk {
     /// Delivers it to those who are here. Of several that are known to have come,
     /// nobody is let in between: the position is already that after the last.
     fn pass_on(&mut self, address: &Address, announcement: &Announcement) {
-        self.tell_epoch(address, announcement);
+        // Found once: channels are many, and each is a miss of the cache.
         let Some(channel) = self.channels.get_mut(address) else { return };
+        channel.tell_epoch(address, announcement, &mut self.filled);
         deliver(address, channel, announcement, &self.delta, &mut self.filled);
+        if channel.position_falls_due() {
+            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, address.clone()));
+        }
         match announcement.kind {
             Kind::UserStatus | Kind::Deltas => match delivery::read(address, announcement) {
                 Some(Body::UserStatus { online }) => self.change_status(address, online),
                 Some(Body::Deltas { on }) => self.set_deltas(address, on),
                 _ => {}
             },
-            Kind::Events => self.consider_deltas(address),
+            Kind::Events => {
+                if let Some(on) = channel.verdict_on_deltas() {
+                    self.switch_deltas(address.clone(), on);
+                }
+            }
             _ => {}
         }
-        self.tell_position_later(address);
     }
 
     /// The channel's history does not go on from what this node has handled, but

@@ -1,30 +1,47 @@
 //! Telling those who can resume how far the channel is, where it has moved without
 //! an event for them (docs/resume.md).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Desk;
+use super::channel::Channel;
 use crate::announcement::{Announcement, Position};
 use crate::channel::Address;
 use crate::fan_out::Form;
-use crate::limits;
+use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
 use crate::wire::dialect::Dialect;
 use crate::wire::reply;
 
-impl Desk {
-    /// What was just handled was not for everyone: they are told in a moment,
-    /// unless an event comes first.
-    pub(super) fn tell_position_later(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        if !channel.position_due && channel.hub.audiences().is_behind() {
-            channel.position_due = true;
-            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, address.clone()));
-        }
+impl Channel {
+    /// What was just handled was not for everyone: true once, until they are told,
+    /// in a moment, unless an event comes first.
+    pub(super) fn position_falls_due(&mut self) -> bool {
+        let is_new = !self.position_due && self.hub.audiences().is_behind();
+        self.position_due |= is_new;
+        is_new
     }
 
+    /// What is delivered next is the first of another epoch, though nothing lies
+    /// between: the first of the channel, or what follows a fork.
+    pub(super) fn tell_epoch(
+        &mut self,
+        address: &Address,
+        next: &Announcement,
+        filled: &mut Vec<Arc<Outbox>>,
+    ) {
+        if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
+            return;
+        }
+        let frame = |dialect| first_position(address, dialect, next, false);
+        self.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), filled);
+    }
+}
+
+impl Desk {
     pub(super) fn tell_due_positions(&mut self, now: Instant) {
         while self.positions.front().is_some_and(|(due, _)| *due <= now) {
             let (_, address) = self.positions.pop_front().expect("it was just seen");
@@ -40,17 +57,6 @@ impl Desk {
                 &mut self.filled,
             );
         }
-    }
-
-    /// What is delivered next is the first of another epoch, though nothing lies
-    /// between: the first of the channel, or what follows a fork.
-    pub(super) fn tell_epoch(&mut self, address: &Address, next: &Announcement) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        if std::mem::replace(&mut channel.told_epoch, next.epoch) == next.epoch {
-            return;
-        }
-        let frame = |dialect| first_position(address, dialect, next, false);
-        channel.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), &mut self.filled);
     }
 
     /// The channel's history does not go on from what was handled before: what

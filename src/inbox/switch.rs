@@ -1,18 +1,26 @@
 //! Switching deltas off on a channel where they do not pay, and on again: for the
 //! whole cluster, by an announcement (see [`crate::delta::policy`]).
 
+use super::channel::Channel;
 use super::{Desk, Done};
 use crate::backend::BackendError;
 use crate::channel::Address;
 use crate::metrics::metrics;
 
+impl Channel {
+    /// What was seen here says that deltas should be on, or off: the cluster has to
+    /// be asked, and is asked once.
+    pub(super) fn verdict_on_deltas(&mut self) -> Option<bool> {
+        let on = self.policy.verdict().filter(|_| !self.switching)?;
+        self.switching = true;
+        Some(on)
+    }
+}
+
 impl Desk {
-    /// Has the cluster decide, if what was seen here says so.
-    pub(super) fn consider_deltas(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        let Some(on) = channel.policy.verdict().filter(|_| !channel.switching) else { return };
-        channel.switching = true;
-        let (backend, address) = (self.backend.clone(), address.clone());
+    /// Has the cluster decide.
+    pub(super) fn switch_deltas(&mut self, address: Address, on: bool) {
+        let backend = self.backend.clone();
         self.calls.spawn(async move {
             let result = backend.switch_deltas(&address, on).await;
             Done::Switched(address, on, result)

@@ -130,11 +130,11 @@ impl Keys {
     }
 
     fn of_partition(&self, kind: &str, partition: Partition, name: &str) -> String {
-        format!("{}:{{{}}}:{kind}:{name}", self.prefix, tag(partition))
+        [&self.prefix, ":{", tag(partition), "}:", kind, ":", name].concat()
     }
 
     fn of_channel(&self, kind: &str, address: &Address) -> String {
-        format!("{}:{{{}}}:{kind}:{address}", self.prefix, tag(address.partition()))
+        self.of_partition(kind, address.partition(), address.as_str())
     }
 }
 
