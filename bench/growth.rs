@@ -60,9 +60,8 @@ fn points(bench: &Bench, table: &str) -> Vec<Point> {
             }
         }
         "channels" => {
-            let load = Load { channels: 10, batch_channels: 10, events: 1, payload: Payload::SMALL };
-            for at in [10, 100, 1_000, 10_000, 100_000] {
-                put(at, 1, plan(load, 50), at - 10);
+            for at in [1, 10, 100, 1_000, 10_000, 100_000] {
+                put(at, 1, plan(Load::one_channel(Payload::SMALL), 50), at - 1);
             }
         }
         "batch" => {
