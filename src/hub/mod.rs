@@ -2,7 +2,8 @@
 
 pub mod connections;
 pub mod outbox;
-pub mod write;
+mod write;
+pub mod writers;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,19 +13,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::write::try_write;
+use super::write::{Chunks, try_write};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
 use crate::wire::frame;
-
-/// What is queued, or being written: mostly one chunk, which lies in the list itself.
-/// What is allocated for a list is allocated by one thread and let go by another,
-/// the most expensive way for an allocator.
-pub type Chunks = SmallVec<[Bytes; 1]>;
 
 /// Shared by the socket's task and everyone who has something for the socket.
 #[derive(Debug, Default)]

@@ -41,7 +41,7 @@ use crate::event::SocketId;
 use crate::fan_out::Form;
 use crate::hub::Subscriber;
 use crate::hub::outbox::Outbox;
-use crate::hub::write::Writers;
+use crate::hub::writers::Writers;
 use crate::limits;
 use crate::mailbox::{Letters, Mail};
 use crate::metrics::metrics;
