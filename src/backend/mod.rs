@@ -98,13 +98,13 @@ pub struct Occupied {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BackendError {
     /// Nothing was done: there is no connection, or its queue is full.
-    #[error("Redis is not available, nothing was published")]
+    #[error("Redis is not available, nothing was done")]
     Unavailable,
     /// No answer came in time: it may have been done.
     #[error("Redis did not answer in time, the batch may have been published")]
     OutcomeUnknown,
     /// Nothing was done: Redis is at its `maxmemory`.
-    #[error("Redis has no memory left, nothing was published")]
+    #[error("Redis has no memory left, nothing was done")]
     OutOfMemory,
     /// Nothing was done: the app has used up its window.
     #[error("Rate limit exceeded: {} per window are allowed, {} are left", .0.limit, .0.remaining)]

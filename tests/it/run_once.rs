@@ -78,7 +78,7 @@ async fn judge(witnesses: &[Witness], all_told: &HashMap<String, Told>, caller: 
         for (data, told) in all_told.iter().filter(|(data, _)| data.ends_with(channel)) {
             match (told, sequence.contains(data)) {
                 (Told::Published, false) => panic!("{data}: 200, and nobody got it"),
-                (Told::Nothing, true) => panic!("{data}: \"nothing was published\", and it came"),
+                (Told::Nothing, true) => panic!("{data}: \"nothing was done\", and it came"),
                 _ => {}
             }
         }

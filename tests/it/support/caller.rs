@@ -62,12 +62,16 @@ impl Caller {
     }
 
     /// Waits until the cluster says so: whoever leaves is not told when that
-    /// has taken effect.
+    /// has taken effect. A node that is connecting to Redis is asked again.
     pub async fn count_becomes(&self, channel: &str, count: usize) {
         let what = format!("{count} subscriptions of {channel}");
-        super::eventually(&what, PATIENCE, async || match self.subscription_count(channel).await {
-            now if now == count => Ok(()),
-            now => Err(now.to_string()),
+        let path = format!("/channels/{channel}");
+        super::eventually(&what, PATIENCE, async || {
+            let answer = self.get(&path, &[("info", "subscription_count")]).await;
+            match answer.status {
+                200 if answer.json()["subscription_count"] == count => Ok(()),
+                _ => Err(answer.text()),
+            }
         })
         .await;
     }
