@@ -46,10 +46,10 @@ async fn the_last_event_is_kept() {
         let kept = stage.read_cached("cache-b").await.unwrap();
         assert_eq!(decode_events(kept.event.into(), 1), Ok(vec![event(&large)]));
         // The next one takes its place.
-        stage.published(&Batch::new(id(2), "cache-b", "next").cached(1_000)).await;
+        stage.published(&Batch::new(id(2), "cache-b", "next").cached(60_000)).await;
         let next = stage.read_cached("cache-b").await.unwrap();
         assert_eq!(decode_events(next.event.into(), 1), Ok(vec![event("next")]));
-        assert!(next.ttl_ms <= 1_000 && next.seq > last.seq);
+        assert!(next.ttl_ms <= 60_000 && next.seq > last.seq);
         assert_eq!(stage.read_cached(CHANNEL).await.unwrap().event, encode_events([&event("0")]));
     })
     .await;
@@ -71,7 +71,7 @@ async fn the_head_outlives_the_last_event() {
         // A shorter time than that of silence does not make it shorter.
         stage.published(&Batch::new(id(2), CHANNEL, "2").cached(1_000)).await;
         let ttl = stage.ttl_ms(&head).await;
-        assert!((idle - 1_000..=idle).contains(&ttl), "{ttl}");
+        assert!((idle / 2..=idle).contains(&ttl), "{ttl}");
     })
     .await;
 }
@@ -99,7 +99,7 @@ async fn who_joins_gets_the_last_event() {
         let joined = stage.assert(&join(1)).await;
         let last = joined.last.unwrap();
         assert_eq!((last.seq, last.event), (seq, encode_events([&event("1")]).to_vec()));
-        assert!((59_000..=60_000).contains(&last.ttl_ms));
+        assert!((30_000..=60_000).contains(&last.ttl_ms));
         assert!(joined.at.unwrap().seq > seq, "its number is from before the count");
         // Whoever does not ask is not told.
         let silent = Assert { wants_last: false, ..join(2) };

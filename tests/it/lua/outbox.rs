@@ -2,7 +2,7 @@
 //! fit.
 
 use super::calls::{Assert, Call, N1, N2, claim, rules, settle, signal};
-use super::client::items;
+use super::client::{items, number};
 use super::stage::Stage;
 use crate::support::bounded;
 use crate::support::resp::Reply;
@@ -31,6 +31,10 @@ impl Stage {
     async fn has(&mut self, node: &str, lease_ms: u64) -> bool {
         self.claim(node, lease_ms, "-", 10).await.is_some()
     }
+
+    async fn claimed_until_ms(&mut self) -> u64 {
+        number(&self.client.command(&[b"HGET", b"consumer", b"until"]).await)
+    }
 }
 
 fn occupied(channel: &str, outbox_max: u64) -> Call {
@@ -42,17 +46,21 @@ fn occupied(channel: &str, outbox_max: u64) -> Call {
 async fn a_claim_excludes_others_until_it_expires() {
     bounded(async {
         let mut stage = Stage::set().await;
-        assert!(stage.has(N1, 1_500).await && stage.has(N2, 1_500).await, "there is nothing to claim");
+        assert!(stage.has(N1, 60_000).await && stage.has(N2, 60_000).await, "there is nothing to claim");
         stage.run(&occupied("a", 10)).await;
-        assert!(stage.has(N1, 1_500).await);
-        assert!(!stage.has(N2, 1_500).await);
-        stage.pass_ms(1_000).await;
-        assert!(stage.has(N1, 1_500).await, "it is renewed");
-        stage.pass_ms(1_000).await;
-        assert!(!stage.has(N2, 1_500).await);
-        stage.pass_ms(600).await;
+        assert!(stage.has(N1, 60_000).await);
+        assert!(!stage.has(N2, 60_000).await);
+        let until_ms = stage.claimed_until_ms().await;
+        stage.pass_ms(5).await;
+        assert!(stage.has(N1, 60_000).await, "it is renewed");
+        let renewed_ms = stage.claimed_until_ms().await;
+        let now_ms = stage.now_us().await / 1_000;
+        assert!(renewed_ms > until_ms && (30_000..=60_000).contains(&(renewed_ms - now_ms)), "{renewed_ms}");
+        assert!(!stage.has(N2, 60_000).await);
+        // As if that time had passed.
+        stage.redis.command(&["HSET", "consumer", "until", &now_ms.to_string()]).await;
         assert!(stage.has(N2, 60_000).await, "nobody has renewed it");
-        assert!(!stage.has(N1, 1_500).await);
+        assert!(!stage.has(N1, 60_000).await);
     })
     .await;
 }

@@ -85,14 +85,11 @@ async fn resend_that_no_log_covers_is_unknown() {
         stage.refused(&batch.call(), "UNKNOWN").await;
         // It has begun before, and no longer reaches back so far.
         stage.published(&Batch::new(id(3), "c", "1")).await;
-        stage.pass_ms(10).await;
-        let first_sent = stage.now_us().await / 1_000;
-        stage.pass_ms(1_000).await;
+        stage.age("c", 50_000).await;
         for n in 4..=5 {
             stage.published(&Batch { log_max: 1, ..Batch::new(id(n), "c", "2") }).await;
         }
-        let ago_ms = stage.now_us().await / 1_000 - first_sent;
-        let batch = Batch::new(id(6), "c", "1").resent(ago_ms);
+        let batch = Batch::new(id(6), "c", "1").resent(40_000);
         stage.refused(&batch.call(), "UNKNOWN").await;
     })
     .await;

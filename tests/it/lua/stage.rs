@@ -148,6 +148,18 @@ impl Stage {
         }
     }
 
+    /// What a channel has in Redis becomes so much older, all at once.
+    pub async fn age(&mut self, channel: &str, ms: u64) {
+        let (head, log) = (key("head", channel), key("log", channel));
+        for (index, entry) in self.log(channel).await.into_iter().enumerate() {
+            let entry = Announcement { time_ms: entry.time_ms - ms, ..entry }.encode();
+            self.client.command(&[b"LSET", log.as_bytes(), index.to_string().as_bytes(), &entry]).await;
+        }
+        for field in ["time", "log_from", "aged"] {
+            self.redis.command(&["HINCRBY", &head, field, &format!("-{ms}")]).await;
+        }
+    }
+
     pub async fn now_us(&mut self) -> u64 {
         let time = items(self.client.command(&[b"TIME"]).await);
         number(&time[0]) * 1_000_000 + number(&time[1])
