@@ -12,8 +12,9 @@ use crate::support::{PATIENCE, Proxy, Redis, Server, events_of, eventually};
 use crate::witness::{Witness, assert_once_each, within};
 
 const LIMIT: Duration = Duration::from_secs(90);
-/// All new events reach all clients within this time.
-const PROMPT: Duration = Duration::from_secs(2);
+/// All new events reach all clients within this time: long before a comparison
+/// with the head, every 8 s, would find them. Half of it is for a busy machine.
+const PROMPT: Duration = Duration::from_secs(4);
 
 struct Stage {
     nodes: Vec<Server>,

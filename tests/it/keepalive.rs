@@ -39,7 +39,8 @@ async fn the_timeout_is_the_configured_one() {
 
 #[tokio::test]
 async fn a_silent_socket_is_asked_whether_it_lives() {
-    let server = Server::builder().config("activity_timeout = 1").start().await;
+    // As long it waits for the answer, too.
+    let server = Server::builder().config("activity_timeout = 3").start().await;
     let mut browser = server.browser("key1").await;
     for _ in 0..2 {
         let frame = browser.next().await;

@@ -195,14 +195,15 @@ async fn a_users_channel_is_for_that_user_only() {
 async fn who_shows_no_signature_is_closed_where_that_is_asked_for() {
     let app = AppSpec::new("4").set("enable_user_authentication", true).set("user_authentication_timeout", 2);
     let server = Server::builder().app(app).start().await;
-    let mut stranger = server.browser("key4").await;
+    // Each has its own two seconds, which begin when it connects.
     let mut signed_in = server.browser("key4").await;
-    let mut listener = server.browser("key4").await;
-    let mut member = server.browser("key4").await;
     signed_in.sign_in("ann").await;
+    let mut listener = server.browser("key4").await;
     listener.subscribe("private-room").await;
+    let mut member = server.browser("key4").await;
     member.join("presence-room", "ben").await;
     // Neither a public channel nor a refusal is a signature.
+    let mut stranger = server.browser("key4").await;
     stranger.subscribe("news").await;
     stranger.subscribe_raw(json!({ "channel": "private-room", "auth": "key4:00" })).await;
     stranger.expect_subscription_error("private-room").await;
