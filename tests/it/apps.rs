@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use crate::support::command::{Said, bare, fanfare, run};
-use crate::support::{AppSpec, Browser, Caller, Links, PATIENCE, Proxy, Redis, Server, bounded, eventually};
+use crate::support::{
+    AppSpec, Browser, Caller, Links, PATIENCE, Port, Proxy, Redis, Server, bounded, eventually,
+};
 
 /// Two nodes without an app of their own, on one Redis.
 struct Stage {
@@ -376,8 +378,9 @@ async fn what_cannot_be_done_is_told() {
         app(&redis, &[verb, "8"]).expect_failure(&["no app 8"]);
     }
     fanfare(&["app", "list"]).expect_failure(&["--redis", "FANFARE_REDIS"]);
-    let nowhere = format!("redis://:hush@127.0.0.1:{}", crate::support::server::free_port());
-    let said = fanfare(&["app", "list", "--redis", &nowhere]).expect_failure(&["Redis"]);
+    let nowhere = Port::hold();
+    let nowhere_url = format!("redis://:hush@{}", nowhere.addr());
+    let said = fanfare(&["app", "list", "--redis", &nowhere_url]).expect_failure(&["Redis"]);
     assert!(!said.contains("hush"), "{said}");
 }
 

@@ -6,8 +6,7 @@ use tempfile::TempDir;
 
 use crate::support::command::{PROGRAM, Said, bare, fanfare, run};
 use crate::support::process::Process;
-use crate::support::server::free_port;
-use crate::support::{AppSpec, PATIENCE, Redis, Server, Signal, http};
+use crate::support::{AppSpec, PATIENCE, Port, Redis, Server, Signal, http};
 
 /// A configuration file of its own.
 struct File {
@@ -338,8 +337,9 @@ async fn a_health_check_tells_by_its_exit_code() {
     server.logged("\"draining\"").await;
     fanfare(&["healthcheck", "--url", &url]).expect_failure(&["503", "draining"]);
 
-    let nobody = format!("http://127.0.0.1:{}", free_port());
-    fanfare(&["healthcheck", "--url", &nobody]).expect_failure(&["cannot connect"]);
+    let nobody = Port::hold();
+    let nobody_url = format!("http://{}", nobody.addr());
+    fanfare(&["healthcheck", "--url", &nobody_url]).expect_failure(&["cannot connect"]);
 }
 
 // --- the log --------------------------------------------------------------------------------

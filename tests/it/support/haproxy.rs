@@ -1,11 +1,10 @@
 //! A real `haproxy`, configured as committed, in front of real nodes.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rand::RngExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,10 +14,10 @@ use super::caller::Caller;
 use super::process::Process;
 use super::redis::Redis;
 use super::server::{AppSpec, Builder, Server};
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, Port, eventually};
 
 pub struct Haproxy {
-    addr: SocketAddr,
+    port: Port,
     process: Process,
     dir: TempDir,
 }
@@ -30,17 +29,17 @@ impl Haproxy {
         let dir = TempDir::new().unwrap();
         let list = dir.path().join("nodes.cfg");
         std::fs::write(&list, server_list(nodes, &stats_socket(&dir))).unwrap();
-        let addr = quiet_addr();
+        let port = Port::hold();
         let mut command = Command::new(program());
-        command.arg("-f").arg(base).arg("-f").arg(list).env("BIND", addr.to_string());
+        command.arg("-f").arg(base).arg("-f").arg(list).env("BIND", port.addr().to_string());
         let process = Process::spawn("haproxy", &mut command);
-        let haproxy = Haproxy { addr, process, dir };
+        let haproxy = Haproxy { port, process, dir };
         haproxy.become_ready(nodes.len()).await;
         haproxy
     }
 
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.port.addr()
     }
 
     /// Waits until exactly so many nodes get traffic.
@@ -101,16 +100,6 @@ fn program() -> &'static str {
     found
 }
 
-/// An address for somebody who cannot choose one, or comes back to it: below the
-/// ports that the system gives to whoever does not care.
-fn quiet_addr() -> SocketAddr {
-    let free = |addr: &SocketAddr| TcpListener::bind(addr).is_ok();
-    (0..100)
-        .map(|_| SocketAddr::from(([127, 0, 0, 1], rand::rng().random_range(10_000..32_000))))
-        .find(free)
-        .expect("one of a hundred ports is free")
-}
-
 /// Three nodes on one Redis, and HAProxy before them.
 pub struct Site {
     // Dropped in this order, so that none logs that another one went.
@@ -118,6 +107,8 @@ pub struct Site {
     pub nodes: Vec<Server>,
     app_id: String,
     builders: Vec<Builder>,
+    /// Of the nodes, also while they are down.
+    _ports: Vec<Port>,
     redis: Redis,
 }
 
@@ -130,7 +121,8 @@ impl Site {
     /// The same for an app of one's own.
     pub async fn start_with(app: AppSpec, config: &str) -> Site {
         let redis = Redis::start().await;
-        let addrs: Vec<SocketAddr> = (0..3).map(|_| quiet_addr()).collect();
+        let ports: Vec<Port> = (0..3).map(|_| Port::hold()).collect();
+        let addrs: Vec<SocketAddr> = ports.iter().map(Port::addr).collect();
         let builders: Vec<Builder> = (addrs.iter().enumerate())
             .map(|(number, addr)| {
                 let node = Server::builder().name(&format!("node-{number}")).redis(&redis).config(config);
@@ -140,7 +132,7 @@ impl Site {
             .collect();
         let nodes = futures_util::future::join_all(builders.iter().cloned().map(Builder::start)).await;
         let haproxy = Haproxy::start(&addrs).await;
-        Site { haproxy, nodes, app_id: app.id, builders, redis }
+        Site { haproxy, nodes, app_id: app.id, builders, _ports: ports, redis }
     }
 
     pub fn app(&self) -> AppSpec {

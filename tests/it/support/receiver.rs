@@ -1,7 +1,6 @@
 //! The receiver of an app's webhooks: a server that records what it is sent and
 //! answers as a test says, or not at all.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::PATIENCE;
 use super::server::AppSpec;
+use super::{PATIENCE, Port};
 
 /// One call, as it came over the wire.
 #[derive(Debug, Clone)]
@@ -48,7 +47,8 @@ struct Shared {
 }
 
 pub struct Receiver {
-    addr: SocketAddr,
+    /// Its own also while it is down.
+    port: Port,
     shared: Arc<Shared>,
     /// None while it is down.
     task: Option<JoinHandle<()>>,
@@ -92,14 +92,13 @@ impl Receiver {
         let behaviour: Behaviour = Box::new(|_| Reply::Status(200));
         let shared =
             Arc::new(Shared { calls: watch::Sender::new(Vec::new()), behaviour: Mutex::new(behaviour) });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let task = Some(tokio::spawn(accept(listener, shared.clone())));
-        Receiver { addr, shared, task }
+        let mut receiver = Receiver { port: Port::hold(), shared, task: None };
+        receiver.up().await;
+        receiver
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/hook", self.addr)
+        format!("http://{}/hook", self.port.addr())
     }
 
     /// From now on each call is answered like this.
@@ -116,7 +115,7 @@ impl Receiver {
     }
 
     pub async fn up(&mut self) {
-        let listener = TcpListener::bind(self.addr).await.unwrap();
+        let listener = TcpListener::bind(self.port.addr()).await.unwrap();
         self.task = Some(tokio::spawn(accept(listener, self.shared.clone())));
     }
 

@@ -1,4 +1,4 @@
-//! A real `redis-server` of the test's own, on a free port.
+//! A real `redis-server` of the test's own, on a port of its own.
 
 use std::process::Command;
 
@@ -8,10 +8,11 @@ use tokio::net::TcpStream;
 
 use super::process::{Process, Signal};
 use super::resp::{self, Reply};
-use super::{PATIENCE, server::free_port};
+use super::{PATIENCE, Port};
 
 pub struct Redis {
-    port: u16,
+    /// Its own also while it is down.
+    port: Port,
     /// Keeps what it has acknowledged over a restart.
     durable: bool,
     dir: TempDir,
@@ -29,23 +30,17 @@ impl Redis {
     }
 
     async fn start_as(durable: bool) -> Redis {
-        // Another process may take the port between our look and Redis's bind.
-        for _ in 0..5 {
-            let dir = TempDir::new().unwrap();
-            let port = free_port();
-            if let Some(process) = launch(&dir, port, durable).await {
-                return Redis { port, durable, dir, process };
-            }
-        }
-        panic!("redis-server found no free port in five attempts");
+        let (dir, port) = (TempDir::new().unwrap(), Port::hold());
+        let process = launch(&dir, &port, durable).await;
+        Redis { port, durable, dir, process }
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.addr().port()
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.port.addr())
     }
 
     /// `kill -9`: it keeps nothing, unless it is durable.
@@ -56,9 +51,7 @@ impl Redis {
     /// A new Redis at the same address: empty, unless it is durable.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, self.port, self.durable)
-            .await
-            .expect("nobody else took the port of this Redis");
+        self.process = launch(&self.dir, &self.port, self.durable).await;
     }
 
     /// A Redis that is there but does not answer, and its return.
@@ -69,7 +62,7 @@ impl Redis {
     /// One command on a connection of its own.
     pub async fn command(&self, words: &[&str]) -> Reply {
         let work = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            let mut stream = TcpStream::connect(self.port.addr()).await?;
             stream.write_all(&resp::command(words)).await?;
             let mut answer = Vec::new();
             loop {
@@ -90,11 +83,10 @@ impl Redis {
     }
 }
 
-/// `None` if the port was taken.
-async fn launch(dir: &TempDir, port: u16, durable: bool) -> Option<Process> {
+async fn launch(dir: &TempDir, port: &Port, durable: bool) -> Process {
     let mut command = Command::new("redis-server");
     command
-        .args(["--port", &port.to_string()])
+        .args(["--port", &port.addr().port().to_string()])
         .args(["--bind", "127.0.0.1"])
         .args(["--save", ""])
         .args(["--appendonly", if durable { "yes" } else { "no" }])
@@ -104,5 +96,6 @@ async fn launch(dir: &TempDir, port: u16, durable: bool) -> Option<Process> {
         .arg(dir.path());
     let process = Process::spawn("redis", &mut command);
     let ready = |line: &str| line.contains("Ready to accept connections").then_some(());
-    process.find("readiness", ready).await.map(|()| process)
+    process.find("readiness", ready).await.expect("redis-server starts");
+    process
 }

@@ -1,7 +1,7 @@
 //! A node: the real binary in a process of its own.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -294,10 +294,4 @@ impl Metrics {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
-}
-
-/// A port that was free a moment ago, for programs that cannot choose one by
-/// themselves.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
