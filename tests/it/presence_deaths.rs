@@ -118,15 +118,16 @@ impl Stage {
         stage
     }
 
-    /// These nodes say that exactly these are there.
+    /// These nodes say in time that exactly these are there. The time is that of the
+    /// counts: reading so many rosters takes a while, and all of them are right then.
     async fn members_become(&self, nodes: &[usize], members: &Members, deadline: Instant) {
         let counts = |(channel, (users, subscriptions)): (&String, &(BTreeSet<String>, usize))| {
             (channel.clone(), json!({ "user_count": users.len(), "subscription_count": subscriptions }))
         };
         let counts = Value::Object(members.iter().map(counts).collect());
-        for node in nodes {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let waits = nodes.iter().map(async |node: &usize| {
             let caller = self.nodes[*node].caller("1");
-            let patience = deadline.saturating_duration_since(Instant::now());
             eventually(&format!("the counts of node {node}"), patience, async || {
                 match counted(&caller).await {
                     now if now == counts => Ok(()),
@@ -134,12 +135,16 @@ impl Stage {
                 }
             })
             .await;
+            caller
+        });
+        let callers = join_all(waits).await;
+        assert!(Instant::now() <= deadline, "{:?} late", deadline.elapsed());
+        for (node, caller) in nodes.iter().zip(callers) {
             for at in 0..CHANNELS {
                 let expected = members.get(&channel(at)).map(|(users, _)| users.clone()).unwrap_or_default();
                 assert_eq!(roster(&caller, &channel(at)).await, expected, "{} at node {node}", channel(at));
             }
         }
-        assert!(Instant::now() <= deadline, "{:?} late", deadline.elapsed());
     }
 
     /// What has been announced so far, observers have heard.
