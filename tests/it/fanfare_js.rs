@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::json_lines::{Client, Launch};
+use crate::support::json_lines::{BROWSER_PATIENCE, Client, Launch};
 use crate::support::web_app::ProcessGroup;
 use crate::support::{Caller, Server, bounded};
 
@@ -27,7 +27,7 @@ struct Program {
 impl Program {
     fn start(server: &Server) -> Program {
         let app = server.app("1");
-        let launch = Launch::node("fanfare_js.js").addr(server.addr());
+        let launch = Launch::node("fanfare_js.js").addr(server.addr()).patience(BROWSER_PATIENCE);
         let client = launch.arg(&app.id).arg(&app.key).arg(&app.secret).start();
         Program { client, chromium: None }
     }

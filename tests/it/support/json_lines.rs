@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -19,14 +20,20 @@ const REPORTS_MAX: usize = 200_000;
 /// What a failure shows of the client's last words.
 const WORDS_MAX: usize = 40;
 
+/// Of a client that opens a browser: a cold start among other tests takes its time.
+pub const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How a client is started.
 pub struct Launch {
     name: String,
     command: Command,
+    patience: Duration,
 }
 
 pub struct Client {
     name: String,
+    /// How long each report may take.
+    patience: Duration,
     child: Child,
     stdin: ChildStdin,
     reports: mpsc::Receiver<Value>,
@@ -42,7 +49,7 @@ impl Launch {
         require(&dir.join("node_modules"), "the npm packages of the real clients");
         let mut command = Command::new("node");
         command.arg(dir.join(script));
-        Launch { name: script.into(), command }
+        Launch { name: script.into(), command, patience: PATIENCE }
     }
 
     pub fn python(script: &str) -> Launch {
@@ -51,7 +58,7 @@ impl Launch {
         require(&python, "the Python packages of the real clients");
         let mut command = Command::new(python);
         command.arg(dir.join(script));
-        Launch { name: script.into(), command }
+        Launch { name: script.into(), command, patience: PATIENCE }
     }
 
     pub fn arg(mut self, arg: &str) -> Launch {
@@ -69,8 +76,14 @@ impl Launch {
         self
     }
 
+    /// Each report may take so long.
+    pub fn patience(mut self, patience: Duration) -> Launch {
+        self.patience = patience;
+        self
+    }
+
     pub fn start(mut self) -> Client {
-        let name = self.name;
+        let (name, patience) = (self.name, self.patience);
         let mut child = self
             .command
             .stdin(Stdio::piped())
@@ -85,7 +98,7 @@ impl Launch {
         let report = move |line: &str| sender.blocking_send(parse(line)).is_ok();
         read_lines(format!("{name} out"), stdout, words.clone(), report);
         read_lines(format!("{name} err"), stderr, words.clone(), |_| true);
-        Client { name, child, stdin, reports, kept: VecDeque::new(), words }
+        Client { name, patience, child, stdin, reports, kept: VecDeque::new(), words }
     }
 }
 
@@ -132,10 +145,10 @@ impl Client {
     }
 
     async fn receive(&mut self, what: &str) -> Value {
-        let report = match tokio::time::timeout(PATIENCE, self.reports.recv()).await {
+        let report = match tokio::time::timeout(self.patience, self.reports.recv()).await {
             Ok(Some(report)) => report,
             Ok(None) => panic!("{} ended while {what} was awaited", self.name),
-            Err(_) => panic!("{}: no {what} within {PATIENCE:?}; kept: {:?}", self.name, self.kept),
+            Err(_) => panic!("{}: no {what} within {:?}; kept: {:?}", self.name, self.patience, self.kept),
         };
         self.check(&report);
         report

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::haproxy::Site;
-use super::json_lines::{Client, Launch};
+use super::json_lines::{BROWSER_PATIENCE, Client, Launch};
 
 /// 32 bytes, as applications and their backends share them.
 const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
@@ -33,7 +33,7 @@ impl WebApp {
         let app = site.app();
         let launch = Launch::node("page_server.js").addr(site.haproxy.addr());
         let launch = launch.arg(&app.id).arg(&app.key).arg(&app.secret);
-        let program = launch.env("ENCRYPTION_MASTER_KEY", MASTER_KEY).start();
+        let program = launch.env("ENCRYPTION_MASTER_KEY", MASTER_KEY).patience(BROWSER_PATIENCE).start();
         WebApp { program, chromium: None, profile: TempDir::new().unwrap() }
     }
 
