@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::support::{Backend, Cluster, Links, PATIENCE, Proxy, Redis, Server, Way};
+use crate::support::{Links, PATIENCE, Proxy, Redis, Server, Way};
 use crate::witness::{Witness, within};
 
 const CROWD: usize = 1_500;
 /// Where newcomers go: to the channel that all have left, to one that is still to
 /// be tidied up, and to one that has nothing to do with it.
 const NEWCOMERS: [&str; 3] = ["stadium", "seat-1400", "elsewhere"];
+/// Of Redis, one after another, while a crowd acts: what nodes say by themselves
+/// still fits in between.
+const ANSWERS_AFTER: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// All ask at once, when all are connected.
-async fn ask_at_once(crowd: &mut [Witness], channel: &str) {
+/// All ask at once, when all are connected: the first word to Redis is under way
+/// until the last of them has asked.
+async fn ask_at_once(crowd: &mut [Witness], channel: &str, proxy: &Proxy) {
+    proxy.delay(Links::Scripts, Way::Replies, ANSWERS_AFTER);
     join_all(crowd.iter_mut().map(|witness| witness.ask_for(channel))).await;
+    join_all(crowd.iter_mut().map(Witness::settle)).await;
+    proxy.heal();
     for witness in crowd {
         witness.until("its confirmation", PATIENCE, |record| record.confirmations(channel) == 1).await;
     }
@@ -25,25 +32,28 @@ async fn ask_at_once(crowd: &mut [Witness], channel: &str) {
 #[tokio::test]
 async fn cluster_is_told_of_a_crowd_in_few_words() {
     within(LIMIT, async {
-        let cluster = Cluster::start(Backend::Redis).await;
-        let assertions = async || cluster.first().metrics().await.sum("fanfare_assertions_total");
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let node = Server::builder();
+        let nodes = [node.clone().redis_url(&proxy.url()).start().await, node.redis(&redis).start().await];
+        let assertions = async || nodes[0].metrics().await.sum("fanfare_assertions_total");
         let counts = async |count: usize| {
-            for node in cluster.nodes() {
+            for node in &nodes {
                 node.caller("1").count_becomes("stadium", count).await;
             }
         };
-        let mut crowd = Witness::several(cluster.first(), CROWD, &[]).await;
+        let mut crowd = Witness::several(&nodes[0], CROWD, &[]).await;
         let before = assertions().await;
-        ask_at_once(&mut crowd, "stadium").await;
+        ask_at_once(&mut crowd, "stadium", &proxy).await;
         // Exact as soon as all are confirmed.
-        for node in cluster.nodes() {
+        for node in &nodes {
             assert_eq!(node.caller("1").subscription_count("stadium").await, CROWD);
         }
         let arrived = assertions().await;
         println!("{} assertions for {CROWD} arrivals", arrived - before);
         assert!(arrived - before <= CROWD as f64 / 5.0, "{} assertions", arrived - before);
 
-        cluster.second().caller("1").publish("stadium", "e", "goal").await;
+        nodes[1].caller("1").publish("stadium", "e", "goal").await;
         for witness in &crowd {
             witness.heard("stadium", "goal").await;
             assert_eq!(witness.run("stadium"), ["goal"], "{}", witness.name);
@@ -55,14 +65,16 @@ async fn cluster_is_told_of_a_crowd_in_few_words() {
         for witness in &mut stay {
             witness.leave("stadium").await;
         }
+        proxy.delay(Links::Scripts, Way::Replies, ANSWERS_AFTER);
         drop(crowd);
         counts(0).await;
+        proxy.heal();
         let left = assertions().await;
         println!("{} assertions for {CROWD} departures", left - arrived);
         assert!(left - arrived <= CROWD as f64 / 2.0, "{} assertions", left - arrived);
 
         // And the next one is served as ever.
-        let mut next = Witness::connect(cluster.first()).await;
+        let mut next = Witness::connect(&nodes[0]).await;
         next.subscribe("stadium").await;
         counts(1).await;
         for witness in &stay {

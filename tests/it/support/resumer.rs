@@ -234,17 +234,20 @@ impl Resumer {
         Resumer { browser, memory: Memory::default(), channel: channel.into() }
     }
 
+    /// Connects with what it remembers, and asks for nothing yet.
+    pub async fn connect(server: &Server, channel: &str, memory: Memory) -> Resumer {
+        Resumer { browser: server.browser("key1").await, memory, channel: channel.into() }
+    }
+
     /// Comes back with what it remembers; whether it is resumed.
     pub async fn back(
         server: &Server,
         channel: &str,
         members: Value,
-        mut memory: Memory,
+        memory: Memory,
         resume: Value,
     ) -> (Resumer, bool) {
-        let browser = server.browser("key1").await;
-        memory.sockets.push(browser.socket_id().to_owned());
-        Resumer { browser, memory, channel: channel.into() }.goes_on(members, resume).await
+        Resumer::connect(server, channel, memory).await.goes_on(members, resume).await
     }
 
     /// The same with a connection that is there already.
@@ -254,13 +257,23 @@ impl Resumer {
     }
 
     /// Subscribes on its connection.
-    pub async fn subscribe(&mut self, mut members: Value, resume: Value) -> bool {
+    pub async fn subscribe(&mut self, members: Value, resume: Value) -> bool {
+        self.ask(members, resume).await;
+        self.answer().await
+    }
+
+    /// Sends the subscription only.
+    pub async fn ask(&mut self, mut members: Value, resume: Value) {
         if !self.memory.sockets.iter().any(|socket| socket == self.browser.socket_id()) {
             self.memory.sockets.push(self.browser.socket_id().to_owned());
         }
         members["resume"] = resume;
-        let channel = self.channel.clone();
-        let succeeded = self.browser.subscribe_with(&channel, members).await;
+        self.browser.ask_for(&self.channel, members).await;
+    }
+
+    /// Waits for the answer; whether it is resumed.
+    pub async fn answer(&mut self) -> bool {
+        let succeeded = self.browser.confirmed(&self.channel).await;
         self.memory.stand(&succeeded)
     }
 
