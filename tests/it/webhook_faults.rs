@@ -64,12 +64,16 @@ fn rooms(fate: Fate) -> impl Iterator<Item = String> {
     (0..USERS_OF_EACH).map(move |at| format!("presence-{fate:?}-{at}"))
 }
 
-async fn join_all_of(node: &Server, fate: Fate) -> Tabs {
+async fn enter(node: &Server, room: String) -> (String, Browser) {
+    let mut browser = node.browser("key1").await;
+    browser.join(&room, "ann").await;
+    (room, browser)
+}
+
+async fn enter_all(node: &Server, fate: Fate) -> Tabs {
     let mut tabs = Tabs::new();
     for room in rooms(fate) {
-        let mut browser = node.browser("key1").await;
-        browser.join(&room, "ann").await;
-        tabs.push((room, browser));
+        tabs.push(enter(node, room).await);
     }
     tabs
 }
@@ -91,7 +95,7 @@ impl Stage {
         let mut tabs = BTreeMap::new();
         for fate in FATES {
             let node = if fate == Fate::Reloads { 1 } else { DYING };
-            tabs.insert(fate, join_all_of(&nodes[node], fate).await);
+            tabs.insert(fate, enter_all(&nodes[node], fate).await);
         }
         Stage { speaker, tabs, nodes, receiver, _redis: redis, rounds: 0 }
     }
@@ -105,26 +109,34 @@ impl Stage {
         self.rounds += 1;
     }
 
-    /// The tabs close, and are known to be gone.
+    /// The tab closes, and is known to be gone.
+    async fn leave(&self, room: &str, browser: Browser) {
+        browser.close().await;
+        self.nodes[1].caller("1").count_becomes(room, 0).await;
+    }
+
     async fn close(&mut self, fate: Fate) {
         for (room, browser) in self.tabs.remove(&fate).expect("they are open") {
-            browser.close().await;
-            self.nodes[1].caller("1").count_becomes(&room, 0).await;
+            self.leave(&room, browser).await;
         }
     }
 
     async fn open(&mut self, fate: Fate, node: usize) {
-        let tabs = join_all_of(&self.nodes[node], fate).await;
+        let tabs = enter_all(&self.nodes[node], fate).await;
         self.tabs.insert(fate, tabs);
     }
 
-    /// Everyone reloads, also to another node.
+    /// Everyone reloads, one after another, also to another node.
     async fn reload(&mut self) {
         for node in [1, 2] {
-            let started = Instant::now();
-            self.close(Fate::Reloads).await;
-            self.open(Fate::Reloads, node).await;
-            assert!(started.elapsed() < limits::WEBHOOK_GRACE, "this took too long to prove anything");
+            let mut reloaded = Tabs::new();
+            for (room, browser) in self.tabs.remove(&Fate::Reloads).expect("they are open") {
+                let closed = Instant::now();
+                self.leave(&room, browser).await;
+                reloaded.push(enter(&self.nodes[node], room).await);
+                assert!(closed.elapsed() < limits::WEBHOOK_GRACE, "this took too long to prove anything");
+            }
+            self.tabs.insert(Fate::Reloads, reloaded);
         }
     }
 

@@ -38,12 +38,13 @@ async fn listen(mut browser: Browser) -> Vec<String> {
 
 async fn everyone_has_everything_once_in_one_order_and_every_answer(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut listening = Vec::new();
+    let mut browsers = Vec::new();
     for at in 0..SOCKETS * cluster.nodes().len() {
         let mut browser = cluster.nodes()[at % cluster.nodes().len()].browser("key1").await;
         browser.subscribe("news").await;
-        listening.push(tokio::spawn(listen(browser)));
+        browsers.push(browser);
     }
+    let listening: Vec<_> = browsers.into_iter().map(|browser| tokio::spawn(listen(browser))).collect();
     let callers = (0..CALLERS).map(|who| {
         let caller = cluster.nodes()[who % cluster.nodes().len()].caller("1");
         async move {
