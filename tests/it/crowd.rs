@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::support::{Links, PATIENCE, Proxy, Redis, Server, Way};
+use crate::support::{Links, PATIENCE, Proxy, Redis, Server, Way, eventually};
 use crate::witness::{Witness, within};
 
 const CROWD: usize = 1_500;
+/// Of them, when the others hang up.
+const STAY: usize = 100;
 /// Where newcomers go: to the channel that all have left, to one that is still to
 /// be tidied up, and to one that has nothing to do with it.
 const NEWCOMERS: [&str; 3] = ["stadium", "seat-1400", "elsewhere"];
@@ -61,14 +63,19 @@ async fn cluster_is_told_of_a_crowd_in_few_words() {
 
         // Some leave in words, the others vanish at once. They end one after
         // another, while the test hangs up: fewer of them fit into one word.
-        let mut stay = crowd.split_off(CROWD - 100);
+        let mut stay = crowd.split_off(CROWD - STAY);
         for witness in &mut stay {
             witness.leave("stadium").await;
         }
         proxy.delay(Links::Scripts, Way::Replies, ANSWERS_AFTER);
         drop(crowd);
-        counts(0).await;
+        let connected = async || match nodes[0].metrics().await.sum("fanfare_connections") as usize {
+            STAY => Ok(()),
+            count => Err(count.to_string()),
+        };
+        eventually("the others hung up", PATIENCE, connected).await;
         proxy.heal();
+        counts(0).await;
         let left = assertions().await;
         println!("{} assertions for {CROWD} departures", left - arrived);
         assert!(left - arrived <= CROWD as f64 / 2.0, "{} assertions", left - arrived);
@@ -107,7 +114,7 @@ async fn cluster_crowd_that_vanishes_keeps_nobody_waiting() {
         proxy.delay(Links::Scripts, Way::Replies, Duration::from_millis(5));
         drop(crowd);
         // The clean-up has begun.
-        crate::support::eventually("the first seat left", PATIENCE, async || match occupied(&redis).await {
+        eventually("the first seat left", PATIENCE, async || match occupied(&redis).await {
             CROWD => Err("none".to_owned()),
             _ => Ok(()),
         })
@@ -129,7 +136,7 @@ async fn cluster_crowd_that_vanishes_keeps_nobody_waiting() {
         for channel in NEWCOMERS {
             caller.count_becomes(channel, 1).await;
         }
-        crate::support::eventually("all seats left", PATIENCE, async || match occupied(&redis).await {
+        eventually("all seats left", PATIENCE, async || match occupied(&redis).await {
             1 => Ok(()),
             left => Err(left.to_string()),
         })
