@@ -130,7 +130,7 @@ async fn a_killed_node_leaves_its_share() {
         let _one = get_in(&lives).await;
         expect_full(&lives).await;
         dies.kill9();
-        let _two = gets_in_soon(&lives, Duration::from_secs(15)).await;
+        let _two = gets_in_soon(&lives, 3 * PATIENCE).await;
         let _three = gets_in_soon(&lives, PATIENCE).await;
         expect_full(&lives).await;
     })

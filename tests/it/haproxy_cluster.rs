@@ -72,7 +72,8 @@ async fn clients_of_a_cluster_survive_a_killed_node() {
             count if count == 6 => Ok(()),
             count => Err(count.to_string()),
         };
-        eventually("six subscribers again", PATIENCE, count).await;
+        // The patience of a lease is nearly that of a test.
+        eventually("six subscribers again", 3 * PATIENCE, count).await;
 
         let batch = (0..10).map(|number| counted(&format!("after-{number}")));
         let answer = survivor.post_batch(batch.collect()).await.expect_ok();

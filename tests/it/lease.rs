@@ -122,8 +122,8 @@ async fn cluster_counts_heal_after_all_nodes_were_killed() {
         let _gone = Witness::several(&stage.nodes[0], 4, &["all"]).await;
         stage.nodes[0].kill9();
         stage.nodes.push(Server::builder().name("node 1").redis(&stage.redis).start().await);
-        let started = Instant::now();
-        stage.counts_become(&[1], &[("all", 0)], started + HEALED).await;
+        // Nothing is promised but that it happens.
+        stage.counts_become(&[1], &[("all", 0)], Instant::now() + 3 * HEALED).await;
     })
     .await;
 }
