@@ -27,7 +27,7 @@ const CASES: [Case; 5] = [Case::OneChannel, Case::Deltas, Case::ManyChannels, Ca
 
 const MANY_CHANNELS: u32 = 2_000;
 /// A batch that few subscribers get costs so little that many are needed.
-const MANY_BATCHES: u32 = 20;
+const MANY_BATCHES: u32 = 60;
 const MEGABYTE: f64 = 1e6;
 /// How long a server has to give back what a burst took.
 const AFTER_BURST: Duration = Duration::from_secs(60);
