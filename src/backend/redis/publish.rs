@@ -102,7 +102,7 @@ impl Parts {
     }
 }
 
-/// What a run is, in one word: each costs, on both sides, as much as a hundred bytes.
+/// What a run is, in one word: with many channels, a call costs what its words cost.
 fn packed(publication: &Publication) -> BytesMut {
     let last_bytes = publication.last.map_or(0, |last| last.bytes);
     let mut out = BytesMut::with_capacity(17);
