@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use crate::app::AppLimits;
 use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
-use crate::event::{Event, SocketId};
-use crate::json;
+use crate::event::{Event, RESERVED_PREFIXES, SocketId};
+use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
 
 /// Events in the caller's order, all valid.
@@ -75,6 +75,10 @@ pub enum Problem {
     TooDeep { depth_max: usize },
     #[error("must be {expected}")]
     Type { expected: &'static str },
+    #[error("has half of a surrogate pair, {escape}, which is not a character")]
+    LoneSurrogate { escape: String },
+    #[error("begins with {prefix:?}, which is reserved for the protocol")]
+    Reserved { prefix: &'static str },
     #[error("is required")]
     Missing,
     #[error("must not be empty")]
@@ -98,8 +102,10 @@ impl fmt::Display for BatchError {
         if let Some(index) = self.index {
             write!(f, "event {index}: ")?;
         }
-        if let Some(field) = self.field {
-            write!(f, "`{field}` ")?;
+        match (self.field, &self.problem) {
+            (Some(field), _) => write!(f, "`{field}` ")?,
+            (None, Problem::Type { .. }) if self.index.is_none() => f.write_str("the body ")?,
+            (None, _) => {}
         }
         self.problem.fmt(f)
     }
@@ -117,8 +123,7 @@ impl Batch {
         }
         let body: Body<'_> = parse_object(body)?;
         let batch = body.batch.ok_or(in_field("batch", Problem::Missing))?;
-        let items: Vec<&RawValue> = serde_json::from_str(batch.get())
-            .map_err(|_| in_field("batch", Problem::Type { expected: "an array" }))?;
+        let items: Vec<&RawValue> = decode("batch", "an array", batch)?;
         let (count, count_max) = (items.len(), app.batch_events_max);
         if count > count_max {
             return Err(in_field("batch", Problem::TooMany { what: "events", count, count_max }));
@@ -191,12 +196,9 @@ fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
     let data = parse_data(raw.data, app)?;
     let channels = parse_channels(raw.channel, raw.channels, app)?;
     let except = parse_socket_id(raw.socket_id)?;
-    let info = raw.info.map(|info| string("info", info)).transpose()?;
+    let info = raw.info.map(parse_info).transpose()?;
     let tags = raw.tags.map(parse_tags).transpose()?;
-    let delta = raw.delta.map(|delta| {
-        serde_json::from_str(delta.get())
-            .map_err(|_| in_field("delta", Problem::Type { expected: "true or false" }))
-    });
+    let delta = raw.delta.map(|delta| decode("delta", "true or false", delta));
     if let Some(key) = raw.idempotency_key {
         check_idempotency_key(&string("idempotency_key", key)?)?;
     }
@@ -211,18 +213,32 @@ fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
             key: None,
         },
         channels,
-        info: info.as_deref().map_or(Info::default(), Info::parse),
+        info: info.unwrap_or_default(),
     })
 }
 
 fn parse_name(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchError> {
     let name = string("name", required("name", raw)?)?;
     let (chars, chars_max) = (name.chars().count(), app.event_name_chars_max);
-    match chars {
-        0 => Err(in_field("name", Problem::Empty)),
-        _ if chars > chars_max => Err(in_field("name", Problem::TooLong { chars, chars_max })),
-        _ => Ok(name),
+    if chars == 0 {
+        return Err(in_field("name", Problem::Empty));
     }
+    if chars > chars_max {
+        return Err(in_field("name", Problem::TooLong { chars, chars_max }));
+    }
+    match RESERVED_PREFIXES.into_iter().find(|prefix| name.starts_with(prefix)) {
+        Some(prefix) => Err(in_field("name", Problem::Reserved { prefix })),
+        None => Ok(name),
+    }
+}
+
+/// A comma-separated list of names, or an array of them.
+fn parse_info(raw: &RawValue) -> Result<Info, BatchError> {
+    let names = match raw.get().starts_with('[') {
+        true => decode::<Vec<String>>("info", "a string or an array of strings", raw)?.join(","),
+        false => decode("info", "a string or an array of strings", raw)?,
+    };
+    Ok(Info::parse(&names))
 }
 
 /// A string is itself; any other value is its JSON text, as it was sent.
@@ -250,8 +266,7 @@ fn parse_channels(
         names.push(("channel", string("channel", channel)?));
     }
     if let Some(channels) = channels {
-        let list: Vec<String> = serde_json::from_str(channels.get())
-            .map_err(|_| in_field("channels", Problem::Type { expected: "an array of strings" }))?;
+        let list: Vec<String> = decode("channels", "an array of strings", channels)?;
         if list.is_empty() && names.is_empty() {
             return Err(in_field("channels", Problem::Empty));
         }
@@ -288,8 +303,7 @@ fn parse_socket_id(raw: Option<&RawValue>) -> Result<Option<SocketId>, BatchErro
 }
 
 fn parse_tags(raw: &RawValue) -> Result<Bytes, BatchError> {
-    let tags: HashMap<String, String> = serde_json::from_str(raw.get())
-        .map_err(|_| in_field("tags", Problem::Type { expected: "an object of strings" }))?;
+    let tags: HashMap<String, String> = decode("tags", "an object of strings", raw)?;
     let bytes = tags.iter().map(|(key, value)| key.len() + value.len()).sum();
     let bytes_max = limits::TAGS_BYTES_MAX;
     match bytes > bytes_max {
@@ -327,6 +341,7 @@ fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError>
 
 fn checked_text(body: &[u8]) -> Result<&str, BatchError> {
     let text = std::str::from_utf8(body).map_err(|_| of_body(Problem::NotUtf8))?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match json::depth_within(body, limits::JSON_DEPTH_MAX) {
         true => Ok(text),
         false => Err(of_body(Problem::TooDeep { depth_max: limits::JSON_DEPTH_MAX })),
@@ -338,7 +353,18 @@ fn required<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a Ra
 }
 
 fn string(field: &'static str, raw: &RawValue) -> Result<String, BatchError> {
-    serde_json::from_str(raw.get()).map_err(|_| in_field(field, Problem::Type { expected: "a string" }))
+    decode(field, "a string", raw)
+}
+
+fn decode<'de, T: Deserialize<'de>>(
+    field: &'static str,
+    expected: &'static str,
+    raw: &'de RawValue,
+) -> Result<T, BatchError> {
+    json::decode(raw).map_err(|error| match error {
+        DecodeError::Type => in_field(field, Problem::Type { expected }),
+        DecodeError::LoneSurrogate(escape) => in_field(field, Problem::LoneSurrogate { escape }),
+    })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]

@@ -5,6 +5,10 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+/// Event names with these prefixes belong to the protocol: clients and libraries
+/// act on them, so no backend may publish one.
+pub const RESERVED_PREFIXES: [&str; 4] = ["pusher:", "pusher_internal:", "sockudo:", "sockudo_internal:"];
+
 /// One event as a backend published it, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -1,5 +1,10 @@
 //! What our own JSON code adds to serde_json: a bound on nesting that is checked
-//! before anything recurses, and strings written straight into a frame.
+//! before anything recurses, escapes that stand for no character, and strings
+//! written straight into a frame.
+
+use memchr::memchr;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Whether `text` nests arrays and objects at most `depth_max` deep. Linear, no
 /// recursion, no allocation; says nothing about the text being valid JSON.
@@ -34,6 +39,70 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
             _ => {}
         }
     }
+}
+
+/// Some programs write it before UTF-8 text. It is no part of the JSON.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Why a JSON value cannot be decoded as the requested type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecodeError {
+    /// It has another type.
+    Type,
+    /// A string in it has this escape, which is half of a surrogate pair.
+    LoneSurrogate(String),
+}
+
+/// Decodes a value whose syntax has been checked already.
+pub fn decode<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Result<T, DecodeError> {
+    serde_json::from_str(raw.get()).map_err(|error| match lone_surrogate(raw.get().as_bytes()) {
+        Some(escape) if !error.is_data() => DecodeError::LoneSurrogate(escape),
+        _ => DecodeError::Type,
+    })
+}
+
+/// Bytes of JSON text when each escape counts as the character that it stands for.
+pub fn decoded_len(text: &[u8]) -> usize {
+    let saved = |escape: Escape| escape.len - escape.character.map_or(3, char::len_utf8);
+    text.len() - escapes(text).map(saved).sum::<usize>()
+}
+
+fn lone_surrogate(text: &[u8]) -> Option<String> {
+    let escape = escapes(text).find(|escape| escape.character.is_none())?;
+    Some(String::from_utf8_lossy(&text[escape.at..escape.at + escape.len]).into_owned())
+}
+
+/// One escape of a JSON string.
+struct Escape {
+    /// Index of the backslash.
+    at: usize,
+    /// Bytes: 2, or 6 with `\u`, or 12 for a surrogate pair.
+    len: usize,
+    /// None for half of a surrogate pair.
+    character: Option<char>,
+}
+
+/// The escapes of valid JSON text, in order.
+fn escapes(text: &[u8]) -> impl Iterator<Item = Escape> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let at = next + memchr(b'\\', text.get(next..)?)?;
+        let (len, character) = match (code_unit(text, at), code_unit(text, at + 6)) {
+            (None, _) => (2, text.get(at + 1).map(|byte| char::from(*byte))),
+            (Some(high @ 0xd800..=0xdbff), Some(low @ 0xdc00..=0xdfff)) => {
+                (12, char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)))
+            }
+            (Some(unit), _) => (6, char::from_u32(unit)),
+        };
+        next = at + len;
+        Some(Escape { at, len, character })
+    })
+}
+
+/// The UTF-16 code unit of an escape `\uXXXX` at this index.
+fn code_unit(text: &[u8], at: usize) -> Option<u32> {
+    let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Appends `text` (UTF-8) as a JSON string with its quotes, escaping only what
@@ -99,6 +168,45 @@ mod tests {
             write_string(&mut out, text.as_bytes());
             prop_assert_eq!(String::from_utf8(out).expect("escapes are ASCII"),
                 serde_json::to_string(&text).expect("a string is JSON"));
+        }
+    }
+
+    #[test]
+    fn lone_surrogate_is_named() {
+        let decode = |text: &str| {
+            let raw: &RawValue = serde_json::from_str(text).expect(text);
+            super::decode::<String>(raw)
+        };
+        assert_eq!(decode(r#""\ud83d\ude00 \u00e9 \\ud83d""#), Ok("😀 é \\ud83d".to_owned()));
+        for (text, escape) in [
+            (r#""a\ud83d""#, r"\ud83d"),
+            (r#""\uDE00""#, r"\uDE00"),
+            (r#""\ud83d\u0041""#, r"\ud83d"),
+            (r#""\ud83d\ude00\ud83d\ud83d""#, r"\ud83d"),
+            (r#""\\\ud83dx""#, r"\ud83d"),
+        ] {
+            assert_eq!(decode(text), Err(DecodeError::LoneSurrogate(escape.to_owned())), "{text}");
+        }
+        assert_eq!(decode("7"), Err(DecodeError::Type));
+        assert_eq!(decode(r#"["\ud83d"]"#), Err(DecodeError::Type));
+    }
+
+    proptest! {
+        #[test]
+        fn decoded_len_counts_characters(text in any::<String>()) {
+            let escaped = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            prop_assert_eq!(decoded_len(escaped.as_bytes()), text.len());
+            let json = serde_json::to_string(&text).expect("a string is JSON");
+            prop_assert_eq!(decoded_len(json.as_bytes()), text.len() + 2);
+        }
+
+        #[test]
+        fn decode_reports_surrogates_as_serde_does(units in prop::collection::vec(any::<u16>(), 0..8)) {
+            let json = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            let json = format!("\"{json}\"");
+            let raw: &RawValue = serde_json::from_str(&json).expect("the syntax is right");
+            let is_refused = matches!(decode::<String>(raw), Err(DecodeError::LoneSurrogate(_)));
+            prop_assert_eq!(is_refused, String::from_utf16(&units).is_err());
         }
     }
 

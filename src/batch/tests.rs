@@ -23,13 +23,12 @@ fn the_first_wrong_field_is_named() {
     check_event(r#"{"name":"e","channels":["c"],"data":{"a":1},"unknown":[]}"#, Ok(()));
     check_event(r#"{"name":"e","channel":"c","data":null}"#, Ok(()));
     check_event(r#"{"name":"e","channel":"c","data":"","socket_id":null,"info":null}"#, Ok(()));
-    check_event("[]", Err("must be an object"));
+    check_event("[]", Err("the body must be an object"));
     check_event("{", Err("the body is not valid JSON: EOF while parsing an object at line 1 column 1"));
     check_event("{}", Err("`name` is required"));
     check_event(r#"{"name":""}"#, Err("`name` must not be empty"));
     check_event(r#"{"name":7}"#, Err("`name` must be a string"));
     check_event(r#"{"name":"e"}"#, Err("`data` is required"));
-    check_event(r#"{"name":"e","data":"\ud800"}"#, Err("`data` must be a string"));
     check_event(r#"{"name":"e","data":1}"#, Err("`channel` is required"));
     check_event(r#"{"name":"e","data":1,"channels":[]}"#, Err("`channels` must not be empty"));
     check_event(r#"{"name":"e","data":1,"channels":"c"}"#, Err("`channels` must be an array of strings"));
@@ -46,7 +45,11 @@ fn the_first_wrong_field_is_named() {
         r#"{"name":"e","data":1,"channel":"c","socket_id":"x"}"#,
         Err("`socket_id` must look like 123.456"),
     );
-    check_event(r#"{"name":"e","data":1,"channel":"c","info":["a"]}"#, Err("`info` must be a string"));
+    check_event(r#"{"name":"e","data":1,"channel":"c","info":["a","user_count"]}"#, Ok(()));
+    check_event(
+        r#"{"name":"e","data":1,"channel":"c","info":[1]}"#,
+        Err("`info` must be a string or an array of strings"),
+    );
     check_event(
         r#"{"name":"e","data":1,"channel":"c","tags":{"a":1}}"#,
         Err("`tags` must be an object of strings"),
@@ -63,12 +66,64 @@ fn the_first_wrong_field_is_named() {
 }
 
 #[test]
+fn lone_surrogate_is_named_with_its_field() {
+    for (field, value, escape) in [
+        ("name", r#""e\ud83d""#, r"\ud83d"),
+        ("data", r#""\ude00""#, r"\ude00"),
+        ("channel", r#""\ud83d""#, r"\ud83d"),
+        ("channels", r#"["a","\ud83d\ud83d"]"#, r"\ud83d"),
+        ("socket_id", r#""\ud83d""#, r"\ud83d"),
+        ("info", r#""\ud83d""#, r"\ud83d"),
+        ("tags", r#"{"a":"\ud83d"}"#, r"\ud83d"),
+        ("tags", r#"{"\ud83d":"a"}"#, r"\ud83d"),
+        ("idempotency_key", r#""\ud83d""#, r"\ud83d"),
+    ] {
+        let members = [("name", r#""e""#), ("data", r#""d""#), ("channel", r#""c""#)];
+        let others = members.into_iter().filter(|(other, _)| *other != field);
+        let members = others.chain([(field, value)]).map(|(name, value)| format!("{name:?}:{value}"));
+        let event = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+        let body = format!(r#"{{"batch":[{{"name":"e","data":"d","channel":"c"}},{event}]}}"#);
+        let error = Batch::parse_batch(body.as_bytes(), &app()).unwrap_err();
+        assert_eq!((error.index, error.field), (Some(1), Some(field)), "{body}");
+        let message =
+            format!("event 1: `{field}` has half of a surrogate pair, {escape}, which is not a character");
+        assert_eq!(error.to_string(), message, "{body}");
+    }
+    // The text of a JSON value is published as it is: clients decode it.
+    check_event(r#"{"name":"e","channel":"c","data":{"a":"\ud83d"}}"#, Ok(()));
+}
+
+#[test]
+fn reserved_event_name_is_refused() {
+    for name in
+        ["pusher:", "pusher:delta", "pusher_internal:member_removed", "sockudo:x", "sockudo_internal:y"]
+    {
+        let prefix = name.split_inclusive(':').next().expect("it has a colon");
+        let body = format!(r#"{{"batch":[{{"name":"{name}","data":"d","channel":"c"}}]}}"#);
+        let error = Batch::parse_batch(body.as_bytes(), &app()).unwrap_err();
+        assert_eq!((error.index, error.field), (Some(0), Some("name")));
+        let message = format!("event 0: `name` begins with \"{prefix}\", which is reserved for the protocol");
+        assert_eq!(error.to_string(), message);
+    }
+    for name in ["pusher", "pusher-notification", "pusher_internal", "xpusher:y", "Pusher:x", "sockudo", ":"]
+    {
+        check_event(&format!(r#"{{"name":"{name}","data":"d","channel":"c"}}"#), Ok(()));
+    }
+}
+
+#[test]
+fn byte_order_mark_before_a_body_is_skipped() {
+    check_event("\u{feff}{\"name\":\"e\",\"data\":\"d\",\"channel\":\"c\"}", Ok(()));
+    assert!(Batch::parse_batch("\u{feff}{\"batch\":[]}".as_bytes(), &app()).is_ok());
+}
+
+#[test]
 fn a_batch_is_all_or_nothing() {
     let event = r#"{"name":"e","channel":"c","data":"d"}"#;
     let parse = |body: String| Batch::parse_batch(body.as_bytes(), &app()).map_err(|e| e.to_string());
     assert_eq!(parse(r#"{"batch":[]}"#.into()).expect("an empty batch is valid").events.len(), 0);
     assert_eq!(parse(format!(r#"{{"batch":[{event},{event}]}}"#)).expect("valid").events.len(), 2);
-    assert_eq!(parse("[]".into()).unwrap_err(), "must be an object");
+    assert_eq!(parse("[]".into()).unwrap_err(), "the body must be an object");
     assert_eq!(parse("{}".into()).unwrap_err(), "`batch` is required");
     assert_eq!(parse(r#"{"batch":{}}"#.into()).unwrap_err(), "`batch` must be an array");
     assert_eq!(parse(format!(r#"{{"batch":[{event},7]}}"#)).unwrap_err(), "event 1: must be an object");

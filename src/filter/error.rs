@@ -23,6 +23,8 @@ pub enum Problem {
     TooDeep { levels_max: usize },
     #[error("must be {expected}")]
     Type { expected: &'static str },
+    #[error("has half of a surrogate pair, {escape}, which is not a character")]
+    LoneSurrogate { escape: String },
     #[error("must have either `cmp` or `op`")]
     NeitherLeafNorBranch,
     #[error("must have either `cmp` or `op`, not both")]

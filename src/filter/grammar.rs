@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::node::{Node, Relation, Test};
 use super::{Filter, FilterError, Problem};
-use crate::json;
+use crate::json::{self, DecodeError};
 use crate::limits;
 
 /// What `filter` may be besides a node.
@@ -119,7 +119,7 @@ fn children(raw: Option<&RawValue>, depth: usize, count: &mut usize) -> Result<V
 }
 
 fn branch(op: &RawValue, mut nodes: Vec<Node>) -> Result<Node, FilterError> {
-    match string(op).as_deref() {
+    match string(op, "").ok().as_deref() {
         Some("and") => Ok(Node::all(nodes)),
         Some("or") => Ok(Node::any(nodes)),
         Some("not") if nodes.len() == 1 => Ok(nodes.remove(0).not()),
@@ -133,7 +133,7 @@ fn leaf(cmp: &RawValue, members: &Members<'_>) -> Result<Node, FilterError> {
     let val = || member("val", || single(members.val));
     let vals = || member("vals", || several(members.vals));
     let tag = |test| Node::Tag { key, test };
-    Ok(match string(cmp).as_deref() {
+    Ok(match string(cmp, "").ok().as_deref() {
         Some("eq") => tag(Test::one_of(vec![val()?])),
         Some("neq") => tag(Test::one_of(vec![val()?])).not(),
         Some("in") => tag(Test::one_of(vals()?)),
@@ -170,19 +170,16 @@ fn several(raw: Option<&RawValue>) -> Result<Vec<Box<str>>, FilterError> {
 /// A number or boolean is compared as the text that it was sent as.
 fn value(raw: &RawValue) -> Result<Box<str>, FilterError> {
     let value = match raw.get().as_bytes() {
-        [b'{' | b'[' | b'n', ..] => None,
-        [b'"', ..] => string(raw),
-        _ => Some(raw.get().to_owned()),
+        [b't' | b'f' | b'-' | b'0'..=b'9', ..] => raw.get().to_owned(),
+        _ => string(raw, "a string, a number or a boolean")?,
     };
-    bounded(
-        value.ok_or(FilterError::expected("a string, a number or a boolean"))?,
-        limits::FILTER_VALUE_BYTES_MAX,
-    )
+    bounded(value, limits::FILTER_VALUE_BYTES_MAX)
 }
 
 fn name(raw: Option<&RawValue>, bytes_max: usize) -> Result<Box<str>, FilterError> {
-    let name = raw.and_then(string).filter(|name| !name.is_empty());
-    bounded(name.ok_or(FilterError::expected("a string that is not empty"))?, bytes_max)
+    let expected = "a string that is not empty";
+    let name = string(raw.ok_or(FilterError::expected(expected))?, expected)?;
+    if name.is_empty() { Err(FilterError::expected(expected)) } else { bounded(name, bytes_max) }
 }
 
 fn bounded(text: String, bytes_max: usize) -> Result<Box<str>, FilterError> {
@@ -217,8 +214,11 @@ fn member<T>(name: &str, read: impl FnOnce() -> Result<T, FilterError>) -> Resul
     read().map_err(|error| error.inside(name))
 }
 
-fn string(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
+fn string(raw: &RawValue, expected: &'static str) -> Result<String, FilterError> {
+    json::decode(raw).map_err(|error| match error {
+        DecodeError::Type => FilterError::expected(expected),
+        DecodeError::LoneSurrogate(escape) => FilterError::here(Problem::LoneSurrogate { escape }),
+    })
 }
 
 /// An array would do as well: its elements would be taken for the members.

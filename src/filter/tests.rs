@@ -153,7 +153,10 @@ fn mistakes_are_named() {
         (r#"{"cmp":"ex"}"#, "`filter.key` must be a string that is not empty"),
         (r#"{"key":"","cmp":"ex"}"#, "`filter.key` must be a string that is not empty"),
         (r#"{"key":1,"cmp":"ex"}"#, "`filter.key` must be a string that is not empty"),
-        (r#"{"key":"\ud800","cmp":"ex"}"#, "`filter.key` must be a string that is not empty"),
+        (
+            r#"{"key":"\ud800","cmp":"ex"}"#,
+            r"`filter.key` has half of a surrogate pair, \ud800, which is not a character",
+        ),
         (
             r#"{"key":"k","cmp":"eq"}"#,
             "`filter.val` must be a string that is not empty, a number or a boolean",

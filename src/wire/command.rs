@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::dialect::Dialect;
 use crate::delta::Algorithm;
-use crate::json;
+use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,13 @@ pub struct Subscribe {
     pub filter: Option<FilterText>,
     /// JSON text, to be read (docs/resume.md).
     pub resume: Option<String>,
+}
+
+impl Subscribe {
+    /// Some libraries send an empty string for what they do not have.
+    pub fn channel_data(&self) -> Option<&str> {
+        self.channel_data.as_deref().filter(|text| !text.is_empty())
+    }
 }
 
 /// Which of the two members stands there; `filter` wins (protocol.md 4).
@@ -88,19 +96,36 @@ pub enum DeltaRequest {
     },
 }
 
-/// The connection stays open; the client is told in a `pusher:error`.
+/// Why a message is no command. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CommandError {
     #[error("The message is nested deeper than {} levels", limits::JSON_DEPTH_MAX)]
     TooDeep,
     #[error("The message is not valid JSON: {0}")]
     NotJson(String),
+    #[error("The message must be a JSON object with the member `event`")]
+    NotObject,
+    #[error("This is {0}: this server speaks the Pusher protocol, so connect with a Pusher client")]
+    OtherProtocol(&'static str),
     #[error("Messages must be text, not binary")]
     Binary,
-    #[error("`{field}` must be {expected}")]
-    Field { field: &'static str, expected: &'static str, code: Option<u16> },
+    #[error("`{field}` {fault}")]
+    Field { field: &'static str, fault: Fault, code: Option<u16> },
+    /// In a subscription whose channel is known, so that the error is reported on
+    /// the channel.
+    #[error("{error}")]
+    Subscription { channel: String, error: Box<CommandError> },
     #[error("`{0}` is not an event that a client may send")]
     Unknown(String),
+}
+
+/// What is wrong with a member of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    #[error("must be {0}")]
+    Type(&'static str),
+    #[error("has half of a surrogate pair, {0}, which is not a character")]
+    LoneSurrogate(String),
 }
 
 impl CommandError {
@@ -115,8 +140,8 @@ impl CommandError {
 
     fn with_code(self, code: u16) -> CommandError {
         match self {
-            CommandError::Field { field, expected, .. } => {
-                CommandError::Field { field, expected, code: Some(code) }
+            CommandError::Field { field, fault, .. } => {
+                CommandError::Field { field, fault, code: Some(code) }
             }
             other => other,
         }
@@ -164,8 +189,13 @@ struct Data<'a> {
 impl Command {
     /// Reads one text message. Members that mean nothing are ignored.
     pub fn parse(text: &str) -> Result<Command, CommandError> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         if !json::depth_within(text.as_bytes(), limits::JSON_DEPTH_MAX) {
             return Err(CommandError::TooDeep);
+        }
+        // An array would do for serde: its elements would be taken for the members.
+        if !text.trim_start().starts_with('{') {
+            return Err(not_an_object(text));
         }
         let message: Message<'_> =
             serde_json::from_str(text).map_err(|error| CommandError::NotJson(error.to_string()))?;
@@ -199,6 +229,27 @@ fn own_name(event: &str) -> Option<&str> {
     [Dialect::Pusher, Dialect::Sockudo].iter().any(|dialect| dialect.prefix() == prefix).then_some(name)
 }
 
+/// Why a message that does not begin as an object is refused.
+fn not_an_object(text: &str) -> CommandError {
+    match (other_protocol(text), serde_json::from_str::<IgnoredAny>(text)) {
+        (Some(protocol), _) => CommandError::OtherProtocol(protocol),
+        (None, Ok(_)) => CommandError::NotObject,
+        (None, Err(error)) => CommandError::NotJson(error.to_string()),
+    }
+}
+
+/// The packets of Engine.IO begin with a digit for their type. Type 4 is a message,
+/// in which Socket.IO puts a type of its own: `40`, `42["name"]`.
+fn other_protocol(text: &str) -> Option<&'static str> {
+    let is_type = |byte: &u8| (b'0'..=b'6').contains(byte);
+    match text.trim_start().as_bytes() {
+        [b'4', second, ..] if is_type(second) => Some("a Socket.IO packet"),
+        [b'2' | b'3', b'p', ..] | [b'0'..=b'6', b'{' | b'[', ..] => Some("an Engine.IO packet"),
+        [first] if is_type(first) => Some("an Engine.IO packet"),
+        _ => None,
+    }
+}
+
 /// `data` is an object, or a string whose content is one (protocol.md 2.4);
 /// absent is empty.
 fn with_data<T>(
@@ -206,9 +257,9 @@ fn with_data<T>(
     read: impl FnOnce(Data<'_>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return read(Data::default()) };
-    let not_object = || field("data", "an object");
+    let not_object = || wrong_type("data", "an object");
     let text: Cow<'_, str> = match raw.get().starts_with('"') {
-        true => serde_json::from_str::<String>(raw.get()).map_err(|_| not_object())?.into(),
+        true => decode::<String>("data", "an object", Some(raw))?.into(),
         false => raw.get().into(),
     };
     if !json::depth_within(text.as_bytes(), limits::JSON_DEPTH_MAX) {
@@ -222,10 +273,13 @@ fn with_data<T>(
 }
 
 fn subscribe(data: &Data<'_>) -> Result<Command, CommandError> {
+    let channel = channel(data)?;
+    let signed = |field, raw: Option<_>| raw.map(|raw| string(field, Some(raw))).transpose();
+    let of_channel = |error| CommandError::Subscription { channel: channel.clone(), error: Box::new(error) };
     Ok(Command::Subscribe(Subscribe {
-        channel: channel(data)?,
-        auth: data.auth.map(|auth| string("auth", Some(auth))).transpose()?,
-        channel_data: data.channel_data.map(|text| string("channel_data", Some(text))).transpose()?,
+        auth: signed("auth", data.auth).map_err(of_channel)?,
+        channel_data: signed("channel_data", data.channel_data).map_err(of_channel)?,
+        channel,
         delta: data.delta.map_or(DeltaRequest::Unsaid, delta_request),
         filter: text(data.filter)
             .map(FilterText::Filter)
@@ -258,8 +312,7 @@ fn client_event(name: String, message: &Message<'_>) -> Result<Command, CommandE
 
 fn enable_delta(data: &Data<'_>) -> Result<Command, CommandError> {
     let algorithms = data.algorithms.map(|list| {
-        let names: Vec<String> =
-            serde_json::from_str(list.get()).map_err(|_| field("algorithms", "an array of strings"))?;
+        let names: Vec<String> = decode("algorithms", "an array of strings", Some(list))?;
         Ok(known(&names))
     });
     Ok(Command::EnableDelta { algorithms: algorithms.transpose()?.unwrap_or(Algorithm::ALL.to_vec()) })
@@ -308,12 +361,26 @@ fn channel(data: &Data<'_>) -> Result<String, CommandError> {
     string("channel", data.channel)
 }
 
-fn string(name: &'static str, raw: Option<&RawValue>) -> Result<String, CommandError> {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or(field(name, "a string"))
+fn string(field: &'static str, raw: Option<&RawValue>) -> Result<String, CommandError> {
+    decode(field, "a string", raw)
 }
 
-fn field(field: &'static str, expected: &'static str) -> CommandError {
-    CommandError::Field { field, expected, code: None }
+fn decode<'de, T: Deserialize<'de>>(
+    field: &'static str,
+    expected: &'static str,
+    raw: Option<&'de RawValue>,
+) -> Result<T, CommandError> {
+    let raw = raw.ok_or_else(|| wrong_type(field, expected))?;
+    json::decode(raw).map_err(|error| match error {
+        DecodeError::Type => wrong_type(field, expected),
+        DecodeError::LoneSurrogate(escape) => {
+            CommandError::Field { field, fault: Fault::LoneSurrogate(escape), code: None }
+        }
+    })
+}
+
+fn wrong_type(field: &'static str, expected: &'static str) -> CommandError {
+    CommandError::Field { field, fault: Fault::Type(expected), code: None }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::json;
+use crate::json::{self, DecodeError};
 use crate::limits;
 use crate::presence::Member;
 
@@ -32,6 +32,8 @@ pub enum IdentityError {
     TooDeep { text: &'static str },
     #[error("`{field}` must be {expected}")]
     Type { field: &'static str, expected: &'static str },
+    #[error("`{field}` has half of a surrogate pair, {escape}, which is not a character")]
+    LoneSurrogate { field: &'static str, escape: String },
     #[error("`{field}` must not be empty")]
     Empty { field: &'static str },
     #[error("`{field}` has {chars} characters, {chars_max} are allowed")]
@@ -49,9 +51,7 @@ pub fn parse_channel_data(text: &str) -> Result<Member, IdentityError> {
         user_info: Option<&'a RawValue>,
     }
     let data: ChannelData<'_> = object("channel_data", text)?;
-    let expected = "a string or a number";
-    let user_id =
-        data.user_id.and_then(string_or_number).ok_or(IdentityError::Type { field: "user_id", expected })?;
+    let user_id = string_or_number("user_id", "a string or a number", data.user_id)?;
     Ok(Member::new(checked_id("user_id", user_id)?, info(data.user_info)))
 }
 
@@ -68,8 +68,7 @@ impl UserData {
             watchlist: Option<&'a RawValue>,
         }
         let data: Raw<'_> = object("user_data", text)?;
-        let id = data.id.and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let id = id.ok_or(IdentityError::Type { field: "id", expected: "a string" })?;
+        let id = decode("id", "a string", data.id)?;
         Ok(UserData {
             id: checked_id("id", id)?,
             info: info(data.user_info),
@@ -99,11 +98,27 @@ fn checked_id(field: &'static str, id: String) -> Result<Arc<str>, IdentityError
     }
 }
 
-fn string_or_number(raw: &RawValue) -> Option<String> {
-    match raw.get().as_bytes() {
-        [b'-' | b'0'..=b'9', ..] => Some(raw.get().to_owned()),
-        _ => serde_json::from_str(raw.get()).ok(),
+fn string_or_number(
+    field: &'static str,
+    expected: &'static str,
+    raw: Option<&RawValue>,
+) -> Result<String, IdentityError> {
+    match raw.map(RawValue::get) {
+        Some(number) if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => Ok(number.to_owned()),
+        _ => decode(field, expected, raw),
     }
+}
+
+fn decode<'de, T: Deserialize<'de>>(
+    field: &'static str,
+    expected: &'static str,
+    raw: Option<&'de RawValue>,
+) -> Result<T, IdentityError> {
+    let wrong_type = IdentityError::Type { field, expected };
+    json::decode(raw.ok_or(wrong_type.clone())?).map_err(|error| match error {
+        DecodeError::Type => wrong_type,
+        DecodeError::LoneSurrogate(escape) => IdentityError::LoneSurrogate { field, escape },
+    })
 }
 
 fn info(raw: Option<&RawValue>) -> Bytes {
@@ -111,9 +126,10 @@ fn info(raw: Option<&RawValue>) -> Bytes {
 }
 
 fn watchlist(raw: &RawValue) -> Result<Vec<String>, IdentityError> {
-    let ids: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok();
-    let ids: Option<Vec<String>> = ids.and_then(|ids| ids.into_iter().map(string_or_number).collect());
-    let mut ids = ids.ok_or(IdentityError::Type { field: "watchlist", expected: "an array of user ids" })?;
+    let (field, expected) = ("watchlist", "an array of user ids");
+    let ids: Vec<&RawValue> = decode(field, expected, Some(raw))?;
+    let ids = ids.into_iter().map(|id| string_or_number(field, expected, Some(id)));
+    let mut ids = ids.collect::<Result<Vec<String>, _>>()?;
     let mut seen = HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     Ok(ids)
@@ -158,6 +174,7 @@ mod tests {
             ("{}", "`user_id` must be a string or a number"),
             (r#"{"user_id":null}"#, "`user_id` must be a string or a number"),
             (r#"{"user_id":true}"#, "`user_id` must be a string or a number"),
+            (r#"{"user_id":"a\ud83d"}"#, r"`user_id` has half of a surrogate pair, \ud83d, which"),
             (r#"{"user_id":""}"#, "`user_id` must not be empty"),
             (&long, "`user_id` has 129 characters, 128 are allowed"),
             (&"[".repeat(20_000), "`channel_data` is nested deeper than 64 levels"),
@@ -184,6 +201,8 @@ mod tests {
             ("{}", "`id` must be a string"),
             (r#"{"id":42}"#, "`id` must be a string"),
             (r#"{"id":""}"#, "`id` must not be empty"),
+            (r#"{"id":"\ude00"}"#, r"`id` has half of a surrogate pair, \ude00, which is not a character"),
+            (r#"{"id":"1","watchlist":["\ude00"]}"#, r"`watchlist` has half of a surrogate pair, \ude00"),
             (r#"{"id":"1","watchlist":"2"}"#, "`watchlist` must be an array of user ids"),
             (r#"{"id":"1","watchlist":[["2"]]}"#, "`watchlist` must be an array of user ids"),
         ] {

@@ -67,6 +67,16 @@ fn mistakes_are_named() {
             r#"{"event":"pusher:subscribe","data":{"channel":"c","channel_data":{}}}"#,
             "`channel_data` must be a string",
         ),
+        ("[]", "The message must be a JSON object with the member `event`"),
+        ("7", "The message must be a JSON object with the member `event`"),
+        ("\"pusher:ping\"", "The message must be a JSON object with the member `event`"),
+        ("", "The message is not valid JSON: EOF while parsing a value at line 1 column 0"),
+        ("ping", "The message is not valid JSON: expected value at line 1 column 1"),
+        (r#"{"event":"\ud83d"}"#, r"`event` has half of a surrogate pair, \ud83d, which is not a character"),
+        (
+            r#"{"event":"pusher:subscribe","data":"\ude00"}"#,
+            r"`data` has half of a surrogate pair, \ude00, which is not a character",
+        ),
         (r#"{"event":"x"}"#, "`x` is not an event that a client may send"),
         (r#"{"event":"Client-x"}"#, "`Client-x` is not an event that a client may send"),
     ] {
@@ -90,13 +100,60 @@ fn mistakes_have_the_code_of_their_command() {
         (r#"{"event":"pusher:signin","data":[]}"#, 4009, "`data` must be an object"),
         (r#"{"event":"client-x","data":1}"#, 4301, "`channel` must be a string"),
         (r#"{"event":"client-x","channel":["c"]}"#, 4301, "`channel` must be a string"),
-        (r#"{"event":"client-x","channel":"c","data":"\ud800"}"#, 4301, "`data` must be a string"),
+        (
+            r#"{"event":"client-x","channel":"c","data":"\ud800"}"#,
+            4301,
+            r"`data` has half of a surrogate pair, \ud800, which is not a character",
+        ),
     ] {
         let mistake = Command::parse(text).expect_err(text);
         assert_eq!((mistake.code(), mistake.to_string().as_str()), (Some(code), error), "{text}");
     }
     let mistake = Command::parse(r#"{"event":"pusher:subscribe"}"#).expect_err("no channel");
     assert_eq!(mistake.code(), None);
+}
+
+#[test]
+fn subscription_with_a_wrong_field_keeps_its_channel() {
+    for (members, error) in [
+        (r#""auth":{}"#, "`auth` must be a string"),
+        (r#""auth":"","channel_data":{"user_id":"1"}"#, "`channel_data` must be a string"),
+        (r#""auth":"\ud83d""#, r"`auth` has half of a surrogate pair, \ud83d, which is not a character"),
+    ] {
+        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c",{members}}}}}"#);
+        let Err(CommandError::Subscription { channel, error: inner }) = Command::parse(&text) else {
+            panic!("{text}");
+        };
+        assert_eq!((channel.as_str(), inner.to_string().as_str()), ("c", error));
+    }
+}
+
+#[test]
+fn packets_of_other_protocols_are_recognised() {
+    let socket_io = "This is a Socket.IO packet";
+    let engine_io = "This is an Engine.IO packet";
+    let no_object = "The message must be";
+    for (text, error) in [
+        ("40", socket_io),
+        ("42[1]", socket_io),
+        (r#"42["message","hello"]"#, socket_io),
+        ("42/admin,[\"a\"]", socket_io),
+        ("451-[\"a\"]", socket_io),
+        (r#"0{"sid":"x"}"#, engine_io),
+        ("2probe", engine_io),
+        ("2", engine_io),
+        ("7", no_object),
+        ("12", no_object),
+        ("[42]", no_object),
+    ] {
+        let message = Command::parse(text).expect_err(text).to_string();
+        assert!(message.starts_with(error), "{text}: {message}");
+    }
+}
+
+#[test]
+fn byte_order_mark_before_a_message_is_skipped() {
+    assert_eq!(Command::parse("\u{feff}{\"event\":\"pusher:ping\"}"), Ok(Command::Ping));
 }
 
 #[test]
