@@ -23,6 +23,20 @@ pub enum ChannelNameError {
     TooLong { chars: usize, chars_max: usize },
     #[error("the channel name has the character {0:?}; allowed are A-Z a-z 0-9 and _-=@,.;:")]
     Character(char),
+    #[error(transparent)]
+    UserId(#[from] UserIdError),
+}
+
+/// Why nobody can sign in with a user id. Ids come from identity providers: any
+/// printable text is one (`auth0|5f7c`, `ann+x@example.com`).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UserIdError {
+    #[error("the user id must not be empty")]
+    Empty,
+    #[error("the user id has {chars} characters, {chars_max} are allowed")]
+    TooLong { chars: usize, chars_max: usize },
+    #[error("the user id has the control character {0:?}")]
+    Control(char),
 }
 
 /// What a channel demands of its subscribers: decided by its prefix
@@ -50,18 +64,18 @@ impl ChannelKind {
 }
 
 impl ChannelName {
+    /// A user's own channel has the limits of a user id, any other one those of
+    /// Pusher's channel names.
     pub fn parse(name: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
+        if let Some(user_id) = name.strip_prefix(USER_CHANNEL) {
+            return Ok(ChannelName::of_user(user_id)?);
+        }
         if name.is_empty() {
             return Err(ChannelNameError::Empty);
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-=@,.;:".contains(c);
-        // `#` is only legal as the start of a user's own channel.
-        let rest = name.strip_prefix(USER_CHANNEL).unwrap_or(name);
-        if let Some(c) = rest.chars().find(|c| !allowed(*c)) {
+        if let Some(c) = name.chars().find(|c| !allowed(*c)) {
             return Err(ChannelNameError::Character(c));
-        }
-        if rest.is_empty() {
-            return Err(ChannelNameError::Empty);
         }
         // All characters are ASCII by now, so bytes are characters.
         if name.len() > chars_max {
@@ -70,10 +84,20 @@ impl ChannelName {
         Ok(ChannelName(name.into()))
     }
 
-    /// The channel that reaches all connections of a user. Not every user id can
-    /// be part of one.
-    pub fn of_user(user_id: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
-        ChannelName::parse(&[USER_CHANNEL, user_id].concat(), chars_max)
+    /// The channel of all connections of a user. The id is part of it as it is:
+    /// names in Redis are binary-safe, and JSON writers escape it.
+    pub fn of_user(user_id: &str) -> Result<ChannelName, UserIdError> {
+        let (chars, chars_max) = (user_id.chars().count(), limits::USER_ID_CHARS_MAX);
+        if chars == 0 {
+            return Err(UserIdError::Empty);
+        }
+        if chars > chars_max {
+            return Err(UserIdError::TooLong { chars, chars_max });
+        }
+        match user_id.chars().find(|c| c.is_control()) {
+            Some(control) => Err(UserIdError::Control(control)),
+            None => Ok(ChannelName([USER_CHANNEL, user_id].concat().into())),
+        }
     }
 
     pub fn as_str(&self) -> &str {

@@ -29,6 +29,7 @@ pub mod event;
 pub mod filter;
 pub mod json;
 pub mod limits;
+pub mod log_limit;
 pub mod metrics;
 pub mod notice;
 pub mod presence;

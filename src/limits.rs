@@ -37,14 +37,20 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A request whose body is refused as too large is still read this far, so
 /// that its sender gets to see the 413 instead of a reset connection.
 pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A body that is not needed for the answer is read this far, and waited for this
+/// long, so that its connection can be used again.
+pub const UNREAD_BODY_BYTES_MAX: usize = 64 * 1024;
+pub const UNREAD_BODY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Connections that the kernel has taken and we have not. One more finds no answer,
 /// and its client tries again after a whole second: at the 128 that a library asks for,
 /// 256 clients that come back at once already wait that long.
 pub const ACCEPT_QUEUE_MAX: u32 = 4 * 1024;
 /// Bytes of request line and headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// A request head must arrive within this time.
+/// A request head arrives within this time from its first byte on.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Subjects of limited log lines in one minute. Further ones are not logged.
+pub const LOG_SUBJECTS_MAX: usize = 64;
 /// A request body must arrive within this time.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Clocks of server and backend may differ by this much (protocol.md 1.2).
@@ -60,6 +66,8 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// bytes costs the same with each of them; one of 3,000 takes several reads, with 512
 /// about a tenth more CPU than with 1,024.
 pub const SOCKET_BUFFER_BYTES: usize = 512;
+/// Bytes of a client's text that an error message repeats.
+pub const SHOWN_TEXT_BYTES_MAX: usize = 1024;
 /// Subscriptions of one socket.
 pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Bytes waiting for one socket. At the bound the client is closed with 4100.

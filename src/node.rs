@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::delta::settings::DeltaConfig;
 use crate::hub::connections::Connections;
 use crate::inbox::Inbox;
+use crate::log_limit::LogLimit;
 use crate::quota::Quota;
 
 pub type Node = Arc<Parts>;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub path_prefix: String,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// For lines that strangers cause.
+    pub log_limit: LogLimit,
     draining: AtomicBool,
 }
 
@@ -58,6 +61,7 @@ impl Parts {
             activity_timeout,
             path_prefix,
             trusted_proxies,
+            log_limit: LogLimit::default(),
             draining: AtomicBool::new(false),
         }
     }

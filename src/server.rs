@@ -12,7 +12,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
 use crate::config::Config;
+use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
 use crate::hub::outbox::Outbox;
 use crate::mailbox::mailbox;
@@ -82,8 +83,8 @@ pub async fn run(
     let (ending, connections) = watch::channel(());
     let serve = async {
         tokio::join!(
-            accept(listener, http::router(node.clone()), connections.clone()),
-            accept(metrics_listener, http::metrics_router(), connections)
+            accept(listener, http::router(node.clone()), config.keep_alive_timeout, connections.clone()),
+            accept(metrics_listener, http::metrics_router(), config.keep_alive_timeout, connections)
         );
     };
     // Both go on while draining: the load balancer must hear that this node is
@@ -120,11 +121,12 @@ fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn accept(listener: TcpListener, router: Router, ending: watch::Receiver<()>) {
+async fn accept(listener: TcpListener, router: Router, keep_alive: Duration, ending: watch::Receiver<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(serve_connection(stream, Peer(peer), router.clone(), ending.clone()));
+                let (peer, router) = (Peer(peer), router.clone());
+                tokio::spawn(serve_connection(stream, peer, router, keep_alive, ending.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: whoever waits is served when some
@@ -136,15 +138,28 @@ async fn accept(listener: TcpListener, router: Router, ending: watch::Receiver<(
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: Peer, router: Router, mut ending: watch::Receiver<()>) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    keep_alive: Duration,
+    mut ending: watch::Receiver<()>,
+) {
     let _ = stream.set_nodelay(true);
+    let phase = Phase::default();
+    let stream = HttpStream::new(stream, phase.clone(), keep_alive);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        phase.begin_request();
         request.extensions_mut().insert(peer);
-        router.clone().call(request)
+        let (phase, response) = (phase.clone(), router.clone().call(request));
+        async move {
+            let response = response.await;
+            phase.end_request();
+            response
+        }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
+        .header_read_timeout(None)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

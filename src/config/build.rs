@@ -42,6 +42,7 @@ pub(super) fn build(
         path_prefix: top.text("path_prefix").unwrap_or_default(),
         trusted_proxies: top.networks(),
         activity_timeout: Duration::from_secs(top.count("activity_timeout")),
+        keep_alive_timeout: Duration::from_secs(top.count("keep_alive_timeout")),
         drain_delay: Duration::from_secs_f64(top.number("drain_delay")),
         drain_window: Duration::from_secs_f64(top.number("drain_window")),
         apps,

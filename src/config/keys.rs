@@ -90,6 +90,7 @@ pub const KEYS: &[Key] = &[
     key("path_prefix", Kind::PathPrefix, Some(""), "what the paths of both APIs begin with"),
     key("trusted_proxies", Kind::Networks, Some(""), "proxies whose X-Forwarded-For is believed"),
     key("activity_timeout", Kind::Count(1, DAY), Some("120"), "seconds of silence before a ping"),
+    key("keep_alive_timeout", Kind::Count(1, DAY), Some("75"), "seconds an idle HTTP connection stays open"),
     key("drain_delay", Kind::Number(0.0, 3600.0), Some("2"), "seconds unready before sockets are closed"),
     key("drain_window", Kind::Number(0.0, 3600.0), Some("10"), "seconds over which sockets are closed"),
     key("log", Kind::LogFilter, Some("info"), "what is logged, such as `info` or `info,fanfare=debug`"),

@@ -71,8 +71,10 @@ pub struct Config {
     pub path_prefix: String,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// `activity_timeout`, seconds of silence before a ping.
+    /// Silence after which clients ping. The server pings after 1.25 of it.
     pub activity_timeout: Duration,
+    /// How long an HTTP connection stays open between two requests.
+    pub keep_alive_timeout: Duration,
     /// `drain_delay` seconds unready before closing begins, and `drain_window`
     /// seconds over which all sockets are closed.
     pub drain_delay: Duration,

@@ -10,10 +10,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::handshake::{HandshakeError, UPGRADE_HEADERS};
 use super::rates;
 use crate::backend::{BackendError, RateState};
 use crate::batch::{BatchError, Problem};
-use crate::channel::ChannelNameError;
+use crate::channel::{ChannelNameError, UserIdError};
 use crate::metrics::metrics;
 
 #[derive(Debug)]
@@ -51,9 +52,8 @@ impl ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has other methods")
     }
 
-    pub(super) fn upgrade_required() -> ApiError {
-        let error = "This path is for WebSockets: the request must be an upgrade, version 13";
-        ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error)
+    pub(super) fn upgrade_required(error: &HandshakeError) -> ApiError {
+        ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error.to_string())
     }
 
     pub(super) fn draining() -> ApiError {
@@ -110,9 +110,8 @@ impl ApiError {
         ApiError::invalid_query("Only presence channels have users").in_field("channel")
     }
 
-    pub(super) fn invalid_user(error: &ChannelNameError) -> ApiError {
-        let error = format!("The user cannot have a channel of their own: {error}");
-        ApiError::invalid_query(error).in_field("user_id")
+    pub(super) fn invalid_user(error: &UserIdError) -> ApiError {
+        ApiError::invalid_query(format!("`user_id` is refused: {error}")).in_field("user_id")
     }
 
     pub(super) fn unaffordable(cost: u64, cost_max: u64, window: Duration) -> ApiError {
@@ -197,6 +196,9 @@ impl IntoResponse for ApiError {
         }
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut response = (self.status, json, body.to_string()).into_response();
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            response.headers_mut().extend(UPGRADE_HEADERS);
+        }
         if let Some(secs) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, secs.into());
         }

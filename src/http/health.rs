@@ -1,12 +1,25 @@
 //! Whether this process lives, and whether it should get traffic.
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
+
+use super::handshake::Handshake;
+use super::reply::Reply;
+use super::{ApiError, socket};
 
 use crate::metrics;
 use crate::node::Node;
+
+/// The name and version of this server, for whoever looks where nothing else is.
+pub(super) async fn root(State(node): State<Node>, request: Request) -> Result<Response, ApiError> {
+    if Handshake::read(&request).is_ok() {
+        return socket::refuse_path(&node, request, ApiError::unknown_route());
+    }
+    let body = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+    Ok(Reply::json(&body).into_response())
+}
 
 /// 200 while the process serves. Never touches Redis.
 pub(super) async fn live() -> impl IntoResponse {

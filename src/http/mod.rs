@@ -3,18 +3,21 @@
 mod channels;
 mod error;
 mod events;
+mod handshake;
 mod health;
 mod info;
+pub mod keep_alive;
 mod path;
 pub mod peer;
 mod rates;
 mod reply;
 mod signed;
 mod socket;
+mod unread;
 mod users;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -31,11 +34,23 @@ pub fn router(node: Node) -> Router {
     if !node.path_prefix.is_empty() {
         router = api(router, &node.path_prefix);
     }
-    router
-        .fallback(async || ApiError::unknown_route())
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+    let unknown_path = async |State(node): State<Node>, request: Request| {
+        socket::refuse_path(&node, request, ApiError::unknown_route())
+    };
+    let other_method = async |State(node): State<Node>, request: Request| {
+        socket::refuse_path(&node, request, ApiError::method_not_allowed())
+    };
+    let routes = router
+        .route("/", get(health::root))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(other_method)
+        .with_state(node);
+    // Around the routes, so that they are found by the normalised path.
+    Router::new()
+        .fallback_service(routes)
+        .layer(middleware::map_request(path::normalize))
+        .layer(middleware::from_fn(unread::close_unread))
         .layer(middleware::from_fn(count_failures))
-        .with_state(node)
 }
 
 fn api(router: Router<Node>, prefix: &str) -> Router<Node> {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OriginalUri, Request};
 use axum::http::{HeaderMap, Method, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
+use super::path::{below, signed_paths};
 use super::{ApiError, peer};
 use crate::app::{App, AppLimits};
 use crate::auth;
@@ -39,7 +40,9 @@ impl FromRequest<Node> for Signed {
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
         let pairs = parse_query(parts.uri.query().unwrap_or_default());
-        let said = Said { method: &parts.method, path, pairs: &pairs };
+        // What was signed is the path before `path::normalize`.
+        let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());
+        let said = Said { method: &parts.method, path: received, pairs: &pairs };
         let body_md5 = said.verify(&app, &node.path_prefix).inspect_err(|error| {
             let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
             tracing::debug!(app = %app.id, client, %error, "request refused");
@@ -50,7 +53,8 @@ impl FromRequest<Node> for Signed {
         check_encoding(&parts.headers)?;
         let body = read_body(body, body_bytes_max(path, &app.limits)).await?;
         check_md5(&parts.method, &body, body_md5.as_deref())?;
-        let query = pairs.into_iter().filter(|(key, _)| !key.starts_with("auth_")).collect();
+        let query = joined(pairs.into_iter().filter(|(key, _)| !key.starts_with("auth_")));
+        let query = query.into_iter().collect();
         Ok(Signed { app, body, query, headers: parts.headers })
     }
 }
@@ -59,11 +63,6 @@ impl FromRequest<Node> for Signed {
 fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
     let events = if path.ends_with("/batch_events") { app.batch_events_max } else { 1 };
     app.body_bytes_max(events)
-}
-
-/// The path as if there were no prefix.
-fn below<'a>(path: &'a str, prefix: &str) -> &'a str {
-    path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
 /// What a signature stands for.
@@ -84,11 +83,15 @@ impl Said<'_> {
             return Err(ApiError::unauthorized("`auth_version` must be 1.0"));
         }
         let signature = self.required("auth_signature")?;
-        let texts = self.texts(prefix);
-        if !texts.iter().any(|text| auth::verify(&app.secrets, text, signature)) {
+        let is_signed = |path: &str| {
+            let texts = self.texts_for(path);
+            texts.iter().any(|text| auth::verify(&app.secrets, text, signature))
+        };
+        if !is_signed(self.path) && !signed_paths(self.path, prefix)[1..].iter().any(|path| is_signed(path)) {
             // What was signed helps whoever debugs a client; the signature would
             // help whoever reads the log to replay the request.
-            tracing::debug!(app = %app.id, signed = %texts[0].replace('\n', "\\n"), "signature refused");
+            let text = self.texts_for(self.path).swap_remove(0).replace('\n', "\\n");
+            tracing::debug!(app = %app.id, signed = %text, "signature refused");
             return Err(ApiError::unauthorized(
                 "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
                  joined by newlines, under the app's secret",
@@ -106,39 +109,49 @@ impl Said<'_> {
         self.find(name).ok_or_else(missing)
     }
 
-    /// What a client may have signed: the path as it came, and, for whoever is on
-    /// the other side of a proxy that strips the prefix or adds it, as it was.
-    fn texts(&self, prefix: &str) -> Vec<String> {
-        let mut texts = self.texts_for(self.path);
-        if !prefix.is_empty() {
-            match below(self.path, prefix) {
-                stripped if stripped.len() < self.path.len() => texts.extend(self.texts_for(stripped)),
-                _ => texts.extend(self.texts_for(&[prefix, self.path].concat())),
-            }
-        }
-        texts
-    }
-
     /// Arrays in the query stay as they are for some, and are joined under the
     /// bare key for others (protocol.md 1.2).
     fn texts_for(&self, path: &str) -> Vec<String> {
         let method = self.method.as_str();
         let borrowed = self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let mut texts = vec![auth::request_text(method, path, borrowed)];
-        if self.pairs.iter().any(|(key, _)| key.ends_with("[]")) {
-            let mut joined: Vec<(&str, String)> = Vec::new();
-            for (key, value) in self.pairs {
-                let key = key.strip_suffix("[]").unwrap_or(key);
-                match joined.iter_mut().find(|(seen, _)| *seen == key) {
-                    Some((_, values)) => *values = format!("{values},{value}"),
-                    None => joined.push((key, value.clone())),
-                }
-            }
-            let borrowed = joined.iter().map(|(key, value)| (*key, value.as_str()));
+        if self.pairs.iter().any(|(key, _)| array_name(key).is_some()) {
+            let joined = joined(self.pairs.iter().cloned());
+            let borrowed = joined.iter().map(|(key, value)| (key.as_str(), value.as_str()));
             texts.push(auth::request_text(method, path, borrowed));
         }
         texts
     }
+}
+
+/// The elements of an array, `a[]=x&a[]=y` or `a[0]=x&a[1]=y`, as one pair `a=x,y`.
+fn joined(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut joined: Vec<(String, String)> = Vec::new();
+    let mut arrays: HashMap<String, usize> = HashMap::new();
+    for (key, value) in pairs {
+        let Some(name) = array_name(&key) else {
+            joined.push((key, value));
+            continue;
+        };
+        match arrays.get(name) {
+            Some(index) => {
+                let values = &mut joined[*index].1;
+                values.push(',');
+                values.push_str(&value);
+            }
+            None => {
+                arrays.insert(name.to_owned(), joined.len());
+                joined.push((name.to_owned(), value));
+            }
+        }
+    }
+    joined
+}
+
+/// `a` of `a[]` and `a[0]`.
+fn array_name(key: &str) -> Option<&str> {
+    let (name, index) = key.strip_suffix(']')?.rsplit_once('[')?;
+    (!name.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 fn check_timestamp(text: &str) -> Result<(), ApiError> {

@@ -1,60 +1,92 @@
 //! `GET /app/{key}`: the request becomes a WebSocket (protocol.md 2.1).
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::handshake::Handshake;
+use super::keep_alive::HttpStream;
 use super::path::InPath;
 use super::signed::parse_query;
 use super::{ApiError, peer};
 use crate::node::Node;
+use crate::wire::close::Close;
 use crate::ws::{self, client::Client};
 
-/// Accepts every upgrade: a client that is to be turned away is told in a close
+/// Accepts every upgrade: a client that is refused learns the reason from a close
 /// frame, for an HTTP status would look to a browser like a lost connection.
 pub(super) async fn get_socket(
     State(node): State<Node>,
     InPath(key): InPath<String>,
-    mut request: Request,
-) -> Result<impl IntoResponse, ApiError> {
+    request: Request,
+) -> Result<Response, ApiError> {
+    let handshake = handshake(&node, &request)?;
+    let client = client(&node, key, &handshake, &request);
+    Ok(upgrade(request, handshake, |stream, read| ws::serve(node, stream, read, client)))
+}
+
+/// A request for a path that is nothing to it: `error`, but for a WebSocket a close
+/// frame with the path.
+pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Result<Response, ApiError> {
+    let Ok(handshake) = Handshake::read(&request) else { return Err(error) };
     if node.is_draining() {
         return Err(ApiError::draining());
     }
-    let accept = accept_key(request.headers()).ok_or_else(ApiError::upgrade_required)?;
+    let path = request.uri().path();
+    let reason = format!("{}: {path}", Close::UnknownPath.reason());
+    let client = client(node, String::new(), &handshake, &request);
+    if node.log_limit.admits(path) {
+        let address = client.address.map(tracing::field::display);
+        tracing::info!(path, client = address, "WebSocket refused: unknown path");
+    }
+    Ok(upgrade(request, handshake, async move |stream, read| {
+        ws::refuse(stream, read, &client, Close::UnknownPath, &reason).await;
+    }))
+}
+
+fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
+    if node.is_draining() {
+        return Err(ApiError::draining());
+    }
+    Handshake::read(request).map_err(|error| {
+        if error.is_of_proxy() && node.log_limit.admits(&error.to_string()) {
+            let client = peer::client(node, request.extensions(), request.headers());
+            tracing::warn!(client = client.map(tracing::field::display), %error, "WebSocket refused");
+        }
+        ApiError::upgrade_required(&error)
+    })
+}
+
+fn client(node: &Node, key: String, handshake: &Handshake, request: &Request) -> Box<Client> {
     let query = parse_query(request.uri().query().unwrap_or_default());
     let mut client = Box::new(Client::new(key, query.into_iter().collect()));
     let origin = request.headers().get(header::ORIGIN);
     client.origin = origin.map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
-    client.address = peer::client(&node, request.extensions(), request.headers());
+    client.address = peer::client(node, request.extensions(), request.headers());
+    client.is_subprotocol_unsupported = handshake.is_subprotocol_unsupported();
+    client
+}
+
+/// Answers 101, and hands the stream to `serve`, with what the client has sent behind
+/// its request.
+fn upgrade<F: Future<Output = ()> + Send>(
+    mut request: Request,
+    handshake: Handshake,
+    serve: impl FnOnce(TcpStream, Bytes) -> F + Send + 'static,
+) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("server.rs serves TCP streams");
-                ws::serve(node, parts.io.into_inner(), parts.read_buf, client).await;
+                let parts =
+                    upgraded.downcast::<TokioIo<HttpStream>>().expect("server.rs serves this kind of stream");
+                serve(parts.io.into_inner().into_inner(), parts.read_buf).await;
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }
     });
-    let headers = [
-        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
-        (header::UPGRADE, HeaderValue::from_static("websocket")),
-        (header::SEC_WEBSOCKET_ACCEPT, accept),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers))
-}
-
-fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
-    let has = |name, token: &str| {
-        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
-    };
-    let is_upgrade = has(header::CONNECTION, "upgrade")
-        && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade)?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+    (StatusCode::SWITCHING_PROTOCOLS, handshake.into_headers()).into_response()
 }

@@ -19,9 +19,7 @@ pub(super) async fn post_terminate(
     signed: Signed,
 ) -> Response {
     let work = Box::pin(async {
-        // A user is whoever may have a channel of their own.
-        let own_channel = ChannelName::of_user(&user_id, signed.app.limits.channel_name_chars_max)
-            .map_err(|error| ApiError::invalid_user(&error))?;
+        let own_channel = ChannelName::of_user(&user_id).map_err(|error| ApiError::invalid_user(&error))?;
         terminate_user(&node.backend, &signed.app, &own_channel).await?;
         Ok(Reply::empty())
     });

@@ -104,12 +104,11 @@ impl Outbox {
         self.waker.wake();
     }
 
-    /// The last that the socket is sent, whatever it is closed with. What was queued
-    /// before goes out, if that is possible at all.
-    pub fn say_goodbye(&self, close: Close) {
+    /// Sends the close frame, behind everything that is queued already.
+    pub fn say_goodbye(&self, close: Close, reason: &str) {
         let mut queue = self.queue.lock();
         queue.close.get_or_insert(close);
-        queue.chunks.push(frame::close(close));
+        queue.chunks.push(frame::close(close.code(), reason));
         drop(queue);
         self.flush();
     }
@@ -320,8 +319,8 @@ mod tests {
         outbox.close(Close::Draining);
         assert!(!outbox.push(Bytes::from_static(b"too late")));
         assert_eq!(concern(&outbox), Some(Concern::Close(Close::Draining)));
-        outbox.say_goodbye(Close::Draining);
-        let expected = [&b"last"[..], &frame::close(Close::Draining)].concat();
+        outbox.say_goodbye(Close::Draining, "restarting");
+        let expected = [&b"last"[..], &frame::close(4200, "restarting")].concat();
         assert_eq!(read(&mut client, expected.len()).await, expected);
     }
 

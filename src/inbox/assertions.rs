@@ -166,7 +166,7 @@ impl Desk {
         let error =
             format!("the channel has {} members, which is all it may have", channel.rules.members_max);
         let frame =
-            |dialect| reply::subscription_error(dialect, address.channel(), "LimitReached", &error, 4100);
+            |dialect| reply::subscription_refused(dialect, address.channel(), "LimitReached", &error, 4100);
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
         let counted = channel.joining.iter().filter(|(_, joiner)| joiner.is_counted());
         let counted =

@@ -12,6 +12,8 @@ pub enum Close {
     NotUtf8,
     TooBig,
     UnknownApp,
+    /// No WebSocket is served at the requested path; the reason names it.
+    UnknownPath,
     AppDisabled,
     /// The app's limit, over all nodes.
     OverConnectionQuota,
@@ -46,6 +48,7 @@ impl Close {
             Close::TooBig => 1009,
             Close::UnknownApp => 4001,
             Close::AppDisabled => 4003,
+            Close::UnknownPath => 4005,
             Close::InvalidVersion => 4006,
             Close::UnsupportedProtocol | Close::UnsupportedFormat => 4007,
             Close::OverConnectionQuota => 4004,
@@ -59,7 +62,7 @@ impl Close {
         }
     }
 
-    /// At most 123 bytes: a close frame is a control frame.
+    /// What the close frame carries where nothing more specific is known.
     pub fn reason(self) -> &'static str {
         match self {
             Close::Normal => "",
@@ -67,6 +70,7 @@ impl Close {
             Close::NotUtf8 => "A text message must be UTF-8",
             Close::TooBig => "The message is larger than 64 KiB",
             Close::UnknownApp => "There is no app with this key",
+            Close::UnknownPath => "There is no WebSocket at this path",
             Close::AppDisabled => "This app is disabled",
             Close::OverConnectionQuota => "The app has as many connections as it may",
             Close::InvalidVersion => "The protocol version must be a number",
@@ -92,6 +96,7 @@ impl Close {
             Close::NotUtf8 => "not_utf8",
             Close::TooBig => "too_big",
             Close::UnknownApp => "unknown_app",
+            Close::UnknownPath => "unknown_path",
             Close::AppDisabled => "app_disabled",
             Close::InvalidVersion => "invalid_version",
             Close::UnsupportedProtocol => "unsupported_protocol",

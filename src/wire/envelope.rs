@@ -1,5 +1,5 @@
 //! An event as clients see it (protocol.md 2.8, 3.3, 3.4): the JSON text inside
-//! a frame. Channel names need no escaping: their characters are checked.
+//! a frame.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -108,8 +108,9 @@ pub fn delta(delta: &DeltaText<'_>) -> Vec<u8> {
     let DeltaText { dialect, channel, name, patch, .. } = delta;
     let mut out = Vec::with_capacity(200 + channel.len() + name.len() + patch.len() / 3 * 4);
     let prefix = dialect.prefix();
-    write!(out, r#"{{"event":"{prefix}:delta","channel":"{channel}","data":{{"event":"#)
-        .expect("a Vec takes every write");
+    write!(out, r#"{{"event":"{prefix}:delta","channel":"#).expect("a Vec takes every write");
+    json::write_string(&mut out, channel.as_bytes());
+    out.extend_from_slice(br#","data":{"event":"#);
     json::write_string(&mut out, name);
     out.extend_from_slice(br#","delta":""#);
     let start = out.len();
@@ -162,9 +163,9 @@ fn open(channel: &str, name: &[u8], data_len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(48 + channel.len() + name.len() + data_len);
     out.extend_from_slice(br#"{"event":"#);
     json::write_string(&mut out, name);
-    out.extend_from_slice(br#","channel":""#);
-    out.extend_from_slice(channel.as_bytes());
-    out.extend_from_slice(br#"","data":"#);
+    out.extend_from_slice(br#","channel":"#);
+    json::write_string(&mut out, channel.as_bytes());
+    out.extend_from_slice(br#","data":"#);
     out
 }
 

@@ -5,8 +5,6 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::close::Close;
-
 const FINAL_TEXT: u8 = 0x81;
 const FINAL_CLOSE: u8 = 0x88;
 
@@ -44,12 +42,17 @@ pub fn text_len(payload_len: usize) -> usize {
         }
 }
 
-pub fn close(close: Close) -> Bytes {
-    let reason = close.reason().as_bytes();
+/// A control frame has at most 125 bytes, two of which are the code.
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+
+/// A close frame. A longer reason is cut at [`CLOSE_REASON_BYTES_MAX`].
+pub fn close(code: u16, reason: &str) -> Bytes {
+    let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
+    let reason = reason.as_bytes();
     let mut out = BytesMut::with_capacity(4 + reason.len());
     out.put_u8(FINAL_CLOSE);
     out.put_u8(2 + reason.len() as u8);
-    out.put_u16(close.code());
+    out.put_u16(code);
     out.put_slice(reason);
     out.freeze()
 }
@@ -75,9 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn close_reasons_fit_a_control_frame() {
-        for reason in [Close::Normal, Close::TooBig, Close::AuthorizationTimeout, Close::Draining] {
-            assert!(close(reason).len() <= 127);
-        }
+    fn close_reason_fits_a_control_frame() {
+        assert_eq!(close(4005, "no")[..], [0x88, 4, 15, 165, b'n', b'o']);
+        let cut = close(4005, &"é".repeat(100));
+        assert_eq!((cut.len(), std::str::from_utf8(&cut[4..])), (126, Ok("é".repeat(61).as_str())));
     }
 }

@@ -84,14 +84,29 @@ pub fn delta_cache_sync(
     with_data_text(&own(dialect, "delta_cache_sync"), Some(channel), &data)
 }
 
-/// Bound to the channel, so that handlers of that channel see it: a bare
-/// `pusher:error` would leave it pending for ever (protocol.md 2.4).
-pub fn subscription_error(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
+/// Code of a refused subscription in `pusher:error`. Some clients disconnect on
+/// codes below 4300 (pysher), or know none from 5000 on (.NET).
+const SUBSCRIPTION_REFUSED: u16 = 4300;
+
+/// Two frames (protocol.md 2.4): an event of the channel, without which pusher-js
+/// would keep the subscription pending, and `pusher:error`, which is all that older
+/// clients handle.
+pub fn subscription_refused(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
+    let of_channel = subscription_error(dialect, channel, kind, error, status);
+    [of_channel, channel_error(dialect, channel, error)].concat().into()
+}
+
+fn subscription_error(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
     to_frame(&json!({
         "event": own(dialect, "subscription_error"),
         "channel": channel,
         "data": { "type": kind, "error": error, "status": status },
     }))
+}
+
+fn channel_error(dialect: Dialect, channel: &str, message: &str) -> Bytes {
+    let data = json!({ "channel": channel, "code": SUBSCRIPTION_REFUSED, "message": message });
+    to_frame(&json!({ "event": own(dialect, "error"), "data": data }))
 }
 
 /// Protocol.md 2.3. `data` is an object here.
@@ -218,13 +233,14 @@ fn put_strings<'a>(out: &mut Vec<u8>, strings: impl IntoIterator<Item = &'a str>
     out.push(b']');
 }
 
-/// A frame whose `data` is a string that holds JSON, as libraries expect. Names
-/// of events and channels need no escaping: theirs are checked.
+/// A frame whose `data` is a string that holds JSON, as libraries expect.
 fn with_data_text(event: &str, channel: Option<&str>, data: &[u8]) -> Bytes {
     let mut text = Vec::with_capacity(96 + data.len() + data.len() / 4);
     text.extend_from_slice(format!(r#"{{"event":"{event}","#).as_bytes());
     if let Some(channel) = channel {
-        text.extend_from_slice(format!(r#""channel":"{channel}","#).as_bytes());
+        text.extend_from_slice(br#""channel":"#);
+        json::write_string(&mut text, channel.as_bytes());
+        text.push(b',');
     }
     text.extend_from_slice(br#""data":"#);
     json::write_string(&mut text, data);

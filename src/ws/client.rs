@@ -7,6 +7,18 @@ use std::num::ParseIntError;
 use crate::wire::close::Close;
 use crate::wire::dialect::Dialect;
 
+const SUBPROTOCOL: &str = "pusher-channels-protocol-";
+
+/// Whether an item of `Sec-WebSocket-Protocol` names a version of Pusher's protocol.
+pub fn is_pusher_subprotocol(offered: &str) -> bool {
+    offered.starts_with(SUBPROTOCOL)
+}
+
+/// Whether it names one that is spoken here.
+pub fn is_supported_subprotocol(offered: &str) -> bool {
+    offered.strip_prefix(SUBPROTOCOL).is_some_and(|version| ["4", "5", "6", "7"].contains(&version))
+}
+
 #[derive(Debug)]
 pub struct Client {
     /// The app key in the path.
@@ -15,6 +27,8 @@ pub struct Client {
     pub origin: Option<String>,
     /// Where it connects from, for the log.
     pub address: Option<IpAddr>,
+    /// It offers subprotocols of Pusher's, and none that is supported.
+    pub is_subprotocol_unsupported: bool,
     protocol: Option<String>,
     format: Option<String>,
     name: String,
@@ -28,6 +42,7 @@ impl Client {
             key,
             origin: None,
             address: None,
+            is_subprotocol_unsupported: false,
             protocol: take("protocol"),
             format: take("format"),
             name: take("client").unwrap_or_default(),
@@ -42,6 +57,7 @@ impl Client {
             Some(Ok(2)) if self.format.as_ref().is_some_and(|format| format != "json") => {
                 Err(Close::UnsupportedFormat)
             }
+            None if self.is_subprotocol_unsupported => Err(Close::UnsupportedProtocol),
             None | Some(Ok(2 | 4..=7)) => Ok(()),
             Some(Ok(_)) => Err(Close::UnsupportedProtocol),
             Some(Err(_)) => Err(Close::InvalidVersion),

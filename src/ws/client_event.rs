@@ -41,8 +41,9 @@ impl Connection {
     pub(super) async fn trigger(&mut self, event: ClientEvent) {
         match self.try_trigger(event).await {
             Ok(()) => metrics().client_events.increment(1),
-            Err(ClientEventError::TooOften(too_often)) => {
-                self.stop(&too_often, self.app.rates.client_events_terminate);
+            Err(error @ ClientEventError::TooOften(_)) => {
+                self.object(Some(4301), &error.to_string());
+                self.over_rate(self.app.rates.client_events_terminate);
             }
             Err(error) => self.object(Some(4301), &error.to_string()),
         }

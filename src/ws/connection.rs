@@ -14,6 +14,7 @@ use super::client::Client;
 use super::rates::Windows;
 use super::signin::User;
 use super::silence::{Lapse, Silence};
+use super::subscribe::Refusal;
 use super::turn::{self, Turn};
 use super::{Socket, writer};
 use crate::app::App;
@@ -92,7 +93,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         Err(refusal) => {
             let address = client.address.map(tracing::field::display);
             tracing::debug!(client = address, reason = refusal.label(), "socket refused");
-            return Box::pin(refuse(&mut stream, client.dialect(), refusal)).await;
+            return Box::pin(refuse(&mut stream, client.dialect(), refusal, refusal.reason())).await;
         }
     };
     let socket = SocketId::random();
@@ -124,23 +125,24 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     // Whom we send away comes back before the goodbye is over.
     drop(place);
     match end {
-        End::Close(close) => Box::pin(say_goodbye(&mut stream, close)).await,
+        End::Close(close) => Box::pin(say_goodbye(&mut stream, close, close.reason())).await,
         End::Gone { reason } => metrics::connection_closed(reason),
     }
     // Only now: a drain waits for the last close frame.
     drop(registration);
 }
 
-/// Said twice: in an event, for libraries that look there, and in the close frame.
-async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close) {
-    stream.get_ref().outbox.send(reply::error(dialect, Some(refusal.code()), refusal.reason()));
-    say_goodbye(stream, refusal).await;
+/// Reports the refusal twice: as `pusher:error`, which some libraries need, and in
+/// the close frame.
+pub(super) async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close, reason: &str) {
+    stream.get_ref().outbox.send(reply::error(dialect, Some(refusal.code()), reason));
+    say_goodbye(stream, refusal, reason).await;
 }
 
 /// Sends the close frame and waits for the client's, or for the end.
-async fn say_goodbye(stream: &mut Socket, close: Close) {
+async fn say_goodbye(stream: &mut Socket, close: Close, reason: &str) {
     metrics::connection_closed(close.label());
-    stream.get_ref().outbox.say_goodbye(close);
+    stream.get_ref().outbox.say_goodbye(close, reason);
     let goodbye = async {
         writer::write_all(stream.get_ref(), limits::CLOSE_TIMEOUT).await?;
         while let Some(Ok(message)) = stream.next().await {
@@ -260,6 +262,9 @@ impl Connection {
             Ok(Command::ClientEvent(event)) => self.trigger(event).await,
             Ok(Command::EnableDelta { algorithms }) => self.enable_deltas(algorithms).await,
             Ok(Command::DeltaSyncError { channel }) => self.resync(&channel).await,
+            Err(CommandError::Subscription { channel, error }) => {
+                self.refuse(&channel, Refusal::new("InvalidField", error.to_string(), 400));
+            }
             Err(error) => self.object(error.code(), &error.to_string()),
         }
     }

@@ -1,10 +1,13 @@
 //! Whether what a client says was signed by its app's backend (protocol.md 2.4,
 //! 2.9).
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use crate::app::App;
 use crate::auth;
+use crate::limits;
 use crate::metrics::metrics;
 
 /// What is wrong with an `auth`.
@@ -16,18 +19,36 @@ pub(super) enum CredentialsError {
     Key,
     /// Names the text, as Pusher does: it is what helps whoever writes an auth
     /// endpoint.
-    #[error("Invalid signature: Expected HMAC SHA256 hex digest of {text}, but got {signature}")]
+    #[error(
+        "Invalid signature: Expected HMAC SHA256 hex digest of {}, but got {}",
+        shortened(text),
+        shortened(signature)
+    )]
     Signature { text: String, signature: String },
 }
 
-/// `auth` is the app's key, a colon, and the signature of `text`.
-pub(super) fn check(app: &App, auth: &str, text: String) -> Result<(), CredentialsError> {
+/// `auth` is the app's key, a colon, and the signature of one of `texts`. An error
+/// names the first.
+pub(super) fn check(app: &App, auth: &str, texts: &[String]) -> Result<(), CredentialsError> {
+    let is_signature = |signature: &str| texts.iter().any(|text| auth::verify(&app.secrets, text, signature));
     let wrong = match auth.split_once(':') {
         None => CredentialsError::Form,
         Some((key, _)) if key != app.key => CredentialsError::Key,
-        Some((_, signature)) if auth::verify(&app.secrets, &text, signature) => return Ok(()),
-        Some((_, signature)) => CredentialsError::Signature { text, signature: signature.to_owned() },
+        Some((_, signature)) if is_signature(signature) => return Ok(()),
+        Some((_, signature)) => {
+            let (text, signature) = (texts[0].clone(), signature.to_owned());
+            CredentialsError::Signature { text, signature }
+        }
     };
     metrics().auth_failures.increment(1);
     Err(wrong)
+}
+
+/// Both texts come from the client, which may have sent 64 KB.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let end = text.floor_char_boundary(limits::SHOWN_TEXT_BYTES_MAX);
+    match &text[..end] {
+        start if start.len() < text.len() => format!("{start}…").into(),
+        whole => whole.into(),
+    }
 }

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::limits;
 use crate::node::Node;
+use crate::wire::close::Close;
 
 use client::Client;
 use stream::Stream;
@@ -38,6 +39,17 @@ type Socket = WebSocketStream<Stream>;
 /// some of it three times over: a future has room for the arguments of each call
 /// that it is in, and for the largest of the calls it ever makes.
 pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Client>) {
+    let socket = Box::pin(socket(stream, read)).await;
+    connection::run(node, socket, client).await;
+}
+
+/// Closes an upgraded stream with a reason that a browser can see.
+pub async fn refuse(stream: TcpStream, read: Bytes, client: &Client, close: Close, reason: &str) {
+    let mut socket = socket(stream, read).await;
+    connection::refuse(&mut socket, client.dialect(), close, reason).await;
+}
+
+async fn socket(stream: TcpStream, read: Bytes) -> Box<Socket> {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -46,9 +58,7 @@ pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Clien
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
     let socket =
         WebSocketStream::from_partially_read(Stream::new(stream), read.to_vec(), Role::Server, Some(config));
-    let socket = Box::new(Box::pin(socket).await);
-    // A slice of the 8 KiB that the HTTP parser has read the request into: it
-    // must not live as long as the socket.
-    drop(read);
-    connection::run(node, socket, client).await;
+    // `read` is a slice of the 8 KiB that the HTTP parser has read the request into:
+    // it ends here, and does not live as long as the socket.
+    Box::new(Box::pin(socket).await)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::connection::{Connection, Subscription};
-use super::subscribe::Refusal;
+use super::subscribe::{Refusal, Unsigned};
 use crate::channel::ChannelName;
+use crate::json;
 use crate::presence::Member;
 use crate::wire::command::Subscribe;
 use crate::wire::identity;
@@ -20,17 +21,15 @@ impl Connection {
         channel: &ChannelName,
         subscribe: &Subscribe,
     ) -> Result<Arc<Member>, Refusal> {
-        // Some libraries send an empty string for what they do not have.
-        let channel_data = subscribe.channel_data.as_deref().filter(|text| !text.is_empty());
         let auth = subscribe.auth.as_deref();
-        let member = match (channel_data, self.user.as_deref()) {
+        let member = match (subscribe.channel_data(), self.user.as_deref()) {
             (Some(text), _) => {
-                self.check_auth(channel, auth, Some(text))?;
+                self.check_auth(channel, auth, Some(text), Unsigned::Refused)?;
                 identity::parse_channel_data(text)
                     .map_err(|error| Refusal::new("InvalidChannelData", error.to_string(), 400))?
             }
             (None, Some(user)) => {
-                self.check_auth(channel, auth, None)?;
+                self.check_auth(channel, auth, None, Unsigned::Refused)?;
                 Member::new(user.id.clone(), user.info.clone())
             }
             (None, None) => {
@@ -38,7 +37,7 @@ impl Connection {
                 return Err(Refusal::new("AuthError", error.to_owned(), 401));
             }
         };
-        let (bytes, bytes_max) = (member.info.len(), self.app.limits.presence_member_bytes_max);
+        let (bytes, bytes_max) = (json::decoded_len(&member.info), self.app.limits.presence_member_bytes_max);
         if bytes > bytes_max {
             let error = format!("`user_info` has {bytes} bytes, {bytes_max} are allowed");
             return Err(Refusal::new("LimitReached", error, 4301));

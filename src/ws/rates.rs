@@ -47,8 +47,10 @@ impl Connection {
         if let Some(Command::Subscribe(subscribe)) = command {
             let refusal = Refusal::new("LimitReached", too_often.to_string(), 4301);
             self.refuse(&subscribe.channel, refusal);
+        } else {
+            self.object(Some(4301), &too_often.to_string());
         }
-        self.stop(&too_often, self.app.rates.messages_terminate);
+        self.over_rate(self.app.rates.messages_terminate);
         false
     }
 
@@ -61,10 +63,9 @@ impl Connection {
         }
     }
 
-    /// Says so, and ends the connection where the app wants that.
-    pub(super) fn stop(&self, too_often: &TooOften, terminate: bool) {
+    /// Counts a refused message, and closes the connection where the app wants that.
+    pub(super) fn over_rate(&self, terminate: bool) {
         metrics().messages_rate_limited.increment(1);
-        self.object(Some(4301), &too_often.to_string());
         if terminate {
             self.outbox.close(Close::RateLimited);
         }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::connection::Connection;
 use super::credentials::{self, CredentialsError};
 use crate::auth;
-use crate::channel::{Address, ChannelName, ChannelNameError};
+use crate::channel::{Address, ChannelName, UserIdError};
 use crate::fan_out::Form;
 use crate::inbox::Request;
 use crate::limits;
@@ -40,8 +40,8 @@ enum SigninError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     UserData(#[from] IdentityError),
-    #[error("`id` cannot be a user's: {0}")]
-    Id(#[from] ChannelNameError),
+    #[error("`id` is refused: {0}")]
+    Id(#[from] UserIdError),
     #[error("this connection is signed in as another user")]
     OtherUser,
 }
@@ -81,9 +81,9 @@ impl Connection {
 
     fn check_signin(&self, signin: &Signin) -> Result<(UserData, ChannelName), SigninError> {
         let text = auth::signin_text(&self.socket.to_string(), &signin.user_data);
-        credentials::check(&self.app, &signin.auth, text)?;
+        credentials::check(&self.app, &signin.auth, &[text])?;
         let data = UserData::parse(&signin.user_data)?;
-        let channel = ChannelName::of_user(&data.id, self.app.limits.channel_name_chars_max)?;
+        let channel = ChannelName::of_user(&data.id)?;
         match &self.user {
             Some(user) if user.id != data.id => Err(SigninError::OtherUser),
             _ => Ok((data, channel)),
@@ -129,8 +129,7 @@ impl Connection {
 
     /// Ids that nobody can sign in with are left out: they are never online.
     fn addresses(&self, users: &[String]) -> Vec<Address> {
-        let chars_max = self.app.limits.channel_name_chars_max;
-        let channels = users.iter().filter_map(|user| ChannelName::of_user(user, chars_max).ok());
+        let channels = users.iter().filter_map(|user| ChannelName::of_user(user).ok());
         channels.map(|channel| Address::new(&self.app.id, &channel)).collect()
     }
 }

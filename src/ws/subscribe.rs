@@ -26,6 +26,13 @@ pub(super) struct Refusal {
     status: u16,
 }
 
+/// Whether `channel_data` may be sent without being part of the signed text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsigned {
+    Allowed,
+    Refused,
+}
+
 /// A subscription that may be.
 #[derive(Debug)]
 struct Permit {
@@ -47,7 +54,7 @@ impl Connection {
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
-        self.outbox.send(reply::subscription_error(self.dialect, channel, kind, &error, status));
+        self.outbox.send(reply::subscription_refused(self.dialect, channel, kind, &error, status));
     }
 
     /// The user's own channel is not among the subscriptions: only the end of the
@@ -84,7 +91,9 @@ impl Connection {
         match channel.kind() {
             ChannelKind::Public => {}
             ChannelKind::Private | ChannelKind::Encrypted => {
-                self.check_auth(&channel, subscribe.auth.as_deref(), None)?;
+                // Some libraries send `channel_data` that they have not signed.
+                let channel_data = subscribe.channel_data();
+                self.check_auth(&channel, subscribe.auth.as_deref(), channel_data, Unsigned::Allowed)?;
             }
             ChannelKind::Presence => member = Some(self.check_presence(&channel, subscribe)?),
             ChannelKind::User => self.check_own(&channel)?,
@@ -119,9 +128,14 @@ impl Connection {
         channel: &ChannelName,
         auth: Option<&str>,
         channel_data: Option<&str>,
+        unsigned: Unsigned,
     ) -> Result<(), Refusal> {
-        let text = auth::subscription_text(&self.socket.to_string(), channel.as_str(), channel_data);
-        credentials::check(&self.app, auth.unwrap_or_default(), text)
+        let socket = self.socket.to_string();
+        let mut texts = vec![auth::subscription_text(&socket, channel.as_str(), channel_data)];
+        if channel_data.is_some() && unsigned == Unsigned::Allowed {
+            texts.push(auth::subscription_text(&socket, channel.as_str(), None));
+        }
+        credentials::check(&self.app, auth.unwrap_or_default(), &texts)
             .map_err(|error| Refusal::new("AuthError", error.to_string(), 401))
     }
 

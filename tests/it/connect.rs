@@ -90,11 +90,10 @@ async fn whoever_may_not_connect_is_told_by_a_close_code() {
 }
 
 #[tokio::test]
-async fn another_path_is_not_found() {
+async fn unknown_path_is_not_found_by_a_plain_request_and_closed_for_a_socket() {
     let server = Server::builder().start().await;
     for path in ["/nothing", "/app", "/apps/1/events/more", "/app/key1/more"] {
-        let Err(refusal) = server.try_connect(path).await else { panic!("{path} is no socket") };
-        assert_eq!(refusal.status, 404, "{path}: {}", refusal.text());
+        assert_eq!(server.connect(path).await.closed().await, 4005, "{path}");
         server.get(path).await.expect_refused(404);
     }
 }

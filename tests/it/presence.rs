@@ -229,7 +229,11 @@ async fn what_is_wrong_with_the_data_is_named() {
     }
     // As a value, not as a string.
     ann.subscribe_raw(json!({ "channel": ROOM, "auth": "a:b", "channel_data": { "user_id": "ann" } })).await;
-    assert!(ann.expect_error().await.contains("channel_data"));
+    let error = ann.expect_subscription_error(ROOM).await;
+    assert_eq!(
+        (&error["type"], &error["error"]),
+        (&json!("InvalidField"), &json!("`channel_data` must be a string"))
+    );
     assert_eq!(ann.join(ROOM, &"i".repeat(limits::USER_ID_CHARS_MAX)).await["count"], 1);
 }
 
@@ -246,6 +250,43 @@ async fn user_info_has_a_limit() {
         assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4301)), "{error}");
         ann.ask_to_join(ROOM, &data(max)).await;
         ann.confirmed(ROOM).await;
+    }
+}
+
+/// Some backends write `é` as six bytes of ASCII.
+#[tokio::test]
+async fn user_info_limit_counts_decoded_text() {
+    let app = AppSpec::new("4").set("max_presence_member_size_in_kb", 1);
+    let server = Server::builder().app(app).start().await;
+    let data = |count: usize| {
+        let name = r"\u00e9".repeat(count);
+        format!(r#"{{"user_id":"ann","user_info":{{"name":"{name}"}}}}"#)
+    };
+    // 11 bytes are left for `{"name":""}`.
+    let most = (1024 - 11) / 2;
+    for (count, fits) in [(350, true), (most, true), (most + 1, false)] {
+        let mut ann = server.browser("key4").await;
+        ann.ask_to_join(ROOM, &data(count)).await;
+        if fits {
+            let frame = ann.confirmed(ROOM).await;
+            let name = "é".repeat(count);
+            assert_eq!(frame.data_json()["presence"]["hash"]["ann"]["name"], json!(name));
+        } else {
+            let error = ann.expect_subscription_error(ROOM).await;
+            assert_eq!(error["error"], "`user_info` has 1025 bytes, 1024 are allowed");
+        }
+        ann.close().await;
+        // A user who has signed in joins with the `user_info` of `user_data`.
+        let mut ann = server.browser("key4").await;
+        let user_data = data(count).replace("user_id", "id");
+        ann.sign_in_with(&user_data).await;
+        let auth = ann.sign(ROOM);
+        ann.subscribe_raw(json!({ "channel": ROOM, "auth": auth })).await;
+        match fits {
+            true => drop(ann.confirmed(ROOM).await),
+            false => drop(ann.expect_subscription_error(ROOM).await),
+        }
+        ann.close().await;
     }
 }
 

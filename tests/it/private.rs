@@ -1,5 +1,6 @@
 //! Private channels (protocol.md 2.4): the app's backend says who may listen.
 
+use fanfare::auth;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Cluster, Server, on_both_backends};
@@ -89,6 +90,74 @@ async fn only_the_right_signature_opens_a_channel() {
     }
     ann.subscribe_raw(json!({ "channel": "private-room", "auth": right })).await;
     ann.confirmed("private-room").await;
+}
+
+/// Libraries sign `channel_data` on every kind of channel; some send it unsigned.
+#[tokio::test]
+async fn channel_data_is_part_of_what_is_signed() {
+    let server = Server::builder().start().await;
+    let mut ann = server.browser("key1").await;
+    for channel in
+        ["private-room", "private-encrypted-room", "private-cache-room", "private-encrypted-cache-room"]
+    {
+        for channel_data in [r#"{ "user_id" : 7, "user_info":{} }"#, "any text: é\"", "7"] {
+            let text = auth::subscription_text(ann.socket_id(), channel, Some(channel_data));
+            let signed = ann.sign_text(&text);
+            let data = |auth: &str, channel_data: &str| json!({ "channel": channel, "auth": auth, "channel_data": channel_data });
+            for auth in [signed.clone(), ann.sign(channel)] {
+                ann.subscribe_raw(data(&auth, channel_data)).await;
+                ann.confirmed(channel).await;
+                if channel.contains("cache") {
+                    ann.expect_event(channel, "pusher:cache_miss").await;
+                }
+            }
+            let other = server.browser("key1").await.sign(channel);
+            for (what, data) in [
+                ("signed with, sent without", json!({ "channel": channel, "auth": signed })),
+                ("signed with, sent with other data", data(&signed, "other")),
+                ("of another socket", data(&other, channel_data)),
+            ] {
+                ann.subscribe_raw(data).await;
+                let error = ann.expect_subscription_error(channel).await;
+                assert_eq!(error["type"], "AuthError", "{what}: {error}");
+            }
+            let wrong = data(&["key1:", &"0".repeat(64)].concat(), channel_data);
+            ann.subscribe_raw(wrong).await;
+            let error = ann.expect_subscription_error(channel).await;
+            assert!(error["error"].as_str().unwrap().contains(&text), "{error}");
+        }
+        // As some libraries have it that have no data.
+        ann.subscribe_raw(json!({ "channel": channel, "auth": ann.sign(channel), "channel_data": "" })).await;
+        ann.confirmed(channel).await;
+        if channel.contains("cache") {
+            ann.expect_event(channel, "pusher:cache_miss").await;
+        }
+    }
+    // It is repeated in the error up to a bound.
+    let long = "x".repeat(60_000);
+    ann.subscribe_raw(json!({ "channel": "private-a", "auth": "key1:00", "channel_data": long })).await;
+    let error = ann.expect_subscription_error("private-a").await;
+    assert!(error["error"].as_str().unwrap().len() < 2_000);
+}
+
+#[tokio::test]
+async fn field_of_the_wrong_type_is_an_error_of_the_channel() {
+    let server = Server::builder().start().await;
+    let mut ann = server.browser("key1").await;
+    for (field, value) in [
+        ("auth", json!({ "auth": "key1:00" })),
+        ("auth", json!(7)),
+        ("channel_data", json!({ "user_id": "1" })),
+        ("channel_data", json!([])),
+    ] {
+        for channel in ["private-a", "presence-a", "news"] {
+            ann.subscribe_raw(json!({ "channel": channel, field: value })).await;
+            let error = ann.expect_subscription_error(channel).await;
+            assert_eq!(error["error"], format!("`{field}` must be a string"));
+            assert_eq!((&error["type"], &error["status"]), (&json!("InvalidField"), &json!(400)));
+        }
+    }
+    ann.subscribe("news").await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ on_both_backends![
     all_connections_of_a_user_are_reached,
     nothing_but_the_end_signs_a_user_out,
     a_user_is_sent_away_everywhere,
+    user_id_of_any_text_is_reached,
 ];
 
 const ANN: &str = "#server-to-user-ann";
@@ -146,8 +147,9 @@ async fn what_is_wrong_with_the_data_is_named() {
         ("{}", "`id`"),
         (r#"{"id":42}"#, "`id`"),
         (r#"{"id":""}"#, "`id`"),
-        (r#"{"id":"a b"}"#, "`id`"),
-        (r##"{"id":"#ann"}"##, "`id`"),
+        (r#"{"id":"a\nb"}"#, "`id` is refused: the user id has the control character"),
+        (r#"{"id":"\u009f"}"#, "`id`"),
+        (r#"{"id":"\ud83d"}"#, "half of a surrogate pair"),
         (&long, "`id`"),
         (r#"{"id":"ann","watchlist":"ben"}"#, "`watchlist`"),
     ] {
@@ -166,7 +168,53 @@ async fn what_is_wrong_with_the_data_is_named() {
         assert!(message.contains(reason), "{data}: {message}");
     }
     // Mistakes of the app's backend are no reason to end the connection.
-    ann.sign_in(&"i".repeat(limits::USER_ID_CHARS_MAX)).await;
+    ann.sign_in(&"🎺".repeat(limits::USER_ID_CHARS_MAX)).await;
+}
+
+/// Ids as identity providers make them, and others that no channel name could have.
+async fn user_id_of_any_text_is_reached(backend: Backend) {
+    let cluster = Cluster::start(backend).await;
+    let caller = cluster.caller("1");
+    let longest = "🎺".repeat(limits::USER_ID_CHARS_MAX);
+    for id in [
+        "auth0|5f7c",
+        "ann+x@example.com",
+        "Jürgen Müller",
+        "a/b\\c\"d'e",
+        "{x}:log:1:news",
+        ":#server-to-user-",
+        "*?[a-z]%41",
+        " ",
+        longest.as_str(),
+    ] {
+        let channel = format!("#server-to-user-{id}");
+        let mut tabs = cluster.browsers("key1").await;
+        for tab in &mut tabs {
+            tab.sign_in(id).await;
+            // As pusher-js does.
+            tab.subscribe(&channel).await;
+        }
+        caller.publish(&channel, "to-user", "x").await;
+        for tab in &mut tabs {
+            tab.expect_event(&channel, "to-user").await;
+        }
+        let path = format!("/channels/{}", encoded(&channel));
+        let counted = caller.get(&path, &[("info", "subscription_count")]).await.expect_ok();
+        assert_eq!(counted["subscription_count"], tabs.len(), "{id}");
+        let path = format!("/users/{}/terminate_connections", encoded(id));
+        // Some libraries sign the id as it is.
+        let signed = format!("/apps/1/users/{id}/terminate_connections");
+        caller.request("POST", &path).signed_as(&signed).send().await.expect_ok();
+        for tab in &mut tabs {
+            assert_eq!(tab.closed().await, 4009, "{id}");
+        }
+    }
+    let listed = caller.get("/channels", &[]).await.expect_ok();
+    assert_eq!(listed, json!({ "channels": {} }), "users are no channels");
+}
+
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "app",
     "delta",
     "json",
+    "log_limit",
     "limits",
 ];
 

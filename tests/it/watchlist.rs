@@ -110,7 +110,7 @@ async fn a_list_is_of_no_use_where_it_is_not_enabled() {
 async fn ids_that_nobody_can_have_are_left_out() {
     let server = Server::builder().app(app()).start().await;
     let mut eve = server.browser("key4").await;
-    let user_data = json!({ "id": "eve", "watchlist": ["", "a b", 7, "ä"] }).to_string();
+    let user_data = json!({ "id": "eve", "watchlist": ["", "a\nb", 7, "u".repeat(129)] }).to_string();
     eve.sign_in_with(&user_data).await;
     eve.expect_watchlist(&[], &["7"]).await;
     // Nobody at all is no news.

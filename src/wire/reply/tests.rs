@@ -81,7 +81,7 @@ fn what_a_user_is_told_is_exact() {
 }
 
 /// Everything that names an event, in one dialect.
-fn every_reply(dialect: Dialect) -> [Bytes; 17] {
+fn every_reply(dialect: Dialect) -> [Bytes; 18] {
     let socket = SocketId::parse("1.2").expect("a socket id");
     let roster = roster(&[("1", "null")]);
     [
@@ -90,6 +90,7 @@ fn every_reply(dialect: Dialect) -> [Bytes; 17] {
         pong(dialect),
         subscription_succeeded(dialect, "news", None),
         subscription_error(dialect, "private-a", "AuthError", "no", 401),
+        channel_error(dialect, "private-a", "no"),
         error(dialect, None, "no"),
         error(dialect, Some(4009), "no"),
         delta_enabled(dialect, None, None),
@@ -107,7 +108,7 @@ fn every_reply(dialect: Dialect) -> [Bytes; 17] {
 
 #[test]
 fn what_is_the_connections_own_is_exact() {
-    let [established, ping, pong, succeeded, refused, mistake, coded, off, on, on_channel, ..] =
+    let [established, ping, pong, succeeded, refused, of_channel, mistake, coded, off, on, on_channel, ..] =
         every_reply(Dialect::Pusher);
     for (frame, expected) in [
         (
@@ -121,6 +122,7 @@ fn what_is_the_connections_own_is_exact() {
             refused,
             r#"{"channel":"private-a","data":{"error":"no","status":401,"type":"AuthError"},"event":"pusher:subscription_error"}"#,
         ),
+        (of_channel, r#"{"data":{"channel":"private-a","code":4300,"message":"no"},"event":"pusher:error"}"#),
         (mistake, r#"{"data":{"code":null,"message":"no"},"event":"pusher:error"}"#),
         (coded, r#"{"data":{"code":4009,"message":"no"},"event":"pusher:error"}"#),
         (off, r#"{"data":{"enabled":false},"event":"pusher:delta_compression_enabled"}"#),

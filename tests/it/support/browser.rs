@@ -296,7 +296,8 @@ impl Browser {
         frame
     }
 
-    /// The next frame, which must refuse this channel; its data.
+    /// The next two frames, which must report the refusal of this channel: as an
+    /// event of the channel, whose data is returned, and as `pusher:error`.
     pub async fn expect_subscription_error(&mut self, channel: &str) -> Value {
         let frame = self.expect_event(channel, "pusher:subscription_error").await;
         for (member, is_right) in [
@@ -306,6 +307,9 @@ impl Browser {
         ] {
             assert!(is_right, "{member} is missing: {}", frame.text);
         }
+        let copy = self.next().await;
+        let expected = json!({ "channel": channel, "code": 4300, "message": frame.data["error"] });
+        assert_eq!((copy.event.as_str(), &copy.data), ("pusher:error", &expected), "{}", self.name);
         frame.data
     }
 

@@ -75,6 +75,14 @@ fn bad_names() -> Vec<Invalid> {
         input("no name", NAME, but(json!({ "name": null }))),
         input("an empty name", NAME, but(json!({ "name": "" }))),
         input("a number for a name", NAME, but(json!({ "name": 7 }))),
+        input("a name of the protocol", NAME, but(json!({ "name": "pusher:delta" }))),
+        input(
+            "an internal name of the protocol",
+            NAME,
+            but(json!({ "name": "pusher_internal:member_removed" })),
+        ),
+        input("a name of Sockudo's protocol", NAME, but(json!({ "name": "sockudo:" }))),
+        input("an internal name of Sockudo's protocol", NAME, but(json!({ "name": "sockudo_internal:x" }))),
         Invalid {
             code: None,
             ..input("a name of 201 characters", NAME, but(json!({ "name": "n".repeat(201) })))
@@ -107,6 +115,13 @@ fn bad_channels() -> Vec<Invalid> {
         name("a channel with a slash", "a/b"),
         name("a channel with an umlaut", "nächste"),
         name("a channel with a hash", "#news"),
+        name("a user without an id", "#server-to-user-"),
+        name("a user id with a line break", "#server-to-user-a\nb"),
+        input(
+            "a user id of 129 characters",
+            CHANNEL,
+            but(json!({ "channel": format!("#server-to-user-{}", "u".repeat(129)) })),
+        ),
         name("a channel with a line break", "news\n"),
         input("a number for a channel", CHANNEL, but(json!({ "channel": 7 }))),
         input("an array for a channel", CHANNEL, but(json!({ "channel": ["news"] }))),
@@ -146,7 +161,7 @@ fn bad_options() -> Vec<Invalid> {
         socket("a socket id with a third part", "1.2.3".into()),
         socket("a number for a socket id", json!(1.5)),
         input("a number for info", &["info"], but(json!({ "info": 7 }))),
-        input("an array for info", &["info"], but(json!({ "info": ["subscription_count"] }))),
+        input("an array of numbers for info", &["info"], but(json!({ "info": [7] }))),
         tags("an array for tags", json!(["a"])),
         tags("a string for tags", "a".into()),
         tags("a number for a tag", json!({ "a": 7 })),

@@ -1,0 +1,134 @@
+//! The two timeouts of an HTTP connection: a request head that has begun has to
+//! arrive soon, while a connection between two requests stays open for longer than
+//! the load balancers in front keep theirs.
+//!
+//! hyper has one timeout for both.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::limits;
+
+/// Nothing of a request has arrived.
+const IDLE: u8 = 0;
+/// A request head has begun.
+const HEAD: u8 = 1;
+/// A request is being answered. Its body and its answer have timeouts of their own.
+const BUSY: u8 = 2;
+
+/// What a connection is waiting for. Its stream and its requests share it.
+#[derive(Debug, Clone, Default)]
+pub struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    /// A request head has arrived whole.
+    pub fn begin_request(&self) {
+        self.0.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The answer is about to be written.
+    pub fn end_request(&self) {
+        self.0.store(IDLE, Ordering::Relaxed);
+    }
+
+    fn begin_head(&self) -> bool {
+        self.0.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that ends itself: when idle for too long, as if the client had closed
+/// it; when a head takes too long, with an error.
+#[derive(Debug)]
+pub struct HttpStream {
+    stream: TcpStream,
+    phase: Phase,
+    keep_alive: Duration,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl HttpStream {
+    pub fn new(stream: TcpStream, phase: Phase, keep_alive: Duration) -> HttpStream {
+        HttpStream { stream, phase, keep_alive, deadline: Box::pin(tokio::time::sleep(keep_alive)) }
+    }
+
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() && self.phase.get() == IDLE {
+            self.deadline.as_mut().reset(Instant::now() + self.keep_alive);
+        }
+        written
+    }
+}
+
+impl AsyncRead for HttpStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            if buffer.filled().len() > filled && self.phase.begin_head() {
+                self.deadline.as_mut().reset(Instant::now() + limits::HTTP_HEAD_TIMEOUT);
+            }
+            return Poll::Ready(read);
+        }
+        let phase = self.phase.get();
+        if phase == BUSY {
+            return Poll::Pending;
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        Poll::Ready(match phase {
+            HEAD => Err(ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl AsyncWrite for HttpStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
