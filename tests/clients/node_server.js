@@ -8,6 +8,8 @@
 // Commands, each answered in order by one report
 //   {"cmd":"trigger","channels":C|[C…],"event":E,"data":D,"params":{"socket_id":…,"info":…}?}
 //   {"cmd":"triggerBatch","batch":[{"channel":C,"name":E,"data":D,"info":…?,"socket_id":…?}…]}
+//   {"cmd":"sendToUser","user":ID,"event":E,"data":D}
+//   {"cmd":"terminateUserConnections","user":ID,"encode":true?}    encode: encodeURIComponent(ID)
 //   {"cmd":"get","path":"/channels/C","params":{"info":…}?}
 // Reports
 //   {"type":"result","cmd":…,"status":200,"body":…}
@@ -64,5 +66,9 @@ await serveCommands({
   trigger: ({ cmd, channels, event, data, params }) =>
     answer(cmd, () => pusher.trigger(channels, event, data, params)),
   triggerBatch: ({ cmd, batch }) => answer(cmd, () => pusher.triggerBatch(batch)),
+  sendToUser: ({ cmd, user, event, data }) => answer(cmd, () => pusher.sendToUser(user, event, data)),
+  // The library puts the id into a path as it is.
+  terminateUserConnections: ({ cmd, user, encode }) =>
+    answer(cmd, () => pusher.terminateUserConnections(encode ? encodeURIComponent(user) : user)),
   get: ({ cmd, path, params }) => answer(cmd, () => pusher.get({ path, params: params ?? {} })),
 });

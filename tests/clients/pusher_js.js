@@ -4,14 +4,23 @@
 //   node pusher_js.js HOST PORT KEY
 //
 // Environment: APP_SECRET signs subscriptions to private and encrypted
-// channels, as an application's auth endpoint would; ENCRYPTION_MASTER_KEY
-// (32 bytes in base64) also yields the secret of encrypted channels.
+// channels, and sign-ins, as an application's auth endpoints would;
+// ENCRYPTION_MASTER_KEY (32 bytes in base64) also yields the secret of encrypted
+// channels.
 //
-// Commands                                    Reports
-//   {"cmd":"subscribe","channel":C}             {"type":"state","previous":S,"current":S,"socket_id":ID|null}
-//   {"cmd":"unsubscribe","channel":C}           {"type":"event","channel":C,"event":E,"data":D}
-//   {"cmd":"bind_all"}                          {"type":"all","event":E,"data":D}       after bind_all
-//   {"cmd":"disconnect"} {"cmd":"connect"}      {"type":"error","error":E}
+// Commands
+//   {"cmd":"subscribe","channel":C,"channel_data":D?}    D becomes the signed `channel_data`
+//   {"cmd":"unsubscribe","channel":C}
+//   {"cmd":"sign_in","user":{"id":ID,…}}                 connects where it is disconnected
+//   {"cmd":"bind_all"}
+//   {"cmd":"disconnect"} {"cmd":"connect"}
+// Reports
+//   {"type":"state","previous":S,"current":S,"socket_id":ID|null}
+//   {"type":"event","channel":C,"event":E,"data":D}
+//   {"type":"signed_in","user":{"id":ID,…},"channel":C}  C is the user's own channel, subscribed
+//   {"type":"user_event","event":E,"data":D}
+//   {"type":"all","event":E,"data":D}                    after bind_all
+//   {"type":"error","error":E}
 //
 // Events are those of the channel as an application sees them, among them
 // `pusher:subscription_succeeded`; `data` is what pusher-js passes on: parsed
@@ -37,6 +46,19 @@ const authEndpoint = new PusherServer({
   }),
 });
 
+// By channel, for its next authorization.
+const channelData = new Map();
+let user;
+
+/** The answer of an auth endpoint, or its error, to a callback of pusher-js. */
+function answer(callback, authorize) {
+  try {
+    callback(null, authorize());
+  } catch (error) {
+    callback(error, null);
+  }
+}
+
 const pusher = new PusherJs(key, {
   wsHost: host,
   wsPort: Number(port),
@@ -46,11 +68,12 @@ const pusher = new PusherJs(key, {
   enabledTransports: ["ws"],
   channelAuthorization: {
     customHandler({ socketId, channelName }, callback) {
-      try {
-        callback(null, authEndpoint.authorizeChannel(socketId, channelName));
-      } catch (error) {
-        callback(error, null);
-      }
+      answer(callback, () => authEndpoint.authorizeChannel(socketId, channelName, channelData.get(channelName)));
+    },
+  },
+  userAuthentication: {
+    customHandler({ socketId }, callback) {
+      answer(callback, () => authEndpoint.authenticateUser(socketId, user));
     },
   },
 });
@@ -58,10 +81,19 @@ const pusher = new PusherJs(key, {
 pusher.connection.bind("state_change", ({ previous, current }) => {
   print({ type: "state", previous, current, socket_id: pusher.connection.socket_id ?? null });
 });
+pusher.user.bind_global((event, data) => print({ type: "user_event", event, data: data ?? null }));
+pusher.connection.bind("message", ({ event }) => {
+  if (event !== "pusher:signin_success") return;
+  const channel = pusher.user.serverToUserChannel;
+  channel.bind("pusher:subscription_succeeded", () => {
+    print({ type: "signed_in", user: pusher.user.user_data, channel: channel.name });
+  });
+});
 pusher.connection.bind("error", (error) => print({ type: "error", error }));
 
 await serveCommands({
-  subscribe({ channel }) {
+  subscribe({ channel, channel_data }) {
+    channelData.set(channel, channel_data);
     const known = pusher.channel(channel);
     const subscribed = pusher.subscribe(channel);
     // The same object comes back for a channel that is subscribed already.
@@ -71,6 +103,12 @@ await serveCommands({
   },
   unsubscribe({ channel }) {
     pusher.unsubscribe(channel);
+  },
+  sign_in(command) {
+    user = command.user;
+    pusher.signin();
+    // After a sign-in that ended with the connection, pusher-js signs in once it is connected again.
+    pusher.connect();
   },
   bind_all() {
     pusher.bind_global((event, data) => print({ type: "all", event, data: data ?? null }));

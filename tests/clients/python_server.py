@@ -9,6 +9,10 @@ Commands, each answered in order by one report
   {"cmd":"trigger","channels":C|[C…],"event":E,"data":D,"socket_id":…?}
   {"cmd":"trigger_batch","batch":[{"channel":C,"name":E,"data":D,"info":…?,"socket_id":…?}…]}
   {"cmd":"channel_info","channel":C,"attributes":["subscription_count"]?}
+  {"cmd":"send_to_user","user":ID,"event":E,"data":D}
+  {"cmd":"terminate_user_connections","user":ID}
+  {"cmd":"authenticate","channel":C,"socket_id":S,"data":D?}    the answer of an auth endpoint
+  {"cmd":"authenticate_user","socket_id":S,"user":{"id":ID,…}}
 Reports
   {"type":"result","cmd":…,"body":…}
   {"type":"failed","cmd":…,"status":400|null,"body":…|null,"error":"…"}
@@ -68,6 +72,17 @@ def run(client, name, command):
         return client.trigger_batch(command["batch"])
     if name == "channel_info":
         return client.channel_info(command["channel"], command.get("attributes", []))
+    if name == "send_to_user":
+        return client.send_to_user(command["user"], command["event"], command["data"])
+    if name == "terminate_user_connections":
+        return client.terminate_user_connections(command["user"])
+    if name == "authenticate":
+        answer = client.authenticate(command["channel"], command["socket_id"], command.get("data"))
+        # The library leaves the secret of an encrypted channel as bytes.
+        secret = answer.get("shared_secret")
+        return answer if secret is None else {**answer, "shared_secret": secret.decode()}
+    if name == "authenticate_user":
+        return client.authenticate_user(command["socket_id"], command["user"])
     raise ValueError(f"unknown command {name!r}")
 
 
