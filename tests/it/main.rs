@@ -77,6 +77,7 @@ mod webhooks;
 mod browser_page;
 mod client_families;
 mod client_handshake;
+mod client_refusals;
 mod command_line;
 mod delta_clients;
 mod delta_decoders;
