@@ -78,6 +78,7 @@ mod browser_page;
 mod client_families;
 mod client_handshake;
 mod client_refusals;
+mod client_users;
 mod command_line;
 mod delta_clients;
 mod delta_decoders;
