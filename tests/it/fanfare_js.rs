@@ -294,6 +294,72 @@ async fn goes_and_comes_back(server: &Server, mut program: Program) {
     assert_eq!(counts, [60, 59, 5, 0].map(Value::from), "{stats}");
 }
 
+/// Names of the protocol, which no backend may publish: what they mean to the
+/// client, or to `withDeltas`, would make it lose its place.
+const RESERVED: [&str; 16] = [
+    "pusher:",
+    "pusher:delta",
+    "pusher:delta_cache_sync",
+    "pusher:delta_compression_enabled",
+    "pusher:error",
+    "pusher:ping",
+    "pusher:position",
+    "pusher:subscription_error",
+    "pusher:subscription_succeeded",
+    "pusher_internal:",
+    "pusher_internal:member_removed",
+    "pusher_internal:subscription_succeeded",
+    "sockudo:",
+    "sockudo:delta",
+    "sockudo_internal:",
+    "sockudo_internal:subscription_succeeded",
+];
+
+/// Names that resemble them.
+const LEGAL: [&str; 10] = [
+    "pusher",
+    "pusher-notification",
+    "pusher_internal",
+    "xpusher:delta",
+    "Pusher:delta",
+    "pusherx:delta",
+    "sockudo",
+    "sockudo-x",
+    "sockudo_internal",
+    "Sockudo:delta",
+];
+
+#[tokio::test]
+async fn reserved_event_names_are_refused_and_similar_names_arrive_as_deltas() {
+    bounded(async {
+        let server = server().await;
+        let caller = server.caller("1");
+        let mut program = Program::subscribed(&server, json!({}), &["news"]).await;
+        for (round, reserved) in RESERVED.iter().enumerate() {
+            // Of a batch that is refused, no event arrives.
+            let mut refused = events("news", 0..2);
+            refused[1].name = (*reserved).into();
+            let single = caller.post_events(refused[1].json()).await;
+            single.expect_error(400, "invalid_input").of_field("name").without_index();
+            let batch = caller.post_batch(refused.iter().map(Event::json).collect()).await;
+            batch.expect_error(400, "invalid_input").of_field("name").at_index(1);
+
+            let first = round * LEGAL.len();
+            let mut legal = events("news", first..first + LEGAL.len());
+            for (at, event) in legal.iter_mut().enumerate() {
+                event.name = LEGAL[(round + at) % LEGAL.len()].into();
+            }
+            publish(&caller, &legal).await;
+            program.sees(&legal).await;
+        }
+        let stats = program.stats().await;
+        let events = RESERVED.len() * LEGAL.len();
+        let counts = ["events", "deltas", "resyncs", "restarted"].map(|name| stats[name].clone());
+        assert_eq!(counts, [events, events - 1, 0, 0].map(Value::from), "{stats}");
+    })
+    .await;
+}
+
 /// The picture stays below `target/tmp`.
 #[tokio::test]
 async fn the_example_shows_in_chromium_what_deltas_save() {
