@@ -5,6 +5,7 @@
 //! `FANFARE_RESUME_RECONNECTS` says how often (30 where it is not set, 200 for the
 //! full run).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ async fn cluster_behind_haproxy_is_resumed_on_another_node_again_and_again() {
 
         let socket = Arc::new(Mutex::new(browser.socket_id().to_owned()));
         let is_over = Arc::new(AtomicBool::new(false));
-        let publisher = tokio::spawn(publish(site.caller(), socket.clone(), is_over.clone()));
+        let publisher =
+            tokio::spawn(publish(site.haproxy.addr(), site.app(), socket.clone(), is_over.clone()));
         let began = Instant::now();
         while tally.moves < reconnects {
             let stays = Duration::from_millis(rng.random_range(50..600));
@@ -83,7 +85,15 @@ struct Published {
 }
 
 /// Publishes at an even pace until it is told to end, the last event for everyone.
-async fn publish(caller: Caller, socket: Arc<Mutex<String>>, is_over: Arc<AtomicBool>) -> Vec<Published> {
+/// Each batch has a connection of its own: HAProxy sends all requests of one
+/// connection to the same node.
+async fn publish(
+    haproxy: SocketAddr,
+    app: AppSpec,
+    socket: Arc<Mutex<String>>,
+    is_over: Arc<AtomicBool>,
+) -> Vec<Published> {
+    let caller = || Caller::new(haproxy, app.clone());
     let mut published = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_secs(1) / BATCHES_PER_SECOND as u32);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -92,10 +102,10 @@ async fn publish(caller: Caller, socket: Arc<Mutex<String>>, is_over: Arc<Atomic
         let first = published.len();
         published.extend((first..first + BATCH).map(|number| event(number, &socket)));
         let batch = published[first..].iter().map(Published::body).collect();
-        caller.post_batch(batch).await.expect_ok();
+        caller().post_batch(batch).await.expect_ok();
     }
     let last = Published { data: LAST.into(), tag: "goal", except: None };
-    caller.post_events(last.body()).await.expect_ok();
+    caller().post_events(last.body()).await.expect_ok();
     published.push(last);
     published
 }
