@@ -86,5 +86,6 @@ mod delta_fuzz;
 mod drain;
 mod fanfare_js;
 mod haproxy_cluster;
+mod nginx;
 mod real_clients;
 mod sockudo_python;

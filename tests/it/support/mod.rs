@@ -22,6 +22,7 @@ pub mod haproxy;
 pub mod http;
 pub mod invalid;
 pub mod json_lines;
+pub mod nginx;
 pub mod observer;
 pub mod port;
 pub mod process;

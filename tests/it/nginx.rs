@@ -1,0 +1,275 @@
+//! Both APIs behind a real nginx, with the `location` blocks that people write.
+
+use serde_json::json;
+
+use crate::support::nginx::Nginx;
+use crate::support::{Answer, Browser, Caller, Server, bounded, http};
+
+/// Of every `location` that passes WebSockets on.
+const UPGRADE: &str = "proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;";
+
+/// A node behind nginx, for clients that know only the address of nginx.
+struct Site {
+    nginx: Nginx,
+    server: Server,
+    /// Of the paths that clients use.
+    prefix: &'static str,
+}
+
+impl Site {
+    /// `path_prefix` of the node is `prefix` too.
+    async fn start(prefix: &'static str, directives: &str) -> Site {
+        let server = Server::builder().config(&format!("path_prefix = \"{prefix}\"")).start().await;
+        let nginx = Nginx::start(server.addr(), directives).await;
+        Site { nginx, server, prefix }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::new(self.nginx.addr(), self.server.app("1").clone())
+    }
+
+    fn path(&self, below_app: &str) -> String {
+        format!("{}/apps/1{below_app}", self.prefix)
+    }
+
+    async fn browser(&self) -> Browser {
+        let mut browser = self.connect(&format!("{}/app/key1", self.prefix)).await.unwrap();
+        browser.expect_greeting().await;
+        browser
+    }
+
+    async fn connect(&self, path: &str) -> Result<Browser, Box<Answer>> {
+        let path = format!("{path}?protocol=7&client=js&version=8.6.0&flash=false");
+        Browser::connect(self.nginx.addr(), &path, Some(self.server.app("1").clone())).await
+    }
+
+    /// Every kind of request that a client library sends, through nginx.
+    async fn expect_both_apis(&self) {
+        let caller = self.caller();
+        let mut browser = self.browser().await;
+        browser.subscribe("private-a:b@c").await;
+        let event = json!({ "name": "e", "channel": "private-a:b@c", "data": "x" });
+        caller.events(&event).path(&self.path("/events")).send().await.expect_ok();
+        browser.expect_event("private-a:b@c", "e").await;
+        let batch = json!([event, event]);
+        caller.batch(&batch).path(&self.path("/batch_events")).send().await.expect_ok();
+        browser.expect_event("private-a:b@c", "e").await;
+        browser.expect_event("private-a:b@c", "e").await;
+        self.expect_encoded_paths(&caller).await;
+        self.expect_terminated_users(&caller).await;
+    }
+
+    async fn expect_encoded_paths(&self, caller: &Caller) {
+        for channel in ["private-a%3Ab%40c", "private-a:b@c"] {
+            let path = self.path(&format!("/channels/{channel}"));
+            let request = || caller.request("GET", "").path(&path).query("info", "subscription_count");
+            let answer = request().send().await.expect_ok();
+            assert_eq!(answer, json!({ "occupied": true, "subscription_count": 1 }), "{channel}");
+            request().secret("wrong").send().await.expect_error(401, "auth_failed");
+        }
+        for channel in ["a%2Cb%3Bc%3Dd.e_f-g", "a,b;c=d.e_f-g"] {
+            let path = self.path(&format!("/channels/{channel}"));
+            caller.request("GET", "").path(&path).send().await.expect_ok();
+        }
+        let users = self.path("/channels/presence-a%3Ab%40c/users");
+        let answer = caller.request("GET", "").path(&users).send().await.expect_ok();
+        assert_eq!(answer, json!({ "users": [] }));
+    }
+
+    async fn expect_terminated_users(&self, caller: &Caller) {
+        let mut browser = self.browser().await;
+        browser.sign_in("a:b@c;d=e").await;
+        let terminate = |user: &str| self.path(&format!("/users/{user}/terminate_connections"));
+        let path = terminate("a%3Ab%40c%3Bd%3De");
+        caller.request("POST", "").path(&path).body("{}").send().await.expect_ok();
+        assert_eq!(browser.closed().await, 4009);
+        // nginx decodes these and may encode them again in another way.
+        let direct = self.server.caller("1");
+        for user in ["auth0%7C5f7c", "50%25", "a%20b", "n%C3%A4chste", "%23a%3Fb", "%7Ba%7D"] {
+            let path = terminate(user);
+            let request =
+                async |caller: &Caller| caller.request("POST", "").path(&path).body("{}").send().await;
+            let (answer, expected) = (request(caller).await, request(&direct).await);
+            assert_ne!(expected.status, 401, "{user}: {}", expected.text());
+            assert_eq!(answer.status, expected.status, "{user}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn nginx_location_root_passes_both_apis() {
+    bounded(async {
+        let directives = format!("location / {{ proxy_pass http://up; {UPGRADE} }}");
+        Site::start("", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_location_per_api_passes_both_apis() {
+    bounded(async {
+        let directives = format!(
+            "location /app {{ proxy_pass http://up; {UPGRADE} }}
+             location /apps {{ proxy_pass http://up; proxy_http_version 1.1; }}"
+        );
+        Site::start("", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+/// The other API keeps nginx's own version of HTTP: for plain requests 1.0 is enough.
+#[tokio::test]
+async fn nginx_location_per_api_over_http_1_0_passes_the_http_api() {
+    bounded(async {
+        let directives = format!(
+            "location /app {{ proxy_pass http://up; {UPGRADE} }}
+             location /apps {{ proxy_pass http://up; proxy_http_version 1.0; }}"
+        );
+        Site::start("", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+/// A URI in `proxy_pass` replaces the prefix and makes nginx decode the path.
+#[tokio::test]
+async fn nginx_proxy_pass_that_strips_the_prefix_passes_both_apis() {
+    bounded(async {
+        let directives = format!("location /realtime/ {{ proxy_pass http://up/; {UPGRADE} }}");
+        Site::start("/realtime", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_proxy_pass_that_keeps_the_prefix_passes_both_apis() {
+    bounded(async {
+        let directives = format!("location /realtime/ {{ proxy_pass http://up/realtime/; {UPGRADE} }}");
+        Site::start("/realtime", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+/// Without `path_prefix` as well: the URI alone decodes the path.
+#[tokio::test]
+async fn nginx_proxy_pass_with_a_root_uri_passes_both_apis() {
+    bounded(async {
+        let directives = format!("location / {{ proxy_pass http://up/; {UPGRADE} }}");
+        Site::start("", &directives).await.expect_both_apis().await;
+    })
+    .await;
+}
+
+// --- slashes -----------------------------------------------------------------------
+
+/// A base path of `/` in a client's options makes it request `//apps/1/events`.
+/// nginx passes that on where `proxy_pass` has no URI, and else merges the slashes
+/// after the client has signed them.
+async fn expect_repeated_slashes(prefix: &'static str, directives: &str) {
+    let site = Site::start(prefix, directives).await;
+    let caller = site.caller();
+    let mut browser = site.connect(&format!("{prefix}//app/key1")).await.unwrap();
+    browser.expect_greeting().await;
+    browser.subscribe("news").await;
+    let event = json!({ "name": "e", "channel": "news", "data": "x" });
+    let (single, double) = (format!("{prefix}/apps/1/events"), format!("{prefix}//apps/1/events"));
+    for (sent, signed) in [(&double, &double), (&double, &single), (&single, &single)] {
+        let request = || caller.events(&event).path(sent).signed_as(signed);
+        let answer = request().send().await;
+        assert_eq!(answer.status, 200, "{sent} signed as {signed}: {}", answer.text());
+        browser.expect_event("news", "e").await;
+        request().secret("wrong").send().await.expect_error(401, "auth_failed");
+    }
+    let sent = format!("{single}/");
+    for signed in [&sent, &single] {
+        caller.events(&event).path(&sent).signed_as(signed).send().await.expect_ok();
+        browser.expect_event("news", "e").await;
+    }
+}
+
+#[tokio::test]
+async fn nginx_repeated_slashes_that_are_passed_on_are_accepted() {
+    bounded(async {
+        let directives = format!("location / {{ proxy_pass http://up; {UPGRADE} }}");
+        expect_repeated_slashes("", &directives).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_repeated_slashes_with_merge_slashes_off_are_accepted() {
+    bounded(async {
+        let directives = format!("merge_slashes off; location / {{ proxy_pass http://up/; {UPGRADE} }}");
+        expect_repeated_slashes("", &directives).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_repeated_slashes_that_are_merged_are_accepted() {
+    bounded(async {
+        let directives = format!("location / {{ proxy_pass http://up/; {UPGRADE} }}");
+        expect_repeated_slashes("", &directives).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_repeated_slashes_below_a_stripped_prefix_are_accepted() {
+    bounded(async {
+        let directives = format!("location /realtime/ {{ proxy_pass http://up/; {UPGRADE} }}");
+        expect_repeated_slashes("/realtime", &directives).await;
+    })
+    .await;
+}
+
+// --- upgrades that do not arrive -----------------------------------------------------
+
+#[track_caller]
+fn expect_upgrade_required(answer: &Answer) {
+    answer.expect_error(426, "upgrade_required");
+    assert_eq!(answer.header("upgrade"), Some("websocket"), "{:?}", answer.headers);
+    assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{:?}", answer.headers);
+}
+
+/// `proxy_http_version` was 1.0 by default for the first 17 years of nginx.
+#[tokio::test]
+async fn nginx_upgrade_over_http_1_0_is_refused_and_the_log_names_the_cause() {
+    bounded(async {
+        let directives = "location / {
+            proxy_pass http://up;
+            proxy_http_version 1.0;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection \"upgrade\";
+        }";
+        let site = Site::start("", directives).await;
+        let Err(answer) = site.connect("/app/key1").await else { panic!("HTTP/1.0 was upgraded") };
+        expect_upgrade_required(&answer);
+        let line = site.server.logged("proxy_http_version 1.1").await;
+        assert!(line.contains("HTTP/1.0"), "{line}");
+        assert!(line.contains("WARN"), "{line}");
+        let lines = site.server.log().lines().filter(|line| line.contains("proxy_http_version")).count();
+        assert_eq!(lines, 1, "{}", site.server.log());
+        // The HTTP API works over HTTP/1.0.
+        site.caller().publish("news", "e", "x").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nginx_upgrade_without_its_headers_is_refused_and_the_log_names_the_cause() {
+    bounded(async {
+        let directives = "location / { proxy_pass http://up; proxy_http_version 1.1; }";
+        let site = Site::start("", directives).await;
+        expect_upgrade_required(&http::get(site.nginx.addr(), "/app/key1").await);
+        expect_upgrade_required(&http::get(site.server.addr(), "/app/key1").await);
+        assert!(!site.server.log().contains("WARN"), "no WebSocket: {}", site.server.log());
+        let Err(answer) = site.connect("/app/key1").await else { panic!("a plain GET was upgraded") };
+        expect_upgrade_required(&answer);
+        let line = site.server.logged("proxy_set_header Upgrade $http_upgrade").await;
+        assert!(line.contains("WARN"), "{line}");
+    })
+    .await;
+}
