@@ -86,6 +86,7 @@ mod delta_fuzz;
 mod drain;
 mod fanfare_js;
 mod haproxy_cluster;
+mod keep_alive;
 mod nginx;
 mod real_clients;
 mod sockudo_python;

@@ -1,0 +1,99 @@
+//! HTTP/1.1 by hand, for what a client library hides: requests that stop half
+//! way, and when and how a connection ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::PATIENCE;
+use super::caller::Request;
+use super::http::Answer;
+
+pub struct Raw {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn open(addr: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Raw { stream, received: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).await.expect("the connection takes the bytes");
+    }
+
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("room to send in time")
+    }
+
+    /// An answer with a `Content-Length`.
+    pub async fn answer(&mut self) -> Answer {
+        self.answer_within(PATIENCE).await
+    }
+
+    pub async fn answer_within(&mut self, within: Duration) -> Answer {
+        let answer = tokio::time::timeout(within, self.try_answer()).await;
+        answer.expect("an answer in time").expect("an answer before the connection ends")
+    }
+
+    pub async fn try_answer(&mut self) -> io::Result<Answer> {
+        loop {
+            if let Some(answer) = self.take_answer() {
+                return Ok(answer);
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                let received = String::from_utf8_lossy(&self.received).into_owned();
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, received));
+            }
+        }
+    }
+
+    fn take_answer(&mut self) -> Option<Answer> {
+        let head_end = self.received.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&self.received[..head_end]).into_owned();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = hyper::HeaderMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let length =
+            headers.get("content-length").map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        let body_start = head_end + 4;
+        let body = Bytes::copy_from_slice(self.received.get(body_start..body_start + length)?);
+        self.received.drain(..body_start + length);
+        Some(Answer { status, headers, body })
+    }
+
+    /// Waits for the peer to close the connection in order, without another byte.
+    pub async fn expect_end(&mut self, within: Duration) {
+        self.end(within).await.expect("the connection ends in order");
+    }
+
+    /// The same, or the error with which the connection ended.
+    pub async fn end(&mut self, within: Duration) -> io::Result<()> {
+        let read = tokio::time::timeout(within, self.stream.read_buf(&mut self.received)).await;
+        read.unwrap_or_else(|_| panic!("the connection is still open after {within:?}"))?;
+        assert!(self.received.is_empty(), "received {:?}", String::from_utf8_lossy(&self.received));
+        Ok(())
+    }
+}
+
+impl Request<'_> {
+    /// Request line and headers with the length of the body, for a connection that
+    /// is kept alive.
+    pub fn head(&self) -> String {
+        let bytes = self.bytes();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head has an end") + 4;
+        String::from_utf8_lossy(&bytes[..end]).replace("connection: close\r\n", "")
+    }
+}
