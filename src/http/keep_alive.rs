@@ -68,9 +68,11 @@ impl HttpStream {
         self.stream
     }
 
-    fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() && self.phase.get() == IDLE {
             self.deadline.as_mut().reset(Instant::now() + self.keep_alive);
+            // hyper reads again only when it is woken.
+            let _ = self.deadline.as_mut().poll(context);
         }
         written
     }
@@ -108,7 +110,7 @@ impl AsyncWrite for HttpStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(written)
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -117,7 +119,7 @@ impl AsyncWrite for HttpStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(written)
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
