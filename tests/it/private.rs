@@ -100,6 +100,7 @@ async fn channel_data_is_part_of_what_is_signed() {
     for channel in
         ["private-room", "private-encrypted-room", "private-cache-room", "private-encrypted-cache-room"]
     {
+        let mut is_first = true;
         for channel_data in [r#"{ "user_id" : 7, "user_info":{} }"#, "any text: é\"", "7"] {
             let text = auth::subscription_text(ann.socket_id(), channel, Some(channel_data));
             let signed = ann.sign_text(&text);
@@ -107,7 +108,7 @@ async fn channel_data_is_part_of_what_is_signed() {
             for auth in [signed.clone(), ann.sign(channel)] {
                 ann.subscribe_raw(data(&auth, channel_data)).await;
                 ann.confirmed(channel).await;
-                if channel.contains("cache") {
+                if std::mem::replace(&mut is_first, false) && channel.contains("cache") {
                     ann.expect_event(channel, "pusher:cache_miss").await;
                 }
             }
@@ -129,9 +130,6 @@ async fn channel_data_is_part_of_what_is_signed() {
         // As some libraries have it that have no data.
         ann.subscribe_raw(json!({ "channel": channel, "auth": ann.sign(channel), "channel_data": "" })).await;
         ann.confirmed(channel).await;
-        if channel.contains("cache") {
-            ann.expect_event(channel, "pusher:cache_miss").await;
-        }
     }
     // It is repeated in the error up to a bound.
     let long = "x".repeat(60_000);
