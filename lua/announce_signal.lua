@@ -10,20 +10,20 @@
   ARGV[1..6]        as in include/announce.lua
   ARGV[7]  kind     of the announcement
   ARGV[8]  body     opaque
-  ARGV[9]  address  of the channel, if a webhook wants to hear of the client
+  ARGV[9]  channel_id  of the channel, if a webhook wants to hear of the client
                     event; else ''
   ARGV[10] outbox_max
 
   Returns  nothing.
   Errors   none of its own.
 ]]
-local kind, body, address, outbox_max = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
+local kind, body, channel_id, outbox_max = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 local outbox_key, consumer_key = KEYS[3], KEYS[4]
 
 local channel = read_channel(KEYS[1], KEYS[2])
 check_outbox(outbox_key, consumer_key)
 write_announcement(channel, kind, 1, body)
-if address ~= '' then
-  notify(outbox_key, consumer_key, outbox_max, address, 'client_event', 'event', body)
+if channel_id ~= '' then
+  notify(outbox_key, consumer_key, outbox_max, channel_id, 'client_event', 'event', body)
 end
 publish_announcement(channel)

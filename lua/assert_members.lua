@@ -21,7 +21,7 @@
   ARGV[1..6]           as in include/announce.lua
   ARGV[7]  node        incarnation
   ARGV[8]  count       its subscriptions
-  ARGV[9]  address     of the channel, as the set holds it
+  ARGV[9]  channel_id     of the channel, as the set holds it
   ARGV[10] rules       as in include/occupancy.lua; '' for those told last
   ARGV[11] wants_last  '1' if someone joins a cache channel
   ARGV[12] outbox_max
@@ -38,7 +38,7 @@
            include/occupancy.lua has it, and whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
-local node, count, address = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
 local members_max = tonumber(ARGV[14])
 local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEYS[7], KEYS[9]
@@ -46,7 +46,7 @@ local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] 
 local MEMBERS, ADDED, REMOVED = 3, 1, 2
 
 function index.notify(what, ...)
-  notify(outbox_key, consumer_key, outbox_max, address, what, ...)
+  notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
 end
 
 -- What other nodes have of this user, and how many connections all of them have.
@@ -107,20 +107,20 @@ end
 for _, user in ipairs(removed) do
   redis.call('HDEL', users_key, user)
 end
-write_occupancy(occupancy, count, members, channels_key, address)
+write_occupancy(occupancy, count, members, channels_key, channel_id)
 for i = 1, #changed, 2 do
   redis.call('HSET', users_key, changed[i], changed[i + 1])
 end
-write_index(occupancy, members, index, address, grace_ms)
+write_index(occupancy, members, index, channel_id, grace_ms)
 for _, user in ipairs(added) do
-  local is_back = redis.call('ZREM', index.due_key, 'removed ' .. address .. ' ' .. user) == 1
+  local is_back = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
   if not is_back and is_hooked(occupancy.hooks, 'member_added') then
     index.notify('member_added', 'user', user)
   end
 end
 if is_hooked(occupancy.hooks, 'member_removed') then
   for _, user in ipairs(removed) do
-    redis.call('ZADD', index.due_key, number(now_ms + grace_ms), 'removed ' .. address .. ' ' .. user)
+    redis.call('ZADD', index.due_key, number(now_ms + grace_ms), 'removed ' .. channel_id .. ' ' .. user)
   end
 end
 if #body > 0 then

@@ -20,7 +20,7 @@
   ARGV[1..6]                 as in include/announce.lua
   ARGV[7]  node              incarnation
   ARGV[8]  count             its subscriptions
-  ARGV[9]  address           of the channel, as the set holds it
+  ARGV[9]  channel_id           of the channel, as the set holds it
   ARGV[10] rules             as in include/occupancy.lua; '' for those told last
   ARGV[11] wants_last        '1' if someone joins a cache channel
   ARGV[12] outbox_max
@@ -33,16 +33,16 @@
            whether deltas are off (1 or 0).
   Errors   none of its own.
 ]]
-local node, count, address = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
 local unthrottled_max, interval_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
 local SUBSCRIPTION_COUNT, USER_STATUS = 4, 5
-local is_user = string.find(address, ':#', 1, true) ~= nil
+local is_user = string.find(channel_id, ':#', 1, true) ~= nil
 local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 
 function index.notify(what, ...)
-  notify(outbox_key, consumer_key, outbox_max, address, what, ...)
+  notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
 end
 
 local channel = read_channel(KEYS[1], KEYS[2])
@@ -53,7 +53,7 @@ redis.call('HLEN', index.counts_key)
 check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
 
-write_occupancy(occupancy, count, 0, channels_key, address)
+write_occupancy(occupancy, count, 0, channels_key, channel_id)
 local total, total_before = occupancy.total, occupancy.total_before
 
 if is_user then
@@ -62,14 +62,14 @@ if is_user then
     write_announcement(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
   end
 else
-  write_index(occupancy, 0, index, address, grace_ms)
+  write_index(occupancy, 0, index, channel_id, grace_ms)
   local tells = bit.band(occupancy.tells, TELLS_COUNTS) ~= 0
   if total ~= total_before and (tells or is_hooked(occupancy.hooks, 'subscription_count')) then
     local told_at = tonumber(occupancy.fields.told_at or 0)
     if total > unthrottled_max and now_ms - told_at < interval_ms then
-      redis.call('ZADD', index.due_key, 'NX', number(told_at + interval_ms), 'count ' .. address)
+      redis.call('ZADD', index.due_key, 'NX', number(told_at + interval_ms), 'count ' .. channel_id)
     else
-      redis.call('ZREM', index.due_key, 'count ' .. address)
+      redis.call('ZREM', index.due_key, 'count ' .. channel_id)
       if total > unthrottled_max then
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end

@@ -12,8 +12,8 @@
   KEYS[7]  consumer  of the outbox (hash)
 
   ARGV[1..6]       as in include/announce.lua
-  ARGV[7]  entry   of the sorted set: `vacated <address>`, `count <address>` or
-                   `removed <address> <user>`
+  ARGV[7]  entry   of the sorted set: `vacated <channel_id>`, `count <channel_id>` or
+                   `removed <channel_id> <user>`
   ARGV[8]  outbox_max
 
   Returns  nothing.
@@ -37,9 +37,9 @@ if what == 'vacated' then
     notify(outbox_key, consumer_key, outbox_max, rest, 'channel_vacated')
   end
 elseif what == 'removed' then
-  local address, user = string.match(rest, '^(%S+) (.*)$')
+  local channel_id, user = string.match(rest, '^(%S+) (.*)$')
   if redis.call('HEXISTS', users_key, user) == 0 then
-    notify(outbox_key, consumer_key, outbox_max, address, 'member_removed', 'user', user)
+    notify(outbox_key, consumer_key, outbox_max, channel_id, 'member_removed', 'user', user)
   end
 elseif what == 'count' and total > 0 then
   local hooks, tells = string.match(fields[2] or '0 0', '^(%d+) (%d+)$')

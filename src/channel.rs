@@ -1,4 +1,4 @@
-//! Channel names, their kinds, and the address of a channel in the cluster.
+//! Channel names, their kinds, and the channel_id of a channel in the cluster.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -137,17 +137,17 @@ impl fmt::Display for ChannelName {
 /// A channel of an app, as every node of the cluster names it:
 /// `<app id>:<channel>`. App ids have no colon.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address(Arc<str>);
+pub struct ChannelId(Arc<str>);
 
-impl Address {
-    pub fn new(app: &str, channel: &ChannelName) -> Address {
+impl ChannelId {
+    pub fn new(app: &str, channel: &ChannelName) -> ChannelId {
         debug_assert!(!app.contains(':'), "config has checked app ids");
-        Address([app, ":", channel.as_str()].concat().into())
+        ChannelId([app, ":", channel.as_str()].concat().into())
     }
 
-    /// An address that a node of the cluster wrote, as in a topic's name.
-    pub fn from_wire(text: &str) -> Option<Address> {
-        text.contains(':').then(|| Address(text.into()))
+    /// An channel_id that a node of the cluster wrote, as in a topic's name.
+    pub fn from_wire(text: &str) -> Option<ChannelId> {
+        text.contains(':').then(|| ChannelId(text.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -155,18 +155,18 @@ impl Address {
     }
 
     pub fn app(&self) -> &str {
-        self.0.split_once(':').expect("an address has a colon").0
+        self.0.split_once(':').expect("an channel_id has a colon").0
     }
 
     pub fn channel(&self) -> &str {
-        self.0.split_once(':').expect("an address has a colon").1
+        self.0.split_once(':').expect("an channel_id has a colon").1
     }
 
     pub fn kind(&self) -> ChannelKind {
         ChannelKind::of(self.channel())
     }
 
-    /// The partition of this channel: FNV-1a of the address, folded to a byte.
+    /// The partition of this channel: FNV-1a of the channel_id, folded to a byte.
     ///
     /// Every key and topic of the channel carries its partition's hash tag, so
     /// this function can never change while data lives.
@@ -179,19 +179,19 @@ impl Address {
     }
 }
 
-impl Borrow<str> for Address {
+impl Borrow<str> for ChannelId {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

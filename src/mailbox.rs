@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::{Notify, mpsc};
 
 use crate::announcement::Announcement;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 
 /// An announcement on the topic of a channel, as it was heard.
 #[derive(Debug)]
 pub struct Mail {
-    pub address: Address,
+    pub channel_id: ChannelId,
     pub announcement: Announcement,
 }
 

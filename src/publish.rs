@@ -13,7 +13,7 @@ use crate::backend::{
     Signal,
 };
 use crate::batch::Batch;
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
 use crate::event::{Event, encode_events, encoded_len};
@@ -76,8 +76,8 @@ pub async fn publish_client_event(
     event: &Event,
 ) -> Result<(), BackendError> {
     let hooked = app.hooked_events().has("client_event");
-    let (address, body) = (Address::new(&app.id, channel), encode_events([event]));
-    backend.announce(Signal { address, kind: Kind::ClientEvents, body, hooked }).await
+    let (channel_id, body) = (ChannelId::new(&app.id, channel), encode_events([event]));
+    backend.announce(Signal { channel_id, kind: Kind::ClientEvents, body, hooked }).await
 }
 
 /// Ends every connection that is signed in as the user, on every node
@@ -87,8 +87,8 @@ pub async fn terminate_user(
     app: &App,
     own_channel: &ChannelName,
 ) -> Result<(), BackendError> {
-    let address = Address::new(&app.id, own_channel);
-    let signal = Signal { address, kind: Kind::Termination, body: Bytes::new(), hooked: false };
+    let channel_id = ChannelId::new(&app.id, own_channel);
+    let signal = Signal { channel_id, kind: Kind::Termination, body: Bytes::new(), hooked: false };
     backend.announce(signal).await
 }
 
@@ -113,7 +113,7 @@ impl Run<'_> {
     /// `delta` is None where no event is in a chain.
     fn publication(&self, app: &App, delta: Option<&ChannelDelta>) -> Publication {
         Publication {
-            address: Address::new(&app.id, self.channel),
+            channel_id: ChannelId::new(&app.id, self.channel),
             count: u32::try_from(self.events.len()).expect("limits bound a batch"),
             body: encode_events(self.events.iter().copied()),
             wants_counts: self.wants_counts,

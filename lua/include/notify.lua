@@ -24,10 +24,10 @@ local function check_outbox(outbox_key, consumer_key)
   redis.call('HLEN', consumer_key)
 end
 
-local function notify(outbox_key, consumer_key, outbox_max, address, what, ...)
+local function notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
   if redis.call('XLEN', outbox_key) >= tonumber(outbox_max) then
     redis.call('HINCRBY', consumer_key, 'dropped', 1)
   else
-    redis.call('XADD', outbox_key, '*', 'address', address, 'what', what, ...)
+    redis.call('XADD', outbox_key, '*', 'address', channel_id, 'what', what, ...)
   end
 end

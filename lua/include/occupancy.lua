@@ -31,7 +31,7 @@ local function read_occupancy(subs_key, node, rules)
   return occupancy
 end
 
-local function write_occupancy(occupancy, count, users, channels_key, address)
+local function write_occupancy(occupancy, count, users, channels_key, channel_id)
   local subs_key, node = occupancy.subs_key, occupancy.node
   occupancy.total = occupancy.others + count
   if count <= occupancy.before then
@@ -46,9 +46,9 @@ local function write_occupancy(occupancy, count, users, channels_key, address)
   end
   if count > 0 then
     redis.call('HSET', subs_key, node, count)
-    redis.call('SADD', channels_key, address)
+    redis.call('SADD', channels_key, channel_id)
   else
-    redis.call('SREM', channels_key, address)
+    redis.call('SREM', channels_key, channel_id)
   end
 end
 
@@ -56,8 +56,8 @@ end
   The index of an app's occupied channels, and the webhooks of its changes. One
   that is vacated is told of only when it has stayed so for a while.
 ]]
-local function write_index(occupancy, users, index, address, grace_ms)
-  local channel = string.match(address, ':(.*)$')
+local function write_index(occupancy, users, index, channel_id, grace_ms)
+  local channel = string.match(channel_id, ':(.*)$')
   local was_occupied, is_occupied = occupancy.total_before > 0, occupancy.total > 0
   if is_occupied then
     redis.call('ZADD', index.occupied_key, 0, channel)
@@ -68,7 +68,7 @@ local function write_index(occupancy, users, index, address, grace_ms)
   if was_occupied == is_occupied then
     return
   end
-  local due = 'vacated ' .. address
+  local due = 'vacated ' .. channel_id
   if is_occupied then
     local is_back = redis.call('ZREM', index.due_key, due) == 1
     if not is_back and is_hooked(occupancy.hooks, 'channel_occupied') then

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::Cached;
 use crate::announcement::Position;
 use crate::app::{App, HookedEvents};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::presence::Member;
 
 /// This node's membership in a channel, as absolute numbers, so that saying it
 /// again changes nothing.
 #[derive(Debug, Clone)]
 pub struct Assertion {
-    pub address: Address,
+    pub channel_id: ChannelId,
     /// Subscriptions of this node.
     pub count: u64,
     /// On a presence channel, the users whose number may have changed.

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::announcement::{AnnouncementId, Log, Position};
 use crate::app::Rate;
-use crate::channel::{Address, ChannelName, Partition};
+use crate::channel::{ChannelId, ChannelName, Partition};
 use crate::event::Event;
 use crate::notice::{Notice, NoticeId};
 use crate::presence::Roster;
@@ -163,21 +163,21 @@ impl Backend {
     }
 
     /// From the answer on, everything announced on the channel is heard.
-    pub async fn listen(&self, address: &Address) -> Result<(), BackendError> {
+    pub async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => {
-                memory.listen(address);
+                memory.listen(channel_id);
                 Ok(())
             }
-            Backend::Redis(redis) => redis.listen(address).await,
+            Backend::Redis(redis) => redis.listen(channel_id).await,
         }
     }
 
     /// What is announced on the channel need not be heard any longer.
-    pub fn unlisten(&self, address: &Address) {
+    pub fn unlisten(&self, channel_id: &ChannelId) {
         match self {
-            Backend::Memory(memory) => memory.unlisten(address),
-            Backend::Redis(redis) => redis.unlisten(address),
+            Backend::Memory(memory) => memory.unlisten(channel_id),
+            Backend::Redis(redis) => redis.unlisten(channel_id),
         }
     }
 
@@ -192,26 +192,26 @@ impl Backend {
     }
 
     /// Of the whole cluster: one read, however many nodes.
-    pub async fn read_counts(&self, address: &Address) -> Result<Counts, BackendError> {
+    pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_counts(address)),
-            Backend::Redis(redis) => redis.read_counts(address).await,
+            Backend::Memory(memory) => Ok(memory.read_counts(channel_id)),
+            Backend::Redis(redis) => redis.read_counts(channel_id).await,
         }
     }
 
     /// Who is in a presence channel, in the whole cluster.
-    pub async fn read_roster(&self, address: &Address) -> Result<RosterRead, BackendError> {
+    pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_roster(address)),
-            Backend::Redis(redis) => redis.read_roster(address).await,
+            Backend::Memory(memory) => Ok(memory.read_roster(channel_id)),
+            Backend::Redis(redis) => redis.read_roster(channel_id).await,
         }
     }
 
     /// The last event of a cache channel, if it is still kept.
-    pub async fn read_cached(&self, address: &Address) -> Result<Option<Cached>, BackendError> {
+    pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_cached(address)),
-            Backend::Redis(redis) => redis.read_cached(address).await,
+            Backend::Memory(memory) => Ok(memory.read_cached(channel_id)),
+            Backend::Redis(redis) => redis.read_cached(channel_id).await,
         }
     }
 
@@ -272,58 +272,63 @@ impl Backend {
     }
 
     /// What was announced after `after`, as far as the log reaches.
-    pub async fn read_log(&self, address: &Address, after: AnnouncementId) -> Result<Log, BackendError> {
+    pub async fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Result<Log, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_log(address, after)),
-            Backend::Redis(redis) => redis.read_log(address, after).await,
+            Backend::Memory(memory) => Ok(memory.read_log(channel_id, after)),
+            Backend::Redis(redis) => redis.read_log(channel_id, after).await,
         }
     }
 
     /// What was announced after a number that a client has seen (its low 31 bits),
     /// and up to [`limits::RESUME_BASES_MAX`] announcements before it: the first of
     /// them may still begin after the number, where the log does not reach back.
-    pub async fn read_log_since(&self, address: &Address, seq: u32) -> Result<Log, BackendError> {
+    pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_log_since(address, seq)),
-            Backend::Redis(redis) => redis.read_log_since(address, seq).await,
+            Backend::Memory(memory) => Ok(memory.read_log_since(channel_id, seq)),
+            Backend::Redis(redis) => redis.read_log_since(channel_id, seq).await,
         }
     }
 
     /// The newest event of each of the channel's chains, as far as they are kept,
     /// oldest first. A chain may have gone on since, without being kept.
-    pub async fn read_bases(&self, address: &Address) -> Result<Vec<StoredBase>, BackendError> {
+    pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.read_bases(address)),
-            Backend::Redis(redis) => redis.read_bases(address).await,
+            Backend::Memory(memory) => Ok(memory.read_bases(channel_id)),
+            Backend::Redis(redis) => redis.read_bases(channel_id).await,
         }
     }
 
     /// Switches deltas on or off on a channel, and announces it if that changes
     /// anything. Nothing on a channel that has never said anything.
-    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+    pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         match self {
-            Backend::Memory(memory) => memory.switch_deltas(address, on).await,
-            Backend::Redis(redis) => redis.switch_deltas(address, on).await,
+            Backend::Memory(memory) => memory.switch_deltas(channel_id, on).await,
+            Backend::Redis(redis) => redis.switch_deltas(channel_id, on).await,
         }
     }
 
     /// Where each channel stands; None where nothing is known of it.
-    pub async fn read_heads(&self, addresses: &[Address]) -> Result<Vec<Option<Position>>, BackendError> {
+    pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
         match self {
             Backend::Memory(memory) => {
-                Ok(addresses.iter().map(|address| memory.read_head(address)).collect())
+                Ok(channel_ids.iter().map(|channel_id| memory.read_head(channel_id)).collect())
             }
-            Backend::Redis(redis) => redis.read_heads(addresses).await,
+            Backend::Redis(redis) => redis.read_heads(channel_ids).await,
         }
     }
 
     /// Opens a new epoch above `seen_seq`, unless the channel has left `epoch`
     /// already. After a fork, so that no number is used twice.
-    pub async fn open_epoch(&self, address: &Address, epoch: u64, seen_seq: u64) -> Result<(), BackendError> {
+    pub async fn open_epoch(
+        &self,
+        channel_id: &ChannelId,
+        epoch: u64,
+        seen_seq: u64,
+    ) -> Result<(), BackendError> {
         match self {
             // One process cannot disagree with itself.
             Backend::Memory(_) => Ok(()),
-            Backend::Redis(redis) => redis.open_epoch(address, epoch, seen_seq).await,
+            Backend::Redis(redis) => redis.open_epoch(channel_id, epoch, seen_seq).await,
         }
     }
 

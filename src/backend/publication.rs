@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::{Counts, RateState};
 use crate::announcement::Kind;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::event::Event;
 
 /// The run of a batch's events on one channel, serialised.
 #[derive(Debug, Clone)]
 pub struct Publication {
-    pub address: Address,
+    pub channel_id: ChannelId,
     /// Number of events.
     pub count: u32,
     /// [`crate::event::encode_events`]
@@ -76,7 +76,7 @@ pub struct Published {
 /// connections.
 #[derive(Debug, Clone)]
 pub struct Signal {
-    pub address: Address,
+    pub channel_id: ChannelId,
     pub kind: Kind,
     /// One event, encoded, or nothing.
     pub body: Bytes,

@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::signed::Signed;
 use super::{ApiError, rates};
 use crate::backend::{Cached, Counts, Occupied};
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::json;
 use crate::node::Node;
 use crate::presence::Roster;
@@ -40,10 +40,10 @@ pub(super) async fn get_channel(
         let channel = parse_name(&name, &signed)?;
         let has_users = channel.kind() == ChannelKind::Presence;
         let wanted = Wanted::of(&signed)?.check(has_users, channel.is_cache())?;
-        let address = Address::new(&signed.app.id, &channel);
-        let counts = node.backend.read_counts(&address).await?;
+        let channel_id = ChannelId::new(&signed.app.id, &channel);
+        let counts = node.backend.read_counts(&channel_id).await?;
         let cached = match wanted.cache {
-            true => Some(node.backend.read_cached(&address).await?),
+            true => Some(node.backend.read_cached(&channel_id).await?),
             false => None,
         };
         Ok(Reply(write_channel(counts, wanted, cached)))
@@ -64,7 +64,7 @@ pub(super) async fn get_users(
             return Err(ApiError::no_users());
         }
         let with_info = signed.query.get("with_user_info").is_some_and(|is| is == "1" || is == "true");
-        let read = node.backend.read_roster(&Address::new(&signed.app.id, &channel)).await?;
+        let read = node.backend.read_roster(&ChannelId::new(&signed.app.id, &channel)).await?;
         Ok(Reply(write_users(&read.roster, with_info)))
     });
     rates::read(&node, &signed.app, work).await

@@ -298,8 +298,8 @@ mod tests {
     /// A connection over the loopback; the other end is the client's.
     async fn connected() -> (Arc<Outbox>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let client = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let channel_id = listener.local_addr().expect("it is bound");
+        let client = tokio::net::TcpStream::connect(channel_id).await.expect("it listens");
         let (server, _) = listener.accept().await.expect("a client");
         server.writable().await.expect("it is new");
         let (read, write) = server.into_split();

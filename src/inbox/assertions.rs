@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
 use super::{Desk, Done};
 use crate::backend::{Asserted, Assertion, BackendError, UserCount};
-use crate::channel::{Address, ChannelName};
+use crate::channel::{ChannelId, ChannelName};
 use crate::hub::{Subscriber, push};
 use crate::limits;
 use crate::metrics::metrics;
@@ -18,8 +18,8 @@ use crate::wire::reply;
 pub(super) struct Assertions {
     /// Those that someone waits for go first, so that a mass disconnect blocks
     /// nobody.
-    joins: VecDeque<Address>,
-    others: VecDeque<Address>,
+    joins: VecDeque<ChannelId>,
+    others: VecDeque<ChannelId>,
     under_way: usize,
     /// The backend was away a moment ago: no assertion until then.
     rested_until: Option<Instant>,
@@ -42,7 +42,7 @@ impl Assertions {
 impl Channel {
     /// Counts everyone who is here or waiting, as far as one script can tell of
     /// them.
-    fn begin_assertion(&mut self, address: &Address) -> Assertion {
+    fn begin_assertion(&mut self, channel_id: &ChannelId) -> Assertion {
         let users = self.presence.as_mut().map(|presence| presence.take_unsaid()).unwrap_or_default();
         let told: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
         let since = self.order.position().unwrap_or_default();
@@ -62,11 +62,11 @@ impl Channel {
         // Of a node that dies with no subscriptions left nothing is swept.
         let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_unsaid_leavers());
         Assertion {
-            address: address.clone(),
+            channel_id: channel_id.clone(),
             count: (self.count() - waiting as u64).max(u64::from(count_min)),
             users,
             rules: self.rules,
-            wants_last: counts_anyone && ChannelName::is_cache_name(address.channel()),
+            wants_last: counts_anyone && ChannelName::is_cache_name(channel_id.channel()),
         }
     }
 
@@ -81,8 +81,8 @@ impl Channel {
 }
 
 impl Desk {
-    pub(super) fn queue_assertion(&mut self, address: Address) {
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+    pub(super) fn queue_assertion(&mut self, channel_id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         if channel.listening != Listening::Yes || !channel.needs_assertion() {
             return;
         }
@@ -92,8 +92,8 @@ impl Desk {
         }
         channel.membership.queued = wanted;
         match wanted {
-            Queued::First => self.assertions.joins.push_back(address),
-            _ => self.assertions.others.push_back(address),
+            Queued::First => self.assertions.joins.push_back(channel_id),
+            _ => self.assertions.others.push_back(channel_id),
         }
     }
 
@@ -102,17 +102,17 @@ impl Desk {
             return;
         }
         while self.assertions.under_way < limits::ASSERTIONS_MAX {
-            let Some(address) =
+            let Some(channel_id) =
                 self.assertions.joins.pop_front().or_else(|| self.assertions.others.pop_front())
             else {
                 return;
             };
-            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.membership.queued = Queued::No;
             if !channel.needs_assertion() {
                 continue;
             }
-            let assertion = channel.begin_assertion(&address);
+            let assertion = channel.begin_assertion(&channel_id);
             self.assertions.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
@@ -125,20 +125,20 @@ impl Desk {
     pub(super) fn asserted(&mut self, assertion: Assertion, result: Result<Asserted, BackendError>) {
         self.assertions.under_way -= 1;
         metrics().assertions.increment(1);
-        let Assertion { address, count, users, .. } = assertion;
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+        let Assertion { channel_id, count, users, .. } = assertion;
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         channel.membership.under_way = false;
         let asserted = match result {
             Ok(asserted) => asserted,
             Err(error) => {
-                tracing::debug!(%address, %error, "membership not asserted");
+                tracing::debug!(%channel_id, %error, "membership not asserted");
                 channel.assertion_failed(Instant::now());
                 if let Some(presence) = &mut channel.presence {
                     presence.unsay(&users);
                 }
                 let retry = Instant::now() + limits::RETRY_DELAY;
                 self.assertions.rested_until = Some(retry);
-                self.retries.push_back((retry, address));
+                self.retries.push_back((retry, channel_id));
                 return;
             }
         };
@@ -151,22 +151,23 @@ impl Desk {
                 presence.acknowledge(user, may_yet_arrive);
             }
         }
-        self.refuse(&address, &refused);
-        self.place(&address, &asserted);
-        self.admit(&address);
-        self.queue_assertion(address);
+        self.refuse(&channel_id, &refused);
+        self.place(&channel_id, &asserted);
+        self.admit(&channel_id);
+        self.queue_assertion(channel_id);
     }
 
     /// The presence channel has as many members as it may.
-    fn refuse(&mut self, address: &Address, refused: &[&UserCount]) {
+    fn refuse(&mut self, channel_id: &ChannelId, refused: &[&UserCount]) {
         if refused.is_empty() {
             return;
         }
-        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let error =
             format!("the channel has {} members, which is all it may have", channel.rules.members_max);
-        let frame =
-            |dialect| reply::subscription_refused(dialect, address.channel(), "LimitReached", &error, 4100);
+        let frame = |dialect| {
+            reply::subscription_refused(dialect, channel_id.channel(), "LimitReached", &error, 4100)
+        };
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
         let counted = channel.joining.iter().filter(|(_, joiner)| joiner.is_counted());
         let counted =
@@ -183,11 +184,11 @@ impl Desk {
             let Subscriber { outbox, form, .. } = joiner.subscriber;
             push(&outbox, frame(form.dialect), &mut self.filled);
         }
-        self.forget_if_idle(address);
+        self.forget_if_idle(channel_id);
     }
 
-    fn place(&mut self, address: &Address, asserted: &Asserted) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    fn place(&mut self, channel_id: &ChannelId, asserted: &Asserted) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let held = match channel.order.position() {
             None => {
                 channel.policy.set(!asserted.deltas_off);
@@ -201,10 +202,10 @@ impl Desk {
             channel.recent.get_or_insert_with(Recent::default);
         }
         if !channel.order.has_passed(asserted.at) {
-            self.suspect(address, asserted.at);
+            self.suspect(channel_id, asserted.at);
         }
-        self.learn_status(address, asserted.total > 0, asserted.at);
-        self.hear_again(address, held);
+        self.learn_status(channel_id, asserted.total > 0, asserted.at);
+        self.hear_again(channel_id, held);
     }
 
     /// Now and then, and after a reconnect or when Redis may have lost its data.
@@ -217,9 +218,9 @@ impl Desk {
                 presence.unsay_all();
             }
         }
-        let addresses: Vec<Address> = self.channels.keys().cloned().collect();
-        for address in addresses {
-            self.retry(address);
+        let channel_ids: Vec<ChannelId> = self.channels.keys().cloned().collect();
+        for channel_id in channel_ids {
+            self.retry(channel_id);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::snapshot::Snapshot;
 use super::watch::Watch;
 use crate::announcement::{Announcement, Position};
 use crate::backend::{Cached, Rules};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
@@ -205,16 +205,16 @@ impl Channel {
     /// told to forget them.
     pub(super) fn first_bases(
         &mut self,
-        address: &Address,
+        channel_id: &ChannelId,
         form: &Form,
         config: &DeltaConfig,
     ) -> Option<(Bytes, Chains)> {
         if self.sends_snapshot(form) {
             metrics().cache_syncs.increment(1);
-            return Some(self.snapshot.as_mut()?.frame(address.channel(), form, &self.deltas, config));
+            return Some(self.snapshot.as_mut()?.frame(channel_id.channel(), form, &self.deltas, config));
         }
         let is_keyed = self.deltas.conflation_key.is_some() && form.algorithm.is_some();
-        let forget = || reply::delta_cache_sync(form.dialect, address.channel(), &self.deltas, &[]);
+        let forget = || reply::delta_cache_sync(form.dialect, channel_id.channel(), &self.deltas, &[]);
         is_keyed.then(|| (forget(), Chains::default()))
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::channel::Channel;
 use super::newcomer::Newcomer;
 use crate::announcement::{Announcement, Body, Kind};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::event::Event;
 use crate::fan_out::{self, Delivery, Rules};
@@ -21,7 +21,7 @@ use crate::wire::reply;
 
 /// Rooms 6 and 7: frames once, then to everyone who is here.
 pub(super) fn deliver(
-    address: &Address,
+    channel_id: &ChannelId,
     channel: &mut Channel,
     announcement: &Announcement,
     delta: &DeltaConfig,
@@ -30,19 +30,21 @@ pub(super) fn deliver(
     if let Some(recent) = &mut channel.recent {
         recent.push(announcement.clone());
     }
-    let Some(body) = read(address, announcement) else { return channel.hub.audiences().restart() };
+    let Some(body) = read(channel_id, announcement) else { return channel.hub.audiences().restart() };
     match body {
         Body::Events(events) | Body::ClientEvents(events) => {
-            return deliver_events(address, channel, announcement, &events, delta, filled);
+            return deliver_events(channel_id, channel, announcement, &events, delta, filled);
         }
         Body::Members(changes) => {
             let Some(presence) = &mut channel.presence else { return };
             for change in changes.iter().filter(|change| presence.apply(change)) {
-                tell_change(address, &channel.hub, change, filled);
+                tell_change(channel_id, &channel.hub, change, filled);
             }
         }
         Body::SubscriptionCount(count) => {
-            channel.hub.tell(|dialect| reply::subscription_count(dialect, address.channel(), count), filled);
+            channel
+                .hub
+                .tell(|dialect| reply::subscription_count(dialect, channel_id.channel(), count), filled);
         }
         Body::Termination => {
             // Who is joining has signed in already.
@@ -58,7 +60,7 @@ pub(super) fn deliver(
 }
 
 fn deliver_events(
-    address: &Address,
+    channel_id: &ChannelId,
     channel: &mut Channel,
     announcement: &Announcement,
     events: &[Event],
@@ -73,7 +75,7 @@ fn deliver_events(
         return;
     }
     let Announcement { first_seq, time_ms, .. } = *announcement;
-    let delivery = Delivery { channel: address.channel(), first_seq, time_ms, events, is_chained };
+    let delivery = Delivery { channel: channel_id.channel(), first_seq, time_ms, events, is_chained };
     let mut rules = Rules { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
     let mut frames = fan_out::encode(&delivery, channel.hub.audiences(), &mut rules);
     channel.hub.deliver(&mut frames, filled);
@@ -81,12 +83,12 @@ fn deliver_events(
 
 /// A member has come or gone.
 pub(super) fn tell_change(
-    address: &Address,
+    channel_id: &ChannelId,
     hub: &Hub,
     change: &MemberChange,
     filled: &mut Vec<Arc<Outbox>>,
 ) {
-    let channel = address.channel();
+    let channel = channel_id.channel();
     let frame = |dialect| match change {
         MemberChange::Added { user_id, info } => reply::member_added(dialect, channel, user_id, info),
         MemberChange::Removed { user_id } => reply::member_removed(dialect, channel, user_id),
@@ -97,24 +99,26 @@ pub(super) fn tell_change(
 /// What a joiner is owed of what everyone else has had. Who is here it knows from
 /// the roster.
 pub(super) fn missed_frames(
-    address: &Address,
+    channel_id: &ChannelId,
     announcement: &Announcement,
     dialect: Dialect,
     newcomer: &mut Newcomer<'_>,
 ) -> Bytes {
-    match read(address, announcement) {
+    match read(channel_id, announcement) {
         Some(Body::Events(events) | Body::ClientEvents(events)) => newcomer.frames(announcement, &events, 0),
-        Some(Body::SubscriptionCount(count)) => reply::subscription_count(dialect, address.channel(), count),
+        Some(Body::SubscriptionCount(count)) => {
+            reply::subscription_count(dialect, channel_id.channel(), count)
+        }
         _ => Bytes::new(),
     }
 }
 
-pub(super) fn read(address: &Address, announcement: &Announcement) -> Option<Body> {
+pub(super) fn read(channel_id: &ChannelId, announcement: &Announcement) -> Option<Body> {
     match announcement.read() {
         Ok(body) => Some(body),
         Err(error) => {
             metrics().announcements_unreadable.increment(1);
-            tracing::warn!(%address, %error, "announcement not read");
+            tracing::warn!(%channel_id, %error, "announcement not read");
             None
         }
     }

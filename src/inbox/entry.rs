@@ -12,7 +12,7 @@ use super::positions::first_position;
 use super::resume::{Past, standing};
 use crate::announcement::Position;
 use crate::backend::Cached;
-use crate::channel::{Address, ChannelName};
+use crate::channel::{ChannelId, ChannelName};
 use crate::delta::chain::Chains;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
@@ -37,8 +37,8 @@ struct Entrant {
 }
 
 impl Desk {
-    pub(super) fn enter(&mut self, address: &Address, socket: SocketId) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn enter(&mut self, channel_id: &ChannelId, socket: SocketId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(joiner) = channel.joining.remove(&socket) else { return };
         self.joining -= 1;
         let Some(entrant) = channel.entrant(socket, joiner) else { return };
@@ -46,11 +46,11 @@ impl Desk {
         if let (Some(presence), Some(member)) = (&mut channel.presence, member)
             && let Some(change) = presence.let_in(member)
         {
-            tell_change(address, &channel.hub, &change, &mut self.filled);
+            tell_change(channel_id, &channel.hub, &change, &mut self.filled);
         }
-        let mut frames = channel.confirm(address, &entrant);
-        let held = channel.catch_up(address, &entrant, &self.delta, &mut frames);
-        frames.extend(channel.told_position(address, &entrant));
+        let mut frames = channel.confirm(channel_id, &entrant);
+        let held = channel.catch_up(channel_id, &entrant, &self.delta, &mut frames);
+        frames.extend(channel.told_position(channel_id, &entrant));
         for frame in frames {
             push(&entrant.subscriber.outbox, frame, &mut self.filled);
         }
@@ -76,15 +76,15 @@ impl Channel {
     }
 
     /// That it has succeeded.
-    fn confirm(&mut self, address: &Address, entrant: &Entrant) -> Vec<Bytes> {
+    fn confirm(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Vec<Bytes> {
         if !entrant.succeeds {
             return Vec::new();
         }
         let (dialect, standing) = (entrant.subscriber.form.dialect, entrant.standing);
         let succeeded = match &mut self.presence {
-            Some(presence) => Some(presence.succeeded(dialect, address.channel(), standing)),
+            Some(presence) => Some(presence.succeeded(dialect, channel_id.channel(), standing)),
             // Without it, it is in the confirmation.
-            None => standing.map(|_| reply::subscription_succeeded(dialect, address.channel(), standing)),
+            None => standing.map(|_| reply::subscription_succeeded(dialect, channel_id.channel(), standing)),
         };
         succeeded.into_iter().chain([entrant.confirmation.clone()]).collect()
     }
@@ -93,7 +93,7 @@ impl Channel {
     /// then.
     fn catch_up(
         &mut self,
-        address: &Address,
+        channel_id: &ChannelId,
         entrant: &Entrant,
         config: &DeltaConfig,
         frames: &mut Vec<Bytes>,
@@ -101,7 +101,7 @@ impl Channel {
         let Entrant { socket, subscriber, past, at, total, last, .. } = entrant;
         let (form, dialect) = (&subscriber.form, subscriber.form.dialect);
         let mut newcomer = Newcomer {
-            channel: address.channel(),
+            channel: channel_id.channel(),
             form,
             names: Names { socket: *socket, former: &subscriber.former },
             config,
@@ -110,13 +110,13 @@ impl Channel {
             held: Chains::default(),
         };
         let is_new = total.is_some() && !matches!(past, Past::Found { .. });
-        if is_new && ChannelName::is_cache_name(address.channel()) {
+        if is_new && ChannelName::is_cache_name(channel_id.channel()) {
             let cached = last.as_ref().map(|cached| newcomer.cached(cached)).filter(|it| !it.is_empty());
-            frames.push(cached.unwrap_or_else(|| reply::cache_miss(dialect, address.channel())));
+            frames.push(cached.unwrap_or_else(|| reply::cache_miss(dialect, channel_id.channel())));
         }
         if let Some(total) = total.filter(|_| self.tells_counts()) {
             // What its own coming has announced came before it was let in.
-            frames.push(reply::subscription_count(dialect, address.channel(), total));
+            frames.push(reply::subscription_count(dialect, channel_id.channel(), total));
         }
         if let Past::Found { missed, .. } = past {
             frames.push(missed.frames.clone());
@@ -125,15 +125,15 @@ impl Channel {
         let mut epoch = at.epoch;
         for announcement in &self.missed_since(*at) {
             if form.positions && std::mem::replace(&mut epoch, announcement.epoch) != announcement.epoch {
-                frames.push(first_position(address, dialect, announcement, at.epoch != 0));
+                frames.push(first_position(channel_id, dialect, announcement, at.epoch != 0));
             }
-            frames.push(missed_frames(address, announcement, dialect, &mut newcomer));
+            frames.push(missed_frames(channel_id, announcement, dialect, &mut newcomer));
         }
         let held = newcomer.held;
         if past.keeps_bases() {
             return held;
         }
-        match self.first_bases(address, form, config) {
+        match self.first_bases(channel_id, form, config) {
             Some((frame, bases)) => {
                 frames.push(frame);
                 bases
@@ -143,13 +143,13 @@ impl Channel {
     }
 
     /// Where the channel stands by now, if it does not know that yet.
-    fn told_position(&mut self, address: &Address, entrant: &Entrant) -> Option<Bytes> {
+    fn told_position(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Option<Bytes> {
         let Position { epoch, seq, .. } = self.order.position().unwrap_or_default();
         if self.hub.is_empty() {
             self.told_epoch = epoch;
         }
         let dialect = entrant.subscriber.form.dialect;
         let known = entrant.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
-        known.map(|_| reply::position(dialect, address.channel(), epoch, seq, false))
+        known.map(|_| reply::position(dialect, channel_id.channel(), epoch, seq, false))
     }
 }

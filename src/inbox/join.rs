@@ -11,7 +11,7 @@ use super::resume::Past;
 use super::{Desk, Done};
 use crate::app::App;
 use crate::backend::{BackendError, Rules};
-use crate::channel::{Address, ChannelKind};
+use crate::channel::{ChannelId, ChannelKind};
 use crate::delta::Algorithm;
 use crate::event::SocketId;
 use crate::limits;
@@ -20,11 +20,11 @@ use crate::wire::close::Close;
 
 impl Desk {
     /// The channel, as the app's settings have it now.
-    pub(super) fn channel_of(&mut self, address: &Address, app: &App) -> &mut Channel {
-        let channel = match self.channels.entry(address.clone()) {
+    pub(super) fn channel_of(&mut self, channel_id: &ChannelId, app: &App) -> &mut Channel {
+        let channel = match self.channels.entry(channel_id.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let kind = address.kind();
+                let kind = channel_id.kind();
                 entry.insert(Channel {
                     presence: (kind == ChannelKind::Presence).then(Box::default),
                     watch: (kind == ChannelKind::User).then(Box::default),
@@ -33,16 +33,16 @@ impl Desk {
             }
         };
         channel.rules = Rules::from(app);
-        channel.deltas = app.deltas.on(address.channel(), &self.delta);
+        channel.deltas = app.deltas.on(channel_id.channel(), &self.delta);
         channel
     }
 
-    pub(super) fn subscribe(&mut self, address: Address, socket: SocketId, mut joiner: Joiner) {
-        let channel = self.channels.get_mut(&address).expect("the caller has made it");
+    pub(super) fn subscribe(&mut self, channel_id: ChannelId, socket: SocketId, mut joiner: Joiner) {
+        let channel = self.channels.get_mut(&channel_id).expect("the caller has made it");
         channel.idle_since = None;
         if let Some(seated) = channel.hub.remove(socket) {
             joiner.subscriber.member = seated.member;
-            return self.begin_anew(&address, socket, joiner);
+            return self.begin_anew(&channel_id, socket, joiner);
         }
         if let Some(earlier) = channel.joining.remove(&socket) {
             joiner.confirmation = [earlier.confirmation, joiner.confirmation].concat().into();
@@ -51,7 +51,7 @@ impl Desk {
         } else if self.joining >= limits::PENDING_MAX {
             metrics().pending_overflows.increment(1);
             joiner.subscriber.outbox.close(Close::OverCapacity);
-            self.forget_if_idle(&address);
+            self.forget_if_idle(&channel_id);
             return;
         } else {
             self.joining += 1;
@@ -60,12 +60,12 @@ impl Desk {
             }
         }
         channel.joining.insert(socket, joiner);
-        self.join(address);
+        self.join(channel_id);
     }
 
     /// The socket has opted in to deltas while it is subscribed.
-    pub(super) fn enable_deltas(&mut self, address: &Address, socket: SocketId, algorithm: Algorithm) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn enable_deltas(&mut self, channel_id: &ChannelId, socket: SocketId, algorithm: Algorithm) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if let Some(joiner) = channel.joining.get_mut(&socket) {
             joiner.subscriber.form.algorithm.get_or_insert(algorithm);
             return;
@@ -76,68 +76,72 @@ impl Desk {
         let Some(mut subscriber) = channel.hub.remove(socket) else { return };
         subscriber.form.algorithm = Some(algorithm);
         let (confirmation, past, stage) = (Bytes::new(), Past::Unsaid, Stage::Waiting);
-        self.begin_anew(address, socket, Joiner { subscriber, confirmation, succeeds: false, past, stage });
+        self.begin_anew(
+            channel_id,
+            socket,
+            Joiner { subscriber, confirmation, succeeds: false, past, stage },
+        );
     }
 
     /// One who was here asks for something else: it is counted already, and begins
     /// anew from where the channel stands.
-    fn begin_anew(&mut self, address: &Address, socket: SocketId, mut joiner: Joiner) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut joiner: Joiner) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let at = channel.order.position().unwrap_or_default();
         joiner.stage = Stage::Placed { at, total: None, last: None, waits: Waits::No };
         channel.recent.get_or_insert_default();
         channel.joining.insert(socket, joiner);
         self.joining += 1;
-        self.admit(address);
+        self.admit(channel_id);
     }
 
     /// Someone waits for the channel: has it listened to, then asserted.
-    pub(super) fn join(&mut self, address: Address) {
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+    pub(super) fn join(&mut self, channel_id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match channel.listening {
             Listening::Asked => {}
-            Listening::Yes => self.queue_assertion(address),
+            Listening::Yes => self.queue_assertion(channel_id),
             Listening::No => {
                 channel.listening = Listening::Asked;
                 let backend = self.backend.clone();
                 self.calls.spawn(async move {
-                    let result = backend.listen(&address).await;
-                    Done::Listened(address, result)
+                    let result = backend.listen(&channel_id).await;
+                    Done::Listened(channel_id, result)
                 });
             }
         }
     }
 
-    pub(super) fn listened(&mut self, address: Address, result: Result<(), BackendError>) {
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+    pub(super) fn listened(&mut self, channel_id: ChannelId, result: Result<(), BackendError>) {
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match result {
             Ok(()) => {
                 channel.listening = Listening::Yes;
-                self.queue_assertion(address);
+                self.queue_assertion(channel_id);
             }
             Err(error) => {
-                tracing::debug!(%address, %error, "not listened to yet");
+                tracing::debug!(%channel_id, %error, "not listened to yet");
                 channel.listening = Listening::No;
-                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address));
+                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             }
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, address: &Address, socket: SocketId) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn unsubscribe(&mut self, channel_id: &ChannelId, socket: SocketId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let joiner = channel.joining.remove(&socket).map(|joiner| joiner.subscriber);
         self.joining -= usize::from(joiner.is_some());
         let Some(subscriber) = joiner.or_else(|| channel.hub.remove(socket)) else { return };
         if let (Some(presence), Some(member)) = (&mut channel.presence, &subscriber.member) {
             presence.leave(member);
         }
-        self.forget_if_idle(address);
-        self.queue_assertion(address.clone());
+        self.forget_if_idle(channel_id);
+        self.queue_assertion(channel_id.clone());
     }
 
     /// Lets everyone in who waits for nothing any more.
-    pub(super) fn admit(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get(address) else { return };
+    pub(super) fn admit(&mut self, channel_id: &ChannelId) {
+        let Some(channel) = self.channels.get(channel_id) else { return };
         let (mut arrived, mut wants_replay, mut wants_snapshot) = (Vec::new(), false, false);
         let mut is_anyone_placed = false;
         for (socket, joiner) in &channel.joining {
@@ -153,47 +157,47 @@ impl Desk {
         }
         if channel.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
             if is_anyone_placed {
-                self.want_roster(address);
+                self.want_roster(channel_id);
             }
             return;
         }
         if wants_replay {
-            self.want_replay(address);
+            self.want_replay(channel_id);
         }
         if wants_snapshot {
-            self.want_snapshot(address);
+            self.want_snapshot(channel_id);
         }
         for socket in arrived {
-            self.enter(address, socket);
+            self.enter(channel_id, socket);
         }
-        if let Some(channel) = self.channels.get_mut(address) {
+        if let Some(channel) = self.channels.get_mut(channel_id) {
             channel.drop_recent();
         }
     }
 
     /// Nobody is here any more: the channel lingers, and is then forgotten.
-    pub(super) fn forget_if_idle(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn forget_if_idle(&mut self, channel_id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if channel.is_deserted() {
             let now = Instant::now();
             channel.idle_since = Some(now);
-            self.idle.push_back((now, address.clone()));
+            self.idle.push_back((now, channel_id.clone()));
         }
     }
 
     pub(super) fn forget_idle(&mut self, now: Instant) {
         while self.idle.front().is_some_and(|(since, _)| now.duration_since(*since) >= limits::LINGER) {
-            let (_, address) = self.idle.pop_front().expect("it was just seen");
-            let Some(channel) = self.channels.get(&address) else { continue };
+            let (_, channel_id) = self.idle.pop_front().expect("it was just seen");
+            let Some(channel) = self.channels.get(&channel_id) else { continue };
             if channel.is_forgettable(now) {
                 if channel.listening == Listening::Yes {
-                    self.backend.unlisten(&address);
+                    self.backend.unlisten(&channel_id);
                 }
-                self.channels.remove(&address);
+                self.channels.remove(&channel_id);
             } else if channel.is_deserted() {
                 // Not yet: something is under way. Looked at again.
-                self.idle.push_back((now, address.clone()));
-                self.queue_assertion(address);
+                self.idle.push_back((now, channel_id.clone()));
+                self.queue_assertion(channel_id);
             }
         }
     }

@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 use crate::announcement::{Announcement, Body, Kind, Log, Position};
 use crate::app::App;
 use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead, StoredBase};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
@@ -64,7 +64,7 @@ use watch::{FirstLook, Watcher};
 #[derive(Debug)]
 pub enum Request {
     Subscribe {
-        address: Address,
+        channel_id: ChannelId,
         app: Arc<App>,
         socket: SocketId,
         outbox: Arc<Outbox>,
@@ -80,33 +80,33 @@ pub enum Request {
         confirmation: Bytes,
     },
     /// The socket is told whether these users are online, now and whenever that
-    /// changes (protocol.md 2.10). The addresses are of the users' own channels.
+    /// changes (protocol.md 2.10). The channel_ids are of the users' own channels.
     Watch {
         app: Arc<App>,
         /// The socket's own user.
-        own: Address,
-        users: Vec<Address>,
+        own: ChannelId,
+        users: Vec<ChannelId>,
         socket: SocketId,
         outbox: Arc<Outbox>,
         dialect: Dialect,
     },
     Unwatch {
-        users: Vec<Address>,
+        users: Vec<ChannelId>,
         socket: SocketId,
     },
     Unsubscribe {
-        address: Address,
+        channel_id: ChannelId,
         socket: SocketId,
     },
     /// The socket opted in to deltas with subscriptions in place.
     EnableDeltas {
-        address: Address,
+        channel_id: ChannelId,
         socket: SocketId,
         algorithm: Algorithm,
     },
     /// The client has no base: its next event is to be full.
     Resync {
-        address: Address,
+        channel_id: ChannelId,
         socket: SocketId,
     },
 }
@@ -154,16 +154,16 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
 /// A call to the backend has ended.
 #[derive(Debug)]
 enum Done {
-    Listened(Address, Result<(), BackendError>),
+    Listened(ChannelId, Result<(), BackendError>),
     Asserted(Box<(Assertion, Result<Asserted, BackendError>)>),
-    RosterRead(Address, Result<RosterRead, BackendError>),
-    LogRead(Address, Result<Log, BackendError>),
-    HeadsRead(Vec<Address>, Result<Vec<Option<Position>>, BackendError>),
-    Replayed(Address, Result<Told, BackendError>),
-    BasesRead(Address, Result<Vec<StoredBase>, BackendError>),
-    Switched(Address, bool, Result<(), BackendError>),
+    RosterRead(ChannelId, Result<RosterRead, BackendError>),
+    LogRead(ChannelId, Result<Log, BackendError>),
+    HeadsRead(Vec<ChannelId>, Result<Vec<Option<Position>>, BackendError>),
+    Replayed(ChannelId, Result<Told, BackendError>),
+    BasesRead(ChannelId, Result<Vec<StoredBase>, BackendError>),
+    Switched(ChannelId, bool, Result<(), BackendError>),
     /// Instead of a log, beyond the budget.
-    Skipped(Address, Result<Vec<Option<Position>>, BackendError>),
+    Skipped(ChannelId, Result<Vec<Option<Position>>, BackendError>),
     EpochOpened,
 }
 
@@ -171,24 +171,24 @@ enum Done {
 struct Desk {
     backend: Arc<Backend>,
     delta: DeltaConfig,
-    channels: HashMap<Address, Channel>,
+    channels: HashMap<ChannelId, Channel>,
     calls: JoinSet<Done>,
     /// Subscriptions that wait for the backend, over all channels.
     joining: usize,
     assertions: Assertions,
     repairs: Repairs,
     checks: Checks,
-    retries: VecDeque<(Instant, Address)>,
+    retries: VecDeque<(Instant, ChannelId)>,
     rosters: Rosters,
     replays: Replays,
     snapshots: Snapshots,
     /// Where somebody is to be told the position, and when.
-    positions: VecDeque<(Instant, Address)>,
+    positions: VecDeque<(Instant, ChannelId)>,
     /// To be read anew, and when.
-    stale_rosters: BTreeSet<(Instant, Address)>,
+    stale_rosters: BTreeSet<(Instant, ChannelId)>,
     /// Watchers that have not been told of anyone yet.
     looks: HashMap<SocketId, FirstLook>,
-    idle: VecDeque<(Instant, Address)>,
+    idle: VecDeque<(Instant, ChannelId)>,
     /// Sockets that have something to be sent since this round.
     filled: Vec<Arc<Outbox>>,
     writers: Writers,
@@ -243,60 +243,60 @@ impl Desk {
 
     fn hear(&mut self, mail: Mail) {
         metrics().announcements_heard.increment(1);
-        self.order(&mail.address, mail.announcement);
+        self.order(&mail.channel_id, mail.announcement);
     }
 
-    fn order(&mut self, address: &Address, announcement: Announcement) {
-        let Some(channel) = self.channels.get_mut(address) else {
+    fn order(&mut self, channel_id: &ChannelId, announcement: Announcement) {
+        let Some(channel) = self.channels.get_mut(channel_id) else {
             // On its way while the topic was left, or the leaving was let pass.
-            return self.backend.unlisten(address);
+            return self.backend.unlisten(channel_id);
         };
         match channel.order.hear(announcement, Instant::now()) {
-            Verdict::Deliver(announcement) => self.handle(address, &announcement),
+            Verdict::Deliver(announcement) => self.handle(channel_id, &announcement),
             Verdict::Begin(announcement) => {
                 metrics().epochs_opened.increment(1);
                 let Announcement { epoch, first_seq, .. } = announcement;
-                self.start_anew(address, Position { epoch, seq: first_seq - 1, ..Position::default() });
-                self.handle(address, &announcement);
-                self.let_in(address, announcement.position());
+                self.start_anew(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
+                self.handle(channel_id, &announcement);
+                self.let_in(channel_id, announcement.position());
             }
             Verdict::Duplicate => metrics().announcements_duplicate.increment(1),
             Verdict::Held => {}
             Verdict::Gap => {
                 metrics().gaps.increment(1);
-                tracing::debug!(%address, "gap, reading the log");
-                self.repairs.queue.push_back(address.clone());
+                tracing::debug!(%channel_id, "gap, reading the log");
+                self.repairs.queue.push_back(channel_id.clone());
             }
         }
     }
 
     /// It is the next one: delivered, and whoever waited for it is let in.
-    fn handle(&mut self, address: &Address, announcement: &Announcement) {
-        self.pass_on(address, announcement);
-        if self.channels.get(address).is_some_and(|channel| !channel.joining.is_empty()) {
-            self.admit(address);
+    fn handle(&mut self, channel_id: &ChannelId, announcement: &Announcement) {
+        self.pass_on(channel_id, announcement);
+        if self.channels.get(channel_id).is_some_and(|channel| !channel.joining.is_empty()) {
+            self.admit(channel_id);
         }
     }
 
     /// Delivers it to those who are here. Of several that are known to have come,
     /// nobody is let in between: the position is already that after the last.
-    fn pass_on(&mut self, address: &Address, announcement: &Announcement) {
+    fn pass_on(&mut self, channel_id: &ChannelId, announcement: &Announcement) {
         // Found once: channels are many, and each is a miss of the cache.
-        let Some(channel) = self.channels.get_mut(address) else { return };
-        channel.tell_epoch(address, announcement, &mut self.filled);
-        deliver(address, channel, announcement, &self.delta, &mut self.filled);
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
+        channel.tell_epoch(channel_id, announcement, &mut self.filled);
+        deliver(channel_id, channel, announcement, &self.delta, &mut self.filled);
         if channel.position_falls_due() {
-            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, address.clone()));
+            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
         }
         match announcement.kind {
-            Kind::UserStatus | Kind::Deltas => match delivery::read(address, announcement) {
-                Some(Body::UserStatus { online }) => self.change_status(address, online),
-                Some(Body::Deltas { on }) => self.set_deltas(address, on),
+            Kind::UserStatus | Kind::Deltas => match delivery::read(channel_id, announcement) {
+                Some(Body::UserStatus { online }) => self.change_status(channel_id, online),
+                Some(Body::Deltas { on }) => self.set_deltas(channel_id, on),
                 _ => {}
             },
             Kind::Events => {
                 if let Some(on) = channel.verdict_on_deltas() {
-                    self.switch_deltas(address.clone(), on);
+                    self.switch_deltas(channel_id.clone(), on);
                 }
             }
             _ => {}
@@ -306,35 +306,35 @@ impl Desk {
     /// The channel's history does not go on from what this node has handled, but
     /// from `position`: deltas start from a full event, and who is here is read
     /// anew.
-    fn start_anew(&mut self, address: &Address, position: Position) {
-        self.tell_break(address, position);
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    fn start_anew(&mut self, channel_id: &ChannelId, position: Position) {
+        self.tell_break(channel_id, position);
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.hub.audiences().restart();
         channel.snapshot = None;
         // An epoch begins with deltas on.
         channel.policy.set(true);
         if channel.presence.is_some() {
-            self.stale_rosters.insert((Instant::now() + limits::ROSTER_DELAY, address.clone()));
+            self.stale_rosters.insert((Instant::now() + limits::ROSTER_DELAY, channel_id.clone()));
         }
         if channel.watch.is_some() {
             channel.membership.stale = true;
-            self.queue_assertion(address.clone());
+            self.queue_assertion(channel_id.clone());
         }
     }
 
     /// Nobody waits any longer for an announcement that will not come: the channel is
     /// known up to `known`.
-    fn let_in(&mut self, address: &Address, known: Position) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    fn let_in(&mut self, channel_id: &ChannelId, known: Position) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         for at in channel.stop_waiting(known) {
-            self.suspect(address, at);
+            self.suspect(channel_id, at);
         }
-        self.admit(address);
+        self.admit(channel_id);
     }
 
-    fn hear_again(&mut self, address: &Address, held: VecDeque<Announcement>) {
+    fn hear_again(&mut self, channel_id: &ChannelId, held: VecDeque<Announcement>) {
         for announcement in held {
-            self.order(address, announcement);
+            self.order(channel_id, announcement);
         }
     }
 
@@ -350,25 +350,25 @@ impl Desk {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Subscribe { address, app, socket, outbox, form, resume, member, confirmation } => {
-                self.channel_of(&address, &app);
+            Request::Subscribe { channel_id, app, socket, outbox, form, resume, member, confirmation } => {
+                self.channel_of(&channel_id, &app);
                 let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
                 let subscriber = Subscriber { outbox, form, former, member };
                 let past = Past::of(resume);
                 let (stage, succeeds) = (Stage::Waiting, true);
                 let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };
-                self.subscribe(address, socket, joiner);
+                self.subscribe(channel_id, socket, joiner);
             }
             Request::Watch { app, own, users, socket, outbox, dialect } => {
                 self.watch(&app, own, users, socket, Watcher { outbox, dialect });
             }
             Request::Unwatch { users, socket } => self.unwatch(&users, socket),
-            Request::Unsubscribe { address, socket } => self.unsubscribe(&address, socket),
-            Request::EnableDeltas { address, socket, algorithm } => {
-                self.enable_deltas(&address, socket, algorithm);
+            Request::Unsubscribe { channel_id, socket } => self.unsubscribe(&channel_id, socket),
+            Request::EnableDeltas { channel_id, socket, algorithm } => {
+                self.enable_deltas(&channel_id, socket, algorithm);
             }
-            Request::Resync { address, socket } => {
-                if let Some(channel) = self.channels.get_mut(&address) {
+            Request::Resync { channel_id, socket } => {
+                if let Some(channel) = self.channels.get_mut(&channel_id) {
                     let next = channel.next_seq();
                     channel.hub.resync(socket, next);
                 }
@@ -379,8 +379,8 @@ impl Desk {
     fn tick(&mut self) {
         let now = Instant::now();
         while self.retries.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, address) = self.retries.pop_front().expect("it was just seen");
-            self.retry(address);
+            let (_, channel_id) = self.retries.pop_front().expect("it was just seen");
+            self.retry(channel_id);
         }
         self.check_what_is_due(now);
         self.read_stale_rosters(now);
@@ -396,16 +396,16 @@ impl Desk {
     }
 
     /// Whatever of this channel has failed before is tried again.
-    fn retry(&mut self, address: Address) {
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+    fn retry(&mut self, channel_id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         if channel.listening == Listening::No && channel.is_awaited() {
-            return self.join(address);
+            return self.join(channel_id);
         }
         if channel.order.position().is_some() && channel.listening == Listening::Yes {
-            self.checks.queue.push_back(address.clone());
+            self.checks.queue.push_back(channel_id.clone());
         }
-        self.queue_assertion(address.clone());
-        self.admit(&address);
+        self.queue_assertion(channel_id.clone());
+        self.admit(&channel_id);
     }
 
     fn count(&self) {
@@ -427,20 +427,20 @@ impl Desk {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Listened(address, result) => self.listened(address, result),
+            Done::Listened(channel_id, result) => self.listened(channel_id, result),
             Done::Asserted(done) => self.asserted(done.0, done.1),
-            Done::RosterRead(address, read) => self.roster_read(address, read),
-            Done::Replayed(address, told) => self.replayed(&address, told),
-            Done::BasesRead(address, bases) => self.bases_read(address, bases),
-            Done::Switched(address, on, result) => self.switched(&address, on, result),
-            Done::HeadsRead(addresses, heads) => self.heads_read(addresses, heads),
-            Done::LogRead(address, log) => {
+            Done::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
+            Done::Replayed(channel_id, told) => self.replayed(&channel_id, told),
+            Done::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),
+            Done::Switched(channel_id, on, result) => self.switched(&channel_id, on, result),
+            Done::HeadsRead(channel_ids, heads) => self.heads_read(channel_ids, heads),
+            Done::LogRead(channel_id, log) => {
                 self.repairs.under_way -= 1;
-                self.log_read(&address, log);
+                self.log_read(&channel_id, log);
             }
-            Done::Skipped(address, heads) => {
+            Done::Skipped(channel_id, heads) => {
                 self.repairs.under_way -= 1;
-                self.skipped(&address, heads);
+                self.skipped(&channel_id, heads);
             }
             Done::EpochOpened => {}
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Desk;
 use super::channel::Channel;
 use crate::announcement::{Announcement, Position};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::fan_out::Form;
 use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
@@ -29,14 +29,14 @@ impl Channel {
     /// between: the first of the channel, or what follows a fork.
     pub(super) fn tell_epoch(
         &mut self,
-        address: &Address,
+        channel_id: &ChannelId,
         next: &Announcement,
         filled: &mut Vec<Arc<Outbox>>,
     ) {
         if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
             return;
         }
-        let frame = |dialect| first_position(address, dialect, next, false);
+        let frame = |dialect| first_position(channel_id, dialect, next, false);
         self.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), filled);
     }
 }
@@ -44,14 +44,14 @@ impl Channel {
 impl Desk {
     pub(super) fn tell_due_positions(&mut self, now: Instant) {
         while self.positions.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, address) = self.positions.pop_front().expect("it was just seen");
-            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            let (_, channel_id) = self.positions.pop_front().expect("it was just seen");
+            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.position_due = false;
             let Some(position) = channel.order.position() else { continue };
             let behind = channel.hub.audiences().catch_up();
             metrics().positions_told.increment(behind.len() as u64);
             let frame =
-                |dialect| reply::position(dialect, address.channel(), position.epoch, position.seq, false);
+                |dialect| reply::position(dialect, channel_id.channel(), position.epoch, position.seq, false);
             channel.hub.tell_those(
                 |place, form| behind.contains(&place).then(|| frame(form.dialect)),
                 &mut self.filled,
@@ -61,18 +61,23 @@ impl Desk {
 
     /// The channel's history does not go on from what was handled before: what
     /// clients hold is worth nothing, and they may have missed something.
-    pub(super) fn tell_break(&mut self, address: &Address, position: Position) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn tell_break(&mut self, channel_id: &ChannelId, position: Position) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.told_epoch = position.epoch;
         let is_keyed = channel.deltas.conflation_key.is_some();
         let frame = |form: &Form| {
             let mut frames = Vec::new();
             if is_keyed && form.algorithm.is_some() {
-                frames.extend(reply::delta_cache_sync(form.dialect, address.channel(), &channel.deltas, &[]));
+                frames.extend(reply::delta_cache_sync(
+                    form.dialect,
+                    channel_id.channel(),
+                    &channel.deltas,
+                    &[],
+                ));
             }
             if form.positions {
                 let Position { epoch, seq, .. } = position;
-                frames.extend(reply::position(form.dialect, address.channel(), epoch, seq, true));
+                frames.extend(reply::position(form.dialect, channel_id.channel(), epoch, seq, true));
             }
             (!frames.is_empty()).then(|| frames.into())
         };
@@ -83,10 +88,10 @@ impl Desk {
 /// Where the channel stood before the first announcement of an epoch, and whether
 /// something before that may have been missed.
 pub(super) fn first_position(
-    address: &Address,
+    channel_id: &ChannelId,
     dialect: Dialect,
     first: &Announcement,
     missed: bool,
 ) -> Bytes {
-    reply::position(dialect, address.channel(), first.epoch, first.first_seq - 1, missed)
+    reply::position(dialect, channel_id.channel(), first.epoch, first.first_seq - 1, missed)
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::delivery::tell_change;
 use super::{Desk, Done};
 use crate::backend::{BackendError, RosterRead, UserCount};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::{Member, MemberChange, Roster};
@@ -50,7 +50,7 @@ struct Own {
 /// Rosters to be read, some at once.
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
-    queue: VecDeque<Address>,
+    queue: VecDeque<ChannelId>,
     under_way: usize,
 }
 
@@ -193,14 +193,14 @@ impl Presence {
 
 impl Desk {
     /// Has the roster read, unless that is under way.
-    pub(super) fn want_roster(&mut self, address: &Address) {
-        let Some(presence) = self.channels.get_mut(address).and_then(|channel| channel.presence.as_mut())
+    pub(super) fn want_roster(&mut self, channel_id: &ChannelId) {
+        let Some(presence) = self.channels.get_mut(channel_id).and_then(|channel| channel.presence.as_mut())
         else {
             return;
         };
         if presence.since.is_none() {
             presence.since = Some(Vec::new());
-            self.rosters.queue.push_back(address.clone());
+            self.rosters.queue.push_back(channel_id.clone());
         }
     }
 
@@ -212,21 +212,21 @@ impl Desk {
             .channels
             .iter()
             .filter(|(_, channel)| channel.presence.as_ref().is_some_and(|presence| presence.is_known()));
-        self.stale_rosters.extend(known.map(|(address, _)| (due, address.clone())));
+        self.stale_rosters.extend(known.map(|(channel_id, _)| (due, channel_id.clone())));
     }
 
     pub(super) fn read_stale_rosters(&mut self, now: Instant) {
         while self.stale_rosters.first().is_some_and(|(due, _)| *due <= now) {
-            let (_, address) = self.stale_rosters.pop_first().expect("it was just seen");
-            self.want_roster(&address);
+            let (_, channel_id) = self.stale_rosters.pop_first().expect("it was just seen");
+            self.want_roster(&channel_id);
         }
     }
 
     pub(super) fn start_rosters(&mut self) {
         while self.rosters.under_way < limits::REPAIRS_MAX {
-            let Some(address) = self.rosters.queue.pop_front() else { return };
+            let Some(channel_id) = self.rosters.queue.pop_front() else { return };
             let Some(presence) =
-                self.channels.get_mut(&address).and_then(|channel| channel.presence.as_mut())
+                self.channels.get_mut(&channel_id).and_then(|channel| channel.presence.as_mut())
             else {
                 continue;
             };
@@ -235,28 +235,28 @@ impl Desk {
             self.rosters.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
-                let read = backend.read_roster(&address).await;
-                Done::RosterRead(address, read)
+                let read = backend.read_roster(&channel_id).await;
+                Done::RosterRead(channel_id, read)
             });
         }
     }
 
-    pub(super) fn roster_read(&mut self, address: Address, read: Result<RosterRead, BackendError>) {
+    pub(super) fn roster_read(&mut self, channel_id: ChannelId, read: Result<RosterRead, BackendError>) {
         self.rosters.under_way -= 1;
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         let Some(presence) = &mut channel.presence else { return };
         let too_many = presence.since.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
         let Some(read) = read.ok().filter(|_| !too_many) else {
             presence.since = None;
-            self.stale_rosters.insert((Instant::now() + limits::RETRY_DELAY, address));
+            self.stale_rosters.insert((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;
         };
         metrics().rosters_read.increment(1);
         for change in presence.adopt(read) {
-            tell_change(&address, &channel.hub, &change, &mut self.filled);
+            tell_change(&channel_id, &channel.hub, &change, &mut self.filled);
         }
-        self.admit(&address);
-        self.queue_assertion(address);
+        self.admit(&channel_id);
+        self.queue_assertion(channel_id);
     }
 }
 

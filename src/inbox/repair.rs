@@ -9,14 +9,14 @@ use super::order::Repair;
 use super::{Desk, Done};
 use crate::announcement::{AnnouncementId, Log, Position};
 use crate::backend::BackendError;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 
 /// Logs to be read, within a budget of calls and bytes.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    pub(super) queue: VecDeque<Address>,
+    pub(super) queue: VecDeque<ChannelId>,
     pub(super) under_way: usize,
     bytes: usize,
 }
@@ -24,7 +24,7 @@ pub(super) struct Repairs {
 /// Channels to be compared with their heads.
 #[derive(Debug)]
 pub(super) struct Checks {
-    pub(super) queue: VecDeque<Address>,
+    pub(super) queue: VecDeque<ChannelId>,
     under_way: usize,
     round_started: Instant,
     round_failed: bool,
@@ -35,7 +35,7 @@ pub(super) struct Checks {
 #[derive(Debug)]
 struct Suspect {
     since: Instant,
-    address: Address,
+    channel_id: ChannelId,
     /// What the head named.
     head: AnnouncementId,
     /// What had been handled here by then.
@@ -55,15 +55,15 @@ impl Checks {
 }
 
 impl Desk {
-    pub(super) fn log_read(&mut self, address: &Address, log: Result<Log, BackendError>) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn log_read(&mut self, channel_id: &ChannelId, log: Result<Log, BackendError>) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let log = match log {
             Ok(log) => log,
             Err(error) => {
-                tracing::debug!(%address, %error, "log not read");
+                tracing::debug!(%channel_id, %error, "log not read");
                 // What was held is in the log: it is read again later.
                 channel.order.abandon_reading();
-                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address.clone()));
+                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
                 return;
             }
         };
@@ -77,59 +77,63 @@ impl Desk {
             Repair::NewEpoch | Repair::Fork { .. } => metrics().epochs_opened.increment(1),
         }
         if repair != Repair::Complete {
-            tracing::info!(%address, ?repair, "the channel's history did not connect");
+            tracing::info!(%channel_id, ?repair, "the channel's history did not connect");
             let position = missed.first().map_or(channel.order.position().unwrap_or_default(), |next| {
                 Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
             });
-            self.start_anew(address, position);
+            self.start_anew(channel_id, position);
         }
         for announcement in &missed {
-            self.pass_on(address, announcement);
+            self.pass_on(channel_id, announcement);
         }
         // What was missed has come by itself meanwhile: the link is slow, and what
         // those who wait are waiting for is behind it.
         let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
         if !is_slow {
-            self.let_in(address, known);
+            self.let_in(channel_id, known);
         }
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
-            self.open_epoch(address.clone(), epoch, seen.seq);
+            self.open_epoch(channel_id.clone(), epoch, seen.seq);
         }
-        self.hear_again(address, held);
+        self.hear_again(channel_id, held);
         let waiting =
-            self.channels.get(address).filter(|_| is_slow).map(|channel| channel.awaited_positions());
+            self.channels.get(channel_id).filter(|_| is_slow).map(|channel| channel.awaited_positions());
         for at in waiting.unwrap_or_default() {
-            self.suspect(address, at);
+            self.suspect(channel_id, at);
         }
     }
 
-    pub(super) fn skipped(&mut self, address: &Address, heads: Result<Vec<Option<Position>>, BackendError>) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn skipped(
+        &mut self,
+        channel_id: &ChannelId,
+        heads: Result<Vec<Option<Position>>, BackendError>,
+    ) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Ok(Some(Some(head))) = heads.map(|heads| heads.first().copied()) else {
             channel.order.abandon_reading();
-            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address.clone()));
+            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
             return;
         };
         metrics().gaps_unrepaired.increment(1);
         let held = channel.order.skip_to(head);
-        self.start_anew(address, head);
-        self.let_in(address, head);
-        self.hear_again(address, held);
+        self.start_anew(channel_id, head);
+        self.let_in(channel_id, head);
+        self.hear_again(channel_id, held);
     }
 
     /// A script has said that the channel stands `at`, which has not been heard.
-    pub(super) fn suspect(&mut self, address: &Address, at: Position) {
-        let Some(channel) = self.channels.get(address) else { return };
+    pub(super) fn suspect(&mut self, channel_id: &ChannelId, at: Position) {
+        let Some(channel) = self.channels.get(channel_id) else { return };
         let handled = channel.order.position().unwrap_or_default().id;
-        let (since, address) = (Instant::now(), address.clone());
-        self.checks.suspects.push_back(Suspect { since, address, head: at.id, handled });
+        let (since, channel_id) = (Instant::now(), channel_id.clone());
+        self.checks.suspects.push_back(Suspect { since, channel_id, head: at.id, handled });
     }
 
-    fn open_epoch(&mut self, address: Address, epoch: u64, seen_seq: u64) {
+    fn open_epoch(&mut self, channel_id: ChannelId, epoch: u64, seen_seq: u64) {
         let backend = self.backend.clone();
         self.calls.spawn(async move {
-            if let Err(error) = backend.open_epoch(&address, epoch, seen_seq).await {
-                tracing::warn!(%address, %error, "epoch not opened; the next gap will try again");
+            if let Err(error) = backend.open_epoch(&channel_id, epoch, seen_seq).await {
+                tracing::warn!(%channel_id, %error, "epoch not opened; the next gap will try again");
             }
             Done::EpochOpened
         });
@@ -159,17 +163,17 @@ impl Desk {
         self.checks.round_started = Instant::now();
         self.checks.round_failed = false;
         self.checks.queue.clear();
-        for (address, channel) in &mut self.channels {
+        for (channel_id, channel) in &mut self.channels {
             channel.order.forget(self.checks.round_started);
             if channel.order.position().is_some() && channel.listening == Listening::Yes {
-                self.checks.queue.push_back(address.clone());
+                self.checks.queue.push_back(channel_id.clone());
             }
         }
     }
 
     pub(super) fn heads_read(
         &mut self,
-        addresses: Vec<Address>,
+        channel_ids: Vec<ChannelId>,
         heads: Result<Vec<Option<Position>>, BackendError>,
     ) {
         self.checks.under_way -= 1;
@@ -177,15 +181,15 @@ impl Desk {
             self.checks.round_failed = true;
             return;
         };
-        metrics().position_checks.increment(addresses.len() as u64);
+        metrics().position_checks.increment(channel_ids.len() as u64);
         let now = Instant::now();
-        for (address, head) in addresses.into_iter().zip(heads) {
-            let (Some(channel), Some(head)) = (self.channels.get_mut(&address), head) else { continue };
+        for (channel_id, head) in channel_ids.into_iter().zip(heads) {
+            let (Some(channel), Some(head)) = (self.channels.get_mut(&channel_id), head) else { continue };
             let handled = channel.order.position().unwrap_or_default().id;
             if handled == head.id {
                 channel.order.rename_epoch(head.epoch, head.seq);
             } else if !channel.order.has_handled(head.id) {
-                self.checks.suspects.push_back(Suspect { since: now, address, head: head.id, handled });
+                self.checks.suspects.push_back(Suspect { since: now, channel_id, head: head.id, handled });
             }
         }
     }
@@ -194,7 +198,7 @@ impl Desk {
     /// come. If nothing at all has come, it was missed; if something has, the link
     /// is only behind, and is given more time.
     fn read_if_unheard(&mut self, suspect: Suspect) {
-        let Some(channel) = self.channels.get_mut(&suspect.address) else { return };
+        let Some(channel) = self.channels.get_mut(&suspect.channel_id) else { return };
         let handled = channel.order.position().unwrap_or_default().id;
         if channel.order.has_handled(suspect.head) || channel.order.is_reading() {
             return;
@@ -205,38 +209,38 @@ impl Desk {
         }
         channel.order.begin_reading();
         metrics().gaps.increment(1);
-        tracing::debug!(address = %suspect.address, "behind the head, reading the log");
-        self.repairs.queue.push_back(suspect.address);
+        tracing::debug!(channel_id = %suspect.channel_id, "behind the head, reading the log");
+        self.repairs.queue.push_back(suspect.channel_id);
     }
 
     pub(super) fn start_checks(&mut self) {
         while self.checks.under_way < limits::POSITION_CHECKS_MAX && !self.checks.queue.is_empty() {
             let count = self.checks.queue.len().min(limits::POSITION_CHECK_CHANNELS);
-            let addresses: Vec<Address> = self.checks.queue.drain(..count).collect();
+            let channel_ids: Vec<ChannelId> = self.checks.queue.drain(..count).collect();
             self.checks.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
-                let heads = backend.read_heads(&addresses).await;
-                Done::HeadsRead(addresses, heads)
+                let heads = backend.read_heads(&channel_ids).await;
+                Done::HeadsRead(channel_ids, heads)
             });
         }
     }
 
     pub(super) fn start_repairs(&mut self) {
         while self.repairs.under_way < limits::REPAIRS_MAX {
-            let Some(address) = self.repairs.queue.pop_front() else { return };
-            let Some(channel) = self.channels.get(&address) else { continue };
+            let Some(channel_id) = self.repairs.queue.pop_front() else { return };
+            let Some(channel) = self.channels.get(&channel_id) else { continue };
             let after = channel.order.position().unwrap_or_default().id;
             let within_budget = self.repairs.bytes < limits::REPAIR_BYTES_MAX;
             self.repairs.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
                 if within_budget {
-                    let log = backend.read_log(&address, after).await;
-                    Done::LogRead(address, log)
+                    let log = backend.read_log(&channel_id, after).await;
+                    Done::LogRead(channel_id, log)
                 } else {
-                    let heads = backend.read_heads(std::slice::from_ref(&address)).await;
-                    Done::Skipped(address, heads)
+                    let heads = backend.read_heads(std::slice::from_ref(&channel_id)).await;
+                    Done::Skipped(channel_id, heads)
                 }
             });
         }

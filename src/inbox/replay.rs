@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::delivery;
 use super::newcomer::Newcomer;
 use crate::announcement::{Announcement, Body, Kind, Log, Position};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
@@ -71,14 +71,14 @@ type Alike = (Form, u64, Option<u64>, u64);
 
 impl<'a> Replay<'a> {
     pub(super) fn new(
-        address: &'a Address,
+        channel_id: &'a ChannelId,
         log: &'a Log,
         config: &'a DeltaConfig,
         deltas: &'a ChannelDelta,
         policy: &'a Policy,
     ) -> Replay<'a> {
         let mut replay = Replay {
-            channel: address.channel(),
+            channel: channel_id.channel(),
             config,
             deltas,
             policy,
@@ -89,7 +89,7 @@ impl<'a> Replay<'a> {
             is_garbled: false,
         };
         for announcement in &log.announcements {
-            match delivery::read(address, announcement) {
+            match delivery::read(channel_id, announcement) {
                 Some(Body::Events(events) | Body::ClientEvents(events)) => {
                     replay.excepted.extend(events.iter().filter_map(|event| event.except));
                     replay.announcements.push((announcement, events));

@@ -10,7 +10,7 @@ use super::replay::{Missed, Replay, Seeker, Told, number};
 use super::{Desk, Done};
 use crate::announcement::Position;
 use crate::backend::BackendError;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::resume::{Resume, Standing};
@@ -51,7 +51,7 @@ pub(super) fn standing(past: &Past, at: Position) -> Standing {
 /// Logs to be read for those who resume, some at once.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
-    queue: VecDeque<Address>,
+    queue: VecDeque<ChannelId>,
     under_way: usize,
 }
 
@@ -80,51 +80,53 @@ impl Past {
 
 impl Desk {
     /// Has the log read for those who wait, unless that is under way.
-    pub(super) fn want_replay(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn want_replay(&mut self, channel_id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if !std::mem::replace(&mut channel.replaying, true) {
-            self.replays.queue.push_back(address.clone());
+            self.replays.queue.push_back(channel_id.clone());
         }
     }
 
     pub(super) fn start_replays(&mut self) {
         while self.replays.under_way < limits::CATCH_UP_READS_MAX {
-            let Some(address) = self.replays.queue.pop_front() else { return };
-            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            let Some(channel_id) = self.replays.queue.pop_front() else { return };
+            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             let seekers = channel.seekers();
             let Some(furthest) = channel.furthest(&seekers) else {
                 channel.replaying = false;
-                self.admit(&address);
+                self.admit(&channel_id);
                 continue;
             };
             self.replays.under_way += 1;
             let (backend, config) = (self.backend.clone(), self.delta.clone());
             let (deltas, policy) = (channel.deltas.clone(), channel.policy.clone());
             self.calls.spawn(async move {
-                let told = match backend.read_log_since(&address, furthest).await {
+                let told = match backend.read_log_since(&channel_id, furthest).await {
                     // Not by the inbox: many may have missed much.
-                    Ok(log) => Ok(Replay::new(&address, &log, &config, &deltas, &policy).tell(seekers).await),
+                    Ok(log) => {
+                        Ok(Replay::new(&channel_id, &log, &config, &deltas, &policy).tell(seekers).await)
+                    }
                     Err(error) => Err(error),
                 };
-                Done::Replayed(address, told)
+                Done::Replayed(channel_id, told)
             });
         }
     }
 
-    pub(super) fn replayed(&mut self, address: &Address, told: Result<Told, BackendError>) {
+    pub(super) fn replayed(&mut self, channel_id: &ChannelId, told: Result<Told, BackendError>) {
         self.replays.under_way -= 1;
-        let Some(channel) = self.channels.get_mut(address) else { return };
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.replaying = false;
         match told {
             Ok(told) => channel.learn(told),
             Err(error) => {
-                tracing::debug!(%address, %error, "log not read for those who resume");
+                tracing::debug!(%channel_id, %error, "log not read for those who resume");
                 channel.ask_again();
-                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address.clone()));
+                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
                 return;
             }
         }
-        self.admit(address);
+        self.admit(channel_id);
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{Desk, Done};
 use crate::announcement::Announcement;
 use crate::backend::{BackendError, StoredBase};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::delta::chain::{Base, Chains};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
@@ -35,7 +35,7 @@ pub(super) struct Snapshot {
 /// Bases to be read, of some channels at once.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    queue: VecDeque<Address>,
+    queue: VecDeque<ChannelId>,
     under_way: usize,
 }
 
@@ -107,34 +107,34 @@ fn passes(form: &Form, event: &Event) -> bool {
 
 impl Desk {
     /// Has the bases read, unless they are here or that is under way.
-    pub(super) fn want_snapshot(&mut self, address: &Address) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn want_snapshot(&mut self, channel_id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let snapshot = channel.snapshot.get_or_insert_default();
         if !snapshot.is_whole && !std::mem::replace(&mut snapshot.is_wanted, true) {
-            self.snapshots.queue.push_back(address.clone());
+            self.snapshots.queue.push_back(channel_id.clone());
         }
     }
 
     pub(super) fn start_snapshots(&mut self) {
         while self.snapshots.under_way < limits::CATCH_UP_READS_MAX {
-            let Some(address) = self.snapshots.queue.pop_front() else { return };
+            let Some(channel_id) = self.snapshots.queue.pop_front() else { return };
             self.snapshots.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
-                let bases = backend.read_bases(&address).await;
-                Done::BasesRead(address, bases)
+                let bases = backend.read_bases(&channel_id).await;
+                Done::BasesRead(channel_id, bases)
             });
         }
     }
 
-    pub(super) fn bases_read(&mut self, address: Address, bases: Result<Vec<StoredBase>, BackendError>) {
+    pub(super) fn bases_read(&mut self, channel_id: ChannelId, bases: Result<Vec<StoredBase>, BackendError>) {
         self.snapshots.under_way -= 1;
-        let Some(channel) = self.channels.get_mut(&address) else { return };
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         let handled = channel.order.position().unwrap_or_default().seq;
         let Some(snapshot) = &mut channel.snapshot else { return };
         snapshot.is_wanted = false;
         let Ok(bases) = bases else {
-            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, address));
+            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;
         };
         // What has not been delivered here yet comes as an event first.
@@ -142,6 +142,6 @@ impl Desk {
             snapshot.keep(base, channel.deltas.keys_max);
         }
         snapshot.is_whole = true;
-        self.admit(&address);
+        self.admit(&channel_id);
     }
 }

@@ -4,7 +4,7 @@
 use super::channel::Channel;
 use super::{Desk, Done};
 use crate::backend::BackendError;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::metrics::metrics;
 
 impl Channel {
@@ -19,29 +19,29 @@ impl Channel {
 
 impl Desk {
     /// Has the cluster decide.
-    pub(super) fn switch_deltas(&mut self, address: Address, on: bool) {
+    pub(super) fn switch_deltas(&mut self, channel_id: ChannelId, on: bool) {
         let backend = self.backend.clone();
         self.calls.spawn(async move {
-            let result = backend.switch_deltas(&address, on).await;
-            Done::Switched(address, on, result)
+            let result = backend.switch_deltas(&channel_id, on).await;
+            Done::Switched(channel_id, on, result)
         });
     }
 
-    pub(super) fn switched(&mut self, address: &Address, on: bool, result: Result<(), BackendError>) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn switched(&mut self, channel_id: &ChannelId, on: bool, result: Result<(), BackendError>) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.switching = false;
         match result {
             // It may have been so already, unheard of here.
             Ok(()) => channel.policy.set(on),
-            Err(error) => tracing::debug!(%address, %error, "deltas not switched; tried again"),
+            Err(error) => tracing::debug!(%channel_id, %error, "deltas not switched; tried again"),
         }
     }
 
     /// The cluster has decided.
-    pub(super) fn set_deltas(&mut self, address: &Address, on: bool) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn set_deltas(&mut self, channel_id: &ChannelId, on: bool) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         metrics().delta_switches.increment(1);
-        tracing::debug!(%address, on, "deltas switched because of what they save");
+        tracing::debug!(%channel_id, on, "deltas switched because of what they save");
         channel.policy.set(on);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Desk;
 use crate::announcement::{AnnouncementId, Position};
 use crate::app::App;
-use crate::channel::{Address, USER_CHANNEL};
+use crate::channel::{ChannelId, USER_CHANNEL};
 use crate::event::SocketId;
 use crate::hub::outbox::Outbox;
 use crate::hub::push;
@@ -33,9 +33,9 @@ pub(super) struct Watcher {
 pub(super) struct FirstLook {
     /// The watcher's own channel: it is told that it has signed in before anything
     /// of others.
-    own: Address,
+    own: ChannelId,
     watcher: Watcher,
-    unknown: HashSet<Address>,
+    unknown: HashSet<ChannelId>,
     /// Online or not, as of now.
     known: BTreeMap<String, bool>,
 }
@@ -55,23 +55,23 @@ impl Desk {
     pub(super) fn watch(
         &mut self,
         app: &App,
-        own: Address,
-        users: Vec<Address>,
+        own: ChannelId,
+        users: Vec<ChannelId>,
         socket: SocketId,
         watcher: Watcher,
     ) {
         let mut look = FirstLook { own, watcher, unknown: HashSet::new(), known: BTreeMap::new() };
-        for address in users {
-            let channel = self.channel_of(&address, app);
+        for channel_id in users {
+            let channel = self.channel_of(&channel_id, app);
             channel.idle_since = None;
             let watch = channel.watch.get_or_insert_default();
             watch.watchers.insert(socket, look.watcher.clone());
             match watch.online {
-                Some(online) => look.learn(&address, online),
+                Some(online) => look.learn(&channel_id, online),
                 None => {
                     channel.membership.stale = true;
-                    look.unknown.insert(address.clone());
-                    self.join(address);
+                    look.unknown.insert(channel_id.clone());
+                    self.join(channel_id);
                 }
             }
         }
@@ -79,38 +79,38 @@ impl Desk {
         self.finish_look(socket);
     }
 
-    pub(super) fn unwatch(&mut self, users: &[Address], socket: SocketId) {
+    pub(super) fn unwatch(&mut self, users: &[ChannelId], socket: SocketId) {
         self.looks.remove(&socket);
-        for address in users {
-            let Some(channel) = self.channels.get_mut(address) else { continue };
+        for channel_id in users {
+            let Some(channel) = self.channels.get_mut(channel_id) else { continue };
             let Some(watch) = &mut channel.watch else { continue };
             watch.watchers.remove(&socket);
-            self.forget_if_idle(address);
+            self.forget_if_idle(channel_id);
         }
     }
 
     /// A script has said whether the user was online when the channel stood `at`.
     /// What was announced since then is newer.
-    pub(super) fn learn_status(&mut self, address: &Address, online: bool, at: Position) {
-        let Some(channel) = self.channels.get_mut(address) else { return };
+    pub(super) fn learn_status(&mut self, channel_id: &ChannelId, online: bool, at: Position) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(watch) = &channel.watch else { return };
         let is_known = at.id != AnnouncementId::NONE;
         let is_newest = channel.order.position().is_none_or(|position| position.id == at.id || !is_known);
         if watch.online.is_none() || is_newest || !channel.order.has_passed(at) {
-            self.change_status(address, online);
+            self.change_status(channel_id, online);
         }
     }
 
     /// The user is online, or offline; watchers are told if that is news.
-    pub(super) fn change_status(&mut self, address: &Address, online: bool) {
-        let Some(watch) = self.channels.get_mut(address).and_then(|channel| channel.watch.as_mut()) else {
+    pub(super) fn change_status(&mut self, channel_id: &ChannelId, online: bool) {
+        let Some(watch) = self.channels.get_mut(channel_id).and_then(|channel| channel.watch.as_mut()) else {
             return;
         };
         let before = watch.online.replace(online);
         if before == Some(online) {
             return;
         }
-        let user = [user_of(address)];
+        let user = [user_of(channel_id)];
         let (come, gone): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
         let frame = |dialect| reply::watchlist_events(dialect, come, gone);
         let (pusher, sockudo) = (frame(Dialect::Pusher), frame(Dialect::Sockudo));
@@ -118,7 +118,7 @@ impl Desk {
         for (socket, watcher) in &watch.watchers {
             match self.looks.get_mut(socket) {
                 Some(look) => {
-                    look.learn(address, online);
+                    look.learn(channel_id, online);
                     looking.push(*socket);
                 }
                 None => {
@@ -151,12 +151,12 @@ impl Desk {
 }
 
 impl FirstLook {
-    fn learn(&mut self, address: &Address, online: bool) {
-        self.unknown.remove(address);
-        self.known.insert(user_of(address).to_owned(), online);
+    fn learn(&mut self, channel_id: &ChannelId, online: bool) {
+        self.unknown.remove(channel_id);
+        self.known.insert(user_of(channel_id).to_owned(), online);
     }
 }
 
-fn user_of(address: &Address) -> &str {
-    address.channel().strip_prefix(USER_CHANNEL).unwrap_or_default()
+fn user_of(channel_id: &ChannelId) -> &str {
+    channel_id.channel().strip_prefix(USER_CHANNEL).unwrap_or_default()
 }

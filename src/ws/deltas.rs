@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Connection;
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDelta;
 use crate::fan_out::Form;
@@ -30,8 +30,8 @@ impl Connection {
         let channels: Vec<ChannelName> = unsaid.map(|(channel, _)| channel.clone()).collect();
         for channel in channels {
             let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unsaid) else { continue };
-            let address = Address::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::EnableDeltas { address, socket: self.socket, algorithm }).await;
+            let channel_id = ChannelId::new(&self.app.id, &channel);
+            self.node.inbox.ask(Request::EnableDeltas { channel_id, socket: self.socket, algorithm }).await;
         }
     }
 
@@ -79,8 +79,8 @@ impl Connection {
         let channel = channel.clone();
         if self.may_sync(&channel) {
             metrics().delta_syncs.increment(1);
-            let address = Address::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Resync { address, socket: self.socket }).await;
+            let channel_id = ChannelId::new(&self.app.id, &channel);
+            self.node.inbox.ask(Request::Resync { channel_id, socket: self.socket }).await;
         } else {
             metrics().delta_syncs_ignored.increment(1);
         }

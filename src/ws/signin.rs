@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::connection::Connection;
 use super::credentials::{self, CredentialsError};
 use crate::auth;
-use crate::channel::{Address, ChannelName, UserIdError};
+use crate::channel::{ChannelId, ChannelName, UserIdError};
 use crate::fan_out::Form;
 use crate::inbox::Request;
 use crate::limits;
@@ -29,7 +29,7 @@ pub(super) struct User {
     /// the way for what is sent to the user, its termination included.
     pub(super) channel: ChannelName,
     /// The channels of the users that this one watches.
-    watched: Vec<Address>,
+    watched: Vec<ChannelId>,
 }
 
 /// Told in a `pusher:error` with code 4009. A wrong signature ends the
@@ -75,8 +75,8 @@ impl Connection {
         if !user.watched.is_empty() {
             self.node.inbox.ask(Request::Unwatch { users: user.watched, socket: self.socket }).await;
         }
-        let address = Address::new(&self.app.id, &user.channel);
-        self.node.inbox.ask(Request::Unsubscribe { address, socket: self.socket }).await;
+        let channel_id = ChannelId::new(&self.app.id, &user.channel);
+        self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
     }
 
     fn check_signin(&self, signin: &Signin) -> Result<(UserData, ChannelName), SigninError> {
@@ -102,10 +102,10 @@ impl Connection {
             watchlist.truncate(count_max);
         }
         self.enter(&channel, confirmation).await;
-        let watched = self.addresses(&watchlist);
+        let watched = self.channel_ids(&watchlist);
         if !watched.is_empty() {
             let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
-            let (own, users) = (Address::new(&app.id, &channel), watched.clone());
+            let (own, users) = (ChannelId::new(&app.id, &channel), watched.clone());
             let dialect = self.dialect;
             self.node.inbox.ask(Request::Watch { app, own, users, socket, outbox, dialect }).await;
         }
@@ -115,7 +115,7 @@ impl Connection {
     /// Subscribes to the user's own channel. It has no deltas (protocol.md 3.12).
     async fn enter(&self, channel: &ChannelName, confirmation: Bytes) {
         let request = Request::Subscribe {
-            address: Address::new(&self.app.id, channel),
+            channel_id: ChannelId::new(&self.app.id, channel),
             app: self.app.clone(),
             member: None,
             socket: self.socket,
@@ -128,8 +128,8 @@ impl Connection {
     }
 
     /// Ids that nobody can sign in with are left out: they are never online.
-    fn addresses(&self, users: &[String]) -> Vec<Address> {
+    fn channel_ids(&self, users: &[String]) -> Vec<ChannelId> {
         let channels = users.iter().filter_map(|user| ChannelName::of_user(user).ok());
-        channels.map(|channel| Address::new(&self.app.id, &channel)).collect()
+        channels.map(|channel| ChannelId::new(&self.app.id, &channel)).collect()
     }
 }

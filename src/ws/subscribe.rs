@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::connection::{Connection, Subscription};
 use super::credentials;
 use crate::auth;
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::fan_out::Form;
 use crate::filter::Filter;
 use crate::inbox::Request;
@@ -61,8 +61,8 @@ impl Connection {
     /// connection leaves it.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
-            let address = Address::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Unsubscribe { address, socket: self.socket }).await;
+            let channel_id = ChannelId::new(&self.app.id, &channel);
+            self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
         }
     }
 
@@ -70,8 +70,8 @@ impl Connection {
     pub(super) async fn leave_all(&mut self) {
         self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
-            let address = Address::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Unsubscribe { address, socket: self.socket }).await;
+            let channel_id = ChannelId::new(&self.app.id, &channel);
+            self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
         }
     }
 
@@ -152,7 +152,7 @@ impl Connection {
             _ => None,
         };
         let request = Request::Subscribe {
-            address: Address::new(&self.app.id, &channel),
+            channel_id: ChannelId::new(&self.app.id, &channel),
             app: self.app.clone(),
             member: member.clone(),
             socket: self.socket,

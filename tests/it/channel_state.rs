@@ -7,7 +7,7 @@ use fanfare::announcement::{AnnouncementId, Body, Kind, Log};
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
 use fanfare::backend::{self, Assertion, KeptBase, KeptBases, Publication, Rules, StoredBase};
-use fanfare::channel::{Address, ChannelName};
+use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::event::{Event, encode_events};
 use fanfare::limits;
 use fanfare::mailbox::{Letters, mailbox};
@@ -27,14 +27,14 @@ on_both_backends![
 struct Nodes {
     writer: backend::Backend,
     reader: Option<backend::Backend>,
-    channel: Address,
+    channel: ChannelId,
     _letters: Vec<Letters>,
     _redis: Option<Redis>,
 }
 
 impl Nodes {
     async fn start(backend: Backend) -> Nodes {
-        let channel = Address::new("1", &ChannelName::parse("news", 200).unwrap());
+        let channel = ChannelId::new("1", &ChannelName::parse("news", 200).unwrap());
         let mut letters = Vec::new();
         let mut open = || {
             let (mailbox, open) = mailbox();
@@ -61,9 +61,9 @@ impl Nodes {
     }
 
     async fn publish(&self, events: &[Event], bases: Option<KeptBases>) {
-        let (address, body) = (self.channel.clone(), encode_events(events));
+        let (channel_id, body) = (self.channel.clone(), encode_events(events));
         let count = u32::try_from(events.len()).unwrap();
-        let publication = Publication { address, count, body, wants_counts: false, last: None, bases };
+        let publication = Publication { channel_id, count, body, wants_counts: false, last: None, bases };
         self.writer.publish(AnnouncementId::random(), vec![publication], None).await.unwrap();
     }
 
@@ -90,8 +90,8 @@ impl Nodes {
     }
 
     async fn are_off(&self, count: u64) -> bool {
-        let (address, rules) = (self.channel.clone(), Rules::default());
-        let assertion = Assertion { address, count, users: Vec::new(), rules, wants_last: false };
+        let (channel_id, rules) = (self.channel.clone(), Rules::default());
+        let assertion = Assertion { channel_id, count, users: Vec::new(), rules, wants_last: false };
         self.reader().assert_membership(&assertion).await.unwrap().deltas_off
     }
 
@@ -218,12 +218,12 @@ async fn what_is_published_over_http_is_in_its_chain() {
             ("one", &[("", "no key")], None),
             ("quiet", &[], Some(keys)),
         ] {
-            let address = Address::new("7", &ChannelName::parse(channel, 200).unwrap());
-            let bases = reader.read_bases(&address).await.unwrap();
+            let channel_id = ChannelId::new("7", &ChannelName::parse(channel, 200).unwrap());
+            let bases = reader.read_bases(&channel_id).await.unwrap();
             let of_chain = |base: &StoredBase| (text(&base.key), text(&base.event.data));
             let expected: Vec<_> = kept.iter().map(|it| (it.0.to_owned(), it.1.to_owned())).collect();
             assert_eq!(bases.iter().map(of_chain).collect::<Vec<_>>(), expected, "{channel}");
-            let log = reader.read_log(&address, AnnouncementId::NONE).await.unwrap();
+            let log = reader.read_log(&channel_id, AnnouncementId::NONE).await.unwrap();
             let found = log.announcements.iter().find(|it| it.kind == Kind::Events).map(events_of).unwrap();
             let found: Vec<_> = found.into_iter().map(|event| event.key.map(|key| text(&key))).collect();
             let expected = (0..5).map(|at| keys.map(|keys| keys[at].to_owned()));

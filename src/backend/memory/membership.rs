@@ -12,7 +12,7 @@ use super::notices::Due;
 use super::{Memory, State};
 use crate::announcement::{AnnouncementId, Kind, encode_members};
 use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
-use crate::channel::{Address, ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::notice::What;
@@ -77,9 +77,9 @@ impl Memory {
         asserted
     }
 
-    pub fn read_roster(&self, address: &Address) -> RosterRead {
+    pub fn read_roster(&self, channel_id: &ChannelId) -> RosterRead {
         let state = self.state.lock();
-        let Some(channel) = state.channels.get(address) else { return RosterRead::default() };
+        let Some(channel) = state.channels.get(channel_id) else { return RosterRead::default() };
         let users = channel.membership.users.iter();
         RosterRead {
             roster: users.map(|(user_id, user)| (user_id.clone(), user.info.clone())).collect(),
@@ -91,10 +91,10 @@ impl Memory {
         let state = self.state.lock();
         let from = [app, ":", prefix].concat();
         let channels = state.occupied.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
-        let channels = channels.take_while(|address| address.as_str().starts_with(&from));
-        let occupied = channels.filter_map(|address| {
-            let channel = ChannelName::parse(address.channel(), usize::MAX).ok()?;
-            Some(Occupied { channel, counts: state.counts(address) })
+        let channels = channels.take_while(|channel_id| channel_id.as_str().starts_with(&from));
+        let occupied = channels.filter_map(|channel_id| {
+            let channel = ChannelName::parse(channel_id.channel(), usize::MAX).ok()?;
+            Some(Occupied { channel, counts: state.counts(channel_id) })
         });
         occupied.collect()
     }
@@ -102,8 +102,8 @@ impl Memory {
 
 impl State {
     fn assert_membership(&mut self, assertion: &Assertion) -> (Asserted, Option<Mail>) {
-        let address = &assertion.address;
-        let membership = &mut self.channel(address).membership;
+        let channel_id = &assertion.channel_id;
+        let membership = &mut self.channel(channel_id).membership;
         membership.rules = assertion.rules;
         let before = membership.subscriptions;
         let mut count = assertion.count;
@@ -122,64 +122,64 @@ impl State {
             // Whoever comes next misses the cache anew.
             membership.missed = None;
         }
-        let said = match address.kind() {
-            ChannelKind::User => self.user_status(address, before, count),
+        let said = match channel_id.kind() {
+            ChannelKind::User => self.user_status(channel_id, before, count),
             ChannelKind::Presence => {
-                self.keep_index(address, before, count);
-                self.notice_members(address, &changes);
+                self.keep_index(channel_id, before, count);
+                self.notice_members(channel_id, &changes);
                 (!changes.is_empty()).then(|| (Kind::Members, encode_members(&changes)))
             }
             ChannelKind::Public | ChannelKind::Private | ChannelKind::Encrypted => {
-                self.keep_index(address, before, count);
-                (before != count).then(|| self.tell_count(address)).flatten()
+                self.keep_index(channel_id, before, count);
+                (before != count).then(|| self.tell_count(channel_id)).flatten()
             }
         };
         let mail =
-            said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), address, kind, 1, body));
-        let history = &self.channel(address).history;
+            said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), channel_id, kind, 1, body));
+        let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
-        let last = assertion.wants_last.then(|| self.channel(address).history.cached());
+        let last = assertion.wants_last.then(|| self.channel(channel_id).history.cached());
         if last == Some(None) && count > 0 {
-            self.notice_miss(address);
+            self.notice_miss(channel_id);
         }
         (Asserted { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
     }
 
-    fn user_status(&mut self, address: &Address, before: u64, count: u64) -> Option<(Kind, Bytes)> {
-        let tells = self.channel(address).membership.rules.user_status;
+    fn user_status(&mut self, channel_id: &ChannelId, before: u64, count: u64) -> Option<(Kind, Bytes)> {
+        let tells = self.channel(channel_id).membership.rules.user_status;
         let online: &'static [u8] = if count > 0 { &[1] } else { &[0] };
         (tells && (before > 0) != (count > 0)).then(|| (Kind::UserStatus, Bytes::from_static(online)))
     }
 
     /// Occupied and vacated.
-    fn keep_index(&mut self, address: &Address, before: u64, count: u64) {
-        let hooked = self.channel(address).membership.rules.hooked;
-        let due = Due::Vacated(address.clone());
+    fn keep_index(&mut self, channel_id: &ChannelId, before: u64, count: u64) {
+        let hooked = self.channel(channel_id).membership.rules.hooked;
+        let due = Due::Vacated(channel_id.clone());
         if before == 0 && count > 0 {
-            self.occupied.insert(address.clone());
+            self.occupied.insert(channel_id.clone());
             if !self.notices.cancel(&due) && hooked.has("channel_occupied") {
-                self.notices.put(address, What::ChannelOccupied);
+                self.notices.put(channel_id, What::ChannelOccupied);
             }
         } else if before > 0 && count == 0 {
-            self.occupied.remove(address);
+            self.occupied.remove(channel_id);
             if hooked.has("channel_vacated") {
                 self.notices.put_later(due, limits::WEBHOOK_GRACE);
             }
         }
     }
 
-    fn notice_members(&mut self, address: &Address, changes: &[MemberChange]) {
-        let hooked = self.channel(address).membership.rules.hooked;
+    fn notice_members(&mut self, channel_id: &ChannelId, changes: &[MemberChange]) {
+        let hooked = self.channel(channel_id).membership.rules.hooked;
         for change in changes {
             match change {
                 MemberChange::Added { user_id, .. } => {
-                    let is_back = self.notices.cancel(&Due::Removed(address.clone(), user_id.clone()));
+                    let is_back = self.notices.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
                     if !is_back && hooked.has("member_added") {
-                        self.notices.put(address, What::MemberAdded { user_id: user_id.to_string() });
+                        self.notices.put(channel_id, What::MemberAdded { user_id: user_id.to_string() });
                     }
                 }
                 MemberChange::Removed { user_id } if hooked.has("member_removed") => {
-                    let due = Due::Removed(address.clone(), user_id.clone());
+                    let due = Due::Removed(channel_id.clone(), user_id.clone());
                     self.notices.put_later(due, limits::WEBHOOK_GRACE);
                 }
                 MemberChange::Removed { .. } => {}
@@ -188,8 +188,8 @@ impl State {
     }
 
     /// The count has changed: tells it, or sees to it that it is told later.
-    pub(super) fn tell_count(&mut self, address: &Address) -> Option<(Kind, Bytes)> {
-        let membership = &mut self.channel(address).membership;
+    pub(super) fn tell_count(&mut self, channel_id: &ChannelId) -> Option<(Kind, Bytes)> {
+        let membership = &mut self.channel(channel_id).membership;
         let (total, rules) = (membership.subscriptions, membership.rules);
         let is_hooked = rules.hooked.has("subscription_count");
         if !is_hooked && !rules.subscription_counts {
@@ -199,27 +199,27 @@ impl State {
             let now = Instant::now();
             let next = membership.told.map(|told| told + limits::COUNT_INTERVAL);
             if let Some(next) = next.filter(|next| *next > now) {
-                self.notices.put_later(Due::Count(address.clone()), next - now);
+                self.notices.put_later(Due::Count(channel_id.clone()), next - now);
                 return None;
             }
             membership.told = Some(now);
         } else {
             membership.told = None;
         }
-        self.notices.cancel(&Due::Count(address.clone()));
+        self.notices.cancel(&Due::Count(channel_id.clone()));
         if is_hooked {
-            self.notices.put(address, What::SubscriptionCount(total));
+            self.notices.put(channel_id, What::SubscriptionCount(total));
         }
         let body = Bytes::copy_from_slice(&total.to_be_bytes());
         (rules.subscription_counts && total > 0).then_some((Kind::SubscriptionCount, body))
     }
 
     /// Several who miss the same event are one notice.
-    fn notice_miss(&mut self, address: &Address) {
-        let channel = self.channel(address);
+    fn notice_miss(&mut self, channel_id: &ChannelId) {
+        let channel = self.channel(channel_id);
         let (last, membership) = (channel.history.last_seq(), &mut channel.membership);
         if membership.rules.hooked.has("cache_miss") && membership.missed.replace(last) != Some(last) {
-            self.notices.put(address, What::CacheMiss);
+            self.notices.put(channel_id, What::CacheMiss);
         }
     }
 }

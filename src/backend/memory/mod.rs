@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal, StoredBase};
 use crate::announcement::{AnnouncementId, Kind, Log, Position};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::event::decode_events;
 use crate::limits;
 use crate::mailbox::{Mail, Mailbox};
@@ -35,12 +35,12 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    channels: HashMap<Address, Channel>,
+    channels: HashMap<ChannelId, Channel>,
     /// Channels with subscriptions, but for users' own.
-    occupied: BTreeSet<Address>,
+    occupied: BTreeSet<ChannelId>,
     /// Channels in the order in which they were last announced on, to forget the
     /// idle ones; entries may be outdated.
-    idle: VecDeque<(Instant, Address)>,
+    idle: VecDeque<(Instant, ChannelId)>,
     /// The newest number of all channels: a new epoch starts above it.
     highest_seq: u64,
     notices: Notices,
@@ -73,15 +73,15 @@ impl Memory {
         let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
         let mut counts = Vec::with_capacity(publications.len());
         for publication in publications {
-            let Publication { address, count, body, wants_counts, last, bases } = publication;
-            counts.push(wants_counts.then(|| state.counts(&address)));
-            let mail = state.announce(id, &address, Kind::Events, count, body.clone());
+            let Publication { channel_id, count, body, wants_counts, last, bases } = publication;
+            counts.push(wants_counts.then(|| state.counts(&channel_id)));
+            let mail = state.announce(id, &channel_id, Kind::Events, count, body.clone());
             if let Some(last) = last {
                 let event = body.slice(body.len() - last.bytes..);
-                state.channel(&address).history.cache(&event, last.ttl);
+                state.channel(&channel_id).history.cache(&event, last.ttl);
             }
             if let Some(bases) = bases {
-                state.channel(&address).history.keep(&bases, count, &body);
+                state.channel(&channel_id).history.keep(&bases, count, &body);
             }
             if let Some(mail) = mail {
                 self.mailbox.hear_with(&mut room, mail);
@@ -93,89 +93,89 @@ impl Memory {
     pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
         let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
-        let Signal { address, kind, body, hooked } = signal;
+        let Signal { channel_id, kind, body, hooked } = signal;
         if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
             let event = events.pop().expect("one was decoded");
-            state.notices.put(&address, What::ClientEvent(event));
+            state.notices.put(&channel_id, What::ClientEvent(event));
         }
-        if let Some(mail) = state.announce(AnnouncementId::random(), &address, kind, 1, body) {
+        if let Some(mail) = state.announce(AnnouncementId::random(), &channel_id, kind, 1, body) {
             self.mailbox.hear_with(&mut room, mail);
         }
         Ok(())
     }
 
-    pub fn listen(&self, address: &Address) {
-        self.state.lock().channel(address).listened = true;
+    pub fn listen(&self, channel_id: &ChannelId) {
+        self.state.lock().channel(channel_id).listened = true;
     }
 
-    pub fn unlisten(&self, address: &Address) {
+    pub fn unlisten(&self, channel_id: &ChannelId) {
         let mut state = self.state.lock();
-        let Some(channel) = state.channels.get_mut(address) else { return };
+        let Some(channel) = state.channels.get_mut(channel_id) else { return };
         channel.listened = false;
         if channel.history.head().is_none() && channel.membership.is_empty() {
-            state.channels.remove(address);
+            state.channels.remove(channel_id);
         }
     }
 
-    pub fn read_counts(&self, address: &Address) -> Counts {
-        self.state.lock().counts(address)
+    pub fn read_counts(&self, channel_id: &ChannelId) -> Counts {
+        self.state.lock().counts(channel_id)
     }
 
-    pub fn read_cached(&self, address: &Address) -> Option<Cached> {
-        self.state.lock().channels.get(address)?.history.cached()
+    pub fn read_cached(&self, channel_id: &ChannelId) -> Option<Cached> {
+        self.state.lock().channels.get(channel_id)?.history.cached()
     }
 
     pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
         self.state.lock().rates.charge(charge)
     }
 
-    pub fn read_log(&self, address: &Address, after: AnnouncementId) -> Log {
+    pub fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Log {
         let state = self.state.lock();
-        state.channels.get(address).map(|channel| channel.history.read(after)).unwrap_or_default()
+        state.channels.get(channel_id).map(|channel| channel.history.read(after)).unwrap_or_default()
     }
 
-    pub fn read_log_since(&self, address: &Address, seq: u32) -> Log {
+    pub fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Log {
         let state = self.state.lock();
-        state.channels.get(address).map(|channel| channel.history.read_since(seq)).unwrap_or_default()
+        state.channels.get(channel_id).map(|channel| channel.history.read_since(seq)).unwrap_or_default()
     }
 
-    pub fn read_bases(&self, address: &Address) -> Vec<StoredBase> {
+    pub fn read_bases(&self, channel_id: &ChannelId) -> Vec<StoredBase> {
         let state = self.state.lock();
-        state.channels.get(address).map(|channel| channel.history.bases()).unwrap_or_default()
+        state.channels.get(channel_id).map(|channel| channel.history.bases()).unwrap_or_default()
     }
 
-    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+    pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
-        let Some(channel) = state.channels.get_mut(address) else { return Ok(()) };
+        let Some(channel) = state.channels.get_mut(channel_id) else { return Ok(()) };
         if channel.history.switch_deltas(on) {
             let body = Bytes::copy_from_slice(&[u8::from(on)]);
-            if let Some(mail) = state.announce(AnnouncementId::random(), address, Kind::Deltas, 1, body) {
+            if let Some(mail) = state.announce(AnnouncementId::random(), channel_id, Kind::Deltas, 1, body) {
                 self.mailbox.hear_with(&mut room, mail);
             }
         }
         Ok(())
     }
 
-    pub fn read_head(&self, address: &Address) -> Option<Position> {
-        self.state.lock().channels.get(address)?.history.head()
+    pub fn read_head(&self, channel_id: &ChannelId) -> Option<Position> {
+        self.state.lock().channels.get(channel_id)?.history.head()
     }
 }
 
 impl State {
-    fn channel(&mut self, address: &Address) -> &mut Channel {
-        self.channels.entry(address.clone()).or_default()
+    fn channel(&mut self, channel_id: &ChannelId) -> &mut Channel {
+        self.channels.entry(channel_id.clone()).or_default()
     }
 
-    fn counts(&self, address: &Address) -> Counts {
-        self.channels.get(address).map(|channel| channel.membership.counts()).unwrap_or_default()
+    fn counts(&self, channel_id: &ChannelId) -> Counts {
+        self.channels.get(channel_id).map(|channel| channel.membership.counts()).unwrap_or_default()
     }
 
     /// Numbers and remembers; returns what is to be heard, if anyone listens.
     fn announce(
         &mut self,
         id: AnnouncementId,
-        address: &Address,
+        channel_id: &ChannelId,
         kind: Kind,
         count: u32,
         body: Bytes,
@@ -183,15 +183,15 @@ impl State {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
-        let channel = self.channels.entry(address.clone()).or_default();
+        let channel = self.channels.entry(channel_id.clone()).or_default();
         let was_silent = channel.history.announced().is_none();
         let announcement = channel.history.announce(id, kind, count, body, start, unix.as_millis() as u64);
         let listened = channel.listened;
         self.highest_seq = self.highest_seq.max(announcement.position().seq);
         if was_silent {
-            self.idle.push_back((now, address.clone()));
+            self.idle.push_back((now, channel_id.clone()));
         }
-        listened.then(|| Mail { address: address.clone(), announcement })
+        listened.then(|| Mail { channel_id: channel_id.clone(), announcement })
     }
 
     /// Forgets the history of channels that nothing was announced on for
@@ -203,19 +203,19 @@ impl State {
                 Some((since, _)) if now.duration_since(*since) > limits::HEAD_IDLE_MAX => {}
                 _ => return,
             }
-            let Some((_, address)) = self.idle.pop_front() else { return };
-            let Some(channel) = self.channels.get_mut(&address) else { continue };
+            let Some((_, channel_id)) = self.idle.pop_front() else { return };
+            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             match channel.history.announced() {
                 Some(announced)
                     if now.duration_since(announced) <= limits::HEAD_IDLE_MAX
                         || channel.history.cached().is_some() =>
                 {
-                    self.idle.push_back((announced.max(now - limits::HEAD_IDLE_MAX), address));
+                    self.idle.push_back((announced.max(now - limits::HEAD_IDLE_MAX), channel_id));
                 }
                 _ if channel.listened || !channel.membership.is_empty() => {
                     channel.history = History::default();
                 }
-                _ => drop(self.channels.remove(&address)),
+                _ => drop(self.channels.remove(&channel_id)),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Memory, State};
 use crate::announcement::AnnouncementId;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::notice::{Notice, NoticeId, What};
@@ -22,13 +22,13 @@ pub(super) struct Notices {
 /// What is to be told if it is still so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Due {
-    Vacated(Address),
-    Removed(Address, Arc<str>),
-    Count(Address),
+    Vacated(ChannelId),
+    Removed(ChannelId, Arc<str>),
+    Count(ChannelId),
 }
 
 impl Notices {
-    pub(super) fn put(&mut self, address: &Address, what: What) {
+    pub(super) fn put(&mut self, channel_id: &ChannelId, what: What) {
         if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
             metrics().webhooks_dropped.increment(1);
             return;
@@ -38,7 +38,7 @@ impl Notices {
         // A clock that is set back must not disturb the order.
         let before = self.outbox.back().map_or(0, |notice| notice.id.time_ms);
         let id = NoticeId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
-        let (app, channel) = (address.app().into(), address.channel().to_owned());
+        let (app, channel) = (channel_id.app().into(), channel_id.channel().to_owned());
         self.outbox.push_back(Notice { id, app, channel, what });
     }
 
@@ -94,23 +94,23 @@ impl Memory {
 impl State {
     fn settle(&mut self, due: Due) -> Option<crate::mailbox::Mail> {
         match due {
-            Due::Vacated(address) => {
-                if self.counts(&address).subscriptions == 0 {
-                    self.notices.put(&address, What::ChannelVacated);
+            Due::Vacated(channel_id) => {
+                if self.counts(&channel_id).subscriptions == 0 {
+                    self.notices.put(&channel_id, What::ChannelVacated);
                 }
                 None
             }
-            Due::Removed(address, user) => {
-                let channel = self.channels.get(&address);
+            Due::Removed(channel_id, user) => {
+                let channel = self.channels.get(&channel_id);
                 if !channel.is_some_and(|channel| channel.membership.has_user(&user)) {
-                    self.notices.put(&address, What::MemberRemoved { user_id: user.to_string() });
+                    self.notices.put(&channel_id, What::MemberRemoved { user_id: user.to_string() });
                 }
                 None
             }
-            Due::Count(address) => {
-                self.channel(&address).membership.told = None;
-                let (kind, body) = self.tell_count(&address)?;
-                self.announce(AnnouncementId::random(), &address, kind, 1, body)
+            Due::Count(channel_id) => {
+                self.channel(&channel_id).membership.told = None;
+                let (kind, body) = self.tell_count(&channel_id)?;
+                self.announce(AnnouncementId::random(), &channel_id, kind, 1, body)
             }
         }
     }

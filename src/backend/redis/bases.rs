@@ -11,16 +11,16 @@ use super::scripts::{self, text};
 use super::{Parts, Redis, read_error};
 use crate::announcement::AnnouncementId;
 use crate::backend::{BackendError, KeptBases, StoredBase};
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::event::decode_events;
 
 impl Redis {
     /// Those of the channel's epoch, oldest first.
-    pub async fn read_bases(&self, address: &Address) -> Result<Vec<StoredBase>, BackendError> {
-        let client = self.parts.client(address).with_options(&scripts::once());
+    pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
+        let client = self.parts.client(channel_id).with_options(&scripts::once());
         let (epoch, bases): (Option<u64>, HashMap<Bytes, Bytes>) = try_join!(
-            client.hget(self.parts.keys.head(address), "epoch"),
-            client.hgetall(self.parts.keys.bases(address)),
+            client.hget(self.parts.keys.head(channel_id), "epoch"),
+            client.hgetall(self.parts.keys.bases(channel_id)),
         )
         .map_err(read_error)?;
         let Some(epoch) = epoch else { return Ok(Vec::new()) };
@@ -32,12 +32,12 @@ impl Redis {
     }
 
     /// `lua/switch_deltas.lua`
-    pub async fn switch_deltas(&self, address: &Address, on: bool) -> Result<(), BackendError> {
+    pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
-        let names = vec![keys.head(address), keys.log(address)];
+        let names = vec![keys.head(channel_id), keys.log(channel_id)];
         let mut arguments = self.parts.announcing(AnnouncementId::random(), 1);
         arguments.push(text(if on { "on" } else { "off" }));
-        scripts.switch_deltas.run(self.parts.client(address), names, arguments).await.map(drop)
+        scripts.switch_deltas.run(self.parts.client(channel_id), names, arguments).await.map(drop)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use crate::backend::Charge;
-use crate::channel::{Address, Partition};
+use crate::channel::{ChannelId, Partition};
 use crate::limits;
 
 /// Names under one prefix.
@@ -21,40 +21,40 @@ impl Keys {
         Keys { prefix: prefix.to_owned() }
     }
 
-    pub(super) fn head(&self, address: &Address) -> String {
-        self.of_channel("head", address)
+    pub(super) fn head(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("head", channel_id)
     }
 
     /// Also the topic where the channel's nodes listen: what goes into the log is
     /// announced under its name.
-    pub(super) fn log(&self, address: &Address) -> String {
-        self.of_channel("log", address)
+    pub(super) fn log(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("log", channel_id)
     }
 
-    pub(super) fn subs(&self, address: &Address) -> String {
-        self.of_channel("subs", address)
+    pub(super) fn subs(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("subs", channel_id)
     }
 
     /// The newest events of the channel's chains.
-    pub(super) fn bases(&self, address: &Address) -> String {
-        self.of_channel("bases", address)
+    pub(super) fn bases(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("bases", channel_id)
     }
 
     /// The keys of these chains, in the order of their events.
-    pub(super) fn base_order(&self, address: &Address) -> String {
-        self.of_channel("base_order", address)
+    pub(super) fn base_order(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("base_order", channel_id)
     }
 
     /// Who is in a presence channel.
-    pub(super) fn users(&self, address: &Address) -> String {
-        self.of_channel("users", address)
+    pub(super) fn users(&self, channel_id: &ChannelId) -> String {
+        self.of_channel("users", channel_id)
     }
 
     /// The channel whose topic this is.
-    pub(super) fn address(&self, topic: &str) -> Option<Address> {
+    pub(super) fn channel_id(&self, topic: &str) -> Option<ChannelId> {
         let rest = topic.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
         let (_tag, rest) = rest.split_once("}:log:")?;
-        Address::from_wire(rest)
+        ChannelId::from_wire(rest)
     }
 
     /// Channels of a node in one partition.
@@ -133,8 +133,8 @@ impl Keys {
         [&self.prefix, ":{", tag(partition), "}:", kind, ":", name].concat()
     }
 
-    fn of_channel(&self, kind: &str, address: &Address) -> String {
-        self.of_partition(kind, address.partition(), address.as_str())
+    fn of_channel(&self, kind: &str, channel_id: &ChannelId) -> String {
+        self.of_partition(kind, channel_id.partition(), channel_id.as_str())
     }
 }
 
@@ -192,8 +192,8 @@ mod tests {
     use super::*;
     use crate::channel::ChannelName;
 
-    fn address(channel: &str) -> Address {
-        Address::new("1", &ChannelName::parse(channel, 200).expect("a valid name"))
+    fn channel_id(channel: &str) -> ChannelId {
+        ChannelId::new("1", &ChannelName::parse(channel, 200).expect("a valid name"))
     }
 
     #[test]
@@ -214,8 +214,8 @@ mod tests {
     #[test]
     fn names_never_change() {
         let keys = Keys::new("fanfare");
-        assert_eq!(keys.head(&address("news")), "fanfare:{3e}:head:1:news");
-        assert_eq!(keys.log(&address("private-a:b@c")), "fanfare:{fp}:log:1:private-a:b@c");
+        assert_eq!(keys.head(&channel_id("news")), "fanfare:{3e}:head:1:news");
+        assert_eq!(keys.log(&channel_id("private-a:b@c")), "fanfare:{fp}:log:1:private-a:b@c");
         assert_eq!(keys.channels(Partition(0), "ab"), "fanfare:{cv}:channels:ab");
         let all = Partition::all().map(tag).collect::<Vec<_>>().join(",");
         assert_eq!(crate::auth::body_md5(all.as_bytes()), "6f80fcee307bd8065406400fe6250853");
@@ -225,10 +225,10 @@ mod tests {
     fn a_topic_names_its_channel() {
         let keys = Keys::new("my:prefix");
         for channel in ["news", "private-a:b", "a;b,c@d=e"] {
-            let address = address(channel);
-            assert_eq!(keys.address(&keys.log(&address)), Some(address));
+            let channel_id = channel_id(channel);
+            assert_eq!(keys.channel_id(&keys.log(&channel_id)), Some(channel_id));
         }
-        assert_eq!(keys.address("my:prefix:{nodes}:probe:x"), None);
-        assert_eq!(keys.address("other:{0}:log:1:news"), None);
+        assert_eq!(keys.channel_id("my:prefix:{nodes}:probe:x"), None);
+        assert_eq!(keys.channel_id("other:{0}:log:1:news"), None);
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{Parts, scripts};
 use crate::backend::BackendError;
-use crate::channel::{Address, Partition};
+use crate::channel::{ChannelId, Partition};
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -268,8 +268,8 @@ async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Res
         if some.is_empty() {
             return Ok(());
         }
-        for address in some.iter().filter_map(|address| Address::from_wire(address)) {
-            parts.sweep_membership(&address, node).await?;
+        for channel_id in some.iter().filter_map(|channel_id| ChannelId::from_wire(channel_id)) {
+            parts.sweep_membership(&channel_id, node).await?;
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Parts, scripts};
 use crate::announcement::Announcement;
 use crate::backend::BackendError;
-use crate::channel::Address;
+use crate::channel::ChannelId;
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::metrics::metrics;
@@ -28,8 +28,8 @@ pub(super) struct Listener {
 
 #[derive(Debug)]
 enum Request {
-    Listen(Address, oneshot::Sender<()>),
-    Unlisten(Address),
+    Listen(ChannelId, oneshot::Sender<()>),
+    Unlisten(ChannelId),
     /// The connection was made anew.
     Renewed,
 }
@@ -76,17 +76,17 @@ impl Listener {
     }
 
     /// Resolves when a barrier has proved that the topic is listened to.
-    pub(super) async fn listen(&self, address: &Address) -> Result<(), BackendError> {
+    pub(super) async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
         let (proved, proof) = oneshot::channel();
-        let sent = self.requests.send(Request::Listen(address.clone(), proved)).await;
+        let sent = self.requests.send(Request::Listen(channel_id.clone(), proved)).await;
         sent.map_err(|_| BackendError::Unavailable)?;
         proof.await.map_err(|_| BackendError::Unavailable)
     }
 
     /// A full queue lets it pass: what is heard for nobody is let go, and asks
     /// for this again.
-    pub(super) fn unlisten(&self, address: &Address) {
-        let _ = self.requests.try_send(Request::Unlisten(address.clone()));
+    pub(super) fn unlisten(&self, channel_id: &ChannelId) {
+        let _ = self.requests.try_send(Request::Unlisten(channel_id.clone()));
     }
 
     pub(super) fn hears(&self) -> bool {
@@ -159,14 +159,14 @@ impl Topics {
         let mut unwanted = Vec::new();
         for request in requests {
             match request {
-                Request::Listen(address, proved) => {
-                    let topic = self.parts.keys.log(&address);
+                Request::Listen(channel_id, proved) => {
+                    let topic = self.parts.keys.log(&channel_id);
                     self.topics.insert(topic.clone());
                     self.waiting.entry(topic.clone()).or_default().push(proved);
                     wanted.push(topic);
                 }
-                Request::Unlisten(address) => {
-                    let topic = self.parts.keys.log(&address);
+                Request::Unlisten(channel_id) => {
+                    let topic = self.parts.keys.log(&channel_id);
                     self.topics.remove(&topic);
                     unwanted.push(topic);
                 }
@@ -231,15 +231,15 @@ async fn hear(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
 
 fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
     let topic: &str = &message.channel;
-    if let Some(address) = parts.keys.address(topic) {
+    if let Some(channel_id) = parts.keys.channel_id(topic) {
         match Announcement::decode(message.value.into_bytes().unwrap_or_default()) {
             Ok(announcement) => {
                 parts.seen_seq.fetch_max(announcement.position().seq, Ordering::Relaxed);
-                parts.mailbox.hear(Mail { address, announcement });
+                parts.mailbox.hear(Mail { channel_id, announcement });
             }
             Err(error) => {
                 metrics().announcements_unreadable.increment(1);
-                tracing::warn!(%address, %error, "announcement not read");
+                tracing::warn!(%channel_id, %error, "announcement not read");
             }
         }
     } else if topic == probe.topic {

@@ -14,7 +14,7 @@ use super::scripts::{bytes, number, text};
 use super::{Parts, Redis, position, read_error};
 use crate::announcement::AnnouncementId;
 use crate::backend::{Asserted, Assertion, BackendError, Rules, UserCount};
-use crate::channel::{Address, ChannelKind};
+use crate::channel::{ChannelId, ChannelKind};
 use crate::limits;
 use crate::presence::Member;
 
@@ -42,13 +42,13 @@ impl Parts {
         assertion: &Assertion,
         rules: &str,
     ) -> Result<Asserted, BackendError> {
-        let address = &assertion.address;
-        let is_presence = address.kind() == ChannelKind::Presence;
+        let channel_id = &assertion.channel_id;
+        let is_presence = channel_id.kind() == ChannelKind::Presence;
         let mut arguments = self.announcing(AnnouncementId::random(), 9 + 4 * assertion.users.len());
         arguments.extend([
             text(node),
             number(assertion.count),
-            text(address.as_str()),
+            text(channel_id.as_str()),
             text(rules),
             number(u64::from(assertion.wants_last)),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
@@ -66,16 +66,17 @@ impl Parts {
                 &self.scripts.assert_subscriptions
             }
         };
-        let answer = script.run(self.client(address), self.membership_keys(address, node), arguments).await?;
+        let answer =
+            script.run(self.client(channel_id), self.membership_keys(channel_id, node), arguments).await?;
         asserted(answer).ok_or_else(|| BackendError::Refused("an answer of another form".to_owned()))
     }
 
-    fn membership_keys(&self, address: &Address, node: &str) -> Vec<String> {
-        let (keys, partition, app) = (&self.keys, address.partition(), address.app());
+    fn membership_keys(&self, channel_id: &ChannelId, node: &str) -> Vec<String> {
+        let (keys, partition, app) = (&self.keys, channel_id.partition(), channel_id.app());
         let mut names = vec![
-            keys.head(address),
-            keys.log(address),
-            keys.subs(address),
+            keys.head(channel_id),
+            keys.log(channel_id),
+            keys.subs(channel_id),
             keys.channels(partition, node),
             keys.occupied(partition, app),
             keys.counts(partition, app),
@@ -83,23 +84,27 @@ impl Parts {
             keys.due(partition),
             keys.consumer(partition),
         ];
-        if address.kind() == ChannelKind::Presence {
-            names.push(keys.users(address));
+        if channel_id.kind() == ChannelKind::Presence {
+            names.push(keys.users(channel_id));
         }
         names
     }
 
     /// Takes away what a dead node had of a channel. Users go in bounded steps,
     /// and the node's number with the last of them.
-    pub(super) async fn sweep_membership(&self, address: &Address, node: &str) -> Result<(), BackendError> {
-        let mut users = match address.kind() {
-            ChannelKind::Presence => self.users_of(address, node).await?,
+    pub(super) async fn sweep_membership(
+        &self,
+        channel_id: &ChannelId,
+        node: &str,
+    ) -> Result<(), BackendError> {
+        let mut users = match channel_id.kind() {
+            ChannelKind::Presence => self.users_of(channel_id, node).await?,
             _ => Vec::new(),
         };
         loop {
             let rest = users.split_off(users.len().min(limits::SWEEP_USERS));
             let assertion = Assertion {
-                address: address.clone(),
+                channel_id: channel_id.clone(),
                 // Nobody but the dead node would know the right number meanwhile.
                 count: rest.len() as u64,
                 users: std::mem::replace(&mut users, rest),
@@ -114,9 +119,12 @@ impl Parts {
     }
 
     /// The users that a node has in a presence channel, to be taken away.
-    async fn users_of(&self, address: &Address, node: &str) -> Result<Vec<UserCount>, BackendError> {
-        let pages =
-            self.client(address).hscan(self.keys.users(address), "*", Some(limits::SWEEP_CHANNELS as u32));
+    async fn users_of(&self, channel_id: &ChannelId, node: &str) -> Result<Vec<UserCount>, BackendError> {
+        let pages = self.client(channel_id).hscan(
+            self.keys.users(channel_id),
+            "*",
+            Some(limits::SWEEP_CHANNELS as u32),
+        );
         let mut pages = Box::pin(pages);
         // A scan may come to a user twice.
         let mut users = BTreeSet::new();

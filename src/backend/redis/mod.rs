@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use super::BackendError;
 use crate::announcement::{Announcement, AnnouncementId, Log, Position};
-use crate::channel::{Address, Partition};
+use crate::channel::{ChannelId, Partition};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::metrics;
@@ -74,7 +74,7 @@ pub struct Redis {
 struct Parts {
     keys: Keys,
     scripts: Scripts,
-    /// A channel's scripts all use the one that its address chooses, so that they
+    /// A channel's scripts all use the one that its channel_id chooses, so that they
     /// cannot overtake each other.
     clients: Vec<Client>,
     mailbox: Mailbox,
@@ -114,34 +114,34 @@ impl Redis {
         Ok(Redis { parts, listener, lease, apps })
     }
 
-    pub async fn listen(&self, address: &Address) -> Result<(), BackendError> {
-        self.listener.listen(address).await
+    pub async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
+        self.listener.listen(channel_id).await
     }
 
-    pub fn unlisten(&self, address: &Address) {
-        self.listener.unlisten(address);
+    pub fn unlisten(&self, channel_id: &ChannelId) {
+        self.listener.unlisten(channel_id);
     }
 
     /// `lua/read_log.lua`
-    pub async fn read_log(&self, address: &Address, after: AnnouncementId) -> Result<Log, BackendError> {
+    pub async fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Result<Log, BackendError> {
         let arguments = vec![bytes(after.as_bytes().to_vec())];
-        self.read_log_by(&self.parts.scripts.read_log, address, arguments).await
+        self.read_log_by(&self.parts.scripts.read_log, channel_id, arguments).await
     }
 
     /// `lua/read_log_since.lua`
-    pub async fn read_log_since(&self, address: &Address, seq: u32) -> Result<Log, BackendError> {
+    pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
         let arguments = vec![number(seq.into()), number(limits::RESUME_BASES_MAX as u64)];
-        self.read_log_by(&self.parts.scripts.read_log_since, address, arguments).await
+        self.read_log_by(&self.parts.scripts.read_log_since, channel_id, arguments).await
     }
 
     async fn read_log_by(
         &self,
         script: &Script,
-        address: &Address,
+        channel_id: &ChannelId,
         arguments: Vec<Value>,
     ) -> Result<Log, BackendError> {
-        let keys = vec![self.parts.keys.head(address), self.parts.keys.log(address)];
-        let answer = script.run(self.parts.client(address), keys, arguments).await?;
+        let keys = vec![self.parts.keys.head(channel_id), self.parts.keys.log(channel_id)];
+        let answer = script.run(self.parts.client(channel_id), keys, arguments).await?;
         let mut values = answer.into_array();
         let announcements = values.split_off(values.len().min(4)).into_iter();
         let announcements =
@@ -150,14 +150,14 @@ impl Redis {
     }
 
     /// Pipelined: one read for each channel, on the connection of the first.
-    pub async fn read_heads(&self, addresses: &[Address]) -> Result<Vec<Option<Position>>, BackendError> {
-        let Some(first) = addresses.first() else { return Ok(Vec::new()) };
+    pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
+        let Some(first) = channel_ids.first() else { return Ok(Vec::new()) };
         let client = self.parts.client(first).with_options(&scripts::once());
-        let reads = addresses.iter().map(|address| {
+        let reads = channel_ids.iter().map(|channel_id| {
             let client = &client;
             async move {
                 let fields = vec!["epoch", "seq", "id", "time"];
-                let head: Value = client.hmget(self.parts.keys.head(address), fields).await?;
+                let head: Value = client.hmget(self.parts.keys.head(channel_id), fields).await?;
                 Ok(position(head.into_array()))
             }
         });
@@ -165,11 +165,16 @@ impl Redis {
     }
 
     /// `lua/open_epoch.lua`
-    pub async fn open_epoch(&self, address: &Address, epoch: u64, seen_seq: u64) -> Result<(), BackendError> {
+    pub async fn open_epoch(
+        &self,
+        channel_id: &ChannelId,
+        epoch: u64,
+        seen_seq: u64,
+    ) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
-        let names = vec![keys.head(address), keys.bases(address), keys.base_order(address)];
+        let names = vec![keys.head(channel_id), keys.bases(channel_id), keys.base_order(channel_id)];
         let arguments = vec![number(epoch), number(seen_seq)];
-        scripts.open_epoch.run(self.parts.client(address), names, arguments).await.map(drop)
+        scripts.open_epoch.run(self.parts.client(channel_id), names, arguments).await.map(drop)
     }
 
     /// Apps that are kept in this Redis.
@@ -198,8 +203,8 @@ impl Redis {
 }
 
 impl Parts {
-    fn client(&self, address: &Address) -> &Client {
-        self.client_of(address.partition())
+    fn client(&self, channel_id: &ChannelId) -> &Client {
+        self.client_of(channel_id.partition())
     }
 
     fn client_of(&self, partition: Partition) -> &Client {

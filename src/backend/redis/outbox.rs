@@ -11,7 +11,7 @@ use super::scripts::{backend_error, number, text};
 use super::{Redis, scripts};
 use crate::announcement::AnnouncementId;
 use crate::backend::BackendError;
-use crate::channel::{Address, Partition};
+use crate::channel::{ChannelId, Partition};
 use crate::event::decode_events;
 use crate::limits;
 use crate::metrics::metrics;
@@ -111,13 +111,13 @@ impl Redis {
 
     /// `lua/settle_due.lua`
     async fn settle_due(&self, entry: &str) -> Result<(), BackendError> {
-        let Some(address) = entry.split(' ').nth(1).and_then(Address::from_wire) else { return Ok(()) };
-        let (keys, partition) = (&self.parts.keys, address.partition());
+        let Some(channel_id) = entry.split(' ').nth(1).and_then(ChannelId::from_wire) else { return Ok(()) };
+        let (keys, partition) = (&self.parts.keys, channel_id.partition());
         let names = vec![
-            keys.head(&address),
-            keys.log(&address),
-            keys.subs(&address),
-            keys.users(&address),
+            keys.head(&channel_id),
+            keys.log(&channel_id),
+            keys.subs(&channel_id),
+            keys.users(&channel_id),
             keys.outbox(partition),
             keys.due(partition),
             keys.consumer(partition),
@@ -125,7 +125,7 @@ impl Redis {
         let mut arguments = self.parts.announcing(AnnouncementId::random(), 2);
         arguments.extend([text(entry), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
         let script = &self.parts.scripts.settle_due;
-        script.run(self.parts.client(&address), names, arguments).await.map(drop)
+        script.run(self.parts.client(&channel_id), names, arguments).await.map(drop)
     }
 }
 
@@ -140,7 +140,7 @@ fn draw(node: &str, partition: Partition) -> u64 {
 fn notice(id: &str, mut fields: HashMap<String, Bytes>) -> Option<Notice> {
     let mut take = |field: &str| fields.remove(field);
     let mut take_text = |field: &str| String::from_utf8(take(field)?.to_vec()).ok();
-    let address = Address::from_wire(&take_text("address")?)?;
+    let channel_id = ChannelId::from_wire(&take_text("address")?)?;
     let what = match take_text("what")?.as_str() {
         "channel_occupied" => What::ChannelOccupied,
         "channel_vacated" => What::ChannelVacated,
@@ -152,5 +152,5 @@ fn notice(id: &str, mut fields: HashMap<String, Bytes>) -> Option<Notice> {
         _ => return None,
     };
     let id = NoticeId::parse(id)?;
-    Some(Notice { id, app: address.app().into(), channel: address.channel().to_owned(), what })
+    Some(Notice { id, app: channel_id.app().into(), channel: channel_id.channel().to_owned(), what })
 }

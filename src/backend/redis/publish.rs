@@ -23,7 +23,7 @@ impl Redis {
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
-        let client = self.parts.client(&publications[0].address);
+        let client = self.parts.client(&publications[0].channel_id);
         let started = Instant::now();
         let mut sent_ago = None;
         let answer = loop {
@@ -55,26 +55,30 @@ impl Redis {
     /// `lua/announce_signal.lua`
     pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
-        let address = &signal.address;
-        let partition = address.partition();
-        let names =
-            vec![keys.head(address), keys.log(address), keys.outbox(partition), keys.consumer(partition)];
+        let channel_id = &signal.channel_id;
+        let partition = channel_id.partition();
+        let names = vec![
+            keys.head(channel_id),
+            keys.log(channel_id),
+            keys.outbox(partition),
+            keys.consumer(partition),
+        ];
         let mut arguments = self.parts.announcing(AnnouncementId::random(), 4);
         arguments.extend([
             number(signal.kind.code().into()),
             bytes(signal.body),
-            text(if signal.hooked { address.as_str() } else { "" }),
+            text(if signal.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
-        scripts.announce_signal.run(self.parts.client(address), names, arguments).await.map(drop)
+        scripts.announce_signal.run(self.parts.client(channel_id), names, arguments).await.map(drop)
     }
 }
 
 impl Parts {
     fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
-        let channels = publications.iter().map(|publication| &publication.address);
+        let channels = publications.iter().map(|publication| &publication.channel_id);
         let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);
-        let with_bases = publications.iter().filter(|it| it.bases.is_some()).map(|it| &it.address);
+        let with_bases = publications.iter().filter(|it| it.bases.is_some()).map(|it| &it.channel_id);
         let bases = with_bases.flat_map(|a| [self.keys.bases(a), self.keys.base_order(a)]);
         names.chain(charge.map(|charge| self.keys.rate(charge))).chain(bases).collect()
     }

@@ -12,24 +12,24 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::scripts::{self, backend_error, number, text};
 use super::{Redis, read_error};
 use crate::backend::{BackendError, Cached, Counts, Occupied, RosterRead};
-use crate::channel::{Address, ChannelName, Partition};
+use crate::channel::{ChannelId, ChannelName, Partition};
 use crate::event::decode_events;
 use crate::limits;
 
 impl Redis {
-    pub async fn read_counts(&self, address: &Address) -> Result<Counts, BackendError> {
-        let client = self.parts.client(address).with_options(&scripts::once());
+    pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
+        let client = self.parts.client(channel_id).with_options(&scripts::once());
         let fields = vec!["total", "users"];
         let counts: Vec<Option<u64>> =
-            client.hmget(self.parts.keys.subs(address), fields).await.map_err(read_error)?;
+            client.hmget(self.parts.keys.subs(channel_id), fields).await.map_err(read_error)?;
         let count = |at: usize| counts.get(at).copied().flatten().unwrap_or(0);
         Ok(Counts { subscriptions: count(0), users: count(1) })
     }
 
-    pub async fn read_roster(&self, address: &Address) -> Result<RosterRead, BackendError> {
-        let client = self.parts.client(address).with_options(&scripts::once());
+    pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
+        let client = self.parts.client(channel_id).with_options(&scripts::once());
         let users: HashMap<String, Bytes> =
-            client.hgetall(self.parts.keys.users(address)).await.map_err(read_error)?;
+            client.hgetall(self.parts.keys.users(channel_id)).await.map_err(read_error)?;
         let node = self.lease.incarnation().unwrap_or_default();
         let (mut roster, mut own) = (Vec::with_capacity(users.len()), Vec::new());
         for (user, value) in users {
@@ -44,10 +44,10 @@ impl Redis {
     }
 
     /// `lua/read_cached.lua`
-    pub async fn read_cached(&self, address: &Address) -> Result<Option<Cached>, BackendError> {
-        let names = vec![self.parts.keys.head(address)];
+    pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
+        let names = vec![self.parts.keys.head(channel_id)];
         let script = &self.parts.scripts.read_cached;
-        let last = script.run(self.parts.client(address), names, Vec::new()).await.map_err(read_again)?;
+        let last = script.run(self.parts.client(channel_id), names, Vec::new()).await.map_err(read_again)?;
         Ok(cached(last.into_array()))
     }
 

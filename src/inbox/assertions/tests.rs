@@ -11,14 +11,14 @@ fn member(user: &str) -> Arc<Member> {
     Arc::new(Member::new(user.into(), Bytes::from_static(b"null")))
 }
 
-fn room() -> (Address, Channel) {
+fn room() -> (ChannelId, Channel) {
     let channel = Channel { presence: Some(Box::default()), ..Channel::default() };
-    (Address::from_wire("1:presence-room").expect("an address"), channel)
+    (ChannelId::from_wire("1:presence-room").expect("an address"), channel)
 }
 
 /// As the desk does it, where no one is refused.
-fn tell(channel: &mut Channel, address: &Address) -> Assertion {
-    let assertion = channel.begin_assertion(address);
+fn tell(channel: &mut Channel, channel_id: &ChannelId) -> Assertion {
+    let assertion = channel.begin_assertion(channel_id);
     channel.membership.under_way = false;
     channel.membership.asserted = Some(assertion.count);
     let presence = channel.presence.as_mut().expect("a presence channel");
@@ -28,49 +28,49 @@ fn tell(channel: &mut Channel, address: &Address) -> Assertion {
 
 #[test]
 fn a_node_has_subscriptions_until_all_its_users_are_told_to_be_gone() {
-    let (address, mut channel) = room();
+    let (channel_id, mut channel) = room();
     let users: Vec<_> = (0..limits::ASSERTED_USERS_MAX + 50).map(|n| member(&format!("user-{n}"))).collect();
     let presence = channel.presence.as_mut().expect("a presence channel");
     users.iter().for_each(|user| presence.come(user));
     while channel.needs_assertion() {
-        tell(&mut channel, &address);
+        tell(&mut channel, &channel_id);
     }
     let presence = channel.presence.as_mut().expect("a presence channel");
     users.iter().for_each(|user| presence.leave(user));
-    let first = tell(&mut channel, &address);
+    let first = tell(&mut channel, &channel_id);
     assert_eq!((first.users.len(), first.count), (limits::ASSERTED_USERS_MAX, 1));
-    let last = tell(&mut channel, &address);
+    let last = tell(&mut channel, &channel_id);
     assert_eq!((last.users.len(), last.count), (50, 0));
     assert!(!channel.needs_assertion());
 }
 
 #[test]
 fn who_leaves_makes_room_for_who_comes() {
-    let (address, mut channel) = room();
+    let (channel_id, mut channel) = room();
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.come(&member("zoe"));
-    tell(&mut channel, &address);
+    tell(&mut channel, &channel_id);
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.leave(&member("zoe"));
     presence.come(&member("ann"));
-    let users = tell(&mut channel, &address).users;
+    let users = tell(&mut channel, &channel_id).users;
     let told: Vec<_> = users.iter().map(|user| (&*user.member.user_id, user.count)).collect();
     assert_eq!(told, [("zoe", 0), ("ann", 1)]);
 }
 
 #[test]
 fn who_has_left_is_told_again_while_an_earlier_script_may_arrive() {
-    let (address, mut channel) = room();
+    let (channel_id, mut channel) = room();
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.come(&member("ann"));
-    let lost = channel.begin_assertion(&address);
+    let lost = channel.begin_assertion(&channel_id);
     channel.membership.under_way = false;
     channel.assertion_failed(Instant::now());
     assert!(channel.membership.is_doubtful(Instant::now()));
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.unsay(&lost.users);
     presence.leave(&member("ann"));
-    let gone = channel.begin_assertion(&address);
+    let gone = channel.begin_assertion(&channel_id);
     assert_eq!(gone.users[0].count, 0);
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.acknowledge(&gone.users[0], true);

@@ -12,7 +12,7 @@ use fanfare::backend::{
     Account, Asserted, Assertion, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication,
     Rules, Signal, UserCount,
 };
-use fanfare::channel::{Address, ChannelName};
+use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::event::encode_events;
 use fanfare::mailbox::mailbox;
 use fanfare::notice::What;
@@ -24,14 +24,14 @@ use crate::support::{PATIENCE, Redis, eventually};
 pub const USERS: [&str; 2] = ["ann lee", "bob"];
 pub const INFO: &str = "{}";
 
-fn address(channel: &str) -> Address {
-    Address::new("1", &ChannelName::parse(channel, 200).unwrap())
+fn channel_id(channel: &str) -> ChannelId {
+    ChannelId::new("1", &ChannelName::parse(channel, 200).unwrap())
 }
 
 fn publication(channel: &str, data: &str, is_cached: bool) -> Publication {
     let body = encode_events([&event(data)]);
     let last = is_cached.then_some(LastEvent { bytes: body.len(), ttl: Duration::from_secs(60) });
-    Publication { address: address(channel), count: 1, body, wants_counts: true, last, bases: None }
+    Publication { channel_id: channel_id(channel), count: 1, body, wants_counts: true, last, bases: None }
 }
 
 fn kept(publication: Publication) -> Publication {
@@ -45,7 +45,7 @@ fn rules() -> Rules {
 }
 
 fn assertion(channel: &str, count: u64) -> Assertion {
-    Assertion { address: address(channel), count, users: Vec::new(), rules: rules(), wants_last: true }
+    Assertion { channel_id: channel_id(channel), count, users: Vec::new(), rules: rules(), wants_last: true }
 }
 
 fn charge(account: Account, cost: u64) -> Charge {
@@ -92,7 +92,7 @@ async fn publishes(backend: &Backend) {
         Err(BackendError::RateLimited(_))
     ));
     let body = encode_events([&event("moved")]);
-    let signal = Signal { address: address("news"), kind: Kind::ClientEvents, body, hooked: true };
+    let signal = Signal { channel_id: channel_id("news"), kind: Kind::ClientEvents, body, hooked: true };
     backend.announce(signal).await.unwrap();
 }
 
@@ -109,20 +109,20 @@ async fn asserts(backend: &Backend) {
     let room = Assertion { users, ..assertion("presence-room", 3) };
     let Asserted { at, total, refused, .. } = backend.assert_membership(&room).await.unwrap();
     assert_eq!((total, refused), (2, vec![1]), "there is room for one user");
-    assert_eq!(backend.read_heads(&[address("presence-room")]).await, Ok(vec![Some(at)]));
-    let roster = backend.read_roster(&address("presence-room")).await.unwrap();
+    assert_eq!(backend.read_heads(&[channel_id("presence-room")]).await, Ok(vec![Some(at)]));
+    let roster = backend.read_roster(&channel_id("presence-room")).await.unwrap();
     assert_eq!(roster.own, [USERS[0].into()]);
     assert_eq!(roster.roster.iter().next().map(|it| &it.1[..]), Some(INFO.as_bytes()));
     backend.assert_membership(&assertion("news", 0)).await.unwrap();
 }
 
 async fn reads(backend: &Backend) {
-    let news = address("news");
+    let news = channel_id("news");
     let log = backend.read_log(&news, AnnouncementId::NONE).await.unwrap();
     let position = log.head.unwrap();
     assert_eq!(log.announcements.last().unwrap().position(), position);
     backend.open_epoch(&news, position.epoch, position.seq + 9).await.unwrap();
-    let heads = backend.read_heads(&[news.clone(), address("unknown")]).await.unwrap();
+    let heads = backend.read_heads(&[news.clone(), channel_id("unknown")]).await.unwrap();
     assert!(heads[0].unwrap().epoch > position.epoch);
     assert_eq!(heads[1], None);
     let since = backend.read_log_since(&news, position.seq as u32 & 0x7fff_ffff).await.unwrap();
@@ -131,21 +131,21 @@ async fn reads(backend: &Backend) {
         log.announcements.last().map(|last| last.position())
     );
     assert_eq!(backend.read_bases(&news).await, Ok(vec![]));
-    let bases = backend.read_bases(&address("kept")).await.unwrap();
+    let bases = backend.read_bases(&channel_id("kept")).await.unwrap();
     assert_eq!(bases.iter().map(|base| &base.event).collect::<Vec<_>>(), [&event("4")]);
     backend.switch_deltas(&news, false).await.unwrap();
     assert_eq!(backend.read_cached(&news).await, Ok(None));
-    assert_eq!(backend.read_cached(&address("cache-news")).await.unwrap().unwrap().event, event("2"));
+    assert_eq!(backend.read_cached(&channel_id("cache-news")).await.unwrap().unwrap().event, event("2"));
     let listed = backend.list_occupied("1", "").await.unwrap();
     let listed: Vec<_> = listed.iter().map(|it| (it.channel.as_str(), it.counts)).collect();
     let counts = |subscriptions, users| Counts { subscriptions, users };
     assert_eq!(listed, [("cache-news", counts(1, 0)), ("presence-room", counts(2, 1))]);
-    assert_eq!(backend.read_counts(&address("presence-room")).await, Ok(counts(2, 1)));
+    assert_eq!(backend.read_counts(&channel_id("presence-room")).await, Ok(counts(2, 1)));
 }
 
 /// All that a channel had to tell, the end of which is due after a while.
 async fn notices(backend: &Backend) {
-    let partition = address("news").partition();
+    let partition = channel_id("news").partition();
     assert!(backend.own_partitions().contains(&partition));
     let told = eventually("the end", PATIENCE, async || {
         let notices = backend.claim_notices(partition, None, 100).await.unwrap().unwrap();
