@@ -161,7 +161,7 @@ struct Counters {
     redis_cpu: Option<f64>,
     redis_bytes: Option<f64>,
     writes: Option<f64>,
-    announcements: Option<f64>,
+    entries: Option<f64>,
     total: Total,
 }
 
@@ -176,7 +176,7 @@ impl Counters {
         Ok(Counters {
             redis_bytes,
             writes: fleet.counter("fanfare_writes_total").await?,
-            announcements: fleet.counter("fanfare_announcements_heard_total").await?,
+            entries: fleet.counter("fanfare_entries_heard_total").await?,
             redis_cpu: fleet.redis_cpu()?,
             cpu: fleet.cpu()?,
             total,
@@ -215,7 +215,7 @@ fn figures(plan: &Plan, times: &[Times], before: &Counters, after: &Counters) ->
     put("redis_cpu_us_per_batch", per_batch(before.redis_cpu, after.redis_cpu, 1e6));
     put("redis_bytes_per_batch", per_batch(before.redis_bytes, after.redis_bytes, 1.0));
     let has_redis = before.redis_cpu.is_some();
-    let messages = per_batch(before.announcements, after.announcements, 1.0).filter(|_| has_redis);
+    let messages = per_batch(before.entries, after.entries, 1.0).filter(|_| has_redis);
     put("redis_messages_per_batch", messages);
     put("decoded_deltas", Some(after.total.decoded as f64).filter(|_| plan.deltas));
     figures

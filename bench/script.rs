@@ -79,5 +79,5 @@ async fn script(bench: &Bench, events: u32, payload: Payload) -> Outcome<Figures
 /// So many that the log is at a bound: Redis drops as much as comes.
 fn batches_to_fill(batch_bytes: u32) -> u32 {
     let in_bytes = limits::LOG_BYTES_MAX as u32 / batch_bytes;
-    in_bytes.min(limits::LOG_ANNOUNCEMENTS_MAX as u32) + 1
+    in_bytes.min(limits::LOG_ENTRIES_MAX as u32) + 1
 }

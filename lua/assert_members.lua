@@ -18,7 +18,7 @@
   KEYS[10] users     of the channel (hash): user -> "node count node count …",
                      a line break, and the user_info of the first connection
 
-  ARGV[1..6]           as in include/announce.lua
+  ARGV[1..6]           as in include/append.lua
   ARGV[7]  node        incarnation
   ARGV[8]  count       its subscriptions
   ARGV[9]  channel_id     of the channel, as the set holds it
@@ -124,9 +124,9 @@ if is_hooked(occupancy.hooks, 'member_removed') then
   end
 end
 if #body > 0 then
-  write_announcement(channel, MEMBERS, 1, table.concat(body))
+  append_entry(channel, MEMBERS, 1, table.concat(body))
 end
 
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
-publish_announcement(channel)
+publish_entry(channel)
 return { position(channel), occupancy.total, refused, last, channel.has_deltas and 0 or 1 }

@@ -17,7 +17,7 @@
   KEYS[8]  due       of the partition (sorted set): what is to be looked at, when
   KEYS[9]  consumer  of the outbox (hash)
 
-  ARGV[1..6]                 as in include/announce.lua
+  ARGV[1..6]                 as in include/append.lua
   ARGV[7]  node              incarnation
   ARGV[8]  count             its subscriptions
   ARGV[9]  channel_id           of the channel, as the set holds it
@@ -59,7 +59,7 @@ local total, total_before = occupancy.total, occupancy.total_before
 if is_user then
   local changes = (total > 0) ~= (total_before > 0)
   if changes and bit.band(occupancy.tells, TELLS_STATUS) ~= 0 then
-    write_announcement(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
+    append_entry(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
   end
 else
   write_index(occupancy, 0, index, channel_id, grace_ms)
@@ -74,7 +74,7 @@ else
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end
       if tells and total > 0 then
-        write_announcement(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+        append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
       end
       if is_hooked(occupancy.hooks, 'subscription_count') then
         index.notify('subscription_count', 'count', total)
@@ -84,5 +84,5 @@ else
 end
 
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
-publish_announcement(channel)
+publish_entry(channel)
 return { position(channel), total, {}, last, channel.has_deltas and 0 or 1 }

@@ -1,5 +1,5 @@
 --[[
-  Open a new epoch after a fork: Redis has lost announcements that nodes have
+  Open a new epoch after a fork: Redis has lost entries that nodes have
   delivered, so its numbers must jump above all that were ever seen. The first
   node to say so opens it; for the others the comparison fails. What was decided
   or kept in the epoch that ends does not belong to the new one.

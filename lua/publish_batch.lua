@@ -1,29 +1,29 @@
 --[[
   Number, remember and announce the events of one batch, all of them or none, so
   that every node sees one order. A batch touches each channel once: its events
-  there are one run, with consecutive numbers, in one announcement.
+  there are one run, with consecutive numbers, in one entry.
 
   Redis does not roll back. So everything is read and checked first, the first
   write is one that Redis refuses when memory is full, and what others can see
   comes last.
 
-  The log is also the memory of operations: an announcement's id is the id of
+  The log is also the memory of operations: an entry's id is the id of
   the operation that made it. A resend looks for itself there, and is applied
   only if the log reaches back to when it was first sent. A resend that is
   applied leaves its id in the head, for the case that the first attempt is
   still on its way.
 
-  KEYS[3i-2]  head  of channel i (hash), as in include/announce.lua, and resent
+  KEYS[3i-2]  head  of channel i (hash), as in include/append.lua, and resent
                     (ids); of a cache channel last (the last event), last_seq,
                     last_at (ms) and last_until (ms)
-  KEYS[3i-1]  log   of channel i (list): the announcements, oldest first
+  KEYS[3i-1]  log   of channel i (list): the entries, oldest first
   KEYS[3i]    subs  of channel i (hash): subscriptions by node, and `total`
   KEYS[3n+1]  rate  of the app (string), only where it is charged
   then for each channel j that has bases to be kept, in their order:
   KEYS[2j-1]  bases       of the channel (hash), as in include/keep_bases.lua
   KEYS[2j]    base_order  of the channel (sorted set)
 
-  ARGV[1..6]            as in include/announce.lua
+  ARGV[1..6]            as in include/append.lua
   ARGV[7]  sent_ago_ms  of the first attempt, for a resend; '' for the first
   ARGV[8]  cost         of the batch
   ARGV[9]  limit        of the app's window
@@ -95,7 +95,7 @@ if includes(first.resent, id) then
 end
 local is_resend = sent_ago_ms ~= ''
 if is_resend then
-  if find_announcement(first.log_key, id) then
+  if find_entry(first.log_key, id) then
     pay(0)
     return reply
   end
@@ -113,7 +113,7 @@ for _, channel in ipairs(channels) do
   if last_bytes > 0 then
     channel.last_until = now_ms + channel.ttl_ms
   end
-  write_announcement(channel, EVENTS, channel.count, channel.body)
+  append_entry(channel, EVENTS, channel.count, channel.body)
   if last_bytes > 0 then
     redis.call('HSET', channel.head_key, 'last', string.sub(channel.body, -last_bytes), 'last_seq',
       number(channel.seq), 'last_at', number(now_ms), 'last_until', number(channel.last_until))
@@ -128,6 +128,6 @@ end
 
 -- Announce.
 for _, channel in ipairs(channels) do
-  publish_announcement(channel)
+  publish_entry(channel)
 end
 return reply

@@ -1,5 +1,5 @@
 --[[
-  What was announced on a channel after an announcement that a node has handled,
+  What was announced on a channel after an entry that a node has handled,
   or everything the log has if it no longer has that one.
 
   KEYS[1]  head  of the channel (hash)
@@ -8,16 +8,16 @@
   ARGV[1]  after  id, 8 bytes
 
   Returns  epoch, seq, id and time of the head (nil if there is none), then the
-           announcements, oldest first.
+           entries, oldest first.
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
 local after = ARGV[1]
 
 local reply = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
-local found = find_announcement(log_key, after)
+local found = find_entry(log_key, after)
 local from = found and found + 1 or 0
-for i, announcement in ipairs(redis.call('LRANGE', log_key, from, -1)) do
-  reply[4 + i] = announcement
+for i, entry in ipairs(redis.call('LRANGE', log_key, from, -1)) do
+  reply[4 + i] = entry
 end
 return reply

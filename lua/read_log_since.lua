@@ -9,10 +9,10 @@
   KEYS[2]  log   of the channel (list)
 
   ARGV[1]  seen        the low 31 bits of the number
-  ARGV[2]  before_max  announcements before the one that has the number
+  ARGV[2]  before_max  entries before the one that has the number
 
   Returns  epoch, seq, id and time of the head (nil if there is none), then the
-           announcements, oldest first; all that the log has if it begins after
+           entries, oldest first; all that the log has if it begins after
            the number.
   Errors   none of its own.
 ]]
@@ -27,8 +27,8 @@ end
 local head_seq = tonumber(reply[2])
 local seq = head_seq - (head_seq - seen) % 2 ^ 31
 
--- Numbers only grow along the log, and stand at bytes 11 to 18 of an announcement
--- (src/announcement.rs): halve until the first one above `seq` is left.
+-- Numbers only grow along the log, and stand at bytes 11 to 18 of an entry
+-- (src/entry.rs): halve until the first one above `seq` is left.
 local from, to = 0, length
 while from < to do
   local middle = math.floor((from + to) / 2)
@@ -39,7 +39,7 @@ while from < to do
     to = middle
   end
 end
-for i, announcement in ipairs(redis.call('LRANGE', log_key, math.max(0, from - 1 - before_max), -1)) do
-  reply[4 + i] = announcement
+for i, entry in ipairs(redis.call('LRANGE', log_key, math.max(0, from - 1 - before_max), -1)) do
+  reply[4 + i] = entry
 end
 return reply

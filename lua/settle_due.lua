@@ -11,7 +11,7 @@
   KEYS[6]  due       of the partition (sorted set)
   KEYS[7]  consumer  of the outbox (hash)
 
-  ARGV[1..6]       as in include/announce.lua
+  ARGV[1..6]       as in include/append.lua
   ARGV[7]  entry   of the sorted set: `vacated <channel_id>`, `count <channel_id>` or
                    `removed <channel_id> <user>`
   ARGV[8]  outbox_max
@@ -45,10 +45,10 @@ elseif what == 'count' and total > 0 then
   local hooks, tells = string.match(fields[2] or '0 0', '^(%d+) (%d+)$')
   redis.call('HSET', subs_key, 'told_at', number(now_ms))
   if bit.band(tonumber(tells), 1) ~= 0 then
-    write_announcement(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+    append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
   end
   if is_hooked(tonumber(hooks), 'subscription_count') then
     notify(outbox_key, consumer_key, outbox_max, rest, 'subscription_count', 'count', total)
   end
 end
-publish_announcement(channel)
+publish_entry(channel)

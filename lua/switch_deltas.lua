@@ -6,7 +6,7 @@
   KEYS[1]  head  of the channel (hash)
   KEYS[2]  log   of the channel (list)
 
-  ARGV[1..6]      as in include/announce.lua
+  ARGV[1..6]      as in include/append.lua
   ARGV[7]  state  'on' or 'off'
 
   Returns  whether that has changed anything (1 or 0).
@@ -20,11 +20,11 @@ local channel = read_channel(head_key, log_key)
 if not channel.epoch or channel.has_deltas == (state == 'on') then
   return 0
 end
-write_announcement(channel, DELTAS, 1, state == 'on' and '\1' or '\0')
+append_entry(channel, DELTAS, 1, state == 'on' and '\1' or '\0')
 if state == 'on' then
   redis.call('HDEL', head_key, 'deltas')
 else
   redis.call('HSET', head_key, 'deltas', 'off')
 end
-publish_announcement(channel)
+publish_entry(channel)
 return 1

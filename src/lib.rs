@@ -21,7 +21,7 @@ pub mod webhook;
 pub mod wire;
 pub mod ws;
 
-pub mod announcement;
+pub mod entry;
 pub mod app;
 pub mod auth;
 pub mod channel;

@@ -231,7 +231,7 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 pub const INBOX_TICK: Duration = Duration::from_millis(100);
 /// Deliveries kept for joiners whose script is still under way, per channel.
 /// Beyond, the joiner starts anew from the head.
-pub const JOIN_BUFFER_ANNOUNCEMENTS_MAX: usize = 1_000;
+pub const JOIN_BUFFER_ENTRIES_MAX: usize = 1_000;
 /// Users of a presence channel that one script tells of.
 pub const ASSERTED_USERS_MAX: usize = 100;
 /// Changes of a roster while it is read. Beyond, it is read anew.
@@ -245,13 +245,13 @@ pub const LINGER: Duration = Duration::from_secs(5);
 
 /// Partitions of all channels. Part of every key: can never change.
 pub const PARTITIONS: usize = 256;
-/// What a channel's log keeps (design.md 3): announcements, bytes, age. In Redis an
+/// What a channel's log keeps (design.md 3): entries, bytes, age. In Redis an
 /// eighth goes at once. Of 500 single events in a second that leaves more than the
 /// last five seconds: what a client misses that connects anew.
-pub const LOG_ANNOUNCEMENTS_MAX: usize = 3_000;
+pub const LOG_ENTRIES_MAX: usize = 3_000;
 pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(60);
-/// A channel's head is forgotten after this long without an announcement.
+/// A channel's head is forgotten after this long without an entry.
 pub const HEAD_IDLE_MAX: Duration = Duration::from_secs(3_600);
 /// One attempt of a script waits this long for its answer.
 pub const SCRIPT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -279,7 +279,7 @@ pub const REPAIRS_MAX: usize = 32;
 /// a channel skips to its head and is counted.
 pub const REPAIR_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Announcements held back while a channel's log is read.
-pub const REPAIR_BUFFER_ANNOUNCEMENTS_MAX: usize = 1_000;
+pub const REPAIR_BUFFER_ENTRIES_MAX: usize = 1_000;
 /// Every listened channel is compared with its head within this time.
 pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Every channel's membership is asserted anew within this time.
@@ -313,7 +313,7 @@ const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_milli
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_HOOK_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
-const _: () = assert!(JOIN_BUFFER_ANNOUNCEMENTS_MAX <= LOG_ANNOUNCEMENTS_MAX);
+const _: () = assert!(JOIN_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
 const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

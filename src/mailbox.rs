@@ -1,4 +1,4 @@
-//! The way from a backend (room 4) to the inbox (room 5): announcements in the
+//! The way from a backend (room 4) to the inbox (room 5): entries in the
 //! order in which they were heard, and two signals that are never lost.
 
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::announcement::Announcement;
+use crate::entry::Entry;
 use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 
-/// An announcement on the topic of a channel, as it was heard.
+/// An entry on the topic of a channel, as it was heard.
 #[derive(Debug)]
 pub struct Mail {
     pub channel_id: ChannelId,
-    pub announcement: Announcement,
+    pub entry: Entry,
 }
 
 /// The backend's end.
@@ -53,7 +53,7 @@ pub struct Signals {
     pub reassert: bool,
 }
 
-/// A mailbox of [`limits::MAILBOX_MAX`] announcements and
+/// A mailbox of [`limits::MAILBOX_MAX`] entries and
 /// [`limits::MAILBOX_BYTES_MAX`] bytes.
 pub fn mailbox() -> (Mailbox, Letters) {
     let (sender, receiver) = mpsc::channel(limits::MAILBOX_MAX);
@@ -62,10 +62,10 @@ pub fn mailbox() -> (Mailbox, Letters) {
 }
 
 impl Mailbox {
-    /// Hands on an announcement that cannot wait: the link to Redis must never be
+    /// Hands on an entry that cannot wait: the link to Redis must never be
     /// slowed down. A full mailbox drops it, and the channel's log is read later.
     pub fn hear(&self, mail: Mail) {
-        let bytes = mail.announcement.body.len();
+        let bytes = mail.entry.body.len();
         let fits = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= limits::MAILBOX_BYTES_MAX;
         if !fits || self.mail.try_send(mail).is_err() {
             self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Mailbox {
         }
     }
 
-    /// Room for `count` announcements, for a backend whose publishers can wait.
+    /// Room for `count` entries, for a backend whose publishers can wait.
     /// None when the inbox has gone.
     pub async fn reserve(&self, count: usize) -> Option<mpsc::PermitIterator<'_, Mail>> {
         self.mail.reserve_many(count).await.ok()
@@ -82,7 +82,7 @@ impl Mailbox {
 
     /// As [`Mailbox::hear`], with room that was reserved.
     pub fn hear_with(&self, room: &mut mpsc::PermitIterator<'_, Mail>, mail: Mail) {
-        self.shared.bytes.fetch_add(mail.announcement.body.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_add(mail.entry.body.len(), Ordering::Relaxed);
         room.next().expect("room was reserved for each").send(mail);
     }
 
@@ -100,14 +100,14 @@ impl Mailbox {
 impl Letters {
     pub async fn next(&mut self) -> Option<Mail> {
         let mail = self.mail.recv().await?;
-        self.shared.bytes.fetch_sub(mail.announcement.body.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(mail.entry.body.len(), Ordering::Relaxed);
         Some(mail)
     }
 
-    /// The next announcement, if it is here already.
+    /// The next entry, if it is here already.
     pub fn try_next(&mut self) -> Option<Mail> {
         let mail = self.mail.try_recv().ok()?;
-        self.shared.bytes.fetch_sub(mail.announcement.body.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(mail.entry.body.len(), Ordering::Relaxed);
         Some(mail)
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::announcement::{AnnouncementId, Kind};
+use crate::entry::{EntryId, Kind};
 use crate::app::App;
 use crate::backend::{
     Account, Backend, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication, RateState,
@@ -57,7 +57,7 @@ pub async fn publish_batch(
     let (account, app_id) = (Account::BackendEvents, app.id.clone());
     let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
     let started = Instant::now();
-    let published = backend.publish(AnnouncementId::random(), publications.collect(), charge).await?;
+    let published = backend.publish(EntryId::random(), publications.collect(), charge).await?;
     metrics().publish_seconds.record(started.elapsed());
     metrics().batches_published.increment(1);
     metrics().events_published.increment(cost);
@@ -77,7 +77,7 @@ pub async fn publish_client_event(
 ) -> Result<(), BackendError> {
     let hooked = app.hooked_events().has("client_event");
     let (channel_id, body) = (ChannelId::new(&app.id, channel), encode_events([event]));
-    backend.announce(Signal { channel_id, kind: Kind::ClientEvents, body, hooked }).await
+    backend.append(Signal { channel_id, kind: Kind::ClientEvents, body, hooked }).await
 }
 
 /// Ends every connection that is signed in as the user, on every node
@@ -89,7 +89,7 @@ pub async fn terminate_user(
 ) -> Result<(), BackendError> {
     let channel_id = ChannelId::new(&app.id, own_channel);
     let signal = Signal { channel_id, kind: Kind::Termination, body: Bytes::new(), hooked: false };
-    backend.announce(signal).await
+    backend.append(signal).await
 }
 
 impl Run<'_> {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fanfare::announcement::{Announcement, AnnouncementId, Body, Kind};
+use fanfare::entry::{Entry, EntryId, Body, Kind};
 use fanfare::app::AppLimits;
 use fanfare::batch::{Batch, BatchError};
 use fanfare::event::{Event, encode_events};
@@ -49,18 +49,18 @@ fn check_limits(batch: &Batch, limits: &AppLimits) {
 
 fn check_announced(batch: &Batch) {
     let events: Vec<Event> = batch.events.iter().map(|item| item.event.clone()).collect();
-    let announcement = Announcement {
+    let entry = Entry {
         kind: Kind::Events,
         epoch: 1,
         first_seq: 1,
         count: events.len() as u32,
         time_ms: 1,
         offset: 0,
-        id: AnnouncementId::NONE,
-        prev: AnnouncementId::NONE,
+        id: EntryId::NONE,
+        prev: EntryId::NONE,
         body: encode_events(&events),
     };
-    let bytes: Bytes = announcement.encode();
-    let heard = Announcement::decode(bytes).expect("it was encoded");
+    let bytes: Bytes = entry.encode();
+    let heard = Entry::decode(bytes).expect("it was encoded");
     assert_eq!(heard.read(), Ok(Body::Events(events)));
 }

@@ -93,7 +93,7 @@ local function read_last(channel, occupancy, index)
     last[4] = number(channel.last_until - now_ms)
     return last
   end
-  -- Until the next event: other announcements bring nothing to be kept.
+  -- Until the next event: other entries bring nothing to be kept.
   local missed = last[2] or ''
   local is_told = occupancy.total == 0 or occupancy.fields.missed == missed
   if is_hooked(occupancy.hooks, 'cache_miss') and not is_told then

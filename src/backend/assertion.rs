@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Cached;
-use crate::announcement::Position;
+use crate::entry::Position;
 use crate::app::{App, HookedEvents};
 use crate::channel::ChannelId;
 use crate::presence::Member;

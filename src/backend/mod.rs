@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::announcement::{AnnouncementId, Log, Position};
+use crate::entry::{EntryId, Log, Position};
 use crate::app::Rate;
 use crate::channel::{ChannelId, ChannelName, Partition};
 use crate::event::Event;
@@ -144,7 +144,7 @@ impl Backend {
     /// step, in the order given; with a charge, only if the app can pay.
     pub async fn publish(
         &self,
-        id: AnnouncementId,
+        id: EntryId,
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
@@ -155,10 +155,10 @@ impl Backend {
     }
 
     /// Numbers, remembers and announces a signal.
-    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
         match self {
-            Backend::Memory(memory) => memory.announce(signal).await,
-            Backend::Redis(redis) => redis.announce(signal).await,
+            Backend::Memory(memory) => memory.append(signal).await,
+            Backend::Redis(redis) => redis.append(signal).await,
         }
     }
 
@@ -272,7 +272,7 @@ impl Backend {
     }
 
     /// What was announced after `after`, as far as the log reaches.
-    pub async fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Result<Log, BackendError> {
+    pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_log(channel_id, after)),
             Backend::Redis(redis) => redis.read_log(channel_id, after).await,
@@ -280,7 +280,7 @@ impl Backend {
     }
 
     /// What was announced after a number that a client has seen (its low 31 bits),
-    /// and up to [`limits::RESUME_BASES_MAX`] announcements before it: the first of
+    /// and up to [`limits::RESUME_BASES_MAX`] entries before it: the first of
     /// them may still begin after the number, where the log does not reach back.
     pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
         match self {

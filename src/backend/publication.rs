@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Counts, RateState};
-use crate::announcement::Kind;
+use crate::entry::Kind;
 use crate::channel::ChannelId;
 use crate::event::Event;
 
@@ -72,7 +72,7 @@ pub struct Published {
     pub rate: Option<RateState>,
 }
 
-/// One announcement outside every chain: a client event, or the end of a user's
+/// One entry outside every chain: a client event, or the end of a user's
 /// connections.
 #[derive(Debug, Clone)]
 pub struct Signal {

@@ -11,7 +11,7 @@ use super::presence::Presence;
 use super::resume::Past;
 use super::snapshot::Snapshot;
 use super::watch::Watch;
-use crate::announcement::{Announcement, Position};
+use crate::entry::{Entry, Position};
 use crate::backend::{Cached, Rules};
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
@@ -135,7 +135,7 @@ pub(super) struct Membership {
 /// the part after its `at`.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    announcements: VecDeque<Announcement>,
+    entries: VecDeque<Entry>,
     overflown: bool,
 }
 
@@ -180,9 +180,9 @@ impl Channel {
     }
 
     /// What everyone else has had since the channel stood `at`.
-    pub(super) fn missed_since(&self, at: Position) -> Vec<Announcement> {
-        let recent = self.recent.iter().flat_map(|recent| &recent.announcements);
-        recent.filter(|announcement| announcement.is_after(at)).cloned().collect()
+    pub(super) fn missed_since(&self, at: Position) -> Vec<Entry> {
+        let recent = self.recent.iter().flat_map(|recent| &recent.entries);
+        recent.filter(|entry| entry.is_after(at)).cloned().collect()
     }
 
     /// The joiner is to be sent bases that have not been read yet.
@@ -270,8 +270,8 @@ impl Channel {
             None => self.recent = None,
             Some(since) => {
                 if let Some(recent) = &mut self.recent {
-                    let owed = recent.announcements.iter().position(|it| it.is_after(since));
-                    recent.announcements.drain(..owed.unwrap_or(recent.announcements.len()));
+                    let owed = recent.entries.iter().position(|it| it.is_after(since));
+                    recent.entries.drain(..owed.unwrap_or(recent.entries.len()));
                 }
             }
         }
@@ -297,14 +297,14 @@ impl Recent {
         self.overflown
     }
 
-    pub(super) fn push(&mut self, announcement: Announcement) {
-        if self.announcements.len() >= limits::JOIN_BUFFER_ANNOUNCEMENTS_MAX {
+    pub(super) fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= limits::JOIN_BUFFER_ENTRIES_MAX {
             metrics().held_dropped.increment(1);
             // A run with a hole in it would be worse than a later start.
             *self = Recent { overflown: true, ..Recent::default() };
         }
         if !self.overflown {
-            self.announcements.push_back(announcement);
+            self.entries.push_back(entry);
         }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::channel::Channel;
 use super::newcomer::Newcomer;
-use crate::announcement::{Announcement, Body, Kind};
+use crate::entry::{Entry, Body, Kind};
 use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::event::Event;
@@ -23,17 +23,17 @@ use crate::wire::reply;
 pub(super) fn deliver(
     channel_id: &ChannelId,
     channel: &mut Channel,
-    announcement: &Announcement,
+    entry: &Entry,
     delta: &DeltaConfig,
     filled: &mut Vec<Arc<Outbox>>,
 ) {
     if let Some(recent) = &mut channel.recent {
-        recent.push(announcement.clone());
+        recent.push(entry.clone());
     }
-    let Some(body) = read(channel_id, announcement) else { return channel.hub.audiences().restart() };
+    let Some(body) = read(channel_id, entry) else { return channel.hub.audiences().restart() };
     match body {
         Body::Events(events) | Body::ClientEvents(events) => {
-            return deliver_events(channel_id, channel, announcement, &events, delta, filled);
+            return deliver_events(channel_id, channel, entry, &events, delta, filled);
         }
         Body::Members(changes) => {
             let Some(presence) = &mut channel.presence else { return };
@@ -62,19 +62,19 @@ pub(super) fn deliver(
 fn deliver_events(
     channel_id: &ChannelId,
     channel: &mut Channel,
-    announcement: &Announcement,
+    entry: &Entry,
     events: &[Event],
     delta: &DeltaConfig,
     filled: &mut Vec<Arc<Outbox>>,
 ) {
-    let is_chained = announcement.kind == Kind::Events;
+    let is_chained = entry.kind == Kind::Events;
     if let Some(snapshot) = channel.snapshot.as_mut().filter(|_| is_chained) {
-        snapshot.record(announcement, events, &channel.deltas);
+        snapshot.record(entry, events, &channel.deltas);
     }
     if channel.hub.is_empty() {
         return;
     }
-    let Announcement { first_seq, time_ms, .. } = *announcement;
+    let Entry { first_seq, time_ms, .. } = *entry;
     let delivery = Delivery { channel: channel_id.channel(), first_seq, time_ms, events, is_chained };
     let mut rules = Rules { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
     let mut frames = fan_out::encode(&delivery, channel.hub.audiences(), &mut rules);
@@ -100,12 +100,12 @@ pub(super) fn tell_change(
 /// the roster.
 pub(super) fn missed_frames(
     channel_id: &ChannelId,
-    announcement: &Announcement,
+    entry: &Entry,
     dialect: Dialect,
     newcomer: &mut Newcomer<'_>,
 ) -> Bytes {
-    match read(channel_id, announcement) {
-        Some(Body::Events(events) | Body::ClientEvents(events)) => newcomer.frames(announcement, &events, 0),
+    match read(channel_id, entry) {
+        Some(Body::Events(events) | Body::ClientEvents(events)) => newcomer.frames(entry, &events, 0),
         Some(Body::SubscriptionCount(count)) => {
             reply::subscription_count(dialect, channel_id.channel(), count)
         }
@@ -113,12 +113,12 @@ pub(super) fn missed_frames(
     }
 }
 
-pub(super) fn read(channel_id: &ChannelId, announcement: &Announcement) -> Option<Body> {
-    match announcement.read() {
+pub(super) fn read(channel_id: &ChannelId, entry: &Entry) -> Option<Body> {
+    match entry.read() {
         Ok(body) => Some(body),
         Err(error) => {
-            metrics().announcements_unreadable.increment(1);
-            tracing::warn!(%channel_id, %error, "announcement not read");
+            metrics().entries_unreadable.increment(1);
+            tracing::warn!(%channel_id, %error, "entry not read");
             None
         }
     }

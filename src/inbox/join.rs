@@ -1,7 +1,7 @@
 //! Joining without a hole, and leaving (design.md 4): listened to, counted,
 //! placed, and let in at exactly the point that the script has named.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,8 +22,8 @@ impl Desk {
     /// The channel, as the app's settings have it now.
     pub(super) fn channel_of(&mut self, channel_id: &ChannelId, app: &App) -> &mut Channel {
         let channel = match self.channels.entry(channel_id.clone()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(entry) => {
                 let kind = channel_id.kind();
                 entry.insert(Channel {
                     presence: (kind == ChannelKind::Presence).then(Box::default),

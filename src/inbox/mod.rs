@@ -10,7 +10,7 @@
 mod assertions;
 mod channel;
 mod delivery;
-mod entry;
+mod admission;
 mod join;
 mod newcomer;
 pub mod order;
@@ -31,7 +31,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::announcement::{Announcement, Body, Kind, Log, Position};
+use crate::entry::{Entry, Body, Kind, Log, Position};
 use crate::app::App;
 use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead, StoredBase};
 use crate::channel::ChannelId;
@@ -242,25 +242,25 @@ impl Desk {
     }
 
     fn hear(&mut self, mail: Mail) {
-        metrics().announcements_heard.increment(1);
-        self.order(&mail.channel_id, mail.announcement);
+        metrics().entries_heard.increment(1);
+        self.order(&mail.channel_id, mail.entry);
     }
 
-    fn order(&mut self, channel_id: &ChannelId, announcement: Announcement) {
+    fn order(&mut self, channel_id: &ChannelId, entry: Entry) {
         let Some(channel) = self.channels.get_mut(channel_id) else {
             // On its way while the topic was left, or the leaving was let pass.
             return self.backend.unlisten(channel_id);
         };
-        match channel.order.hear(announcement, Instant::now()) {
-            Verdict::Deliver(announcement) => self.handle(channel_id, &announcement),
-            Verdict::Begin(announcement) => {
+        match channel.order.hear(entry, Instant::now()) {
+            Verdict::Deliver(entry) => self.handle(channel_id, &entry),
+            Verdict::Begin(entry) => {
                 metrics().epochs_opened.increment(1);
-                let Announcement { epoch, first_seq, .. } = announcement;
+                let Entry { epoch, first_seq, .. } = entry;
                 self.start_anew(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
-                self.handle(channel_id, &announcement);
-                self.let_in(channel_id, announcement.position());
+                self.handle(channel_id, &entry);
+                self.let_in(channel_id, entry.position());
             }
-            Verdict::Duplicate => metrics().announcements_duplicate.increment(1),
+            Verdict::Duplicate => metrics().entries_duplicate.increment(1),
             Verdict::Held => {}
             Verdict::Gap => {
                 metrics().gaps.increment(1);
@@ -271,8 +271,8 @@ impl Desk {
     }
 
     /// It is the next one: delivered, and whoever waited for it is let in.
-    fn handle(&mut self, channel_id: &ChannelId, announcement: &Announcement) {
-        self.pass_on(channel_id, announcement);
+    fn handle(&mut self, channel_id: &ChannelId, entry: &Entry) {
+        self.pass_on(channel_id, entry);
         if self.channels.get(channel_id).is_some_and(|channel| !channel.joining.is_empty()) {
             self.admit(channel_id);
         }
@@ -280,16 +280,16 @@ impl Desk {
 
     /// Delivers it to those who are here. Of several that are known to have come,
     /// nobody is let in between: the position is already that after the last.
-    fn pass_on(&mut self, channel_id: &ChannelId, announcement: &Announcement) {
+    fn pass_on(&mut self, channel_id: &ChannelId, entry: &Entry) {
         // Found once: channels are many, and each is a miss of the cache.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.tell_epoch(channel_id, announcement, &mut self.filled);
-        deliver(channel_id, channel, announcement, &self.delta, &mut self.filled);
+        channel.tell_epoch(channel_id, entry, &mut self.filled);
+        deliver(channel_id, channel, entry, &self.delta, &mut self.filled);
         if channel.position_falls_due() {
             self.positions.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
         }
-        match announcement.kind {
-            Kind::UserStatus | Kind::Deltas => match delivery::read(channel_id, announcement) {
+        match entry.kind {
+            Kind::UserStatus | Kind::Deltas => match delivery::read(channel_id, entry) {
                 Some(Body::UserStatus { online }) => self.change_status(channel_id, online),
                 Some(Body::Deltas { on }) => self.set_deltas(channel_id, on),
                 _ => {}
@@ -322,7 +322,7 @@ impl Desk {
         }
     }
 
-    /// Nobody waits any longer for an announcement that will not come: the channel is
+    /// Nobody waits any longer for an entry that will not come: the channel is
     /// known up to `known`.
     fn let_in(&mut self, channel_id: &ChannelId, known: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
@@ -332,9 +332,9 @@ impl Desk {
         self.admit(channel_id);
     }
 
-    fn hear_again(&mut self, channel_id: &ChannelId, held: VecDeque<Announcement>) {
-        for announcement in held {
-            self.order(channel_id, announcement);
+    fn hear_again(&mut self, channel_id: &ChannelId, held: VecDeque<Entry>) {
+        for entry in held {
+            self.order(channel_id, entry);
         }
     }
 

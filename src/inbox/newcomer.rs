@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::announcement::{Announcement, Kind};
+use crate::entry::{Entry, Kind};
 use crate::backend::Cached;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
@@ -26,15 +26,15 @@ pub(super) struct Newcomer<'a> {
 }
 
 impl Newcomer<'_> {
-    /// The frames of an announcement's events, from the number `from` on.
-    pub(super) fn frames(&mut self, announcement: &Announcement, events: &[Event], from: u64) -> Bytes {
-        let had = from.saturating_sub(announcement.first_seq).min(events.len() as u64);
+    /// The frames of an entry's events, from the number `from` on.
+    pub(super) fn frames(&mut self, entry: &Entry, events: &[Event], from: u64) -> Bytes {
+        let had = from.saturating_sub(entry.first_seq).min(events.len() as u64);
         self.encode(&Delivery {
             channel: self.channel,
-            first_seq: announcement.first_seq + had,
-            time_ms: announcement.time_ms,
+            first_seq: entry.first_seq + had,
+            time_ms: entry.time_ms,
             events: &events[had as usize..],
-            is_chained: announcement.kind == Kind::Events,
+            is_chained: entry.kind == Kind::Events,
         })
     }
 

@@ -1,15 +1,15 @@
-//! Whether an announcement is the next one of its channel: the heart of the
+//! Whether an entry is the next one of its channel: the heart of the
 //! promises that nothing is lost silently (P4) and that all nodes see one order
 //! (P2). No IO, no clock.
 //!
-//! Contiguous means that `prev` names the last announcement this node handled.
+//! Contiguous means that `prev` names the last entry this node handled.
 //! Numbers alone would not do: after a failover that lost writes, the new
 //! history can look contiguous by number.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
-use crate::announcement::{Announcement, AnnouncementId, Log, Position};
+use crate::entry::{Entry, EntryId, Log, Position};
 use crate::limits;
 
 /// What this node has handled of one channel, and what it holds back.
@@ -23,18 +23,18 @@ pub struct Order {
     /// What came before may still be on its way.
     settling: bool,
     /// Announcements handled, oldest first, for as long as the log has them.
-    handled: VecDeque<(AnnouncementId, Instant)>,
+    handled: VecDeque<(EntryId, Instant)>,
     /// What came while the position is not known or the log is being read.
-    held: VecDeque<Announcement>,
+    held: VecDeque<Entry>,
     reading: bool,
 }
 
 /// What to do with what was heard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Deliver(Announcement),
+    Deliver(Entry),
     /// The first of a new epoch.
-    Begin(Announcement),
+    Begin(Entry),
     /// Delivered already, or older than what was: a node never goes back.
     Duplicate,
     /// Kept until the position is known or the log has been read.
@@ -52,7 +52,7 @@ pub enum Repair {
     Incomplete,
     /// The channel began anew (its head was evicted, expired or flushed).
     NewEpoch,
-    /// Redis lost announcements that this node has delivered, and went on from
+    /// Redis lost entries that this node has delivered, and went on from
     /// an earlier one: an epoch must be opened so that no number is used twice.
     Fork { epoch: u64 },
 }
@@ -66,8 +66,8 @@ impl Order {
         self.reading
     }
 
-    /// Whether this node has handled the announcement, as far as it remembers.
-    pub fn has_handled(&self, id: AnnouncementId) -> bool {
+    /// Whether this node has handled the entry, as far as it remembers.
+    pub fn has_handled(&self, id: EntryId) -> bool {
         self.position.is_some_and(|position| position.id == id)
             || self.handled.iter().rev().any(|(handled, _)| *handled == id)
     }
@@ -78,37 +78,37 @@ impl Order {
         let Some(position) = self.position else { return false };
         let is_before =
             at.epoch == position.epoch && at.seq <= position.seq && at.time_ms <= position.time_ms;
-        at.id == AnnouncementId::NONE || is_before || self.has_handled(at.id)
+        at.id == EntryId::NONE || is_before || self.has_handled(at.id)
     }
 
-    pub fn hear(&mut self, announcement: Announcement, now: Instant) -> Verdict {
-        let Some(position) = self.position else { return self.hold(announcement) };
+    pub fn hear(&mut self, entry: Entry, now: Instant) -> Verdict {
+        let Some(position) = self.position else { return self.hold(entry) };
         if self.reading {
-            return self.hold(announcement);
+            return self.hold(entry);
         }
-        if announcement.prev == position.id {
-            self.handle(&announcement, now);
-            return Verdict::Deliver(announcement);
+        if entry.prev == position.id {
+            self.handle(&entry, now);
+            return Verdict::Deliver(entry);
         }
-        if self.has_handled(announcement.id)
-            || announcement.is_before(position)
-            || (self.settling && self.is_before_adoption(&announcement))
+        if self.has_handled(entry.id)
+            || entry.is_before(position)
+            || (self.settling && self.is_before_adoption(&entry))
         {
             return Verdict::Duplicate;
         }
-        if announcement.prev == AnnouncementId::NONE && announcement.epoch != position.epoch {
+        if entry.prev == EntryId::NONE && entry.epoch != position.epoch {
             // There is nothing between.
-            self.handle(&announcement, now);
-            return Verdict::Begin(announcement);
+            self.handle(&entry, now);
+            return Verdict::Begin(entry);
         }
-        self.hold(announcement);
+        self.hold(entry);
         self.reading = true;
         Verdict::Gap
     }
 
     /// The channel stands at `at`, as a script has said after this node was
     /// proved to listen. What was held and is newer is to be heard again.
-    pub fn adopt(&mut self, at: Position) -> VecDeque<Announcement> {
+    pub fn adopt(&mut self, at: Position) -> VecDeque<Entry> {
         self.position = Some(at);
         self.adopted = at;
         self.settling = true;
@@ -121,14 +121,14 @@ impl Order {
     }
 
     /// Reading failed: what was held is let go and will show as a gap again.
-    pub fn abandon_reading(&mut self) -> VecDeque<Announcement> {
+    pub fn abandon_reading(&mut self) -> VecDeque<Entry> {
         self.reading = false;
         std::mem::take(&mut self.held)
     }
 
     /// The log was read. Returns what to deliver first, in order, and what came
     /// meanwhile, to be heard again after it.
-    pub fn repair(&mut self, log: Log, now: Instant) -> (Repair, Vec<Announcement>, VecDeque<Announcement>) {
+    pub fn repair(&mut self, log: Log, now: Instant) -> (Repair, Vec<Entry>, VecDeque<Entry>) {
         self.reading = false;
         let held = std::mem::take(&mut self.held);
         let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
@@ -137,28 +137,28 @@ impl Order {
             // only slow may be further behind than the log reaches back.
             return (Repair::Complete, Vec::new(), held);
         }
-        let Log { head, mut announcements } = log;
-        let repair = match announcements.first() {
+        let Log { head, mut entries } = log;
+        let repair = match entries.first() {
             Some(first) if first.prev == position.id => Repair::Complete,
-            Some(_) => self.join_histories(position, &mut announcements),
+            Some(_) => self.join_histories(position, &mut entries),
             None => self.without_log(position, head, &held),
         };
-        for announcement in &announcements {
-            self.handle(announcement, now);
+        for entry in &entries {
+            self.handle(entry, now);
         }
-        (repair, announcements, held)
+        (repair, entries, held)
     }
 
-    /// The log does not go on from our position. Leaves in `announcements` what
+    /// The log does not go on from our position. Leaves in `entries` what
     /// this node has not handled.
-    fn join_histories(&self, position: Position, announcements: &mut Vec<Announcement>) -> Repair {
-        let handled: HashSet<AnnouncementId> =
+    fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
+        let handled: HashSet<EntryId> =
             self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
-        let common = announcements.iter().rposition(|a| handled.contains(&a.id));
-        let started_anew = announcements[0].prev == AnnouncementId::NONE;
-        announcements.drain(..common.map_or(0, |at| at + 1));
-        announcements.retain(|it| !it.is_before(position) && !self.is_before_adoption(it));
-        let Some(next) = announcements.first() else { return Repair::Complete };
+        let common = entries.iter().rposition(|a| handled.contains(&a.id));
+        let started_anew = entries[0].prev == EntryId::NONE;
+        entries.drain(..common.map_or(0, |at| at + 1));
+        entries.retain(|it| !it.is_before(position) && !self.is_before_adoption(it));
+        let Some(next) = entries.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
         } else if started_anew && next.epoch != position.epoch {
@@ -174,7 +174,7 @@ impl Order {
 
     /// The log has nothing for us. Where something newer was heard, or the head
     /// has moved, what lies between is gone: goes on from there.
-    fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Announcement>) -> Repair {
+    fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Entry>) -> Repair {
         if let Some(heard) = held.front()
             && !self.has_handled(heard.id)
             && !heard.is_before(at)
@@ -190,7 +190,7 @@ impl Order {
                 Repair::Incomplete
             }
             // Nothing is newer; or Redis has lost everything, and the next
-            // announcement will begin an epoch.
+            // entry will begin an epoch.
             _ => Repair::Complete,
         }
     }
@@ -205,12 +205,12 @@ impl Order {
     }
 
     /// Gives up on what is missing and goes on from the head.
-    pub fn skip_to(&mut self, head: Position) -> VecDeque<Announcement> {
+    pub fn skip_to(&mut self, head: Position) -> VecDeque<Entry> {
         self.reading = false;
         self.adopt(head)
     }
 
-    /// Forgets announcements older than the log keeps them.
+    /// Forgets entries older than the log keeps them.
     pub fn forget(&mut self, now: Instant) {
         let is_old = |handled: &Instant| now.saturating_duration_since(*handled) > limits::LOG_AGE_MAX * 2;
         while self.handled.front().is_some_and(|(_, handled)| is_old(handled)) {
@@ -221,29 +221,29 @@ impl Order {
         }
     }
 
-    fn handle(&mut self, announcement: &Announcement, now: Instant) {
-        self.position = Some(announcement.position());
+    fn handle(&mut self, entry: &Entry, now: Instant) {
+        self.position = Some(entry.position());
         self.settling = false;
-        if self.handled.len() >= limits::LOG_ANNOUNCEMENTS_MAX {
+        if self.handled.len() >= limits::LOG_ENTRIES_MAX {
             self.handled.pop_front();
         }
-        self.handled.push_back((announcement.id, now));
+        self.handled.push_back((entry.id, now));
     }
 
-    /// Holds an announcement back; at the bound the oldest is let go, and the
+    /// Holds an entry back; at the bound the oldest is let go, and the
     /// gap it leaves is found like any other.
-    fn hold(&mut self, announcement: Announcement) -> Verdict {
-        if self.held.len() >= limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX {
+    fn hold(&mut self, entry: Entry) -> Verdict {
+        if self.held.len() >= limits::REPAIR_BUFFER_ENTRIES_MAX {
             self.held.pop_front();
             crate::metrics::metrics().held_dropped.increment(1);
         }
-        self.held.push_back(announcement);
+        self.held.push_back(entry);
         Verdict::Held
     }
 
     /// A fork may use the adopted number again, but later.
-    fn is_before_adoption(&self, announcement: &Announcement) -> bool {
-        announcement.first_seq <= self.adopted.seq && announcement.time_ms <= self.adopted.time_ms
+    fn is_before_adoption(&self, entry: &Entry) -> bool {
+        entry.first_seq <= self.adopted.seq && entry.time_ms <= self.adopted.time_ms
     }
 }
 

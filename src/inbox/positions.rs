@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Desk;
 use super::channel::Channel;
-use crate::announcement::{Announcement, Position};
+use crate::entry::{Entry, Position};
 use crate::channel::ChannelId;
 use crate::fan_out::Form;
 use crate::hub::outbox::Outbox;
@@ -30,7 +30,7 @@ impl Channel {
     pub(super) fn tell_epoch(
         &mut self,
         channel_id: &ChannelId,
-        next: &Announcement,
+        next: &Entry,
         filled: &mut Vec<Arc<Outbox>>,
     ) {
         if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
@@ -85,12 +85,12 @@ impl Desk {
     }
 }
 
-/// Where the channel stood before the first announcement of an epoch, and whether
+/// Where the channel stood before the first entry of an epoch, and whether
 /// something before that may have been missed.
 pub(super) fn first_position(
     channel_id: &ChannelId,
     dialect: Dialect,
-    first: &Announcement,
+    first: &Entry,
     missed: bool,
 ) -> Bytes {
     reply::position(dialect, channel_id.channel(), first.epoch, first.first_seq - 1, missed)

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::channel::Listening;
 use super::order::Repair;
 use super::{Desk, Done};
-use crate::announcement::{AnnouncementId, Log, Position};
+use crate::entry::{EntryId, Log, Position};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::limits;
@@ -37,9 +37,9 @@ struct Suspect {
     since: Instant,
     channel_id: ChannelId,
     /// What the head named.
-    head: AnnouncementId,
+    head: EntryId,
     /// What had been handled here by then.
-    handled: AnnouncementId,
+    handled: EntryId,
 }
 
 impl Checks {
@@ -68,7 +68,7 @@ impl Desk {
             }
         };
         let known = log.head.unwrap_or_default();
-        self.repairs.bytes += log.announcements.iter().map(|a| a.body.len()).sum::<usize>();
+        self.repairs.bytes += log.entries.iter().map(|a| a.body.len()).sum::<usize>();
         let seen = channel.order.position();
         let (repair, missed, held) = channel.order.repair(log, Instant::now());
         match repair {
@@ -83,8 +83,8 @@ impl Desk {
             });
             self.start_anew(channel_id, position);
         }
-        for announcement in &missed {
-            self.pass_on(channel_id, announcement);
+        for entry in &missed {
+            self.pass_on(channel_id, entry);
         }
         // What was missed has come by itself meanwhile: the link is slow, and what
         // those who wait are waiting for is behind it.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::delivery;
 use super::newcomer::Newcomer;
-use crate::announcement::{Announcement, Body, Kind, Log, Position};
+use crate::entry::{Entry, Body, Kind, Log, Position};
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
@@ -48,7 +48,7 @@ pub(super) struct Replay<'a> {
     deltas: &'a ChannelDelta,
     policy: &'a Policy,
     head: Option<Position>,
-    announcements: Vec<(&'a Announcement, Vec<Event>)>,
+    entries: Vec<(&'a Entry, Vec<Event>)>,
     /// Where the log begins.
     first_seq: u64,
     excepted: HashSet<SocketId>,
@@ -83,16 +83,16 @@ impl<'a> Replay<'a> {
             deltas,
             policy,
             head: log.head,
-            announcements: Vec::new(),
-            first_seq: log.announcements.first().map_or(u64::MAX, |first| first.first_seq),
+            entries: Vec::new(),
+            first_seq: log.entries.first().map_or(u64::MAX, |first| first.first_seq),
             excepted: HashSet::new(),
             is_garbled: false,
         };
-        for announcement in &log.announcements {
-            match delivery::read(channel_id, announcement) {
+        for entry in &log.entries {
+            match delivery::read(channel_id, entry) {
                 Some(Body::Events(events) | Body::ClientEvents(events)) => {
                     replay.excepted.extend(events.iter().filter_map(|event| event.except));
-                    replay.announcements.push((announcement, events));
+                    replay.entries.push((entry, events));
                 }
                 Some(_) => {}
                 None => replay.is_garbled = true,
@@ -150,16 +150,16 @@ impl<'a> Replay<'a> {
             held: Chains::default(),
         };
         let mut frames = BytesMut::new();
-        for (announcement, events) in &self.announcements {
-            if announcement.is_after(span.at) {
+        for (entry, events) in &self.entries {
+            if entry.is_after(span.at) {
                 break;
             }
-            let had = (span.seq + 1).saturating_sub(announcement.first_seq).min(events.len() as u64) as usize;
-            if let Some(from) = span.from.filter(|_| announcement.kind == Kind::Events) {
+            let had = (span.seq + 1).saturating_sub(entry.first_seq).min(events.len() as u64) as usize;
+            if let Some(from) = span.from.filter(|_| entry.kind == Kind::Events) {
                 // What it has had, for the bases in it.
-                newcomer.frames(announcement, &events[..had], from + 1);
+                newcomer.frames(entry, &events[..had], from + 1);
             }
-            frames.extend_from_slice(&newcomer.frames(announcement, events, span.seq + 1));
+            frames.extend_from_slice(&newcomer.frames(entry, events, span.seq + 1));
             if frames.len() > limits::CATCH_UP_BYTES_MAX {
                 metrics().resumes_too_long.increment(1);
                 return None;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::channel::{Channel, Joiner, Stage};
 use super::replay::{Missed, Replay, Seeker, Told, number};
 use super::{Desk, Done};
-use crate::announcement::Position;
+use crate::entry::Position;
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::limits;

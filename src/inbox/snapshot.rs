@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Desk, Done};
-use crate::announcement::Announcement;
+use crate::entry::Entry;
 use crate::backend::{BackendError, StoredBase};
 use crate::channel::ChannelId;
 use crate::delta::chain::{Base, Chains};
@@ -45,10 +45,10 @@ impl Snapshot {
     }
 
     /// These have been delivered.
-    pub(super) fn record(&mut self, announcement: &Announcement, events: &[Event], deltas: &ChannelDelta) {
-        for (event, seq) in events.iter().zip(announcement.first_seq..) {
+    pub(super) fn record(&mut self, entry: &Entry, events: &[Event], deltas: &ChannelDelta) {
+        for (event, seq) in events.iter().zip(entry.first_seq..) {
             let Some(key) = envelope::chain_of(event, deltas.enabled) else { continue };
-            let time_ms = announcement.time_ms;
+            let time_ms = entry.time_ms;
             self.keep(StoredBase { key, seq, time_ms, event: event.clone() }, deltas.keys_max);
         }
     }

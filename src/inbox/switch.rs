@@ -1,5 +1,5 @@
 //! Switching deltas off on a channel where they do not pay, and on again: for the
-//! whole cluster, by an announcement (see [`crate::delta::policy`]).
+//! whole cluster, by an entry (see [`crate::delta::policy`]).
 
 use super::channel::Channel;
 use super::{Desk, Done};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Desk;
-use crate::announcement::{AnnouncementId, Position};
+use crate::entry::{EntryId, Position};
 use crate::app::App;
 use crate::channel::{ChannelId, USER_CHANNEL};
 use crate::event::SocketId;
@@ -94,7 +94,7 @@ impl Desk {
     pub(super) fn learn_status(&mut self, channel_id: &ChannelId, online: bool, at: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(watch) = &channel.watch else { return };
-        let is_known = at.id != AnnouncementId::NONE;
+        let is_known = at.id != EntryId::NONE;
         let is_newest = channel.order.position().is_none_or(|position| position.id == at.id || !is_known);
         if watch.online.is_none() || is_newest || !channel.order.has_passed(at) {
             self.change_status(channel_id, online);

@@ -1,9 +1,9 @@
-//! What both backends keep of a channel beside its announcements, as the code
+//! What both backends keep of a channel beside its entries, as the code
 //! that asks them sees it: the newest events of its chains, and whether it has
 //! deltas. On Redis what one node writes is read by another.
 
 use bytes::Bytes;
-use fanfare::announcement::{AnnouncementId, Body, Kind, Log};
+use fanfare::entry::{EntryId, Body, Kind, Log};
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
 use fanfare::backend::{self, Assertion, KeptBase, KeptBases, Publication, Rules, StoredBase};
@@ -64,7 +64,7 @@ impl Nodes {
         let (channel_id, body) = (self.channel.clone(), encode_events(events));
         let count = u32::try_from(events.len()).unwrap();
         let publication = Publication { channel_id, count, body, wants_counts: false, last: None, bases };
-        self.writer.publish(AnnouncementId::random(), vec![publication], None).await.unwrap();
+        self.writer.publish(EntryId::random(), vec![publication], None).await.unwrap();
     }
 
     /// The last event of each chain is to be kept.
@@ -149,7 +149,7 @@ async fn who_joins_hears_whether_there_are_deltas(backend: Backend) {
         nodes.writer.switch_deltas(&nodes.channel, on).await.unwrap();
         assert_eq!(nodes.are_off(count).await, !on);
     }
-    let said = nodes.since(first).await.announcements;
+    let said = nodes.since(first).await.entries;
     let said: Vec<Body> = said[1..].iter().map(|it| it.read().unwrap()).collect();
     assert_eq!(said, [false, true, false].map(|on| Body::Deltas { on }), "each change once");
     assert_eq!(nodes.head().await, first + 3);
@@ -158,7 +158,7 @@ async fn who_joins_hears_whether_there_are_deltas(backend: Backend) {
 async fn a_log_is_read_from_a_number_on(backend: Backend) {
     let nodes = Nodes::start(backend).await;
     let nothing = nodes.since(7).await;
-    assert!(nothing.head.is_none() && nothing.announcements.is_empty());
+    assert!(nothing.head.is_none() && nothing.entries.is_empty());
     const BEFORE: usize = limits::RESUME_BASES_MAX;
     for _ in 0..BEFORE + 20 {
         nodes.publish(&[Event::new("e", "1"), Event::new("e", "2")], None).await;
@@ -177,9 +177,9 @@ async fn a_log_is_read_from_a_number_on(backend: Backend) {
     ] {
         let log = nodes.since(seq).await;
         assert_eq!(log.head.unwrap().seq, last);
-        assert_eq!(log.announcements[0].first_seq, from, "since {seq} of {first} to {last}");
-        assert_eq!(log.announcements.last().unwrap().position().seq, last);
-        assert!(log.announcements.iter().all(|it| events_of(it).len() == 2));
+        assert_eq!(log.entries[0].first_seq, from, "since {seq} of {first} to {last}");
+        assert_eq!(log.entries.last().unwrap().position().seq, last);
+        assert!(log.entries.iter().all(|it| events_of(it).len() == 2));
     }
 }
 
@@ -223,8 +223,8 @@ async fn what_is_published_over_http_is_in_its_chain() {
             let of_chain = |base: &StoredBase| (text(&base.key), text(&base.event.data));
             let expected: Vec<_> = kept.iter().map(|it| (it.0.to_owned(), it.1.to_owned())).collect();
             assert_eq!(bases.iter().map(of_chain).collect::<Vec<_>>(), expected, "{channel}");
-            let log = reader.read_log(&channel_id, AnnouncementId::NONE).await.unwrap();
-            let found = log.announcements.iter().find(|it| it.kind == Kind::Events).map(events_of).unwrap();
+            let log = reader.read_log(&channel_id, EntryId::NONE).await.unwrap();
+            let found = log.entries.iter().find(|it| it.kind == Kind::Events).map(events_of).unwrap();
             let found: Vec<_> = found.into_iter().map(|event| event.key.map(|key| text(&key))).collect();
             let expected = (0..5).map(|at| keys.map(|keys| keys[at].to_owned()));
             assert_eq!(found, expected.collect::<Vec<_>>(), "{channel}");

@@ -89,7 +89,7 @@ fn batch(number: usize) -> Value {
 /// What the server has counted so far.
 async fn counted(server: &Server) -> [f64; 5] {
     let metrics = server.metrics().await;
-    ["writes", "deltas_encoded", "announcements_heard", "deliveries", "batches_published"]
+    ["writes", "deltas_encoded", "entries_heard", "deliveries", "batches_published"]
         .map(|name| metrics.sum(&format!("fanfare_{name}_total")))
 }
 
@@ -133,7 +133,7 @@ async fn cluster_pays_for_a_batch_what_its_channels_and_forms_cost() {
             // Of each chain the first event is no delta.
             let encodings = (BATCHES * BATCH_EVENTS - CHANNELS.len()) * FORMATS;
             assert_eq!(encoded, encodings as f64, "one encoding per event and format");
-            assert_eq!(heard, (BATCHES * CHANNELS.len()) as f64, "one announcement per batch and channel");
+            assert_eq!(heard, (BATCHES * CHANNELS.len()) as f64, "one entry per batch and channel");
             assert_eq!(deliveries, (sockets * BATCHES * BATCH_EVENTS) as f64);
         }
         let after = counted(&idle).await;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fanfare::announcement::Announcement;
+use fanfare::entry::Entry;
 use futures_util::future::join_all;
 
 use crate::support::resp::Reply;
@@ -103,9 +103,9 @@ impl Stage {
         };
         let number = |entry: Reply| {
             let Reply::Bulk(bytes) = entry else { panic!("bytes were expected") };
-            let announcement = Announcement::decode(bytes.into()).unwrap();
-            let data = events_of(&announcement)[0].data.to_vec();
-            (announcement.epoch, announcement.first_seq, String::from_utf8(data).unwrap())
+            let entry = Entry::decode(bytes.into()).unwrap();
+            let data = events_of(&entry)[0].data.to_vec();
+            (entry.epoch, entry.first_seq, String::from_utf8(data).unwrap())
         };
         entries.into_iter().map(number).collect()
     }

@@ -129,7 +129,7 @@ async fn cluster_sockets_that_never_rest() {
     .await;
 }
 
-/// The same on a node whose announcements and scripts arrive late, in turn: a
+/// The same on a node whose entries and scripts arrive late, in turn: a
 /// join script's answer overtakes what came before it, or is overtaken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_sockets_that_never_rest_on_slow_links() {

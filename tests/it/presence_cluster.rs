@@ -158,7 +158,7 @@ async fn three_nodes(redis: &Redis) -> Vec<Server> {
     join_all((0..NODES).map(node)).await
 }
 
-/// Nobody was cut off: what was told was told by announcements alone.
+/// Nobody was cut off: what was told was told by entries alone.
 async fn nothing_was_repaired(nodes: &[Server]) {
     for node in nodes {
         let metrics = node.metrics().await;

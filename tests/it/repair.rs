@@ -1,5 +1,5 @@
 //! What one node missed reaches its sockets all the same, once and in order
-//! (P4): links cut, stalled, deaf, and single announcements that never came.
+//! (P4): links cut, stalled, deaf, and single entries that never came.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -298,7 +298,7 @@ async fn cluster_last_announcement_lost_is_found_in_silence() {
     .await;
 }
 
-/// The very first announcement of a channel has nothing before it to miss.
+/// The very first entry of a channel has nothing before it to miss.
 #[tokio::test]
 async fn cluster_first_announcement_lost_is_found() {
     within(LIMIT, async {

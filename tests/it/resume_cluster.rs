@@ -209,7 +209,7 @@ async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
     .await;
 }
 
-/// Commands that read announcements.
+/// Commands that read entries.
 async fn log_reads(redis: &Redis) -> i64 {
     let info = redis.command(&["INFO", "commandstats"]).await.text();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_lrange:calls="));

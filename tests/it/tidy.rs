@@ -22,7 +22,7 @@ const ORDER: &[&str] = &[
     "backend",
     "mailbox",
     "notice",
-    "announcement",
+    "entry",
     "wire",
     "batch",
     "auth",

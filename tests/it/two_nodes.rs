@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use fanfare::announcement::Announcement;
+use fanfare::entry::Entry;
 use futures_util::future::join_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -266,8 +266,8 @@ pub async fn logged(redis: &Redis, channel: &str) -> Vec<String> {
     let mut all = Vec::new();
     for entry in entries {
         let Reply::Bulk(bytes) = entry else { panic!("bytes were expected") };
-        let announcement = Announcement::decode(bytes.into()).expect("an announcement");
-        for event in events_of(&announcement) {
+        let entry = Entry::decode(bytes.into()).expect("an entry");
+        for event in events_of(&entry) {
             all.push(String::from_utf8(event.data.to_vec()).unwrap());
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::announcement::Position;
+use crate::entry::Position;
 use crate::backend::{KeptBase, KeptBases, StoredBase};
 use crate::event::decode_events;
 

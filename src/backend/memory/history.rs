@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::announcement::{Announcement, AnnouncementId, Kind, Log, Position};
+use crate::entry::{Entry, EntryId, Kind, Log, Position};
 use crate::backend::{Cached, KeptBases, StoredBase};
 use crate::event::decode_events;
 use crate::limits;
@@ -15,10 +15,10 @@ use super::bases::Bases;
 #[derive(Debug, Default)]
 pub(super) struct History {
     head: Option<Position>,
-    log: VecDeque<(Instant, Announcement)>,
+    log: VecDeque<(Instant, Entry)>,
     /// Bytes of all bodies.
     offset: u64,
-    announced: Option<Instant>,
+    appended: Option<Instant>,
     last: Option<(Instant, Cached)>,
     bases: Bases,
     deltas_off: bool,
@@ -29,22 +29,22 @@ impl History {
         self.head
     }
 
-    pub(super) fn announced(&self) -> Option<Instant> {
-        self.announced
+    pub(super) fn appended(&self) -> Option<Instant> {
+        self.appended
     }
 
     /// Numbers from `start` on if this is the first, and remembers.
-    pub(super) fn announce(
+    pub(super) fn append(
         &mut self,
-        id: AnnouncementId,
+        id: EntryId,
         kind: Kind,
         count: u32,
         body: Bytes,
         start: u64,
         time_ms: u64,
-    ) -> Announcement {
+    ) -> Entry {
         let head = self.head.unwrap_or(Position { epoch: start, seq: start, ..Position::default() });
-        let announcement = Announcement {
+        let entry = Entry {
             kind,
             epoch: head.epoch,
             first_seq: head.seq + 1,
@@ -55,10 +55,10 @@ impl History {
             prev: head.id,
             body,
         };
-        self.head = Some(announcement.position());
-        self.announced = Some(Instant::now());
-        self.remember(announcement.clone());
-        announcement
+        self.head = Some(entry.position());
+        self.appended = Some(Instant::now());
+        self.remember(entry.clone());
+        entry
     }
 
     /// Keeps the event that was announced last.
@@ -100,7 +100,7 @@ impl History {
         changes
     }
 
-    pub(super) fn read(&self, after: AnnouncementId) -> Log {
+    pub(super) fn read(&self, after: EntryId) -> Log {
         self.read_from(self.log.iter().rposition(|(_, it)| it.id == after).map_or(0, |at| at + 1))
     }
 
@@ -114,24 +114,24 @@ impl History {
     }
 
     fn read_from(&self, at: usize) -> Log {
-        let announcements = self.log.iter().skip(at);
+        let entries = self.log.iter().skip(at);
         Log {
             head: self.head,
-            announcements: announcements.map(|(_, announcement)| announcement.clone()).collect(),
+            entries: entries.map(|(_, entry)| entry.clone()).collect(),
         }
     }
 
-    fn remember(&mut self, announcement: Announcement) {
+    fn remember(&mut self, entry: Entry) {
         let now = Instant::now();
-        self.offset += announcement.body.len() as u64;
-        self.log.push_back((now, announcement));
+        self.offset += entry.body.len() as u64;
+        self.log.push_back((now, entry));
         while self.log.len() > 1 && self.is_over(now) {
             self.log.pop_front();
         }
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        self.log.len() > limits::LOG_ANNOUNCEMENTS_MAX
+        self.log.len() > limits::LOG_ENTRIES_MAX
             || self.log.front().is_some_and(|(at, oldest)| {
                 self.offset - oldest.offset > limits::LOG_BYTES_MAX as u64
                     || now.duration_since(*at) > limits::LOG_AGE_MAX
@@ -147,8 +147,8 @@ mod tests {
     fn history(start: u64) -> History {
         let mut history = History::default();
         for run in 0..100 {
-            let id = AnnouncementId::random();
-            history.announce(id, Kind::ClientEvents, run % 3 + 1, Bytes::new(), start, 0);
+            let id = EntryId::random();
+            history.append(id, Kind::ClientEvents, run % 3 + 1, Bytes::new(), start, 0);
         }
         history
     }
@@ -162,8 +162,8 @@ mod tests {
                     let log = history.read_since((seq & 0x7fff_ffff) as u32);
                     assert_eq!(log.head, history.head);
                     let expected = &history.log[at.saturating_sub(limits::RESUME_BASES_MAX)];
-                    assert_eq!(log.announcements[0], expected.1, "{seq} from {start} on");
-                    assert_eq!(log.announcements.last(), history.log.back().map(|(_, last)| last));
+                    assert_eq!(log.entries[0], expected.1, "{seq} from {start} on");
+                    assert_eq!(log.entries.last(), history.log.back().map(|(_, last)| last));
                 }
             }
         }
@@ -174,11 +174,11 @@ mod tests {
         let history = history(1 << 40);
         let last = history.head.map_or(0, |head| head.seq);
         for seq in [(1 << 40), last + 1, last + 1_000_000] {
-            assert_eq!(history.read_since((seq & 0x7fff_ffff) as u32).announcements.len(), 100);
+            assert_eq!(history.read_since((seq & 0x7fff_ffff) as u32).entries.len(), 100);
         }
         // No number is that low.
         let young = self::history(5);
-        assert_eq!(young.read_since(0x7fff_ffff).announcements.len(), 100);
-        assert!(History::default().read_since(7).announcements.is_empty());
+        assert_eq!(young.read_since(0x7fff_ffff).entries.len(), 100);
+        assert!(History::default().read_since(7).entries.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::notices::Due;
 use super::{Memory, State};
-use crate::announcement::{AnnouncementId, Kind, encode_members};
+use crate::entry::{EntryId, Kind, encode_members};
 use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::limits;
@@ -135,7 +135,7 @@ impl State {
             }
         };
         let mail =
-            said.and_then(|(kind, body)| self.announce(AnnouncementId::random(), channel_id, kind, 1, body));
+            said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
         let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = assertion.wants_last.then(|| self.channel(channel_id).history.cached());

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal, StoredBase};
-use crate::announcement::{AnnouncementId, Kind, Log, Position};
+use crate::entry::{EntryId, Kind, Log, Position};
 use crate::channel::ChannelId;
 use crate::event::decode_events;
 use crate::limits;
@@ -63,7 +63,7 @@ impl Memory {
     /// hangs up meanwhile has published nothing.
     pub async fn publish(
         &self,
-        id: AnnouncementId,
+        id: EntryId,
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
@@ -75,7 +75,7 @@ impl Memory {
         for publication in publications {
             let Publication { channel_id, count, body, wants_counts, last, bases } = publication;
             counts.push(wants_counts.then(|| state.counts(&channel_id)));
-            let mail = state.announce(id, &channel_id, Kind::Events, count, body.clone());
+            let mail = state.append(id, &channel_id, Kind::Events, count, body.clone());
             if let Some(last) = last {
                 let event = body.slice(body.len() - last.bytes..);
                 state.channel(&channel_id).history.cache(&event, last.ttl);
@@ -90,7 +90,7 @@ impl Memory {
         Ok(Published { counts, rate })
     }
 
-    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
         let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         let Signal { channel_id, kind, body, hooked } = signal;
@@ -98,7 +98,7 @@ impl Memory {
             let event = events.pop().expect("one was decoded");
             state.notices.put(&channel_id, What::ClientEvent(event));
         }
-        if let Some(mail) = state.announce(AnnouncementId::random(), &channel_id, kind, 1, body) {
+        if let Some(mail) = state.append(EntryId::random(), &channel_id, kind, 1, body) {
             self.mailbox.hear_with(&mut room, mail);
         }
         Ok(())
@@ -129,7 +129,7 @@ impl Memory {
         self.state.lock().rates.charge(charge)
     }
 
-    pub fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Log {
+    pub fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Log {
         let state = self.state.lock();
         state.channels.get(channel_id).map(|channel| channel.history.read(after)).unwrap_or_default()
     }
@@ -150,7 +150,7 @@ impl Memory {
         let Some(channel) = state.channels.get_mut(channel_id) else { return Ok(()) };
         if channel.history.switch_deltas(on) {
             let body = Bytes::copy_from_slice(&[u8::from(on)]);
-            if let Some(mail) = state.announce(AnnouncementId::random(), channel_id, Kind::Deltas, 1, body) {
+            if let Some(mail) = state.append(EntryId::random(), channel_id, Kind::Deltas, 1, body) {
                 self.mailbox.hear_with(&mut room, mail);
             }
         }
@@ -172,9 +172,9 @@ impl State {
     }
 
     /// Numbers and remembers; returns what is to be heard, if anyone listens.
-    fn announce(
+    fn append(
         &mut self,
-        id: AnnouncementId,
+        id: EntryId,
         channel_id: &ChannelId,
         kind: Kind,
         count: u32,
@@ -184,14 +184,14 @@ impl State {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
         let channel = self.channels.entry(channel_id.clone()).or_default();
-        let was_silent = channel.history.announced().is_none();
-        let announcement = channel.history.announce(id, kind, count, body, start, unix.as_millis() as u64);
+        let was_silent = channel.history.appended().is_none();
+        let entry = channel.history.append(id, kind, count, body, start, unix.as_millis() as u64);
         let listened = channel.listened;
-        self.highest_seq = self.highest_seq.max(announcement.position().seq);
+        self.highest_seq = self.highest_seq.max(entry.position().seq);
         if was_silent {
             self.idle.push_back((now, channel_id.clone()));
         }
-        listened.then(|| Mail { channel_id: channel_id.clone(), announcement })
+        listened.then(|| Mail { channel_id: channel_id.clone(), entry })
     }
 
     /// Forgets the history of channels that nothing was announced on for
@@ -205,12 +205,12 @@ impl State {
             }
             let Some((_, channel_id)) = self.idle.pop_front() else { return };
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
-            match channel.history.announced() {
-                Some(announced)
-                    if now.duration_since(announced) <= limits::HEAD_IDLE_MAX
+            match channel.history.appended() {
+                Some(appended)
+                    if now.duration_since(appended) <= limits::HEAD_IDLE_MAX
                         || channel.history.cached().is_some() =>
                 {
-                    self.idle.push_back((announced.max(now - limits::HEAD_IDLE_MAX), channel_id));
+                    self.idle.push_back((appended.max(now - limits::HEAD_IDLE_MAX), channel_id));
                 }
                 _ if channel.listened || !channel.membership.is_empty() => {
                     channel.history = History::default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Memory, State};
-use crate::announcement::AnnouncementId;
+use crate::entry::EntryId;
 use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
@@ -110,7 +110,7 @@ impl State {
             Due::Count(channel_id) => {
                 self.channel(&channel_id).membership.told = None;
                 let (kind, body) = self.tell_count(&channel_id)?;
-                self.announce(AnnouncementId::random(), &channel_id, kind, 1, body)
+                self.append(EntryId::random(), &channel_id, kind, 1, body)
             }
         }
     }

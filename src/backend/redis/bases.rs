@@ -9,7 +9,7 @@ use futures_util::try_join;
 
 use super::scripts::{self, text};
 use super::{Parts, Redis, read_error};
-use crate::announcement::AnnouncementId;
+use crate::entry::EntryId;
 use crate::backend::{BackendError, KeptBases, StoredBase};
 use crate::channel::ChannelId;
 use crate::event::decode_events;
@@ -35,7 +35,7 @@ impl Redis {
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
         let names = vec![keys.head(channel_id), keys.log(channel_id)];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 1);
+        let mut arguments = self.parts.appending(EntryId::random(), 1);
         arguments.push(text(if on { "on" } else { "off" }));
         scripts.switch_deltas.run(self.parts.client(channel_id), names, arguments).await.map(drop)
     }

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Parts, scripts};
-use crate::announcement::Announcement;
+use crate::entry::Entry;
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::limits;
@@ -232,14 +232,14 @@ async fn hear(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
 fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
     let topic: &str = &message.channel;
     if let Some(channel_id) = parts.keys.channel_id(topic) {
-        match Announcement::decode(message.value.into_bytes().unwrap_or_default()) {
-            Ok(announcement) => {
-                parts.seen_seq.fetch_max(announcement.position().seq, Ordering::Relaxed);
-                parts.mailbox.hear(Mail { channel_id, announcement });
+        match Entry::decode(message.value.into_bytes().unwrap_or_default()) {
+            Ok(entry) => {
+                parts.seen_seq.fetch_max(entry.position().seq, Ordering::Relaxed);
+                parts.mailbox.hear(Mail { channel_id, entry });
             }
             Err(error) => {
-                metrics().announcements_unreadable.increment(1);
-                tracing::warn!(%channel_id, %error, "announcement not read");
+                metrics().entries_unreadable.increment(1);
+                tracing::warn!(%channel_id, %error, "entry not read");
             }
         }
     } else if topic == probe.topic {

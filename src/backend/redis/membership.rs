@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use super::queries::{cached, names_node, nodes_and_info};
 use super::scripts::{bytes, number, text};
 use super::{Parts, Redis, position, read_error};
-use crate::announcement::AnnouncementId;
+use crate::entry::EntryId;
 use crate::backend::{Asserted, Assertion, BackendError, Rules, UserCount};
 use crate::channel::{ChannelId, ChannelKind};
 use crate::limits;
@@ -44,7 +44,7 @@ impl Parts {
     ) -> Result<Asserted, BackendError> {
         let channel_id = &assertion.channel_id;
         let is_presence = channel_id.kind() == ChannelKind::Presence;
-        let mut arguments = self.announcing(AnnouncementId::random(), 9 + 4 * assertion.users.len());
+        let mut arguments = self.appending(EntryId::random(), 9 + 4 * assertion.users.len());
         arguments.extend([
             text(node),
             number(assertion.count),

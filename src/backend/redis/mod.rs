@@ -27,7 +27,7 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 
 use super::BackendError;
-use crate::announcement::{Announcement, AnnouncementId, Log, Position};
+use crate::entry::{Entry, EntryId, Log, Position};
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
 use crate::mailbox::Mailbox;
@@ -123,7 +123,7 @@ impl Redis {
     }
 
     /// `lua/read_log.lua`
-    pub async fn read_log(&self, channel_id: &ChannelId, after: AnnouncementId) -> Result<Log, BackendError> {
+    pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
         let arguments = vec![bytes(after.as_bytes().to_vec())];
         self.read_log_by(&self.parts.scripts.read_log, channel_id, arguments).await
     }
@@ -143,10 +143,10 @@ impl Redis {
         let keys = vec![self.parts.keys.head(channel_id), self.parts.keys.log(channel_id)];
         let answer = script.run(self.parts.client(channel_id), keys, arguments).await?;
         let mut values = answer.into_array();
-        let announcements = values.split_off(values.len().min(4)).into_iter();
-        let announcements =
-            announcements.filter_map(|value| Announcement::decode(value.into_bytes()?).ok()).collect();
-        Ok(Log { head: position(values), announcements })
+        let entries = values.split_off(values.len().min(4)).into_iter();
+        let entries =
+            entries.filter_map(|value| Entry::decode(value.into_bytes()?).ok()).collect();
+        Ok(Log { head: position(values), entries })
     }
 
     /// Pipelined: one read for each channel, on the connection of the first.
@@ -212,12 +212,12 @@ impl Parts {
     }
 
     /// The first arguments of every script that announces: `lua/include/announce.lua`.
-    fn announcing(&self, id: AnnouncementId, room: usize) -> Vec<Value> {
+    fn appending(&self, id: EntryId, room: usize) -> Vec<Value> {
         let mut arguments = Vec::with_capacity(6 + room);
         arguments.extend([
             bytes(id.as_bytes().to_vec()),
             number(self.seen_seq.load(Ordering::Relaxed)),
-            number(limits::LOG_ANNOUNCEMENTS_MAX as u64),
+            number(limits::LOG_ENTRIES_MAX as u64),
             number(limits::LOG_BYTES_MAX as u64),
             number(limits::LOG_AGE_MAX.as_millis() as u64),
             number(limits::HEAD_IDLE_MAX.as_millis() as u64),
@@ -315,6 +315,6 @@ fn read_error(error: Error) -> BackendError {
 /// Epoch, seq, id and time as a script returns them.
 fn position(values: Vec<Value>) -> Option<Position> {
     let [epoch, seq, id, time]: [Value; 4] = values.try_into().ok()?;
-    let id = AnnouncementId::from_bytes(&id.into_bytes()?)?;
+    let id = EntryId::from_bytes(&id.into_bytes()?)?;
     Some(Position { epoch: epoch.as_u64()?, seq: seq.as_u64()?, id, time_ms: time.as_u64()? })
 }

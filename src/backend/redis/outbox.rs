@@ -9,7 +9,7 @@ use fred::interfaces::{ClientLike, StreamsInterface};
 
 use super::scripts::{backend_error, number, text};
 use super::{Redis, scripts};
-use crate::announcement::AnnouncementId;
+use crate::entry::EntryId;
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
 use crate::event::decode_events;
@@ -17,7 +17,7 @@ use crate::limits;
 use crate::metrics::metrics;
 use crate::notice::{Notice, NoticeId, What};
 
-type Entry = (String, HashMap<String, Bytes>);
+type StreamEntry = (String, HashMap<String, Bytes>);
 
 impl Redis {
     /// Those for which this node draws the highest number of all that live: each
@@ -84,7 +84,7 @@ impl Redis {
         lease: Duration,
         after: &str,
         count_max: usize,
-    ) -> Result<Option<(Vec<Entry>, Vec<String>)>, BackendError> {
+    ) -> Result<Option<(Vec<StreamEntry>, Vec<String>)>, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let keys = &self.parts.keys;
         let names = vec![keys.consumer(partition), keys.outbox(partition), keys.due(partition)];
@@ -100,7 +100,7 @@ impl Redis {
         if answer.is_null() {
             return Ok(None);
         }
-        let (entries, due, dropped): (Vec<Entry>, Vec<String>, u64) =
+        let (entries, due, dropped): (Vec<StreamEntry>, Vec<String>, u64) =
             answer.convert().map_err(backend_error)?;
         if dropped > 0 {
             metrics().webhooks_dropped.increment(dropped);
@@ -122,7 +122,7 @@ impl Redis {
             keys.due(partition),
             keys.consumer(partition),
         ];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 2);
+        let mut arguments = self.parts.appending(EntryId::random(), 2);
         arguments.extend([text(entry), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
         let script = &self.parts.scripts.settle_due;
         script.run(self.parts.client(&channel_id), names, arguments).await.map(drop)

@@ -9,7 +9,7 @@ use fred::prelude::{Client, Value};
 use super::bases::put_kept;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Parts, Redis};
-use crate::announcement::AnnouncementId;
+use crate::entry::EntryId;
 use crate::backend::{BackendError, Charge, Counts, Publication, Published, RateState, Signal};
 use crate::limits;
 use crate::metrics::metrics;
@@ -19,7 +19,7 @@ impl Redis {
     /// come, until [`limits::SCRIPT_DEADLINE`].
     pub async fn publish_batch(
         &self,
-        id: AnnouncementId,
+        id: EntryId,
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
@@ -52,8 +52,8 @@ impl Redis {
         published(&numbers, &publications, charge.as_ref())
     }
 
-    /// `lua/announce_signal.lua`
-    pub async fn announce(&self, signal: Signal) -> Result<(), BackendError> {
+    /// `lua/append_control_entry.lua`
+    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
         let channel_id = &signal.channel_id;
         let partition = channel_id.partition();
@@ -63,14 +63,14 @@ impl Redis {
             keys.outbox(partition),
             keys.consumer(partition),
         ];
-        let mut arguments = self.parts.announcing(AnnouncementId::random(), 4);
+        let mut arguments = self.parts.appending(EntryId::random(), 4);
         arguments.extend([
             number(signal.kind.code().into()),
             bytes(signal.body),
             text(if signal.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
-        scripts.announce_signal.run(self.parts.client(channel_id), names, arguments).await.map(drop)
+        scripts.append_control_entry.run(self.parts.client(channel_id), names, arguments).await.map(drop)
     }
 }
 
@@ -85,14 +85,14 @@ impl Parts {
 
     fn publish_arguments(
         &self,
-        id: AnnouncementId,
+        id: EntryId,
         sent_ago: Option<Duration>,
         charge: Option<&Charge>,
         publications: &[Publication],
     ) -> Vec<Value> {
         // A second more: clocks are read at different moments.
         let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
-        let mut arguments = self.announcing(id, 4 + 2 * publications.len());
+        let mut arguments = self.appending(id, 4 + 2 * publications.len());
         arguments.extend([
             text(sent_ago_ms),
             number(charge.map_or(0, |charge| charge.cost)),

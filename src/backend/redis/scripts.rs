@@ -34,18 +34,18 @@ macro_rules! scripts {
 }
 
 scripts! {
-    publish_batch: "announce" "find_announcement" "charge" "keep_bases";
-    announce_signal: "announce" "notify";
-    assert_subscriptions: "announce" "notify" "occupancy";
-    assert_members: "announce" "notify" "occupancy";
-    settle_due: "announce" "notify";
+    publish_batch: "append" "find_entry" "charge" "keep_bases";
+    append_control_entry: "append" "notify";
+    assert_subscriptions: "append" "notify" "occupancy";
+    assert_members: "append" "notify" "occupancy";
+    settle_due: "append" "notify";
     claim_outbox:;
     list_occupied:;
     read_cached:;
     charge_app: "charge";
     hold_connections:;
-    switch_deltas: "announce";
-    read_log: "find_announcement";
+    switch_deltas: "append";
+    read_log: "find_entry";
     read_log_since:;
     open_epoch:;
     renew_node:;

@@ -2,53 +2,53 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::announcement::Kind;
+use crate::entry::Kind;
 
-/// A channel as the backend keeps it, with a log of `log_max` announcements.
+/// A channel as the backend keeps it, with a log of `log_max` entries.
 #[derive(Clone, Default)]
 struct Channel {
     head: Option<Position>,
-    log: VecDeque<Announcement>,
+    log: VecDeque<Entry>,
     next_id: u64,
 }
 
 impl Channel {
-    fn announce(&mut self, count: u32, log_max: usize) -> Announcement {
+    fn append(&mut self, count: u32, log_max: usize) -> Entry {
         self.next_id += 1;
         let head = self.head.unwrap_or(Position {
             epoch: self.next_id * 1_000,
             seq: self.next_id * 1_000,
             ..Position::default()
         });
-        let announcement = Announcement {
+        let entry = Entry {
             kind: Kind::Events,
             epoch: head.epoch,
             first_seq: head.seq + 1,
             count,
             time_ms: self.next_id,
             offset: 0,
-            id: AnnouncementId::from_bytes(&self.next_id.to_be_bytes()).expect("8 bytes"),
+            id: EntryId::from_bytes(&self.next_id.to_be_bytes()).expect("8 bytes"),
             prev: head.id,
             body: Bytes::new(),
         };
-        self.head = Some(announcement.position());
-        self.log.push_back(announcement.clone());
+        self.head = Some(entry.position());
+        self.log.push_back(entry.clone());
         while self.log.len() > log_max {
             self.log.pop_front();
         }
-        announcement
+        entry
     }
 
-    fn read(&self, after: AnnouncementId) -> Log {
+    fn read(&self, after: EntryId) -> Log {
         let from = self.log.iter().position(|a| a.id == after).map_or(0, |at| at + 1);
-        Log { head: self.head, announcements: self.log.iter().skip(from).cloned().collect() }
+        Log { head: self.head, entries: self.log.iter().skip(from).cloned().collect() }
     }
 }
 
 /// A node's side: hears, reads the log when told to, remembers what it delivered.
 struct Node {
     order: Order,
-    delivered: Vec<AnnouncementId>,
+    delivered: Vec<EntryId>,
     repairs: Vec<Repair>,
 }
 
@@ -59,8 +59,8 @@ impl Node {
         Node { order, delivered: vec![], repairs: vec![] }
     }
 
-    fn hear(&mut self, announcement: Announcement, channel: &mut Channel) {
-        match self.order.hear(announcement, Instant::now()) {
+    fn hear(&mut self, entry: Entry, channel: &mut Channel) {
+        match self.order.hear(entry, Instant::now()) {
             Verdict::Deliver(a) | Verdict::Begin(a) => self.delivered.push(a.id),
             Verdict::Gap => self.read(channel),
             Verdict::Duplicate | Verdict::Held => {}
@@ -77,8 +77,8 @@ impl Node {
             head.epoch += 500;
             head.seq = head.seq.max(head.epoch);
         }
-        for announcement in held {
-            self.hear(announcement, channel);
+        for entry in held {
+            self.hear(entry, channel);
         }
     }
 }
@@ -93,15 +93,15 @@ proptest! {
         let mut announced = vec![];
         let mut last = None;
         for (count, fate) in steps {
-            let announcement = channel.announce(count, 1_000);
-            announced.push(announcement.id);
+            let entry = channel.append(count, 1_000);
+            announced.push(entry.id);
             match fate {
                 0 => continue,
-                1 => { node.hear(announcement.clone(), &mut channel); node.hear(announcement.clone(), &mut channel) }
-                2 => { if let Some(last) = last.take() { node.hear(last, &mut channel) } node.hear(announcement.clone(), &mut channel) }
-                _ => node.hear(announcement.clone(), &mut channel),
+                1 => { node.hear(entry.clone(), &mut channel); node.hear(entry.clone(), &mut channel) }
+                2 => { if let Some(last) = last.take() { node.hear(last, &mut channel) } node.hear(entry.clone(), &mut channel) }
+                _ => node.hear(entry.clone(), &mut channel),
             }
-            last = Some(announcement);
+            last = Some(entry);
         }
         if node.order.begin_reading() { node.read(&mut channel) }
         prop_assert_eq!(node.delivered, announced);
@@ -114,9 +114,9 @@ proptest! {
     fn an_unrepairable_gap_is_said(lost in 0_usize..12, log_max in 1_usize..6) {
         let mut channel = Channel::default();
         let mut node = Node::joined(None);
-        node.hear(channel.announce(1, log_max), &mut channel);
-        for _ in 0..lost { channel.announce(1, log_max); }
-        let last = channel.announce(1, log_max);
+        node.hear(channel.append(1, log_max), &mut channel);
+        for _ in 0..lost { channel.append(1, log_max); }
+        let last = channel.append(1, log_max);
         node.hear(last.clone(), &mut channel);
         prop_assert_eq!(node.delivered.last(), Some(&last.id));
         prop_assert!(node.delivered.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
@@ -129,13 +129,13 @@ proptest! {
 #[test]
 fn what_was_on_its_way_before_the_join_is_old() {
     let mut channel = Channel::default();
-    let on_its_way = channel.announce(2, 10);
+    let on_its_way = channel.append(2, 10);
     let mut order = Order::default();
     assert_eq!(order.hear(on_its_way.clone(), Instant::now()), Verdict::Held);
     let held = order.adopt(channel.head.expect("announced"));
     assert_eq!(held.len(), 1);
     assert_eq!(order.hear(on_its_way, Instant::now()), Verdict::Duplicate);
-    let next = channel.announce(1, 10);
+    let next = channel.append(1, 10);
     assert_eq!(order.hear(next.clone(), Instant::now()), Verdict::Deliver(next));
 }
 
@@ -143,15 +143,15 @@ fn what_was_on_its_way_before_the_join_is_old() {
 fn a_new_epoch_goes_on_at_once() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.announce(1, 10), &mut channel);
+    node.hear(channel.append(1, 10), &mut channel);
     channel.head = None;
     channel.log.clear();
-    node.hear(channel.announce(1, 10), &mut channel);
+    node.hear(channel.append(1, 10), &mut channel);
     assert_eq!((node.delivered.len(), node.repairs.len()), (2, 0));
     channel.head = None;
     channel.log.clear();
-    channel.announce(1, 10);
-    node.hear(channel.announce(1, 10), &mut channel);
+    channel.append(1, 10);
+    node.hear(channel.append(1, 10), &mut channel);
     assert_eq!((node.delivered.len(), &node.repairs[..]), (4, &[Repair::NewEpoch][..]));
 }
 
@@ -161,20 +161,20 @@ fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
         let mut channel = Channel::default();
         let mut node = Node::joined(None);
         for _ in 0..5 {
-            let announcement = channel.announce(1, 10);
-            node.hear(announcement, &mut channel);
+            let entry = channel.append(1, 10);
+            node.hear(entry, &mut channel);
         }
         let seen = node.order.position().expect("joined");
         for _ in 0..lost {
             channel.log.pop_back();
         }
-        channel.head = channel.log.back().map(Announcement::position);
+        channel.head = channel.log.back().map(Entry::position);
         // The new master goes on from its own, earlier head.
-        let new: Vec<_> = (0..lost + 1).map(|_| channel.announce(1, 10)).collect();
+        let new: Vec<_> = (0..lost + 1).map(|_| channel.append(1, 10)).collect();
         node.hear(new.last().expect("some").clone(), &mut channel);
         assert_eq!(node.repairs, [Repair::Fork { epoch: seen.epoch }]);
         assert_eq!(node.delivered[5..], new.iter().map(|a| a.id).collect::<Vec<_>>());
-        let after = channel.announce(1, 10);
+        let after = channel.append(1, 10);
         assert!(after.first_seq > seen.seq, "no number is used twice after the fork is known");
         node.hear(after.clone(), &mut channel);
         assert_eq!(node.delivered.last(), Some(&after.id));
@@ -185,8 +185,8 @@ fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
 fn the_quiet_tail_is_found_by_reading() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.announce(1, 10), &mut channel);
-    let missed = channel.announce(1, 10);
+    node.hear(channel.append(1, 10), &mut channel);
+    let missed = channel.append(1, 10);
     assert!(!node.order.has_handled(missed.id));
     assert!(node.order.begin_reading());
     node.read(&mut channel);
@@ -197,30 +197,30 @@ fn the_quiet_tail_is_found_by_reading() {
 fn held_announcements_are_bounded() {
     let mut channel = Channel::default();
     let mut order = Order::default();
-    for _ in 0..limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX + 5 {
-        assert_eq!(order.hear(channel.announce(1, 10), Instant::now()), Verdict::Held);
+    for _ in 0..limits::REPAIR_BUFFER_ENTRIES_MAX + 5 {
+        assert_eq!(order.hear(channel.append(1, 10), Instant::now()), Verdict::Held);
     }
-    assert_eq!(order.adopt(Position::default()).len(), limits::REPAIR_BUFFER_ANNOUNCEMENTS_MAX);
+    assert_eq!(order.adopt(Position::default()).len(), limits::REPAIR_BUFFER_ENTRIES_MAX);
 }
 
-/// Who joined after announcements that Redis has kept, and heard some that it has
+/// Who joined after entries that Redis has kept, and heard some that it has
 /// lost, is owed what Redis says from then on, and nothing of before.
 #[test]
 fn a_fork_does_not_bring_back_what_was_before_the_join() {
     for heard in 0..3 {
         let mut channel = Channel::default();
-        let kept: Vec<_> = (0..4).map(|_| channel.announce(1, 20)).collect();
-        let lost_before: Vec<_> = (0..2).map(|_| channel.announce(1, 20)).collect();
+        let kept: Vec<_> = (0..4).map(|_| channel.append(1, 20)).collect();
+        let lost_before: Vec<_> = (0..2).map(|_| channel.append(1, 20)).collect();
         let mut node = Node::joined(channel.head);
         for _ in 0..heard {
-            let announcement = channel.announce(1, 20);
-            node.hear(announcement, &mut channel);
+            let entry = channel.append(1, 20);
+            node.hear(entry, &mut channel);
         }
         channel.log.truncate(kept.len());
-        channel.head = channel.log.back().map(Announcement::position);
-        let new: Vec<_> = (0..3).map(|_| channel.announce(1, 20)).collect();
-        for announcement in &new {
-            node.hear(announcement.clone(), &mut channel);
+        channel.head = channel.log.back().map(Entry::position);
+        let new: Vec<_> = (0..3).map(|_| channel.append(1, 20)).collect();
+        for entry in &new {
+            node.hear(entry.clone(), &mut channel);
         }
         assert_eq!(
             node.delivered[heard..],
@@ -236,13 +236,13 @@ fn a_fork_does_not_bring_back_what_was_before_the_join() {
 fn a_slow_link_is_not_a_broken_one() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    let on_their_way: Vec<_> = (0..50).map(|_| channel.announce(1, 10)).collect();
+    let on_their_way: Vec<_> = (0..50).map(|_| channel.append(1, 10)).collect();
     node.hear(on_their_way[0].clone(), &mut channel);
     assert!(node.order.begin_reading());
     node.hear(on_their_way[1].clone(), &mut channel);
     node.read(&mut channel);
-    for announcement in &on_their_way[2..] {
-        node.hear(announcement.clone(), &mut channel);
+    for entry in &on_their_way[2..] {
+        node.hear(entry.clone(), &mut channel);
     }
     assert_eq!(node.delivered, on_their_way.iter().map(|a| a.id).collect::<Vec<_>>());
     assert_eq!(node.repairs, [Repair::Complete]);
@@ -254,13 +254,13 @@ fn a_slow_link_is_not_a_broken_one() {
 fn a_node_never_goes_back() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.announce(1, 3), &mut channel);
-    let late: Vec<_> = (0..20).map(|_| channel.announce(1, 3)).collect();
+    node.hear(channel.append(1, 3), &mut channel);
+    let late: Vec<_> = (0..20).map(|_| channel.append(1, 3)).collect();
     assert!(node.order.begin_reading());
     node.read(&mut channel);
     let delivered = node.delivered.clone();
-    for announcement in late {
-        node.hear(announcement, &mut channel);
+    for entry in late {
+        node.hear(entry, &mut channel);
     }
     assert_eq!((node.delivered, node.repairs), (delivered, vec![Repair::Incomplete]));
 }

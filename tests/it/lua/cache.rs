@@ -66,7 +66,7 @@ async fn the_head_outlives_the_last_event() {
         assert!(stage.ttl_ms(&head).await > 49_000_000);
         stage.run(&signal(CHANNEL, 6, b"", false, 1)).await;
         stage.assert(&join(1)).await;
-        assert!(stage.ttl_ms(&head).await > 49_000_000, "after other announcements");
+        assert!(stage.ttl_ms(&head).await > 49_000_000, "after other entries");
         assert_eq!(stage.said().await.len(), 3);
         // A shorter time than that of silence does not make it shorter.
         stage.published(&Batch::new(id(2), CHANNEL, "2").cached(1_000)).await;

@@ -33,7 +33,7 @@ pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
 }
 
 /// The first arguments of all that announce.
-fn announcing(id: [u8; 8]) -> Vec<Vec<u8>> {
+fn appending(id: [u8; 8]) -> Vec<Vec<u8>> {
     let mut arguments = vec![id.to_vec()];
     arguments.extend(words(&["0", "3000", "1048576", "60000", "3600000"]));
     arguments
@@ -243,7 +243,7 @@ impl Assert {
         let mut keys = ["head", "log", "subs"].map(|kind| key(kind, channel)).to_vec();
         keys.push(key("channels", self.node));
         keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
-        let mut arguments = announcing(rand::random());
+        let mut arguments = appending(rand::random());
         arguments.extend(words(&[self.node, &self.count.to_string()]));
         arguments.extend(words(&[&address(channel), &self.rules, if self.wants_last { "1" } else { "0" }]));
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
@@ -264,22 +264,22 @@ pub fn address(channel: &str) -> String {
     key("1", channel)
 }
 
-/// `announce_signal`
+/// `append_control_entry`
 pub fn signal(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
     let keys = vec![key("head", channel), key("log", channel), "outbox".into(), "consumer".into()];
-    let mut arguments = announcing(rand::random());
+    let mut arguments = appending(rand::random());
     arguments.extend(words(&[&kind.to_string()]));
     arguments.push(body.to_vec());
     arguments.push(if hooked { address(channel).into() } else { Vec::new() });
     arguments.push(outbox_max.to_string().into());
-    Call { script: "announce_signal", keys, arguments }
+    Call { script: "append_control_entry", keys, arguments }
 }
 
 /// `settle_due`
 pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
     let mut keys = ["head", "log", "subs", "users"].map(|kind| key(kind, channel)).to_vec();
     keys.extend(["outbox", "due", "consumer"].map(String::from));
-    let mut arguments = announcing(rand::random());
+    let mut arguments = appending(rand::random());
     arguments.extend(words(&[entry, &outbox_max.to_string()]));
     Call { script: "settle_due", keys, arguments }
 }
@@ -321,7 +321,7 @@ pub fn read_log_since(channel: &str, seq: u64, before_max: u64) -> Call {
 
 /// `switch_deltas`
 pub fn switch(channel: &str, on: bool) -> Call {
-    let mut arguments = announcing(rand::random());
+    let mut arguments = appending(rand::random());
     arguments.extend(words(&[if on { "on" } else { "off" }]));
     Call { script: "switch_deltas", keys: vec![key("head", channel), key("log", channel)], arguments }
 }

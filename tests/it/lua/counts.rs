@@ -1,7 +1,7 @@
 //! How many subscriptions a channel has: told at once while there are few, and
 //! once in each interval while there are many.
 
-use fanfare::announcement::Body;
+use fanfare::entry::Body;
 
 use super::calls::{Assert, NODES, rules, settle};
 use super::stage::Stage;

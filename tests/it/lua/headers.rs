@@ -81,8 +81,8 @@ fn entry(line: &str) -> Option<(&str, &str, &str)> {
 
 /// The first arguments of all that announce.
 fn shared_arguments() -> Vec<String> {
-    let announce = read("include/announce.lua");
-    let names: Vec<String> = header(&announce).lines().filter_map(entry).map(|it| it.2.to_owned()).collect();
+    let append = read("include/append.lua");
+    let names: Vec<String> = header(&append).lines().filter_map(entry).map(|it| it.2.to_owned()).collect();
     assert_eq!(names.len(), 6);
     names
 }

@@ -1,6 +1,6 @@
 //! A channel's log and head: their bounds, and who reads them.
 
-use fanfare::announcement::{Announcement, AnnouncementId};
+use fanfare::entry::{Entry, EntryId};
 
 use super::calls::{Batch, open_epoch, read_log};
 use super::client::{items, number};
@@ -9,8 +9,8 @@ use crate::support::resp::Reply;
 use crate::support::{bounded, events_of};
 
 #[track_caller]
-pub fn data(announcement: &Announcement) -> Vec<String> {
-    let events = events_of(announcement);
+pub fn data(entry: &Entry) -> Vec<String> {
+    let events = events_of(entry);
     events.into_iter().map(|event| String::from_utf8(event.data.to_vec()).unwrap()).collect()
 }
 
@@ -112,7 +112,7 @@ async fn head_that_has_expired_begins_a_new_epoch() {
             last = seq;
             let log = stage.log("a").await;
             assert_eq!((log.len(), data(&log[0])), (1, vec![n.to_string()]), "the old log is gone");
-            assert_eq!(log[0].prev, AnnouncementId::NONE);
+            assert_eq!(log[0].prev, EntryId::NONE);
             stage.assert_log_bytes("a").await;
             let idle_ms = stage.ttl_ms("head:a").await;
             assert!((1..=100_000).contains(&idle_ms), "it is forgotten after {idle_ms} ms in silence");

@@ -1,6 +1,6 @@
 //! `read_log_since`: a log from a number on that a client has seen.
 
-use fanfare::announcement::Announcement;
+use fanfare::entry::Entry;
 
 use super::calls::{Batch, read_log_since, signal};
 use super::client::{bulk, items, number};
@@ -11,16 +11,16 @@ use crate::support::resp::Reply;
 const SEEN: u64 = 1 << 31;
 
 impl Stage {
-    /// The head's number, and the announcements.
-    async fn log_since(&mut self, seq: u64, before_max: u64) -> (u64, Vec<Announcement>) {
+    /// The head's number, and the entries.
+    async fn log_since(&mut self, seq: u64, before_max: u64) -> (u64, Vec<Entry>) {
         let mut head = items(self.run(&read_log_since("a", seq, before_max)).await);
-        let announcements = head.split_off(4);
-        let announcements = announcements.iter().map(|it| Announcement::decode(bulk(it).into()).unwrap());
-        (number(&head[1]), announcements.collect())
+        let entries = head.split_off(4);
+        let entries = entries.iter().map(|it| Entry::decode(bulk(it).into()).unwrap());
+        (number(&head[1]), entries.collect())
     }
 
     /// Runs of one, two and three events in turn, and a signal.
-    async fn published_runs(&mut self, seen_seq: u64) -> Vec<Announcement> {
+    async fn published_runs(&mut self, seen_seq: u64) -> Vec<Entry> {
         for n in 0..40 {
             let runs: &[&str] = [&["1"][..], &["1", "2"], &["1", "2", "3"]][n % 3];
             let batch = Batch { seen_seq, ..Batch::new(id(n as u64 + 1), "b", "").and("a", runs) };
@@ -32,11 +32,11 @@ impl Stage {
 }
 
 /// What is returned for each number that a client can have seen here.
-async fn assert_found(stage: &mut Stage, log: &[Announcement]) {
+async fn assert_found(stage: &mut Stage, log: &[Entry]) {
     let last = log[log.len() - 1].position().seq;
     for before_max in [0, 1, 5, 100] {
-        for (at, announcement) in log.iter().enumerate() {
-            for seq in announcement.first_seq..=announcement.position().seq {
+        for (at, entry) in log.iter().enumerate() {
+            for seq in entry.first_seq..=entry.position().seq {
                 let expected = &log[at.saturating_sub(before_max)..];
                 let (head, found) = stage.log_since(seq, before_max as u64).await;
                 assert_eq!((head, &found[..]), (last, expected), "since {seq}, with {before_max} before");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfare::announcement::Body;
+use fanfare::entry::Body;
 use fanfare::presence::MemberChange;
 
 use super::answers::Asserted;
@@ -69,7 +69,7 @@ async fn first_and_last_connection_in_the_cluster_are_announced() {
     .await;
 }
 
-/// Several users in one call are one announcement, in their order.
+/// Several users in one call are one entry, in their order.
 #[tokio::test]
 async fn several_users_are_one_announcement() {
     bounded(async {

@@ -1,6 +1,6 @@
 //! `publish_batch`: numbers, the log, what is announced, what is counted.
 
-use fanfare::announcement::AnnouncementId;
+use fanfare::entry::EntryId;
 
 use super::calls::{Assert, Batch, NODES};
 use super::log::data;
@@ -35,7 +35,7 @@ async fn publish_batch_numbers_remembers_and_announces() {
             let epoch = stage.head(channel, "epoch").await;
             assert!(epoch >= before && epoch < 1 << 53, "{epoch} is Redis's time in µs");
             assert_eq!((log[0].epoch, log[0].first_seq), (epoch, epoch + 1));
-            assert_eq!(log[0].prev, AnnouncementId::NONE);
+            assert_eq!(log[0].prev, EntryId::NONE);
             assert_eq!((log[1].epoch, log[1].prev), (epoch, log[0].id));
             assert_eq!(log[1].first_seq, log[0].first_seq + u64::from(log[0].count), "no gap");
             assert_eq!(stage.head(channel, "seq").await, log[1].position().seq);

@@ -40,7 +40,7 @@ async fn resend_that_is_not_in_a_log_that_covers_it_is_applied_once() {
         let batch = Batch::new(id(2), "a", "2").and("b", &["2"]);
         stage.heard().await;
         assert_eq!(stage.published(&batch.clone().resent(20)).await, [0_i64; 0]);
-        assert_eq!(stage.heard().await.len(), 2, "one announcement for each channel");
+        assert_eq!(stage.heard().await.len(), 2, "one entry for each channel");
         assert_not_applied(&mut stage, &batch.clone().resent(20), &[]).await;
         // The first attempt was on its way all the time.
         assert_not_applied(&mut stage, &batch, &[]).await;

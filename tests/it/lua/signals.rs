@@ -1,6 +1,6 @@
-//! `announce_signal`: client events, and the end of a user's connections.
+//! `append_control_entry`: client events, and the end of a user's connections.
 
-use fanfare::announcement::{AnnouncementId, Body, Kind};
+use fanfare::entry::{EntryId, Body, Kind};
 use fanfare::event::encode_events;
 
 use super::calls::{Batch, event, signal};
@@ -19,7 +19,7 @@ async fn signals_are_numbered_and_remembered_among_the_events() {
         let moved = Body::ClientEvents(vec![event("moved")]);
         assert_eq!(said, [moved, Body::Events(vec![event("1")]), Body::Termination]);
         let log = stage.log("a").await;
-        assert_eq!(log[0].prev, AnnouncementId::NONE);
+        assert_eq!(log[0].prev, EntryId::NONE);
         for pair in log.windows(2) {
             assert_eq!((pair[1].first_seq, pair[1].prev), (pair[0].first_seq + 1, pair[0].id));
         }

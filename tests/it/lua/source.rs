@@ -41,7 +41,7 @@ pub fn read(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Lines such as `publish_batch: "announce" "charge";`.
+/// Lines such as `publish_batch: "append" "charge";`.
 pub fn all() -> Vec<Script> {
     let (_, table) = TABLE.split_once("\nscripts! {\n").unwrap();
     let (table, _) = table.split_once("\n}").unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::announcement::{Announcement, Body};
+use fanfare::entry::{Entry, Body};
 
 use super::calls::Call;
 use super::client::{Client, bulk, items, number};
@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, Redis, eventually};
 pub struct Stage {
     pub redis: Redis,
     pub client: Client,
-    /// Hears all announcements.
+    /// Hears all entries.
     ear: Client,
 }
 
@@ -56,10 +56,10 @@ impl Stage {
         }
     }
 
-    /// What the announcements since the last call say.
+    /// What the entries since the last call say.
     pub async fn said(&mut self) -> Vec<Body> {
         let heard = self.heard().await.into_iter();
-        heard.map(|(_, bytes)| Announcement::decode(bytes).unwrap().read().unwrap()).collect()
+        heard.map(|(_, bytes)| Entry::decode(bytes).unwrap().read().unwrap()).collect()
     }
 
     /// The script is refused with this error, and nothing has happened.
@@ -78,9 +78,9 @@ impl Stage {
         number(&self.client.command(&[b"HGET", key("head", channel).as_bytes(), field.as_bytes()]).await)
     }
 
-    pub async fn log(&mut self, channel: &str) -> Vec<Announcement> {
+    pub async fn log(&mut self, channel: &str) -> Vec<Entry> {
         let entries = self.client.command(&[b"LRANGE", key("log", channel).as_bytes(), b"0", b"-1"]).await;
-        items(entries).iter().map(|entry| Announcement::decode(bulk(entry).into()).unwrap()).collect()
+        items(entries).iter().map(|entry| Entry::decode(bulk(entry).into()).unwrap()).collect()
     }
 
     /// What the head says of the log's bytes is what they are.
@@ -152,7 +152,7 @@ impl Stage {
     pub async fn age(&mut self, channel: &str, ms: u64) {
         let (head, log) = (key("head", channel), key("log", channel));
         for (index, entry) in self.log(channel).await.into_iter().enumerate() {
-            let entry = Announcement { time_ms: entry.time_ms - ms, ..entry }.encode();
+            let entry = Entry { time_ms: entry.time_ms - ms, ..entry }.encode();
             self.client.command(&[b"LSET", log.as_bytes(), index.to_string().as_bytes(), &entry]).await;
         }
         for field in ["time", "log_from", "aged"] {

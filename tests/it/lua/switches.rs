@@ -1,6 +1,6 @@
 //! `switch_deltas`, and who is told that they are off.
 
-use fanfare::announcement::Body;
+use fanfare::entry::Body;
 
 use super::calls::{Assert, Batch, NODES, open_epoch, switch};
 use super::stage::{Stage, id};
@@ -55,7 +55,7 @@ async fn members_are_told_too() {
     .await;
 }
 
-/// Other announcements do not change it; a new epoch begins with deltas.
+/// Other entries do not change it; a new epoch begins with deltas.
 #[tokio::test]
 async fn it_holds_for_an_epoch() {
     bounded(async {

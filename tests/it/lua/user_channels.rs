@@ -1,6 +1,6 @@
 //! `assert_subscriptions` of a user's own channel: whether the user is online.
 
-use fanfare::announcement::Body;
+use fanfare::entry::Body;
 
 use super::calls::{Assert, NODES, rules};
 use super::stage::Stage;

@@ -39,7 +39,7 @@ pub mod web_app;
 
 use std::time::Duration;
 
-use fanfare::announcement::{Announcement, Body};
+use fanfare::entry::{Entry, Body};
 use fanfare::event::Event;
 
 pub use browser::{Browser, Frame};
@@ -59,9 +59,9 @@ pub use resumer::{Heard, Memory, Resumer, Told};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 
-/// The events that an announcement brings.
-pub fn events_of(announcement: &Announcement) -> Vec<Event> {
-    match announcement.read() {
+/// The events that an entry brings.
+pub fn events_of(entry: &Entry) -> Vec<Event> {
+    match entry.read() {
         Ok(Body::Events(events)) => events,
         other => panic!("not events: {other:?}"),
     }

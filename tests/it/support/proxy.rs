@@ -143,7 +143,7 @@ impl Proxy {
     }
 
     /// Drops the next message of Redis whose bytes contain `pattern`, and
-    /// nothing else: an announcement that never arrived.
+    /// nothing else: an entry that never arrived.
     pub fn swallow(&self, pattern: &str) -> Lost {
         let (loss, lost) = loss(pattern);
         self.shared.rules.send_modify(|rules| rules.swallow = Some(loss));

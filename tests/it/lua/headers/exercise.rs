@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::announcement::{AnnouncementId, Kind};
+use fanfare::entry::{EntryId, Kind};
 use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
@@ -74,16 +74,16 @@ pub async fn everything(redis: &Redis) {
 
 async fn publishes(backend: &Backend) {
     let two = vec![publication("news", "1", false), publication("cache-news", "2", true)];
-    let published = backend.publish_batch(AnnouncementId::random(), two, None).await.unwrap();
+    let published = backend.publish_batch(EntryId::random(), two, None).await.unwrap();
     assert_eq!((published.counts, published.rate), (vec![Some(Counts::default()); 2], None));
     let one = || vec![publication("news", "3", false), kept(publication("kept", "4", false))];
     let paid = backend
-        .publish_batch(AnnouncementId::random(), one(), Some(charge(Account::BackendEvents, 8)))
+        .publish_batch(EntryId::random(), one(), Some(charge(Account::BackendEvents, 8)))
         .await
         .unwrap();
     assert_eq!(paid.rate.unwrap().remaining, 2);
     let unpaid =
-        backend.publish_batch(AnnouncementId::random(), one(), Some(charge(Account::BackendEvents, 3))).await;
+        backend.publish_batch(EntryId::random(), one(), Some(charge(Account::BackendEvents, 3))).await;
     assert!(matches!(unpaid, Err(BackendError::RateLimited(state)) if state.remaining == 2), "{unpaid:?}");
     // Reads have a window of their own.
     assert_eq!(backend.charge(&charge(Account::ReadRequests, 9)).await.unwrap().remaining, 1);
@@ -93,7 +93,7 @@ async fn publishes(backend: &Backend) {
     ));
     let body = encode_events([&event("moved")]);
     let signal = Signal { channel_id: channel_id("news"), kind: Kind::ClientEvents, body, hooked: true };
-    backend.announce(signal).await.unwrap();
+    backend.append(signal).await.unwrap();
 }
 
 async fn asserts(backend: &Backend) {
@@ -118,17 +118,17 @@ async fn asserts(backend: &Backend) {
 
 async fn reads(backend: &Backend) {
     let news = channel_id("news");
-    let log = backend.read_log(&news, AnnouncementId::NONE).await.unwrap();
+    let log = backend.read_log(&news, EntryId::NONE).await.unwrap();
     let position = log.head.unwrap();
-    assert_eq!(log.announcements.last().unwrap().position(), position);
+    assert_eq!(log.entries.last().unwrap().position(), position);
     backend.open_epoch(&news, position.epoch, position.seq + 9).await.unwrap();
     let heads = backend.read_heads(&[news.clone(), channel_id("unknown")]).await.unwrap();
     assert!(heads[0].unwrap().epoch > position.epoch);
     assert_eq!(heads[1], None);
     let since = backend.read_log_since(&news, position.seq as u32 & 0x7fff_ffff).await.unwrap();
     assert_eq!(
-        since.announcements.last().map(|last| last.position()),
-        log.announcements.last().map(|last| last.position())
+        since.entries.last().map(|last| last.position()),
+        log.entries.last().map(|last| last.position())
     );
     assert_eq!(backend.read_bases(&news).await, Ok(vec![]));
     let bases = backend.read_bases(&channel_id("kept")).await.unwrap();

@@ -10,7 +10,7 @@ use super::delivery::{missed_frames, tell_change};
 use super::newcomer::Newcomer;
 use super::positions::first_position;
 use super::resume::{Past, standing};
-use crate::announcement::Position;
+use crate::entry::Position;
 use crate::backend::Cached;
 use crate::channel::{ChannelId, ChannelName};
 use crate::delta::chain::Chains;
@@ -123,11 +123,11 @@ impl Channel {
             newcomer.held = missed.held.clone();
         }
         let mut epoch = at.epoch;
-        for announcement in &self.missed_since(*at) {
-            if form.positions && std::mem::replace(&mut epoch, announcement.epoch) != announcement.epoch {
-                frames.push(first_position(channel_id, dialect, announcement, at.epoch != 0));
+        for entry in &self.missed_since(*at) {
+            if form.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
+                frames.push(first_position(channel_id, dialect, entry, at.epoch != 0));
             }
-            frames.push(missed_frames(channel_id, announcement, dialect, &mut newcomer));
+            frames.push(missed_frames(channel_id, entry, dialect, &mut newcomer));
         }
         let held = newcomer.held;
         if past.keeps_bases() {

@@ -1,12 +1,12 @@
 --[[
-  The place of an announcement in a channel's log.
+  The place of an entry in a channel's log.
 
-  The id stands at bytes 39 to 46 of an announcement (src/announcement.rs). Reads the
+  The id stands at bytes 39 to 46 of an entry (src/entry.rs). Reads the
   newest page first, because what is looked for is mostly near the end.
 
   Returns  its index, counted from 0, or nil.
 ]]
-local function find_announcement(log_key, id)
+local function find_entry(log_key, id)
   local page_size = 64
   local to = redis.call('LLEN', log_key) - 1
   while to >= 0 do

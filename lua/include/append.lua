@@ -5,22 +5,22 @@
 
   Every such script has the same first arguments:
 
-  ARGV[1]  id            8 bytes: names the operation and its announcement
+  ARGV[1]  id            8 bytes: names the operation and its entry
   ARGV[2]  seen_seq      the highest number the node has seen anywhere
-  ARGV[3]  log_max       announcements that a log keeps
+  ARGV[3]  log_max       entries that a log keeps
   ARGV[4]  log_bytes_max
   ARGV[5]  log_age_ms    how far back a log reaches where the others let it
   ARGV[6]  head_idle_ms  a channel is forgotten after this long in silence
 
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
-  announcement; offset, the bytes of all announcements since there is a head;
+  entry; offset, the bytes of all entries since there is a head;
   log_bytes, log_from (ms, since when the log is complete), aged (ms, when it was
   last trimmed by age); deltas, 'off' while they are switched off; and what
   scripts add to it.
 
   Redis hashes every byte of a string that it hands to Lua, so that an
-  announcement is as dear to read as to write. A log that is over a bound loses an
-  eighth of its announcements at once, and only the one that is the oldest then
+  entry is as dear to read as to write. A log that is over a bound loses an
+  eighth of its entries at once, and only the one that is the oldest then
   is read: its header has its offset, and so tells the bytes that are left.
 ]]
 local time = redis.call('TIME')
@@ -92,7 +92,7 @@ local function trim_log(channel, length)
 end
 
 -- The first write is one that Redis refuses when its memory is full.
-local function write_announcement(channel, kind, count, body)
+local function append_entry(channel, kind, count, body)
   local id, seen_seq = ARGV[1], tonumber(ARGV[2])
   local is_new = not channel.epoch
   if is_new then
@@ -100,13 +100,13 @@ local function write_announcement(channel, kind, count, body)
     channel.seq, channel.id = channel.epoch, string.rep('\0', 8)
     channel.offset, channel.log_bytes, channel.log_from, channel.aged = 0, 0, now_ms, now_ms
   end
-  channel.announcement = struct.pack('>BBI8I8I4I8I8', 1, kind, channel.epoch, channel.seq + 1, count, now_ms,
+  channel.entry = struct.pack('>BBI8I8I4I8I8', 1, kind, channel.epoch, channel.seq + 1, count, now_ms,
     channel.offset) .. id .. channel.id .. body
-  channel.offset = channel.offset + #channel.announcement
-  channel.log_bytes = channel.log_bytes + #channel.announcement
+  channel.offset = channel.offset + #channel.entry
+  channel.log_bytes = channel.log_bytes + #channel.entry
   channel.seq, channel.id, channel.time = channel.seq + count, id, now_ms
 
-  local length = redis.call('RPUSH', channel.log_key, channel.announcement)
+  local length = redis.call('RPUSH', channel.log_key, channel.entry)
   if is_new then
     -- The log of an earlier epoch may be left.
     redis.call('LTRIM', channel.log_key, -1, -1)
@@ -125,8 +125,8 @@ local function write_announcement(channel, kind, count, body)
 end
 
 -- Where a channel's nodes listen has the name of its log.
-local function publish_announcement(channel)
-  if channel.announcement then
-    redis.call('PUBLISH', channel.log_key, channel.announcement)
+local function publish_entry(channel)
+  if channel.entry then
+    redis.call('PUBLISH', channel.log_key, channel.entry)
   end
 end

@@ -9,22 +9,22 @@ use thiserror::Error;
 use crate::event::{Event, RunError, decode_events, take};
 use crate::presence::MemberChange;
 
-/// Names one announcement, and the operation that made it: drawn at random by
+/// Names one entry, and the operation that made it: drawn at random by
 /// the publishing node, so that a resend can be told from a second publish.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct AnnouncementId([u8; 8]);
+pub struct EntryId([u8; 8]);
 
-impl AnnouncementId {
+impl EntryId {
     pub const BYTES: usize = 8;
-    /// Stands before the first announcement of an epoch.
-    pub const NONE: AnnouncementId = AnnouncementId([0; 8]);
+    /// Stands before the first entry of an epoch.
+    pub const NONE: EntryId = EntryId([0; 8]);
 
-    pub fn random() -> AnnouncementId {
-        AnnouncementId(rand::random::<u64>().max(1).to_be_bytes())
+    pub fn random() -> EntryId {
+        EntryId(rand::random::<u64>().max(1).to_be_bytes())
     }
 
-    pub fn from_bytes(bytes: &[u8]) -> Option<AnnouncementId> {
-        bytes.try_into().ok().map(AnnouncementId)
+    pub fn from_bytes(bytes: &[u8]) -> Option<EntryId> {
+        bytes.try_into().ok().map(EntryId)
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -32,13 +32,13 @@ impl AnnouncementId {
     }
 }
 
-impl fmt::Debug for AnnouncementId {
+impl fmt::Debug for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 
-/// Where a channel stands: the last announcement that was made on it, or that a
+/// Where a channel stands: the last entry that was made on it, or that a
 /// node has handled. A sequence number means nothing without the epoch, the
 /// life of the sequence, that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,7 @@ pub struct Position {
     pub epoch: u64,
     /// Number of the last event.
     pub seq: u64,
-    pub id: AnnouncementId,
+    pub id: EntryId,
     /// When it was announced, in ms of the backend's clock.
     pub time_ms: u64,
 }
@@ -57,9 +57,9 @@ pub struct Log {
     /// Where the channel stands; None if nothing was ever announced, or Redis
     /// has lost it.
     pub head: Option<Position>,
-    /// Oldest first: after the announcement that was asked for if the log still
+    /// Oldest first: after the entry that was asked for if the log still
     /// had it, else everything the log has.
-    pub announcements: Vec<Announcement>,
+    pub entries: Vec<Entry>,
 }
 
 /// What is announced on a channel as one step, numbered.
@@ -74,16 +74,16 @@ pub struct Log {
 /// | 8 | its number; of a run of events, that of the first |
 /// | 4 | how many numbers it takes: one for each event |
 /// | 8 | time of Redis, ms |
-/// | 8 | offset: bytes of the announcements before |
+/// | 8 | offset: bytes of the entries before |
 /// | 8 | id |
-/// | 8 | prev: id of the announcement before, or zeros |
+/// | 8 | prev: id of the entry before, or zeros |
 /// | … | body |
 ///
 /// The header is written by whoever numbers (`lua/include/announce.lua`, the
 /// memory backend), a body of events by the publisher, other bodies by whoever
 /// decides that there is something to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announcement {
+pub struct Entry {
     pub kind: Kind,
     pub epoch: u64,
     pub first_seq: u64,
@@ -91,8 +91,8 @@ pub struct Announcement {
     pub time_ms: u64,
     /// How much was announced before: bytes, by which a backend bounds its log.
     pub offset: u64,
-    pub id: AnnouncementId,
-    pub prev: AnnouncementId,
+    pub id: EntryId,
+    pub prev: EntryId,
     pub body: Bytes,
 }
 
@@ -167,12 +167,12 @@ const SEQ_MAX: u64 = 1 << 53;
 
 /// A message on a channel's topic that this version cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum AnnouncementError {
-    #[error("an announcement of {bytes} bytes ends before its header does")]
+pub enum EntryError {
+    #[error("an entry of {bytes} bytes ends before its header does")]
     Truncated { bytes: usize },
-    #[error("announcement version {0} is not known")]
+    #[error("entry version {0} is not known")]
     Version(u8),
-    #[error("an announcement of members, a count or a status says something else")]
+    #[error("an entry of members, a count or a status says something else")]
     Garbled,
     #[error("{count} events cannot be numbered from {first_seq} on")]
     Numbers { first_seq: u64, count: u32 },
@@ -180,8 +180,8 @@ pub enum AnnouncementError {
     Run(#[from] RunError),
 }
 
-impl Announcement {
-    /// The position of a node that has handled this announcement.
+impl Entry {
+    /// The position of a node that has handled this entry.
     pub fn position(&self) -> Position {
         let seq = self.first_seq + u64::from(self.count.max(1)) - 1;
         Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
@@ -214,34 +214,34 @@ impl Announcement {
         out.freeze()
     }
 
-    pub fn decode(mut bytes: Bytes) -> Result<Announcement, AnnouncementError> {
+    pub fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
         if bytes.len() < HEADER_BYTES {
-            return Err(AnnouncementError::Truncated { bytes: bytes.len() });
+            return Err(EntryError::Truncated { bytes: bytes.len() });
         }
         match bytes.get_u8() {
             VERSION => {}
-            version => return Err(AnnouncementError::Version(version)),
+            version => return Err(EntryError::Version(version)),
         }
-        let announcement = Announcement {
+        let entry = Entry {
             kind: Kind::of(bytes.get_u8()),
             epoch: bytes.get_u64(),
             first_seq: bytes.get_u64(),
             count: bytes.get_u32(),
             time_ms: bytes.get_u64(),
             offset: bytes.get_u64(),
-            id: AnnouncementId(bytes.get_u64().to_be_bytes()),
-            prev: AnnouncementId(bytes.get_u64().to_be_bytes()),
+            id: EntryId(bytes.get_u64().to_be_bytes()),
+            prev: EntryId(bytes.get_u64().to_be_bytes()),
             body: bytes,
         };
-        let Announcement { first_seq, count, .. } = announcement;
+        let Entry { first_seq, count, .. } = entry;
         match first_seq.checked_add(u64::from(count)) {
-            Some(next) if next <= SEQ_MAX => Ok(announcement),
-            _ => Err(AnnouncementError::Numbers { first_seq, count }),
+            Some(next) if next <= SEQ_MAX => Ok(entry),
+            _ => Err(EntryError::Numbers { first_seq, count }),
         }
     }
 
-    /// What it says. Slices of the announcement: nothing is copied.
-    pub fn read(&self) -> Result<Body, AnnouncementError> {
+    /// What it says. Slices of the entry: nothing is copied.
+    pub fn read(&self) -> Result<Body, EntryError> {
         let mut body = self.body.clone();
         match self.kind {
             Kind::Events => Ok(Body::Events(decode_events(body, self.count)?)),
@@ -252,7 +252,7 @@ impl Announcement {
             Kind::Termination => Ok(Body::Termination),
             Kind::Deltas if body.len() == 1 => Ok(Body::Deltas { on: body[0] == 1 }),
             Kind::Unknown(_) => Ok(Body::Unknown),
-            Kind::SubscriptionCount | Kind::UserStatus | Kind::Deltas => Err(AnnouncementError::Garbled),
+            Kind::SubscriptionCount | Kind::UserStatus | Kind::Deltas => Err(EntryError::Garbled),
         }
     }
 }
@@ -279,20 +279,20 @@ pub fn encode_members(changes: &[MemberChange]) -> Bytes {
     out.freeze()
 }
 
-fn decode_members(mut body: Bytes) -> Result<Vec<MemberChange>, AnnouncementError> {
+fn decode_members(mut body: Bytes) -> Result<Vec<MemberChange>, EntryError> {
     let mut changes = Vec::new();
     while body.has_remaining() {
         let code = body.get_u8();
         let user_bytes = take(&mut body, 2)?.get_u16().into();
         let user_id = take(&mut body, user_bytes)?;
-        let user_id = std::str::from_utf8(&user_id).map_err(|_| AnnouncementError::Garbled)?.into();
+        let user_id = std::str::from_utf8(&user_id).map_err(|_| EntryError::Garbled)?.into();
         changes.push(match code {
             MEMBER_ADDED => {
                 let info_bytes = take(&mut body, 4)?.get_u32() as usize;
                 MemberChange::Added { user_id, info: take(&mut body, info_bytes)? }
             }
             MEMBER_REMOVED => MemberChange::Removed { user_id },
-            _ => return Err(AnnouncementError::Garbled),
+            _ => return Err(EntryError::Garbled),
         });
     }
     Ok(changes)
@@ -304,9 +304,9 @@ mod tests {
     use crate::event::encode_events;
     use proptest::prelude::*;
 
-    fn announcement(kind: Kind, count: u32, body: Bytes) -> Announcement {
-        let (id, prev) = (AnnouncementId::random(), AnnouncementId::NONE);
-        Announcement { kind, epoch: 7, first_seq: 8, count, time_ms: 9, offset: 10, id, prev, body }
+    fn entry(kind: Kind, count: u32, body: Bytes) -> Entry {
+        let (id, prev) = (EntryId::random(), EntryId::NONE);
+        Entry { kind, epoch: 7, first_seq: 8, count, time_ms: 9, offset: 10, id, prev, body }
     }
 
     fn change() -> impl Strategy<Value = MemberChange> {
@@ -319,8 +319,8 @@ mod tests {
     proptest! {
         #[test]
         fn members_are_heard_as_announced(changes in proptest::collection::vec(change(), 0..9)) {
-            let announced = announcement(Kind::Members, 1, encode_members(&changes));
-            let heard = Announcement::decode(announced.encode()).expect("it was encoded");
+            let announced = entry(Kind::Members, 1, encode_members(&changes));
+            let heard = Entry::decode(announced.encode()).expect("it was encoded");
             prop_assert_eq!(&heard, &announced);
             prop_assert_eq!(heard.read(), Ok(Body::Members(changes)));
         }
@@ -335,16 +335,16 @@ mod tests {
             (Kind::Events, run.clone(), Ok(Body::Events(vec![event.clone()]))),
             (Kind::ClientEvents, run, Ok(Body::ClientEvents(vec![event]))),
             (Kind::SubscriptionCount, eight.clone(), Ok(Body::SubscriptionCount(256))),
-            (Kind::SubscriptionCount, Bytes::new(), Err(AnnouncementError::Garbled)),
+            (Kind::SubscriptionCount, Bytes::new(), Err(EntryError::Garbled)),
             (Kind::UserStatus, Bytes::from_static(&[1]), Ok(Body::UserStatus { online: true })),
-            (Kind::UserStatus, eight.clone(), Err(AnnouncementError::Garbled)),
+            (Kind::UserStatus, eight.clone(), Err(EntryError::Garbled)),
             (Kind::Termination, Bytes::new(), Ok(Body::Termination)),
             (Kind::Deltas, Bytes::from_static(&[0]), Ok(Body::Deltas { on: false })),
-            (Kind::Deltas, Bytes::new(), Err(AnnouncementError::Garbled)),
+            (Kind::Deltas, Bytes::new(), Err(EntryError::Garbled)),
             (Kind::Unknown(200), eight, Ok(Body::Unknown)),
-            (Kind::Members, Bytes::from_static(&[9, 0, 0]), Err(AnnouncementError::Garbled)),
+            (Kind::Members, Bytes::from_static(&[9, 0, 0]), Err(EntryError::Garbled)),
         ] {
-            let heard = Announcement::decode(announcement(kind, 1, body).encode()).expect("a whole header");
+            let heard = Entry::decode(entry(kind, 1, body).encode()).expect("a whole header");
             assert_eq!((heard.kind, heard.read()), (kind, said));
         }
     }

@@ -7,8 +7,8 @@
   KEYS[3]  outbox    of the partition (stream)
   KEYS[4]  consumer  of the outbox (hash)
 
-  ARGV[1..6]        as in include/announce.lua
-  ARGV[7]  kind     of the announcement
+  ARGV[1..6]        as in include/append.lua
+  ARGV[7]  kind     of the entry
   ARGV[8]  body     opaque
   ARGV[9]  channel_id  of the channel, if a webhook wants to hear of the client
                     event; else ''
@@ -22,8 +22,8 @@ local outbox_key, consumer_key = KEYS[3], KEYS[4]
 
 local channel = read_channel(KEYS[1], KEYS[2])
 check_outbox(outbox_key, consumer_key)
-write_announcement(channel, kind, 1, body)
+append_entry(channel, kind, 1, body)
 if channel_id ~= '' then
   notify(outbox_key, consumer_key, outbox_max, channel_id, 'client_event', 'event', body)
 end
-publish_announcement(channel)
+publish_entry(channel)
