@@ -21,10 +21,10 @@ pub mod webhook;
 pub mod wire;
 pub mod ws;
 
-pub mod entry;
 pub mod app;
 pub mod auth;
 pub mod channel;
+pub mod entry;
 pub mod event;
 pub mod filter;
 pub mod json;

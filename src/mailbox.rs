@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::entry::Entry;
 use crate::channel::ChannelId;
+use crate::entry::Entry;
 use crate::limits;
 use crate::metrics::metrics;
 

@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::entry::{EntryId, Kind};
 use crate::app::App;
 use crate::backend::{
-    Account, Backend, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication, RateState,
-    Signal,
+    Account, Backend, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent,
+    Publication, RateState,
 };
 use crate::batch::Batch;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::{EntryId, Kind};
 use crate::event::{Event, encode_events, encoded_len};
 use crate::metrics::metrics;
 use crate::wire::envelope::chain_of;
@@ -77,7 +77,7 @@ pub async fn publish_client_event(
 ) -> Result<(), BackendError> {
     let hooked = app.hooked_events().has("client_event");
     let (channel_id, body) = (ChannelId::new(&app.id, channel), encode_events([event]));
-    backend.append(Signal { channel_id, kind: Kind::ClientEvents, body, hooked }).await
+    backend.append(ControlEntry { channel_id, kind: Kind::ClientEvents, body, hooked }).await
 }
 
 /// Ends every connection that is signed in as the user, on every node
@@ -88,8 +88,8 @@ pub async fn terminate_user(
     own_channel: &ChannelName,
 ) -> Result<(), BackendError> {
     let channel_id = ChannelId::new(&app.id, own_channel);
-    let signal = Signal { channel_id, kind: Kind::Termination, body: Bytes::new(), hooked: false };
-    backend.append(signal).await
+    let control = ControlEntry { channel_id, kind: Kind::Termination, body: Bytes::new(), hooked: false };
+    backend.append(control).await
 }
 
 impl Run<'_> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Cached;
-use crate::entry::Position;
 use crate::app::{App, HookedEvents};
 use crate::channel::ChannelId;
+use crate::entry::Position;
 use crate::presence::Member;
 
 /// This node's membership in a channel, as absolute numbers, so that saying it

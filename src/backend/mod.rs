@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::entry::{EntryId, Log, Position};
 use crate::app::Rate;
 use crate::channel::{ChannelId, ChannelName, Partition};
+use crate::entry::{EntryId, Log, Position};
 use crate::event::Event;
 use crate::notice::{Notice, NoticeId};
 use crate::presence::Roster;
 
 pub use assertion::{Asserted, Assertion, Rules, UserCount};
-pub use publication::{KeptBase, KeptBases, LastEvent, Publication, Published, Signal, StoredBase};
+pub use publication::{ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
 
 use memory::Memory;
 use redis::Redis;
@@ -155,10 +155,10 @@ impl Backend {
     }
 
     /// Numbers, remembers and announces a signal.
-    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
+    pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
         match self {
-            Backend::Memory(memory) => memory.append(signal).await,
-            Backend::Redis(redis) => redis.append(signal).await,
+            Backend::Memory(memory) => memory.append(control).await,
+            Backend::Redis(redis) => redis.append(control).await,
         }
     }
 

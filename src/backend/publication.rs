@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Counts, RateState};
-use crate::entry::Kind;
 use crate::channel::ChannelId;
+use crate::entry::Kind;
 use crate::event::Event;
 
 /// The run of a batch's events on one channel, serialised.
@@ -75,7 +75,7 @@ pub struct Published {
 /// One entry outside every chain: a client event, or the end of a user's
 /// connections.
 #[derive(Debug, Clone)]
-pub struct Signal {
+pub struct ControlEntry {
     pub channel_id: ChannelId,
     pub kind: Kind,
     /// One event, encoded, or nothing.

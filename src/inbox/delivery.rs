@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::channel::Channel;
 use super::newcomer::Newcomer;
-use crate::entry::{Entry, Body, Kind};
 use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::{Body, Entry, Kind};
 use crate::event::Event;
 use crate::fan_out::{self, Delivery, Rules};
 use crate::hub::Hub;

@@ -7,10 +7,10 @@
 //! so that no lock is needed. It never waits: what takes time is a call under
 //! way, and its answer comes back as a [`Done`].
 
+mod admission;
 mod assertions;
 mod channel;
 mod delivery;
-mod admission;
 mod join;
 mod newcomer;
 pub mod order;
@@ -31,12 +31,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::entry::{Entry, Body, Kind, Log, Position};
 use crate::app::App;
 use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead, StoredBase};
 use crate::channel::ChannelId;
 use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::SocketId;
 use crate::fan_out::Form;
 use crate::hub::Subscriber;

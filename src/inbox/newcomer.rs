@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, Kind};
 use crate::backend::Cached;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::{Entry, Kind};
 use crate::event::Event;
 use crate::fan_out::{self, Delivery, Form, Names, Rules};
 

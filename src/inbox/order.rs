@@ -152,8 +152,7 @@ impl Order {
     /// The log does not go on from our position. Leaves in `entries` what
     /// this node has not handled.
     fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
-        let handled: HashSet<EntryId> =
-            self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
+        let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
         let common = entries.iter().rposition(|a| handled.contains(&a.id));
         let started_anew = entries[0].prev == EntryId::NONE;
         entries.drain(..common.map_or(0, |at| at + 1));

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::Desk;
 use super::channel::Channel;
-use crate::entry::{Entry, Position};
 use crate::channel::ChannelId;
+use crate::entry::{Entry, Position};
 use crate::fan_out::Form;
 use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
@@ -27,12 +27,7 @@ impl Channel {
 
     /// What is delivered next is the first of another epoch, though nothing lies
     /// between: the first of the channel, or what follows a fork.
-    pub(super) fn tell_epoch(
-        &mut self,
-        channel_id: &ChannelId,
-        next: &Entry,
-        filled: &mut Vec<Arc<Outbox>>,
-    ) {
+    pub(super) fn tell_epoch(&mut self, channel_id: &ChannelId, next: &Entry, filled: &mut Vec<Arc<Outbox>>) {
         if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
             return;
         }
@@ -87,11 +82,6 @@ impl Desk {
 
 /// Where the channel stood before the first entry of an epoch, and whether
 /// something before that may have been missed.
-pub(super) fn first_position(
-    channel_id: &ChannelId,
-    dialect: Dialect,
-    first: &Entry,
-    missed: bool,
-) -> Bytes {
+pub(super) fn first_position(channel_id: &ChannelId, dialect: Dialect, first: &Entry, missed: bool) -> Bytes {
     reply::position(dialect, channel_id.channel(), first.epoch, first.first_seq - 1, missed)
 }

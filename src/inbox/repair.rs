@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::channel::Listening;
 use super::order::Repair;
 use super::{Desk, Done};
-use crate::entry::{EntryId, Log, Position};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
+use crate::entry::{EntryId, Log, Position};
 use crate::limits;
 use crate::metrics::metrics;
 

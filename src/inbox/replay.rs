@@ -8,12 +8,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::delivery;
 use super::newcomer::Newcomer;
-use crate::entry::{Entry, Body, Kind, Log, Position};
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::{Event, SocketId};
 use crate::fan_out::{Form, Names};
 use crate::limits;

@@ -8,12 +8,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Desk, Done};
-use crate::entry::Entry;
 use crate::backend::{BackendError, StoredBase};
 use crate::channel::ChannelId;
 use crate::delta::chain::{Base, Chains};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
+use crate::entry::Entry;
 use crate::event::Event;
 use crate::fan_out::Form;
 use crate::filter::Tags;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Desk;
-use crate::entry::{EntryId, Position};
 use crate::app::App;
 use crate::channel::{ChannelId, USER_CHANNEL};
+use crate::entry::{EntryId, Position};
 use crate::event::SocketId;
 use crate::hub::outbox::Outbox;
 use crate::hub::push;

@@ -3,11 +3,11 @@
 //! deltas. On Redis what one node writes is read by another.
 
 use bytes::Bytes;
-use fanfare::entry::{EntryId, Body, Kind, Log};
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
 use fanfare::backend::{self, Assertion, KeptBase, KeptBases, Publication, Rules, StoredBase};
 use fanfare::channel::{ChannelId, ChannelName};
+use fanfare::entry::{Body, EntryId, Kind, Log};
 use fanfare::event::{Event, encode_events};
 use fanfare::limits;
 use fanfare::mailbox::{Letters, mailbox};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::entry::Position;
 use crate::backend::{KeptBase, KeptBases, StoredBase};
+use crate::entry::Position;
 use crate::event::decode_events;
 
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, EntryId, Kind, Log, Position};
 use crate::backend::{Cached, KeptBases, StoredBase};
+use crate::entry::{Entry, EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
 
@@ -115,10 +115,7 @@ impl History {
 
     fn read_from(&self, at: usize) -> Log {
         let entries = self.log.iter().skip(at);
-        Log {
-            head: self.head,
-            entries: entries.map(|(_, entry)| entry.clone()).collect(),
-        }
+        Log { head: self.head, entries: entries.map(|(_, entry)| entry.clone()).collect() }
     }
 
     fn remember(&mut self, entry: Entry) {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use super::notices::Due;
 use super::{Memory, State};
-use crate::entry::{EntryId, Kind, encode_members};
 use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
+use crate::entry::{EntryId, Kind, encode_members};
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::notice::What;
@@ -134,8 +134,7 @@ impl State {
                 (before != count).then(|| self.tell_count(channel_id)).flatten()
             }
         };
-        let mail =
-            said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
+        let mail = said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
         let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = assertion.wants_last.then(|| self.channel(channel_id).history.cached());

@@ -13,9 +13,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{BackendError, Cached, Charge, Counts, Publication, Published, RateState, Signal, StoredBase};
-use crate::entry::{EntryId, Kind, Log, Position};
+use super::{
+    BackendError, Cached, Charge, ControlEntry, Counts, Publication, Published, RateState, StoredBase,
+};
 use crate::channel::ChannelId;
+use crate::entry::{EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
 use crate::mailbox::{Mail, Mailbox};
@@ -90,10 +92,10 @@ impl Memory {
         Ok(Published { counts, rate })
     }
 
-    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
+    pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
         let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
-        let Signal { channel_id, kind, body, hooked } = signal;
+        let ControlEntry { channel_id, kind, body, hooked } = control;
         if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
             let event = events.pop().expect("one was decoded");
             state.notices.put(&channel_id, What::ClientEvent(event));

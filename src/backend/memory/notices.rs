@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Memory, State};
-use crate::entry::EntryId;
 use crate::channel::ChannelId;
+use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::notice::{Notice, NoticeId, What};

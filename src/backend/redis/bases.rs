@@ -9,9 +9,9 @@ use futures_util::try_join;
 
 use super::scripts::{self, text};
 use super::{Parts, Redis, read_error};
-use crate::entry::EntryId;
 use crate::backend::{BackendError, KeptBases, StoredBase};
 use crate::channel::ChannelId;
+use crate::entry::EntryId;
 use crate::event::decode_events;
 
 impl Redis {

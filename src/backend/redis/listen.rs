@@ -13,9 +13,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Parts, scripts};
-use crate::entry::Entry;
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
+use crate::entry::Entry;
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::metrics::metrics;

@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use super::queries::{cached, names_node, nodes_and_info};
 use super::scripts::{bytes, number, text};
 use super::{Parts, Redis, position, read_error};
-use crate::entry::EntryId;
 use crate::backend::{Asserted, Assertion, BackendError, Rules, UserCount};
 use crate::channel::{ChannelId, ChannelKind};
+use crate::entry::EntryId;
 use crate::limits;
 use crate::presence::Member;
 

@@ -27,8 +27,8 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 
 use super::BackendError;
-use crate::entry::{Entry, EntryId, Log, Position};
 use crate::channel::{ChannelId, Partition};
+use crate::entry::{Entry, EntryId, Log, Position};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::metrics;
@@ -144,8 +144,7 @@ impl Redis {
         let answer = script.run(self.parts.client(channel_id), keys, arguments).await?;
         let mut values = answer.into_array();
         let entries = values.split_off(values.len().min(4)).into_iter();
-        let entries =
-            entries.filter_map(|value| Entry::decode(value.into_bytes()?).ok()).collect();
+        let entries = entries.filter_map(|value| Entry::decode(value.into_bytes()?).ok()).collect();
         Ok(Log { head: position(values), entries })
     }
 

@@ -9,9 +9,9 @@ use fred::interfaces::{ClientLike, StreamsInterface};
 
 use super::scripts::{backend_error, number, text};
 use super::{Redis, scripts};
-use crate::entry::EntryId;
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
+use crate::entry::EntryId;
 use crate::event::decode_events;
 use crate::limits;
 use crate::metrics::metrics;

@@ -9,8 +9,8 @@ use fred::prelude::{Client, Value};
 use super::bases::put_kept;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Parts, Redis};
+use crate::backend::{BackendError, Charge, ControlEntry, Counts, Publication, Published, RateState};
 use crate::entry::EntryId;
-use crate::backend::{BackendError, Charge, Counts, Publication, Published, RateState, Signal};
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -53,9 +53,9 @@ impl Redis {
     }
 
     /// `lua/append_control_entry.lua`
-    pub async fn append(&self, signal: Signal) -> Result<(), BackendError> {
+    pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
         let Parts { keys, scripts, .. } = &*self.parts;
-        let channel_id = &signal.channel_id;
+        let channel_id = &control.channel_id;
         let partition = channel_id.partition();
         let names = vec![
             keys.head(channel_id),
@@ -65,9 +65,9 @@ impl Redis {
         ];
         let mut arguments = self.parts.appending(EntryId::random(), 4);
         arguments.extend([
-            number(signal.kind.code().into()),
-            bytes(signal.body),
-            text(if signal.hooked { channel_id.as_str() } else { "" }),
+            number(control.kind.code().into()),
+            bytes(control.body),
+            text(if control.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
         scripts.append_control_entry.run(self.parts.client(channel_id), names, arguments).await.map(drop)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::entry::{Entry, Body};
+use fanfare::entry::{Body, Entry};
 
 use super::calls::Call;
 use super::client::{Client, bulk, items, number};

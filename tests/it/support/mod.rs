@@ -39,7 +39,7 @@ pub mod web_app;
 
 use std::time::Duration;
 
-use fanfare::entry::{Entry, Body};
+use fanfare::entry::{Body, Entry};
 use fanfare::event::Event;
 
 pub use browser::{Browser, Frame};

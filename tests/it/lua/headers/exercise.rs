@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::entry::{EntryId, Kind};
 use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
-    Account, Asserted, Assertion, BackendError, Charge, Counts, KeptBase, KeptBases, LastEvent, Publication,
-    Rules, Signal, UserCount,
+    Account, Asserted, Assertion, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent,
+    Publication, Rules, UserCount,
 };
 use fanfare::channel::{ChannelId, ChannelName};
+use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;
 use fanfare::mailbox::mailbox;
 use fanfare::notice::What;
@@ -92,8 +92,9 @@ async fn publishes(backend: &Backend) {
         Err(BackendError::RateLimited(_))
     ));
     let body = encode_events([&event("moved")]);
-    let signal = Signal { channel_id: channel_id("news"), kind: Kind::ClientEvents, body, hooked: true };
-    backend.append(signal).await.unwrap();
+    let control =
+        ControlEntry { channel_id: channel_id("news"), kind: Kind::ClientEvents, body, hooked: true };
+    backend.append(control).await.unwrap();
 }
 
 async fn asserts(backend: &Backend) {

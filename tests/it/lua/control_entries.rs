@@ -1,6 +1,6 @@
 //! `append_control_entry`: client events, and the end of a user's connections.
 
-use fanfare::entry::{EntryId, Body, Kind};
+use fanfare::entry::{Body, EntryId, Kind};
 use fanfare::event::encode_events;
 
 use super::calls::{Batch, event, signal};
