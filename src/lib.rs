@@ -31,8 +31,8 @@ pub mod json;
 pub mod limits;
 pub mod log_limit;
 pub mod metrics;
-pub mod notice;
 pub mod presence;
+pub mod webhook_event;
 
 pub mod cli;
 pub mod config;

@@ -1,4 +1,4 @@
-//! What a node says of its members in a channel, and what it is answered.
+//! WebhookEventKind a node says of its members in a channel, and what it is answered.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct UserCount {
     pub is_new: bool,
 }
 
-/// What the app's settings mean to a channel's scripts.
+/// WebhookEventKind the app's settings mean to a channel's scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {
     pub hooked: HookedEvents,

@@ -16,8 +16,8 @@ use crate::app::Rate;
 use crate::channel::{ChannelId, ChannelName, Partition};
 use crate::entry::{EntryId, Log, Position};
 use crate::event::Event;
-use crate::notice::{Notice, NoticeId};
 use crate::presence::Roster;
+use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 pub use assertion::{Asserted, Assertion, Rules, UserCount};
 pub use publication::{ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
@@ -42,7 +42,7 @@ pub struct Counts {
     pub users: u64,
 }
 
-/// What an app is charged for.
+/// WebhookEventKind an app is charged for.
 #[derive(Debug, Clone)]
 pub struct Charge {
     pub app: Arc<str>,
@@ -113,7 +113,7 @@ pub enum BackendError {
     Refused(String),
 }
 
-/// What the backend keeps under an app's id.
+/// WebhookEventKind the backend keeps under an app's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredApp {
     /// As the TOML below `[[apps]]`. With its secrets.
@@ -173,7 +173,7 @@ impl Backend {
         }
     }
 
-    /// What is announced on the channel need not be heard any longer.
+    /// WebhookEventKind is announced on the channel need not be heard any longer.
     pub fn unlisten(&self, channel_id: &ChannelId) {
         match self {
             Backend::Memory(memory) => memory.unlisten(channel_id),
@@ -263,7 +263,7 @@ impl Backend {
         }
     }
 
-    /// What is heard of changed apps; None where no apps are kept.
+    /// WebhookEventKind is heard of changed apps; None where no apps are kept.
     pub fn app_changes(&self) -> Option<AppChanges> {
         match self {
             Backend::Memory(_) => None,
@@ -271,7 +271,7 @@ impl Backend {
         }
     }
 
-    /// What was announced after `after`, as far as the log reaches.
+    /// WebhookEventKind was announced after `after`, as far as the log reaches.
     pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_log(channel_id, after)),
@@ -279,7 +279,7 @@ impl Backend {
         }
     }
 
-    /// What was announced after a number that a client has seen (its low 31 bits),
+    /// WebhookEventKind was announced after a number that a client has seen (its low 31 bits),
     /// and up to [`limits::RESUME_BASES_MAX`] entries before it: the first of
     /// them may still begin after the number, where the log does not reach back.
     pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
@@ -342,36 +342,40 @@ impl Backend {
     }
 
     /// Claims a partition's outbox, or renews the claim, and reads up to
-    /// `count_max` notices after `after`, oldest first. None while another node
+    /// `count_max` webhook_events after `after`, oldest first. None while another node
     /// has it.
-    pub async fn claim_notices(
+    pub async fn claim_webhook_events(
         &self,
         partition: Partition,
-        after: Option<&NoticeId>,
+        after: Option<&WebhookEventId>,
         count_max: usize,
-    ) -> Result<Option<Vec<Notice>>, BackendError> {
+    ) -> Result<Option<Vec<WebhookEvent>>, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(Some(memory.read_notices(after, count_max))),
-            Backend::Redis(redis) => redis.claim_notices(partition, after, count_max).await,
+            Backend::Memory(memory) => Ok(Some(memory.read_webhook_events(after, count_max))),
+            Backend::Redis(redis) => redis.claim_webhook_events(partition, after, count_max).await,
         }
     }
 
     /// These have been delivered, or given up.
-    pub async fn remove_notices(&self, partition: Partition, ids: &[NoticeId]) -> Result<(), BackendError> {
+    pub async fn remove_webhook_events(
+        &self,
+        partition: Partition,
+        ids: &[WebhookEventId],
+    ) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => {
-                memory.remove_notices(ids);
+                memory.remove_webhook_events(ids);
                 Ok(())
             }
-            Backend::Redis(redis) => redis.remove_notices(partition, ids).await,
+            Backend::Redis(redis) => redis.remove_webhook_events(partition, ids).await,
         }
     }
 
     /// Gives a partition's outbox up, for another node to claim at once.
-    pub async fn release_notices(&self, partition: Partition) -> Result<(), BackendError> {
+    pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
         match self {
             Backend::Memory(_) => Ok(()),
-            Backend::Redis(redis) => redis.release_notices(partition).await,
+            Backend::Redis(redis) => redis.release_webhook_outbox(partition).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is announced: the runs of a batch, and signals outside every chain.
+//! WebhookEventKind is announced: the runs of a batch, and signals outside every chain.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub struct StoredBase {
     pub event: Event,
 }
 
-/// What was announced, and what the caller wanted to know.
+/// WebhookEventKind was announced, and what the caller wanted to know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
     /// In the order of the publications.

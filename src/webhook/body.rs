@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::json;
-use crate::notice::What;
+use crate::webhook_event::WebhookEventKind;
 
 use super::lanes::Delivery;
 
@@ -23,23 +23,23 @@ pub(super) fn encode(time_ms: u64, events: &[Delivery]) -> Vec<u8> {
 }
 
 fn write_event(out: &mut Vec<u8>, event: &Delivery) {
-    let notice = &event.notice;
+    let webhook_event = &event.webhook_event;
     out.extend_from_slice(b"{\"name\":");
-    json::write_string(out, notice.what.name().as_bytes());
-    write_text(out, "channel", notice.channel.as_bytes());
-    write_what(out, &notice.what);
-    write_number(out, "time_ms", notice.id.time_ms);
+    json::write_string(out, webhook_event.what.name().as_bytes());
+    write_text(out, "channel", webhook_event.channel.as_bytes());
+    write_what(out, &webhook_event.what);
+    write_number(out, "time_ms", webhook_event.id.time_ms);
     write_text(out, "id", event.id().as_bytes());
     out.push(b'}');
 }
 
-fn write_what(out: &mut Vec<u8>, what: &What) {
+fn write_what(out: &mut Vec<u8>, what: &WebhookEventKind) {
     match what {
-        What::ChannelOccupied | What::ChannelVacated => {}
-        What::MemberAdded { user_id } | What::MemberRemoved { user_id } => {
+        WebhookEventKind::ChannelOccupied | WebhookEventKind::ChannelVacated => {}
+        WebhookEventKind::MemberAdded { user_id } | WebhookEventKind::MemberRemoved { user_id } => {
             write_text(out, "user_id", user_id.as_bytes());
         }
-        What::ClientEvent(event) => {
+        WebhookEventKind::ClientEvent(event) => {
             write_text(out, "event", &event.name);
             write_text(out, "data", &event.data);
             if let Some(socket) = event.except {
@@ -49,8 +49,8 @@ fn write_what(out: &mut Vec<u8>, what: &What) {
                 write_text(out, "user_id", user);
             }
         }
-        What::CacheMiss => write_text(out, "data", b"{}"),
-        What::SubscriptionCount(count) => write_number(out, "subscription_count", *count),
+        WebhookEventKind::CacheMiss => write_text(out, "data", b"{}"),
+        WebhookEventKind::SubscriptionCount(count) => write_number(out, "subscription_count", *count),
     }
 }
 
@@ -71,13 +71,13 @@ mod tests {
     use super::*;
     use crate::channel::Partition;
     use crate::event::{Event, SocketId};
-    use crate::notice::{Notice, NoticeId};
+    use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-    fn check(what: What, fields: &str) {
-        let id = NoticeId { time_ms: 1_327_078_148_132, number: 4 };
+    fn check(what: WebhookEventKind, fields: &str) {
+        let id = WebhookEventId { time_ms: 1_327_078_148_132, number: 4 };
         let (name, channel) = (what.name(), "presence-a;b".to_owned());
-        let notice = Arc::new(Notice { id, app: "1".into(), channel, what });
-        let event = Delivery::new(Partition(7), notice, Instant::now());
+        let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel, what });
+        let event = Delivery::new(Partition(7), webhook_event, Instant::now());
         let one = format!(
             r#"{{"name":"{name}","channel":"presence-a;b"{fields},"time_ms":1327078148132,"id":"7-1327078148132-4"}}"#
         );
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn each_event_has_its_fields() {
-        check(What::ChannelOccupied, "");
-        check(What::ChannelVacated, "");
-        check(What::MemberAdded { user_id: "a\"b".into() }, r#","user_id":"a\"b""#);
-        check(What::MemberRemoved { user_id: "ü".into() }, r#","user_id":"ü""#);
-        check(What::CacheMiss, r#","data":"{}""#);
-        check(What::SubscriptionCount(17), r#","subscription_count":17"#);
+        check(WebhookEventKind::ChannelOccupied, "");
+        check(WebhookEventKind::ChannelVacated, "");
+        check(WebhookEventKind::MemberAdded { user_id: "a\"b".into() }, r#","user_id":"a\"b""#);
+        check(WebhookEventKind::MemberRemoved { user_id: "ü".into() }, r#","user_id":"ü""#);
+        check(WebhookEventKind::CacheMiss, r#","data":"{}""#);
+        check(WebhookEventKind::SubscriptionCount(17), r#","subscription_count":17"#);
     }
 
     #[test]
@@ -110,8 +110,8 @@ mod tests {
             key: None,
         };
         let fields = r#","event":"client-\n","data":"{\"x\":1}","socket_id":"12.34""#;
-        check(What::ClientEvent(event.clone()), fields);
+        check(WebhookEventKind::ClientEvent(event.clone()), fields);
         let of_member = Event { user: Some("u1".into()), ..event };
-        check(What::ClientEvent(of_member), &[fields, r#","user_id":"u1""#].concat());
+        check(WebhookEventKind::ClientEvent(of_member), &[fields, r#","user_id":"u1""#].concat());
     }
 }

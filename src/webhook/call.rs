@@ -86,7 +86,7 @@ async fn read_a_little(mut answer: Response) {
     }
 }
 
-/// What decides where a call goes and where it ends is not for configuration.
+/// WebhookEventKind decides where a call goes and where it ends is not for configuration.
 const RESERVED: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT];
 
 /// Ours come last, and replace what has the same name.
@@ -102,7 +102,7 @@ fn headers(app: &App, hook: &Webhook, body: &[u8]) -> HeaderMap {
     let custom = hook.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut headers = HeaderMap::new();
     for (name, value) in custom.chain(ours) {
-        // What cannot be a header is left out: it would spoil every call.
+        // WebhookEventKind cannot be a header is left out: it would spoil every call.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }

@@ -21,7 +21,7 @@ use crate::channel::Partition;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::notice::{Notice, NoticeId};
+use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -31,7 +31,7 @@ pub(super) struct Desk {
     held: Held,
     /// Those whose webhooks are this node's to deliver, as of the last tick.
     own: HashSet<Partition>,
-    /// Those that were, and are given up as soon as their calls have ended. What
+    /// Those that were, and are given up as soon as their calls have ended. WebhookEventKind
     /// was waiting is forgotten, so they are read from the start if they come back.
     leaving: HashSet<Partition>,
     /// To be looked at, each once, and those being looked at.
@@ -95,7 +95,7 @@ impl Desk {
         }
     }
 
-    /// What is under way ends first, so that the next owner does not call for the
+    /// WebhookEventKind is under way ends first, so that the next owner does not call for the
     /// same events meanwhile.
     fn leave_what_is_not_ours(&mut self) {
         self.leaving.extend(self.held.partitions().into_iter().filter(|it| !self.own.contains(it)));
@@ -172,8 +172,8 @@ impl Desk {
     /// Where something was found, more may be: there is no waiting for the tick.
     fn found(&mut self, partition: Partition, found: Vec<Found>) {
         let is_any = !found.is_empty();
-        for (notice, app) in found {
-            self.hold(partition, &Arc::new(notice), app.as_deref());
+        for (webhook_event, app) in found {
+            self.hold(partition, &Arc::new(webhook_event), app.as_deref());
         }
         let (_, room) = self.held.reach(partition);
         self.held.claimed(partition, room == 0);
@@ -192,19 +192,20 @@ impl Desk {
         self.own.contains(&partition) && !self.leaving.contains(&partition)
     }
 
-    fn hold(&mut self, partition: Partition, notice: &Arc<Notice>, app: Option<&App>) {
+    fn hold(&mut self, partition: Partition, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
         if app.is_none() {
             metrics().webhooks_orphaned.increment(1);
         }
         let hooks = app.map_or(&[][..], |app| &app.webhooks[..]);
-        let indices: Vec<usize> = (0..hooks.len()).filter(|index| wants(&hooks[*index], notice)).collect();
-        if !self.held.hold(partition, &notice.id, indices.len()) {
+        let indices: Vec<usize> =
+            (0..hooks.len()).filter(|index| wants(&hooks[*index], webhook_event)).collect();
+        if !self.held.hold(partition, &webhook_event.id, indices.len()) {
             return;
         }
-        let expires = expiry(notice.id.time_ms);
+        let expires = expiry(webhook_event.id.time_ms);
         for index in indices {
-            let hook = HookId { app: notice.app.clone(), index };
-            self.lanes.offer(hook, Delivery::new(partition, notice.clone(), expires));
+            let hook = HookId { app: webhook_event.app.clone(), index };
+            self.lanes.offer(hook, Delivery::new(partition, webhook_event.clone(), expires));
         }
     }
 
@@ -242,13 +243,13 @@ impl Desk {
         self.settle(&expired);
     }
 
-    fn settle(&mut self, settled: &[(Partition, NoticeId)]) {
+    fn settle(&mut self, settled: &[(Partition, WebhookEventId)]) {
         for (partition, id) in settled {
             self.held.settle(*partition, id);
         }
     }
 
-    /// One last look, and what can be delivered now is. What has failed and waits
+    /// One last look, and what can be delivered now is. WebhookEventKind has failed and waits
     /// for its time is left to other nodes.
     async fn stop(mut self) {
         self.is_stopping = true;
@@ -259,7 +260,7 @@ impl Desk {
         let releases = stream::iter(self.held.partitions()).for_each_concurrent(
             limits::WEBHOOK_LOOKS_MAX,
             |partition| async move {
-                let _ = node.backend.release_notices(partition).await;
+                let _ = node.backend.release_webhook_outbox(partition).await;
             },
         );
         let _ = tokio::time::timeout(limits::SCRIPT_ATTEMPT_TIMEOUT, releases).await;
@@ -287,10 +288,10 @@ async fn wait_until(due: Option<Instant>) {
     }
 }
 
-fn wants(hook: &Webhook, notice: &Notice) -> bool {
-    let begins = hook.channel_prefix.as_ref().is_none_or(|prefix| notice.channel.starts_with(prefix));
-    let ends = hook.channel_suffix.as_ref().is_none_or(|suffix| notice.channel.ends_with(suffix));
-    begins && ends && hook.events.has(notice.what.name())
+fn wants(hook: &Webhook, webhook_event: &WebhookEvent) -> bool {
+    let begins = hook.channel_prefix.as_ref().is_none_or(|prefix| webhook_event.channel.starts_with(prefix));
+    let ends = hook.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
+    begins && ends && hook.events.has(webhook_event.what.name())
 }
 
 fn expiry(decided_ms: u64) -> Instant {

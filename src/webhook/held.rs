@@ -1,23 +1,23 @@
-//! Which notices of which partitions this node holds, and what has to be told to
+//! Which webhook_events of which partitions this node holds, and what has to be told to
 //! the backend about them. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::channel::Partition;
 use crate::limits;
-use crate::notice::NoticeId;
+use crate::webhook_event::WebhookEventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Held(HashMap<Partition, Holding>);
 
-/// What is held of one partition.
+/// WebhookEventKind is held of one partition.
 #[derive(Debug, Default)]
 struct Holding {
-    /// Every notice that was read and is still in the outbox, with the number of
+    /// Every webhook_event that was read and is still in the outbox, with the number of
     /// webhooks that have not got it yet.
-    open: BTreeMap<NoticeId, usize>,
+    open: BTreeMap<WebhookEventId, usize>,
     /// No webhook waits for these any more.
-    settled: Vec<NoticeId>,
+    settled: Vec<WebhookEventId>,
     removal: Removal,
     /// There may be more than there was room for.
     has_more: bool,
@@ -33,9 +33,9 @@ enum Removal {
 }
 
 impl Held {
-    /// After which notice to read, and how many. Nothing is remembered but what is
+    /// After which webhook_event to read, and how many. Nothing is remembered but what is
     /// held: an outbox that was lost and begins anew is read from its start.
-    pub(super) fn reach(&self, partition: Partition) -> (Option<NoticeId>, usize) {
+    pub(super) fn reach(&self, partition: Partition) -> (Option<WebhookEventId>, usize) {
         let Some(holding) = self.0.get(&partition) else { return (None, limits::WEBHOOK_PENDING_MAX) };
         let after = holding.open.last_key_value().map(|(id, _)| id.clone());
         (after, limits::WEBHOOK_PENDING_MAX.saturating_sub(holding.open.len()))
@@ -47,8 +47,8 @@ impl Held {
         self.0.entry(partition).or_default().has_more = has_more;
     }
 
-    /// Holds a notice that so many webhooks wait for. False if it is held already.
-    pub(super) fn hold(&mut self, partition: Partition, id: &NoticeId, webhooks: usize) -> bool {
+    /// Holds a webhook_event that so many webhooks wait for. False if it is held already.
+    pub(super) fn hold(&mut self, partition: Partition, id: &WebhookEventId, webhooks: usize) -> bool {
         let holding = self.0.entry(partition).or_default();
         if holding.open.contains_key(id) {
             return false;
@@ -60,8 +60,8 @@ impl Held {
         true
     }
 
-    /// One webhook waits no longer for this notice.
-    pub(super) fn settle(&mut self, partition: Partition, id: &NoticeId) {
+    /// One webhook waits no longer for this webhook_event.
+    pub(super) fn settle(&mut self, partition: Partition, id: &WebhookEventId) {
         let Some(holding) = self.0.get_mut(&partition) else { return };
         // It may have been let go meanwhile.
         let Some(open @ 1..) = holding.open.get_mut(id) else { return };
@@ -71,8 +71,8 @@ impl Held {
         }
     }
 
-    /// What to remove from the outboxes: at most one removal of each is under way.
-    pub(super) fn removals(&mut self) -> Vec<(Partition, Vec<NoticeId>)> {
+    /// WebhookEventKind to remove from the outboxes: at most one removal of each is under way.
+    pub(super) fn removals(&mut self) -> Vec<(Partition, Vec<WebhookEventId>)> {
         let ready = self.0.iter_mut().filter(|(_, it)| it.removal == Removal::Idle && !it.settled.is_empty());
         let begin = |(partition, holding): (&Partition, &mut Holding)| {
             holding.removal = Removal::UnderWay;
@@ -83,7 +83,7 @@ impl Held {
 
     /// They are out of the outbox. Returns whether it is worth a look: something
     /// is there for which there was no room.
-    pub(super) fn removed(&mut self, partition: Partition, ids: &[NoticeId]) -> bool {
+    pub(super) fn removed(&mut self, partition: Partition, ids: &[WebhookEventId]) -> bool {
         let Some(holding) = self.0.get_mut(&partition) else { return false };
         holding.removal = Removal::Idle;
         for id in ids {
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// They may still be in the outbox.
-    pub(super) fn not_removed(&mut self, partition: Partition, ids: Vec<NoticeId>) {
+    pub(super) fn not_removed(&mut self, partition: Partition, ids: Vec<WebhookEventId>) {
         let Some(holding) = self.0.get_mut(&partition) else { return };
         holding.removal = Removal::Failed;
         let open = &holding.open;
@@ -122,7 +122,7 @@ impl Held {
         self.0.get(&partition).is_none_or(is_told)
     }
 
-    /// Notices held, of all partitions.
+    /// WebhookOutbox held, of all partitions.
     pub(super) fn len(&self) -> usize {
         self.0.values().map(|holding| holding.open.len()).sum()
     }
@@ -134,8 +134,8 @@ mod tests {
 
     const P: Partition = Partition(3);
 
-    fn id(number: u64) -> NoticeId {
-        NoticeId { time_ms: 9, number }
+    fn id(number: u64) -> WebhookEventId {
+        WebhookEventId { time_ms: 9, number }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is to be delivered, and what may be called now (design.md 5). Pure: the
+//! WebhookEventKind is to be delivered, and what may be called now (design.md 5). Pure: the
 //! caller brings the time and makes the calls.
 //!
 //! A webhook is called for many channels at once, but for each channel, its
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crate::channel::Partition;
 use crate::limits;
-use crate::notice::{Notice, NoticeId};
+use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 use hook::Hook;
 
@@ -31,7 +31,7 @@ pub(super) struct HookId {
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
     pub(super) partition: Partition,
-    pub(super) notice: Arc<Notice>,
+    pub(super) webhook_event: Arc<WebhookEvent>,
     /// A call that fails after this time was the last one for it.
     pub(super) expires: Instant,
     /// In the order of all that was offered to the webhook.
@@ -39,17 +39,17 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(partition: Partition, notice: Arc<Notice>, expires: Instant) -> Delivery {
-        Delivery { partition, notice, expires, place: 0 }
+    pub(super) fn new(partition: Partition, webhook_event: Arc<WebhookEvent>, expires: Instant) -> Delivery {
+        Delivery { partition, webhook_event, expires, place: 0 }
     }
 
     /// The same at every delivery, on every node.
     pub(super) fn id(&self) -> String {
-        format!("{}-{}", self.partition.0, self.notice.id)
+        format!("{}-{}", self.partition.0, self.webhook_event.id)
     }
 
     fn channel(&self) -> &str {
-        &self.notice.channel
+        &self.webhook_event.channel
     }
 }
 
@@ -65,11 +65,11 @@ pub(super) struct Call {
     pub(super) is_retry: bool,
 }
 
-/// What came of a call.
+/// WebhookEventKind came of a call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Finished {
     /// These need not be delivered to this webhook any more.
-    pub(super) settled: Vec<(Partition, NoticeId)>,
+    pub(super) settled: Vec<(Partition, WebhookEventId)>,
     /// How many of them were given up.
     pub(super) given_up: usize,
     /// For whoever reads the log: once per change, not per call.
@@ -153,13 +153,13 @@ impl Lanes {
 
     /// Gives up what is too old in lanes that have failed and get no further call,
     /// because so many fail that they use up their share of calls.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, NoticeId)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, WebhookEventId)> {
         let expired = self.hooks.values_mut().flat_map(|hook| hook.expire(now)).collect();
         self.hooks.retain(|_, hook| !hook.is_empty());
         expired
     }
 
-    /// Forgets what is waiting of these partitions. What is under way may end.
+    /// Forgets what is waiting of these partitions. WebhookEventKind is under way may end.
     pub(super) fn withdraw(&mut self, partitions: &HashSet<Partition>) {
         self.hooks.values_mut().for_each(|hook| hook.withdraw(partitions));
         self.hooks.retain(|_, hook| !hook.is_empty());

@@ -1,4 +1,4 @@
-//! What takes time: each of these is under way by itself, and tells the desk what
+//! WebhookEventKind takes time: each of these is under way by itself, and tells the desk what
 //! came of it.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::backend::BackendError;
 use crate::channel::Partition;
 use crate::node::Node;
-use crate::notice::{Notice, NoticeId};
+use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 /// Something that took time has ended.
 #[derive(Debug)]
@@ -19,12 +19,12 @@ pub(super) enum Done {
     /// None: another node has the partition, or nobody knows.
     Looked(Partition, Option<Vec<Found>>),
     Called(Call, Outcome),
-    Removed(Partition, Vec<NoticeId>, Result<(), BackendError>),
+    Removed(Partition, Vec<WebhookEventId>, Result<(), BackendError>),
     Released,
 }
 
-/// A notice, and its app if there still is one.
-pub(super) type Found = (Notice, Option<Arc<App>>);
+/// A webhook_event, and its app if there still is one.
+pub(super) type Found = (WebhookEvent, Option<Arc<App>>);
 
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -35,11 +35,11 @@ pub(super) enum Outcome {
 }
 
 /// Claims the partition and reads on. As far as the apps are known: where one is
-/// not known just now, the next look begins with its notice.
+/// not known just now, the next look begins with its webhook_event.
 pub(super) async fn look(
     node: Node,
     partition: Partition,
-    after: Option<NoticeId>,
+    after: Option<WebhookEventId>,
     count_max: usize,
 ) -> Done {
     Done::Looked(partition, find(&node, partition, after.as_ref(), count_max).await)
@@ -48,20 +48,20 @@ pub(super) async fn look(
 async fn find(
     node: &Node,
     partition: Partition,
-    after: Option<&NoticeId>,
+    after: Option<&WebhookEventId>,
     count_max: usize,
 ) -> Option<Vec<Found>> {
-    let notices = match node.backend.claim_notices(partition, after, count_max).await {
-        Ok(notices) => notices?,
+    let webhook_events = match node.backend.claim_webhook_events(partition, after, count_max).await {
+        Ok(webhook_events) => webhook_events?,
         Err(error) => {
             tracing::debug!(?partition, %error, "the outbox of webhooks could not be claimed");
             return None;
         }
     };
-    let mut found = Vec::with_capacity(notices.len());
-    for notice in notices {
-        let Ok(app) = node.apps.by_id(&notice.app).await else { break };
-        found.push((notice, app));
+    let mut found = Vec::with_capacity(webhook_events.len());
+    for webhook_event in webhook_events {
+        let Ok(app) = node.apps.by_id(&webhook_event.app).await else { break };
+        found.push((webhook_event, app));
     }
     Some(found)
 }
@@ -82,13 +82,13 @@ pub(super) async fn call(node: Node, client: Client, call: Call) -> Done {
     Done::Called(call, outcome)
 }
 
-pub(super) async fn remove(node: Node, partition: Partition, ids: Vec<NoticeId>) -> Done {
-    let result = node.backend.remove_notices(partition, &ids).await;
+pub(super) async fn remove(node: Node, partition: Partition, ids: Vec<WebhookEventId>) -> Done {
+    let result = node.backend.remove_webhook_events(partition, &ids).await;
     Done::Removed(partition, ids, result)
 }
 
 /// If it fails, the claim lapses by itself.
 pub(super) async fn release(node: Node, partition: Partition) -> Done {
-    let _ = node.backend.release_notices(partition).await;
+    let _ = node.backend.release_webhook_outbox(partition).await;
     Done::Released
 }

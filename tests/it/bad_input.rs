@@ -1,4 +1,4 @@
-//! Whatever strangers send: the right refusal, nobody else notices, and the
+//! Whatever strangers send: the right refusal, nobody else webhook_events, and the
 //! server goes on.
 
 use rand::RngExt;

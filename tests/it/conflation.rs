@@ -179,7 +179,7 @@ async fn the_chain_that_was_silent_longest_is_forgotten(backend: Backend) {
     assert!(counted >= f64::from(evicted), "{counted} counted, {evicted} evicted");
 }
 
-/// Up to a bound; beyond it, each of its chains begins anew. Nobody else notices.
+/// Up to a bound; beyond it, each of its chains begins anew. Nobody else webhook_events.
 async fn whoever_was_excepted_lacks_these_chains_only(backend: Backend) {
     let cluster = cluster(backend, "", NO_INTERVAL).await;
     let caller = cluster.caller("1");

@@ -1,5 +1,5 @@
 //! SIGTERM: unready first, then sockets are closed little by little, then the
-//! process ends; nobody else notices.
+//! process ends; nobody else webhook_events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

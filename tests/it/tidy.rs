@@ -21,7 +21,7 @@ const ORDER: &[&str] = &[
     "fan_out",
     "backend",
     "mailbox",
-    "notice",
+    "webhook_event",
     "entry",
     "wire",
     "batch",

@@ -321,7 +321,7 @@ async fn an_orderly_stop_delivers_what_is_there(backend: Backend) {
     for n in 0..10 {
         say(&mut ann, "private-a", n).await;
     }
-    // What the socket has said before has been heard.
+    // WebhookEventKind the socket has said before has been heard.
     ann.settle().await;
     server.signal(Signal::Terminate);
     assert!(server.wait_exit(3 * PATIENCE).await.success());
@@ -464,7 +464,7 @@ async fn cluster_delivers_everything_when_a_node_is_killed() {
     .await;
 }
 
-/// What was delivered and could not be removed may come again; nothing is lost.
+/// WebhookEventKind was delivered and could not be removed may come again; nothing is lost.
 #[tokio::test]
 async fn cluster_delivers_everything_when_redis_was_away() {
     bounded(async {

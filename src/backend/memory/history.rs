@@ -1,4 +1,4 @@
-//! What was announced on a channel: its numbers, its log, its last event.
+//! WebhookEventKind was announced on a channel: its numbers, its log, its last event.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

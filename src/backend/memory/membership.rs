@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::notices::Due;
+use super::webhook_outbox::Due;
 use super::{Memory, State};
 use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::entry::{EntryId, Kind, encode_members};
 use crate::limits;
 use crate::mailbox::Mail;
-use crate::notice::What;
 use crate::presence::MemberChange;
+use crate::webhook_event::WebhookEventKind;
 
 #[derive(Debug, Default)]
 pub(super) struct Membership {
@@ -126,7 +126,7 @@ impl State {
             ChannelKind::User => self.user_status(channel_id, before, count),
             ChannelKind::Presence => {
                 self.keep_index(channel_id, before, count);
-                self.notice_members(channel_id, &changes);
+                self.report_members(channel_id, &changes);
                 (!changes.is_empty()).then(|| (Kind::Members, encode_members(&changes)))
             }
             ChannelKind::Public | ChannelKind::Private | ChannelKind::Encrypted => {
@@ -139,7 +139,7 @@ impl State {
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = assertion.wants_last.then(|| self.channel(channel_id).history.cached());
         if last == Some(None) && count > 0 {
-            self.notice_miss(channel_id);
+            self.report_cache_miss(channel_id);
         }
         (Asserted { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
     }
@@ -156,30 +156,32 @@ impl State {
         let due = Due::Vacated(channel_id.clone());
         if before == 0 && count > 0 {
             self.occupied.insert(channel_id.clone());
-            if !self.notices.cancel(&due) && hooked.has("channel_occupied") {
-                self.notices.put(channel_id, What::ChannelOccupied);
+            if !self.webhook_events.cancel(&due) && hooked.has("channel_occupied") {
+                self.webhook_events.put(channel_id, WebhookEventKind::ChannelOccupied);
             }
         } else if before > 0 && count == 0 {
             self.occupied.remove(channel_id);
             if hooked.has("channel_vacated") {
-                self.notices.put_later(due, limits::WEBHOOK_GRACE);
+                self.webhook_events.put_later(due, limits::WEBHOOK_GRACE);
             }
         }
     }
 
-    fn notice_members(&mut self, channel_id: &ChannelId, changes: &[MemberChange]) {
+    fn report_members(&mut self, channel_id: &ChannelId, changes: &[MemberChange]) {
         let hooked = self.channel(channel_id).membership.rules.hooked;
         for change in changes {
             match change {
                 MemberChange::Added { user_id, .. } => {
-                    let is_back = self.notices.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
+                    let is_back =
+                        self.webhook_events.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
                     if !is_back && hooked.has("member_added") {
-                        self.notices.put(channel_id, What::MemberAdded { user_id: user_id.to_string() });
+                        self.webhook_events
+                            .put(channel_id, WebhookEventKind::MemberAdded { user_id: user_id.to_string() });
                     }
                 }
                 MemberChange::Removed { user_id } if hooked.has("member_removed") => {
                     let due = Due::Removed(channel_id.clone(), user_id.clone());
-                    self.notices.put_later(due, limits::WEBHOOK_GRACE);
+                    self.webhook_events.put_later(due, limits::WEBHOOK_GRACE);
                 }
                 MemberChange::Removed { .. } => {}
             }
@@ -198,27 +200,27 @@ impl State {
             let now = Instant::now();
             let next = membership.told.map(|told| told + limits::COUNT_INTERVAL);
             if let Some(next) = next.filter(|next| *next > now) {
-                self.notices.put_later(Due::Count(channel_id.clone()), next - now);
+                self.webhook_events.put_later(Due::Count(channel_id.clone()), next - now);
                 return None;
             }
             membership.told = Some(now);
         } else {
             membership.told = None;
         }
-        self.notices.cancel(&Due::Count(channel_id.clone()));
+        self.webhook_events.cancel(&Due::Count(channel_id.clone()));
         if is_hooked {
-            self.notices.put(channel_id, What::SubscriptionCount(total));
+            self.webhook_events.put(channel_id, WebhookEventKind::SubscriptionCount(total));
         }
         let body = Bytes::copy_from_slice(&total.to_be_bytes());
         (rules.subscription_counts && total > 0).then_some((Kind::SubscriptionCount, body))
     }
 
-    /// Several who miss the same event are one notice.
-    fn notice_miss(&mut self, channel_id: &ChannelId) {
+    /// Several who miss the same event are one webhook_event.
+    fn report_cache_miss(&mut self, channel_id: &ChannelId) {
         let channel = self.channel(channel_id);
         let (last, membership) = (channel.history.last_seq(), &mut channel.membership);
         if membership.rules.hooked.has("cache_miss") && membership.missed.replace(last) != Some(last) {
-            self.notices.put(channel_id, What::CacheMiss);
+            self.webhook_events.put(channel_id, WebhookEventKind::CacheMiss);
         }
     }
 }

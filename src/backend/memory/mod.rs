@@ -4,8 +4,8 @@
 mod bases;
 mod history;
 mod membership;
-mod notices;
 mod rates;
+mod webhook_outbox;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -21,12 +21,12 @@ use crate::entry::{EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
 use crate::mailbox::{Mail, Mailbox};
-use crate::notice::What;
+use crate::webhook_event::WebhookEventKind;
 
 use history::History;
 use membership::Membership;
-use notices::Notices;
 use rates::Rates;
+use webhook_outbox::WebhookOutbox;
 
 #[derive(Debug)]
 pub struct Memory {
@@ -45,7 +45,7 @@ struct State {
     idle: VecDeque<(Instant, ChannelId)>,
     /// The newest number of all channels: a new epoch starts above it.
     highest_seq: u64,
-    notices: Notices,
+    webhook_events: WebhookOutbox,
     rates: Rates,
 }
 
@@ -98,7 +98,7 @@ impl Memory {
         let ControlEntry { channel_id, kind, body, hooked } = control;
         if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
             let event = events.pop().expect("one was decoded");
-            state.notices.put(&channel_id, What::ClientEvent(event));
+            state.webhook_events.put(&channel_id, WebhookEventKind::ClientEvent(event));
         }
         if let Some(mail) = state.append(EntryId::random(), &channel_id, kind, 1, body) {
             self.mailbox.hear_with(&mut room, mail);

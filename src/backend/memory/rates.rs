@@ -1,4 +1,4 @@
-//! What apps have used of their windows.
+//! WebhookEventKind apps have used of their windows.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -153,7 +153,7 @@ impl AppStore {
     }
 }
 
-/// What is heard of changed apps. There is no queue but the Redis client's: what
+/// WebhookEventKind is heard of changed apps. There is no queue but the Redis client's: what
 /// does not fit there is told as [`AppChange::Any`].
 #[derive(Debug)]
 pub struct AppChanges {
@@ -161,7 +161,7 @@ pub struct AppChanges {
     topic: String,
     messages: Receiver<Message>,
     reconnects: Receiver<Server>,
-    /// What Redis calls the connection on which the topic is subscribed.
+    /// WebhookEventKind Redis calls the connection on which the topic is subscribed.
     connection: Option<u64>,
     /// A connection may look healthy and be deaf.
     proof: Interval,

@@ -48,7 +48,7 @@ fn stored_base(key: Bytes, mut value: Bytes) -> Option<StoredBase> {
     Some(StoredBase { key, seq, time_ms, event })
 }
 
-/// What is to be kept of a run, as `lua/include/keep_bases.lua` reads it.
+/// WebhookEventKind is to be kept of a run, as `lua/include/keep_bases.lua` reads it.
 pub(super) fn put_kept(out: &mut BytesMut, bases: &KeptBases) {
     let KeptBases { keys_max, newest } = bases;
     let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");

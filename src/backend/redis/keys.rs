@@ -72,12 +72,12 @@ impl Keys {
         self.of_partition("counts", partition, app)
     }
 
-    /// What webhooks want to hear of.
+    /// WebhookEventKind webhooks want to hear of.
     pub(super) fn outbox(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "outbox")
     }
 
-    /// What is to be looked at, and when.
+    /// WebhookEventKind is to be looked at, and when.
     pub(super) fn due(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "due")
     }
@@ -87,7 +87,7 @@ impl Keys {
         self.of_partition("webhooks", partition, "consumer")
     }
 
-    /// What an app has used of a window.
+    /// WebhookEventKind an app has used of a window.
     pub(super) fn rate(&self, charge: &Charge) -> String {
         format!("{}:{{nodes}}:rate:{}:{}", self.prefix, charge.app, charge.account.name())
     }

@@ -35,7 +35,7 @@ struct State {
     sweeping: HashSet<String>,
 }
 
-/// What this node has seen of another's counter.
+/// WebhookEventKind this node has seen of another's counter.
 #[derive(Debug)]
 struct Sighting {
     counter: String,
@@ -124,7 +124,7 @@ impl Lease {
                         state.renewed = Instant::now();
                         state.nodes = nodes.leases.keys().cloned().collect();
                     }
-                    // What this node has not watched all the time proves nothing:
+                    // WebhookEventKind this node has not watched all the time proves nothing:
                     // it may itself have been paused, or Redis.
                     if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
                         sightings.clear();

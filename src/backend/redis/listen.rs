@@ -100,7 +100,7 @@ struct Topics {
     parts: Arc<Parts>,
     /// Its topic is subscribed first on every connection.
     probe: Arc<Probe>,
-    /// What Redis calls the connection on which all topics but those in `again`
+    /// WebhookEventKind Redis calls the connection on which all topics but those in `again`
     /// are subscribed. It calls no other the same, so an equal answer before and
     /// after a SUBSCRIBE proves that it was carried by this connection; only a
     /// Redis that was restarted counts anew, and then [`Request::Renewed`] comes.

@@ -7,11 +7,11 @@ mod keys;
 mod lease;
 mod listen;
 mod membership;
-mod outbox;
 mod publish;
 mod queries;
 mod rates;
 mod scripts;
+mod webhook_outbox;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +69,7 @@ pub struct Redis {
     apps: AppStore,
 }
 
-/// What scripts need.
+/// WebhookEventKind scripts need.
 #[derive(Debug)]
 struct Parts {
     keys: Keys,
@@ -185,7 +185,7 @@ impl Redis {
         self.apps.changes()
     }
 
-    /// What keeps this node from hearing others, or others from hearing it.
+    /// WebhookEventKind keeps this node from hearing others, or others from hearing it.
     pub fn unready(&self) -> Option<&'static str> {
         if self.listener.hears() {
             return None;
@@ -250,7 +250,7 @@ impl Parts {
     }
 }
 
-/// What all connections have in common.
+/// WebhookEventKind all connections have in common.
 fn standalone(url: &str) -> Result<Config, ConnectError> {
     let config = Config::from_url(url).map_err(ConnectError::Url)?;
     Ok(Config { version: RespVersion::RESP3, fail_fast: false, ..config })

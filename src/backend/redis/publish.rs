@@ -1,4 +1,4 @@
-//! What is announced: batches, and signals outside every chain.
+//! WebhookEventKind is announced: batches, and signals outside every chain.
 
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ impl Parts {
     }
 }
 
-/// What a run is, in one word: with many channels, a call costs what its words cost.
+/// WebhookEventKind a run is, in one word: with many channels, a call costs what its words cost.
 fn packed(publication: &Publication) -> BytesMut {
     let last_bytes = publication.last.map_or(0, |last| last.bytes);
     let mut out = BytesMut::with_capacity(17);

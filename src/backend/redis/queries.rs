@@ -1,4 +1,4 @@
-//! What is read: counts, rosters, cached events, the index of occupied channels.
+//! WebhookEventKind is read: counts, rosters, cached events, the index of occupied channels.
 
 use std::collections::HashMap;
 use std::sync::Arc;

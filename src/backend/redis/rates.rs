@@ -1,4 +1,4 @@
-//! What an app may use: windows and connections, over all nodes.
+//! WebhookEventKind an app may use: windows and connections, over all nodes.
 
 use super::Redis;
 use super::publish::rate_state;

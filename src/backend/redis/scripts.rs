@@ -39,7 +39,7 @@ scripts! {
     assert_subscriptions: "append" "notify" "occupancy";
     assert_members: "append" "notify" "occupancy";
     settle_due: "append" "notify";
-    claim_outbox:;
+    claim_webhook_outbox:;
     list_occupied:;
     read_cached:;
     charge_app: "charge";
@@ -109,7 +109,7 @@ pub(super) fn once() -> Options {
     }
 }
 
-/// What an error of fred says about the command: was it done?
+/// WebhookEventKind an error of fred says about the command: was it done?
 #[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(super) fn backend_error(error: Error) -> BackendError {
     let details = error.details();

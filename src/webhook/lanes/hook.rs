@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Call, Change, Delivery, Finished, HookId};
 use crate::channel::Partition;
 use crate::limits;
-use crate::notice::NoticeId;
+use crate::webhook_event::WebhookEventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Hook {
@@ -189,7 +189,7 @@ impl Hook {
         }
     }
 
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, NoticeId)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, WebhookEventId)> {
         let overdue: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).cloned().collect();
         let mut expired = Vec::new();
         for (due, channel) in overdue {
@@ -235,8 +235,8 @@ impl Hook {
 
 fn settled<'a>(
     events: impl IntoIterator<Item = &'a Delivery>,
-) -> impl Iterator<Item = (Partition, NoticeId)> {
-    events.into_iter().map(|event| (event.partition, event.notice.id.clone()))
+) -> impl Iterator<Item = (Partition, WebhookEventId)> {
+    events.into_iter().map(|event| (event.partition, event.webhook_event.id.clone()))
 }
 
 impl Lane {

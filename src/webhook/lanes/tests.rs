@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::notice::What;
+use crate::webhook_event::WebhookEventKind;
 
 /// One webhook more often than not; events are numbered, and that is their id.
 struct World {
@@ -23,11 +23,11 @@ impl World {
 
     fn offer(&mut self, hook: usize, channel: &str) -> u64 {
         self.events += 1;
-        let id = NoticeId { time_ms: self.events, number: 0 };
-        let what = What::ChannelOccupied;
-        let notice = Arc::new(Notice { id, app: "1".into(), channel: channel.into(), what });
+        let id = WebhookEventId { time_ms: self.events, number: 0 };
+        let what = WebhookEventKind::ChannelOccupied;
+        let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel: channel.into(), what });
         let partition = Partition(channel.len() as u8);
-        let delivery = Delivery::new(partition, notice, self.now + limits::WEBHOOK_AGE_MAX);
+        let delivery = Delivery::new(partition, webhook_event, self.now + limits::WEBHOOK_AGE_MAX);
         self.lanes.offer(HookId { app: "1".into(), index: hook }, delivery);
         self.events
     }
@@ -68,7 +68,7 @@ impl World {
 }
 
 fn ids(call: &Call) -> Vec<u64> {
-    call.events.iter().map(|event| event.notice.id.time_ms).collect()
+    call.events.iter().map(|event| event.webhook_event.id.time_ms).collect()
 }
 
 fn settled(finished: &Finished) -> Vec<u64> {
@@ -370,8 +370,8 @@ proptest! {
             let (hook, channels) = (call.hook.index, call.events.clone());
             let finished = world.lanes.finish(call, is_delivered, world.now, 1.0);
             for id in settled(&finished) {
-                let event = channels.iter().find(|event| event.notice.id.time_ms == id);
-                let channel = event.expect("it was in the call").notice.channel.clone();
+                let event = channels.iter().find(|event| event.webhook_event.id.time_ms == id);
+                let channel = event.expect("it was in the call").webhook_event.channel.clone();
                 got.entry((hook, channel)).or_default().push(id);
             }
         };

@@ -1,4 +1,4 @@
-//! A subscriber: connects to whichever node is there, comes and goes, and notices
+//! A subscriber: connects to whichever node is there, comes and goes, and webhook_events
 //! whatever a client would stumble over.
 
 use std::net::SocketAddr;

@@ -1,11 +1,11 @@
-//! What scripts return, read.
+//! WebhookEventKind scripts return, read.
 
 use super::calls::{Assert, Batch, Call};
 use super::client::{bulk, items, number};
 use super::stage::Stage;
 use crate::support::resp::Reply;
 
-/// What the two scripts that write memberships return.
+/// WebhookEventKind the two scripts that write memberships return.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asserted {
     pub at: Option<At>,
@@ -59,7 +59,7 @@ impl Stage {
         self.run(call).await.integer()
     }
 
-    /// What it says of the charge, and the counts that are wanted.
+    /// WebhookEventKind it says of the charge, and the counts that are wanted.
     pub async fn publish(&mut self, batch: &Batch) -> ([i64; 3], Vec<i64>) {
         let mut numbers: Vec<i64> = self.run_numbers(&batch.call()).await;
         let counts = numbers.split_off(3);

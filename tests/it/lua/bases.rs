@@ -53,7 +53,7 @@ async fn the_newest_event_of_each_chain_is_kept() {
         assert_eq!(stage.bases("a").await, expected);
         let time = bulk(&stage.client.command(&[b"HGET", b"bases:a", b"A"]).await)[8..16].to_vec();
         assert_eq!(time, stage.head("a", "time").await.to_be_bytes());
-        // What is in no chain, and what is no event, leaves them alone.
+        // WebhookEventKind is in no chain, and what is no event, leaves them alone.
         stage.published(&Batch::new(id(2), "a", "in no chain")).await;
         stage.run(&signal("a", 2, b"", false, 9)).await;
         assert_eq!(stage.bases("a").await, expected);

@@ -85,7 +85,7 @@ async fn the_last_event_is_forgotten_in_time() {
         assert_eq!(stage.read_cached(CHANNEL).await, None);
         let joined = stage.assert(&join(1)).await;
         assert_eq!(joined.last, None);
-        assert_eq!(stage.notices().await, ["cache_miss 1:cache-a"]);
+        assert_eq!(stage.webhook_events().await, ["cache_miss 1:cache-a"]);
     })
     .await;
 }
@@ -104,7 +104,7 @@ async fn who_joins_gets_the_last_event() {
         // Whoever does not ask is not told.
         let silent = Assert { wants_last: false, ..join(2) };
         assert_eq!(stage.assert(&silent).await.last, None);
-        assert_eq!(stage.notices().await, [""; 0]);
+        assert_eq!(stage.webhook_events().await, [""; 0]);
         // In a presence channel too.
         stage.published(&Batch::new(id(2), "presence-cache-a", "2").cached(60_000)).await;
         let joined = stage.assert(&joins_presence("ann", NODES[0])).await;
@@ -121,18 +121,18 @@ async fn a_miss_is_told_once_until_something_is_published() {
         for count in 1..=3 {
             assert_eq!(stage.assert(&join(count)).await.last, None);
         }
-        assert_eq!(stage.notices().await, ["cache_miss 1:cache-a"]);
+        assert_eq!(stage.webhook_events().await, ["cache_miss 1:cache-a"]);
         stage.published(&Batch::new(id(1), CHANNEL, "1").cached(20)).await;
         stage.pass_ms(25).await;
         for count in 4..=6 {
             stage.assert(&join(count)).await;
             stage.run(&signal(CHANNEL, 6, b"", false, 1)).await;
         }
-        assert_eq!(stage.notices().await, ["cache_miss 1:cache-a"; 2], "once more after an event");
+        assert_eq!(stage.webhook_events().await, ["cache_miss 1:cache-a"; 2], "once more after an event");
         for (user, node) in [("ann", NODES[0]), ("bob", NODES[1]), ("eve", NODES[2])] {
             stage.assert(&joins_presence(user, node)).await;
         }
-        assert_eq!(stage.notices().await[2..], ["cache_miss 1:presence-cache-a"]);
+        assert_eq!(stage.webhook_events().await[2..], ["cache_miss 1:presence-cache-a"]);
     })
     .await;
 }
@@ -146,7 +146,7 @@ async fn a_miss_is_told_only_to_who_wants_to_hear_of_it() {
         // Nobody was let in.
         let refused = Assert { members_max: 0, ..joins_presence("ann", NODES[0]) };
         assert_eq!(stage.assert(&refused).await.refused, [0]);
-        assert_eq!(stage.notices().await, [""; 0]);
+        assert_eq!(stage.webhook_events().await, [""; 0]);
         assert!(!stage.exists("subs:presence-cache-a").await);
     })
     .await;

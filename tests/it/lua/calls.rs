@@ -284,10 +284,10 @@ pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
     Call { script: "settle_due", keys, arguments }
 }
 
-/// `claim_outbox`
+/// `claim_webhook_outbox`
 pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
     let arguments = [node, &lease_ms.to_string(), after, &count_max.to_string(), "100"];
-    call("claim_outbox", &["consumer", "outbox", "due"], &arguments)
+    call("claim_webhook_outbox", &["consumer", "outbox", "due"], &arguments)
 }
 
 pub fn hold(node: &str, held: u64, wanted: u64, max: u64) -> Call {

@@ -37,7 +37,7 @@ async fn client_event_is_told_to_webhooks_that_want_it() {
         let body = encode_events([&event("moved\0\n ")]);
         stage.run(&signal("a", Kind::ClientEvents.code(), &body, true, 10)).await;
         let expected = format!("client_event 1:a event={}", String::from_utf8_lossy(&body));
-        assert_eq!(stage.notices().await, [expected]);
+        assert_eq!(stage.webhook_events().await, [expected]);
     })
     .await;
 }

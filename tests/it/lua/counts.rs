@@ -9,13 +9,13 @@ use crate::support::bounded;
 
 const INTERVAL_MS: u32 = 60_000;
 
-/// What a node says, with both ways of telling, in an interval that does not end.
+/// WebhookEventKind a node says, with both ways of telling, in an interval that does not end.
 fn assert(node: usize, count: u64) -> Assert {
     let rules = rules(&["subscription_count"], true, false);
     Assert { interval_ms: INTERVAL_MS.into(), ..Assert::new("a", NODES[node], count).with(&rules) }
 }
 
-fn notices(counts: &[u64]) -> Vec<String> {
+fn webhook_events(counts: &[u64]) -> Vec<String> {
     counts.iter().map(|count| format!("subscription_count 1:a count={count}")).collect()
 }
 
@@ -31,7 +31,7 @@ async fn each_change_is_told_up_to_a_hundred() {
             stage.assert(&assert(node, count)).await;
         }
         assert_eq!(stage.said().await, said(&[1, 99, 100, 98]), "nobody is left to hear of none");
-        assert_eq!(stage.notices().await, notices(&[1, 99, 100, 98, 0]));
+        assert_eq!(stage.webhook_events().await, webhook_events(&[1, 99, 100, 98, 0]));
         assert_eq!(stage.due().await, []);
     })
     .await;
@@ -50,7 +50,7 @@ async fn above_a_hundred_the_last_count_is_told_later() {
         assert!((1..=INTERVAL_MS.into()).contains(&due[0].1), "an interval after the last: {due:?}");
         stage.run(&settle("a", "count 1:a", 10_000)).await;
         assert_eq!(stage.said().await, said(&[150]), "what it is by then");
-        assert_eq!(stage.notices().await, notices(&[101, 150]));
+        assert_eq!(stage.webhook_events().await, webhook_events(&[101, 150]));
         assert_eq!(stage.due().await, []);
         // From then on, an interval begins anew.
         stage.assert(&assert(1, 49)).await;
@@ -60,7 +60,7 @@ async fn above_a_hundred_the_last_count_is_told_later() {
     .await;
 }
 
-/// What was told at once need not be told later.
+/// WebhookEventKind was told at once need not be told later.
 #[tokio::test]
 async fn falling_below_is_told_once() {
     bounded(async {
@@ -105,7 +105,10 @@ async fn webhooks_and_subscribers_are_told_each_by_their_own_rule() {
             assert_eq!(stage.due().await.len(), usize::from(hooked || tells));
             stage.run(&settle("a", "count 1:a", 10_000)).await;
             assert_eq!(stage.said().await, said(if tells { &[5, 101, 102] } else { &[] }));
-            assert_eq!(stage.notices().await, notices(if hooked { &[5, 101, 102] } else { &[] }));
+            assert_eq!(
+                stage.webhook_events().await,
+                webhook_events(if hooked { &[5, 101, 102] } else { &[] })
+            );
         }
     })
     .await;

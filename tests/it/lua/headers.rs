@@ -1,4 +1,4 @@
-//! What a script's header declares is what its code uses and what the server
+//! WebhookEventKind a script's header declares is what its code uses and what the server
 //! sends.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +87,7 @@ fn shared_arguments() -> Vec<String> {
     names
 }
 
-/// What stands, indented, below `then for each …, two:`.
+/// WebhookEventKind stands, indented, below `then for each …, two:`.
 fn each(header: &str) -> Vec<String> {
     let Some((_, rest)) = header.split_once("  ARGV") else { return Vec::new() };
     let Some((_, rest)) = rest.split_once("  then for each ") else { return Vec::new() };
@@ -142,7 +142,7 @@ fn named<'a>(line: &'a str, what: &str) -> Vec<(&'a str, usize)> {
     pairs.filter_map(|(name, value)| Some((name, place(value)?))).collect()
 }
 
-/// What the server sends has the keys and arguments that the headers declare.
+/// WebhookEventKind the server sends has the keys and arguments that the headers declare.
 #[tokio::test]
 async fn server_sends_what_is_declared() {
     bounded(async {
@@ -249,7 +249,7 @@ fn monitored(line: &str) -> Vec<String> {
         match (&mut word, c) {
             (None, '"') => word = Some(String::new()),
             (Some(_), '"') => words.extend(word.take()),
-            // What is escaped is not looked at.
+            // WebhookEventKind is escaped is not looked at.
             (Some(text), '\\') => text.extend(chars.next()),
             (Some(text), c) => text.push(c),
             (None, _) => {}

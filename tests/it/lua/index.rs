@@ -68,7 +68,7 @@ async fn a_page_may_be_large() {
     .await;
 }
 
-/// What every node has, by the test's own reckoning: connections by channel, node
+/// WebhookEventKind every node has, by the test's own reckoning: connections by channel, node
 /// and user.
 type Reckoning = BTreeMap<&'static str, [[u64; 3]; 3]>;
 
@@ -130,7 +130,7 @@ fn total(nodes: &[[u64; 3]; 3]) -> u64 {
     nodes.iter().flatten().sum()
 }
 
-/// What Redis says in five places is what the test has reckoned.
+/// WebhookEventKind Redis says in five places is what the test has reckoned.
 async fn agrees(stage: &mut Stage, reckoning: &Reckoning, step: usize) {
     let mut listed = Vec::new();
     for (channel, nodes) in reckoning {

@@ -31,7 +31,7 @@ impl Stage {
     }
 }
 
-/// What is returned for each number that a client can have seen here.
+/// WebhookEventKind is returned for each number that a client can have seen here.
 async fn assert_found(stage: &mut Stage, log: &[Entry]) {
     let last = log[log.len() - 1].position().seq;
     for before_max in [0, 1, 5, 100] {

@@ -19,7 +19,7 @@ async fn members_are_told_when_they_come_and_some_time_after_they_have_gone() {
                 stage.assert(&asserts(node, user, count)).await;
             }
             let came = format!("member_added 1:presence-a:b user={user}");
-            assert_eq!(stage.notices().await, std::slice::from_ref(&came));
+            assert_eq!(stage.webhook_events().await, std::slice::from_ref(&came));
             assert_eq!(stage.due().await, []);
             stage.assert(&asserts(0, user, 0)).await;
             let due = stage.due().await;
@@ -27,7 +27,10 @@ async fn members_are_told_when_they_come_and_some_time_after_they_have_gone() {
             assert_eq!(due[0].0, entry);
             assert!((1..=3_000).contains(&due[0].1), "{due:?}");
             stage.run(&settle("presence-a:b", &entry, 10_000)).await;
-            assert_eq!(stage.notices().await, [came, format!("member_removed 1:presence-a:b user={user}")]);
+            assert_eq!(
+                stage.webhook_events().await,
+                [came, format!("member_removed 1:presence-a:b user={user}")]
+            );
         }
     })
     .await;
@@ -40,7 +43,7 @@ async fn member_that_comes_back_within_the_grace_is_not_told_of() {
         for (node, user, count) in [(0, "ann", 1), (0, "ann", 0), (1, "bob", 1), (0, "ann", 1)] {
             stage.assert(&asserts(node, user, count)).await;
         }
-        let told = stage.notices().await;
+        let told = stage.webhook_events().await;
         assert_eq!(told, ["member_added 1:presence-a:b user=ann", "member_added 1:presence-a:b user=bob"]);
         assert_eq!(stage.due().await, []);
         // A node that has died takes its members along.
@@ -56,7 +59,7 @@ async fn member_that_comes_back_within_the_grace_is_not_told_of() {
 async fn members_are_told_only_to_who_wants_to_hear_of_them() {
     bounded(async {
         let mut stage = Stage::set().await;
-        for (hooked, notices, due) in [
+        for (hooked, webhook_events, due) in [
             (vec![], 0, 0),
             (vec!["channel_occupied", "subscription_count"], 1, 0),
             (vec!["member_added"], 1, 0),
@@ -67,7 +70,11 @@ async fn members_are_told_only_to_who_wants_to_hear_of_them() {
             for count in [1, 0] {
                 stage.assert(&asserts(0, "ann", count).with(&rules(&hooked, true, true))).await;
             }
-            assert_eq!((stage.notices().await.len(), stage.due().await.len()), (notices, due), "{hooked:?}");
+            assert_eq!(
+                (stage.webhook_events().await.len(), stage.due().await.len()),
+                (webhook_events, due),
+                "{hooked:?}"
+            );
         }
     })
     .await;

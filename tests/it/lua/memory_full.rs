@@ -128,7 +128,7 @@ async fn the_cluster_goes_on() {
             let reply = stage.run(call).await;
             assert!(!matches!(reply, crate::support::resp::Reply::Error(_)), "{}: {reply:?}", call.script);
         }
-        assert_eq!(stage.notices().await.last().unwrap(), "channel_vacated 1:a");
+        assert_eq!(stage.webhook_events().await.last().unwrap(), "channel_vacated 1:a");
     })
     .await;
 }

@@ -7,10 +7,10 @@ use super::stage::Stage;
 use crate::support::bounded;
 use crate::support::resp::Reply;
 
-/// What a claim brings.
+/// WebhookEventKind a claim brings.
 #[derive(Debug, PartialEq, Eq)]
 struct Claimed {
-    /// Ids of notices.
+    /// Ids of webhook_events.
     ids: Vec<String>,
     due: Vec<String>,
     dropped: i64,
@@ -23,8 +23,9 @@ impl Stage {
             Reply::Nil => return None,
             reply => items(reply),
         };
-        let [notices, due, dropped] = reply.try_into().unwrap();
-        let ids = items(notices).into_iter().map(|notice| items(notice)[0].text()).collect();
+        let [webhook_events, due, dropped] = reply.try_into().unwrap();
+        let ids =
+            items(webhook_events).into_iter().map(|webhook_event| items(webhook_event)[0].text()).collect();
         Some(Claimed { ids, due: items(due).iter().map(Reply::text).collect(), dropped: dropped.integer() })
     }
 
@@ -132,14 +133,14 @@ async fn a_full_outbox_drops_and_counts() {
         for channel in ["a", "b", "c"] {
             stage.run(&occupied(channel, 2)).await;
         }
-        assert_eq!(stage.notices().await, ["channel_occupied 1:a", "channel_occupied 1:b"]);
+        assert_eq!(stage.webhook_events().await, ["channel_occupied 1:a", "channel_occupied 1:b"]);
         stage.run(&signal("a", 2, b"", true, 2)).await;
         let member = Assert::members("presence-a", N1, 1, &[("ann", 1)]);
         let member = Assert { outbox_max: 2, ..member.with(&rules(&["member_added"], false, false)) };
         stage.assert(&member).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:d"]).await;
         stage.run(&settle("d", "vacated 1:d", 2)).await;
-        assert_eq!(stage.notices().await.len(), 2);
+        assert_eq!(stage.webhook_events().await.len(), 2);
         let claimed = stage.claim(N1, 60_000, "-", 10).await.unwrap();
         assert_eq!((claimed.ids.len(), claimed.dropped), (2, 4));
         // Told once; and there is room again for each that is taken out.
@@ -149,7 +150,7 @@ async fn a_full_outbox_drops_and_counts() {
         stage.run(&occupied("f", 2)).await;
         let left = stage.claim(N1, 60_000, "-", 10).await.unwrap();
         assert_eq!((left.ids.len(), left.dropped), (2, 1));
-        assert_eq!(stage.notices().await[1], "channel_occupied 1:e");
+        assert_eq!(stage.webhook_events().await[1], "channel_occupied 1:e");
     })
     .await;
 }

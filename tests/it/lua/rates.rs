@@ -1,4 +1,4 @@
-//! What an app may use of a window: `charge_app`, and the charge of a batch.
+//! WebhookEventKind an app may use of a window: `charge_app`, and the charge of a batch.
 
 use super::calls::{Batch, charge};
 use super::client::items;

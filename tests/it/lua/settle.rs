@@ -16,7 +16,7 @@ async fn what_came_back_is_not_told() {
         }
         stage.run(&settle("a", entries[0], 10_000)).await;
         stage.run(&settle("presence-a", entries[1], 10_000)).await;
-        assert_eq!(stage.notices().await, [""; 0]);
+        assert_eq!(stage.webhook_events().await, [""; 0]);
         assert_eq!(stage.due().await, [], "it is settled");
     })
     .await;
@@ -34,14 +34,14 @@ async fn what_is_settled_already_is_not_told_again() {
             stage.redis.command(&["ZADD", "due", "1", entry]).await;
             for expected in [1, 0] {
                 stage.heard().await;
-                let before = stage.notices().await.len();
+                let before = stage.webhook_events().await.len();
                 stage.run(&settle(channel, entry, 10_000)).await;
-                assert_eq!(stage.notices().await.len() - before, expected, "{entry}");
+                assert_eq!(stage.webhook_events().await.len() - before, expected, "{entry}");
                 let announced = if entry.starts_with("count") { expected } else { 0 };
                 assert_eq!(stage.heard().await.len(), announced, "{entry}");
             }
         }
-        let told = stage.notices().await;
+        let told = stage.webhook_events().await;
         assert_eq!(told[1..3], ["channel_vacated 1:b", "member_removed 1:presence-b user=ann lee: x"]);
     })
     .await;
@@ -57,9 +57,9 @@ async fn count_of_a_channel_that_is_empty_by_now_is_not_told() {
         }
         stage.heard().await;
         stage.redis.command(&["ZADD", "due", "1", "count 1:a"]).await;
-        let told = stage.notices().await;
+        let told = stage.webhook_events().await;
         stage.run(&settle("a", "count 1:a", 10_000)).await;
-        assert_eq!((stage.heard().await, stage.notices().await), (vec![], told));
+        assert_eq!((stage.heard().await, stage.webhook_events().await), (vec![], told));
         assert!(!stage.exists("subs:a").await, "nothing is left of it");
     })
     .await;

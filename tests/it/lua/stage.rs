@@ -56,7 +56,7 @@ impl Stage {
         }
     }
 
-    /// What the entries since the last call say.
+    /// WebhookEventKind the entries since the last call say.
     pub async fn said(&mut self) -> Vec<Body> {
         let heard = self.heard().await.into_iter();
         heard.map(|(_, bytes)| Entry::decode(bytes).unwrap().read().unwrap()).collect()
@@ -83,7 +83,7 @@ impl Stage {
         items(entries).iter().map(|entry| Entry::decode(bulk(entry).into()).unwrap()).collect()
     }
 
-    /// What the head says of the log's bytes is what they are.
+    /// WebhookEventKind the head says of the log's bytes is what they are.
     pub async fn assert_log_bytes(&mut self, channel: &str) -> u64 {
         let real: usize = self.log(channel).await.iter().map(|entry| entry.encode().len()).sum();
         let told = self.head(channel, "log_bytes").await;
@@ -91,20 +91,20 @@ impl Stage {
         told
     }
 
-    /// The notices in the outbox, each as `channel_occupied 1:a`, and what it has
+    /// The webhook_events in the outbox, each as `channel_occupied 1:a`, and what it has
     /// beyond these as ` user=7`.
-    pub async fn notices(&mut self) -> Vec<String> {
+    pub async fn webhook_events(&mut self) -> Vec<String> {
         let entries = items(self.client.command(&[b"XRANGE", b"outbox", b"-", b"+"]).await);
-        let notice = |entry: Reply| {
+        let webhook_event = |entry: Reply| {
             let fields: Vec<String> = items(items(entry).remove(1)).iter().map(Reply::text).collect();
             assert_eq!([&*fields[0], &*fields[2]], ["address", "what"]);
             let more: String = fields[4..].chunks(2).map(|pair| format!(" {}", pair.join("="))).collect();
             format!("{} {}{more}", fields[3], fields[1])
         };
-        entries.into_iter().map(notice).collect()
+        entries.into_iter().map(webhook_event).collect()
     }
 
-    /// What is to be looked at, with the ms from now.
+    /// WebhookEventKind is to be looked at, with the ms from now.
     pub async fn due(&mut self) -> Vec<(String, i64)> {
         let now_ms = i64::try_from(self.now_us().await / 1_000).unwrap();
         let entries = items(self.client.command(&[b"ZRANGE", b"due", b"0", b"-1", b"WITHSCORES"]).await);
@@ -148,7 +148,7 @@ impl Stage {
         }
     }
 
-    /// What a channel has in Redis becomes so much older, all at once.
+    /// WebhookEventKind a channel has in Redis becomes so much older, all at once.
     pub async fn age(&mut self, channel: &str, ms: u64) {
         let (head, log) = (key("head", channel), key("log", channel));
         for (index, entry) in self.log(channel).await.into_iter().enumerate() {

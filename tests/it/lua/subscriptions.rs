@@ -41,10 +41,10 @@ async fn numbers_are_absolute() {
 /// All that there is of channel a, without the order of a hash's fields.
 async fn state(stage: &mut Stage) -> impl PartialEq + std::fmt::Debug + use<> {
     let hashes = [stage.hash("subs:a").await, stage.hash("counts").await, stage.hash("head:a").await];
-    (stage.keys().await, hashes, stage.notices().await, stage.due().await.len())
+    (stage.keys().await, hashes, stage.webhook_events().await, stage.due().await.len())
 }
 
-/// What is said again changes nothing, announces nothing and notices nothing.
+/// WebhookEventKind is said again changes nothing, announces nothing and webhook_events nothing.
 #[tokio::test]
 async fn saying_it_again_changes_nothing() {
     bounded(async {
@@ -74,7 +74,7 @@ async fn occupied_and_vacated_are_told_when_rules_want_it() {
         for (node, count) in [(0, 1), (1, 2), (0, 0)] {
             stage.assert(&assert(node, count)).await;
         }
-        assert_eq!(stage.notices().await, ["channel_occupied 1:a:b"]);
+        assert_eq!(stage.webhook_events().await, ["channel_occupied 1:a:b"]);
         assert_eq!(stage.due().await, [], "another node has some");
         stage.assert(&assert(1, 0)).await;
         let due = stage.due().await;
@@ -84,7 +84,7 @@ async fn occupied_and_vacated_are_told_when_rules_want_it() {
         stage.assert(&Assert { grace_ms: 100_000, ..assert(1, 0) }).await;
         assert!(stage.due().await[0].1 <= 3_000);
         stage.run(&settle("a:b", "vacated 1:a:b", 10_000)).await;
-        assert_eq!(stage.notices().await, ["channel_occupied 1:a:b", "channel_vacated 1:a:b"]);
+        assert_eq!(stage.webhook_events().await, ["channel_occupied 1:a:b", "channel_vacated 1:a:b"]);
         assert_eq!(stage.due().await, []);
         assert_eq!(stage.heard().await, [], "clients are told nothing of it");
     })
@@ -100,7 +100,7 @@ async fn channel_that_is_occupied_again_within_the_grace_is_not_told_of() {
         for (node, count) in [(0, 1), (0, 0), (1, 1)] {
             stage.assert(&Assert::new("a", NODES[node], count).with(&both)).await;
         }
-        assert_eq!(stage.notices().await, ["channel_occupied 1:a"], "the first time");
+        assert_eq!(stage.webhook_events().await, ["channel_occupied 1:a"], "the first time");
         assert_eq!(stage.due().await, []);
         // A node that has died leaves by the rules that its channel remembers.
         stage.assert(&Assert::new("a", NODES[1], 0).sweeping()).await;
@@ -118,16 +118,20 @@ async fn nothing_is_told_that_no_rule_wants() {
             for (node, count) in [(0, 1), (1, 200), (0, 0), (1, 0)] {
                 stage.assert(&Assert::new("a", NODES[node], count).with(&rules)).await;
             }
-            assert_eq!((stage.notices().await.len(), stage.due().await.len()), (0, 0), "{hooked:?}");
+            assert_eq!((stage.webhook_events().await.len(), stage.due().await.len()), (0, 0), "{hooked:?}");
         }
         // Only the one of the two.
-        for (hooked, notices, due) in [("channel_occupied", 1, 0), ("channel_vacated", 0, 1)] {
+        for (hooked, webhook_events, due) in [("channel_occupied", 1, 0), ("channel_vacated", 0, 1)] {
             stage.redis.command(&["FLUSHALL"]).await;
             for count in [1, 0] {
                 let rules = rules(&[hooked], false, false);
                 stage.assert(&Assert::new("a", NODES[0], count).with(&rules)).await;
             }
-            assert_eq!((stage.notices().await.len(), stage.due().await.len()), (notices, due), "{hooked}");
+            assert_eq!(
+                (stage.webhook_events().await.len(), stage.due().await.len()),
+                (webhook_events, due),
+                "{hooked}"
+            );
         }
         assert_eq!(stage.heard().await, []);
     })

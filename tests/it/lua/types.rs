@@ -71,7 +71,7 @@ async fn keys_of_another_type_are_an_error_and_nothing_is_written() {
     .await;
 }
 
-/// What nobody has written is not taken for a number.
+/// WebhookEventKind nobody has written is not taken for a number.
 #[tokio::test]
 async fn a_rate_that_is_no_number_is_an_error() {
     bounded(async {

@@ -1,4 +1,4 @@
-//! A browser: one WebSocket that speaks Pusher's protocol, and notices
+//! A browser: one WebSocket that speaks Pusher's protocol, and webhook_events
 //! everything that it was not meant to get.
 
 use std::collections::{BTreeSet, VecDeque};

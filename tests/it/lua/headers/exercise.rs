@@ -15,8 +15,8 @@ use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;
 use fanfare::mailbox::mailbox;
-use fanfare::notice::What;
 use fanfare::presence::Member;
+use fanfare::webhook_event::WebhookEventKind;
 
 use crate::lua::calls::event;
 use crate::support::{PATIENCE, Redis, eventually};
@@ -58,7 +58,7 @@ pub async fn everything(redis: &Redis) {
     publishes(&backend).await;
     asserts(&backend).await;
     reads(&backend).await;
-    notices(&backend).await;
+    webhook_events(&backend).await;
     assert_eq!(backend.hold_connections("1", 3, 9, 5).await, Ok(5));
     // A node that nobody renews is condemned.
     let (leases, node) = ("fanfare:{nodes}:leases", "0123456789abcdef");
@@ -145,31 +145,33 @@ async fn reads(backend: &Backend) {
 }
 
 /// All that a channel had to tell, the end of which is due after a while.
-async fn notices(backend: &Backend) {
+async fn webhook_events(backend: &Backend) {
     let partition = channel_id("news").partition();
     assert!(backend.own_partitions().contains(&partition));
     let told = eventually("the end", PATIENCE, async || {
-        let notices = backend.claim_notices(partition, None, 100).await.unwrap().unwrap();
-        let is_over = notices.iter().any(|notice| notice.what == What::ChannelVacated);
-        if is_over { Ok(notices) } else { Err(format!("{notices:?}")) }
+        let webhook_events = backend.claim_webhook_events(partition, None, 100).await.unwrap().unwrap();
+        let is_over =
+            webhook_events.iter().any(|webhook_event| webhook_event.what == WebhookEventKind::ChannelVacated);
+        if is_over { Ok(webhook_events) } else { Err(format!("{webhook_events:?}")) }
     })
     .await;
-    let of_news = told.iter().filter(|notice| notice.channel == "news" && &*notice.app == "1");
-    let whats: Vec<&What> = of_news.map(|notice| &notice.what).collect();
+    let of_news =
+        told.iter().filter(|webhook_event| webhook_event.channel == "news" && &*webhook_event.app == "1");
+    let whats: Vec<&WebhookEventKind> = of_news.map(|webhook_event| &webhook_event.what).collect();
     let expected = [
-        &What::ClientEvent(event("moved")),
-        &What::ChannelOccupied,
-        &What::SubscriptionCount(2),
-        &What::CacheMiss,
-        &What::SubscriptionCount(0),
-        &What::ChannelVacated,
+        &WebhookEventKind::ClientEvent(event("moved")),
+        &WebhookEventKind::ChannelOccupied,
+        &WebhookEventKind::SubscriptionCount(2),
+        &WebhookEventKind::CacheMiss,
+        &WebhookEventKind::SubscriptionCount(0),
+        &WebhookEventKind::ChannelVacated,
     ];
     assert_eq!(whats, expected);
     let (first, rest) = told.split_first().unwrap();
-    let after = backend.claim_notices(partition, Some(&first.id), 100).await.unwrap().unwrap();
+    let after = backend.claim_webhook_events(partition, Some(&first.id), 100).await.unwrap().unwrap();
     assert_eq!(after, rest);
-    let ids: Vec<_> = told.into_iter().map(|notice| notice.id).collect();
-    backend.remove_notices(partition, &ids).await.unwrap();
-    assert_eq!(backend.claim_notices(partition, None, 100).await, Ok(Some(vec![])));
-    backend.release_notices(partition).await.unwrap();
+    let ids: Vec<_> = told.into_iter().map(|webhook_event| webhook_event.id).collect();
+    backend.remove_webhook_events(partition, &ids).await.unwrap();
+    assert_eq!(backend.claim_webhook_events(partition, None, 100).await, Ok(Some(vec![])));
+    backend.release_webhook_outbox(partition).await.unwrap();
 }

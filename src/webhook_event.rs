@@ -1,4 +1,4 @@
-//! What a webhook tells (protocol.md 5), from the script that decided it to the
+//! WebhookEventKind a webhook tells (protocol.md 5), from the script that decided it to the
 //! call that delivers it.
 
 use std::fmt;
@@ -6,23 +6,23 @@ use std::sync::Arc;
 
 use crate::event::Event;
 
-/// Names a notice, the same at every delivery: receivers tell repetitions by it.
+/// Names a webhook_event, the same at every delivery: receivers tell repetitions by it.
 /// The place in the outbox, `<ms>-<n>`, behind the name of the partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NoticeId {
+pub struct WebhookEventId {
     /// When it was decided, in ms of the backend's clock.
     pub time_ms: u64,
     pub number: u64,
 }
 
-impl NoticeId {
-    pub fn parse(text: &str) -> Option<NoticeId> {
+impl WebhookEventId {
+    pub fn parse(text: &str) -> Option<WebhookEventId> {
         let (time_ms, number) = text.split_once('-')?;
-        Some(NoticeId { time_ms: time_ms.parse().ok()?, number: number.parse().ok()? })
+        Some(WebhookEventId { time_ms: time_ms.parse().ok()?, number: number.parse().ok()? })
     }
 }
 
-impl fmt::Display for NoticeId {
+impl fmt::Display for WebhookEventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.time_ms, self.number)
     }
@@ -30,15 +30,15 @@ impl fmt::Display for NoticeId {
 
 /// One event of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    pub id: NoticeId,
+pub struct WebhookEvent {
+    pub id: WebhookEventId,
     pub app: Arc<str>,
     pub channel: String,
-    pub what: What,
+    pub what: WebhookEventKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum WebhookEventKind {
     ChannelOccupied,
     ChannelVacated,
     MemberAdded {
@@ -53,17 +53,17 @@ pub enum What {
     SubscriptionCount(u64),
 }
 
-impl What {
+impl WebhookEventKind {
     /// As in [`crate::app::HookedEvents::NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
-            What::ChannelOccupied => "channel_occupied",
-            What::ChannelVacated => "channel_vacated",
-            What::MemberAdded { .. } => "member_added",
-            What::MemberRemoved { .. } => "member_removed",
-            What::ClientEvent(_) => "client_event",
-            What::CacheMiss => "cache_miss",
-            What::SubscriptionCount(_) => "subscription_count",
+            WebhookEventKind::ChannelOccupied => "channel_occupied",
+            WebhookEventKind::ChannelVacated => "channel_vacated",
+            WebhookEventKind::MemberAdded { .. } => "member_added",
+            WebhookEventKind::MemberRemoved { .. } => "member_removed",
+            WebhookEventKind::ClientEvent(_) => "client_event",
+            WebhookEventKind::CacheMiss => "cache_miss",
+            WebhookEventKind::SubscriptionCount(_) => "subscription_count",
         }
     }
 }

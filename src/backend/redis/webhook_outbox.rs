@@ -1,4 +1,4 @@
-//! What webhooks want to hear of: each partition's outbox has one consumer.
+//! WebhookEventKind webhooks want to hear of: each partition's outbox has one consumer.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use crate::entry::EntryId;
 use crate::event::decode_events;
 use crate::limits;
 use crate::metrics::metrics;
-use crate::notice::{Notice, NoticeId, What};
+use crate::webhook_event::{WebhookEvent, WebhookEventId, WebhookEventKind};
 
 type StreamEntry = (String, HashMap<String, Bytes>);
 
@@ -31,16 +31,16 @@ impl Redis {
         Partition::all().filter(is_own).collect()
     }
 
-    /// `lua/claim_outbox.lua`; then whatever is due is settled.
-    pub async fn claim_notices(
+    /// `lua/claim_webhook_outbox.lua`; then whatever is due is settled.
+    pub async fn claim_webhook_events(
         &self,
         partition: Partition,
-        after: Option<&NoticeId>,
+        after: Option<&WebhookEventId>,
         count_max: usize,
-    ) -> Result<Option<Vec<Notice>>, BackendError> {
-        let after = after.map_or_else(|| "-".to_owned(), NoticeId::to_string);
+    ) -> Result<Option<Vec<WebhookEvent>>, BackendError> {
+        let after = after.map_or_else(|| "-".to_owned(), WebhookEventId::to_string);
         let Some((entries, due)) =
-            self.claim_outbox(partition, limits::WEBHOOK_LEASE, &after, count_max).await?
+            self.claim_webhook_outbox(partition, limits::WEBHOOK_LEASE, &after, count_max).await?
         else {
             return Ok(None);
         };
@@ -50,35 +50,39 @@ impl Redis {
                 result => result?,
             }
         }
-        let (mut notices, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
+        let (mut webhook_events, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
         for (id, fields) in entries {
-            match notice(&id, fields) {
-                Some(notice) => notices.push(notice),
-                None => unreadable.extend(NoticeId::parse(&id)),
+            match webhook_event(&id, fields) {
+                Some(webhook_event) => webhook_events.push(webhook_event),
+                None => unreadable.extend(WebhookEventId::parse(&id)),
             }
         }
         if !unreadable.is_empty() {
             metrics().webhooks_dropped.increment(unreadable.len() as u64);
             tracing::warn!(count = unreadable.len(), "webhook events dropped: they cannot be read");
-            self.remove_notices(partition, &unreadable).await?;
+            self.remove_webhook_events(partition, &unreadable).await?;
         }
-        Ok(Some(notices))
+        Ok(Some(webhook_events))
     }
 
-    pub async fn remove_notices(&self, partition: Partition, ids: &[NoticeId]) -> Result<(), BackendError> {
+    pub async fn remove_webhook_events(
+        &self,
+        partition: Partition,
+        ids: &[WebhookEventId],
+    ) -> Result<(), BackendError> {
         if ids.is_empty() {
             return Ok(());
         }
         let client = self.parts.client_of(partition).with_options(&scripts::once());
-        let ids: Vec<String> = ids.iter().map(NoticeId::to_string).collect();
+        let ids: Vec<String> = ids.iter().map(WebhookEventId::to_string).collect();
         client.xdel(self.parts.keys.outbox(partition), ids).await.map_err(backend_error)
     }
 
-    pub async fn release_notices(&self, partition: Partition) -> Result<(), BackendError> {
-        self.claim_outbox(partition, Duration::ZERO, "-", 0).await.map(drop)
+    pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
+        self.claim_webhook_outbox(partition, Duration::ZERO, "-", 0).await.map(drop)
     }
 
-    async fn claim_outbox(
+    async fn claim_webhook_outbox(
         &self,
         partition: Partition,
         lease: Duration,
@@ -96,7 +100,7 @@ impl Redis {
             number(limits::WEBHOOK_DUE_MAX as u64),
         ];
         let client = self.parts.client_of(partition);
-        let answer = self.parts.scripts.claim_outbox.run(client, names, arguments).await?;
+        let answer = self.parts.scripts.claim_webhook_outbox.run(client, names, arguments).await?;
         if answer.is_null() {
             return Ok(None);
         }
@@ -137,20 +141,20 @@ fn draw(node: &str, partition: Partition) -> u64 {
 }
 
 /// An entry that `lua/include/notify.lua` has written.
-fn notice(id: &str, mut fields: HashMap<String, Bytes>) -> Option<Notice> {
+fn webhook_event(id: &str, mut fields: HashMap<String, Bytes>) -> Option<WebhookEvent> {
     let mut take = |field: &str| fields.remove(field);
     let mut take_text = |field: &str| String::from_utf8(take(field)?.to_vec()).ok();
     let channel_id = ChannelId::from_wire(&take_text("address")?)?;
     let what = match take_text("what")?.as_str() {
-        "channel_occupied" => What::ChannelOccupied,
-        "channel_vacated" => What::ChannelVacated,
-        "member_added" => What::MemberAdded { user_id: take_text("user")? },
-        "member_removed" => What::MemberRemoved { user_id: take_text("user")? },
-        "cache_miss" => What::CacheMiss,
-        "subscription_count" => What::SubscriptionCount(take_text("count")?.parse().ok()?),
-        "client_event" => What::ClientEvent(decode_events(take("event")?, 1).ok()?.pop()?),
+        "channel_occupied" => WebhookEventKind::ChannelOccupied,
+        "channel_vacated" => WebhookEventKind::ChannelVacated,
+        "member_added" => WebhookEventKind::MemberAdded { user_id: take_text("user")? },
+        "member_removed" => WebhookEventKind::MemberRemoved { user_id: take_text("user")? },
+        "cache_miss" => WebhookEventKind::CacheMiss,
+        "subscription_count" => WebhookEventKind::SubscriptionCount(take_text("count")?.parse().ok()?),
+        "client_event" => WebhookEventKind::ClientEvent(decode_events(take("event")?, 1).ok()?.pop()?),
         _ => return None,
     };
-    let id = NoticeId::parse(id)?;
-    Some(Notice { id, app: channel_id.app().into(), channel: channel_id.channel().to_owned(), what })
+    let id = WebhookEventId::parse(id)?;
+    Some(WebhookEvent { id, app: channel_id.app().into(), channel: channel_id.channel().to_owned(), what })
 }

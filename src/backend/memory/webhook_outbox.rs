@@ -1,4 +1,4 @@
-//! What webhooks want to hear of, and what is to be looked at later.
+//! WebhookEventKind webhooks want to hear of, and what is to be looked at later.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crate::channel::ChannelId;
 use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
-use crate::notice::{Notice, NoticeId, What};
+use crate::webhook_event::{WebhookEvent, WebhookEventId, WebhookEventKind};
 
 #[derive(Debug, Default)]
-pub(super) struct Notices {
-    outbox: VecDeque<Notice>,
+pub(super) struct WebhookOutbox {
+    outbox: VecDeque<WebhookEvent>,
     number: u64,
     due: BTreeSet<(Instant, Due)>,
     due_at: HashMap<Due, Instant>,
 }
 
-/// What is to be told if it is still so.
+/// WebhookEventKind is to be told if it is still so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Due {
     Vacated(ChannelId),
@@ -27,8 +27,8 @@ pub(super) enum Due {
     Count(ChannelId),
 }
 
-impl Notices {
-    pub(super) fn put(&mut self, channel_id: &ChannelId, what: What) {
+impl WebhookOutbox {
+    pub(super) fn put(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
         if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
             metrics().webhooks_dropped.increment(1);
             return;
@@ -36,10 +36,10 @@ impl Notices {
         self.number += 1;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // A clock that is set back must not disturb the order.
-        let before = self.outbox.back().map_or(0, |notice| notice.id.time_ms);
-        let id = NoticeId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
+        let before = self.outbox.back().map_or(0, |webhook_event| webhook_event.id.time_ms);
+        let id = WebhookEventId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
         let (app, channel) = (channel_id.app().into(), channel_id.channel().to_owned());
-        self.outbox.push_back(Notice { id, app, channel, what });
+        self.outbox.push_back(WebhookEvent { id, app, channel, what });
     }
 
     /// Unless it is to be looked at already.
@@ -72,22 +72,22 @@ impl Notices {
 impl Memory {
     /// Settles what is due, then reads: as much of either. Whatever comes due at
     /// once would not find room in the outbox.
-    pub fn read_notices(&self, after: Option<&NoticeId>, count_max: usize) -> Vec<Notice> {
+    pub fn read_webhook_events(&self, after: Option<&WebhookEventId>, count_max: usize) -> Vec<WebhookEvent> {
         let mut state = self.state.lock();
         let now = Instant::now();
         for _ in 0..limits::WEBHOOK_DUE_MAX {
-            let Some(due) = state.notices.next_due(now) else { break };
+            let Some(due) = state.webhook_events.next_due(now) else { break };
             if let Some(mail) = state.settle(due) {
                 self.mailbox.hear(mail);
             }
         }
-        let is_new = |notice: &&Notice| after.is_none_or(|after| notice.id > *after);
-        state.notices.outbox.iter().filter(is_new).take(count_max).cloned().collect()
+        let is_new = |webhook_event: &&WebhookEvent| after.is_none_or(|after| webhook_event.id > *after);
+        state.webhook_events.outbox.iter().filter(is_new).take(count_max).cloned().collect()
     }
 
-    pub fn remove_notices(&self, ids: &[NoticeId]) {
-        let ids: HashSet<&NoticeId> = ids.iter().collect();
-        self.state.lock().notices.outbox.retain(|notice| !ids.contains(&notice.id));
+    pub fn remove_webhook_events(&self, ids: &[WebhookEventId]) {
+        let ids: HashSet<&WebhookEventId> = ids.iter().collect();
+        self.state.lock().webhook_events.outbox.retain(|webhook_event| !ids.contains(&webhook_event.id));
     }
 }
 
@@ -96,14 +96,15 @@ impl State {
         match due {
             Due::Vacated(channel_id) => {
                 if self.counts(&channel_id).subscriptions == 0 {
-                    self.notices.put(&channel_id, What::ChannelVacated);
+                    self.webhook_events.put(&channel_id, WebhookEventKind::ChannelVacated);
                 }
                 None
             }
             Due::Removed(channel_id, user) => {
                 let channel = self.channels.get(&channel_id);
                 if !channel.is_some_and(|channel| channel.membership.has_user(&user)) {
-                    self.notices.put(&channel_id, What::MemberRemoved { user_id: user.to_string() });
+                    self.webhook_events
+                        .put(&channel_id, WebhookEventKind::MemberRemoved { user_id: user.to_string() });
                 }
                 None
             }
