@@ -216,7 +216,7 @@ pub const ROUND_MAX: usize = 256;
 /// with 4100.
 pub const PENDING_MAX: usize = 100_000;
 /// Membership scripts of a node under way at once.
-pub const ASSERTIONS_MAX: usize = 256;
+pub const MEMBERSHIP_UPDATES_MAX: usize = 256;
 /// Channels compared with their heads in one call, and calls under way at once.
 pub const POSITION_CHECK_CHANNELS: usize = 256;
 pub const POSITION_CHECKS_MAX: usize = 4;
@@ -233,7 +233,7 @@ pub const INBOX_TICK: Duration = Duration::from_millis(100);
 /// Beyond, the joiner starts anew from the head.
 pub const JOIN_BUFFER_ENTRIES_MAX: usize = 1_000;
 /// Users of a presence channel that one script tells of.
-pub const ASSERTED_USERS_MAX: usize = 100;
+pub const UPDATED_USERS_MAX: usize = 100;
 /// Changes of a roster while it is read. Beyond, it is read anew.
 pub const ROSTER_CHANGES_MAX: usize = 10_000;
 /// After Redis may have lost members, all nodes have told it of theirs by then.
@@ -283,7 +283,7 @@ pub const REPAIR_BUFFER_ENTRIES_MAX: usize = 1_000;
 /// Every listened channel is compared with its head within this time.
 pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Every channel's membership is asserted anew within this time.
-pub const ASSERT_INTERVAL: Duration = Duration::from_secs(60);
+pub const MEMBERSHIP_INTERVAL: Duration = Duration::from_secs(60);
 /// A node whose lease counter stands still this long is dead.
 pub const LEASE_EXPIRY: Duration = Duration::from_secs(8);
 /// Short: what it adds to the expiry, twice, and the sweep have to end within the

@@ -40,7 +40,7 @@ pub struct SignalReceiver(Arc<Shared>);
 struct Shared {
     bytes: AtomicUsize,
     recheck: AtomicBool,
-    reassert: AtomicBool,
+    report_memberships: AtomicBool,
     signal: Notify,
 }
 
@@ -50,7 +50,7 @@ pub struct Signals {
     /// Announcements may have been missed: compare every channel with its head.
     pub recheck: bool,
     /// Memberships may have been lost: write all of them anew.
-    pub reassert: bool,
+    pub report_memberships: bool,
 }
 
 /// A mailbox of [`limits::MAILBOX_MAX`] entries and
@@ -91,8 +91,8 @@ impl Mailbox {
         self.shared.signal.notify_one();
     }
 
-    pub fn reassert(&self) {
-        self.shared.reassert.store(true, Ordering::Release);
+    pub fn report_memberships(&self) {
+        self.shared.report_memberships.store(true, Ordering::Release);
         self.shared.signal.notify_one();
     }
 }
@@ -127,7 +127,7 @@ impl SignalReceiver {
     pub fn take(&self) -> Signals {
         Signals {
             recheck: self.0.recheck.swap(false, Ordering::AcqRel),
-            reassert: self.0.reassert.swap(false, Ordering::AcqRel),
+            report_memberships: self.0.report_memberships.swap(false, Ordering::AcqRel),
         }
     }
 }

@@ -103,7 +103,7 @@ catalogue! {
     counter redis_unavailable "fanfare_redis_unavailable_total" Count "Publishes answered 503 because Redis was away."
     counter probe_failures "fanfare_probe_failures_total" Count "Times this node did not hear its own probe."
     counter position_checks "fanfare_position_checks_total" Count "Channels compared with their head."
-    counter assertions "fanfare_assertions_total" Count "Memberships written to the backend."
+    counter membership_updates "fanfare_membership_updates_total" Count "Memberships written to the backend."
     counter webhooks_dropped "fanfare_webhooks_dropped_total" Count "Webhook events dropped because their outbox was full."
     counter lease_lost "fanfare_lease_lost_total" Count "Times this node was swept, or its lease was gone."
     counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node took away."

@@ -2,7 +2,7 @@
 //! keeps for one process and the Redis backend for all of them. One suite,
 //! `tests/it/contract.rs`, runs on both.
 
-mod assertion;
+mod membership;
 pub mod memory;
 mod publication;
 pub mod redis;
@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::presence::Roster;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-pub use assertion::{Asserted, Assertion, Rules, UserCount};
+pub use membership::{MembershipUpdate, Rules, UpdatedMembership, UserCount};
 pub use publication::{ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
 
 use memory::Memory;
@@ -184,10 +184,13 @@ impl Backend {
     /// Writes this node's membership, and announces what has changed by it for
     /// the cluster: who came and who left, how many there are, whether a user is
     /// online.
-    pub async fn assert_membership(&self, assertion: &Assertion) -> Result<Asserted, BackendError> {
+    pub async fn update_membership(
+        &self,
+        update: &MembershipUpdate,
+    ) -> Result<UpdatedMembership, BackendError> {
         match self {
-            Backend::Memory(memory) => Ok(memory.assert_membership(assertion)),
-            Backend::Redis(redis) => redis.assert_membership(assertion).await,
+            Backend::Memory(memory) => Ok(memory.update_membership(update)),
+            Backend::Redis(redis) => redis.update_membership(update).await,
         }
     }
 

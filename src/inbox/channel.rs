@@ -104,7 +104,7 @@ pub(super) enum Listening {
     Yes,
 }
 
-/// Where the channel waits for its assertion.
+/// Where the channel waits for its update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Queued {
     #[default]
@@ -119,7 +119,7 @@ pub(super) enum Queued {
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     /// The number that was last acknowledged.
-    pub(super) asserted: Option<u64>,
+    pub(super) reported: Option<u64>,
     /// A script is under way: one at a time, so that they cannot overtake each
     /// other.
     pub(super) under_way: bool,
@@ -127,7 +127,7 @@ pub(super) struct Membership {
     /// Must be said again, though the number is the same.
     pub(super) stale: bool,
     /// An attempt went unanswered and may yet arrive: the channel is kept, and
-    /// asserted anew, until it cannot.
+    /// updated anew, until it cannot.
     pub(super) doubtful_until: Option<Instant>,
 }
 
@@ -160,19 +160,19 @@ impl Channel {
         self.rules.subscription_counts && self.presence.is_none() && self.watch.is_none()
     }
 
-    pub(super) fn needs_assertion(&self) -> bool {
+    pub(super) fn needs_membership_update(&self) -> bool {
         !self.membership.under_way
             && (self.membership.stale
-                || self.membership.asserted.unwrap_or(0) != self.count()
+                || self.membership.reported.unwrap_or(0) != self.count()
                 || self.joining.values().any(|joiner| joiner.stage == Stage::Waiting)
-                || self.presence.as_ref().is_some_and(|presence| presence.has_unsaid()))
+                || self.presence.as_ref().is_some_and(|presence| presence.is_dirty()))
     }
 
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         self.is_deserted()
             && self.idle_since.is_some_and(|since| now.duration_since(since) >= limits::LINGER)
             && !self.membership.under_way
-            && self.membership.asserted.unwrap_or(0) == 0
+            && self.membership.reported.unwrap_or(0) == 0
             && !self.membership.is_doubtful(now)
             && self.listening != Listening::Asked
             && !self.order.is_reading()
@@ -250,7 +250,7 @@ impl Channel {
         placed.filter(|at| !self.order.has_passed(*at)).collect()
     }
 
-    pub(super) fn assertion_failed(&mut self, now: Instant) {
+    pub(super) fn membership_update_failed(&mut self, now: Instant) {
         for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
             joiner.stage = Stage::Waiting;
         }

@@ -75,7 +75,7 @@ impl Desk {
         }
         let Some(mut subscriber) = channel.hub.remove(socket) else { return };
         subscriber.form.algorithm = Some(algorithm);
-        let (confirmation, past, stage) = (Bytes::new(), Past::Unsaid, Stage::Waiting);
+        let (confirmation, past, stage) = (Bytes::new(), Past::NotRequested, Stage::Waiting);
         self.begin_anew(
             channel_id,
             socket,
@@ -95,12 +95,12 @@ impl Desk {
         self.admit(channel_id);
     }
 
-    /// Someone waits for the channel: has it listened to, then asserted.
+    /// Someone waits for the channel: has it listened to, then updated.
     pub(super) fn join(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match channel.listening {
             Listening::Asked => {}
-            Listening::Yes => self.queue_assertion(channel_id),
+            Listening::Yes => self.queue_membership_update(channel_id),
             Listening::No => {
                 channel.listening = Listening::Asked;
                 let backend = self.backend.clone();
@@ -117,7 +117,7 @@ impl Desk {
         match result {
             Ok(()) => {
                 channel.listening = Listening::Yes;
-                self.queue_assertion(channel_id);
+                self.queue_membership_update(channel_id);
             }
             Err(error) => {
                 tracing::debug!(%channel_id, %error, "not listened to yet");
@@ -136,7 +136,7 @@ impl Desk {
             presence.leave(member);
         }
         self.forget_if_idle(channel_id);
-        self.queue_assertion(channel_id.clone());
+        self.queue_membership_update(channel_id.clone());
     }
 
     /// Lets everyone in who waits for nothing any more.
@@ -197,7 +197,7 @@ impl Desk {
             } else if channel.is_deserted() {
                 // Not yet: something is under way. Looked at again.
                 self.idle.push_back((now, channel_id.clone()));
-                self.queue_assertion(channel_id);
+                self.queue_membership_update(channel_id);
             }
         }
     }

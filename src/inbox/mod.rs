@@ -8,10 +8,10 @@
 //! way, and its answer comes back as a [`Done`].
 
 mod admission;
-mod assertions;
 mod channel;
 mod delivery;
 mod join;
+mod membership;
 mod newcomer;
 pub mod order;
 mod positions;
@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::app::App;
-use crate::backend::{Asserted, Assertion, Backend, BackendError, RosterRead, StoredBase};
+use crate::backend::{Backend, BackendError, MembershipUpdate, RosterRead, StoredBase, UpdatedMembership};
 use crate::channel::ChannelId;
 use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
@@ -49,9 +49,9 @@ use crate::presence::Member;
 use crate::wire::dialect::Dialect;
 use crate::wire::resume::Resume;
 
-use assertions::Assertions;
 use channel::{Channel, Joiner, Listening, Stage};
 use delivery::deliver;
+use membership::MembershipUpdates;
 use order::Verdict;
 use presence::Rosters;
 use repair::{Checks, Repairs};
@@ -132,7 +132,7 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         channels: HashMap::new(),
         calls: JoinSet::new(),
         joining: 0,
-        assertions: Assertions::new(),
+        membership_updates: MembershipUpdates::new(),
         repairs: Repairs::default(),
         checks: Checks::new(),
         retries: VecDeque::new(),
@@ -155,7 +155,7 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
 #[derive(Debug)]
 enum Done {
     Listened(ChannelId, Result<(), BackendError>),
-    Asserted(Box<(Assertion, Result<Asserted, BackendError>)>),
+    UpdatedMembership(Box<(MembershipUpdate, Result<UpdatedMembership, BackendError>)>),
     RosterRead(ChannelId, Result<RosterRead, BackendError>),
     LogRead(ChannelId, Result<Log, BackendError>),
     HeadsRead(Vec<ChannelId>, Result<Vec<Option<Position>>, BackendError>),
@@ -175,7 +175,7 @@ struct Desk {
     calls: JoinSet<Done>,
     /// Subscriptions that wait for the backend, over all channels.
     joining: usize,
-    assertions: Assertions,
+    membership_updates: MembershipUpdates,
     repairs: Repairs,
     checks: Checks,
     retries: VecDeque<(Instant, ChannelId)>,
@@ -217,8 +217,8 @@ impl Desk {
                 _ = tick.tick() => self.tick(),
             }
             let due = signals.take();
-            if due.reassert {
-                self.assert_all();
+            if due.report_memberships {
+                self.report_all_memberships();
                 self.want_all_rosters();
             }
             if due.recheck {
@@ -318,7 +318,7 @@ impl Desk {
         }
         if channel.watch.is_some() {
             channel.membership.stale = true;
-            self.queue_assertion(channel_id.clone());
+            self.queue_membership_update(channel_id.clone());
         }
     }
 
@@ -386,8 +386,8 @@ impl Desk {
         self.read_stale_rosters(now);
         self.tell_due_positions(now);
         self.forget_idle(now);
-        if now.duration_since(self.assertions.all_at) >= limits::ASSERT_INTERVAL {
-            self.assert_all();
+        if now.duration_since(self.membership_updates.all_at) >= limits::MEMBERSHIP_INTERVAL {
+            self.report_all_memberships();
         }
         if now.duration_since(self.counted) >= limits::GAUGE_INTERVAL {
             self.counted = now;
@@ -404,7 +404,7 @@ impl Desk {
         if channel.order.position().is_some() && channel.listening == Listening::Yes {
             self.checks.queue.push_back(channel_id.clone());
         }
-        self.queue_assertion(channel_id.clone());
+        self.queue_membership_update(channel_id.clone());
         self.admit(&channel_id);
     }
 
@@ -417,7 +417,7 @@ impl Desk {
     }
 
     fn start_calls(&mut self) {
-        self.start_assertions();
+        self.start_membership_updates();
         self.start_rosters();
         self.start_replays();
         self.start_snapshots();
@@ -428,7 +428,7 @@ impl Desk {
     fn finish(&mut self, done: Done) {
         match done {
             Done::Listened(channel_id, result) => self.listened(channel_id, result),
-            Done::Asserted(done) => self.asserted(done.0, done.1),
+            Done::UpdatedMembership(done) => self.updated(done.0, done.1),
             Done::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
             Done::Replayed(channel_id, told) => self.replayed(&channel_id, told),
             Done::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),

@@ -34,7 +34,7 @@ pub(super) struct Presence {
     /// Users of this node's sockets.
     own: HashMap<Arc<str>, Own>,
     /// Those whose number the cluster must be told.
-    unsaid: BTreeSet<Arc<str>>,
+    dirty: BTreeSet<Arc<str>>,
 }
 
 /// A user of this node's sockets.
@@ -44,7 +44,7 @@ struct Own {
     member: Arc<Member>,
     connections: u64,
     /// The number that was last acknowledged.
-    asserted: u64,
+    reported: u64,
 }
 
 /// Rosters to be read, some at once.
@@ -55,12 +55,12 @@ pub(super) struct Rosters {
 }
 
 impl Presence {
-    pub(super) fn has_unsaid(&self) -> bool {
-        !self.unsaid.is_empty()
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     pub(super) fn is_forgettable(&self) -> bool {
-        self.unsaid.is_empty() && self.since.is_none()
+        self.dirty.is_empty() && self.since.is_none()
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -73,14 +73,14 @@ impl Presence {
         let own = self.own.entry(user.clone()).or_insert_with(|| Own {
             member: member.clone(),
             connections: 0,
-            asserted: 0,
+            reported: 0,
         });
         if own.connections == 0 {
             // Is told anew, unless nobody was told that the user had left.
             own.member = member.clone();
         }
         own.connections += 1;
-        self.unsaid.insert(user);
+        self.dirty.insert(user);
     }
 
     /// Whoever is let in is there, also where that has not been heard: what came
@@ -96,45 +96,45 @@ impl Presence {
     pub(super) fn leave(&mut self, member: &Member) {
         if let Some(own) = self.own.get_mut(&member.user_id) {
             own.connections -= 1;
-            self.unsaid.insert(member.user_id.clone());
+            self.dirty.insert(member.user_id.clone());
         }
     }
 
     /// The users that the next script tells of: who leaves first, to make room for
     /// who comes.
-    pub(super) fn take_unsaid(&mut self) -> Vec<UserCount> {
+    pub(super) fn take_dirty(&mut self) -> Vec<UserCount> {
         let mut users = Vec::new();
-        while users.len() < limits::ASSERTED_USERS_MAX
-            && let Some(user) = self.unsaid.pop_first()
+        while users.len() < limits::UPDATED_USERS_MAX
+            && let Some(user) = self.dirty.pop_first()
         {
             let Some(own) = self.own.get(&user) else { continue };
             let (member, count) = (own.member.clone(), own.connections);
-            users.push(UserCount { member, count, is_new: own.asserted == 0 });
+            users.push(UserCount { member, count, is_new: own.reported == 0 });
         }
         users.sort_by_key(|user| user.count > 0);
         users
     }
 
     /// Some have left, and the cluster is yet to be told.
-    pub(super) fn has_unsaid_leavers(&self) -> bool {
-        self.unsaid.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
+    pub(super) fn has_dirty_departures(&self) -> bool {
+        self.dirty.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
     }
 
     /// These are told again.
-    pub(super) fn unsay(&mut self, users: &[UserCount]) {
-        self.unsaid.extend(users.iter().map(|user| user.member.user_id.clone()));
+    pub(super) fn mark_dirty(&mut self, users: &[UserCount]) {
+        self.dirty.extend(users.iter().map(|user| user.member.user_id.clone()));
     }
 
-    pub(super) fn unsay_all(&mut self) {
-        self.unsaid.extend(self.own.keys().cloned());
+    pub(super) fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.own.keys().cloned());
     }
 
     /// The cluster has been told. Who has left is kept in mind, and told again, for
     /// as long as an earlier script `may_yet_arrive` that says otherwise.
     pub(super) fn acknowledge(&mut self, user: &UserCount, may_yet_arrive: bool) {
         let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
-        own.asserted = user.count;
-        if own.connections == 0 && own.asserted == 0 && !may_yet_arrive {
+        own.reported = user.count;
+        if own.connections == 0 && own.reported == 0 && !may_yet_arrive {
             self.own.remove(&user.member.user_id);
         }
     }
@@ -178,10 +178,10 @@ impl Presence {
             let gone = || Own {
                 member: Arc::new(Member::new(user.clone(), Bytes::new())),
                 connections: 0,
-                asserted: 1,
+                reported: 1,
             };
             if self.own.entry(user.clone()).or_insert_with(gone).connections == 0 {
-                self.unsaid.insert(user);
+                self.dirty.insert(user);
             }
         }
         let changes = self.roster.as_ref().map(|known| known.changes_to(&roster)).unwrap_or_default();
@@ -256,7 +256,7 @@ impl Desk {
             tell_change(&channel_id, &channel.hub, &change, &mut self.filled);
         }
         self.admit(&channel_id);
-        self.queue_assertion(channel_id);
+        self.queue_membership_update(channel_id);
     }
 }
 
@@ -272,14 +272,14 @@ mod tests {
     fn who_is_back_before_the_leaving_is_acknowledged_says_anew_who_it_is() {
         let mut presence = Presence::default();
         presence.come(&member("1"));
-        let said = presence.take_unsaid();
+        let said = presence.take_dirty();
         presence.acknowledge(&said[0], false);
         presence.leave(&member("1"));
-        let leaving = presence.take_unsaid();
+        let leaving = presence.take_dirty();
         assert_eq!(leaving[0].count, 0);
         presence.come(&member("2"));
         presence.acknowledge(&leaving[0], false);
-        let back = presence.take_unsaid();
+        let back = presence.take_dirty();
         assert_eq!((back[0].count, &*back[0].member.info), (1, b"2".as_slice()));
         assert!(back[0].is_new);
     }

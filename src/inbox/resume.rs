@@ -19,7 +19,7 @@ use crate::wire::resume::{Resume, Standing};
 #[derive(Debug)]
 pub(super) enum Past {
     /// It does not say.
-    Unsaid,
+    NotRequested,
     /// It says so, and the log has not been read for it.
     Said {
         resume: Box<Resume>,
@@ -43,7 +43,7 @@ pub(super) fn standing(past: &Past, at: Position) -> Standing {
             return Standing { epoch, seq: number(resume.seq, seq), resumed: true };
         }
         Past::Lost => metrics().resumes_lost.increment(1),
-        Past::Unsaid | Past::Said { .. } => {}
+        Past::NotRequested | Past::Said { .. } => {}
     }
     Standing { epoch, seq, resumed: false }
 }
@@ -57,7 +57,7 @@ pub(super) struct Replays {
 
 impl Past {
     pub(super) fn of(resume: Option<Box<Resume>>) -> Past {
-        resume.map_or(Past::Unsaid, |resume| Past::Said { resume, asked: false })
+        resume.map_or(Past::NotRequested, |resume| Past::Said { resume, asked: false })
     }
 
     /// What it has been sent is still a base for it.
@@ -72,7 +72,7 @@ impl Past {
 
     /// Something that came since is lost for it.
     pub(super) fn lose(&mut self) {
-        if !matches!(self, Past::Unsaid) {
+        if !matches!(self, Past::NotRequested) {
             *self = Past::Lost;
         }
     }

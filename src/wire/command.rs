@@ -87,7 +87,7 @@ pub struct ClientEvent {
 pub enum DeltaRequest {
     /// Nothing, or nothing that means something: the socket's opt-in decides.
     #[default]
-    Unsaid,
+    Unspecified,
     Off,
     /// On, in one of these formats: those of the client's that are known. Any, if it
     /// names none or another one.
@@ -280,7 +280,7 @@ fn subscribe(data: &Data<'_>) -> Result<Command, CommandError> {
         auth: signed("auth", data.auth).map_err(of_channel)?,
         channel_data: signed("channel_data", data.channel_data).map_err(of_channel)?,
         channel,
-        delta: data.delta.map_or(DeltaRequest::Unsaid, delta_request),
+        delta: data.delta.map_or(DeltaRequest::Unspecified, delta_request),
         filter: text(data.filter)
             .map(FilterText::Filter)
             .or_else(|| text(data.tags_filter).map(FilterText::Tags)),
@@ -353,7 +353,7 @@ fn delta_request(raw: &RawValue) -> DeltaRequest {
         Ok(Form::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
         Ok(Form::Settings { algorithms: Some(names), .. }) => DeltaRequest::On { algorithms: known(&names) },
         Ok(Form::Settings { .. }) => any(),
-        Err(_) => DeltaRequest::Unsaid,
+        Err(_) => DeltaRequest::Unspecified,
     }
 }
 

@@ -29,7 +29,7 @@ impl Connection {
         let unsaid = self.subscriptions.iter().filter(|(_, subscription)| !subscription.says_deltas);
         let channels: Vec<ChannelName> = unsaid.map(|(channel, _)| channel.clone()).collect();
         for channel in channels {
-            let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unsaid) else { continue };
+            let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unspecified) else { continue };
             let channel_id = ChannelId::new(&self.app.id, &channel);
             self.node.inbox.ask(Request::EnableDeltas { channel_id, socket: self.socket, algorithm }).await;
         }
@@ -43,7 +43,7 @@ impl Connection {
     pub(super) fn algorithm_for(&self, channel: &ChannelName, request: &DeltaRequest) -> Option<Algorithm> {
         let accepted: &[Algorithm] = match request {
             DeltaRequest::Off => &[],
-            DeltaRequest::Unsaid => &self.accepted,
+            DeltaRequest::Unspecified => &self.accepted,
             DeltaRequest::On { algorithms } => algorithms,
         };
         let may_be = self.node.delta.enabled && !self.decodes_no_deltas && !never_has_deltas(channel);

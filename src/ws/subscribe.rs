@@ -166,7 +166,7 @@ impl Connection {
         }
         if channel.kind() != ChannelKind::User {
             let synced = self.subscriptions.get(&channel).and_then(|earlier| earlier.synced);
-            let said = deltas != DeltaRequest::Unsaid;
+            let said = deltas != DeltaRequest::Unspecified;
             self.subscriptions.insert(channel, Subscription { says_deltas: said, synced, member });
         }
         self.node.inbox.ask(request).await;

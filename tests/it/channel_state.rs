@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
-use fanfare::backend::{self, Assertion, KeptBase, KeptBases, Publication, Rules, StoredBase};
+use fanfare::backend::{self, KeptBase, KeptBases, MembershipUpdate, Publication, Rules, StoredBase};
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{Body, EntryId, Kind, Log};
 use fanfare::event::{Event, encode_events};
@@ -91,8 +91,8 @@ impl Nodes {
 
     async fn are_off(&self, count: u64) -> bool {
         let (channel_id, rules) = (self.channel.clone(), Rules::default());
-        let assertion = Assertion { channel_id, count, users: Vec::new(), rules, wants_last: false };
-        self.reader().assert_membership(&assertion).await.unwrap().deltas_off
+        let update = MembershipUpdate { channel_id, count, users: Vec::new(), rules, wants_last: false };
+        self.reader().update_membership(&update).await.unwrap().deltas_off
     }
 
     async fn since(&self, seq: u64) -> Log {

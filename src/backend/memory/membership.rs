@@ -1,5 +1,5 @@
 //! Who is in a channel, and what is announced when that changes: what
-//! `lua/assert_subscriptions.lua` and `lua/assert_members.lua` do for a cluster.
+//! `lua/update_subscriptions.lua` and `lua/update_members.lua` do for a cluster.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::webhook_outbox::Due;
 use super::{Memory, State};
-use crate::backend::{Asserted, Assertion, Counts, Occupied, RosterRead, Rules, UserCount};
+use crate::backend::{Counts, MembershipUpdate, Occupied, RosterRead, Rules, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::entry::{EntryId, Kind, encode_members};
 use crate::limits;
@@ -49,7 +49,7 @@ impl Membership {
     }
 
     /// Returns the change, if there is one; or the connections that are refused.
-    fn assert_user(&mut self, user: &UserCount, members_max: usize) -> Result<Option<MemberChange>, u64> {
+    fn update_user(&mut self, user: &UserCount, members_max: usize) -> Result<Option<MemberChange>, u64> {
         let user_id = user.member.user_id.clone();
         if user.count == 0 {
             return Ok(self.users.remove(&user_id).map(|_| MemberChange::Removed { user_id }));
@@ -68,13 +68,13 @@ impl Membership {
 }
 
 impl Memory {
-    pub fn assert_membership(&self, assertion: &Assertion) -> Asserted {
+    pub fn update_membership(&self, update: &MembershipUpdate) -> UpdatedMembership {
         let mut state = self.state.lock();
-        let (asserted, mail) = state.assert_membership(assertion);
+        let (updated, mail) = state.update_membership(update);
         if let Some(mail) = mail {
             self.mailbox.hear(mail);
         }
-        asserted
+        updated
     }
 
     pub fn read_roster(&self, channel_id: &ChannelId) -> RosterRead {
@@ -101,15 +101,15 @@ impl Memory {
 }
 
 impl State {
-    fn assert_membership(&mut self, assertion: &Assertion) -> (Asserted, Option<Mail>) {
-        let channel_id = &assertion.channel_id;
+    fn update_membership(&mut self, update: &MembershipUpdate) -> (UpdatedMembership, Option<Mail>) {
+        let channel_id = &update.channel_id;
         let membership = &mut self.channel(channel_id).membership;
-        membership.rules = assertion.rules;
+        membership.rules = update.rules;
         let before = membership.subscriptions;
-        let mut count = assertion.count;
+        let mut count = update.count;
         let (mut changes, mut refused) = (Vec::new(), Vec::new());
-        for (at, user) in assertion.users.iter().enumerate() {
-            match membership.assert_user(user, assertion.rules.members_max) {
+        for (at, user) in update.users.iter().enumerate() {
+            match membership.update_user(user, update.rules.members_max) {
                 Ok(change) => changes.extend(change),
                 Err(connections) => {
                     count -= connections;
@@ -137,11 +137,11 @@ impl State {
         let mail = said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
         let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
-        let last = assertion.wants_last.then(|| self.channel(channel_id).history.cached());
+        let last = update.wants_last.then(|| self.channel(channel_id).history.cached());
         if last == Some(None) && count > 0 {
             self.report_cache_miss(channel_id);
         }
-        (Asserted { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
+        (UpdatedMembership { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
     }
 
     fn user_status(&mut self, channel_id: &ChannelId, before: u64, count: u64) -> Option<(Kind, Bytes)> {

@@ -79,7 +79,7 @@ impl Lease {
     }
 
     /// Takes this node's memberships away, and condemns itself: others will look
-    /// once more, for an assertion that was still on its way.
+    /// once more, for an update that was still on its way.
     pub(super) async fn end(&self) {
         let incarnation = {
             let mut state = self.state.lock();
@@ -155,7 +155,7 @@ impl Lease {
             state.incarnation = incarnation;
             state.renewed = Instant::now();
         }
-        self.parts.mailbox.reassert();
+        self.parts.mailbox.report_memberships();
         let (parts, old) = (self.parts.clone(), old.clone());
         tokio::spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;

@@ -207,7 +207,7 @@ impl Topics {
         }
         if self.again.is_empty() && std::mem::take(&mut self.renewing) {
             self.parts.mailbox.recheck();
-            self.parts.mailbox.reassert();
+            self.parts.mailbox.report_memberships();
         }
         true
     }

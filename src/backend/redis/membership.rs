@@ -12,18 +12,21 @@ use futures_util::StreamExt;
 use super::queries::{cached, names_node, nodes_and_info};
 use super::scripts::{bytes, number, text};
 use super::{Parts, Redis, position, read_error};
-use crate::backend::{Asserted, Assertion, BackendError, Rules, UserCount};
+use crate::backend::{BackendError, MembershipUpdate, Rules, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelKind};
 use crate::entry::EntryId;
 use crate::limits;
 use crate::presence::Member;
 
 impl Redis {
-    pub async fn assert_membership(&self, assertion: &Assertion) -> Result<Asserted, BackendError> {
+    pub async fn update_membership(
+        &self,
+        update: &MembershipUpdate,
+    ) -> Result<UpdatedMembership, BackendError> {
         // Under a lease that may have been swept, a membership could be written
         // that nobody would ever take away.
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        self.parts.assert_membership(&node, assertion, &rules(assertion.rules)).await
+        self.parts.update_membership(&node, update, &rules(update.rules)).await
     }
 }
 
@@ -34,41 +37,41 @@ fn rules(rules: Rules) -> String {
 }
 
 impl Parts {
-    /// `lua/assert_members.lua` on a presence channel, else
-    /// `lua/assert_subscriptions.lua`.
-    async fn assert_membership(
+    /// `lua/update_members.lua` on a presence channel, else
+    /// `lua/update_subscriptions.lua`.
+    async fn update_membership(
         &self,
         node: &str,
-        assertion: &Assertion,
+        update: &MembershipUpdate,
         rules: &str,
-    ) -> Result<Asserted, BackendError> {
-        let channel_id = &assertion.channel_id;
+    ) -> Result<UpdatedMembership, BackendError> {
+        let channel_id = &update.channel_id;
         let is_presence = channel_id.kind() == ChannelKind::Presence;
-        let mut arguments = self.appending(EntryId::random(), 9 + 4 * assertion.users.len());
+        let mut arguments = self.appending(EntryId::random(), 9 + 4 * update.users.len());
         arguments.extend([
             text(node),
-            number(assertion.count),
+            number(update.count),
             text(channel_id.as_str()),
             text(rules),
-            number(u64::from(assertion.wants_last)),
+            number(u64::from(update.wants_last)),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
             number(limits::WEBHOOK_GRACE.as_millis() as u64),
         ]);
         let script = match is_presence {
             true => {
-                arguments.push(number(assertion.rules.members_max as u64));
-                arguments.extend(assertion.users.iter().flat_map(user_arguments));
-                &self.scripts.assert_members
+                arguments.push(number(update.rules.members_max as u64));
+                arguments.extend(update.users.iter().flat_map(user_arguments));
+                &self.scripts.update_members
             }
             false => {
                 arguments.push(number(limits::COUNT_UNTHROTTLED_MAX));
                 arguments.push(number(limits::COUNT_INTERVAL.as_millis() as u64));
-                &self.scripts.assert_subscriptions
+                &self.scripts.update_subscriptions
             }
         };
         let answer =
             script.run(self.client(channel_id), self.membership_keys(channel_id, node), arguments).await?;
-        asserted(answer).ok_or_else(|| BackendError::Refused("an answer of another form".to_owned()))
+        updated(answer).ok_or_else(|| BackendError::Refused("an answer of another form".to_owned()))
     }
 
     fn membership_keys(&self, channel_id: &ChannelId, node: &str) -> Vec<String> {
@@ -103,7 +106,7 @@ impl Parts {
         };
         loop {
             let rest = users.split_off(users.len().min(limits::SWEEP_USERS));
-            let assertion = Assertion {
+            let update = MembershipUpdate {
                 channel_id: channel_id.clone(),
                 // Nobody but the dead node would know the right number meanwhile.
                 count: rest.len() as u64,
@@ -111,7 +114,7 @@ impl Parts {
                 rules: Rules::default(),
                 wants_last: false,
             };
-            self.assert_membership(node, &assertion, "").await?;
+            self.update_membership(node, &update, "").await?;
             if users.is_empty() {
                 return Ok(());
             }
@@ -151,9 +154,9 @@ fn user_arguments(user: &UserCount) -> [Value; 4] {
     [text(&*member.user_id), number(*count), number(u64::from(*is_new)), bytes(member.info.clone())]
 }
 
-fn asserted(answer: Value) -> Option<Asserted> {
+fn updated(answer: Value) -> Option<UpdatedMembership> {
     let [at, total, refused, last, deltas_off]: [Value; 5] = answer.into_array().try_into().ok()?;
-    Some(Asserted {
+    Some(UpdatedMembership {
         at: position(at.into_array()).unwrap_or_default(),
         total: total.as_u64()?,
         last: cached(last.into_array()),

@@ -298,7 +298,7 @@ async fn watch_reconnects(client: Client, parts: Arc<Parts>) {
     let mut reconnects = client.reconnect_rx();
     while !matches!(reconnects.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
         metrics().redis_reconnects.increment(1);
-        parts.mailbox.reassert();
+        parts.mailbox.report_memberships();
         parts.mailbox.recheck();
     }
 }

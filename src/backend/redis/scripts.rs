@@ -36,8 +36,8 @@ macro_rules! scripts {
 scripts! {
     publish_batch: "append" "find_entry" "charge" "keep_bases";
     append_control_entry: "append" "notify";
-    assert_subscriptions: "append" "notify" "occupancy";
-    assert_members: "append" "notify" "occupancy";
+    update_subscriptions: "append" "notify" "occupancy";
+    update_members: "append" "notify" "occupancy";
     settle_due: "append" "notify";
     claim_webhook_outbox:;
     list_occupied:;

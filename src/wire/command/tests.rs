@@ -24,8 +24,8 @@ fn every_form_of_delta_is_read() {
         (r#"{"enabled":true,"algorithms":["x","xdelta3"]}"#, on(&[Vcdiff])),
         (r#"{"enabled":true,"algorithms":["x"]}"#, on(&[])),
         (r#"{"enabled":false,"algorithm":"fossil"}"#, DeltaRequest::Off),
-        ("7", DeltaRequest::Unsaid),
-        ("[1]", DeltaRequest::Unsaid),
+        ("7", DeltaRequest::Unspecified),
+        ("[1]", DeltaRequest::Unspecified),
     ] {
         let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c","delta":{form}}}}}"#);
         let Ok(Command::Subscribe(subscribe)) = Command::parse(&text) else { panic!("{text}") };

@@ -7,7 +7,7 @@ use crate::support::resp::Reply;
 
 /// WebhookEventKind the two scripts that write memberships return.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Asserted {
+pub struct UpdatedMembership {
     pub at: Option<At>,
     pub total: i64,
     pub refused: Vec<i64>,
@@ -75,10 +75,10 @@ impl Stage {
         items(self.run(call).await).iter().map(Reply::integer).collect()
     }
 
-    pub async fn assert(&mut self, assert: &Assert) -> Asserted {
+    pub async fn assert(&mut self, assert: &Assert) -> UpdatedMembership {
         let mut parts = items(self.run(&assert.call()).await).into_iter();
         let mut next = || parts.next().unwrap();
-        Asserted {
+        UpdatedMembership {
             at: At::of(next()),
             total: next().integer(),
             refused: items(next()).iter().map(Reply::integer).collect(),

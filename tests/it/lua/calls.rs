@@ -181,7 +181,7 @@ impl Run {
     }
 }
 
-/// `assert_subscriptions`, and with users `assert_members`.
+/// `update_subscriptions`, and with users `update_members`.
 #[derive(Debug, Clone)]
 pub struct Assert {
     pub channel: String,
@@ -249,14 +249,14 @@ impl Assert {
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
         let Some(users) = &self.users else {
             arguments.extend(words(&["100", &self.interval_ms.to_string()]));
-            return Call { script: "assert_subscriptions", keys, arguments };
+            return Call { script: "update_subscriptions", keys, arguments };
         };
         keys.push(key("users", channel));
         arguments.extend(words(&[&self.members_max.to_string()]));
         for (user, count, is_new, info) in users {
             arguments.extend(words(&[user, &count.to_string(), if *is_new { "1" } else { "0" }, info]));
         }
-        Call { script: "assert_members", keys, arguments }
+        Call { script: "update_members", keys, arguments }
     }
 }
 

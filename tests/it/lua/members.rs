@@ -1,11 +1,11 @@
-//! `assert_members`: who is in a presence channel, over several nodes.
+//! `update_members`: who is in a presence channel, over several nodes.
 
 use std::collections::BTreeMap;
 
 use fanfare::entry::Body;
 use fanfare::presence::MemberChange;
 
-use super::answers::Asserted;
+use super::answers::UpdatedMembership;
 use super::calls::{Assert, N1, N2, N3};
 use super::stage::Stage;
 use crate::support::bounded;
@@ -21,7 +21,7 @@ fn removed(user: &str) -> MemberChange {
 }
 
 /// One user at a time, which is all that its node has.
-async fn asserts(stage: &mut Stage, node: &'static str, user: &str, count: u64) -> Asserted {
+async fn asserts(stage: &mut Stage, node: &'static str, user: &str, count: u64) -> UpdatedMembership {
     stage.assert(&Assert::members(CHANNEL, node, count, &[(user, count)])).await
 }
 

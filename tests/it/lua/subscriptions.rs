@@ -1,4 +1,4 @@
-//! `assert_subscriptions`: numbers of several nodes, and the webhooks of a
+//! `update_subscriptions`: numbers of several nodes, and the webhooks of a
 //! channel that is occupied or vacated.
 
 use super::calls::{Assert, Batch, NODES, rules, settle};

@@ -1,4 +1,4 @@
-//! `assert_subscriptions` of a user's own channel: whether the user is online.
+//! `update_subscriptions` of a user's own channel: whether the user is online.
 
 use fanfare::entry::Body;
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
-    Account, Asserted, Assertion, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent,
-    Publication, Rules, UserCount,
+    Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipUpdate,
+    Publication, Rules, UpdatedMembership, UserCount,
 };
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{EntryId, Kind};
@@ -44,8 +44,14 @@ fn rules() -> Rules {
     Rules { hooked, subscription_counts: true, user_status: true, members_max }
 }
 
-fn assertion(channel: &str, count: u64) -> Assertion {
-    Assertion { channel_id: channel_id(channel), count, users: Vec::new(), rules: rules(), wants_last: true }
+fn update(channel: &str, count: u64) -> MembershipUpdate {
+    MembershipUpdate {
+        channel_id: channel_id(channel),
+        count,
+        users: Vec::new(),
+        rules: rules(),
+        wants_last: true,
+    }
 }
 
 fn charge(account: Account, cost: u64) -> Charge {
@@ -98,23 +104,23 @@ async fn publishes(backend: &Backend) {
 }
 
 async fn asserts(backend: &Backend) {
-    let missed = backend.assert_membership(&assertion("news", 2)).await.unwrap();
+    let missed = backend.update_membership(&update("news", 2)).await.unwrap();
     assert_eq!((missed.total, missed.last, missed.refused), (2, None, vec![]));
-    let joined = backend.assert_membership(&assertion("cache-news", 1)).await.unwrap();
+    let joined = backend.update_membership(&update("cache-news", 1)).await.unwrap();
     assert_eq!(joined.last.unwrap().event, event("2"));
     let user = |user: &str, count, is_new| {
         let member = Arc::new(Member::new(user.into(), Bytes::from_static(INFO.as_bytes())));
         UserCount { member, count, is_new }
     };
     let users = vec![user(USERS[0], 2, true), user(USERS[1], 1, true)];
-    let room = Assertion { users, ..assertion("presence-room", 3) };
-    let Asserted { at, total, refused, .. } = backend.assert_membership(&room).await.unwrap();
+    let room = MembershipUpdate { users, ..update("presence-room", 3) };
+    let UpdatedMembership { at, total, refused, .. } = backend.update_membership(&room).await.unwrap();
     assert_eq!((total, refused), (2, vec![1]), "there is room for one user");
     assert_eq!(backend.read_heads(&[channel_id("presence-room")]).await, Ok(vec![Some(at)]));
     let roster = backend.read_roster(&channel_id("presence-room")).await.unwrap();
     assert_eq!(roster.own, [USERS[0].into()]);
     assert_eq!(roster.roster.iter().next().map(|it| &it.1[..]), Some(INFO.as_bytes()));
-    backend.assert_membership(&assertion("news", 0)).await.unwrap();
+    backend.update_membership(&update("news", 0)).await.unwrap();
 }
 
 async fn reads(backend: &Backend) {

@@ -1,6 +1,6 @@
 --[[
   Write how many subscriptions a node has to a presence channel, and of which
-  users: numbers, not differences, as in assert_subscriptions. A user's first
+  users: numbers, not differences, as in update_subscriptions. A user's first
   connection in the cluster adds a member, the last one removes it; that is
   decided here, and announced in the same step.
 

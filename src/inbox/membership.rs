@@ -6,30 +6,30 @@ use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
 use super::{Desk, Done};
-use crate::backend::{Asserted, Assertion, BackendError, UserCount};
+use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelName};
 use crate::hub::{Subscriber, push};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::reply;
 
-/// Channels whose membership is to be asserted.
+/// Channels whose membership is to be updated.
 #[derive(Debug)]
-pub(super) struct Assertions {
+pub(super) struct MembershipUpdates {
     /// Those that someone waits for go first, so that a mass disconnect blocks
     /// nobody.
     joins: VecDeque<ChannelId>,
     others: VecDeque<ChannelId>,
     under_way: usize,
-    /// The backend was away a moment ago: no assertion until then.
+    /// The backend was away a moment ago: no update until then.
     rested_until: Option<Instant>,
-    /// When all of them were last asserted, whether it was needed or not.
+    /// When all of them were last updated, whether it was needed or not.
     pub(super) all_at: Instant,
 }
 
-impl Assertions {
-    pub(super) fn new() -> Assertions {
-        Assertions {
+impl MembershipUpdates {
+    pub(super) fn new() -> MembershipUpdates {
+        MembershipUpdates {
             joins: VecDeque::new(),
             others: VecDeque::new(),
             under_way: 0,
@@ -42,8 +42,8 @@ impl Assertions {
 impl Channel {
     /// Counts everyone who is here or waiting, as far as one script can tell of
     /// them.
-    fn begin_assertion(&mut self, channel_id: &ChannelId) -> Assertion {
-        let users = self.presence.as_mut().map(|presence| presence.take_unsaid()).unwrap_or_default();
+    fn begin_membership_update(&mut self, channel_id: &ChannelId) -> MembershipUpdate {
+        let users = self.presence.as_mut().map(|presence| presence.take_dirty()).unwrap_or_default();
         let told: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
         let since = self.order.position().unwrap_or_default();
         for joiner in self.joining.values_mut().filter(|joiner| joiner.stage == Stage::Waiting) {
@@ -60,8 +60,8 @@ impl Channel {
             self.recent.get_or_insert_with(Recent::default);
         }
         // Of a node that dies with no subscriptions left nothing is swept.
-        let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_unsaid_leavers());
-        Assertion {
+        let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_dirty_departures());
+        MembershipUpdate {
             channel_id: channel_id.clone(),
             count: (self.count() - waiting as u64).max(u64::from(count_min)),
             users,
@@ -71,19 +71,19 @@ impl Channel {
     }
 
     /// The script has counted them and said where the channel stood.
-    fn place(&mut self, asserted: &Asserted) {
+    fn place(&mut self, updated: &UpdatedMembership) {
         for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
-            let last = asserted.last.clone().map(Box::new);
+            let last = updated.last.clone().map(Box::new);
             joiner.stage =
-                Stage::Placed { at: asserted.at, total: Some(asserted.total), last, waits: Waits::Yes };
+                Stage::Placed { at: updated.at, total: Some(updated.total), last, waits: Waits::Yes };
         }
     }
 }
 
 impl Desk {
-    pub(super) fn queue_assertion(&mut self, channel_id: ChannelId) {
+    pub(super) fn queue_membership_update(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
-        if channel.listening != Listening::Yes || !channel.needs_assertion() {
+        if channel.listening != Listening::Yes || !channel.needs_membership_update() {
             return;
         }
         let wanted = if channel.is_awaited() { Queued::First } else { Queued::Last };
@@ -92,69 +92,76 @@ impl Desk {
         }
         channel.membership.queued = wanted;
         match wanted {
-            Queued::First => self.assertions.joins.push_back(channel_id),
-            _ => self.assertions.others.push_back(channel_id),
+            Queued::First => self.membership_updates.joins.push_back(channel_id),
+            _ => self.membership_updates.others.push_back(channel_id),
         }
     }
 
-    pub(super) fn start_assertions(&mut self) {
-        if self.assertions.rested_until.is_some_and(|until| Instant::now() < until) {
+    pub(super) fn start_membership_updates(&mut self) {
+        if self.membership_updates.rested_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        while self.assertions.under_way < limits::ASSERTIONS_MAX {
-            let Some(channel_id) =
-                self.assertions.joins.pop_front().or_else(|| self.assertions.others.pop_front())
+        while self.membership_updates.under_way < limits::MEMBERSHIP_UPDATES_MAX {
+            let Some(channel_id) = self
+                .membership_updates
+                .joins
+                .pop_front()
+                .or_else(|| self.membership_updates.others.pop_front())
             else {
                 return;
             };
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.membership.queued = Queued::No;
-            if !channel.needs_assertion() {
+            if !channel.needs_membership_update() {
                 continue;
             }
-            let assertion = channel.begin_assertion(&channel_id);
-            self.assertions.under_way += 1;
+            let update = channel.begin_membership_update(&channel_id);
+            self.membership_updates.under_way += 1;
             let backend = self.backend.clone();
             self.calls.spawn(async move {
-                let result = backend.assert_membership(&assertion).await;
-                Done::Asserted(Box::new((assertion, result)))
+                let result = backend.update_membership(&update).await;
+                Done::UpdatedMembership(Box::new((update, result)))
             });
         }
     }
 
-    pub(super) fn asserted(&mut self, assertion: Assertion, result: Result<Asserted, BackendError>) {
-        self.assertions.under_way -= 1;
-        metrics().assertions.increment(1);
-        let Assertion { channel_id, count, users, .. } = assertion;
+    pub(super) fn updated(
+        &mut self,
+        update: MembershipUpdate,
+        result: Result<UpdatedMembership, BackendError>,
+    ) {
+        self.membership_updates.under_way -= 1;
+        metrics().membership_updates.increment(1);
+        let MembershipUpdate { channel_id, count, users, .. } = update;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         channel.membership.under_way = false;
-        let asserted = match result {
-            Ok(asserted) => asserted,
+        let updated = match result {
+            Ok(updated) => updated,
             Err(error) => {
-                tracing::debug!(%channel_id, %error, "membership not asserted");
-                channel.assertion_failed(Instant::now());
+                tracing::debug!(%channel_id, %error, "membership not updated");
+                channel.membership_update_failed(Instant::now());
                 if let Some(presence) = &mut channel.presence {
-                    presence.unsay(&users);
+                    presence.mark_dirty(&users);
                 }
                 let retry = Instant::now() + limits::RETRY_DELAY;
-                self.assertions.rested_until = Some(retry);
+                self.membership_updates.rested_until = Some(retry);
                 self.retries.push_back((retry, channel_id));
                 return;
             }
         };
-        let refused: Vec<&UserCount> = asserted.refused.iter().filter_map(|at| users.get(*at)).collect();
-        channel.membership.asserted = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
+        let refused: Vec<&UserCount> = updated.refused.iter().filter_map(|at| users.get(*at)).collect();
+        channel.membership.reported = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
         let may_yet_arrive = channel.membership.is_doubtful(Instant::now());
         if let Some(presence) = &mut channel.presence {
-            let let_in = users.iter().enumerate().filter(|(at, _)| !asserted.refused.contains(at));
+            let let_in = users.iter().enumerate().filter(|(at, _)| !updated.refused.contains(at));
             for (_, user) in let_in {
                 presence.acknowledge(user, may_yet_arrive);
             }
         }
         self.refuse(&channel_id, &refused);
-        self.place(&channel_id, &asserted);
+        self.place(&channel_id, &updated);
         self.admit(&channel_id);
-        self.queue_assertion(channel_id);
+        self.queue_membership_update(channel_id);
     }
 
     /// The presence channel has as many members as it may.
@@ -187,35 +194,35 @@ impl Desk {
         self.forget_if_idle(channel_id);
     }
 
-    fn place(&mut self, channel_id: &ChannelId, asserted: &Asserted) {
+    fn place(&mut self, channel_id: &ChannelId, updated: &UpdatedMembership) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let held = match channel.order.position() {
             None => {
-                channel.policy.set(!asserted.deltas_off);
-                channel.told_epoch = asserted.at.epoch;
-                channel.order.adopt(asserted.at)
+                channel.policy.set(!updated.deltas_off);
+                channel.told_epoch = updated.at.epoch;
+                channel.order.adopt(updated.at)
             }
             Some(_) => VecDeque::new(),
         };
-        channel.place(asserted);
+        channel.place(updated);
         if channel.joining.values().any(|joiner| matches!(joiner.stage, Stage::Placed { .. })) {
             channel.recent.get_or_insert_with(Recent::default);
         }
-        if !channel.order.has_passed(asserted.at) {
-            self.suspect(channel_id, asserted.at);
+        if !channel.order.has_passed(updated.at) {
+            self.suspect(channel_id, updated.at);
         }
-        self.learn_status(channel_id, asserted.total > 0, asserted.at);
+        self.learn_status(channel_id, updated.total > 0, updated.at);
         self.hear_again(channel_id, held);
     }
 
     /// Now and then, and after a reconnect or when Redis may have lost its data.
-    pub(super) fn assert_all(&mut self) {
-        self.assertions.all_at = Instant::now();
-        self.assertions.rested_until = None;
+    pub(super) fn report_all_memberships(&mut self) {
+        self.membership_updates.all_at = Instant::now();
+        self.membership_updates.rested_until = None;
         for channel in self.channels.values_mut() {
             channel.membership.stale = true;
             if let Some(presence) = &mut channel.presence {
-                presence.unsay_all();
+                presence.mark_all_dirty();
             }
         }
         let channel_ids: Vec<ChannelId> = self.channels.keys().cloned().collect();

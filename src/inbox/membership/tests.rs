@@ -17,31 +17,31 @@ fn room() -> (ChannelId, Channel) {
 }
 
 /// As the desk does it, where no one is refused.
-fn tell(channel: &mut Channel, channel_id: &ChannelId) -> Assertion {
-    let assertion = channel.begin_assertion(channel_id);
+fn tell(channel: &mut Channel, channel_id: &ChannelId) -> MembershipUpdate {
+    let update = channel.begin_membership_update(channel_id);
     channel.membership.under_way = false;
-    channel.membership.asserted = Some(assertion.count);
+    channel.membership.reported = Some(update.count);
     let presence = channel.presence.as_mut().expect("a presence channel");
-    assertion.users.iter().for_each(|user| presence.acknowledge(user, false));
-    assertion
+    update.users.iter().for_each(|user| presence.acknowledge(user, false));
+    update
 }
 
 #[test]
 fn a_node_has_subscriptions_until_all_its_users_are_told_to_be_gone() {
     let (channel_id, mut channel) = room();
-    let users: Vec<_> = (0..limits::ASSERTED_USERS_MAX + 50).map(|n| member(&format!("user-{n}"))).collect();
+    let users: Vec<_> = (0..limits::UPDATED_USERS_MAX + 50).map(|n| member(&format!("user-{n}"))).collect();
     let presence = channel.presence.as_mut().expect("a presence channel");
     users.iter().for_each(|user| presence.come(user));
-    while channel.needs_assertion() {
+    while channel.needs_membership_update() {
         tell(&mut channel, &channel_id);
     }
     let presence = channel.presence.as_mut().expect("a presence channel");
     users.iter().for_each(|user| presence.leave(user));
     let first = tell(&mut channel, &channel_id);
-    assert_eq!((first.users.len(), first.count), (limits::ASSERTED_USERS_MAX, 1));
+    assert_eq!((first.users.len(), first.count), (limits::UPDATED_USERS_MAX, 1));
     let last = tell(&mut channel, &channel_id);
     assert_eq!((last.users.len(), last.count), (50, 0));
-    assert!(!channel.needs_assertion());
+    assert!(!channel.needs_membership_update());
 }
 
 #[test]
@@ -63,21 +63,21 @@ fn who_has_left_is_told_again_while_an_earlier_script_may_arrive() {
     let (channel_id, mut channel) = room();
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.come(&member("ann"));
-    let lost = channel.begin_assertion(&channel_id);
+    let lost = channel.begin_membership_update(&channel_id);
     channel.membership.under_way = false;
-    channel.assertion_failed(Instant::now());
+    channel.membership_update_failed(Instant::now());
     assert!(channel.membership.is_doubtful(Instant::now()));
     let presence = channel.presence.as_mut().expect("a presence channel");
-    presence.unsay(&lost.users);
+    presence.mark_dirty(&lost.users);
     presence.leave(&member("ann"));
-    let gone = channel.begin_assertion(&channel_id);
+    let gone = channel.begin_membership_update(&channel_id);
     assert_eq!(gone.users[0].count, 0);
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.acknowledge(&gone.users[0], true);
-    presence.unsay_all();
-    let again = presence.take_unsaid();
+    presence.mark_all_dirty();
+    let again = presence.take_dirty();
     assert_eq!((again.len(), again[0].count), (1, 0));
     presence.acknowledge(&again[0], false);
-    presence.unsay_all();
-    assert!(!presence.has_unsaid());
+    presence.mark_all_dirty();
+    assert!(!presence.is_dirty());
 }

@@ -11,7 +11,7 @@ use crate::presence::Member;
 /// This node's membership in a channel, as absolute numbers, so that saying it
 /// again changes nothing.
 #[derive(Debug, Clone)]
-pub struct Assertion {
+pub struct MembershipUpdate {
     pub channel_id: ChannelId,
     /// Subscriptions of this node.
     pub count: u64,
@@ -55,15 +55,15 @@ impl From<&App> for Rules {
 
 /// A node's membership was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asserted {
-    /// Where the channel stood at that moment, after what the assertion itself
+pub struct UpdatedMembership {
+    /// Where the channel stood at that moment, after what the update itself
     /// has announced: what comes after is for everyone who was counted.
     pub at: Position,
     /// Subscriptions of the whole cluster.
     pub total: u64,
     /// A cache channel's last event, at `at`.
     pub last: Option<Cached>,
-    /// Places in [`Assertion::users`] of those who were not let in, because the
+    /// Places in [`MembershipUpdate::users`] of those who were not let in, because the
     /// channel has `members_max` users. They are not counted.
     pub refused: Vec<usize>,
     /// The cluster has found that deltas do not pay here.
