@@ -69,7 +69,7 @@ impl Channel {
         if self.recent.as_ref().is_some_and(Recent::is_overflown) {
             // It begins later instead.
             past.lose();
-            at = self.order.position().unwrap_or_default();
+            at = self.sequencer.position().unwrap_or_default();
         }
         let standing = subscriber.form.positions.then(|| standing(&past, at));
         Some(Entrant { socket, subscriber, confirmation, succeeds, past, at, total, last, standing })
@@ -144,7 +144,7 @@ impl Channel {
 
     /// Where the channel stands by now, if it does not know that yet.
     fn told_position(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Option<Bytes> {
-        let Position { epoch, seq, .. } = self.order.position().unwrap_or_default();
+        let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
         if self.hub.is_empty() {
             self.told_epoch = epoch;
         }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::order::Order;
 use super::presence::Presence;
 use super::resume::Past;
+use super::sequencer::Sequencer;
 use super::snapshot::Snapshot;
 use super::watch::Watch;
 use crate::backend::{Cached, Rules};
@@ -28,7 +28,7 @@ use crate::wire::reply;
 /// The serial state machine of one (node, channel).
 #[derive(Debug, Default)]
 pub(super) struct Channel {
-    pub(super) order: Order,
+    pub(super) sequencer: Sequencer,
     pub(super) hub: Hub,
     /// What the server's and the app's settings make of deltas here.
     pub(super) deltas: ChannelDelta,
@@ -175,7 +175,7 @@ impl Channel {
             && self.membership.reported.unwrap_or(0) == 0
             && !self.membership.is_doubtful(now)
             && self.listening != Listening::Asked
-            && !self.order.is_reading()
+            && !self.sequencer.is_repairing()
             && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
     }
 
@@ -220,7 +220,7 @@ impl Channel {
 
     /// The number of the next event here.
     pub(super) fn next_seq(&self) -> u64 {
-        self.order.position().unwrap_or_default().seq + 1
+        self.sequencer.position().unwrap_or_default().seq + 1
     }
 
     /// The placed have waited long enough: what came before them has been read from
@@ -247,7 +247,7 @@ impl Channel {
             Stage::Placed { at, waits, .. } if waits != Waits::No => Some(at),
             _ => None,
         });
-        placed.filter(|at| !self.order.has_passed(*at)).collect()
+        placed.filter(|at| !self.sequencer.has_passed(*at)).collect()
     }
 
     pub(super) fn membership_update_failed(&mut self, now: Instant) {

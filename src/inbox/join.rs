@@ -87,7 +87,7 @@ impl Desk {
     /// anew from where the channel stands.
     fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut joiner: Joiner) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let at = channel.order.position().unwrap_or_default();
+        let at = channel.sequencer.position().unwrap_or_default();
         joiner.stage = Stage::Placed { at, total: None, last: None, waits: Waits::No };
         channel.recent.get_or_insert_default();
         channel.joining.insert(socket, joiner);
@@ -150,7 +150,7 @@ impl Desk {
             is_anyone_placed = true;
             wants_replay |= is_seeking;
             wants_snapshot |= lacks_snapshot;
-            let has_all = waits == Waits::No || channel.order.has_passed(at);
+            let has_all = waits == Waits::No || channel.sequencer.has_passed(at);
             if has_all && !is_seeking && !lacks_snapshot {
                 arrived.push(*socket);
             }

@@ -45,7 +45,7 @@ impl Channel {
     fn begin_membership_update(&mut self, channel_id: &ChannelId) -> MembershipUpdate {
         let users = self.presence.as_mut().map(|presence| presence.take_dirty()).unwrap_or_default();
         let told: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
-        let since = self.order.position().unwrap_or_default();
+        let since = self.sequencer.position().unwrap_or_default();
         for joiner in self.joining.values_mut().filter(|joiner| joiner.stage == Stage::Waiting) {
             let member = joiner.subscriber.member.as_ref();
             if member.is_none_or(|member| told.contains(&*member.user_id)) {
@@ -56,7 +56,7 @@ impl Channel {
         let counts_anyone = self.joining.values().any(Joiner::is_counted);
         self.membership.under_way = true;
         self.membership.stale = false;
-        if self.order.position().is_some() && counts_anyone {
+        if self.sequencer.position().is_some() && counts_anyone {
             self.recent.get_or_insert_with(Recent::default);
         }
         // Of a node that dies with no subscriptions left nothing is swept.
@@ -196,11 +196,11 @@ impl Desk {
 
     fn place(&mut self, channel_id: &ChannelId, updated: &UpdatedMembership) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let held = match channel.order.position() {
+        let held = match channel.sequencer.position() {
             None => {
                 channel.policy.set(!updated.deltas_off);
                 channel.told_epoch = updated.at.epoch;
-                channel.order.adopt(updated.at)
+                channel.sequencer.reset_to(updated.at)
             }
             Some(_) => VecDeque::new(),
         };
@@ -208,7 +208,7 @@ impl Desk {
         if channel.joining.values().any(|joiner| matches!(joiner.stage, Stage::Placed { .. })) {
             channel.recent.get_or_insert_with(Recent::default);
         }
-        if !channel.order.has_passed(updated.at) {
+        if !channel.sequencer.has_passed(updated.at) {
             self.suspect(channel_id, updated.at);
         }
         self.learn_status(channel_id, updated.total > 0, updated.at);

@@ -13,12 +13,12 @@ mod delivery;
 mod join;
 mod membership;
 mod newcomer;
-pub mod order;
 mod positions;
 mod presence;
 mod repair;
 mod replay;
 mod resume;
+pub mod sequencer;
 mod snapshot;
 mod switch;
 mod watch;
@@ -52,15 +52,15 @@ use crate::wire::resume::Resume;
 use channel::{Channel, Joiner, Listening, Stage};
 use delivery::deliver;
 use membership::MembershipUpdates;
-use order::Verdict;
 use presence::Rosters;
 use repair::{Checks, Repairs};
 use replay::Told;
 use resume::{Past, Replays};
+use sequencer::Decision;
 use snapshot::Snapshots;
 use watch::{FirstLook, Watcher};
 
-/// What sockets ask for. Requests of one socket are served in order.
+/// What sockets ask for. Requests of one socket are served in sequencer.
 #[derive(Debug)]
 pub enum Request {
     Subscribe {
@@ -243,26 +243,26 @@ impl Desk {
 
     fn hear(&mut self, mail: Mail) {
         metrics().entries_heard.increment(1);
-        self.order(&mail.channel_id, mail.entry);
+        self.sequence(&mail.channel_id, mail.entry);
     }
 
-    fn order(&mut self, channel_id: &ChannelId, entry: Entry) {
+    fn sequence(&mut self, channel_id: &ChannelId, entry: Entry) {
         let Some(channel) = self.channels.get_mut(channel_id) else {
             // On its way while the topic was left, or the leaving was let pass.
             return self.backend.unlisten(channel_id);
         };
-        match channel.order.hear(entry, Instant::now()) {
-            Verdict::Deliver(entry) => self.handle(channel_id, &entry),
-            Verdict::Begin(entry) => {
+        match channel.sequencer.accept(entry, Instant::now()) {
+            Decision::Deliver(entry) => self.handle(channel_id, &entry),
+            Decision::Begin(entry) => {
                 metrics().epochs_opened.increment(1);
                 let Entry { epoch, first_seq, .. } = entry;
                 self.start_anew(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
                 self.handle(channel_id, &entry);
                 self.let_in(channel_id, entry.position());
             }
-            Verdict::Duplicate => metrics().entries_duplicate.increment(1),
-            Verdict::Held => {}
-            Verdict::Gap => {
+            Decision::Duplicate => metrics().entries_duplicate.increment(1),
+            Decision::Held => {}
+            Decision::Gap => {
                 metrics().gaps.increment(1);
                 tracing::debug!(%channel_id, "gap, reading the log");
                 self.repairs.queue.push_back(channel_id.clone());
@@ -334,7 +334,7 @@ impl Desk {
 
     fn hear_again(&mut self, channel_id: &ChannelId, held: VecDeque<Entry>) {
         for entry in held {
-            self.order(channel_id, entry);
+            self.sequence(channel_id, entry);
         }
     }
 
@@ -401,7 +401,7 @@ impl Desk {
         if channel.listening == Listening::No && channel.is_awaited() {
             return self.join(channel_id);
         }
-        if channel.order.position().is_some() && channel.listening == Listening::Yes {
+        if channel.sequencer.position().is_some() && channel.listening == Listening::Yes {
             self.checks.queue.push_back(channel_id.clone());
         }
         self.queue_membership_update(channel_id.clone());

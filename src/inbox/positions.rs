@@ -42,7 +42,7 @@ impl Desk {
             let (_, channel_id) = self.positions.pop_front().expect("it was just seen");
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.position_due = false;
-            let Some(position) = channel.order.position() else { continue };
+            let Some(position) = channel.sequencer.position() else { continue };
             let behind = channel.hub.audiences().catch_up();
             metrics().positions_told.increment(behind.len() as u64);
             let frame =

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::channel::Listening;
-use super::order::Repair;
+use super::sequencer::Repair;
 use super::{Desk, Done};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
@@ -62,15 +62,15 @@ impl Desk {
             Err(error) => {
                 tracing::debug!(%channel_id, %error, "log not read");
                 // What was held is in the log: it is read again later.
-                channel.order.abandon_reading();
+                channel.sequencer.abandon_repair();
                 self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
                 return;
             }
         };
         let known = log.head.unwrap_or_default();
         self.repairs.bytes += log.entries.iter().map(|a| a.body.len()).sum::<usize>();
-        let seen = channel.order.position();
-        let (repair, missed, held) = channel.order.repair(log, Instant::now());
+        let seen = channel.sequencer.position();
+        let (repair, missed, held) = channel.sequencer.repair(log, Instant::now());
         match repair {
             Repair::Complete => metrics().gaps_repaired.increment(1),
             Repair::Incomplete => metrics().gaps_unrepaired.increment(1),
@@ -78,7 +78,7 @@ impl Desk {
         }
         if repair != Repair::Complete {
             tracing::info!(%channel_id, ?repair, "the channel's history did not connect");
-            let position = missed.first().map_or(channel.order.position().unwrap_or_default(), |next| {
+            let position = missed.first().map_or(channel.sequencer.position().unwrap_or_default(), |next| {
                 Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
             });
             self.start_anew(channel_id, position);
@@ -110,12 +110,12 @@ impl Desk {
     ) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Ok(Some(Some(head))) = heads.map(|heads| heads.first().copied()) else {
-            channel.order.abandon_reading();
+            channel.sequencer.abandon_repair();
             self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
             return;
         };
         metrics().gaps_unrepaired.increment(1);
-        let held = channel.order.skip_to(head);
+        let held = channel.sequencer.skip_to(head);
         self.start_anew(channel_id, head);
         self.let_in(channel_id, head);
         self.hear_again(channel_id, held);
@@ -124,7 +124,7 @@ impl Desk {
     /// A script has said that the channel stands `at`, which has not been heard.
     pub(super) fn suspect(&mut self, channel_id: &ChannelId, at: Position) {
         let Some(channel) = self.channels.get(channel_id) else { return };
-        let handled = channel.order.position().unwrap_or_default().id;
+        let handled = channel.sequencer.position().unwrap_or_default().id;
         let (since, channel_id) = (Instant::now(), channel_id.clone());
         self.checks.suspects.push_back(Suspect { since, channel_id, head: at.id, handled });
     }
@@ -164,8 +164,8 @@ impl Desk {
         self.checks.round_failed = false;
         self.checks.queue.clear();
         for (channel_id, channel) in &mut self.channels {
-            channel.order.forget(self.checks.round_started);
-            if channel.order.position().is_some() && channel.listening == Listening::Yes {
+            channel.sequencer.forget(self.checks.round_started);
+            if channel.sequencer.position().is_some() && channel.listening == Listening::Yes {
                 self.checks.queue.push_back(channel_id.clone());
             }
         }
@@ -185,10 +185,10 @@ impl Desk {
         let now = Instant::now();
         for (channel_id, head) in channel_ids.into_iter().zip(heads) {
             let (Some(channel), Some(head)) = (self.channels.get_mut(&channel_id), head) else { continue };
-            let handled = channel.order.position().unwrap_or_default().id;
+            let handled = channel.sequencer.position().unwrap_or_default().id;
             if handled == head.id {
-                channel.order.rename_epoch(head.epoch, head.seq);
-            } else if !channel.order.has_handled(head.id) {
+                channel.sequencer.rename_epoch(head.epoch, head.seq);
+            } else if !channel.sequencer.has_handled(head.id) {
                 self.checks.suspects.push_back(Suspect { since: now, channel_id, head: head.id, handled });
             }
         }
@@ -199,15 +199,15 @@ impl Desk {
     /// is only behind, and is given more time.
     fn read_if_unheard(&mut self, suspect: Suspect) {
         let Some(channel) = self.channels.get_mut(&suspect.channel_id) else { return };
-        let handled = channel.order.position().unwrap_or_default().id;
-        if channel.order.has_handled(suspect.head) || channel.order.is_reading() {
+        let handled = channel.sequencer.position().unwrap_or_default().id;
+        if channel.sequencer.has_handled(suspect.head) || channel.sequencer.is_repairing() {
             return;
         }
         if handled != suspect.handled {
             self.checks.suspects.push_back(Suspect { since: Instant::now(), handled, ..suspect });
             return;
         }
-        channel.order.begin_reading();
+        channel.sequencer.begin_repair();
         metrics().gaps.increment(1);
         tracing::debug!(channel_id = %suspect.channel_id, "behind the head, reading the log");
         self.repairs.queue.push_back(suspect.channel_id);
@@ -230,7 +230,7 @@ impl Desk {
         while self.repairs.under_way < limits::REPAIRS_MAX {
             let Some(channel_id) = self.repairs.queue.pop_front() else { return };
             let Some(channel) = self.channels.get(&channel_id) else { continue };
-            let after = channel.order.position().unwrap_or_default().id;
+            let after = channel.sequencer.position().unwrap_or_default().id;
             let within_budget = self.repairs.bytes < limits::REPAIR_BYTES_MAX;
             self.repairs.under_way += 1;
             let backend = self.backend.clone();

@@ -151,7 +151,7 @@ impl Channel {
 
     /// The number that is furthest back.
     fn furthest(&self, seekers: &[Seeker]) -> Option<u32> {
-        let now = self.order.position().unwrap_or_default().seq;
+        let now = self.sequencer.position().unwrap_or_default().seq;
         seekers.iter().map(|seeker| seeker.resume.seq).min_by_key(|seq| number(*seq, now))
     }
 

@@ -130,7 +130,7 @@ impl Desk {
     pub(super) fn bases_read(&mut self, channel_id: ChannelId, bases: Result<Vec<StoredBase>, BackendError>) {
         self.snapshots.under_way -= 1;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
-        let handled = channel.order.position().unwrap_or_default().seq;
+        let handled = channel.sequencer.position().unwrap_or_default().seq;
         let Some(snapshot) = &mut channel.snapshot else { return };
         snapshot.is_wanted = false;
         let Ok(bases) = bases else {

@@ -95,8 +95,8 @@ impl Desk {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(watch) = &channel.watch else { return };
         let is_known = at.id != EntryId::NONE;
-        let is_newest = channel.order.position().is_none_or(|position| position.id == at.id || !is_known);
-        if watch.online.is_none() || is_newest || !channel.order.has_passed(at) {
+        let is_newest = channel.sequencer.position().is_none_or(|position| position.id == at.id || !is_known);
+        if watch.online.is_none() || is_newest || !channel.sequencer.has_passed(at) {
             self.change_status(channel_id, online);
         }
     }

@@ -47,29 +47,29 @@ impl Channel {
 
 /// A node's side: hears, reads the log when told to, remembers what it delivered.
 struct Node {
-    order: Order,
+    sequencer: Sequencer,
     delivered: Vec<EntryId>,
     repairs: Vec<Repair>,
 }
 
 impl Node {
     fn joined(at: Option<Position>) -> Node {
-        let mut order = Order::default();
-        assert!(order.adopt(at.unwrap_or_default()).is_empty());
-        Node { order, delivered: vec![], repairs: vec![] }
+        let mut sequencer = Sequencer::default();
+        assert!(sequencer.reset_to(at.unwrap_or_default()).is_empty());
+        Node { sequencer, delivered: vec![], repairs: vec![] }
     }
 
     fn hear(&mut self, entry: Entry, channel: &mut Channel) {
-        match self.order.hear(entry, Instant::now()) {
-            Verdict::Deliver(a) | Verdict::Begin(a) => self.delivered.push(a.id),
-            Verdict::Gap => self.read(channel),
-            Verdict::Duplicate | Verdict::Held => {}
+        match self.sequencer.accept(entry, Instant::now()) {
+            Decision::Deliver(a) | Decision::Begin(a) => self.delivered.push(a.id),
+            Decision::Gap => self.read(channel),
+            Decision::Duplicate | Decision::Held => {}
         }
     }
 
     fn read(&mut self, channel: &mut Channel) {
-        let after = self.order.position().expect("joined").id;
-        let (repair, missed, held) = self.order.repair(channel.read(after), Instant::now());
+        let after = self.sequencer.position().expect("joined").id;
+        let (repair, missed, held) = self.sequencer.repair(channel.read(after), Instant::now());
         self.repairs.push(repair);
         self.delivered.extend(missed.iter().map(|a| a.id));
         if let Repair::Fork { .. } = repair {
@@ -85,7 +85,7 @@ impl Node {
 
 proptest! {
     /// Whatever is lost or repeated on the way, a node delivers exactly what was
-    /// announced, in order, as long as the log reaches back.
+    /// announced, in sequencer, as long as the log reaches back.
     #[test]
     fn a_lossy_link_is_repaired(steps in proptest::collection::vec((1_u32..4, 0_u8..6), 1..200)) {
         let mut channel = Channel::default();
@@ -103,13 +103,13 @@ proptest! {
             }
             last = Some(entry);
         }
-        if node.order.begin_reading() { node.read(&mut channel) }
+        if node.sequencer.begin_repair() { node.read(&mut channel) }
         prop_assert_eq!(node.delivered, announced);
         prop_assert!(node.repairs.iter().all(|repair| *repair == Repair::Complete));
     }
 
     /// With a short log, holes are said; nothing is delivered twice or out of
-    /// order, and the newest always arrives.
+    /// sequencer, and the newest always arrives.
     #[test]
     fn an_unrepairable_gap_is_said(lost in 0_usize..12, log_max in 1_usize..6) {
         let mut channel = Channel::default();
@@ -130,13 +130,13 @@ proptest! {
 fn what_was_on_its_way_before_the_join_is_old() {
     let mut channel = Channel::default();
     let on_its_way = channel.append(2, 10);
-    let mut order = Order::default();
-    assert_eq!(order.hear(on_its_way.clone(), Instant::now()), Verdict::Held);
-    let held = order.adopt(channel.head.expect("announced"));
+    let mut sequencer = Sequencer::default();
+    assert_eq!(sequencer.accept(on_its_way.clone(), Instant::now()), Decision::Held);
+    let held = sequencer.reset_to(channel.head.expect("announced"));
     assert_eq!(held.len(), 1);
-    assert_eq!(order.hear(on_its_way, Instant::now()), Verdict::Duplicate);
+    assert_eq!(sequencer.accept(on_its_way, Instant::now()), Decision::Duplicate);
     let next = channel.append(1, 10);
-    assert_eq!(order.hear(next.clone(), Instant::now()), Verdict::Deliver(next));
+    assert_eq!(sequencer.accept(next.clone(), Instant::now()), Decision::Deliver(next));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
             let entry = channel.append(1, 10);
             node.hear(entry, &mut channel);
         }
-        let seen = node.order.position().expect("joined");
+        let seen = node.sequencer.position().expect("joined");
         for _ in 0..lost {
             channel.log.pop_back();
         }
@@ -187,8 +187,8 @@ fn the_quiet_tail_is_found_by_reading() {
     let mut node = Node::joined(None);
     node.hear(channel.append(1, 10), &mut channel);
     let missed = channel.append(1, 10);
-    assert!(!node.order.has_handled(missed.id));
-    assert!(node.order.begin_reading());
+    assert!(!node.sequencer.has_handled(missed.id));
+    assert!(node.sequencer.begin_repair());
     node.read(&mut channel);
     assert_eq!(node.delivered.last(), Some(&missed.id));
 }
@@ -196,11 +196,11 @@ fn the_quiet_tail_is_found_by_reading() {
 #[test]
 fn held_announcements_are_bounded() {
     let mut channel = Channel::default();
-    let mut order = Order::default();
+    let mut sequencer = Sequencer::default();
     for _ in 0..limits::REPAIR_BUFFER_ENTRIES_MAX + 5 {
-        assert_eq!(order.hear(channel.append(1, 10), Instant::now()), Verdict::Held);
+        assert_eq!(sequencer.accept(channel.append(1, 10), Instant::now()), Decision::Held);
     }
-    assert_eq!(order.adopt(Position::default()).len(), limits::REPAIR_BUFFER_ENTRIES_MAX);
+    assert_eq!(sequencer.reset_to(Position::default()).len(), limits::REPAIR_BUFFER_ENTRIES_MAX);
 }
 
 /// Who joined after entries that Redis has kept, and heard some that it has
@@ -238,7 +238,7 @@ fn a_slow_link_is_not_a_broken_one() {
     let mut node = Node::joined(None);
     let on_their_way: Vec<_> = (0..50).map(|_| channel.append(1, 10)).collect();
     node.hear(on_their_way[0].clone(), &mut channel);
-    assert!(node.order.begin_reading());
+    assert!(node.sequencer.begin_repair());
     node.hear(on_their_way[1].clone(), &mut channel);
     node.read(&mut channel);
     for entry in &on_their_way[2..] {
@@ -256,7 +256,7 @@ fn a_node_never_goes_back() {
     let mut node = Node::joined(None);
     node.hear(channel.append(1, 3), &mut channel);
     let late: Vec<_> = (0..20).map(|_| channel.append(1, 3)).collect();
-    assert!(node.order.begin_reading());
+    assert!(node.sequencer.begin_repair());
     node.read(&mut channel);
     let delivered = node.delivered.clone();
     for entry in late {

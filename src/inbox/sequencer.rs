@@ -14,24 +14,24 @@ use crate::limits;
 
 /// What this node has handled of one channel, and what it holds back.
 #[derive(Debug, Default)]
-pub struct Order {
+pub struct Sequencer {
     /// None until the first join script has said where the channel stands.
     position: Option<Position>,
-    /// The position that was adopted from the head without having heard what led
+    /// The position that was reset_position from the head without having heard what led
     /// to it: nobody here is owed what came before.
-    adopted: Position,
+    reset_position: Position,
     /// What came before may still be on its way.
     settling: bool,
     /// Announcements handled, oldest first, for as long as the log has them.
     handled: VecDeque<(EntryId, Instant)>,
     /// What came while the position is not known or the log is being read.
     held: VecDeque<Entry>,
-    reading: bool,
+    repairing: bool,
 }
 
 /// What to do with what was heard.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     Deliver(Entry),
     /// The first of a new epoch.
     Begin(Entry),
@@ -57,13 +57,13 @@ pub enum Repair {
     Fork { epoch: u64 },
 }
 
-impl Order {
+impl Sequencer {
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 
-    pub fn is_reading(&self) -> bool {
-        self.reading
+    pub fn is_repairing(&self) -> bool {
+        self.repairing
     }
 
     /// Whether this node has handled the entry, as far as it remembers.
@@ -81,55 +81,55 @@ impl Order {
         at.id == EntryId::NONE || is_before || self.has_handled(at.id)
     }
 
-    pub fn hear(&mut self, entry: Entry, now: Instant) -> Verdict {
+    pub fn accept(&mut self, entry: Entry, now: Instant) -> Decision {
         let Some(position) = self.position else { return self.hold(entry) };
-        if self.reading {
+        if self.repairing {
             return self.hold(entry);
         }
         if entry.prev == position.id {
             self.handle(&entry, now);
-            return Verdict::Deliver(entry);
+            return Decision::Deliver(entry);
         }
         if self.has_handled(entry.id)
             || entry.is_before(position)
-            || (self.settling && self.is_before_adoption(&entry))
+            || (self.settling && self.is_before_reset(&entry))
         {
-            return Verdict::Duplicate;
+            return Decision::Duplicate;
         }
         if entry.prev == EntryId::NONE && entry.epoch != position.epoch {
             // There is nothing between.
             self.handle(&entry, now);
-            return Verdict::Begin(entry);
+            return Decision::Begin(entry);
         }
         self.hold(entry);
-        self.reading = true;
-        Verdict::Gap
+        self.repairing = true;
+        Decision::Gap
     }
 
     /// The channel stands at `at`, as a script has said after this node was
     /// proved to listen. What was held and is newer is to be heard again.
-    pub fn adopt(&mut self, at: Position) -> VecDeque<Entry> {
+    pub fn reset_to(&mut self, at: Position) -> VecDeque<Entry> {
         self.position = Some(at);
-        self.adopted = at;
+        self.reset_position = at;
         self.settling = true;
         std::mem::take(&mut self.held)
     }
 
     /// Declares that the log is being read. False if that is under way.
-    pub fn begin_reading(&mut self) -> bool {
-        !std::mem::replace(&mut self.reading, true)
+    pub fn begin_repair(&mut self) -> bool {
+        !std::mem::replace(&mut self.repairing, true)
     }
 
     /// Reading failed: what was held is let go and will show as a gap again.
-    pub fn abandon_reading(&mut self) -> VecDeque<Entry> {
-        self.reading = false;
+    pub fn abandon_repair(&mut self) -> VecDeque<Entry> {
+        self.repairing = false;
         std::mem::take(&mut self.held)
     }
 
     /// The log was read. Returns what to deliver first, in order, and what came
     /// meanwhile, to be heard again after it.
     pub fn repair(&mut self, log: Log, now: Instant) -> (Repair, Vec<Entry>, VecDeque<Entry>) {
-        self.reading = false;
+        self.repairing = false;
         let held = std::mem::take(&mut self.held);
         let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
         if held.front().is_some_and(|heard| heard.prev == position.id) {
@@ -156,7 +156,7 @@ impl Order {
         let common = entries.iter().rposition(|a| handled.contains(&a.id));
         let started_anew = entries[0].prev == EntryId::NONE;
         entries.drain(..common.map_or(0, |at| at + 1));
-        entries.retain(|it| !it.is_before(position) && !self.is_before_adoption(it));
+        entries.retain(|it| !it.is_before(position) && !self.is_before_reset(it));
         let Some(next) = entries.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
@@ -185,7 +185,7 @@ impl Order {
         }
         match head {
             Some(head) if !self.has_handled(head.id) => {
-                self.adopt(head);
+                self.reset_to(head);
                 Repair::Incomplete
             }
             // Nothing is newer; or Redis has lost everything, and the next
@@ -205,8 +205,8 @@ impl Order {
 
     /// Gives up on what is missing and goes on from the head.
     pub fn skip_to(&mut self, head: Position) -> VecDeque<Entry> {
-        self.reading = false;
-        self.adopt(head)
+        self.repairing = false;
+        self.reset_to(head)
     }
 
     /// Forgets entries older than the log keeps them.
@@ -231,18 +231,18 @@ impl Order {
 
     /// Holds an entry back; at the bound the oldest is let go, and the
     /// gap it leaves is found like any other.
-    fn hold(&mut self, entry: Entry) -> Verdict {
+    fn hold(&mut self, entry: Entry) -> Decision {
         if self.held.len() >= limits::REPAIR_BUFFER_ENTRIES_MAX {
             self.held.pop_front();
             crate::metrics::metrics().held_dropped.increment(1);
         }
         self.held.push_back(entry);
-        Verdict::Held
+        Decision::Held
     }
 
-    /// A fork may use the adopted number again, but later.
-    fn is_before_adoption(&self, entry: &Entry) -> bool {
-        entry.first_seq <= self.adopted.seq && entry.time_ms <= self.adopted.time_ms
+    /// A fork may use the reset_position number again, but later.
+    fn is_before_reset(&self, entry: &Entry) -> bool {
+        entry.first_seq <= self.reset_position.seq && entry.time_ms <= self.reset_position.time_ms
     }
 }
 
