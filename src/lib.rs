@@ -8,13 +8,13 @@ pub mod server;
 
 pub mod apps;
 pub mod backend;
+pub mod backend_events;
 pub mod batch;
+pub mod channels;
 pub mod delta;
 pub mod fan_out;
 pub mod http;
 pub mod hub;
-pub mod inbox;
-pub mod mailbox;
 pub mod publish;
 pub mod quota;
 pub mod webhook;

@@ -205,10 +205,10 @@ pub const QUOTA_ENTRANTS_MAX: usize = 4 * 1024;
 pub const QUOTA_INTERVAL: Duration = Duration::from_secs(5);
 /// Announcements waiting for the inbox, and their bytes. One that finds it full
 /// is dropped and counted, and the inbox reads the channel's log instead.
-pub const MAILBOX_MAX: usize = 16 * 1024;
-pub const MAILBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const BACKEND_EVENTS_MAX: usize = 16 * 1024;
+pub const BACKEND_EVENTS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Subscribe and unsubscribe requests waiting for the inbox. Sockets wait.
-pub const REQUESTS_MAX: usize = 4 * 1024;
+pub const COMMANDS_MAX: usize = 4 * 1024;
 /// Announcements or requests that the inbox handles before it wakes the sockets
 /// it has written to.
 pub const ROUND_MAX: usize = 256;
@@ -228,7 +228,7 @@ pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Gauges that have to be counted are counted this often.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// The inbox looks at what is due this often.
-pub const INBOX_TICK: Duration = Duration::from_millis(100);
+pub const CHANNELS_TICK: Duration = Duration::from_millis(100);
 /// Deliveries kept for joiners whose script is still under way, per channel.
 /// Beyond, the joiner starts anew from the head.
 pub const JOIN_BUFFER_ENTRIES_MAX: usize = 1_000;

@@ -66,7 +66,7 @@ catalogue! {
     counter entries_heard "fanfare_entries_heard_total" Count "Entries that reached this node."
     counter entries_duplicate "fanfare_entries_duplicate_total" Count "Entries heard twice and delivered once."
     counter entries_unreadable "fanfare_entries_unreadable_total" Count "Entries of a version or form this node cannot read."
-    counter inbox_dropped "fanfare_inbox_dropped_total" Count "Entries dropped because the inbox was full; read from the log later."
+    counter backend_events_dropped "fanfare_backend_events_dropped_total" Count "Entries dropped because the inbox was full; read from the log later."
     counter gaps "fanfare_gaps_total" Count "Times a channel's entries did not connect."
     counter gaps_repaired "fanfare_gaps_repaired_total" Count "Gaps closed from the channel's log."
     counter gaps_unrepaired "fanfare_gaps_unrepaired_total" Count "Gaps whose events the log no longer had: events may be lost."

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use crate::apps::Apps;
 use crate::backend::Backend;
+use crate::channels::ChannelsHandle;
 use crate::delta::settings::DeltaConfig;
 use crate::hub::connections::Connections;
-use crate::inbox::Inbox;
 use crate::log_limit::LogLimit;
 use crate::quota::Quota;
 
@@ -20,7 +20,7 @@ pub type Node = Arc<Parts>;
 pub struct Parts {
     pub apps: Arc<Apps>,
     pub backend: Arc<Backend>,
-    pub inbox: Inbox,
+    pub channels: ChannelsHandle,
     pub connections: Arc<Connections>,
     pub quota: Quota,
     pub delta: DeltaConfig,
@@ -48,11 +48,16 @@ pub struct Settings {
 }
 
 impl Parts {
-    pub fn new(apps: Arc<Apps>, backend: Arc<Backend>, inbox: Inbox, settings: Settings) -> Parts {
+    pub fn new(
+        apps: Arc<Apps>,
+        backend: Arc<Backend>,
+        channels: ChannelsHandle,
+        settings: Settings,
+    ) -> Parts {
         let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies } = settings;
         Parts {
             apps,
-            inbox,
+            channels,
             connections: Arc::default(),
             quota: Quota::new(backend.clone()),
             backend,

@@ -22,15 +22,15 @@ use crate::apps::{self, Apps};
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
+use crate::backend_events::backend_events;
 use crate::config::Config;
 use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
 use crate::hub::outbox::Outbox;
-use crate::mailbox::mailbox;
 use crate::metrics;
 use crate::node::{Node, Parts, Settings};
 use crate::wire::close::Close;
-use crate::{http, inbox, limits, webhook};
+use crate::{channels, http, limits, webhook};
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -52,12 +52,12 @@ pub async fn run(
     let listener = bind(config.listen)?;
     let metrics_listener = bind(config.metrics_listen)?;
     let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
-    let (mailbox, letters) = mailbox();
+    let (events, receiver) = backend_events();
     let backend = Arc::new(match &config.redis {
-        None => Backend::Memory(Box::new(Memory::new(mailbox))),
-        Some(url) => Backend::Redis(Box::new(Redis::connect(url, &config.redis_prefix, mailbox).await?)),
+        None => Backend::Memory(Box::new(Memory::new(events))),
+        Some(url) => Backend::Redis(Box::new(Redis::connect(url, &config.redis_prefix, events).await?)),
     });
-    let inbox = inbox::start(letters, backend.clone(), config.delta.clone());
+    let channels = channels::start(receiver, backend.clone(), config.delta.clone());
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let settings = Settings {
         delta: config.delta,
@@ -66,7 +66,7 @@ pub async fn run(
         path_prefix: config.path_prefix,
         trusted_proxies: config.trusted_proxies,
     };
-    let node: Node = Arc::new(Parts::new(apps, backend, inbox, settings));
+    let node: Node = Arc::new(Parts::new(apps, backend, channels, settings));
     if let Some(changes) = node.backend.app_changes() {
         tokio::spawn(apps::follow(node.apps.clone(), node.connections.clone(), changes));
     }

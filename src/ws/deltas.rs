@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
+use crate::channels;
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDelta;
 use crate::fan_out::Form;
-use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::command::DeltaRequest;
@@ -31,7 +31,10 @@ impl Connection {
         for channel in channels {
             let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unspecified) else { continue };
             let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::EnableDeltas { channel_id, socket: self.socket, algorithm }).await;
+            self.node
+                .channels
+                .send(channels::Command::EnableDeltas { channel_id, socket: self.socket, algorithm })
+                .await;
         }
     }
 
@@ -80,7 +83,7 @@ impl Connection {
         if self.may_sync(&channel) {
             metrics().delta_syncs.increment(1);
             let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Resync { channel_id, socket: self.socket }).await;
+            self.node.channels.send(channels::Command::Resync { channel_id, socket: self.socket }).await;
         } else {
             metrics().delta_syncs_ignored.increment(1);
         }

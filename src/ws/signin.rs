@@ -10,8 +10,8 @@ use super::connection::Connection;
 use super::credentials::{self, CredentialsError};
 use crate::auth;
 use crate::channel::{ChannelId, ChannelName, UserIdError};
+use crate::channels;
 use crate::fan_out::Form;
-use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
@@ -73,10 +73,13 @@ impl Connection {
     pub(super) async fn sign_out(&mut self) {
         let Some(user) = self.user.take() else { return };
         if !user.watched.is_empty() {
-            self.node.inbox.ask(Request::Unwatch { users: user.watched, socket: self.socket }).await;
+            self.node
+                .channels
+                .send(channels::Command::Unwatch { users: user.watched, socket: self.socket })
+                .await;
         }
         let channel_id = ChannelId::new(&self.app.id, &user.channel);
-        self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
+        self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
     }
 
     fn check_signin(&self, signin: &Signin) -> Result<(UserData, ChannelName), SigninError> {
@@ -107,14 +110,17 @@ impl Connection {
             let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
             let (own, users) = (ChannelId::new(&app.id, &channel), watched.clone());
             let dialect = self.dialect;
-            self.node.inbox.ask(Request::Watch { app, own, users, socket, outbox, dialect }).await;
+            self.node
+                .channels
+                .send(channels::Command::Watch { app, own, users, socket, outbox, dialect })
+                .await;
         }
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
     }
 
     /// Subscribes to the user's own channel. It has no deltas (protocol.md 3.12).
     async fn enter(&self, channel: &ChannelName, confirmation: Bytes) {
-        let request = Request::Subscribe {
+        let command = channels::Command::Subscribe {
             channel_id: ChannelId::new(&self.app.id, channel),
             app: self.app.clone(),
             member: None,
@@ -124,7 +130,7 @@ impl Connection {
             resume: None,
             confirmation,
         };
-        self.node.inbox.ask(request).await;
+        self.node.channels.send(command).await;
     }
 
     /// Ids that nobody can sign in with are left out: they are never online.

@@ -8,9 +8,9 @@ use super::connection::{Connection, Subscription};
 use super::credentials;
 use crate::auth;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
+use crate::channels;
 use crate::fan_out::Form;
 use crate::filter::Filter;
-use crate::inbox::Request;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
@@ -62,7 +62,7 @@ impl Connection {
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
             let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
+            self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
         }
     }
 
@@ -71,7 +71,7 @@ impl Connection {
         self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
             let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.inbox.ask(Request::Unsubscribe { channel_id, socket: self.socket }).await;
+            self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
         }
     }
 
@@ -151,7 +151,7 @@ impl Connection {
             Some(ResumeRequest::From(resume)) if self.may_resume(&channel) => Some(Box::new(resume)),
             _ => None,
         };
-        let request = Request::Subscribe {
+        let command = channels::Command::Subscribe {
             channel_id: ChannelId::new(&self.app.id, &channel),
             app: self.app.clone(),
             member: member.clone(),
@@ -169,7 +169,7 @@ impl Connection {
             let said = deltas != DeltaRequest::Unspecified;
             self.subscriptions.insert(channel, Subscription { says_deltas: said, synced, member });
         }
-        self.node.inbox.ask(request).await;
+        self.node.channels.send(command).await;
     }
 
     /// `subscription_succeeded`, unless it is the inbox's to say, and an answer to

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
 use fanfare::backend::{self, KeptBase, KeptBases, MembershipUpdate, Publication, Rules, StoredBase};
+use fanfare::backend_events::{Receiver, events};
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{Body, EntryId, Kind, Log};
 use fanfare::event::{Event, encode_events};
 use fanfare::limits;
-use fanfare::mailbox::{Letters, mailbox};
 
 use serde_json::json;
 
@@ -28,18 +28,18 @@ struct Nodes {
     writer: backend::Backend,
     reader: Option<backend::Backend>,
     channel: ChannelId,
-    _letters: Vec<Letters>,
+    _letters: Vec<Receiver>,
     _redis: Option<Redis>,
 }
 
 impl Nodes {
     async fn start(backend: Backend) -> Nodes {
         let channel = ChannelId::new("1", &ChannelName::parse("news", 200).unwrap());
-        let mut letters = Vec::new();
+        let mut receiver = Vec::new();
         let mut open = || {
-            let (mailbox, open) = mailbox();
-            letters.push(open);
-            mailbox
+            let (events, open) = backend_events();
+            receiver.push(open);
+            events
         };
         let (writer, reader, redis) = match backend {
             Backend::Memory => (backend::Backend::Memory(Box::new(Memory::new(open()))), None, None),
@@ -53,7 +53,7 @@ impl Nodes {
                 (nodes.remove(0), nodes.pop(), Some(redis))
             }
         };
-        Nodes { writer, reader, channel, _letters: letters, _redis: redis }
+        Nodes { writer, reader, channel, _letters: receiver, _redis: redis }
     }
 
     fn reader(&self) -> &backend::Backend {
@@ -193,8 +193,8 @@ async fn what_is_published_over_http_is_in_its_chain() {
                     \"one\" = { cache_sync = true }, \"quiet\" = { conflation_key = \"asset.id\" } }";
         let app = AppSpec::new("7").set("channel_delta_compression", says).set("max_event_batch_size", 25);
         let server = Server::builder().redis(&redis).app(app).start().await;
-        let (mailbox, _letters) = mailbox();
-        let reader = Shared::connect(&redis.url(), "fanfare", mailbox).await.unwrap();
+        let (events, _letters) = backend_events();
+        let reader = Shared::connect(&redis.url(), "fanfare", events).await.unwrap();
         let mut browser = server.browser("key7").await;
         browser.subscribe("market").await;
         let data = |id: &str, price: u64| json!({ "asset": { "id": id }, "price": price }).to_string();

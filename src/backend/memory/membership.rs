@@ -11,10 +11,10 @@ use bytes::Bytes;
 use super::webhook_outbox::Due;
 use super::{Memory, State};
 use crate::backend::{Counts, MembershipUpdate, Occupied, RosterRead, Rules, UpdatedMembership, UserCount};
+use crate::backend_events::Incoming;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::entry::{EntryId, Kind, encode_members};
 use crate::limits;
-use crate::mailbox::Mail;
 use crate::presence::MemberChange;
 use crate::webhook_event::WebhookEventKind;
 
@@ -70,9 +70,9 @@ impl Membership {
 impl Memory {
     pub fn update_membership(&self, update: &MembershipUpdate) -> UpdatedMembership {
         let mut state = self.state.lock();
-        let (updated, mail) = state.update_membership(update);
-        if let Some(mail) = mail {
-            self.mailbox.hear(mail);
+        let (updated, incoming) = state.update_membership(update);
+        if let Some(incoming) = incoming {
+            self.events.push(incoming);
         }
         updated
     }
@@ -101,7 +101,7 @@ impl Memory {
 }
 
 impl State {
-    fn update_membership(&mut self, update: &MembershipUpdate) -> (UpdatedMembership, Option<Mail>) {
+    fn update_membership(&mut self, update: &MembershipUpdate) -> (UpdatedMembership, Option<Incoming>) {
         let channel_id = &update.channel_id;
         let membership = &mut self.channel(channel_id).membership;
         membership.rules = update.rules;
@@ -134,14 +134,15 @@ impl State {
                 (before != count).then(|| self.tell_count(channel_id)).flatten()
             }
         };
-        let mail = said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
+        let incoming =
+            said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
         let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = update.wants_last.then(|| self.channel(channel_id).history.cached());
         if last == Some(None) && count > 0 {
             self.report_cache_miss(channel_id);
         }
-        (UpdatedMembership { at, total: count, last: last.flatten(), refused, deltas_off }, mail)
+        (UpdatedMembership { at, total: count, last: last.flatten(), refused, deltas_off }, incoming)
     }
 
     fn user_status(&mut self, channel_id: &ChannelId, before: u64, count: u64) -> Option<(Kind, Bytes)> {

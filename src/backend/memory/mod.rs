@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use super::{
     BackendError, Cached, Charge, ControlEntry, Counts, Publication, Published, RateState, StoredBase,
 };
+use crate::backend_events::{BackendEvents, Incoming};
 use crate::channel::ChannelId;
 use crate::entry::{EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
-use crate::mailbox::{Mail, Mailbox};
 use crate::webhook_event::WebhookEventKind;
 
 use history::History;
@@ -30,7 +30,7 @@ use webhook_outbox::WebhookOutbox;
 
 #[derive(Debug)]
 pub struct Memory {
-    mailbox: Mailbox,
+    events: BackendEvents,
     /// A `std`-like lock and not an async one: nothing is awaited under it.
     state: Mutex<State>,
 }
@@ -57,8 +57,8 @@ struct Channel {
 }
 
 impl Memory {
-    pub fn new(mailbox: Mailbox) -> Memory {
-        Memory { mailbox, state: Mutex::default() }
+    pub fn new(events: BackendEvents) -> Memory {
+        Memory { events, state: Mutex::default() }
     }
 
     /// Waits for room in the inbox, then does it all in one step: a caller that
@@ -69,7 +69,7 @@ impl Memory {
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
-        let mut room = self.mailbox.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
+        let mut room = self.events.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         state.forget_idle();
         let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
@@ -77,7 +77,7 @@ impl Memory {
         for publication in publications {
             let Publication { channel_id, count, body, wants_counts, last, bases } = publication;
             counts.push(wants_counts.then(|| state.counts(&channel_id)));
-            let mail = state.append(id, &channel_id, Kind::Events, count, body.clone());
+            let incoming = state.append(id, &channel_id, Kind::Events, count, body.clone());
             if let Some(last) = last {
                 let event = body.slice(body.len() - last.bytes..);
                 state.channel(&channel_id).history.cache(&event, last.ttl);
@@ -85,23 +85,23 @@ impl Memory {
             if let Some(bases) = bases {
                 state.channel(&channel_id).history.keep(&bases, count, &body);
             }
-            if let Some(mail) = mail {
-                self.mailbox.hear_with(&mut room, mail);
+            if let Some(incoming) = incoming {
+                self.events.push_reserved(&mut room, incoming);
             }
         }
         Ok(Published { counts, rate })
     }
 
     pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
-        let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut room = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         let ControlEntry { channel_id, kind, body, hooked } = control;
         if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
             let event = events.pop().expect("one was decoded");
             state.webhook_events.put(&channel_id, WebhookEventKind::ClientEvent(event));
         }
-        if let Some(mail) = state.append(EntryId::random(), &channel_id, kind, 1, body) {
-            self.mailbox.hear_with(&mut room, mail);
+        if let Some(incoming) = state.append(EntryId::random(), &channel_id, kind, 1, body) {
+            self.events.push_reserved(&mut room, incoming);
         }
         Ok(())
     }
@@ -147,13 +147,13 @@ impl Memory {
     }
 
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
-        let mut room = self.mailbox.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut room = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         let Some(channel) = state.channels.get_mut(channel_id) else { return Ok(()) };
         if channel.history.switch_deltas(on) {
             let body = Bytes::copy_from_slice(&[u8::from(on)]);
-            if let Some(mail) = state.append(EntryId::random(), channel_id, Kind::Deltas, 1, body) {
-                self.mailbox.hear_with(&mut room, mail);
+            if let Some(incoming) = state.append(EntryId::random(), channel_id, Kind::Deltas, 1, body) {
+                self.events.push_reserved(&mut room, incoming);
             }
         }
         Ok(())
@@ -181,7 +181,7 @@ impl State {
         kind: Kind,
         count: u32,
         body: Bytes,
-    ) -> Option<Mail> {
+    ) -> Option<Incoming> {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
@@ -193,7 +193,7 @@ impl State {
         if was_silent {
             self.idle.push_back((now, channel_id.clone()));
         }
-        listened.then(|| Mail { channel_id: channel_id.clone(), entry })
+        listened.then(|| Incoming { channel_id: channel_id.clone(), entry })
     }
 
     /// Forgets the history of channels that nothing was announced on for

@@ -77,8 +77,8 @@ impl Memory {
         let now = Instant::now();
         for _ in 0..limits::WEBHOOK_DUE_MAX {
             let Some(due) = state.webhook_events.next_due(now) else { break };
-            if let Some(mail) = state.settle(due) {
-                self.mailbox.hear(mail);
+            if let Some(incoming) = state.settle(due) {
+                self.events.push(incoming);
             }
         }
         let is_new = |webhook_event: &&WebhookEvent| after.is_none_or(|after| webhook_event.id > *after);
@@ -92,7 +92,7 @@ impl Memory {
 }
 
 impl State {
-    fn settle(&mut self, due: Due) -> Option<crate::mailbox::Mail> {
+    fn settle(&mut self, due: Due) -> Option<crate::backend_events::Incoming> {
         match due {
             Due::Vacated(channel_id) => {
                 if self.counts(&channel_id).subscriptions == 0 {

@@ -155,7 +155,7 @@ impl Lease {
             state.incarnation = incarnation;
             state.renewed = Instant::now();
         }
-        self.parts.mailbox.report_memberships();
+        self.parts.events.report_memberships();
         let (parts, old) = (self.parts.clone(), old.clone());
         tokio::spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;

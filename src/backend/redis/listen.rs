@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Parts, scripts};
 use crate::backend::BackendError;
+use crate::backend_events::Incoming;
 use crate::channel::ChannelId;
 use crate::entry::Entry;
 use crate::limits;
-use crate::mailbox::Mail;
 use crate::metrics::metrics;
 
 #[derive(Debug)]
@@ -40,12 +40,12 @@ struct Probe {
     topic: String,
     started: Instant,
     /// When a probe was last heard, in ms since `started`.
-    heard_at_ms: AtomicU64,
+    received_at_ms: AtomicU64,
     /// Number of the last probe that was sent.
     sent: AtomicU64,
     /// Number of the last that was heard, or could not be: its topic was proved
     /// to be listened to only after it.
-    heard: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Listener {
@@ -54,11 +54,11 @@ impl Listener {
         let probe = Arc::new(Probe {
             topic: parts.keys.probe(&format!("{:016x}", rand::random::<u64>())),
             started: Instant::now(),
-            heard_at_ms: AtomicU64::new(0),
+            received_at_ms: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            received: AtomicU64::new(0),
         });
-        tokio::spawn(hear(client.clone(), parts.clone(), probe.clone()));
+        tokio::spawn(receive(client.clone(), parts.clone(), probe.clone()));
         tokio::spawn(watch(client.clone(), requests.clone()));
         tokio::spawn(send_probes(client.clone(), parts.clone(), probe.clone()));
         let topics = Topics {
@@ -89,8 +89,8 @@ impl Listener {
         let _ = self.requests.try_send(Request::Unlisten(channel_id.clone()));
     }
 
-    pub(super) fn hears(&self) -> bool {
-        self.probe.since_heard() < limits::PROBE_INTERVAL + limits::READY_GRACE
+    pub(super) fn is_listening(&self) -> bool {
+        self.probe.since_received() < limits::PROBE_INTERVAL + limits::READY_GRACE
     }
 }
 
@@ -206,8 +206,8 @@ impl Topics {
             }
         }
         if self.again.is_empty() && std::mem::take(&mut self.renewing) {
-            self.parts.mailbox.recheck();
-            self.parts.mailbox.report_memberships();
+            self.parts.events.check_heads();
+            self.parts.events.report_memberships();
         }
         true
     }
@@ -215,27 +215,27 @@ impl Topics {
 
 /// Reads what is announced, and hands it on: never waits for anything else, for
 /// Redis cuts a subscriber that is slow.
-async fn hear(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
+async fn receive(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
     let mut messages = client.message_rx();
     loop {
         match messages.recv().await {
-            Ok(message) => hear_message(message, &parts, &probe),
+            Ok(message) => on_message(message, &parts, &probe),
             Err(RecvError::Lagged(count)) => {
-                metrics().inbox_dropped.increment(count);
-                parts.mailbox.recheck();
+                metrics().backend_events_dropped.increment(count);
+                parts.events.check_heads();
             }
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
+fn on_message(message: Message, parts: &Parts, probe: &Probe) {
     let topic: &str = &message.channel;
     if let Some(channel_id) = parts.keys.channel_id(topic) {
         match Entry::decode(message.value.into_bytes().unwrap_or_default()) {
             Ok(entry) => {
                 parts.seen_seq.fetch_max(entry.position().seq, Ordering::Relaxed);
-                parts.mailbox.hear(Mail { channel_id, entry });
+                parts.events.push(Incoming { channel_id, entry });
             }
             Err(error) => {
                 metrics().entries_unreadable.increment(1);
@@ -243,7 +243,7 @@ fn hear_message(message: Message, parts: &Parts, probe: &Probe) {
             }
         }
     } else if topic == probe.topic {
-        probe.hear(message.value.as_u64().unwrap_or(0));
+        probe.on_received(message.value.as_u64().unwrap_or(0));
     }
 }
 
@@ -261,20 +261,20 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
 /// and not heard prove anything: then the connection is made anew, however
 /// healthy its socket looks.
 async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
-    let mut unheard_since: Option<Instant> = None;
+    let mut overdue_since: Option<Instant> = None;
     for number in 1_u64.. {
         let sent_at = Instant::now();
         probe.sent.store(number, Ordering::Relaxed);
         let sender = parts.clients[0].with_options(&scripts::once());
         let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
         tokio::time::sleep(limits::PROBE_INTERVAL).await;
-        if probe.heard.load(Ordering::Relaxed) >= number {
-            unheard_since = None;
+        if probe.received.load(Ordering::Relaxed) >= number {
+            overdue_since = None;
         } else if sent.is_ok() && scripts::is_connected(&client) {
-            unheard_since.get_or_insert(sent_at);
+            overdue_since.get_or_insert(sent_at);
         }
-        if unheard_since.is_some_and(|since| since.elapsed() >= limits::PROBE_TIMEOUT) {
-            unheard_since = None;
+        if overdue_since.is_some_and(|since| since.elapsed() >= limits::PROBE_TIMEOUT) {
+            overdue_since = None;
             metrics().probe_failures.increment(1);
             tracing::warn!("this node does not hear its own probe: connecting anew");
             // Its end is seen by `watch`, like that of any other reconnect.
@@ -284,18 +284,18 @@ async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
 }
 
 impl Probe {
-    fn hear(&self, number: u64) {
-        self.heard.fetch_max(number, Ordering::Relaxed);
-        self.heard_at_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    fn on_received(&self, number: u64) {
+        self.received.fetch_max(number, Ordering::Relaxed);
+        self.received_at_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Its topic is listened to: what was sent before proves nothing.
     fn arm(&self) {
-        self.heard.fetch_max(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.received.fetch_max(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    fn since_heard(&self) -> Duration {
-        let heard_at = Duration::from_millis(self.heard_at_ms.load(Ordering::Relaxed));
+    fn since_received(&self) -> Duration {
+        let heard_at = Duration::from_millis(self.received_at_ms.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(heard_at)
     }
 }

@@ -27,10 +27,10 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 
 use super::BackendError;
+use crate::backend_events::BackendEvents;
 use crate::channel::{ChannelId, Partition};
 use crate::entry::{Entry, EntryId, Log, Position};
 use crate::limits;
-use crate::mailbox::Mailbox;
 use crate::metrics::metrics;
 
 use apps::{AppChanges, AppStore};
@@ -77,7 +77,7 @@ struct Parts {
     /// A channel's scripts all use the one that its channel_id chooses, so that they
     /// cannot overtake each other.
     clients: Vec<Client>,
-    mailbox: Mailbox,
+    events: BackendEvents,
     /// The highest number of any channel: where a new epoch may start.
     seen_seq: AtomicU64,
 }
@@ -85,7 +85,7 @@ struct Parts {
 impl Redis {
     /// Connects, checks that this Redis can be used, begins a lease and starts to
     /// listen.
-    pub async fn connect(url: &str, prefix: &str, mailbox: Mailbox) -> Result<Redis, ConnectError> {
+    pub async fn connect(url: &str, prefix: &str, events: BackendEvents) -> Result<Redis, ConnectError> {
         let config = standalone(url)?;
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
@@ -98,7 +98,7 @@ impl Redis {
             keys: Keys::new(prefix),
             scripts: Scripts::new(),
             clients,
-            mailbox,
+            events,
             seen_seq: AtomicU64::new(0),
         });
         parts.check_eviction().await?;
@@ -187,7 +187,7 @@ impl Redis {
 
     /// WebhookEventKind keeps this node from hearing others, or others from hearing it.
     pub fn unready(&self) -> Option<&'static str> {
-        if self.listener.hears() {
+        if self.listener.is_listening() {
             return None;
         }
         match self.parts.clients.iter().all(scripts::is_connected) {
@@ -298,8 +298,8 @@ async fn watch_reconnects(client: Client, parts: Arc<Parts>) {
     let mut reconnects = client.reconnect_rx();
     while !matches!(reconnects.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
         metrics().redis_reconnects.increment(1);
-        parts.mailbox.report_memberships();
-        parts.mailbox.recheck();
+        parts.events.report_memberships();
+        parts.events.check_heads();
     }
 }
 

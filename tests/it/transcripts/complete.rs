@@ -141,7 +141,7 @@ fn every_event_of_ours_is_shown() {
 #[test]
 fn every_kind_of_refused_subscription_is_shown() {
     let everything = everything();
-    let ws = code("src/ws/") + &code("src/inbox/");
+    let ws = code("src/ws/") + &code("src/channels/");
     let kinds = ws.split("Refusal::new(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
     check(
         "type",

@@ -11,10 +11,10 @@ use fanfare::backend::{
     Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipUpdate,
     Publication, Rules, UpdatedMembership, UserCount,
 };
+use fanfare::backend_events::events;
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;
-use fanfare::mailbox::mailbox;
 use fanfare::presence::Member;
 use fanfare::webhook_event::WebhookEventKind;
 
@@ -59,8 +59,8 @@ fn charge(account: Account, cost: u64) -> Charge {
 }
 
 pub async fn everything(redis: &Redis) {
-    let (mailbox, _letters) = mailbox();
-    let backend = Backend::connect(&redis.url(), "fanfare", mailbox).await.unwrap();
+    let (events, _letters) = backend_events();
+    let backend = Backend::connect(&redis.url(), "fanfare", events).await.unwrap();
     publishes(&backend).await;
     asserts(&backend).await;
     reads(&backend).await;

@@ -2,7 +2,7 @@
 //! whole cluster, by an entry (see [`crate::delta::policy`]).
 
 use super::channel::Channel;
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::metrics::metrics;
@@ -17,13 +17,13 @@ impl Channel {
     }
 }
 
-impl Desk {
+impl Channels {
     /// Has the cluster decide.
     pub(super) fn switch_deltas(&mut self, channel_id: ChannelId, on: bool) {
         let backend = self.backend.clone();
-        self.calls.spawn(async move {
+        self.jobs.spawn(async move {
             let result = backend.switch_deltas(&channel_id, on).await;
-            Done::Switched(channel_id, on, result)
+            JobResult::Switched(channel_id, on, result)
         });
     }
 

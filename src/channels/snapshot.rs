@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::{BackendError, StoredBase};
 use crate::channel::ChannelId;
 use crate::delta::chain::{Base, Chains};
@@ -105,7 +105,7 @@ fn passes(form: &Form, event: &Event) -> bool {
     form.filter.as_ref().is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
 }
 
-impl Desk {
+impl Channels {
     /// Has the bases read, unless they are here or that is under way.
     pub(super) fn want_snapshot(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
@@ -120,9 +120,9 @@ impl Desk {
             let Some(channel_id) = self.snapshots.queue.pop_front() else { return };
             self.snapshots.under_way += 1;
             let backend = self.backend.clone();
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 let bases = backend.read_bases(&channel_id).await;
-                Done::BasesRead(channel_id, bases)
+                JobResult::BasesRead(channel_id, bases)
             });
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::channel::Listening;
 use super::sequencer::Repair;
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::entry::{EntryId, Log, Position};
@@ -54,7 +54,7 @@ impl Checks {
     }
 }
 
-impl Desk {
+impl Channels {
     pub(super) fn log_read(&mut self, channel_id: &ChannelId, log: Result<Log, BackendError>) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let log = match log {
@@ -81,10 +81,10 @@ impl Desk {
             let position = missed.first().map_or(channel.sequencer.position().unwrap_or_default(), |next| {
                 Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
             });
-            self.start_anew(channel_id, position);
+            self.begin_history(channel_id, position);
         }
         for entry in &missed {
-            self.pass_on(channel_id, entry);
+            self.deliver_entry(channel_id, entry);
         }
         // What was missed has come by itself meanwhile: the link is slow, and what
         // those who wait are waiting for is behind it.
@@ -95,7 +95,7 @@ impl Desk {
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
             self.open_epoch(channel_id.clone(), epoch, seen.seq);
         }
-        self.hear_again(channel_id, held);
+        self.sequence_held(channel_id, held);
         let waiting =
             self.channels.get(channel_id).filter(|_| is_slow).map(|channel| channel.awaited_positions());
         for at in waiting.unwrap_or_default() {
@@ -116,9 +116,9 @@ impl Desk {
         };
         metrics().gaps_unrepaired.increment(1);
         let held = channel.sequencer.skip_to(head);
-        self.start_anew(channel_id, head);
+        self.begin_history(channel_id, head);
         self.let_in(channel_id, head);
-        self.hear_again(channel_id, held);
+        self.sequence_held(channel_id, held);
     }
 
     /// A script has said that the channel stands `at`, which has not been heard.
@@ -131,11 +131,11 @@ impl Desk {
 
     fn open_epoch(&mut self, channel_id: ChannelId, epoch: u64, seen_seq: u64) {
         let backend = self.backend.clone();
-        self.calls.spawn(async move {
+        self.jobs.spawn(async move {
             if let Err(error) = backend.open_epoch(&channel_id, epoch, seen_seq).await {
                 tracing::warn!(%channel_id, %error, "epoch not opened; the next gap will try again");
             }
-            Done::EpochOpened
+            JobResult::EpochOpened
         });
     }
 
@@ -219,9 +219,9 @@ impl Desk {
             let channel_ids: Vec<ChannelId> = self.checks.queue.drain(..count).collect();
             self.checks.under_way += 1;
             let backend = self.backend.clone();
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 let heads = backend.read_heads(&channel_ids).await;
-                Done::HeadsRead(channel_ids, heads)
+                JobResult::HeadsRead(channel_ids, heads)
             });
         }
     }
@@ -234,13 +234,13 @@ impl Desk {
             let within_budget = self.repairs.bytes < limits::REPAIR_BYTES_MAX;
             self.repairs.under_way += 1;
             let backend = self.backend.clone();
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 if within_budget {
                     let log = backend.read_log(&channel_id, after).await;
-                    Done::LogRead(channel_id, log)
+                    JobResult::LogRead(channel_id, log)
                 } else {
                     let heads = backend.read_heads(std::slice::from_ref(&channel_id)).await;
-                    Done::Skipped(channel_id, heads)
+                    JobResult::Skipped(channel_id, heads)
                 }
             });
         }

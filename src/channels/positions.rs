@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Desk;
+use super::Channels;
 use super::channel::Channel;
 use crate::channel::ChannelId;
 use crate::entry::{Entry, Position};
@@ -36,7 +36,7 @@ impl Channel {
     }
 }
 
-impl Desk {
+impl Channels {
     pub(super) fn tell_due_positions(&mut self, now: Instant) {
         while self.positions.front().is_some_and(|(due, _)| *due <= now) {
             let (_, channel_id) = self.positions.pop_front().expect("it was just seen");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Stage};
 use super::replay::{Missed, Replay, Seeker, Told, number};
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::entry::Position;
@@ -78,7 +78,7 @@ impl Past {
     }
 }
 
-impl Desk {
+impl Channels {
     /// Has the log read for those who wait, unless that is under way.
     pub(super) fn want_replay(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
@@ -100,7 +100,7 @@ impl Desk {
             self.replays.under_way += 1;
             let (backend, config) = (self.backend.clone(), self.delta.clone());
             let (deltas, policy) = (channel.deltas.clone(), channel.policy.clone());
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 let told = match backend.read_log_since(&channel_id, furthest).await {
                     // Not by the inbox: many may have missed much.
                     Ok(log) => {
@@ -108,7 +108,7 @@ impl Desk {
                     }
                     Err(error) => Err(error),
                 };
-                Done::Replayed(channel_id, told)
+                JobResult::Replayed(channel_id, told)
             });
         }
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::delivery::tell_change;
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::{BackendError, RosterRead, UserCount};
 use crate::channel::ChannelId;
 use crate::limits;
@@ -191,7 +191,7 @@ impl Presence {
     }
 }
 
-impl Desk {
+impl Channels {
     /// Has the roster read, unless that is under way.
     pub(super) fn want_roster(&mut self, channel_id: &ChannelId) {
         let Some(presence) = self.channels.get_mut(channel_id).and_then(|channel| channel.presence.as_mut())
@@ -234,9 +234,9 @@ impl Desk {
             presence.since = Some(Vec::new());
             self.rosters.under_way += 1;
             let backend = self.backend.clone();
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 let read = backend.read_roster(&channel_id).await;
-                Done::RosterRead(channel_id, read)
+                JobResult::RosterRead(channel_id, read)
             });
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! One task, so that a socket sees the channels of a batch in their order, and
 //! so that no lock is needed. It never waits: what takes time is a call under
-//! way, and its answer comes back as a [`Done`].
+//! way, and its answer comes back as a [`JobResult`].
 
 mod admission;
 mod channel;
@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::backend::{Backend, BackendError, MembershipUpdate, RosterRead, StoredBase, UpdatedMembership};
+use crate::backend_events::{Incoming, Receiver};
 use crate::channel::ChannelId;
 use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
@@ -43,7 +44,6 @@ use crate::hub::Subscriber;
 use crate::hub::outbox::Outbox;
 use crate::hub::writers::Writers;
 use crate::limits;
-use crate::mailbox::{Letters, Mail};
 use crate::metrics::metrics;
 use crate::presence::Member;
 use crate::wire::dialect::Dialect;
@@ -62,7 +62,7 @@ use watch::{FirstLook, Watcher};
 
 /// What sockets ask for. Requests of one socket are served in sequencer.
 #[derive(Debug)]
-pub enum Request {
+pub enum Command {
     Subscribe {
         channel_id: ChannelId,
         app: Arc<App>,
@@ -113,24 +113,24 @@ pub enum Request {
 
 /// The sockets' end.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Request>);
+pub struct ChannelsHandle(mpsc::Sender<Command>);
 
-impl Inbox {
-    /// Waits while [`limits::REQUESTS_MAX`] requests are waiting.
-    pub async fn ask(&self, request: Request) {
+impl ChannelsHandle {
+    /// Waits while [`limits::COMMANDS_MAX`] commands are waiting.
+    pub async fn send(&self, command: Command) {
         // The inbox lives as long as the node: an error is the end of the process.
-        let _ = self.0.send(request).await;
+        let _ = self.0.send(command).await;
     }
 }
 
-/// Starts the task. It ends when the last [`Inbox`] is dropped.
-pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inbox {
-    let (sender, requests) = mpsc::channel(limits::REQUESTS_MAX);
-    let desk = Desk {
+/// Starts the task. It ends when the last [`ChannelsHandle`] is dropped.
+pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> ChannelsHandle {
+    let (sender, commands) = mpsc::channel(limits::COMMANDS_MAX);
+    let channels = Channels {
         backend,
         delta,
         channels: HashMap::new(),
-        calls: JoinSet::new(),
+        jobs: JoinSet::new(),
         joining: 0,
         membership_updates: MembershipUpdates::new(),
         repairs: Repairs::default(),
@@ -147,13 +147,13 @@ pub fn start(letters: Letters, backend: Arc<Backend>, delta: DeltaConfig) -> Inb
         writers: Writers::for_runtime(),
         counted: Instant::now(),
     };
-    tokio::spawn(desk.run(letters, requests));
-    Inbox(sender)
+    tokio::spawn(channels.run(receiver, commands));
+    ChannelsHandle(sender)
 }
 
 /// A call to the backend has ended.
 #[derive(Debug)]
-enum Done {
+enum JobResult {
     Listened(ChannelId, Result<(), BackendError>),
     UpdatedMembership(Box<(MembershipUpdate, Result<UpdatedMembership, BackendError>)>),
     RosterRead(ChannelId, Result<RosterRead, BackendError>),
@@ -168,11 +168,11 @@ enum Done {
 }
 
 #[derive(Debug)]
-struct Desk {
+struct Channels {
     backend: Arc<Backend>,
     delta: DeltaConfig,
     channels: HashMap<ChannelId, Channel>,
-    calls: JoinSet<Done>,
+    jobs: JoinSet<JobResult>,
     /// Subscriptions that wait for the backend, over all channels.
     joining: usize,
     membership_updates: MembershipUpdates,
@@ -195,55 +195,55 @@ struct Desk {
     counted: Instant,
 }
 
-impl Desk {
-    async fn run(mut self, mut letters: Letters, mut requests: mpsc::Receiver<Request>) {
-        let mut tick = tokio::time::interval(limits::INBOX_TICK);
+impl Channels {
+    async fn run(mut self, mut receiver: Receiver, mut commands: mpsc::Receiver<Command>) {
+        let mut tick = tokio::time::interval(limits::CHANNELS_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let signals = letters.signals();
+        let reconciliation = receiver.reconciliation();
         loop {
             tokio::select! {
-                Some(mail) = letters.next() => self.hear_round(mail, &mut letters),
-                request = requests.recv() => match request {
-                    Some(request) => self.serve_round(request, &mut requests),
+                Some(incoming) = receiver.next() => self.receive_round(incoming, &mut receiver),
+                command = commands.recv() => match command {
+                    Some(command) => self.dispatch_round(command, &mut commands),
                     None => return,
                 },
-                Some(done) = self.calls.join_next() => match done {
-                    Ok(done) => self.finish(done),
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(done) => self.on_job_done(done),
                     // The process ends at once.
                     Err(error) if error.is_cancelled() => return,
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
-                () = signals.wait() => {}
+                () = reconciliation.wait() => {}
                 _ = tick.tick() => self.tick(),
             }
-            let due = signals.take();
+            let due = reconciliation.take();
             if due.report_memberships {
                 self.report_all_memberships();
                 self.want_all_rosters();
             }
-            if due.recheck {
+            if due.check_heads {
                 self.check_all();
             }
-            self.start_calls();
+            self.start_jobs();
             self.writers.flush(&mut self.filled);
         }
     }
 
     /// Handles what is here already before any socket is written to, so that a batch
     /// over several channels is one write for a socket on all of them.
-    fn hear_round(&mut self, mail: Mail, letters: &mut Letters) {
-        self.hear(mail);
+    fn receive_round(&mut self, incoming: Incoming, receiver: &mut Receiver) {
+        self.receive(incoming);
         for _ in 1..limits::ROUND_MAX {
-            match letters.try_next() {
-                Some(mail) => self.hear(mail),
+            match receiver.try_next() {
+                Some(incoming) => self.receive(incoming),
                 None => return,
             }
         }
     }
 
-    fn hear(&mut self, mail: Mail) {
+    fn receive(&mut self, incoming: Incoming) {
         metrics().entries_heard.increment(1);
-        self.sequence(&mail.channel_id, mail.entry);
+        self.sequence(&incoming.channel_id, incoming.entry);
     }
 
     fn sequence(&mut self, channel_id: &ChannelId, entry: Entry) {
@@ -256,7 +256,7 @@ impl Desk {
             Decision::Begin(entry) => {
                 metrics().epochs_opened.increment(1);
                 let Entry { epoch, first_seq, .. } = entry;
-                self.start_anew(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
+                self.begin_history(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
                 self.handle(channel_id, &entry);
                 self.let_in(channel_id, entry.position());
             }
@@ -272,7 +272,7 @@ impl Desk {
 
     /// It is the next one: delivered, and whoever waited for it is let in.
     fn handle(&mut self, channel_id: &ChannelId, entry: &Entry) {
-        self.pass_on(channel_id, entry);
+        self.deliver_entry(channel_id, entry);
         if self.channels.get(channel_id).is_some_and(|channel| !channel.joining.is_empty()) {
             self.admit(channel_id);
         }
@@ -280,7 +280,7 @@ impl Desk {
 
     /// Delivers it to those who are here. Of several that are known to have come,
     /// nobody is let in between: the position is already that after the last.
-    fn pass_on(&mut self, channel_id: &ChannelId, entry: &Entry) {
+    fn deliver_entry(&mut self, channel_id: &ChannelId, entry: &Entry) {
         // Found once: channels are many, and each is a miss of the cache.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.tell_epoch(channel_id, entry, &mut self.filled);
@@ -306,7 +306,7 @@ impl Desk {
     /// The channel's history does not go on from what this node has handled, but
     /// from `position`: deltas start from a full event, and who is here is read
     /// anew.
-    fn start_anew(&mut self, channel_id: &ChannelId, position: Position) {
+    fn begin_history(&mut self, channel_id: &ChannelId, position: Position) {
         self.tell_break(channel_id, position);
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.hub.audiences().restart();
@@ -332,25 +332,25 @@ impl Desk {
         self.admit(channel_id);
     }
 
-    fn hear_again(&mut self, channel_id: &ChannelId, held: VecDeque<Entry>) {
+    fn sequence_held(&mut self, channel_id: &ChannelId, held: VecDeque<Entry>) {
         for entry in held {
             self.sequence(channel_id, entry);
         }
     }
 
-    fn serve_round(&mut self, request: Request, requests: &mut mpsc::Receiver<Request>) {
-        self.serve(request);
+    fn dispatch_round(&mut self, command: Command, commands: &mut mpsc::Receiver<Command>) {
+        self.dispatch(command);
         for _ in 1..limits::ROUND_MAX {
-            match requests.try_recv() {
-                Ok(request) => self.serve(request),
+            match commands.try_recv() {
+                Ok(command) => self.dispatch(command),
                 Err(_) => return,
             }
         }
     }
 
-    fn serve(&mut self, request: Request) {
-        match request {
-            Request::Subscribe { channel_id, app, socket, outbox, form, resume, member, confirmation } => {
+    fn dispatch(&mut self, command: Command) {
+        match command {
+            Command::Subscribe { channel_id, app, socket, outbox, form, resume, member, confirmation } => {
                 self.channel_of(&channel_id, &app);
                 let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
                 let subscriber = Subscriber { outbox, form, former, member };
@@ -359,15 +359,15 @@ impl Desk {
                 let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };
                 self.subscribe(channel_id, socket, joiner);
             }
-            Request::Watch { app, own, users, socket, outbox, dialect } => {
+            Command::Watch { app, own, users, socket, outbox, dialect } => {
                 self.watch(&app, own, users, socket, Watcher { outbox, dialect });
             }
-            Request::Unwatch { users, socket } => self.unwatch(&users, socket),
-            Request::Unsubscribe { channel_id, socket } => self.unsubscribe(&channel_id, socket),
-            Request::EnableDeltas { channel_id, socket, algorithm } => {
+            Command::Unwatch { users, socket } => self.unwatch(&users, socket),
+            Command::Unsubscribe { channel_id, socket } => self.unsubscribe(&channel_id, socket),
+            Command::EnableDeltas { channel_id, socket, algorithm } => {
                 self.enable_deltas(&channel_id, socket, algorithm);
             }
-            Request::Resync { channel_id, socket } => {
+            Command::Resync { channel_id, socket } => {
                 if let Some(channel) = self.channels.get_mut(&channel_id) {
                     let next = channel.next_seq();
                     channel.hub.resync(socket, next);
@@ -416,7 +416,7 @@ impl Desk {
         metrics().channels_without_deltas.set(without_deltas as f64);
     }
 
-    fn start_calls(&mut self) {
+    fn start_jobs(&mut self) {
         self.start_membership_updates();
         self.start_rosters();
         self.start_replays();
@@ -425,24 +425,24 @@ impl Desk {
         self.start_checks();
     }
 
-    fn finish(&mut self, done: Done) {
-        match done {
-            Done::Listened(channel_id, result) => self.listened(channel_id, result),
-            Done::UpdatedMembership(done) => self.updated(done.0, done.1),
-            Done::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
-            Done::Replayed(channel_id, told) => self.replayed(&channel_id, told),
-            Done::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),
-            Done::Switched(channel_id, on, result) => self.switched(&channel_id, on, result),
-            Done::HeadsRead(channel_ids, heads) => self.heads_read(channel_ids, heads),
-            Done::LogRead(channel_id, log) => {
+    fn on_job_done(&mut self, result: JobResult) {
+        match result {
+            JobResult::Listened(channel_id, result) => self.listened(channel_id, result),
+            JobResult::UpdatedMembership(done) => self.updated(done.0, done.1),
+            JobResult::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
+            JobResult::Replayed(channel_id, told) => self.replayed(&channel_id, told),
+            JobResult::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),
+            JobResult::Switched(channel_id, on, result) => self.switched(&channel_id, on, result),
+            JobResult::HeadsRead(channel_ids, heads) => self.heads_read(channel_ids, heads),
+            JobResult::LogRead(channel_id, log) => {
                 self.repairs.under_way -= 1;
                 self.log_read(&channel_id, log);
             }
-            Done::Skipped(channel_id, heads) => {
+            JobResult::Skipped(channel_id, heads) => {
                 self.repairs.under_way -= 1;
                 self.skipped(&channel_id, heads);
             }
-            Done::EpochOpened => {}
+            JobResult::EpochOpened => {}
         }
     }
 }

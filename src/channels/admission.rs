@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::Desk;
+use super::Channels;
 use super::channel::{Channel, Joiner, Recent, Stage};
 use super::delivery::{missed_frames, tell_change};
 use super::newcomer::Newcomer;
@@ -36,7 +36,7 @@ struct Entrant {
     standing: Option<Standing>,
 }
 
-impl Desk {
+impl Channels {
     pub(super) fn enter(&mut self, channel_id: &ChannelId, socket: SocketId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(joiner) = channel.joining.remove(&socket) else { return };

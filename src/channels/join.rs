@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::channel::{Channel, Joiner, Listening, Stage, Waits};
 use super::resume::Past;
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::app::App;
 use crate::backend::{BackendError, Rules};
 use crate::channel::{ChannelId, ChannelKind};
@@ -18,7 +18,7 @@ use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
 
-impl Desk {
+impl Channels {
     /// The channel, as the app's settings have it now.
     pub(super) fn channel_of(&mut self, channel_id: &ChannelId, app: &App) -> &mut Channel {
         let channel = match self.channels.entry(channel_id.clone()) {
@@ -104,9 +104,9 @@ impl Desk {
             Listening::No => {
                 channel.listening = Listening::Asked;
                 let backend = self.backend.clone();
-                self.calls.spawn(async move {
+                self.jobs.spawn(async move {
                     let result = backend.listen(&channel_id).await;
-                    Done::Listened(channel_id, result)
+                    JobResult::Listened(channel_id, result)
                 });
             }
         }

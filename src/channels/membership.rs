@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
-use super::{Desk, Done};
+use super::{Channels, JobResult};
 use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelName};
 use crate::hub::{Subscriber, push};
@@ -80,7 +80,7 @@ impl Channel {
     }
 }
 
-impl Desk {
+impl Channels {
     pub(super) fn queue_membership_update(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         if channel.listening != Listening::Yes || !channel.needs_membership_update() {
@@ -118,9 +118,9 @@ impl Desk {
             let update = channel.begin_membership_update(&channel_id);
             self.membership_updates.under_way += 1;
             let backend = self.backend.clone();
-            self.calls.spawn(async move {
+            self.jobs.spawn(async move {
                 let result = backend.update_membership(&update).await;
-                Done::UpdatedMembership(Box::new((update, result)))
+                JobResult::UpdatedMembership(Box::new((update, result)))
             });
         }
     }
@@ -212,7 +212,7 @@ impl Desk {
             self.suspect(channel_id, updated.at);
         }
         self.learn_status(channel_id, updated.total > 0, updated.at);
-        self.hear_again(channel_id, held);
+        self.sequence_held(channel_id, held);
     }
 
     /// Now and then, and after a reconnect or when Redis may have lost its data.

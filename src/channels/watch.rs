@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Desk;
+use super::Channels;
 use crate::app::App;
 use crate::channel::{ChannelId, USER_CHANNEL};
 use crate::entry::{EntryId, Position};
@@ -51,7 +51,7 @@ impl Watch {
     }
 }
 
-impl Desk {
+impl Channels {
     pub(super) fn watch(
         &mut self,
         app: &App,
