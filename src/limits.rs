@@ -71,9 +71,9 @@ pub const SHOWN_TEXT_BYTES_MAX: usize = 1024;
 /// Subscriptions of one socket.
 pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Bytes waiting for one socket. At the bound the client is closed with 4100.
-pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+pub const WRITE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Chunks waiting for one socket: each is one reply, or one run of events.
-pub const OUTBOX_CHUNKS_MAX: usize = 1024;
+pub const WRITE_BUFFER_CHUNKS_MAX: usize = 1024;
 /// Chunks handed to the kernel in one vectored write.
 pub const WRITE_CHUNKS_MAX: usize = 64;
 /// Sockets that the inbox writes to itself, in a round of few; and that a thread
@@ -103,7 +103,7 @@ pub const RESUME_BASES_MAX: usize = 64;
 pub const POSITION_DELAY: Duration = Duration::from_secs(1);
 /// Bytes of what one client has missed, and of the bases that one is sent at once:
 /// half of an outbox, or to catch up would itself close the connection.
-pub const CATCH_UP_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
+pub const CATCH_UP_BYTES_MAX: usize = WRITE_BUFFER_BYTES_MAX / 2;
 /// Logs for clients that resume, and bases for those who join, read by a node at
 /// once; more channels wait.
 pub const CATCH_UP_READS_MAX: usize = 32;

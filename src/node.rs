@@ -10,9 +10,9 @@ use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::channels::ChannelsHandle;
 use crate::delta::settings::DeltaConfig;
-use crate::hub::connections::Connections;
 use crate::log_limit::LogLimit;
 use crate::quota::Quota;
+use crate::sockets::connections::Connections;
 
 pub type Node = Arc<Parts>;
 

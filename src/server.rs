@@ -26,9 +26,9 @@ use crate::backend_events::backend_events;
 use crate::config::Config;
 use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
-use crate::hub::outbox::Outbox;
 use crate::metrics;
 use crate::node::{Node, Parts, Settings};
+use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::close::Close;
 use crate::{channels, http, limits, webhook};
 
@@ -202,8 +202,8 @@ async fn drain(node: &Node, delay: Duration, window: Duration) {
     .await;
 }
 
-fn close_all(outboxes: &[Arc<Outbox>]) {
-    for outbox in outboxes {
-        outbox.close(Close::Draining);
+fn close_all(write_buffers: &[Arc<WriteBuffer>]) {
+    for write_buffer in write_buffers {
+        write_buffer.close(Close::Draining);
     }
 }

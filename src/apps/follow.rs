@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Apps, Kept};
 use crate::backend::AppChange;
 use crate::backend::redis::apps::AppChanges;
-use crate::hub::connections::Connections;
 use crate::metrics::metrics;
+use crate::sockets::connections::Connections;
 use crate::wire::close::Close;
 
 /// Runs as long as the node.

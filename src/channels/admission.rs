@@ -17,7 +17,8 @@ use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
 use crate::event::SocketId;
 use crate::fan_out::Names;
-use crate::hub::{Subscriber, push};
+use crate::sockets::push;
+use crate::subscribers::Subscriber;
 use crate::wire::reply;
 use crate::wire::resume::Standing;
 
@@ -46,16 +47,16 @@ impl Channels {
         if let (Some(presence), Some(member)) = (&mut channel.presence, member)
             && let Some(change) = presence.let_in(member)
         {
-            tell_change(channel_id, &channel.hub, &change, &mut self.filled);
+            tell_change(channel_id, &channel.subscribers, &change, &mut self.to_flush);
         }
         let mut frames = channel.confirm(channel_id, &entrant);
         let held = channel.catch_up(channel_id, &entrant, &self.delta, &mut frames);
         frames.extend(channel.told_position(channel_id, &entrant));
         for frame in frames {
-            push(&entrant.subscriber.outbox, frame, &mut self.filled);
+            push(&entrant.subscriber.write_buffer, frame, &mut self.to_flush);
         }
         let (is_user, next) = (channel.watch.is_some(), channel.next_seq());
-        channel.hub.add(socket, entrant.subscriber, &held, next);
+        channel.subscribers.add(socket, entrant.subscriber, &held, next);
         if is_user {
             self.finish_look(socket);
         }
@@ -66,7 +67,7 @@ impl Channel {
     fn entrant(&self, socket: SocketId, joiner: Joiner) -> Option<Entrant> {
         let Joiner { subscriber, confirmation, succeeds, mut past, stage } = joiner;
         let Stage::Placed { mut at, total, last, .. } = stage else { return None };
-        if self.recent.as_ref().is_some_and(Recent::is_overflown) {
+        if self.recent.as_ref().is_some_and(Recent::has_overflowed) {
             // It begins later instead.
             past.lose();
             at = self.sequencer.position().unwrap_or_default();
@@ -145,7 +146,7 @@ impl Channel {
     /// Where the channel stands by now, if it does not know that yet.
     fn told_position(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Option<Bytes> {
         let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
-        if self.hub.is_empty() {
+        if self.subscribers.is_empty() {
             self.told_epoch = epoch;
         }
         let dialect = entrant.subscriber.form.dialect;

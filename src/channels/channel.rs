@@ -20,16 +20,16 @@ use crate::delta::settings::DeltaConfig;
 use crate::entry::{Entry, Position};
 use crate::event::SocketId;
 use crate::fan_out::Form;
-use crate::hub::{Hub, Subscriber};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::subscribers::{Subscriber, Subscribers};
 use crate::wire::reply;
 
 /// The serial state machine of one (node, channel).
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     pub(super) sequencer: Sequencer,
-    pub(super) hub: Hub,
+    pub(super) subscribers: Subscribers,
     /// What the server's and the app's settings make of deltas here.
     pub(super) deltas: ChannelDelta,
     /// What the cluster has found deltas to save here.
@@ -136,13 +136,13 @@ pub(super) struct Membership {
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     entries: VecDeque<Entry>,
-    overflown: bool,
+    overflowed: bool,
 }
 
 impl Channel {
     /// Subscriptions of this node, confirmed or not: the number to assert.
     pub(super) fn count(&self) -> u64 {
-        (self.hub.len() + self.joining.len()) as u64
+        (self.subscribers.len() + self.joining.len()) as u64
     }
 
     /// Nobody here has anything to do with it.
@@ -293,17 +293,17 @@ impl Joiner {
 
 impl Recent {
     /// What was to be kept was too much.
-    pub(super) fn is_overflown(&self) -> bool {
-        self.overflown
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.overflowed
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
         if self.entries.len() >= limits::JOIN_BUFFER_ENTRIES_MAX {
             metrics().held_dropped.increment(1);
             // A run with a hole in it would be worse than a later start.
-            *self = Recent { overflown: true, ..Recent::default() };
+            *self = Recent { overflowed: true, ..Recent::default() };
         }
-        if !self.overflown {
+        if !self.overflowed {
             self.entries.push_back(entry);
         }
     }

@@ -11,10 +11,10 @@ use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind};
 use crate::event::Event;
 use crate::fan_out::{self, Delivery, Rules};
-use crate::hub::Hub;
-use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
 use crate::presence::MemberChange;
+use crate::sockets::write_buffer::WriteBuffer;
+use crate::subscribers::Subscribers;
 use crate::wire::close::Close;
 use crate::wire::dialect::Dialect;
 use crate::wire::reply;
@@ -25,38 +25,39 @@ pub(super) fn deliver(
     channel: &mut Channel,
     entry: &Entry,
     delta: &DeltaConfig,
-    filled: &mut Vec<Arc<Outbox>>,
+    to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
     if let Some(recent) = &mut channel.recent {
         recent.push(entry.clone());
     }
-    let Some(body) = read(channel_id, entry) else { return channel.hub.audiences().restart() };
+    let Some(body) = read(channel_id, entry) else { return channel.subscribers.audiences().restart() };
     match body {
         Body::Events(events) | Body::ClientEvents(events) => {
-            return deliver_events(channel_id, channel, entry, &events, delta, filled);
+            return deliver_events(channel_id, channel, entry, &events, delta, to_flush);
         }
         Body::Members(changes) => {
             let Some(presence) = &mut channel.presence else { return };
             for change in changes.iter().filter(|change| presence.apply(change)) {
-                tell_change(channel_id, &channel.hub, change, filled);
+                tell_change(channel_id, &channel.subscribers, change, to_flush);
             }
         }
         Body::SubscriptionCount(count) => {
-            channel
-                .hub
-                .tell(|dialect| reply::subscription_count(dialect, channel_id.channel(), count), filled);
+            channel.subscribers.broadcast(
+                |dialect| reply::subscription_count(dialect, channel_id.channel(), count),
+                to_flush,
+            );
         }
         Body::Termination => {
             // Who is joining has signed in already.
-            let joining = channel.joining.values().map(|joiner| &joiner.subscriber.outbox);
-            for outbox in channel.hub.outboxes().chain(joining) {
-                outbox.close(Close::Terminated);
+            let joining = channel.joining.values().map(|joiner| &joiner.subscriber.write_buffer);
+            for write_buffer in channel.subscribers.write_buffers().chain(joining) {
+                write_buffer.close(Close::Terminated);
             }
         }
         // Told, and heeded, by the desk.
         Body::UserStatus { .. } | Body::Deltas { .. } | Body::Unknown => {}
     }
-    channel.hub.audiences().fall_behind();
+    channel.subscribers.audiences().fall_behind();
 }
 
 fn deliver_events(
@@ -65,35 +66,35 @@ fn deliver_events(
     entry: &Entry,
     events: &[Event],
     delta: &DeltaConfig,
-    filled: &mut Vec<Arc<Outbox>>,
+    to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
     let is_chained = entry.kind == Kind::Events;
     if let Some(snapshot) = channel.snapshot.as_mut().filter(|_| is_chained) {
         snapshot.record(entry, events, &channel.deltas);
     }
-    if channel.hub.is_empty() {
+    if channel.subscribers.is_empty() {
         return;
     }
     let Entry { first_seq, time_ms, .. } = *entry;
     let delivery = Delivery { channel: channel_id.channel(), first_seq, time_ms, events, is_chained };
     let mut rules = Rules { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
-    let mut frames = fan_out::encode(&delivery, channel.hub.audiences(), &mut rules);
-    channel.hub.deliver(&mut frames, filled);
+    let mut frames = fan_out::encode(&delivery, channel.subscribers.audiences(), &mut rules);
+    channel.subscribers.deliver(&mut frames, to_flush);
 }
 
 /// A member has come or gone.
 pub(super) fn tell_change(
     channel_id: &ChannelId,
-    hub: &Hub,
+    subscribers: &Subscribers,
     change: &MemberChange,
-    filled: &mut Vec<Arc<Outbox>>,
+    to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
     let channel = channel_id.channel();
     let frame = |dialect| match change {
         MemberChange::Added { user_id, info } => reply::member_added(dialect, channel, user_id, info),
         MemberChange::Removed { user_id } => reply::member_removed(dialect, channel, user_id),
     };
-    hub.tell(frame, filled);
+    subscribers.broadcast(frame, to_flush);
 }
 
 /// What a joiner is owed of what everyone else has had. Who is here it knows from

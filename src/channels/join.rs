@@ -40,7 +40,7 @@ impl Channels {
     pub(super) fn subscribe(&mut self, channel_id: ChannelId, socket: SocketId, mut joiner: Joiner) {
         let channel = self.channels.get_mut(&channel_id).expect("the caller has made it");
         channel.idle_since = None;
-        if let Some(seated) = channel.hub.remove(socket) {
+        if let Some(seated) = channel.subscribers.remove(socket) {
             joiner.subscriber.member = seated.member;
             return self.begin_anew(&channel_id, socket, joiner);
         }
@@ -50,7 +50,7 @@ impl Channels {
             joiner.subscriber.member = earlier.subscriber.member;
         } else if self.joining >= limits::PENDING_MAX {
             metrics().pending_overflows.increment(1);
-            joiner.subscriber.outbox.close(Close::OverCapacity);
+            joiner.subscriber.write_buffer.close(Close::OverCapacity);
             self.forget_if_idle(&channel_id);
             return;
         } else {
@@ -70,10 +70,10 @@ impl Channels {
             joiner.subscriber.form.algorithm.get_or_insert(algorithm);
             return;
         }
-        if !channel.hub.is_without_deltas(socket) {
+        if !channel.subscribers.is_without_deltas(socket) {
             return;
         }
-        let Some(mut subscriber) = channel.hub.remove(socket) else { return };
+        let Some(mut subscriber) = channel.subscribers.remove(socket) else { return };
         subscriber.form.algorithm = Some(algorithm);
         let (confirmation, past, stage) = (Bytes::new(), Past::NotRequested, Stage::Waiting);
         self.begin_anew(
@@ -131,7 +131,7 @@ impl Channels {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let joiner = channel.joining.remove(&socket).map(|joiner| joiner.subscriber);
         self.joining -= usize::from(joiner.is_some());
-        let Some(subscriber) = joiner.or_else(|| channel.hub.remove(socket)) else { return };
+        let Some(subscriber) = joiner.or_else(|| channel.subscribers.remove(socket)) else { return };
         if let (Some(presence), Some(member)) = (&mut channel.presence, &subscriber.member) {
             presence.leave(member);
         }

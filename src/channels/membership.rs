@@ -8,9 +8,10 @@ use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
 use super::{Channels, JobResult};
 use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelName};
-use crate::hub::{Subscriber, push};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::sockets::push;
+use crate::subscribers::Subscriber;
 use crate::wire::reply;
 
 /// Channels whose membership is to be updated.
@@ -188,8 +189,8 @@ impl Channels {
             if let Some(presence) = &mut channel.presence {
                 presence.leave(&member);
             }
-            let Subscriber { outbox, form, .. } = joiner.subscriber;
-            push(&outbox, frame(form.dialect), &mut self.filled);
+            let Subscriber { write_buffer, form, .. } = joiner.subscriber;
+            push(&write_buffer, frame(form.dialect), &mut self.to_flush);
         }
         self.forget_if_idle(channel_id);
     }

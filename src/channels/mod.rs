@@ -1,6 +1,6 @@
 //! Room 5, and the conductor of everything on the way out: one task that owns
 //! all channels of this node. What is announced is put in order here, encoded by
-//! [`fan_out`] and handed to sockets by [`crate::hub`]; who joins is let in
+//! [`fan_out`] and handed to sockets by [`crate::subscribers`]; who joins is let in
 //! without a hole.
 //!
 //! One task, so that a socket sees the channels of a batch in their order, and
@@ -40,12 +40,12 @@ use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::SocketId;
 use crate::fan_out::Form;
-use crate::hub::Subscriber;
-use crate::hub::outbox::Outbox;
-use crate::hub::writers::Writers;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::sockets::write_buffer::WriteBuffer;
+use crate::sockets::writers::WriterPool;
+use crate::subscribers::Subscriber;
 use crate::wire::dialect::Dialect;
 use crate::wire::resume::Resume;
 
@@ -67,7 +67,7 @@ pub enum Command {
         channel_id: ChannelId,
         app: Arc<App>,
         socket: SocketId,
-        outbox: Arc<Outbox>,
+        write_buffer: Arc<WriteBuffer>,
         form: Form,
         /// What its client has had (docs/resume.md).
         resume: Option<Box<Resume>>,
@@ -87,7 +87,7 @@ pub enum Command {
         own: ChannelId,
         users: Vec<ChannelId>,
         socket: SocketId,
-        outbox: Arc<Outbox>,
+        write_buffer: Arc<WriteBuffer>,
         dialect: Dialect,
     },
     Unwatch {
@@ -143,8 +143,8 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
         stale_rosters: BTreeSet::new(),
         looks: HashMap::new(),
         idle: VecDeque::new(),
-        filled: Vec::new(),
-        writers: Writers::for_runtime(),
+        to_flush: Vec::new(),
+        writers: WriterPool::for_runtime(),
         counted: Instant::now(),
     };
     tokio::spawn(channels.run(receiver, commands));
@@ -190,8 +190,8 @@ struct Channels {
     looks: HashMap<SocketId, FirstLook>,
     idle: VecDeque<(Instant, ChannelId)>,
     /// Sockets that have something to be sent since this round.
-    filled: Vec<Arc<Outbox>>,
-    writers: Writers,
+    to_flush: Vec<Arc<WriteBuffer>>,
+    writers: WriterPool,
     counted: Instant,
 }
 
@@ -225,7 +225,7 @@ impl Channels {
                 self.check_all();
             }
             self.start_jobs();
-            self.writers.flush(&mut self.filled);
+            self.writers.flush(&mut self.to_flush);
         }
     }
 
@@ -283,8 +283,8 @@ impl Channels {
     fn deliver_entry(&mut self, channel_id: &ChannelId, entry: &Entry) {
         // Found once: channels are many, and each is a miss of the cache.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.tell_epoch(channel_id, entry, &mut self.filled);
-        deliver(channel_id, channel, entry, &self.delta, &mut self.filled);
+        channel.tell_epoch(channel_id, entry, &mut self.to_flush);
+        deliver(channel_id, channel, entry, &self.delta, &mut self.to_flush);
         if channel.position_falls_due() {
             self.positions.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
         }
@@ -309,7 +309,7 @@ impl Channels {
     fn begin_history(&mut self, channel_id: &ChannelId, position: Position) {
         self.tell_break(channel_id, position);
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.hub.audiences().restart();
+        channel.subscribers.audiences().restart();
         channel.snapshot = None;
         // An epoch begins with deltas on.
         channel.policy.set(true);
@@ -350,17 +350,26 @@ impl Channels {
 
     fn dispatch(&mut self, command: Command) {
         match command {
-            Command::Subscribe { channel_id, app, socket, outbox, form, resume, member, confirmation } => {
+            Command::Subscribe {
+                channel_id,
+                app,
+                socket,
+                write_buffer,
+                form,
+                resume,
+                member,
+                confirmation,
+            } => {
                 self.channel_of(&channel_id, &app);
                 let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
-                let subscriber = Subscriber { outbox, form, former, member };
+                let subscriber = Subscriber { write_buffer, form, former, member };
                 let past = Past::of(resume);
                 let (stage, succeeds) = (Stage::Waiting, true);
                 let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };
                 self.subscribe(channel_id, socket, joiner);
             }
-            Command::Watch { app, own, users, socket, outbox, dialect } => {
-                self.watch(&app, own, users, socket, Watcher { outbox, dialect });
+            Command::Watch { app, own, users, socket, write_buffer, dialect } => {
+                self.watch(&app, own, users, socket, Watcher { write_buffer, dialect });
             }
             Command::Unwatch { users, socket } => self.unwatch(&users, socket),
             Command::Unsubscribe { channel_id, socket } => self.unsubscribe(&channel_id, socket),
@@ -370,7 +379,7 @@ impl Channels {
             Command::Resync { channel_id, socket } => {
                 if let Some(channel) = self.channels.get_mut(&channel_id) {
                     let next = channel.next_seq();
-                    channel.hub.resync(socket, next);
+                    channel.subscribers.resync(socket, next);
                 }
             }
         }
@@ -409,7 +418,7 @@ impl Channels {
     }
 
     fn count(&self) {
-        let subscriptions: usize = self.channels.values().map(|channel| channel.hub.len()).sum();
+        let subscriptions: usize = self.channels.values().map(|channel| channel.subscribers.len()).sum();
         metrics().subscriptions.set(subscriptions as f64);
         metrics().channels.set(self.channels.len() as f64);
         let without_deltas = self.channels.values().filter(|channel| channel.policy.is_off()).count();

@@ -11,8 +11,8 @@ use super::channel::Channel;
 use crate::channel::ChannelId;
 use crate::entry::{Entry, Position};
 use crate::fan_out::Form;
-use crate::hub::outbox::Outbox;
 use crate::metrics::metrics;
+use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::dialect::Dialect;
 use crate::wire::reply;
 
@@ -20,19 +20,24 @@ impl Channel {
     /// What was just handled was not for everyone: true once, until they are told,
     /// in a moment, unless an event comes first.
     pub(super) fn position_falls_due(&mut self) -> bool {
-        let is_new = !self.position_due && self.hub.audiences().is_behind();
+        let is_new = !self.position_due && self.subscribers.audiences().is_behind();
         self.position_due |= is_new;
         is_new
     }
 
     /// What is delivered next is the first of another epoch, though nothing lies
     /// between: the first of the channel, or what follows a fork.
-    pub(super) fn tell_epoch(&mut self, channel_id: &ChannelId, next: &Entry, filled: &mut Vec<Arc<Outbox>>) {
+    pub(super) fn tell_epoch(
+        &mut self,
+        channel_id: &ChannelId,
+        next: &Entry,
+        to_flush: &mut Vec<Arc<WriteBuffer>>,
+    ) {
         if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
             return;
         }
         let frame = |dialect| first_position(channel_id, dialect, next, false);
-        self.hub.tell_those(|_, form| form.positions.then(|| frame(form.dialect)), filled);
+        self.subscribers.broadcast_by_group(|_, form| form.positions.then(|| frame(form.dialect)), to_flush);
     }
 }
 
@@ -43,13 +48,13 @@ impl Channels {
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.position_due = false;
             let Some(position) = channel.sequencer.position() else { continue };
-            let behind = channel.hub.audiences().catch_up();
+            let behind = channel.subscribers.audiences().catch_up();
             metrics().positions_told.increment(behind.len() as u64);
             let frame =
                 |dialect| reply::position(dialect, channel_id.channel(), position.epoch, position.seq, false);
-            channel.hub.tell_those(
+            channel.subscribers.broadcast_by_group(
                 |place, form| behind.contains(&place).then(|| frame(form.dialect)),
-                &mut self.filled,
+                &mut self.to_flush,
             );
         }
     }
@@ -76,7 +81,7 @@ impl Channels {
             }
             (!frames.is_empty()).then(|| frames.into())
         };
-        channel.hub.tell_those(|_, form| frame(form), &mut self.filled);
+        channel.subscribers.broadcast_by_group(|_, form| frame(form), &mut self.to_flush);
     }
 }
 

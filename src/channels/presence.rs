@@ -253,7 +253,7 @@ impl Channels {
         };
         metrics().rosters_read.increment(1);
         for change in presence.adopt(read) {
-            tell_change(&channel_id, &channel.hub, &change, &mut self.filled);
+            tell_change(&channel_id, &channel.subscribers, &change, &mut self.to_flush);
         }
         self.admit(&channel_id);
         self.queue_membership_update(channel_id);

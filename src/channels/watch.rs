@@ -9,8 +9,8 @@ use crate::app::App;
 use crate::channel::{ChannelId, USER_CHANNEL};
 use crate::entry::{EntryId, Position};
 use crate::event::SocketId;
-use crate::hub::outbox::Outbox;
-use crate::hub::push;
+use crate::sockets::push;
+use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::dialect::Dialect;
 use crate::wire::reply;
 
@@ -24,7 +24,7 @@ pub(super) struct Watch {
 /// A socket that wants to know, and the dialect in which it is told.
 #[derive(Debug, Clone)]
 pub(super) struct Watcher {
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) dialect: Dialect,
 }
 
@@ -126,7 +126,7 @@ impl Channels {
                         Dialect::Pusher => pusher.clone(),
                         Dialect::Sockudo => sockudo.clone(),
                     };
-                    push(&watcher.outbox, frame, &mut self.filled);
+                    push(&watcher.write_buffer, frame, &mut self.to_flush);
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Channels {
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
         let frame = reply::watchlist_events(look.watcher.dialect, &those(true), &those(false));
-        push(&look.watcher.outbox, frame, &mut self.filled);
+        push(&look.watcher.write_buffer, frame, &mut self.to_flush);
         self.looks.remove(&socket);
     }
 }

@@ -68,7 +68,7 @@ pub const SECTIONS: &[&str] = &["apps", "delta_compression", "tag_filtering"];
 
 /// An event escaped to its worst must still fit a socket's outbox, or it would
 /// close every subscriber as too slow.
-const PAYLOAD_KB_MAX: f64 = (limits::OUTBOX_BYTES_MAX / limits::JSON_ESCAPE_FACTOR / 1024) as f64;
+const PAYLOAD_KB_MAX: f64 = (limits::WRITE_BUFFER_BYTES_MAX / limits::JSON_ESCAPE_FACTOR / 1024) as f64;
 
 /// A member arrives in one message of its client, as JSON within JSON.
 const PRESENCE_MEMBER_KB_MAX: f64 = (limits::MESSAGE_BYTES_MAX / 2 / 1024) as f64;

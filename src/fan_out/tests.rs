@@ -11,8 +11,8 @@ use crate::delta::chain::Base;
 use crate::delta::settings::MarkerStyle;
 use crate::delta::{Algorithm, fossil, vcdiff};
 use crate::filter::{Filter, Tags};
-use crate::hub::outbox::Outbox;
-use crate::hub::{Hub, Subscriber};
+use crate::sockets::write_buffer::WriteBuffer;
+use crate::subscribers::{Subscriber, Subscribers};
 use crate::wire::dialect::Dialect;
 use crate::wire::envelope;
 
@@ -21,7 +21,7 @@ type Seen = (String, String);
 
 /// A client that reconstructs, as protocol.md 3.5 says it does.
 struct Client {
-    outbox: Arc<Outbox>,
+    write_buffer: Arc<WriteBuffer>,
     form: Form,
     style: MarkerStyle,
     /// By key: number and text of the newest event.
@@ -33,7 +33,7 @@ struct Client {
 
 impl Client {
     fn read(&mut self) {
-        for frame in frames(&self.outbox.queued().concat()) {
+        for frame in frames(&self.write_buffer.queued().concat()) {
             self.see(&frame);
         }
     }
@@ -214,8 +214,13 @@ fn socket(who: u8) -> SocketId {
     SocketId::parse(&format!("1.{who}")).expect("a socket id")
 }
 
-fn subscriber(outbox: &Arc<Outbox>, form: &Form) -> Subscriber {
-    Subscriber { outbox: outbox.clone(), form: form.clone(), former: Box::default(), member: None }
+fn subscriber(write_buffer: &Arc<WriteBuffer>, form: &Form) -> Subscriber {
+    Subscriber {
+        write_buffer: write_buffer.clone(),
+        form: form.clone(),
+        former: Box::default(),
+        member: None,
+    }
 }
 
 /// One channel of a node, and those who are on it.
@@ -224,7 +229,7 @@ struct Room {
     channel: ChannelDelta,
     policy: Policy,
     keyed: bool,
-    hub: Hub,
+    subscribers: Subscribers,
     clients: HashMap<u8, Client>,
     expected: HashMap<u8, Vec<Seen>>,
     seq: u64,
@@ -243,7 +248,7 @@ impl Room {
             channel,
             policy: Policy::default(),
             keyed,
-            hub: Hub::default(),
+            subscribers: Subscribers::default(),
             clients: HashMap::new(),
             expected: HashMap::new(),
             seq: 0,
@@ -253,26 +258,26 @@ impl Room {
     fn step(&mut self, step: Step) {
         match step {
             Step::Join(who, form) => {
-                let (outbox, form) = (Arc::<Outbox>::default(), forms()[form].clone());
+                let (write_buffer, form) = (Arc::<WriteBuffer>::default(), forms()[form].clone());
                 let held = Chains::default();
-                self.hub.add(socket(who), subscriber(&outbox, &form), &held, self.seq + 1);
+                self.subscribers.add(socket(who), subscriber(&write_buffer, &form), &held, self.seq + 1);
                 self.expected.insert(who, vec![]);
                 let style = self.config.markers;
                 let (bases, seen) = (HashMap::new(), vec![]);
-                self.clients.insert(who, Client { outbox, form, style, bases, seen, position: 0 });
+                self.clients.insert(who, Client { write_buffer, form, style, bases, seen, position: 0 });
             }
             Step::Leave(who) => {
-                self.hub.remove(socket(who));
+                self.subscribers.remove(socket(who));
                 self.check(who);
                 self.clients.remove(&who);
             }
             Step::Return(who) => {
                 self.check(who);
-                self.hub.remove(socket(who));
+                self.subscribers.remove(socket(who));
                 let Some(client) = self.clients.get(&who) else { return };
-                self.hub.add(
+                self.subscribers.add(
                     socket(who),
-                    subscriber(&client.outbox, &client.form),
+                    subscriber(&client.write_buffer, &client.form),
                     &client.held(),
                     self.seq + 1,
                 );
@@ -280,21 +285,21 @@ impl Room {
             Step::EnableDeltas(who) => {
                 self.check(who);
                 let Some(client) = self.clients.get_mut(&who) else { return };
-                if !self.hub.is_without_deltas(socket(who)) {
+                if !self.subscribers.is_without_deltas(socket(who)) {
                     return;
                 }
                 client.form.algorithm = Some(Algorithm::Fossil);
-                let subscriber = subscriber(&client.outbox, &client.form);
-                self.hub.add(socket(who), subscriber, &Chains::default(), self.seq + 1);
+                let subscriber = subscriber(&client.write_buffer, &client.form);
+                self.subscribers.add(socket(who), subscriber, &Chains::default(), self.seq + 1);
             }
             Step::Resync(who) => {
-                self.hub.resync(socket(who), self.seq + 1);
+                self.subscribers.resync(socket(who), self.seq + 1);
                 self.check(who);
                 if let Some(client) = self.clients.get_mut(&who) {
                     client.bases.clear();
                 }
             }
-            Step::Restart => self.hub.audiences().restart(),
+            Step::Restart => self.subscribers.audiences().restart(),
             Step::Switch(on) => self.policy.set(on),
             Step::FromClient(data) => self.deliver(&[Event::new("client-e", data)], false),
             Step::Publish(events) => self.publish(&events),
@@ -329,8 +334,8 @@ impl Room {
         self.seq += events.len() as u64;
         let Room { config, channel, policy, .. } = self;
         let mut rules = Rules { config, channel, policy };
-        let mut frames = encode(&delivery, self.hub.audiences(), &mut rules);
-        self.hub.deliver(&mut frames, &mut vec![]);
+        let mut frames = encode(&delivery, self.subscribers.audiences(), &mut rules);
+        self.subscribers.deliver(&mut frames, &mut vec![]);
         if !is_chained {
             let untagged = Published {
                 name: "client-e".into(),
@@ -389,12 +394,12 @@ fn normal(data: &str) -> String {
 #[test]
 fn sockets_without_deltas_share_one_buffer_per_run() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
-    let outboxes: Vec<_> = (0..3).map(|_| Arc::<Outbox>::default()).collect();
-    for (who, outbox) in (0..).zip(&outboxes) {
-        room.hub.add(socket(who), subscriber(outbox, &Form::default()), &Chains::default(), 1);
+    let write_buffers: Vec<_> = (0..3).map(|_| Arc::<WriteBuffer>::default()).collect();
+    for (who, write_buffer) in (0..).zip(&write_buffers) {
+        room.subscribers.add(socket(who), subscriber(write_buffer, &Form::default()), &Chains::default(), 1);
     }
     room.deliver(&vec![Event::new("e", "d"); 10], true);
-    let chunks: Vec<_> = outboxes.iter().flat_map(|outbox| outbox.queued()).collect();
+    let chunks: Vec<_> = write_buffers.iter().flat_map(|write_buffer| write_buffer.queued()).collect();
     assert_eq!(chunks.len(), 3, "one chunk each, for ten events");
     assert!(chunks.iter().all(|chunk| chunk.as_ptr() == chunks[0].as_ptr()));
 }
@@ -402,12 +407,12 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
 #[test]
 fn a_former_connection_is_excepted_too() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
-    let outbox = Arc::<Outbox>::default();
-    let returned = Subscriber { former: [socket(7)].into(), ..subscriber(&outbox, &Form::default()) };
-    room.hub.add(socket(1), returned, &Chains::default(), 1);
+    let write_buffer = Arc::<WriteBuffer>::default();
+    let returned = Subscriber { former: [socket(7)].into(), ..subscriber(&write_buffer, &Form::default()) };
+    room.subscribers.add(socket(1), returned, &Chains::default(), 1);
     let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
     room.deliver(&[to(1), to(7), to(2)], true);
-    assert_eq!(frames(&outbox.queued().concat()).len(), 1);
+    assert_eq!(frames(&write_buffer.queued().concat()).len(), 1);
 }
 
 #[test]
@@ -421,12 +426,12 @@ fn who_is_let_in_goes_on_with_deltas() {
     let Room { config, channel, policy, .. } = &mut room;
     let mut rules = Rules { config, channel, policy };
     let caught_up = encode_for_one(&delivery, &form, names, &mut held, &mut rules);
-    let outbox = Arc::<Outbox>::default();
-    let _ = outbox.push(caught_up);
-    room.hub.add(socket(1), subscriber(&outbox, &form), &held, 3);
+    let write_buffer = Arc::<WriteBuffer>::default();
+    let _ = write_buffer.push(caught_up);
+    room.subscribers.add(socket(1), subscriber(&write_buffer, &form), &held, 3);
     room.seq = 2;
     room.deliver(&[event(3)], true);
     let is_delta: Vec<bool> =
-        frames(&outbox.queued().concat()).iter().map(|it| it.contains("pusher:delta")).collect();
+        frames(&write_buffer.queued().concat()).iter().map(|it| it.contains("pusher:delta")).collect();
     assert_eq!(is_delta, [false, true, true]);
 }

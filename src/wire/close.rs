@@ -31,7 +31,7 @@ pub enum Close {
     Terminated,
     /// Said more than it may, where the app closes those.
     RateLimited,
-    /// The outbox is full: the client reads more slowly than it is sent to.
+    /// The write_buffer is full: the client reads more slowly than it is sent to.
     SlowClient,
     /// A bound of the node is reached.
     OverCapacity,

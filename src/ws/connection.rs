@@ -21,12 +21,12 @@ use crate::app::App;
 use crate::channel::ChannelName;
 use crate::delta::Algorithm;
 use crate::event::SocketId;
-use crate::hub::connections::Registration;
-use crate::hub::outbox::{Concern, Outbox};
 use crate::limits;
 use crate::metrics::{self, metrics};
 use crate::node::Node;
 use crate::presence::Member;
+use crate::sockets::connections::Registration;
+use crate::sockets::write_buffer::{WriteBuffer, WriteEvent};
 use crate::wire::close::Close;
 use crate::wire::command::{Command, CommandError};
 use crate::wire::dialect::Dialect;
@@ -40,7 +40,7 @@ pub(super) struct Connection {
     pub(super) socket: SocketId,
     /// Of everything that is the connection's own; events are the same in both.
     pub(super) dialect: Dialect,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
     /// The formats in which the socket has opted in to deltas.
     pub(super) accepted: Box<[Algorithm]>,
@@ -97,11 +97,12 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         }
     };
     let socket = SocketId::random();
-    let outbox = stream.get_ref().outbox.clone();
-    let registration = Registration::new(node.connections.clone(), app.id.clone(), socket, outbox.clone());
+    let write_buffer = stream.get_ref().write_buffer.clone();
+    let registration =
+        Registration::new(node.connections.clone(), app.id.clone(), socket, write_buffer.clone());
     // The app may have ended before it was known to have a socket here.
     if let Err(refusal) = Box::pin(admit(&node, &client)).await {
-        outbox.close(refusal);
+        write_buffer.close(refusal);
     }
     let mut connection = Connection {
         decodes_no_deltas: client.is_among(&node.delta.refused_clients),
@@ -110,7 +111,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         app,
         socket,
         dialect: client.dialect(),
-        outbox,
+        write_buffer,
         subscriptions: HashMap::new(),
         accepted: Box::default(),
         user: None,
@@ -119,13 +120,13 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     drop(client);
     let timeout_secs = connection.node.activity_timeout.as_secs();
     let established = reply::connection_established(connection.dialect, socket, timeout_secs);
-    connection.outbox.send(established);
+    connection.write_buffer.send(established);
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.leave_all()).await;
     // Whom we send away comes back before the goodbye is over.
     drop(place);
     match end {
-        End::Close(close) => Box::pin(say_goodbye(&mut stream, close, close.reason())).await,
+        End::Close(close) => Box::pin(send_close(&mut stream, close, close.reason())).await,
         End::Gone { reason } => metrics::connection_closed(reason),
     }
     // Only now: a drain waits for the last close frame.
@@ -135,14 +136,14 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
 /// Reports the refusal twice: as `pusher:error`, which some libraries need, and in
 /// the close frame.
 pub(super) async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close, reason: &str) {
-    stream.get_ref().outbox.send(reply::error(dialect, Some(refusal.code()), reason));
-    say_goodbye(stream, refusal, reason).await;
+    stream.get_ref().write_buffer.send(reply::error(dialect, Some(refusal.code()), reason));
+    send_close(stream, refusal, reason).await;
 }
 
 /// Sends the close frame and waits for the client's, or for the end.
-async fn say_goodbye(stream: &mut Socket, close: Close, reason: &str) {
+async fn send_close(stream: &mut Socket, close: Close, reason: &str) {
     metrics::connection_closed(close.label());
-    stream.get_ref().outbox.say_goodbye(close, reason);
+    stream.get_ref().write_buffer.send_close(close, reason);
     let goodbye = async {
         writer::write_all(stream.get_ref(), limits::CLOSE_TIMEOUT).await?;
         while let Some(Ok(message)) = stream.next().await {
@@ -168,16 +169,16 @@ impl Connection {
                         return end;
                     }
                 }
-                Turn::Concern(Concern::Stalled) => {
+                Turn::WriteEvent(WriteEvent::Stalled) => {
                     if let Err(end) = Box::pin(self.write(stream)).await {
                         return end;
                     }
                 }
-                Turn::Concern(Concern::Close(close)) => return End::Close(close),
-                Turn::Concern(Concern::Lost) => return GONE,
+                Turn::WriteEvent(WriteEvent::Close(close)) => return End::Close(close),
+                Turn::WriteEvent(WriteEvent::Lost) => return GONE,
                 Turn::Due => {
                     match silence.elapsed() {
-                        Some(Lapse::Ping) => self.outbox.send(reply::ping(self.dialect)),
+                        Some(Lapse::Ping) => self.write_buffer.send(reply::ping(self.dialect)),
                         Some(Lapse::Close) => return End::Close(Close::PongTimeout),
                         None => {}
                     }
@@ -241,7 +242,7 @@ impl Connection {
 
     async fn obey(&mut self, command: Result<Command, CommandError>) {
         // Its last frame is on the way: nothing that it still says is done.
-        if self.outbox.is_closing() {
+        if self.write_buffer.is_closing() {
             return;
         }
         // Pings are never counted: who has said too much must not look dead.
@@ -254,7 +255,7 @@ impl Connection {
             self.app = self.node.apps.current(&self.app).await;
         }
         match command {
-            Ok(Command::Ping) => self.outbox.send(reply::pong(self.dialect)),
+            Ok(Command::Ping) => self.write_buffer.send(reply::pong(self.dialect)),
             Ok(Command::Pong) => {}
             Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
@@ -271,6 +272,6 @@ impl Connection {
 
     pub(super) fn object(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
-        self.outbox.send(reply::error(self.dialect, code, message));
+        self.write_buffer.send(reply::error(self.dialect, code, message));
     }
 }

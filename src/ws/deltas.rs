@@ -21,7 +21,7 @@ impl Connection {
     pub(super) async fn enable_deltas(&mut self, accepted: Vec<Algorithm>) {
         let preferred = self.node.delta.algorithm;
         let chosen = Algorithm::choose(preferred, &accepted).filter(|_| self.node.delta.enabled);
-        self.outbox.send(reply::delta_enabled(self.dialect, None, chosen.map(Algorithm::name)));
+        self.write_buffer.send(reply::delta_enabled(self.dialect, None, chosen.map(Algorithm::name)));
         if chosen.is_none() || !self.accepted.is_empty() {
             return;
         }

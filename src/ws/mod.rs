@@ -29,7 +29,7 @@ use client::Client;
 use stream::Stream;
 
 /// The socket as the connection reads it; what it writes goes past the library,
-/// through the outbox.
+/// through the write_buffer.
 type Socket = WebSocketStream<Stream>;
 
 /// Serves an upgraded stream until it ends. `read` is what the client has sent

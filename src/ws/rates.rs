@@ -67,7 +67,7 @@ impl Connection {
     pub(super) fn over_rate(&self, terminate: bool) {
         metrics().messages_rate_limited.increment(1);
         if terminate {
-            self.outbox.close(Close::RateLimited);
+            self.write_buffer.close(Close::RateLimited);
         }
     }
 

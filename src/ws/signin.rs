@@ -57,7 +57,7 @@ impl Connection {
             Err(error) => {
                 self.object(Some(4009), &error.to_string());
                 if let SigninError::Credentials(_) = error {
-                    self.outbox.close(Close::Unauthorized);
+                    self.write_buffer.close(Close::Unauthorized);
                 }
             }
         }
@@ -107,12 +107,12 @@ impl Connection {
         self.enter(&channel, confirmation).await;
         let watched = self.channel_ids(&watchlist);
         if !watched.is_empty() {
-            let (app, socket, outbox) = (self.app.clone(), self.socket, self.outbox.clone());
+            let (app, socket, write_buffer) = (self.app.clone(), self.socket, self.write_buffer.clone());
             let (own, users) = (ChannelId::new(&app.id, &channel), watched.clone());
             let dialect = self.dialect;
             self.node
                 .channels
-                .send(channels::Command::Watch { app, own, users, socket, outbox, dialect })
+                .send(channels::Command::Watch { app, own, users, socket, write_buffer, dialect })
                 .await;
         }
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
@@ -125,7 +125,7 @@ impl Connection {
             app: self.app.clone(),
             member: None,
             socket: self.socket,
-            outbox: self.outbox.clone(),
+            write_buffer: self.write_buffer.clone(),
             form: Form { dialect: self.dialect, ..Form::default() },
             resume: None,
             confirmation,

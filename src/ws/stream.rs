@@ -1,4 +1,4 @@
-//! A TCP stream that is read here and written to through its outbox.
+//! A TCP stream that is read here and written to through its write_buffer.
 
 use std::io;
 use std::pin::Pin;
@@ -10,20 +10,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
-use crate::hub::outbox::Outbox;
+use crate::sockets::write_buffer::WriteBuffer;
 
 /// What the library sees of a socket. What it writes, answers to control frames, is
 /// queued with everything else, and so never inside another frame.
 #[derive(Debug)]
 pub(super) struct Stream {
     read: OwnedReadHalf,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) write_buffer: Arc<WriteBuffer>,
 }
 
 impl Stream {
     pub(super) fn new(stream: TcpStream) -> Stream {
         let (read, write) = stream.into_split();
-        Stream { read, outbox: Outbox::new(write) }
+        Stream { read, write_buffer: WriteBuffer::new(write) }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -31,10 +31,10 @@ impl Stream {
     }
 }
 
-/// The connection ends though others may still know its outbox.
+/// The connection ends though others may still know its write_buffer.
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.outbox.end();
+        self.write_buffer.end();
     }
 }
 
@@ -51,7 +51,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     /// Whole frames, as the library has no buffer for several writes.
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, frames: &[u8]) -> Poll<io::Result<usize>> {
-        self.outbox.send(Bytes::copy_from_slice(frames));
+        self.write_buffer.send(Bytes::copy_from_slice(frames));
         Poll::Ready(Ok(frames.len()))
     }
 

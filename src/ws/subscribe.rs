@@ -54,7 +54,7 @@ impl Connection {
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
-        self.outbox.send(reply::subscription_refused(self.dialect, channel, kind, &error, status));
+        self.write_buffer.send(reply::subscription_refused(self.dialect, channel, kind, &error, status));
     }
 
     /// The user's own channel is not among the subscriptions: only the end of the
@@ -156,7 +156,7 @@ impl Connection {
             app: self.app.clone(),
             member: member.clone(),
             socket: self.socket,
-            outbox: self.outbox.clone(),
+            write_buffer: self.write_buffer.clone(),
             confirmation: self.confirmation(&channel, &deltas, &form),
             form,
             resume,

@@ -9,12 +9,12 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::Socket;
-use crate::hub::outbox::Concern;
+use crate::sockets::write_buffer::WriteEvent;
 
 /// What there is to do that takes more than a poll.
 pub(super) enum Turn {
     Heard(Option<Result<Message, tungstenite::Error>>),
-    Concern(Concern),
+    WriteEvent(WriteEvent),
     /// Something may be due that no frame brings about.
     Due,
 }
@@ -26,8 +26,8 @@ pub(super) fn poll(context: &mut Context<'_>, stream: &mut Socket, deadline: Pin
     if let Poll::Ready(message) = stream.poll_next_unpin(context) {
         return Poll::Ready(Turn::Heard(message));
     }
-    if let Poll::Ready(concern) = stream.get_ref().outbox.poll_concern(context) {
-        return Poll::Ready(Turn::Concern(concern));
+    if let Poll::Ready(event) = stream.get_ref().write_buffer.poll_event(context) {
+        return Poll::Ready(Turn::WriteEvent(event));
     }
     deadline.poll(context).map(|()| Turn::Due)
 }

@@ -8,28 +8,28 @@ use super::stream::Stream;
 use crate::limits;
 
 /// Writes some of what is left. Fails when the connection is lost, when the client
-/// takes nothing for `patience`, or when its outbox has overflown and it does not
+/// takes nothing for `patience`, or when its write_buffer has overflowed and it does not
 /// take what is under way within [`limits::CLOSE_TIMEOUT`].
 pub(super) async fn write_some(stream: &Stream, patience: Duration) -> io::Result<()> {
-    if stream.outbox.is_overflown() {
+    if stream.write_buffer.has_overflowed() {
         return write_all(stream, limits::CLOSE_TIMEOUT).await;
     }
     let written = async {
         stream.tcp().writable().await?;
-        stream.outbox.resume().map(drop)
+        stream.write_buffer.resume().map(drop)
     };
-    let overflown = std::future::poll_fn(|context| stream.outbox.poll_overflown(context));
+    let overflowed = std::future::poll_fn(|context| stream.write_buffer.poll_overflow(context));
     tokio::select! {
         biased;
         written = tokio::time::timeout(patience, written) => written?,
-        () = overflown => Ok(()),
+        () = overflowed => Ok(()),
     }
 }
 
 /// Writes all that is left, within `patience`.
 pub(super) async fn write_all(stream: &Stream, patience: Duration) -> io::Result<()> {
     let written = async {
-        while !stream.outbox.resume()? {
+        while !stream.write_buffer.resume()? {
             stream.tcp().writable().await?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
 use fanfare::backend::{self, KeptBase, KeptBases, MembershipUpdate, Publication, Rules, StoredBase};
-use fanfare::backend_events::{Receiver, events};
+use fanfare::backend_events::{Receiver, backend_events};
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{Body, EntryId, Kind, Log};
 use fanfare::event::{Event, encode_events};

@@ -163,7 +163,7 @@ async fn run(redis: Option<&Redis>) {
         most = most.max(resident_bytes(&mark));
         published
     };
-    let overflows = async || server.metrics().await.sum("fanfare_outbox_overflows_total") as usize;
+    let overflows = async || server.metrics().await.sum("fanfare_write_buffer_overflows_total") as usize;
     let mut batches = 0;
     while overflows().await < SLOW {
         assert!(batches < BATCHES_MAX, "{} overflows after {batches} batches", overflows().await);
@@ -204,7 +204,7 @@ async fn run(redis: Option<&Redis>) {
     })
     .await;
     let metrics = server.metrics().await;
-    assert_eq!(metrics.sum("fanfare_outbox_overflows_total"), SLOW as f64, "nobody else overflowed");
+    assert_eq!(metrics.sum("fanfare_write_buffer_overflows_total"), SLOW as f64, "nobody else overflowed");
     for reader in &mut readers {
         reader.reaches(published).await;
         assert_eq!(*reader.seen.borrow(), published);

@@ -11,7 +11,7 @@ use fanfare::backend::{
     Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipUpdate,
     Publication, Rules, UpdatedMembership, UserCount,
 };
-use fanfare::backend_events::events;
+use fanfare::backend_events::backend_events;
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;

@@ -22,7 +22,7 @@ use crate::wire::frame;
 
 /// Shared by the socket's task and everyone who has something for the socket.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct WriteBuffer {
     queue: Mutex<Queue>,
     /// The socket's task.
     waker: AtomicWaker,
@@ -48,7 +48,7 @@ struct Queue {
 
 /// What the socket's task has to see to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Concern {
+pub enum WriteEvent {
     /// The kernel has not taken all of what is to be written.
     Stalled,
     /// What was queued is written: the connection is to be closed.
@@ -57,16 +57,16 @@ pub enum Concern {
     Lost,
 }
 
-impl Outbox {
-    pub fn new(stream: OwnedWriteHalf) -> Arc<Outbox> {
+impl WriteBuffer {
+    pub fn new(stream: OwnedWriteHalf) -> Arc<WriteBuffer> {
         let queue = Queue { stream: Some(stream), ..Queue::default() };
-        Arc::new(Outbox { queue: Mutex::new(queue), ..Outbox::default() })
+        Arc::new(WriteBuffer { queue: Mutex::new(queue), ..WriteBuffer::default() })
     }
 
     /// Appends `chunk`, one or more whole frames. Returns true if the caller has to
-    /// see to it that it is written, with [`Outbox::flush`].
+    /// see to it that it is written, with [`WriteBuffer::flush`].
     ///
-    /// At [`limits::OUTBOX_BYTES_MAX`] or [`limits::OUTBOX_CHUNKS_MAX`] the queue
+    /// At [`limits::WRITE_BUFFER_BYTES_MAX`] or [`limits::WRITE_BUFFER_CHUNKS_MAX`] the queue
     /// is let go and the socket will be closed with 4100. A chunk into a queue that
     /// is not there yet always fits: the largest batch, and the largest roster,
     /// must reach a client that reads.
@@ -77,8 +77,8 @@ impl Outbox {
             return false;
         }
         if queue.is_full() {
-            metrics().outbox_overflows.increment(1);
-            queue.let_go();
+            metrics().write_buffer_overflows.increment(1);
+            queue.clear();
             queue.close = Some(Close::SlowClient);
             drop(queue);
             // Its task is waiting for the kernel, and has to know now.
@@ -105,7 +105,7 @@ impl Outbox {
     }
 
     /// Sends the close frame, behind everything that is queued already.
-    pub fn say_goodbye(&self, close: Close, reason: &str) {
+    pub fn send_close(&self, close: Close, reason: &str) {
         let mut queue = self.queue.lock();
         queue.close.get_or_insert(close);
         queue.chunks.push(frame::close(close.code(), reason));
@@ -117,7 +117,7 @@ impl Outbox {
     pub fn end(&self) {
         let mut queue = self.queue.lock();
         queue.has_ended = true;
-        queue.let_go();
+        queue.clear();
         queue.stalled = None;
         queue.stream = None;
     }
@@ -133,10 +133,10 @@ impl Outbox {
             let written = try_write(&stream, &mut chunks);
             let mut queue = self.queue.lock();
             queue.put_back(stream, chunks, &written);
-            let is_concern = queue.concern().is_some();
+            let has_event = queue.event().is_some();
             next = queue.take();
             drop(queue);
-            if is_concern {
+            if has_event {
                 self.waker.wake();
             }
         }
@@ -154,22 +154,22 @@ impl Outbox {
         written.map(|_| !self.queue.lock().is_stalled())
     }
 
-    pub fn poll_concern(&self, context: &mut Context<'_>) -> Poll<Concern> {
+    pub fn poll_event(&self, context: &mut Context<'_>) -> Poll<WriteEvent> {
         self.waker.register(context.waker());
-        self.queue.lock().concern().map_or(Poll::Pending, Poll::Ready)
+        self.queue.lock().event().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Ready when the queue has overflown: the client does not read, and what is
+    /// Ready when the queue has overflowed: the client does not read, and what is
     /// being written to it will not be waited for much longer.
-    pub fn poll_overflown(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
-        match self.is_overflown() {
+        match self.has_overflowed() {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     }
 
-    pub fn is_overflown(&self) -> bool {
+    pub fn has_overflowed(&self) -> bool {
         self.queue.lock().close == Some(Close::SlowClient)
     }
 
@@ -184,7 +184,7 @@ impl Outbox {
 
 impl Queue {
     fn is_full(&self) -> bool {
-        self.bytes >= limits::OUTBOX_BYTES_MAX || self.chunks.len() >= limits::OUTBOX_CHUNKS_MAX
+        self.bytes >= limits::WRITE_BUFFER_BYTES_MAX || self.chunks.len() >= limits::WRITE_BUFFER_CHUNKS_MAX
     }
 
     fn is_stalled(&self) -> bool {
@@ -192,7 +192,7 @@ impl Queue {
     }
 
     /// What has begun to be written is not let go: a frame is sent whole.
-    fn let_go(&mut self) {
+    fn clear(&mut self) {
         (self.chunks, self.bytes) = (Chunks::new(), 0);
     }
 
@@ -224,7 +224,7 @@ impl Queue {
             Ok(false) => self.stalled = Some(Box::new(rest)),
             Err(_) => {
                 self.is_lost = true;
-                self.let_go();
+                self.clear();
             }
         }
     }
@@ -234,12 +234,12 @@ impl Queue {
         Some((self.stream.take()?, *stalled))
     }
 
-    fn concern(&self) -> Option<Concern> {
+    fn event(&self) -> Option<WriteEvent> {
         let is_quiet = self.chunks.is_empty() && self.stream.is_some();
         match self.close {
-            _ if self.is_lost => Some(Concern::Lost),
-            _ if self.is_stalled() => Some(Concern::Stalled),
-            Some(close) if is_quiet => Some(Concern::Close(close)),
+            _ if self.is_lost => Some(WriteEvent::Lost),
+            _ if self.is_stalled() => Some(WriteEvent::Stalled),
+            Some(close) if is_quiet => Some(WriteEvent::Close(close)),
             _ => None,
         }
     }
@@ -250,9 +250,9 @@ mod tests {
     use super::*;
     use futures_util::task::noop_waker;
 
-    fn concern(outbox: &Outbox) -> Option<Concern> {
-        match outbox.poll_concern(&mut Context::from_waker(&noop_waker())) {
-            Poll::Ready(concern) => Some(concern),
+    fn event(write_buffer: &WriteBuffer) -> Option<WriteEvent> {
+        match write_buffer.poll_event(&mut Context::from_waker(&noop_waker())) {
+            Poll::Ready(event) => Some(event),
             Poll::Pending => None,
         }
     }
@@ -261,49 +261,49 @@ mod tests {
     /// each of thousands of sockets in a round.
     #[test]
     fn an_outbox_is_two_cache_lines() {
-        assert!(size_of::<Outbox>() + 2 * size_of::<usize>() <= 128, "{}", size_of::<Outbox>());
+        assert!(size_of::<WriteBuffer>() + 2 * size_of::<usize>() <= 128, "{}", size_of::<WriteBuffer>());
     }
 
     #[test]
     fn a_round_of_pushes_is_flushed_once() {
-        let outbox = Outbox::default();
-        assert!(outbox.push(Bytes::from_static(b"a")));
-        assert!(!outbox.push(Bytes::from_static(b"b")));
-        assert_eq!(outbox.queued(), ["a", "b"]);
-        assert!(outbox.push(Bytes::from_static(b"c")));
+        let write_buffer = WriteBuffer::default();
+        assert!(write_buffer.push(Bytes::from_static(b"a")));
+        assert!(!write_buffer.push(Bytes::from_static(b"b")));
+        assert_eq!(write_buffer.queued(), ["a", "b"]);
+        assert!(write_buffer.push(Bytes::from_static(b"c")));
     }
 
     #[test]
     fn a_full_outbox_closes_its_socket_and_lets_go() {
-        let outbox = Outbox::default();
-        let chunk = Bytes::from(vec![b'x'; limits::OUTBOX_BYTES_MAX + 1]);
-        let _ = outbox.push(chunk.clone());
-        assert!(!outbox.is_overflown(), "one large chunk fits into an empty queue");
-        let _ = outbox.push(chunk);
-        assert!(outbox.is_overflown());
-        assert!(outbox.queued().is_empty());
+        let write_buffer = WriteBuffer::default();
+        let chunk = Bytes::from(vec![b'x'; limits::WRITE_BUFFER_BYTES_MAX + 1]);
+        let _ = write_buffer.push(chunk.clone());
+        assert!(!write_buffer.has_overflowed(), "one large chunk fits into an empty queue");
+        let _ = write_buffer.push(chunk);
+        assert!(write_buffer.has_overflowed());
+        assert!(write_buffer.queued().is_empty());
     }
 
     #[test]
     fn chunks_are_bounded_too() {
-        let outbox = Outbox::default();
-        for _ in 0..limits::OUTBOX_CHUNKS_MAX {
-            let _ = outbox.push(Bytes::from_static(b"x"));
+        let write_buffer = WriteBuffer::default();
+        for _ in 0..limits::WRITE_BUFFER_CHUNKS_MAX {
+            let _ = write_buffer.push(Bytes::from_static(b"x"));
         }
-        assert!(!outbox.is_overflown());
-        let _ = outbox.push(Bytes::from_static(b"x"));
-        assert!(outbox.is_overflown());
+        assert!(!write_buffer.has_overflowed());
+        let _ = write_buffer.push(Bytes::from_static(b"x"));
+        assert!(write_buffer.has_overflowed());
     }
 
     /// A connection over the loopback; the other end is the client's.
-    async fn connected() -> (Arc<Outbox>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
+    async fn connected() -> (Arc<WriteBuffer>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let channel_id = listener.local_addr().expect("it is bound");
         let client = tokio::net::TcpStream::connect(channel_id).await.expect("it listens");
         let (server, _) = listener.accept().await.expect("a client");
         server.writable().await.expect("it is new");
         let (read, write) = server.into_split();
-        (Outbox::new(write), client, read)
+        (WriteBuffer::new(write), client, read)
     }
 
     async fn read(client: &mut tokio::net::TcpStream, bytes: usize) -> Vec<u8> {
@@ -314,35 +314,35 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_queued_goes_out_before_the_close() {
-        let (outbox, mut client, _read) = connected().await;
-        outbox.send(Bytes::from_static(b"last"));
-        outbox.close(Close::Draining);
-        assert!(!outbox.push(Bytes::from_static(b"too late")));
-        assert_eq!(concern(&outbox), Some(Concern::Close(Close::Draining)));
-        outbox.say_goodbye(Close::Draining, "restarting");
+        let (write_buffer, mut client, _read) = connected().await;
+        write_buffer.send(Bytes::from_static(b"last"));
+        write_buffer.close(Close::Draining);
+        assert!(!write_buffer.push(Bytes::from_static(b"too late")));
+        assert_eq!(event(&write_buffer), Some(WriteEvent::Close(Close::Draining)));
+        write_buffer.send_close(Close::Draining, "restarting");
         let expected = [&b"last"[..], &frame::close(4200, "restarting")].concat();
         assert_eq!(read(&mut client, expected.len()).await, expected);
     }
 
     #[tokio::test]
     async fn what_the_kernel_does_not_take_is_left_to_the_task_in_its_order() {
-        let (outbox, mut client, stream) = connected().await;
+        let (write_buffer, mut client, stream) = connected().await;
         let mut sent = Vec::new();
         for letter in b'a'.. {
-            let chunk = vec![letter; limits::OUTBOX_BYTES_MAX];
+            let chunk = vec![letter; limits::WRITE_BUFFER_BYTES_MAX];
             sent.extend_from_slice(&chunk);
-            outbox.send(chunk.into());
-            if concern(&outbox) == Some(Concern::Stalled) {
+            write_buffer.send(chunk.into());
+            if event(&write_buffer) == Some(WriteEvent::Stalled) {
                 break;
             }
         }
-        outbox.send(Bytes::from_static(b"behind it"));
+        write_buffer.send(Bytes::from_static(b"behind it"));
         sent.extend_from_slice(b"behind it");
         let reading = tokio::spawn(async move { read(&mut client, sent.len()).await == sent });
-        while !outbox.resume().expect("the client is there") {
+        while !write_buffer.resume().expect("the client is there") {
             stream.as_ref().writable().await.expect("the client is there");
         }
-        assert_eq!(concern(&outbox), None);
+        assert_eq!(event(&write_buffer), None);
         assert!(reading.await.expect("it reads"));
     }
 }

@@ -1,4 +1,4 @@
-//! Room 8: what is in an outbox goes to the kernel, several frames in one call.
+//! Room 8: what is in an write_buffer goes to the kernel, several frames in one call.
 
 use std::io::{self, IoSlice};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::outbox::Outbox;
+use super::write_buffer::WriteBuffer;
 use crate::event::SocketId;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
@@ -17,7 +17,7 @@ pub struct Connections(Mutex<Sockets>);
 #[derive(Debug, Default)]
 struct Sockets {
     /// An app without sockets is not there.
-    by_app: HashMap<Arc<str>, HashMap<SocketId, Arc<Outbox>>>,
+    by_app: HashMap<Arc<str>, HashMap<SocketId, Arc<WriteBuffer>>>,
     count: usize,
 }
 
@@ -40,10 +40,10 @@ impl Connections {
     }
 
     /// The sockets that nobody has closed yet.
-    pub fn open(&self) -> Vec<Arc<Outbox>> {
+    pub fn open(&self) -> Vec<Arc<WriteBuffer>> {
         let sockets = self.0.lock();
         let all = sockets.by_app.values().flat_map(HashMap::values);
-        all.filter(|outbox| !outbox.is_closing()).cloned().collect()
+        all.filter(|write_buffer| !write_buffer.is_closing()).cloned().collect()
     }
 
     /// Ids of the apps that have sockets here.
@@ -54,9 +54,9 @@ impl Connections {
     /// Closes all sockets of an app. Returns how many.
     pub fn close_app(&self, app: &str, close: Close) -> usize {
         // Closing wakes each of them: not under the lock.
-        let open: Vec<Arc<Outbox>> =
+        let open: Vec<Arc<WriteBuffer>> =
             self.0.lock().by_app.get(app).into_iter().flat_map(HashMap::values).cloned().collect();
-        open.iter().for_each(|outbox| outbox.close(close));
+        open.iter().for_each(|write_buffer| write_buffer.close(close));
         open.len()
     }
 
@@ -68,8 +68,8 @@ impl Connections {
 }
 
 impl Sockets {
-    fn add(&mut self, app: &Arc<str>, socket: SocketId, outbox: Arc<Outbox>) {
-        self.by_app.entry(app.clone()).or_default().insert(socket, outbox);
+    fn add(&mut self, app: &Arc<str>, socket: SocketId, write_buffer: Arc<WriteBuffer>) {
+        self.by_app.entry(app.clone()).or_default().insert(socket, write_buffer);
         self.count += 1;
     }
 
@@ -87,10 +87,10 @@ impl Registration {
         connections: Arc<Connections>,
         app: Arc<str>,
         socket: SocketId,
-        outbox: Arc<Outbox>,
+        write_buffer: Arc<WriteBuffer>,
     ) -> Registration {
         metrics().connections_opened.increment(1);
-        connections.change(|sockets| sockets.add(&app, socket, outbox));
+        connections.change(|sockets| sockets.add(&app, socket, write_buffer));
         Registration { connections, app, socket }
     }
 }

@@ -1,10 +1,5 @@
 //! Room 7: who is here, on this node, and which of the frames each of them gets.
 
-pub mod connections;
-pub mod outbox;
-mod write;
-pub mod writers;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,14 +10,14 @@ use crate::event::SocketId;
 use crate::fan_out::{Audiences, Form, Frames, Holds, Names};
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::sockets::push;
+use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::dialect::Dialect;
-
-use outbox::Outbox;
 
 /// One socket's subscription to one channel.
 #[derive(Debug)]
 pub struct Subscriber {
-    pub outbox: Arc<Outbox>,
+    pub write_buffer: Arc<WriteBuffer>,
     pub form: Form,
     /// Former connections of its client.
     pub former: Box<[SocketId]>,
@@ -32,8 +27,8 @@ pub struct Subscriber {
 
 /// A live subscriber.
 #[derive(Debug)]
-struct Seat {
-    outbox: Arc<Outbox>,
+struct Subscription {
+    write_buffer: Arc<WriteBuffer>,
     /// The place of those who are sent the same.
     audience: u32,
     holds: Holds,
@@ -43,22 +38,22 @@ struct Seat {
 
 /// The live subscribers of one channel.
 #[derive(Debug, Default)]
-pub struct Hub {
+pub struct Subscribers {
     /// In the order of their coming, as far as nobody left: what belongs to
-    /// neighbours (outbox, task, the kernel's socket) was mostly made one after
+    /// neighbours (write_buffer, task, the kernel's socket) was mostly made one after
     /// the other. In the order of a hash, each would be a miss of the cache.
-    seats: Vec<(SocketId, Seat)>,
+    subscriptions: Vec<(SocketId, Subscription)>,
     places: HashMap<SocketId, usize>,
     audiences: Audiences,
 }
 
-impl Hub {
+impl Subscribers {
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.subscriptions.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.subscriptions.is_empty()
     }
 
     pub fn contains(&self, socket: SocketId) -> bool {
@@ -74,42 +69,44 @@ impl Hub {
     /// will be sent to it first.
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
-        let Subscriber { outbox, form, former, member } = subscriber;
+        let Subscriber { write_buffer, form, former, member } = subscriber;
         let (audience, holds) = self.audiences.enter(&form, held, next);
-        self.places.insert(socket, self.seats.len());
-        self.seats.push((socket, Seat { outbox, audience, holds, former, member }));
+        self.places.insert(socket, self.subscriptions.len());
+        self.subscriptions.push((socket, Subscription { write_buffer, audience, holds, former, member }));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
         let place = self.places.remove(&socket)?;
-        let (_, Seat { outbox, audience, former, member, .. }) = self.seats.swap_remove(place);
-        if let Some((moved, _)) = self.seats.get(place) {
+        let (_, Subscription { write_buffer, audience, former, member, .. }) =
+            self.subscriptions.swap_remove(place);
+        if let Some((moved, _)) = self.subscriptions.get(place) {
             self.places.insert(*moved, place);
         }
         let form = self.audiences.form(audience).clone();
         self.audiences.leave(audience);
-        Some(Subscriber { outbox, form, former, member })
+        Some(Subscriber { write_buffer, form, former, member })
     }
 
     /// It is here, and is not sent deltas.
     pub fn is_without_deltas(&self, socket: SocketId) -> bool {
-        let form = self.places.get(&socket).map(|place| self.audiences.form(self.seats[*place].1.audience));
+        let form =
+            self.places.get(&socket).map(|place| self.audiences.form(self.subscriptions[*place].1.audience));
         form.is_some_and(|form| form.algorithm.is_none())
     }
 
     /// A subscriber has lost its bases: the event `next` of any chain is full.
     pub fn resync(&mut self, socket: SocketId, next: u64) {
         let Some(&place) = self.places.get(&socket) else { return };
-        self.seats[place].1.holds = Holds::from(next);
+        self.subscriptions[place].1.holds = Holds::from(next);
     }
 
     /// Hands a run of events to every subscriber: one push each. Those that have to
-    /// be filled are appended to `filled`.
-    pub fn deliver(&mut self, frames: &mut Frames, filled: &mut Vec<Arc<Outbox>>) {
-        for (socket, seat) in &mut self.seats {
-            let names = Names { socket: *socket, former: &seat.former };
-            let chunk = frames.chunk_for(seat.audience, names, &mut seat.holds);
-            push(&seat.outbox, chunk, filled);
+    /// be to_flush are appended to `to_flush`.
+    pub fn deliver(&mut self, frames: &mut Frames, to_flush: &mut Vec<Arc<WriteBuffer>>) {
+        for (socket, subscription) in &mut self.subscriptions {
+            let names = Names { socket: *socket, former: &subscription.former };
+            let chunk = frames.chunk_for(subscription.audience, names, &mut subscription.holds);
+            push(&subscription.write_buffer, chunk, to_flush);
         }
         for audience in frames.cut_short() {
             self.audiences.leave_behind(audience);
@@ -119,31 +116,28 @@ impl Hub {
 
     /// Hands one frame that is the same for everyone, but for its names, to every
     /// subscriber.
-    pub fn tell(&self, frame: impl Fn(Dialect) -> Bytes, filled: &mut Vec<Arc<Outbox>>) {
-        self.tell_those(|_, form| Some(frame(form.dialect)), filled);
+    pub fn broadcast(&self, frame: impl Fn(Dialect) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
+        self.broadcast_by_group(|_, form| Some(frame(form.dialect)), to_flush);
     }
 
     /// Hands every audience a frame of its own, or none.
-    pub fn tell_those(&self, frame: impl Fn(u32, &Form) -> Option<Bytes>, filled: &mut Vec<Arc<Outbox>>) {
+    pub fn broadcast_by_group(
+        &self,
+        frame: impl Fn(u32, &Form) -> Option<Bytes>,
+        to_flush: &mut Vec<Arc<WriteBuffer>>,
+    ) {
         let frames = self.audiences.each(frame);
         if frames.iter().all(Option::is_none) {
             return;
         }
-        for (_, seat) in &self.seats {
-            if let Some(frame) = &frames[seat.audience as usize] {
-                push(&seat.outbox, frame.clone(), filled);
+        for (_, subscription) in &self.subscriptions {
+            if let Some(frame) = &frames[subscription.audience as usize] {
+                push(&subscription.write_buffer, frame.clone(), to_flush);
             }
         }
     }
 
-    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
-        self.seats.iter().map(|(_, seat)| &seat.outbox)
-    }
-}
-
-/// Wakes whoever has to be filled later, once for all that one round has for it.
-pub fn push(outbox: &Arc<Outbox>, chunk: Bytes, filled: &mut Vec<Arc<Outbox>>) {
-    if !chunk.is_empty() && outbox.push(chunk) {
-        filled.push(outbox.clone());
+    pub fn write_buffers(&self) -> impl Iterator<Item = &Arc<WriteBuffer>> {
+        self.subscriptions.iter().map(|(_, subscription)| &subscription.write_buffer)
     }
 }
