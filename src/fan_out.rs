@@ -1,32 +1,32 @@
-//! Room 6: a delivery becomes frames, once per event and form, however many
+//! Room 6: a delivery becomes frames, once per event and options, however many
 //! sockets will get them.
 //!
 //! Three kinds: *plain*, exactly Pusher's; *full*, marked with its sequence
 //! number, for sockets with deltas; *delta*, for those of them that hold the base.
-//! Subscribers with equal forms are one audience, and share chains and buffers.
+//! Subscribers with equal forms are one group, and share chains and buffers.
 
-mod audience;
+mod base_state;
+pub mod delivery_options;
+mod encoded_batch;
 mod event_frames;
-pub mod form;
-mod holds;
-mod run;
-mod shared;
+mod group;
+mod shared_slab;
 
 use bytes::Bytes;
 
-pub use audience::Audiences;
-pub use form::Form;
-pub use holds::Holds;
+pub use base_state::BaseState;
+pub use delivery_options::DeliveryOptions;
+pub use group::Groups;
 
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
 use crate::event::{Event, SocketId};
+use encoded_batch::EncodedBatch;
 use event_frames::EventFrames;
-use run::Run;
 
-/// A run of events on one channel, in order, ready to be announced to sockets.
+/// A batch of events on one channel, in order, ready to be announced to sockets.
 #[derive(Debug)]
 pub struct Delivery<'a> {
     pub channel: &'a str,
@@ -37,83 +37,83 @@ pub struct Delivery<'a> {
     pub is_chained: bool,
 }
 
-/// What holds for deltas on the channel.
+/// What bases for deltas on the channel.
 #[derive(Debug)]
-pub struct Rules<'a> {
+pub struct EncodingContext<'a> {
     pub config: &'a DeltaConfig,
     pub channel: &'a ChannelDelta,
     pub policy: &'a mut Policy,
 }
 
-/// The frames of a delivery, for each audience.
+/// The frames of a delivery, for each group.
 #[derive(Debug)]
 pub struct Frames {
     /// Whom each event excepts.
     excepts: Vec<Option<SocketId>>,
     excepts_some: bool,
-    runs: Vec<Run>,
+    batches: Vec<EncodedBatch>,
     deliveries: usize,
 }
 
 /// Encodes a delivery and moves the chains past it.
-pub fn encode(delivery: &Delivery<'_>, audiences: &mut Audiences, rules: &mut Rules<'_>) -> Frames {
-    let mut runs = audiences.runs();
+pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut EncodingContext<'_>) -> Frames {
+    let mut batches = groups.batches();
     for (at, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
-        audiences.take(at, &mut EventFrames::new(delivery, event, seq, rules), &mut runs);
+        groups.take(at, &mut EventFrames::new(delivery, event, seq, context), &mut batches);
     }
-    runs.iter_mut().for_each(Run::finish);
+    batches.iter_mut().for_each(EncodedBatch::finish);
     let excepts: Vec<Option<SocketId>> = delivery.events.iter().map(|event| event.except).collect();
     Frames {
         excepts_some: excepts.iter().any(Option::is_some),
         excepts,
-        deliveries: audiences.deliveries(&runs),
-        runs,
+        deliveries: groups.deliveries(&batches),
+        batches,
     }
 }
 
 /// Encodes a delivery for one socket that is not among the others yet. `held` are
-/// the bases that it holds, before and after.
+/// the bases that it bases, before and after.
 pub fn encode_for_one(
     delivery: &Delivery<'_>,
-    form: &Form,
-    names: Names<'_>,
+    options: &DeliveryOptions,
+    identity: SocketIdentity<'_>,
     held: &mut Chains,
-    rules: &mut Rules<'_>,
+    context: &mut EncodingContext<'_>,
 ) -> Bytes {
-    let mut alone = Audiences::default();
-    let (place, mut holds) = alone.enter(form, held, 0);
-    let frames = encode(delivery, &mut alone, rules).chunk_for(place, names, &mut holds);
+    let mut alone = Groups::default();
+    let (place, mut bases) = alone.enter(options, held, 0);
+    let frames = encode(delivery, &mut alone, context).buffer_for(place, identity, &mut bases);
     *held = alone.into_chains();
-    for key in holds.lacked() {
+    for key in bases.missing() {
         held.forget(key);
     }
     frames
 }
 
-/// The names of a socket: its own, and those of former connections of its client,
+/// The identity of a socket: its own, and those of former connections of its client,
 /// whose exceptions hold for it too.
 #[derive(Debug, Clone, Copy)]
-pub struct Names<'a> {
+pub struct SocketIdentity<'a> {
     pub socket: SocketId,
     pub former: &'a [SocketId],
 }
 
 impl Frames {
-    /// The run for a subscriber of the audience at `place`: one buffer, shared by
+    /// The batch for a subscriber of the group at `place`: one buffer, shared by
     /// all who hold the same, but those whom an event excepts.
-    pub fn chunk_for(&mut self, place: u32, names: Names<'_>, holds: &mut Holds) -> Bytes {
-        let run = &mut self.runs[place as usize];
-        if !self.excepts_some || !self.excepts.iter().flatten().any(|except| names.has(*except)) {
-            return run.whole(holds);
+    pub fn buffer_for(&mut self, place: u32, identity: SocketIdentity<'_>, bases: &mut BaseState) -> Bytes {
+        let batch = &mut self.batches[place as usize];
+        if !self.excepts_some || !self.excepts.iter().flatten().any(|except| identity.has(*except)) {
+            return batch.whole(bases);
         }
-        run.without(|at| self.excepts[at].is_some_and(|except| names.has(except)), holds)
+        batch.without(|at| self.excepts[at].is_some_and(|except| identity.has(except)), bases)
     }
 
-    /// The places of audiences of which somebody was not sent the last event: the
+    /// The places of groups of which somebody was not sent the last event: the
     /// channel has moved on without an event for it.
     pub fn cut_short(&self) -> impl Iterator<Item = u32> {
-        let runs = self.runs.iter().zip(0..);
-        runs.filter(|(run, _)| run.is_cut_short).map(|(_, place)| place)
+        let batches = self.batches.iter().zip(0..);
+        batches.filter(|(batch, _)| batch.is_cut_short).map(|(_, place)| place)
     }
 
     /// Events times subscribers, for counting.
@@ -122,7 +122,7 @@ impl Frames {
     }
 }
 
-impl Names<'_> {
+impl SocketIdentity<'_> {
     fn has(self, socket: SocketId) -> bool {
         self.socket == socket || self.former.contains(&socket)
     }

@@ -93,7 +93,7 @@ pub const CONFLATION_KEY_BYTES_MAX: usize = 256;
 pub const CHAINS_CEILING: u64 = 10_000;
 /// Chains of which a subscriber does not hold the base, remembered one by one.
 /// Beyond, each chain that it follows begins anew for it.
-pub const LACKED_BASES_MAX: usize = 8;
+pub const MISSING_BASES_MAX: usize = 8;
 /// Former connections that a client may name when it resumes.
 pub const FORMER_SOCKETS_MAX: usize = 8;
 /// Announcements before a resumed position that are read for the bases in them.

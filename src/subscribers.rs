@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::delta::chain::Chains;
 use crate::event::SocketId;
-use crate::fan_out::{Audiences, Form, Frames, Holds, Names};
+use crate::fan_out::{BaseState, DeliveryOptions, Frames, Groups, SocketIdentity};
 use crate::metrics::metrics;
 use crate::presence::Member;
 use crate::sockets::push;
@@ -18,7 +18,7 @@ use crate::wire::dialect::Dialect;
 #[derive(Debug)]
 pub struct Subscriber {
     pub write_buffer: Arc<WriteBuffer>,
-    pub form: Form,
+    pub options: DeliveryOptions,
     /// Former connections of its client.
     pub former: Box<[SocketId]>,
     /// On a presence channel: as whom.
@@ -30,8 +30,8 @@ pub struct Subscriber {
 struct Subscription {
     write_buffer: Arc<WriteBuffer>,
     /// The place of those who are sent the same.
-    audience: u32,
-    holds: Holds,
+    group: u32,
+    bases: BaseState,
     former: Box<[SocketId]>,
     member: Option<Arc<Member>>,
 }
@@ -44,7 +44,7 @@ pub struct Subscribers {
     /// the other. In the order of a hash, each would be a miss of the cache.
     subscriptions: Vec<(SocketId, Subscription)>,
     places: HashMap<SocketId, usize>,
-    audiences: Audiences,
+    groups: Groups,
 }
 
 impl Subscribers {
@@ -61,55 +61,55 @@ impl Subscribers {
     }
 
     /// Who is sent the same.
-    pub fn audiences(&mut self) -> &mut Audiences {
-        &mut self.audiences
+    pub fn groups(&mut self) -> &mut Groups {
+        &mut self.groups
     }
 
     /// `held` are the bases that it has been sent, and `next` is the number of what
     /// will be sent to it first.
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
-        let Subscriber { write_buffer, form, former, member } = subscriber;
-        let (audience, holds) = self.audiences.enter(&form, held, next);
+        let Subscriber { write_buffer, options, former, member } = subscriber;
+        let (group, bases) = self.groups.enter(&options, held, next);
         self.places.insert(socket, self.subscriptions.len());
-        self.subscriptions.push((socket, Subscription { write_buffer, audience, holds, former, member }));
+        self.subscriptions.push((socket, Subscription { write_buffer, group, bases, former, member }));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
         let place = self.places.remove(&socket)?;
-        let (_, Subscription { write_buffer, audience, former, member, .. }) =
+        let (_, Subscription { write_buffer, group, former, member, .. }) =
             self.subscriptions.swap_remove(place);
         if let Some((moved, _)) = self.subscriptions.get(place) {
             self.places.insert(*moved, place);
         }
-        let form = self.audiences.form(audience).clone();
-        self.audiences.leave(audience);
-        Some(Subscriber { write_buffer, form, former, member })
+        let options = self.groups.options(group).clone();
+        self.groups.leave(group);
+        Some(Subscriber { write_buffer, options, former, member })
     }
 
     /// It is here, and is not sent deltas.
     pub fn is_without_deltas(&self, socket: SocketId) -> bool {
-        let form =
-            self.places.get(&socket).map(|place| self.audiences.form(self.subscriptions[*place].1.audience));
-        form.is_some_and(|form| form.algorithm.is_none())
+        let options =
+            self.places.get(&socket).map(|place| self.groups.options(self.subscriptions[*place].1.group));
+        options.is_some_and(|options| options.algorithm.is_none())
     }
 
     /// A subscriber has lost its bases: the event `next` of any chain is full.
     pub fn resync(&mut self, socket: SocketId, next: u64) {
         let Some(&place) = self.places.get(&socket) else { return };
-        self.subscriptions[place].1.holds = Holds::from(next);
+        self.subscriptions[place].1.bases = BaseState::from(next);
     }
 
     /// Hands a run of events to every subscriber: one push each. Those that have to
     /// be to_flush are appended to `to_flush`.
     pub fn deliver(&mut self, frames: &mut Frames, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         for (socket, subscription) in &mut self.subscriptions {
-            let names = Names { socket: *socket, former: &subscription.former };
-            let chunk = frames.chunk_for(subscription.audience, names, &mut subscription.holds);
+            let identity = SocketIdentity { socket: *socket, former: &subscription.former };
+            let chunk = frames.buffer_for(subscription.group, identity, &mut subscription.bases);
             push(&subscription.write_buffer, chunk, to_flush);
         }
-        for audience in frames.cut_short() {
-            self.audiences.leave_behind(audience);
+        for group in frames.cut_short() {
+            self.groups.mark_behind(group);
         }
         metrics().deliveries.increment(frames.deliveries() as u64);
     }
@@ -117,21 +117,21 @@ impl Subscribers {
     /// Hands one frame that is the same for everyone, but for its names, to every
     /// subscriber.
     pub fn broadcast(&self, frame: impl Fn(Dialect) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
-        self.broadcast_by_group(|_, form| Some(frame(form.dialect)), to_flush);
+        self.broadcast_by_group(|_, options| Some(frame(options.dialect)), to_flush);
     }
 
-    /// Hands every audience a frame of its own, or none.
+    /// Hands every group a frame of its own, or none.
     pub fn broadcast_by_group(
         &self,
-        frame: impl Fn(u32, &Form) -> Option<Bytes>,
+        frame: impl Fn(u32, &DeliveryOptions) -> Option<Bytes>,
         to_flush: &mut Vec<Arc<WriteBuffer>>,
     ) {
-        let frames = self.audiences.each(frame);
+        let frames = self.groups.each(frame);
         if frames.iter().all(Option::is_none) {
             return;
         }
         for (_, subscription) in &self.subscriptions {
-            if let Some(frame) = &frames[subscription.audience as usize] {
+            if let Some(frame) = &frames[subscription.group as usize] {
                 push(&subscription.write_buffer, frame.clone(), to_flush);
             }
         }

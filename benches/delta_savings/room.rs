@@ -8,7 +8,7 @@ use fanfare::delta::conflation::KeyPath;
 use fanfare::delta::policy::Policy;
 use fanfare::delta::settings::DeltaConfig;
 use fanfare::event::{Event, SocketId};
-use fanfare::fan_out::{self, Audiences, Delivery, Form, Holds, Names, Rules};
+use fanfare::fan_out::{self, BaseState, Delivery, DeliveryOptions, EncodingContext, Groups, SocketIdentity};
 
 use super::corpora;
 
@@ -29,9 +29,9 @@ pub struct Room {
     config: DeltaConfig,
     channel: ChannelDelta,
     policy: Policy,
-    audiences: Audiences,
+    groups: Groups,
     place: u32,
-    holds: Holds,
+    bases: BaseState,
     socket: SocketId,
     seq: u64,
     /// The events after which deltas were switched off, or on again.
@@ -41,17 +41,17 @@ pub struct Room {
 impl Room {
     pub fn new(way: Way) -> Room {
         let config = DeltaConfig { conflation_key: way.key.clone(), ..DeltaConfig::default() };
-        let form = Form { algorithm: way.algorithm, ..Form::default() };
-        let mut audiences = Audiences::default();
-        let (place, holds) = audiences.enter(&form, &Chains::default(), 1);
+        let options = DeliveryOptions { algorithm: way.algorithm, ..DeliveryOptions::default() };
+        let mut groups = Groups::default();
+        let (place, bases) = groups.enter(&options, &Chains::default(), 1);
         Room {
             channel: ChannelDeltas::default().on(CHANNEL, &config),
             way,
             config,
             policy: Policy::default(),
-            audiences,
+            groups,
             place,
-            holds,
+            bases,
             socket: SocketId::random(),
             seq: 0,
             switches: Vec::new(),
@@ -70,12 +70,13 @@ impl Room {
             events: &[event],
             is_chained: true,
         };
-        let mut rules = Rules { config: &self.config, channel: &self.channel, policy: &mut self.policy };
-        let mut frames = fan_out::encode(&delivery, &mut self.audiences, &mut rules);
+        let mut context =
+            EncodingContext { config: &self.config, channel: &self.channel, policy: &mut self.policy };
+        let mut frames = fan_out::encode(&delivery, &mut self.groups, &mut context);
         if let Some(on) = self.policy.verdict().filter(|_| !self.way.without_policy) {
             self.policy.set(on);
             self.switches.push(self.seq);
         }
-        frames.chunk_for(self.place, Names { socket: self.socket, former: &[] }, &mut self.holds)
+        frames.buffer_for(self.place, SocketIdentity { socket: self.socket, former: &[] }, &mut self.bases)
     }
 }

@@ -16,7 +16,7 @@ use crate::delta::chain::Chains;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
 use crate::event::SocketId;
-use crate::fan_out::Names;
+use crate::fan_out::SocketIdentity;
 use crate::sockets::push;
 use crate::subscribers::Subscriber;
 use crate::wire::reply;
@@ -72,7 +72,7 @@ impl Channel {
             past.lose();
             at = self.sequencer.position().unwrap_or_default();
         }
-        let standing = subscriber.form.positions.then(|| standing(&past, at));
+        let standing = subscriber.options.positions.then(|| standing(&past, at));
         Some(Entrant { socket, subscriber, confirmation, succeeds, past, at, total, last, standing })
     }
 
@@ -81,7 +81,7 @@ impl Channel {
         if !entrant.succeeds {
             return Vec::new();
         }
-        let (dialect, standing) = (entrant.subscriber.form.dialect, entrant.standing);
+        let (dialect, standing) = (entrant.subscriber.options.dialect, entrant.standing);
         let succeeded = match &mut self.presence {
             Some(presence) => Some(presence.succeeded(dialect, channel_id.channel(), standing)),
             // Without it, it is in the confirmation.
@@ -100,11 +100,11 @@ impl Channel {
         frames: &mut Vec<Bytes>,
     ) -> Chains {
         let Entrant { socket, subscriber, past, at, total, last, .. } = entrant;
-        let (form, dialect) = (&subscriber.form, subscriber.form.dialect);
+        let (options, dialect) = (&subscriber.options, subscriber.options.dialect);
         let mut newcomer = Newcomer {
             channel: channel_id.channel(),
-            form,
-            names: Names { socket: *socket, former: &subscriber.former },
+            options,
+            identity: SocketIdentity { socket: *socket, former: &subscriber.former },
             config,
             deltas: &self.deltas,
             policy: self.policy.clone(),
@@ -125,7 +125,7 @@ impl Channel {
         }
         let mut epoch = at.epoch;
         for entry in &self.missed_since(*at) {
-            if form.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
+            if options.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
                 frames.push(first_position(channel_id, dialect, entry, at.epoch != 0));
             }
             frames.push(missed_frames(channel_id, entry, dialect, &mut newcomer));
@@ -134,7 +134,7 @@ impl Channel {
         if past.keeps_bases() {
             return held;
         }
-        match self.first_bases(channel_id, form, config) {
+        match self.first_bases(channel_id, options, config) {
             Some((frame, bases)) => {
                 frames.push(frame);
                 bases
@@ -149,7 +149,7 @@ impl Channel {
         if self.subscribers.is_empty() {
             self.told_epoch = epoch;
         }
-        let dialect = entrant.subscriber.form.dialect;
+        let dialect = entrant.subscriber.options.dialect;
         let known = entrant.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
         known.map(|_| reply::position(dialect, channel_id.channel(), epoch, seq, false))
     }

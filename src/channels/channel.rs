@@ -19,7 +19,7 @@ use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Entry, Position};
 use crate::event::SocketId;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::subscribers::{Subscriber, Subscribers};
@@ -187,7 +187,7 @@ impl Channel {
 
     /// The joiner is to be sent bases that have not been read yet.
     pub(super) fn lacks_snapshot(&self, joiner: &Joiner) -> bool {
-        self.sends_snapshot(&joiner.subscriber.form)
+        self.sends_snapshot(&joiner.subscriber.options)
             && !joiner.past.keeps_bases()
             && !self.snapshot.as_ref().is_some_and(|snapshot| snapshot.is_whole())
     }
@@ -195,9 +195,9 @@ impl Channel {
     /// Who joins without bases of its own is sent the newest of each chain
     /// (protocol.md 3.9). On a channel without keys only clients that resume know
     /// what to do with it.
-    fn sends_snapshot(&self, form: &Form) -> bool {
-        let is_understood = self.deltas.conflation_key.is_some() || form.positions;
-        self.deltas.cache_sync && is_understood && form.algorithm.is_some()
+    fn sends_snapshot(&self, options: &DeliveryOptions) -> bool {
+        let is_understood = self.deltas.conflation_key.is_some() || options.positions;
+        self.deltas.cache_sync && is_understood && options.algorithm.is_some()
     }
 
     /// The bases that somebody begins with, and the frame that tells of them. With
@@ -206,15 +206,15 @@ impl Channel {
     pub(super) fn first_bases(
         &mut self,
         channel_id: &ChannelId,
-        form: &Form,
+        options: &DeliveryOptions,
         config: &DeltaConfig,
     ) -> Option<(Bytes, Chains)> {
-        if self.sends_snapshot(form) {
+        if self.sends_snapshot(options) {
             metrics().cache_syncs.increment(1);
-            return Some(self.snapshot.as_mut()?.frame(channel_id.channel(), form, &self.deltas, config));
+            return Some(self.snapshot.as_mut()?.frame(channel_id.channel(), options, &self.deltas, config));
         }
-        let is_keyed = self.deltas.conflation_key.is_some() && form.algorithm.is_some();
-        let forget = || reply::delta_cache_sync(form.dialect, channel_id.channel(), &self.deltas, &[]);
+        let is_keyed = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
+        let forget = || reply::delta_cache_sync(options.dialect, channel_id.channel(), &self.deltas, &[]);
         is_keyed.then(|| (forget(), Chains::default()))
     }
 

@@ -10,7 +10,7 @@ use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind};
 use crate::event::Event;
-use crate::fan_out::{self, Delivery, Rules};
+use crate::fan_out::{self, Delivery, EncodingContext};
 use crate::metrics::metrics;
 use crate::presence::MemberChange;
 use crate::sockets::write_buffer::WriteBuffer;
@@ -30,7 +30,7 @@ pub(super) fn deliver(
     if let Some(recent) = &mut channel.recent {
         recent.push(entry.clone());
     }
-    let Some(body) = read(channel_id, entry) else { return channel.subscribers.audiences().restart() };
+    let Some(body) = read(channel_id, entry) else { return channel.subscribers.groups().restart() };
     match body {
         Body::Events(events) | Body::ClientEvents(events) => {
             return deliver_events(channel_id, channel, entry, &events, delta, to_flush);
@@ -57,7 +57,7 @@ pub(super) fn deliver(
         // Told, and heeded, by the desk.
         Body::UserStatus { .. } | Body::Deltas { .. } | Body::Unknown => {}
     }
-    channel.subscribers.audiences().fall_behind();
+    channel.subscribers.groups().mark_all_behind();
 }
 
 fn deliver_events(
@@ -77,8 +77,9 @@ fn deliver_events(
     }
     let Entry { first_seq, time_ms, .. } = *entry;
     let delivery = Delivery { channel: channel_id.channel(), first_seq, time_ms, events, is_chained };
-    let mut rules = Rules { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
-    let mut frames = fan_out::encode(&delivery, channel.subscribers.audiences(), &mut rules);
+    let mut context =
+        EncodingContext { config: delta, channel: &channel.deltas, policy: &mut channel.policy };
+    let mut frames = fan_out::encode(&delivery, channel.subscribers.groups(), &mut context);
     channel.subscribers.deliver(&mut frames, to_flush);
 }
 

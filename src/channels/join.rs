@@ -67,14 +67,14 @@ impl Channels {
     pub(super) fn enable_deltas(&mut self, channel_id: &ChannelId, socket: SocketId, algorithm: Algorithm) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if let Some(joiner) = channel.joining.get_mut(&socket) {
-            joiner.subscriber.form.algorithm.get_or_insert(algorithm);
+            joiner.subscriber.options.algorithm.get_or_insert(algorithm);
             return;
         }
         if !channel.subscribers.is_without_deltas(socket) {
             return;
         }
         let Some(mut subscriber) = channel.subscribers.remove(socket) else { return };
-        subscriber.form.algorithm = Some(algorithm);
+        subscriber.options.algorithm = Some(algorithm);
         let (confirmation, past, stage) = (Bytes::new(), Past::NotRequested, Stage::Waiting);
         self.begin_anew(
             channel_id,

@@ -189,8 +189,8 @@ impl Channels {
             if let Some(presence) = &mut channel.presence {
                 presence.leave(&member);
             }
-            let Subscriber { write_buffer, form, .. } = joiner.subscriber;
-            push(&write_buffer, frame(form.dialect), &mut self.to_flush);
+            let Subscriber { write_buffer, options, .. } = joiner.subscriber;
+            push(&write_buffer, frame(options.dialect), &mut self.to_flush);
         }
         self.forget_if_idle(channel_id);
     }

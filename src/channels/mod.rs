@@ -39,7 +39,7 @@ use crate::delta::Algorithm;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::SocketId;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
@@ -68,14 +68,14 @@ pub enum Command {
         app: Arc<App>,
         socket: SocketId,
         write_buffer: Arc<WriteBuffer>,
-        form: Form,
+        options: DeliveryOptions,
         /// What its client has had (docs/resume.md).
         resume: Option<Box<Resume>>,
         /// On a presence channel: as whom. The inbox refuses it if the channel is
         /// full, and says so to the socket and to the member.
         member: Option<Arc<Member>>,
         /// Frames to send when it has succeeded. On a presence channel, and where
-        /// the form has positions, `subscription_succeeded` is made by the inbox,
+        /// the options has positions, `subscription_succeeded` is made by the inbox,
         /// which knows roster and position, and comes before these.
         confirmation: Bytes,
     },
@@ -309,7 +309,7 @@ impl Channels {
     fn begin_history(&mut self, channel_id: &ChannelId, position: Position) {
         self.tell_break(channel_id, position);
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.subscribers.audiences().restart();
+        channel.subscribers.groups().restart();
         channel.snapshot = None;
         // An epoch begins with deltas on.
         channel.policy.set(true);
@@ -355,14 +355,14 @@ impl Channels {
                 app,
                 socket,
                 write_buffer,
-                form,
+                options,
                 resume,
                 member,
                 confirmation,
             } => {
                 self.channel_of(&channel_id, &app);
                 let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
-                let subscriber = Subscriber { write_buffer, form, former, member };
+                let subscriber = Subscriber { write_buffer, options, former, member };
                 let past = Past::of(resume);
                 let (stage, succeeds) = (Stage::Waiting, true);
                 let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };

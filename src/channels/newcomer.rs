@@ -10,13 +10,13 @@ use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Entry, Kind};
 use crate::event::Event;
-use crate::fan_out::{self, Delivery, Form, Names, Rules};
+use crate::fan_out::{self, Delivery, DeliveryOptions, EncodingContext, SocketIdentity};
 
 #[derive(Debug)]
 pub(super) struct Newcomer<'a> {
     pub(super) channel: &'a str,
-    pub(super) form: &'a Form,
-    pub(super) names: Names<'a>,
+    pub(super) options: &'a DeliveryOptions,
+    pub(super) identity: SocketIdentity<'a>,
     pub(super) config: &'a DeltaConfig,
     pub(super) deltas: &'a ChannelDelta,
     /// A copy: what is encoded for one is not what the channel saves.
@@ -53,7 +53,8 @@ impl Newcomer<'_> {
     }
 
     fn encode(&mut self, delivery: &Delivery<'_>) -> Bytes {
-        let mut rules = Rules { config: self.config, channel: self.deltas, policy: &mut self.policy };
-        fan_out::encode_for_one(delivery, self.form, self.names, &mut self.held, &mut rules)
+        let mut context =
+            EncodingContext { config: self.config, channel: self.deltas, policy: &mut self.policy };
+        fan_out::encode_for_one(delivery, self.options, self.identity, &mut self.held, &mut context)
     }
 }

@@ -10,7 +10,7 @@ use super::Channels;
 use super::channel::Channel;
 use crate::channel::ChannelId;
 use crate::entry::{Entry, Position};
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::metrics::metrics;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::dialect::Dialect;
@@ -20,7 +20,7 @@ impl Channel {
     /// What was just handled was not for everyone: true once, until they are told,
     /// in a moment, unless an event comes first.
     pub(super) fn position_falls_due(&mut self) -> bool {
-        let is_new = !self.position_due && self.subscribers.audiences().is_behind();
+        let is_new = !self.position_due && self.subscribers.groups().is_behind();
         self.position_due |= is_new;
         is_new
     }
@@ -37,7 +37,8 @@ impl Channel {
             return;
         }
         let frame = |dialect| first_position(channel_id, dialect, next, false);
-        self.subscribers.broadcast_by_group(|_, form| form.positions.then(|| frame(form.dialect)), to_flush);
+        self.subscribers
+            .broadcast_by_group(|_, options| options.positions.then(|| frame(options.dialect)), to_flush);
     }
 }
 
@@ -48,12 +49,12 @@ impl Channels {
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.position_due = false;
             let Some(position) = channel.sequencer.position() else { continue };
-            let behind = channel.subscribers.audiences().catch_up();
+            let behind = channel.subscribers.groups().catch_up();
             metrics().positions_told.increment(behind.len() as u64);
             let frame =
                 |dialect| reply::position(dialect, channel_id.channel(), position.epoch, position.seq, false);
             channel.subscribers.broadcast_by_group(
-                |place, form| behind.contains(&place).then(|| frame(form.dialect)),
+                |place, options| behind.contains(&place).then(|| frame(options.dialect)),
                 &mut self.to_flush,
             );
         }
@@ -65,23 +66,23 @@ impl Channels {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.told_epoch = position.epoch;
         let is_keyed = channel.deltas.conflation_key.is_some();
-        let frame = |form: &Form| {
+        let frame = |options: &DeliveryOptions| {
             let mut frames = Vec::new();
-            if is_keyed && form.algorithm.is_some() {
+            if is_keyed && options.algorithm.is_some() {
                 frames.extend(reply::delta_cache_sync(
-                    form.dialect,
+                    options.dialect,
                     channel_id.channel(),
                     &channel.deltas,
                     &[],
                 ));
             }
-            if form.positions {
+            if options.positions {
                 let Position { epoch, seq, .. } = position;
-                frames.extend(reply::position(form.dialect, channel_id.channel(), epoch, seq, true));
+                frames.extend(reply::position(options.dialect, channel_id.channel(), epoch, seq, true));
             }
             (!frames.is_empty()).then(|| frames.into())
         };
-        channel.subscribers.broadcast_by_group(|_, form| frame(form), &mut self.to_flush);
+        channel.subscribers.broadcast_by_group(|_, options| frame(options), &mut self.to_flush);
     }
 }
 

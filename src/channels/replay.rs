@@ -15,7 +15,7 @@ use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::{Event, SocketId};
-use crate::fan_out::{Form, Names};
+use crate::fan_out::{DeliveryOptions, SocketIdentity};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::resume::Resume;
@@ -24,7 +24,7 @@ use crate::wire::resume::Resume;
 #[derive(Debug)]
 pub(super) struct Seeker {
     pub(super) socket: SocketId,
-    pub(super) form: Form,
+    pub(super) options: DeliveryOptions,
     pub(super) resume: Resume,
     /// Where the channel stood when it joined.
     pub(super) at: Position,
@@ -65,9 +65,9 @@ struct Span {
     at: Position,
 }
 
-/// Those who have missed the same: of one form, from one number on, holding what
+/// Those who have missed the same: of one options, from one number on, holding what
 /// came after another, placed at a third.
-type Alike = (Form, u64, Option<u64>, u64);
+type Alike = (DeliveryOptions, u64, Option<u64>, u64);
 
 impl<'a> Replay<'a> {
     pub(super) fn new(
@@ -115,7 +115,7 @@ impl<'a> Replay<'a> {
             let missed = match is_excepted {
                 true => self.missed(&span, &seeker),
                 false => alike
-                    .entry((seeker.form.clone(), span.seq, span.from, span.at.seq))
+                    .entry((seeker.options.clone(), span.seq, span.from, span.at.seq))
                     .or_insert_with(|| self.missed(&span, &seeker))
                     .clone(),
             };
@@ -142,8 +142,8 @@ impl<'a> Replay<'a> {
     fn missed(&self, span: &Span, seeker: &Seeker) -> Option<Arc<Missed>> {
         let mut newcomer = Newcomer {
             channel: self.channel,
-            form: &seeker.form,
-            names: Names { socket: seeker.socket, former: &seeker.resume.former },
+            options: &seeker.options,
+            identity: SocketIdentity { socket: seeker.socket, former: &seeker.resume.former },
             config: self.config,
             deltas: self.deltas,
             policy: self.policy.clone(),

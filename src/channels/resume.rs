@@ -143,8 +143,8 @@ impl Channel {
                 continue;
             }
             *asked = true;
-            let (resume, form) = (Resume::clone(resume), subscriber.form.clone());
-            seekers.push(Seeker { socket: *socket, form, resume, at });
+            let (resume, options) = (Resume::clone(resume), subscriber.options.clone());
+            seekers.push(Seeker { socket: *socket, options, resume, at });
         }
         seekers
     }

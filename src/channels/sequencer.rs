@@ -229,7 +229,7 @@ impl Sequencer {
         self.handled.push_back((entry.id, now));
     }
 
-    /// Holds an entry back; at the bound the oldest is let go, and the
+    /// BaseState an entry back; at the bound the oldest is let go, and the
     /// gap it leaves is found like any other.
     fn hold(&mut self, entry: Entry) -> Decision {
         if self.held.len() >= limits::REPAIR_BUFFER_ENTRIES_MAX {

@@ -15,7 +15,7 @@ use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::Entry;
 use crate::event::Event;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::filter::Tags;
 use crate::limits;
 use crate::wire::dialect::Dialect;
@@ -65,20 +65,20 @@ impl Snapshot {
         }
     }
 
-    /// The frame for somebody of this form, and the bases that it holds by it.
+    /// The frame for somebody of this options, and the bases that it holds by it.
     pub(super) fn frame(
         &mut self,
         channel: &str,
-        form: &Form,
+        options: &DeliveryOptions,
         deltas: &ChannelDelta,
         config: &DeltaConfig,
     ) -> (Bytes, Chains) {
-        if let Some(known) = self.unfiltered.get(&form.dialect).filter(|_| form.filter.is_none()) {
+        if let Some(known) = self.unfiltered.get(&options.dialect).filter(|_| options.filter.is_none()) {
             return known.clone();
         }
         // A channel that was given keys, or lost them, may have bases of both kinds.
         let is_keyed = deltas.conflation_key.is_some();
-        let wanted = |base: &&StoredBase| base.key.is_empty() != is_keyed && passes(form, &base.event);
+        let wanted = |base: &&StoredBase| base.key.is_empty() != is_keyed && passes(options, &base.event);
         let mut newest: Vec<&StoredBase> = self.bases.values().filter(wanted).collect();
         newest.sort_unstable_by_key(|base| std::cmp::Reverse(base.seq));
         let (mut bytes, mut held, mut states) = (0, Chains::default(), Vec::new());
@@ -93,16 +93,19 @@ impl Snapshot {
             held.advance(&base.key, chain, usize::MAX);
             states.push((base.key.clone(), text, base.seq));
         }
-        let frame = reply::delta_cache_sync(form.dialect, channel, deltas, &states);
-        if form.filter.is_none() {
-            self.unfiltered.insert(form.dialect, (frame.clone(), held.clone()));
+        let frame = reply::delta_cache_sync(options.dialect, channel, deltas, &states);
+        if options.filter.is_none() {
+            self.unfiltered.insert(options.dialect, (frame.clone(), held.clone()));
         }
         (frame, held)
     }
 }
 
-fn passes(form: &Form, event: &Event) -> bool {
-    form.filter.as_ref().is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
+fn passes(options: &DeliveryOptions, event: &Event) -> bool {
+    options
+        .filter
+        .as_ref()
+        .is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
 }
 
 impl Channels {

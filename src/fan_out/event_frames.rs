@@ -1,8 +1,8 @@
-//! The frames of one event, each encoded when the first audience needs it.
+//! The frames of one event, each encoded when the first group needs it.
 
 use bytes::Bytes;
 
-use super::{Delivery, Form, Rules};
+use super::{Delivery, DeliveryOptions, EncodingContext};
 use crate::delta::chain::Base;
 use crate::delta::settings::DeltaConfig;
 use crate::delta::{self, Algorithm};
@@ -17,7 +17,7 @@ pub(super) struct EventFrames<'a, 'r> {
     delivery: &'a Delivery<'a>,
     pub(super) event: &'a Event,
     pub(super) seq: u64,
-    rules: &'a mut Rules<'r>,
+    context: &'a mut EncodingContext<'r>,
     /// The chain that it is in, if any, once somebody with deltas has asked.
     chain: Option<Option<Bytes>>,
     /// By whether tags and number are in it.
@@ -54,13 +54,13 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         delivery: &'a Delivery<'a>,
         event: &'a Event,
         seq: u64,
-        rules: &'a mut Rules<'r>,
+        context: &'a mut EncodingContext<'r>,
     ) -> EventFrames<'a, 'r> {
         EventFrames {
             delivery,
             event,
             seq,
-            rules,
+            context,
             chain: None,
             unmarked: Default::default(),
             marked: None,
@@ -71,7 +71,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
 
     /// The chain that it is in. What clients send is in none.
     pub(super) fn chain(&mut self) -> Option<Bytes> {
-        let (delivery, event, channel) = (self.delivery, self.event, self.rules.channel);
+        let (delivery, event, channel) = (self.delivery, self.event, self.context.channel);
         let find = || delivery.is_chained.then(|| envelope::chain_of(event, channel.enabled)).flatten();
         self.chain.get_or_insert_with(find).clone()
     }
@@ -81,11 +81,11 @@ impl<'a, 'r> EventFrames<'a, 'r> {
     }
 
     pub(super) fn config(&self) -> &'r DeltaConfig {
-        self.rules.config
+        self.context.config
     }
 
     pub(super) fn keys_max(&self) -> usize {
-        self.rules.channel.keys_max
+        self.context.channel.keys_max
     }
 
     pub(super) fn tags(&self) -> Tags<'a> {
@@ -93,12 +93,12 @@ impl<'a, 'r> EventFrames<'a, 'r> {
     }
 
     /// For who has no deltas, and for what is in no chain.
-    pub(super) fn unmarked(&mut self, form: &Form) -> Bytes {
+    pub(super) fn unmarked(&mut self, options: &DeliveryOptions) -> Bytes {
         let extras = Extras {
-            tags: self.rules.channel.shows_tags && form.has_opted_in(),
-            seq: form.positions.then_some(self.seq),
+            tags: self.context.channel.shows_tags && options.has_opted_in(),
+            seq: options.positions.then_some(self.seq),
         };
-        let at = usize::from(extras.tags) + 2 * usize::from(form.positions);
+        let at = usize::from(extras.tags) + 2 * usize::from(options.positions);
         let (delivery, event) = (self.delivery, self.event);
         let encode = || frame::text(&envelope::plain(delivery.channel, event, extras));
         self.unmarked[at].get_or_insert_with(encode).clone()
@@ -118,7 +118,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         if let Some(marked) = &self.marked {
             return marked.clone();
         }
-        let Rules { config, channel, .. } = &*self.rules;
+        let EncodingContext { config, channel, .. } = &*self.context;
         let (text, base_text) =
             envelope::full(self.delivery.channel, self.event, self.seq, channel.shows_tags, config.markers);
         let marked = Marked { frame: frame::text(&text), text_bytes: text.len(), base_text };
@@ -142,11 +142,11 @@ impl<'a, 'r> EventFrames<'a, 'r> {
 
     fn may_be_delta(&mut self) -> bool {
         let is_forced = self.event.delta == Some(true);
-        let (seq, rules) = (self.seq, &self.rules);
+        let (seq, context) = (self.seq, &self.context);
         self.event.delta != Some(false)
-            && !delta::is_interval(seq, self.event.key.is_some(), rules.config)
-            && (is_forced || rules.policy.tries(seq))
-            && (is_forced || self.marked().base_text.len() >= self.rules.config.min_message_bytes)
+            && !delta::is_interval(seq, self.event.key.is_some(), context.config)
+            && (is_forced || context.policy.tries(seq))
+            && (is_forced || self.marked().base_text.len() >= self.context.config.min_message_bytes)
     }
 
     fn encode_delta(&mut self, algorithm: Algorithm, dialect: Dialect, base: &Base) -> Option<Bytes> {
@@ -159,7 +159,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             self.patches.push(Patch { algorithm, base_seq: base.seq, patch });
             self.patches.len() - 1
         });
-        let config = self.rules.config;
+        let config = self.context.config;
         let text = envelope::delta(&DeltaText {
             dialect,
             channel: self.delivery.channel,
@@ -175,7 +175,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             let sent_bytes = if pays { text.len() } else { marked.text_bytes };
             metrics().delta_full_bytes.increment(marked.text_bytes as u64);
             metrics().delta_sent_bytes.increment(sent_bytes as u64);
-            self.rules.policy.record(marked.text_bytes, sent_bytes);
+            self.context.policy.record(marked.text_bytes, sent_bytes);
         }
         pays.then(|| frame::text(&text))
     }

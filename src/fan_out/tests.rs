@@ -22,7 +22,7 @@ type Seen = (String, String);
 /// A client that reconstructs, as protocol.md 3.5 says it does.
 struct Client {
     write_buffer: Arc<WriteBuffer>,
-    form: Form,
+    options: DeliveryOptions,
     style: MarkerStyle,
     /// By key: number and text of the newest event.
     bases: HashMap<String, (u64, String)>,
@@ -41,16 +41,16 @@ impl Client {
     fn see(&mut self, text: &str) {
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
         let name = frame["event"].as_str().expect("a name");
-        if name == format!("{}:delta", self.form.dialect.prefix()) {
+        if name == format!("{}:delta", self.options.dialect.prefix()) {
             return self.apply(&frame["data"]);
         }
         let (seq, key) = match self.style {
             MarkerStyle::Underscore => ("__delta_seq", "__conflation_key"),
             MarkerStyle::Plain => ("sequence", "conflation_key"),
         };
-        assert!(self.form.algorithm.is_some() || frame.get(seq).is_none(), "only who asked sees markers");
-        assert!(self.form.has_opted_in() || frame.get("tags").is_none(), "only who asked sees tags");
-        assert_eq!(self.form.positions && frame.get(seq).is_none(), frame.get("__seq").is_some());
+        assert!(self.options.algorithm.is_some() || frame.get(seq).is_none(), "only who asked sees markers");
+        assert!(self.options.has_opted_in() || frame.get("tags").is_none(), "only who asked sees tags");
+        assert_eq!(self.options.positions && frame.get(seq).is_none(), frame.get("__seq").is_some());
         if let Some(number) = frame.get(seq).and_then(Value::as_u64) {
             let key = frame.get(key).map_or("", |key| key.as_str().expect("a key")).to_owned();
             let stripped = match self.style {
@@ -71,7 +71,7 @@ impl Client {
         let patch = STANDARD.decode(delta["delta"].as_str().expect("a delta")).expect("base64");
         let (held, base) = &self.bases[&key];
         assert_eq!(Some(*held), delta["base_index"].as_u64(), "a delta comes only to who holds the base");
-        let algorithm = self.form.algorithm.expect("a delta comes only to who asked for it");
+        let algorithm = self.options.algorithm.expect("a delta comes only to who asked for it");
         let text = match algorithm {
             Algorithm::Fossil => fossil::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
             Algorithm::Vcdiff => vcdiff::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
@@ -86,7 +86,7 @@ impl Client {
 
     fn wants(&self, event: &Published) -> bool {
         let tags = event.tags();
-        self.form
+        self.options
             .filter
             .as_ref()
             .is_none_or(|it| it.passes(event.name.as_bytes(), &Tags::read(tags.as_deref())))
@@ -148,7 +148,7 @@ enum Step {
     FromClient(String),
     Join(u8, usize),
     Leave(u8),
-    /// Leaves, and comes back with what it holds.
+    /// Leaves, and comes back with what it bases.
     Return(u8),
     EnableDeltas(u8),
     Resync(u8),
@@ -157,14 +157,14 @@ enum Step {
 }
 
 /// The forms of this test's clients.
-fn forms() -> Vec<Form> {
+fn forms() -> Vec<DeliveryOptions> {
     let filter = |text| Some(Arc::new(Filter::parse(text).expect("a filter")));
     let filters = [None, filter(r#"{"key":"t","cmp":"eq","val":"1"}"#), filter(r#"{"key":"t","cmp":"nex"}"#)];
     let mut forms = Vec::new();
     for filter in filters {
         for algorithm in [None, Some(Algorithm::Fossil), Some(Algorithm::Vcdiff)] {
             for (positions, dialect) in [(false, Dialect::Pusher), (true, Dialect::Sockudo)] {
-                forms.push(Form { dialect, algorithm, positions, filter: filter.clone() });
+                forms.push(DeliveryOptions { dialect, algorithm, positions, filter: filter.clone() });
             }
         }
     }
@@ -200,7 +200,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => proptest::collection::vec(event, 1..6).prop_map(Step::Publish),
         1 => "[a-z]{1,9}".prop_map(Step::FromClient),
-        3 => (0..WHO, 0..forms().len()).prop_map(|(who, form)| Step::Join(who, form)),
+        3 => (0..WHO, 0..forms().len()).prop_map(|(who, options)| Step::Join(who, options)),
         1 => (0..WHO).prop_map(Step::Leave),
         2 => (0..WHO).prop_map(Step::Return),
         1 => (0..WHO).prop_map(Step::EnableDeltas),
@@ -214,10 +214,10 @@ fn socket(who: u8) -> SocketId {
     SocketId::parse(&format!("1.{who}")).expect("a socket id")
 }
 
-fn subscriber(write_buffer: &Arc<WriteBuffer>, form: &Form) -> Subscriber {
+fn subscriber(write_buffer: &Arc<WriteBuffer>, options: &DeliveryOptions) -> Subscriber {
     Subscriber {
         write_buffer: write_buffer.clone(),
-        form: form.clone(),
+        options: options.clone(),
         former: Box::default(),
         member: None,
     }
@@ -257,14 +257,14 @@ impl Room {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Join(who, form) => {
-                let (write_buffer, form) = (Arc::<WriteBuffer>::default(), forms()[form].clone());
+            Step::Join(who, options) => {
+                let (write_buffer, options) = (Arc::<WriteBuffer>::default(), forms()[options].clone());
                 let held = Chains::default();
-                self.subscribers.add(socket(who), subscriber(&write_buffer, &form), &held, self.seq + 1);
+                self.subscribers.add(socket(who), subscriber(&write_buffer, &options), &held, self.seq + 1);
                 self.expected.insert(who, vec![]);
                 let style = self.config.markers;
                 let (bases, seen) = (HashMap::new(), vec![]);
-                self.clients.insert(who, Client { write_buffer, form, style, bases, seen, position: 0 });
+                self.clients.insert(who, Client { write_buffer, options, style, bases, seen, position: 0 });
             }
             Step::Leave(who) => {
                 self.subscribers.remove(socket(who));
@@ -277,7 +277,7 @@ impl Room {
                 let Some(client) = self.clients.get(&who) else { return };
                 self.subscribers.add(
                     socket(who),
-                    subscriber(&client.write_buffer, &client.form),
+                    subscriber(&client.write_buffer, &client.options),
                     &client.held(),
                     self.seq + 1,
                 );
@@ -288,8 +288,8 @@ impl Room {
                 if !self.subscribers.is_without_deltas(socket(who)) {
                     return;
                 }
-                client.form.algorithm = Some(Algorithm::Fossil);
-                let subscriber = subscriber(&client.write_buffer, &client.form);
+                client.options.algorithm = Some(Algorithm::Fossil);
+                let subscriber = subscriber(&client.write_buffer, &client.options);
                 self.subscribers.add(socket(who), subscriber, &Chains::default(), self.seq + 1);
             }
             Step::Resync(who) => {
@@ -299,7 +299,7 @@ impl Room {
                     client.bases.clear();
                 }
             }
-            Step::Restart => self.subscribers.audiences().restart(),
+            Step::Restart => self.subscribers.groups().restart(),
             Step::Switch(on) => self.policy.set(on),
             Step::FromClient(data) => self.deliver(&[Event::new("client-e", data)], false),
             Step::Publish(events) => self.publish(&events),
@@ -333,8 +333,8 @@ impl Room {
         let delivery = Delivery { channel: "c", first_seq: self.seq + 1, time_ms: 0, events, is_chained };
         self.seq += events.len() as u64;
         let Room { config, channel, policy, .. } = self;
-        let mut rules = Rules { config, channel, policy };
-        let mut frames = encode(&delivery, self.subscribers.audiences(), &mut rules);
+        let mut context = EncodingContext { config, channel, policy };
+        let mut frames = encode(&delivery, self.subscribers.groups(), &mut context);
         self.subscribers.deliver(&mut frames, &mut vec![]);
         if !is_chained {
             let untagged = Published {
@@ -362,7 +362,7 @@ impl Room {
 
 proptest! {
     /// Promises P3 and P8 on one node: whoever joins, leaves, comes back, loses its
-    /// base, filters or is the excluded sender, in whatever form, sees exactly what
+    /// base, filters or is the excluded sender, in whatever options, sees exactly what
     /// was published to it.
     #[test]
     fn what_is_reconstructed_is_what_was_published(
@@ -396,7 +396,12 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
     let write_buffers: Vec<_> = (0..3).map(|_| Arc::<WriteBuffer>::default()).collect();
     for (who, write_buffer) in (0..).zip(&write_buffers) {
-        room.subscribers.add(socket(who), subscriber(write_buffer, &Form::default()), &Chains::default(), 1);
+        room.subscribers.add(
+            socket(who),
+            subscriber(write_buffer, &DeliveryOptions::default()),
+            &Chains::default(),
+            1,
+        );
     }
     room.deliver(&vec![Event::new("e", "d"); 10], true);
     let chunks: Vec<_> = write_buffers.iter().flat_map(|write_buffer| write_buffer.queued()).collect();
@@ -408,7 +413,8 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
 fn a_former_connection_is_excepted_too() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
     let write_buffer = Arc::<WriteBuffer>::default();
-    let returned = Subscriber { former: [socket(7)].into(), ..subscriber(&write_buffer, &Form::default()) };
+    let returned =
+        Subscriber { former: [socket(7)].into(), ..subscriber(&write_buffer, &DeliveryOptions::default()) };
     room.subscribers.add(socket(1), returned, &Chains::default(), 1);
     let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
     room.deliver(&[to(1), to(7), to(2)], true);
@@ -418,17 +424,17 @@ fn a_former_connection_is_excepted_too() {
 #[test]
 fn who_is_let_in_goes_on_with_deltas() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
-    let form = Form { algorithm: Some(Algorithm::Fossil), ..Form::default() };
+    let options = DeliveryOptions { algorithm: Some(Algorithm::Fossil), ..DeliveryOptions::default() };
     let event = |n: u32| Event::new("e", format!(r#"{{"n":{n},"padding":"{}"}}"#, "x".repeat(200)));
     let (events, mut held) = ([event(1), event(2)], Chains::default());
     let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
-    let names = Names { socket: socket(1), former: &[] };
+    let identity = SocketIdentity { socket: socket(1), former: &[] };
     let Room { config, channel, policy, .. } = &mut room;
-    let mut rules = Rules { config, channel, policy };
-    let caught_up = encode_for_one(&delivery, &form, names, &mut held, &mut rules);
+    let mut context = EncodingContext { config, channel, policy };
+    let caught_up = encode_for_one(&delivery, &options, identity, &mut held, &mut context);
     let write_buffer = Arc::<WriteBuffer>::default();
     let _ = write_buffer.push(caught_up);
-    room.subscribers.add(socket(1), subscriber(&write_buffer, &form), &held, 3);
+    room.subscribers.add(socket(1), subscriber(&write_buffer, &options), &held, 3);
     room.seq = 2;
     room.deliver(&[event(3)], true);
     let is_delta: Vec<bool> =

@@ -9,7 +9,7 @@ use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::channels;
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDelta;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::command::DeltaRequest;
@@ -59,7 +59,7 @@ impl Connection {
         &self,
         channel: &ChannelName,
         request: &DeltaRequest,
-        form: &Form,
+        options: &DeliveryOptions,
     ) -> Bytes {
         let DeltaRequest::On { algorithms } = request else { return Bytes::new() };
         if never_has_deltas(channel) {
@@ -67,7 +67,7 @@ impl Connection {
         }
         let deltas = self.deltas_on(channel);
         // Who decodes no deltas is answered as if it did.
-        let chosen = form.algorithm.or(Algorithm::choose(deltas.algorithm, algorithms));
+        let chosen = options.algorithm.or(Algorithm::choose(deltas.algorithm, algorithms));
         let algorithm = chosen.filter(|_| deltas.enabled).map(Algorithm::name);
         reply::delta_enabled(self.dialect, Some(channel.as_str()), algorithm)
     }

@@ -11,7 +11,7 @@ use super::credentials::{self, CredentialsError};
 use crate::auth;
 use crate::channel::{ChannelId, ChannelName, UserIdError};
 use crate::channels;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
@@ -126,7 +126,7 @@ impl Connection {
             member: None,
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
-            form: Form { dialect: self.dialect, ..Form::default() },
+            options: DeliveryOptions { dialect: self.dialect, ..DeliveryOptions::default() },
             resume: None,
             confirmation,
         };

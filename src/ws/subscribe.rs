@@ -9,7 +9,7 @@ use super::credentials;
 use crate::auth;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::channels;
-use crate::fan_out::Form;
+use crate::fan_out::DeliveryOptions;
 use crate::filter::Filter;
 use crate::limits;
 use crate::metrics::metrics;
@@ -141,7 +141,7 @@ impl Connection {
 
     async fn join(&mut self, permit: Permit, deltas: DeltaRequest) {
         let Permit { channel, member, filter, resume } = permit;
-        let form = Form {
+        let options = DeliveryOptions {
             dialect: self.dialect,
             algorithm: self.algorithm_for(&channel, &deltas),
             positions: resume.is_some(),
@@ -157,8 +157,8 @@ impl Connection {
             member: member.clone(),
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
-            confirmation: self.confirmation(&channel, &deltas, &form),
-            form,
+            confirmation: self.confirmation(&channel, &deltas, &options),
+            options,
             resume,
         };
         if channel.kind() != ChannelKind::Public {
@@ -174,13 +174,13 @@ impl Connection {
 
     /// `subscription_succeeded`, unless it is the inbox's to say, and an answer to
     /// an opt-in for this channel.
-    fn confirmation(&self, channel: &ChannelName, deltas: &DeltaRequest, form: &Form) -> Bytes {
+    fn confirmation(&self, channel: &ChannelName, deltas: &DeltaRequest, options: &DeliveryOptions) -> Bytes {
         let succeeded = match channel.kind() {
             ChannelKind::Presence => Bytes::new(),
-            _ if form.positions => Bytes::new(),
+            _ if options.positions => Bytes::new(),
             _ => reply::subscription_succeeded(self.dialect, channel.as_str(), None),
         };
-        [succeeded, self.delta_confirmation(channel, deltas, form)].concat().into()
+        [succeeded, self.delta_confirmation(channel, deltas, options)].concat().into()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::wire::dialect::Dialect;
 /// Subscribers with equal forms are sent the same frames, but for what some of
 /// them do not hold or are excepted from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Form {
+pub struct DeliveryOptions {
     pub dialect: Dialect,
     /// Marked frames, and deltas in this format where it holds the base.
     pub algorithm: Option<Algorithm>,
@@ -20,7 +20,7 @@ pub struct Form {
     pub filter: Option<Arc<Filter>>,
 }
 
-impl Form {
+impl DeliveryOptions {
     /// The client has asked for something that Pusher does not have, and may see
     /// what Pusher does not send.
     pub fn has_opted_in(&self) -> bool {

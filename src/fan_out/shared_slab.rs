@@ -6,14 +6,14 @@ use std::hash::Hash;
 /// One value for each key, at a place that stays the same, for as long as somebody
 /// uses it.
 #[derive(Debug)]
-pub(super) struct Shared<K, V> {
+pub(super) struct SharedSlab<K, V> {
     /// The places by key, from where there are too many to look at each.
     index: Option<HashMap<K, u32>>,
     slots: Vec<Option<Slot<K, V>>>,
     vacant: Vec<u32>,
 }
 
-/// So many are looked at one by one. Most channels have one form and no filter, and
+/// So many are looked at one by one. Most channels have one options and no filter, and
 /// there are many channels: an index of one would take more than what it finds.
 const UNINDEXED_MAX: usize = 8;
 
@@ -24,13 +24,13 @@ struct Slot<K, V> {
     users: usize,
 }
 
-impl<K, V> Default for Shared<K, V> {
-    fn default() -> Shared<K, V> {
-        Shared { index: None, slots: Vec::new(), vacant: Vec::new() }
+impl<K, V> Default for SharedSlab<K, V> {
+    fn default() -> SharedSlab<K, V> {
+        SharedSlab { index: None, slots: Vec::new(), vacant: Vec::new() }
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Shared<K, V> {
+impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
     /// One more user of the value for `key`, which is made if there is none.
     pub(super) fn enter(&mut self, key: K, make: impl FnOnce(&K) -> V) -> u32 {
         if let Some(place) = self.find(&key) {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_value_lives_as_long_as_somebody_uses_it() {
-        let mut shared = Shared::default();
+        let mut shared = SharedSlab::default();
         let (a, b) = (shared.enter("a", |_| 1), shared.enter("b", |_| 2));
         assert_eq!((shared.enter("a", |_| 3), *shared.get_mut(a), *shared.key(b)), (a, 1, "b"));
         assert_eq!(shared.leave(a), None);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn many_are_found_as_few_are() {
-        let mut shared = Shared::default();
+        let mut shared = SharedSlab::default();
         for key in 0..3 * UNINDEXED_MAX {
             assert_eq!(shared.enter(key, |key| *key) as usize, key);
         }

@@ -1,0 +1,106 @@
+//! What one subscriber bases of its group's bases: a number, and the few chains
+//! for which the number would be wrong (design.md 6).
+
+use crate::limits;
+
+/// A base is held if its number is not below `from`, and its chain not among
+/// `missing`.
+#[derive(Debug, Clone, Default)]
+pub struct BaseState {
+    from: u64,
+    /// Boxed, for nearly nobody has it.
+    #[expect(clippy::box_collection)]
+    missing: Option<Box<Vec<Box<[u8]>>>>,
+}
+
+impl BaseState {
+    /// Everything that comes from this number on, and nothing before.
+    pub fn from(seq: u64) -> BaseState {
+        BaseState { from: seq, missing: None }
+    }
+
+    /// All bases that its group has, but those of these chains. None if they
+    /// are too many to be remembered.
+    pub fn all_but<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Option<BaseState> {
+        let missing: Vec<Box<[u8]>> = keys.take(limits::MISSING_BASES_MAX + 1).map(Box::from).collect();
+        let bases = |missing: Vec<_>| BaseState {
+            from: 0,
+            missing: (!missing.is_empty()).then(|| Box::new(missing)),
+        };
+        (missing.len() <= limits::MISSING_BASES_MAX).then(|| bases(missing))
+    }
+
+    pub(super) fn complete_from(&self) -> u64 {
+        self.from
+    }
+
+    pub(super) fn misses_some(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    pub(super) fn has_base(&self, key: &[u8], base_seq: u64) -> bool {
+        base_seq >= self.from
+            && !self.missing.iter().flat_map(|missing| missing.iter()).any(|it| **it == *key)
+    }
+
+    /// The event `seq` of this chain was not sent to it.
+    pub(super) fn mark_skipped(&mut self, key: &[u8], seq: u64) {
+        let missing = self.missing.get_or_insert_default();
+        if missing.iter().any(|it| **it == *key) {
+            return;
+        }
+        if missing.len() >= limits::MISSING_BASES_MAX {
+            *self = BaseState::from(seq + 1);
+        } else {
+            missing.push(key.into());
+        }
+    }
+
+    /// An event of this chain was sent to it in full.
+    pub(super) fn mark_sent(&mut self, key: &[u8]) {
+        let Some(missing) = &mut self.missing else { return };
+        missing.retain(|it| **it != *key);
+        if missing.is_empty() {
+            self.missing = None;
+        }
+    }
+
+    /// The chains whose base it does not hold, though its number says so.
+    pub fn missing(&self) -> impl Iterator<Item = &[u8]> {
+        self.missing.iter().flat_map(|missing| missing.iter()).map(|key| &**key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_chains_are_remembered_and_then_all_begin_anew() {
+        let mut bases = BaseState::from(10);
+        assert!(bases.has_base(b"a", 10) && !bases.has_base(b"a", 9));
+        bases.mark_skipped(b"a", 11);
+        assert!(!bases.has_base(b"a", 11) && bases.has_base(b"b", 11));
+        bases.mark_sent(b"a");
+        assert!(bases.has_base(b"a", 12) && !bases.misses_some());
+        for key in 0..limits::MISSING_BASES_MAX as u8 {
+            bases.mark_skipped(&[key], 20);
+            bases.mark_skipped(&[key], 20);
+        }
+        assert!(bases.has_base(b"b", 15));
+        bases.mark_skipped(b"one more", 21);
+        assert!(!bases.has_base(b"b", 21) && bases.has_base(b"b", 22) && !bases.misses_some());
+    }
+
+    #[test]
+    fn of_too_many_chains_nothing_is_known() {
+        let keys: Vec<[u8; 1]> = (0..=limits::MISSING_BASES_MAX as u8).map(|key| [key]).collect();
+        let but = |count: usize| BaseState::all_but(keys[..count].iter().map(|key| key.as_slice()));
+        assert!(but(0).is_some_and(|bases| bases.has_base(b"x", 0) && !bases.misses_some()));
+        assert!(
+            but(limits::MISSING_BASES_MAX)
+                .is_some_and(|bases| bases.has_base(b"x", 0) && !bases.has_base(&[0], 9))
+        );
+        assert!(but(limits::MISSING_BASES_MAX + 1).is_none());
+    }
+}

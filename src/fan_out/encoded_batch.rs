@@ -1,0 +1,106 @@
+//! What one group is sent of a delivery, and which of it a subscriber gets: one
+//! buffer for the whole batch, shared by all who hold the same.
+
+use bytes::{Bytes, BytesMut};
+
+use super::base_state::BaseState;
+
+/// The events of a delivery that an group is sent.
+#[derive(Debug, Default)]
+pub(super) struct EncodedBatch {
+    events: Vec<EncodedEvent>,
+    /// The numbers of all bases that deltas here are made against, ascending.
+    bases: Vec<u64>,
+    /// The batch for who holds all bases but the first `n`.
+    buffers: Vec<Option<Bytes>>,
+    /// From somebody its last event is withheld.
+    pub(super) is_cut_short: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct EncodedEvent {
+    /// Its place in the delivery.
+    pub(super) event: usize,
+    pub(super) seq: u64,
+    pub(super) full: Bytes,
+    /// The delta, and the number of its base.
+    pub(super) delta: Option<(Bytes, u64)>,
+    /// The chain that it is in.
+    pub(super) chain: Option<Bytes>,
+}
+
+impl EncodedEvent {
+    fn frame(&self, has_base: impl FnOnce(u64) -> bool) -> &Bytes {
+        match &self.delta {
+            Some((delta, base)) if has_base(*base) => delta,
+            _ => &self.full,
+        }
+    }
+}
+
+impl EncodedBatch {
+    pub(super) fn push(&mut self, event: EncodedEvent) {
+        if let Some((_, base)) = &event.delta {
+            let at = self.bases.partition_point(|known| known <= base);
+            self.bases.insert(at, *base);
+        }
+        self.events.push(event);
+    }
+
+    /// Nothing more is pushed.
+    pub(super) fn finish(&mut self) {
+        self.buffers.resize(self.bases.len() + 1, None);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// For a subscriber that nothing is withheld from.
+    pub(super) fn whole(&mut self, bases: &mut BaseState) -> Bytes {
+        if bases.misses_some() {
+            return self.without(|_| false, bases);
+        }
+        let from = bases.complete_from();
+        let missing = self.bases.iter().take_while(|base| **base < from).count();
+        match &self.buffers[missing] {
+            Some(buffer) => buffer.clone(),
+            None => self.buffers[missing].insert(joined(&self.events, from)).clone(),
+        }
+    }
+
+    /// For a subscriber that some events are withheld from, by their place.
+    pub(super) fn without(&mut self, is_withheld: impl Fn(usize) -> bool, bases: &mut BaseState) -> Bytes {
+        let mut batch = BytesMut::new();
+        self.is_cut_short |= self.events.last().is_some_and(|event| is_withheld(event.event));
+        for event in &self.events {
+            let Some(chain) = &event.chain else {
+                if !is_withheld(event.event) {
+                    batch.extend_from_slice(&event.full);
+                }
+                continue;
+            };
+            if is_withheld(event.event) {
+                bases.mark_skipped(chain, event.seq);
+                continue;
+            }
+            batch.extend_from_slice(event.frame(|base| bases.has_base(chain, base)));
+            bases.mark_sent(chain);
+        }
+        batch.freeze()
+    }
+}
+
+/// For who bases every base from the number `from` on.
+fn joined(events: &[EncodedEvent], from: u64) -> Bytes {
+    let bases = |base| base >= from;
+    if let [only] = events {
+        return only.frame(bases).clone();
+    }
+    let bytes = events.iter().map(|event| event.full.len()).sum();
+    let mut batch = BytesMut::with_capacity(bytes);
+    for event in events {
+        batch.extend_from_slice(event.frame(bases));
+    }
+    batch.freeze()
+}

@@ -1,0 +1,183 @@
+//! Who is sent the same of a channel, and the bases that they share.
+
+use std::sync::Arc;
+
+use super::base_state::BaseState;
+use super::delivery_options::DeliveryOptions;
+use super::encoded_batch::{EncodedBatch, EncodedEvent};
+use super::event_frames::EventFrames;
+use super::shared_slab::SharedSlab;
+use crate::delta::chain::Chains;
+use crate::filter::Filter;
+use crate::metrics::metrics;
+
+/// The groups of one channel: one for each options that somebody here has.
+#[derive(Debug, Default)]
+pub struct Groups {
+    groups: SharedSlab<DeliveryOptions, Group>,
+    /// Each is asked once per event, however many groups it has.
+    filters: SharedSlab<Arc<Filter>, ()>,
+}
+
+/// Those who are sent the same.
+#[derive(Debug, Default)]
+struct Group {
+    /// The place of its filter.
+    filter: Option<u32>,
+    /// Of events that all of it was sent, but for those who were excepted.
+    chains: Chains,
+    /// The channel has moved on without an event for it, or for some of it.
+    is_behind: bool,
+}
+
+impl Groups {
+    /// One more subscriber with this options, who holds the bases of `held` and will
+    /// be sent what comes from the number `next` on. Returns its place and what it
+    /// bases.
+    pub fn enter(&mut self, options: &DeliveryOptions, held: &Chains, next: u64) -> (u32, BaseState) {
+        let filters = &mut self.filters;
+        let mut is_first = false;
+        let place = self.groups.enter(options.clone(), |options| {
+            is_first = true;
+            let filter = options.filter.clone().map(|filter| filters.enter(filter, |_| ()));
+            Group { filter, chains: held.clone(), is_behind: false }
+        });
+        let mut all = || {
+            let group = self.groups.get_mut(place);
+            BaseState::all_but(group.chains.differing(held).map(|key| key.as_ref()))
+        };
+        let bases = match held.is_empty() && !is_first {
+            true => None,
+            false => all(),
+        };
+        (place, bases.unwrap_or(BaseState::from(next)))
+    }
+
+    pub fn leave(&mut self, place: u32) {
+        if let Some((_, Group { filter: Some(filter), .. })) = self.groups.leave(place) {
+            self.filters.leave(filter);
+        }
+    }
+
+    pub fn options(&self, place: u32) -> &DeliveryOptions {
+        self.groups.key(place)
+    }
+
+    /// Something for each group, or nothing, by place.
+    pub fn each<T>(&self, make: impl Fn(u32, &DeliveryOptions) -> Option<T>) -> Vec<Option<T>> {
+        let mut made = Vec::new();
+        made.resize_with(self.groups.places(), || None);
+        for (place, options, _) in self.groups.iter() {
+            made[place] = make(place as u32, options);
+        }
+        made
+    }
+
+    /// Nothing is known of what came before.
+    pub fn restart(&mut self) {
+        for (_, _, group, _) in self.groups.iter_mut() {
+            group.chains.restart();
+        }
+    }
+
+    /// The channel has moved on without an event for anyone.
+    pub fn mark_all_behind(&mut self) {
+        for (_, _, group, _) in self.groups.iter_mut() {
+            group.is_behind = true;
+        }
+    }
+
+    /// It has moved on without an event for somebody of this group.
+    pub fn mark_behind(&mut self, place: u32) {
+        self.groups.get_mut(place).is_behind = true;
+    }
+
+    /// Whether somebody who wants to know does not know how far the channel is.
+    pub fn is_behind(&self) -> bool {
+        self.groups.iter().any(|(_, options, group)| options.positions && group.is_behind)
+    }
+
+    /// The places of those, who are told now.
+    pub fn catch_up(&mut self) -> Vec<u32> {
+        let behind = self.groups.iter_mut().filter(|(_, options, it, _)| options.positions && it.is_behind);
+        let told = behind.map(|(place, _, group, _)| {
+            group.is_behind = false;
+            place as u32
+        });
+        told.collect()
+    }
+
+    /// The bases of who is alone here.
+    pub(super) fn into_chains(mut self) -> Chains {
+        let alone = self.groups.iter_mut().next();
+        alone.map(|(_, _, group, _)| std::mem::take(&mut group.chains)).unwrap_or_default()
+    }
+
+    pub(super) fn batches(&self) -> Vec<EncodedBatch> {
+        let mut batches = Vec::new();
+        batches.resize_with(self.groups.places(), EncodedBatch::default);
+        batches
+    }
+
+    /// Adds an event to the batch of each group that it is for.
+    pub(super) fn take(
+        &mut self,
+        event: usize,
+        frames: &mut EventFrames<'_, '_>,
+        batches: &mut [EncodedBatch],
+    ) {
+        let passes = self.evaluate_filters(frames);
+        for (place, options, group, _) in self.groups.iter_mut() {
+            if group.filter.is_some_and(|filter| !passes[filter as usize]) {
+                group.is_behind = true;
+                continue;
+            }
+            batches[place].push(group.take(options, event, frames));
+            group.is_behind = false;
+        }
+    }
+
+    /// Which filters the event passes, by place.
+    fn evaluate_filters(&self, frames: &EventFrames<'_, '_>) -> Vec<bool> {
+        let mut passes = vec![false; self.filters.places()];
+        if passes.is_empty() {
+            return passes;
+        }
+        let tags = frames.tags();
+        let mut asked = 0;
+        for (place, filter, ()) in self.filters.iter() {
+            passes[place] = filter.passes(&frames.event.name, &tags);
+            asked += 1;
+        }
+        metrics().filter_evaluations.increment(asked);
+        passes
+    }
+
+    /// How often each event of these batches is sent.
+    pub(super) fn deliveries(&mut self, batches: &[EncodedBatch]) -> usize {
+        self.groups.iter_mut().map(|(place, _, _, users)| batches[place].len() * users).sum()
+    }
+}
+
+impl Group {
+    fn take(
+        &mut self,
+        options: &DeliveryOptions,
+        event: usize,
+        frames: &mut EventFrames<'_, '_>,
+    ) -> EncodedEvent {
+        let seq = frames.seq;
+        let in_chain = options.algorithm.and_then(|algorithm| Some((algorithm, frames.chain()?)));
+        let Some((algorithm, chain)) = in_chain else {
+            return EncodedEvent { event, seq, full: frames.unmarked(options), delta: None, chain: None };
+        };
+        let base = self.chains.base_at(&chain, frames.time_ms(), frames.config());
+        let delta = base
+            .and_then(|base| frames.delta(algorithm, options.dialect, base).map(|delta| (delta, base.seq)));
+        if delta.is_none() {
+            metrics().deltas_skipped.increment(1);
+        }
+        self.chains.advance(&chain, frames.base(), frames.keys_max());
+        EncodedEvent { event, seq, full: frames.full(), delta, chain: Some(chain) }
+    }
+}
