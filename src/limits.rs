@@ -222,7 +222,7 @@ pub const POSITION_CHECK_CHANNELS: usize = 256;
 pub const POSITION_CHECKS_MAX: usize = 4;
 /// A head that is ahead of us is given this long to be heard before its log is
 /// read.
-pub const SUSPECT_DELAY: Duration = Duration::from_millis(200);
+pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
 /// What the backend refused is tried again after this long.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Gauges that have to be counted are counted this often.
@@ -231,7 +231,7 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHANNELS_TICK: Duration = Duration::from_millis(100);
 /// Deliveries kept for joiners whose script is still under way, per channel.
 /// Beyond, the joiner starts anew from the head.
-pub const JOIN_BUFFER_ENTRIES_MAX: usize = 1_000;
+pub const CATCH_UP_BUFFER_ENTRIES_MAX: usize = 1_000;
 /// Users of a presence channel that one script tells of.
 pub const UPDATED_USERS_MAX: usize = 100;
 /// Changes of a roster while it is read. Beyond, it is read anew.
@@ -313,7 +313,7 @@ const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_milli
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_HOOK_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
-const _: () = assert!(JOIN_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
+const _: () = assert!(CATCH_UP_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
 const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

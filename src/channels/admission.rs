@@ -1,15 +1,15 @@
-//! Letting a joiner in: it is confirmed, gets what everyone else has had since its
+//! Letting a pending in: it is confirmed, gets what everyone else has had since its
 //! script, and is live. What it is told comes in the order that clients expect
 //! (protocol.md 2.4, 2.12, 3.9; docs/resume.md).
 
 use bytes::Bytes;
 
 use super::Channels;
-use super::channel::{Channel, Joiner, Recent, Stage};
-use super::delivery::{missed_frames, tell_change};
-use super::newcomer::Newcomer;
-use super::positions::first_position;
-use super::resume::{Past, standing};
+use super::catch_up::CatchUpEncoder;
+use super::channel::{CatchUpBuffer, Channel, PendingSubscription, State};
+use super::delivery::{broadcast_member_change, missed_frames};
+use super::position_notices::first_position;
+use super::recovery::{Recovery, standing};
 use crate::backend::Cached;
 use crate::channel::{ChannelId, ChannelName};
 use crate::delta::chain::Chains;
@@ -22,72 +22,72 @@ use crate::subscribers::Subscriber;
 use crate::wire::reply;
 use crate::wire::resume::Standing;
 
-/// A joiner who waits for nothing any more.
-struct Entrant {
+/// A pending who waits for nothing any more.
+struct Admission {
     socket: SocketId,
     subscriber: Subscriber,
     confirmation: Bytes,
     succeeds: bool,
-    past: Past,
+    recovery: Recovery,
     /// Where the channel stood for it.
     at: Position,
     total: Option<u64>,
     last: Option<Box<Cached>>,
-    /// Told to who can resume.
+    /// RecoveryResults to who can resume.
     standing: Option<Standing>,
 }
 
 impl Channels {
-    pub(super) fn enter(&mut self, channel_id: &ChannelId, socket: SocketId) {
+    pub(super) fn admit_one(&mut self, channel_id: &ChannelId, socket: SocketId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let Some(joiner) = channel.joining.remove(&socket) else { return };
-        self.joining -= 1;
-        let Some(entrant) = channel.entrant(socket, joiner) else { return };
-        let member = entrant.subscriber.member.as_ref();
+        let Some(pending) = channel.pending.remove(&socket) else { return };
+        self.pending -= 1;
+        let Some(admission) = channel.admission(socket, pending) else { return };
+        let member = admission.subscriber.member.as_ref();
         if let (Some(presence), Some(member)) = (&mut channel.presence, member)
-            && let Some(change) = presence.let_in(member)
+            && let Some(change) = presence.admit(member)
         {
-            tell_change(channel_id, &channel.subscribers, &change, &mut self.to_flush);
+            broadcast_member_change(channel_id, &channel.subscribers, &change, &mut self.to_flush);
         }
-        let mut frames = channel.confirm(channel_id, &entrant);
-        let held = channel.catch_up(channel_id, &entrant, &self.delta, &mut frames);
-        frames.extend(channel.told_position(channel_id, &entrant));
+        let mut frames = channel.confirm(channel_id, &admission);
+        let held = channel.catch_up(channel_id, &admission, &self.delta, &mut frames);
+        frames.extend(channel.position_notice(channel_id, &admission));
         for frame in frames {
-            push(&entrant.subscriber.write_buffer, frame, &mut self.to_flush);
+            push(&admission.subscriber.write_buffer, frame, &mut self.to_flush);
         }
         let (is_user, next) = (channel.watch.is_some(), channel.next_seq());
-        channel.subscribers.add(socket, entrant.subscriber, &held, next);
+        channel.subscribers.add(socket, admission.subscriber, &held, next);
         if is_user {
-            self.finish_look(socket);
+            self.send_initial_status(socket);
         }
     }
 }
 
 impl Channel {
-    fn entrant(&self, socket: SocketId, joiner: Joiner) -> Option<Entrant> {
-        let Joiner { subscriber, confirmation, succeeds, mut past, stage } = joiner;
-        let Stage::Placed { mut at, total, last, .. } = stage else { return None };
-        if self.recent.as_ref().is_some_and(Recent::has_overflowed) {
+    fn admission(&self, socket: SocketId, pending: PendingSubscription) -> Option<Admission> {
+        let PendingSubscription { subscriber, confirmation, succeeds, mut recovery, state } = pending;
+        let State::Registered { mut at, total, last, .. } = state else { return None };
+        if self.catch_up_buffer.as_ref().is_some_and(CatchUpBuffer::has_overflowed) {
             // It begins later instead.
-            past.lose();
+            recovery.lose();
             at = self.sequencer.position().unwrap_or_default();
         }
-        let standing = subscriber.options.positions.then(|| standing(&past, at));
-        Some(Entrant { socket, subscriber, confirmation, succeeds, past, at, total, last, standing })
+        let standing = subscriber.options.positions.then(|| standing(&recovery, at));
+        Some(Admission { socket, subscriber, confirmation, succeeds, recovery, at, total, last, standing })
     }
 
     /// That it has succeeded.
-    fn confirm(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Vec<Bytes> {
-        if !entrant.succeeds {
+    fn confirm(&mut self, channel_id: &ChannelId, admission: &Admission) -> Vec<Bytes> {
+        if !admission.succeeds {
             return Vec::new();
         }
-        let (dialect, standing) = (entrant.subscriber.options.dialect, entrant.standing);
+        let (dialect, standing) = (admission.subscriber.options.dialect, admission.standing);
         let succeeded = match &mut self.presence {
             Some(presence) => Some(presence.succeeded(dialect, channel_id.channel(), standing)),
             // Without it, it is in the confirmation.
             None => standing.map(|_| reply::subscription_succeeded(dialect, channel_id.channel(), standing)),
         };
-        succeeded.into_iter().chain([entrant.confirmation.clone()]).collect()
+        succeeded.into_iter().chain([admission.confirmation.clone()]).collect()
     }
 
     /// What it has missed, and what it begins with. Returns the bases that it holds
@@ -95,13 +95,13 @@ impl Channel {
     fn catch_up(
         &mut self,
         channel_id: &ChannelId,
-        entrant: &Entrant,
+        admission: &Admission,
         config: &DeltaConfig,
         frames: &mut Vec<Bytes>,
     ) -> Chains {
-        let Entrant { socket, subscriber, past, at, total, last, .. } = entrant;
+        let Admission { socket, subscriber, recovery, at, total, last, .. } = admission;
         let (options, dialect) = (&subscriber.options, subscriber.options.dialect);
-        let mut newcomer = Newcomer {
+        let mut encoder = CatchUpEncoder {
             channel: channel_id.channel(),
             options,
             identity: SocketIdentity { socket: *socket, former: &subscriber.former },
@@ -110,28 +110,28 @@ impl Channel {
             policy: self.policy.clone(),
             held: Chains::default(),
         };
-        let is_new = total.is_some() && !matches!(past, Past::Found { .. });
+        let is_new = total.is_some() && !matches!(recovery, Recovery::Recovered { .. });
         if is_new && ChannelName::is_cache_name(channel_id.channel()) {
-            let cached = last.as_ref().map(|cached| newcomer.cached(cached)).filter(|it| !it.is_empty());
+            let cached = last.as_ref().map(|cached| encoder.cached(cached)).filter(|it| !it.is_empty());
             frames.push(cached.unwrap_or_else(|| reply::cache_miss(dialect, channel_id.channel())));
         }
-        if let Some(total) = total.filter(|_| self.tells_counts()) {
+        if let Some(total) = total.filter(|_| self.reports_counts()) {
             // What its own coming has announced came before it was let in.
             frames.push(reply::subscription_count(dialect, channel_id.channel(), total));
         }
-        if let Past::Found { missed, .. } = past {
+        if let Recovery::Recovered { missed, .. } = recovery {
             frames.push(missed.frames.clone());
-            newcomer.held = missed.held.clone();
+            encoder.held = missed.held.clone();
         }
         let mut epoch = at.epoch;
         for entry in &self.missed_since(*at) {
             if options.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
                 frames.push(first_position(channel_id, dialect, entry, at.epoch != 0));
             }
-            frames.push(missed_frames(channel_id, entry, dialect, &mut newcomer));
+            frames.push(missed_frames(channel_id, entry, dialect, &mut encoder));
         }
-        let held = newcomer.held;
-        if past.keeps_bases() {
+        let held = encoder.held;
+        if recovery.keeps_bases() {
             return held;
         }
         match self.first_bases(channel_id, options, config) {
@@ -144,13 +144,13 @@ impl Channel {
     }
 
     /// Where the channel stands by now, if it does not know that yet.
-    fn told_position(&mut self, channel_id: &ChannelId, entrant: &Entrant) -> Option<Bytes> {
+    fn position_notice(&mut self, channel_id: &ChannelId, admission: &Admission) -> Option<Bytes> {
         let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
         if self.subscribers.is_empty() {
-            self.told_epoch = epoch;
+            self.notified_epoch = epoch;
         }
-        let dialect = entrant.subscriber.options.dialect;
-        let known = entrant.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
+        let dialect = admission.subscriber.options.dialect;
+        let known = admission.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
         known.map(|_| reply::position(dialect, channel_id.channel(), epoch, seq, false))
     }
 }

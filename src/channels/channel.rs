@@ -1,16 +1,16 @@
-//! One channel on this node: who is here and who is joining, whether its topic
-//! is listened to, and what of it the cluster has been told.
+//! One channel on this node: who is here and who is pending, whether its topic
+//! is listened to, and what of it the cluster has been results.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::initial_bases::InitialBases;
 use super::presence::Presence;
-use super::resume::Past;
+use super::recovery::Recovery;
 use super::sequencer::Sequencer;
-use super::snapshot::Snapshot;
-use super::watch::Watch;
+use super::watchlists::Watch;
 use crate::backend::{Cached, Rules};
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
@@ -37,20 +37,20 @@ pub(super) struct Channel {
     /// A call is under way that switches deltas on or off.
     pub(super) switching: bool,
     /// The newest event of each chain, where it is kept for who joins.
-    pub(super) snapshot: Option<Box<Snapshot>>,
+    pub(super) initial_bases: Option<Box<InitialBases>>,
     /// The log is to be read, or is being read, for who resumes.
     pub(super) replaying: bool,
     /// Somebody will be told the position soon.
     pub(super) position_due: bool,
-    /// The epoch that those who can resume have been told.
-    pub(super) told_epoch: u64,
-    pub(super) joining: HashMap<SocketId, Joiner>,
+    /// The epoch that those who can resume have been results.
+    pub(super) notified_epoch: u64,
+    pub(super) pending: HashMap<SocketId, PendingSubscription>,
     pub(super) listening: Listening,
     pub(super) membership: Membership,
     /// What the app's settings mean here.
     pub(super) rules: Rules,
     /// Kept while a join script is under way, or someone waits to be let in.
-    pub(super) recent: Option<Recent>,
+    pub(super) catch_up_buffer: Option<CatchUpBuffer>,
     /// Of a presence channel: who is here in the whole cluster.
     pub(super) presence: Option<Box<Presence>>,
     /// Of a user's own channel: whether the user is online, and who wants to know.
@@ -60,29 +60,29 @@ pub(super) struct Channel {
 
 /// A subscription that has not been confirmed yet.
 #[derive(Debug)]
-pub(super) struct Joiner {
+pub(super) struct PendingSubscription {
     pub(super) subscriber: Subscriber,
     /// Frames that tell the client it has succeeded.
     pub(super) confirmation: Bytes,
     /// It is to be told that it has succeeded.
     pub(super) succeeds: bool,
     /// What it has had before.
-    pub(super) past: Past,
-    pub(super) stage: Stage,
+    pub(super) recovery: Recovery,
+    pub(super) state: State,
 }
 
-/// How far a joiner has come.
+/// How far a pending has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum State {
     /// No script counts it.
-    Waiting,
+    Unreported,
     /// The script under way does; it was sent when the channel stood here.
-    Counted { since: Position },
+    Reporting { since: Position },
     /// The script has said where the channel stood, how many it counted in the
     /// cluster, and what its last event was: it is let in when this node has
     /// handled all that came before, if that will ever come. No total for who was
     /// here already.
-    Placed { at: Position, total: Option<u64>, last: Option<Box<Cached>>, waits: Waits },
+    Registered { at: Position, total: Option<u64>, last: Option<Box<Cached>>, waits: Waits },
 }
 
 /// Whether one who is placed waits for what came before it.
@@ -128,13 +128,13 @@ pub(super) struct Membership {
     pub(super) stale: bool,
     /// An attempt went unanswered and may yet arrive: the channel is kept, and
     /// updated anew, until it cannot.
-    pub(super) doubtful_until: Option<Instant>,
+    pub(super) uncertain_until: Option<Instant>,
 }
 
-/// What was delivered here since a join script was sent: the joiner may be owed
+/// What was delivered here since a join script was sent: the pending may be owed
 /// the part after its `at`.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct CatchUpBuffer {
     entries: VecDeque<Entry>,
     overflowed: bool,
 }
@@ -142,21 +142,21 @@ pub(super) struct Recent {
 impl Channel {
     /// Subscriptions of this node, confirmed or not: the number to assert.
     pub(super) fn count(&self) -> u64 {
-        (self.subscribers.len() + self.joining.len()) as u64
+        (self.subscribers.len() + self.pending.len()) as u64
     }
 
     /// Nobody here has anything to do with it.
-    pub(super) fn is_deserted(&self) -> bool {
+    pub(super) fn is_unused(&self) -> bool {
         self.count() == 0 && self.watch.as_ref().is_none_or(|watch| watch.is_unwatched())
     }
 
     /// Someone waits for a script's answer.
     pub(super) fn is_awaited(&self) -> bool {
-        !self.joining.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
+        !self.pending.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
     }
 
     /// Its subscribers are told how many they are (protocol.md 2.11).
-    pub(super) fn tells_counts(&self) -> bool {
+    pub(super) fn reports_counts(&self) -> bool {
         self.rules.subscription_counts && self.presence.is_none() && self.watch.is_none()
     }
 
@@ -164,16 +164,16 @@ impl Channel {
         !self.membership.under_way
             && (self.membership.stale
                 || self.membership.reported.unwrap_or(0) != self.count()
-                || self.joining.values().any(|joiner| joiner.stage == Stage::Waiting)
+                || self.pending.values().any(|pending| pending.state == State::Unreported)
                 || self.presence.as_ref().is_some_and(|presence| presence.is_dirty()))
     }
 
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
-        self.is_deserted()
+        self.is_unused()
             && self.idle_since.is_some_and(|since| now.duration_since(since) >= limits::LINGER)
             && !self.membership.under_way
             && self.membership.reported.unwrap_or(0) == 0
-            && !self.membership.is_doubtful(now)
+            && !self.membership.is_uncertain(now)
             && self.listening != Listening::Asked
             && !self.sequencer.is_repairing()
             && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
@@ -181,27 +181,28 @@ impl Channel {
 
     /// What everyone else has had since the channel stood `at`.
     pub(super) fn missed_since(&self, at: Position) -> Vec<Entry> {
-        let recent = self.recent.iter().flat_map(|recent| &recent.entries);
-        recent.filter(|entry| entry.is_after(at)).cloned().collect()
+        let catch_up_buffer =
+            self.catch_up_buffer.iter().flat_map(|catch_up_buffer| &catch_up_buffer.entries);
+        catch_up_buffer.filter(|entry| entry.is_after(at)).cloned().collect()
     }
 
-    /// The joiner is to be sent bases that have not been read yet.
-    pub(super) fn lacks_snapshot(&self, joiner: &Joiner) -> bool {
-        self.sends_snapshot(&joiner.subscriber.options)
-            && !joiner.past.keeps_bases()
-            && !self.snapshot.as_ref().is_some_and(|snapshot| snapshot.is_whole())
+    /// The pending is to be sent bases that have not been read yet.
+    pub(super) fn needs_initial_bases(&self, pending: &PendingSubscription) -> bool {
+        self.sends_initial_bases(&pending.subscriber.options)
+            && !pending.recovery.keeps_bases()
+            && !self.initial_bases.as_ref().is_some_and(|initial_bases| initial_bases.is_complete())
     }
 
     /// Who joins without bases of its own is sent the newest of each chain
     /// (protocol.md 3.9). On a channel without keys only clients that resume know
     /// what to do with it.
-    fn sends_snapshot(&self, options: &DeliveryOptions) -> bool {
+    fn sends_initial_bases(&self, options: &DeliveryOptions) -> bool {
         let is_understood = self.deltas.conflation_key.is_some() || options.positions;
         self.deltas.cache_sync && is_understood && options.algorithm.is_some()
     }
 
     /// The bases that somebody begins with, and the frame that tells of them. With
-    /// keys, clients keep bases across connections: without a snapshot they are
+    /// keys, clients keep bases across connections: without a initial_bases they are
     /// told to forget them.
     pub(super) fn first_bases(
         &mut self,
@@ -209,9 +210,14 @@ impl Channel {
         options: &DeliveryOptions,
         config: &DeltaConfig,
     ) -> Option<(Bytes, Chains)> {
-        if self.sends_snapshot(options) {
+        if self.sends_initial_bases(options) {
             metrics().cache_syncs.increment(1);
-            return Some(self.snapshot.as_mut()?.frame(channel_id.channel(), options, &self.deltas, config));
+            return Some(self.initial_bases.as_mut()?.frame(
+                channel_id.channel(),
+                options,
+                &self.deltas,
+                config,
+            ));
         }
         let is_keyed = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
         let forget = || reply::delta_cache_sync(options.dialect, channel_id.channel(), &self.deltas, &[]);
@@ -228,8 +234,8 @@ impl Channel {
     /// it was found out before they were placed. Returns where they are.
     pub(super) fn stop_waiting(&mut self, known: Position) -> Vec<Position> {
         let mut beyond = Vec::new();
-        for joiner in self.joining.values_mut() {
-            let Stage::Placed { at, waits, .. } = &mut joiner.stage else { continue };
+        for pending in self.pending.values_mut() {
+            let State::Registered { at, waits, .. } = &mut pending.state else { continue };
             *waits = match waits {
                 Waits::Yes if at.epoch == known.epoch && at.seq > known.seq => {
                     beyond.push(*at);
@@ -243,35 +249,35 @@ impl Channel {
 
     /// Where those stand who wait for what came before them.
     pub(super) fn awaited_positions(&self) -> Vec<Position> {
-        let placed = self.joining.values().filter_map(|joiner| match joiner.stage {
-            Stage::Placed { at, waits, .. } if waits != Waits::No => Some(at),
+        let placed = self.pending.values().filter_map(|pending| match pending.state {
+            State::Registered { at, waits, .. } if waits != Waits::No => Some(at),
             _ => None,
         });
         placed.filter(|at| !self.sequencer.has_passed(*at)).collect()
     }
 
     pub(super) fn membership_update_failed(&mut self, now: Instant) {
-        for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
-            joiner.stage = Stage::Waiting;
+        for pending in self.pending.values_mut().filter(|pending| pending.is_counted()) {
+            pending.state = State::Unreported;
         }
         self.membership.stale = true;
-        self.membership.doubtful_until = Some(now + limits::LOG_AGE_MAX);
-        self.drop_recent();
+        self.membership.uncertain_until = Some(now + limits::LOG_AGE_MAX);
+        self.trim_catch_up_buffer();
     }
 
     /// Keeps only what someone may still be owed.
-    pub(super) fn drop_recent(&mut self) {
-        let owed_since = self.joining.values().filter_map(|joiner| match joiner.stage {
-            Stage::Waiting => None,
-            Stage::Counted { since } => Some(since),
-            Stage::Placed { at, .. } => Some(at),
+    pub(super) fn trim_catch_up_buffer(&mut self) {
+        let owed_since = self.pending.values().filter_map(|pending| match pending.state {
+            State::Unreported => None,
+            State::Reporting { since } => Some(since),
+            State::Registered { at, .. } => Some(at),
         });
         match owed_since.min_by_key(|position| position.seq) {
-            None => self.recent = None,
+            None => self.catch_up_buffer = None,
             Some(since) => {
-                if let Some(recent) = &mut self.recent {
-                    let owed = recent.entries.iter().position(|it| it.is_after(since));
-                    recent.entries.drain(..owed.unwrap_or(recent.entries.len()));
+                if let Some(catch_up_buffer) = &mut self.catch_up_buffer {
+                    let owed = catch_up_buffer.entries.iter().position(|it| it.is_after(since));
+                    catch_up_buffer.entries.drain(..owed.unwrap_or(catch_up_buffer.entries.len()));
                 }
             }
         }
@@ -280,28 +286,28 @@ impl Channel {
 
 impl Membership {
     /// A script that went unanswered may yet arrive.
-    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
-        self.doubtful_until.is_some_and(|until| now < until)
+    pub(super) fn is_uncertain(&self, now: Instant) -> bool {
+        self.uncertain_until.is_some_and(|until| now < until)
     }
 }
 
-impl Joiner {
+impl PendingSubscription {
     pub(super) fn is_counted(&self) -> bool {
-        matches!(self.stage, Stage::Counted { .. })
+        matches!(self.state, State::Reporting { .. })
     }
 }
 
-impl Recent {
+impl CatchUpBuffer {
     /// What was to be kept was too much.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        if self.entries.len() >= limits::JOIN_BUFFER_ENTRIES_MAX {
+        if self.entries.len() >= limits::CATCH_UP_BUFFER_ENTRIES_MAX {
             metrics().held_dropped.increment(1);
             // A run with a hole in it would be worse than a later start.
-            *self = Recent { overflowed: true, ..Recent::default() };
+            *self = CatchUpBuffer { overflowed: true, ..CatchUpBuffer::default() };
         }
         if !self.overflowed {
             self.entries.push_back(entry);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::catch_up::CatchUpEncoder;
 use super::channel::Channel;
-use super::newcomer::Newcomer;
 use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{Body, Entry, Kind};
@@ -27,8 +27,8 @@ pub(super) fn deliver(
     delta: &DeltaConfig,
     to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
-    if let Some(recent) = &mut channel.recent {
-        recent.push(entry.clone());
+    if let Some(catch_up_buffer) = &mut channel.catch_up_buffer {
+        catch_up_buffer.push(entry.clone());
     }
     let Some(body) = read(channel_id, entry) else { return channel.subscribers.groups().restart() };
     match body {
@@ -38,7 +38,7 @@ pub(super) fn deliver(
         Body::Members(changes) => {
             let Some(presence) = &mut channel.presence else { return };
             for change in changes.iter().filter(|change| presence.apply(change)) {
-                tell_change(channel_id, &channel.subscribers, change, to_flush);
+                broadcast_member_change(channel_id, &channel.subscribers, change, to_flush);
             }
         }
         Body::SubscriptionCount(count) => {
@@ -48,13 +48,13 @@ pub(super) fn deliver(
             );
         }
         Body::Termination => {
-            // Who is joining has signed in already.
-            let joining = channel.joining.values().map(|joiner| &joiner.subscriber.write_buffer);
-            for write_buffer in channel.subscribers.write_buffers().chain(joining) {
+            // Who is pending has signed in already.
+            let pending = channel.pending.values().map(|pending| &pending.subscriber.write_buffer);
+            for write_buffer in channel.subscribers.write_buffers().chain(pending) {
                 write_buffer.close(Close::Terminated);
             }
         }
-        // Told, and heeded, by the desk.
+        // RecoveryResults, and heeded, by the desk.
         Body::UserStatus { .. } | Body::Deltas { .. } | Body::Unknown => {}
     }
     channel.subscribers.groups().mark_all_behind();
@@ -69,8 +69,8 @@ fn deliver_events(
     to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
     let is_chained = entry.kind == Kind::Events;
-    if let Some(snapshot) = channel.snapshot.as_mut().filter(|_| is_chained) {
-        snapshot.record(entry, events, &channel.deltas);
+    if let Some(initial_bases) = channel.initial_bases.as_mut().filter(|_| is_chained) {
+        initial_bases.record(entry, events, &channel.deltas);
     }
     if channel.subscribers.is_empty() {
         return;
@@ -84,7 +84,7 @@ fn deliver_events(
 }
 
 /// A member has come or gone.
-pub(super) fn tell_change(
+pub(super) fn broadcast_member_change(
     channel_id: &ChannelId,
     subscribers: &Subscribers,
     change: &MemberChange,
@@ -98,16 +98,16 @@ pub(super) fn tell_change(
     subscribers.broadcast(frame, to_flush);
 }
 
-/// What a joiner is owed of what everyone else has had. Who is here it knows from
+/// What a pending is owed of what everyone else has had. Who is here it knows from
 /// the roster.
 pub(super) fn missed_frames(
     channel_id: &ChannelId,
     entry: &Entry,
     dialect: Dialect,
-    newcomer: &mut Newcomer<'_>,
+    encoder: &mut CatchUpEncoder<'_>,
 ) -> Bytes {
     match read(channel_id, entry) {
-        Some(Body::Events(events) | Body::ClientEvents(events)) => newcomer.frames(entry, &events, 0),
+        Some(Body::Events(events) | Body::ClientEvents(events)) => encoder.frames(entry, &events, 0),
         Some(Body::SubscriptionCount(count)) => {
             reply::subscription_count(dialect, channel_id.channel(), count)
         }

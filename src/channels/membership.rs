@@ -4,7 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
-use super::channel::{Channel, Joiner, Listening, Queued, Recent, Stage, Waits};
+use super::channel::{CatchUpBuffer, Channel, Listening, PendingSubscription, Queued, State, Waits};
 use super::{Channels, JobResult};
 use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelName};
@@ -45,20 +45,20 @@ impl Channel {
     /// them.
     fn begin_membership_update(&mut self, channel_id: &ChannelId) -> MembershipUpdate {
         let users = self.presence.as_mut().map(|presence| presence.take_dirty()).unwrap_or_default();
-        let told: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
+        let results: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
         let since = self.sequencer.position().unwrap_or_default();
-        for joiner in self.joining.values_mut().filter(|joiner| joiner.stage == Stage::Waiting) {
-            let member = joiner.subscriber.member.as_ref();
-            if member.is_none_or(|member| told.contains(&*member.user_id)) {
-                joiner.stage = Stage::Counted { since };
+        for pending in self.pending.values_mut().filter(|pending| pending.state == State::Unreported) {
+            let member = pending.subscriber.member.as_ref();
+            if member.is_none_or(|member| results.contains(&*member.user_id)) {
+                pending.state = State::Reporting { since };
             }
         }
-        let waiting = self.joining.values().filter(|joiner| joiner.stage == Stage::Waiting).count();
-        let counts_anyone = self.joining.values().any(Joiner::is_counted);
+        let waiting = self.pending.values().filter(|pending| pending.state == State::Unreported).count();
+        let counts_anyone = self.pending.values().any(PendingSubscription::is_counted);
         self.membership.under_way = true;
         self.membership.stale = false;
         if self.sequencer.position().is_some() && counts_anyone {
-            self.recent.get_or_insert_with(Recent::default);
+            self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
         // Of a node that dies with no subscriptions left nothing is swept.
         let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_dirty_departures());
@@ -73,10 +73,10 @@ impl Channel {
 
     /// The script has counted them and said where the channel stood.
     fn place(&mut self, updated: &UpdatedMembership) {
-        for joiner in self.joining.values_mut().filter(|joiner| joiner.is_counted()) {
+        for pending in self.pending.values_mut().filter(|pending| pending.is_counted()) {
             let last = updated.last.clone().map(Box::new);
-            joiner.stage =
-                Stage::Placed { at: updated.at, total: Some(updated.total), last, waits: Waits::Yes };
+            pending.state =
+                State::Registered { at: updated.at, total: Some(updated.total), last, waits: Waits::Yes };
         }
     }
 }
@@ -152,7 +152,7 @@ impl Channels {
         };
         let refused: Vec<&UserCount> = updated.refused.iter().filter_map(|at| users.get(*at)).collect();
         channel.membership.reported = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
-        let may_yet_arrive = channel.membership.is_doubtful(Instant::now());
+        let may_yet_arrive = channel.membership.is_uncertain(Instant::now());
         if let Some(presence) = &mut channel.presence {
             let let_in = users.iter().enumerate().filter(|(at, _)| !updated.refused.contains(at));
             for (_, user) in let_in {
@@ -177,19 +177,19 @@ impl Channels {
             reply::subscription_refused(dialect, channel_id.channel(), "LimitReached", &error, 4100)
         };
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
-        let counted = channel.joining.iter().filter(|(_, joiner)| joiner.is_counted());
+        let counted = channel.pending.iter().filter(|(_, pending)| pending.is_counted());
         let counted =
-            counted.filter_map(|(socket, joiner)| Some((*socket, joiner.subscriber.member.clone()?)));
+            counted.filter_map(|(socket, pending)| Some((*socket, pending.subscriber.member.clone()?)));
         let sockets: Vec<_> = counted.filter(|(_, member)| is_refused(member.user_id.clone())).collect();
         for (socket, member) in sockets {
-            let Some(joiner) = channel.joining.remove(&socket) else { continue };
-            self.joining -= 1;
+            let Some(pending) = channel.pending.remove(&socket) else { continue };
+            self.pending -= 1;
             metrics().members_refused.increment(1);
             member.refuse();
             if let Some(presence) = &mut channel.presence {
-                presence.leave(&member);
+                presence.remove_connection(&member);
             }
-            let Subscriber { write_buffer, options, .. } = joiner.subscriber;
+            let Subscriber { write_buffer, options, .. } = pending.subscriber;
             push(&write_buffer, frame(options.dialect), &mut self.to_flush);
         }
         self.forget_if_idle(channel_id);
@@ -200,17 +200,17 @@ impl Channels {
         let held = match channel.sequencer.position() {
             None => {
                 channel.policy.set(!updated.deltas_off);
-                channel.told_epoch = updated.at.epoch;
+                channel.notified_epoch = updated.at.epoch;
                 channel.sequencer.reset_to(updated.at)
             }
             Some(_) => VecDeque::new(),
         };
         channel.place(updated);
-        if channel.joining.values().any(|joiner| matches!(joiner.stage, Stage::Placed { .. })) {
-            channel.recent.get_or_insert_with(Recent::default);
+        if channel.pending.values().any(|pending| matches!(pending.state, State::Registered { .. })) {
+            channel.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
         if !channel.sequencer.has_passed(updated.at) {
-            self.suspect(channel_id, updated.at);
+            self.lagging(channel_id, updated.at);
         }
         self.learn_status(channel_id, updated.total > 0, updated.at);
         self.sequence_held(channel_id, held);

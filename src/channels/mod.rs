@@ -8,20 +8,20 @@
 //! way, and its answer comes back as a [`JobResult`].
 
 mod admission;
+mod catch_up;
 mod channel;
 mod delivery;
-mod join;
+mod delta_toggle;
+mod gap_repair;
+mod initial_bases;
 mod membership;
-mod newcomer;
-mod positions;
+mod position_notices;
 mod presence;
-mod repair;
+mod recovery;
 mod replay;
-mod resume;
 pub mod sequencer;
-mod snapshot;
-mod switch;
-mod watch;
+mod subscribe;
+mod watchlists;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -49,16 +49,16 @@ use crate::subscribers::Subscriber;
 use crate::wire::dialect::Dialect;
 use crate::wire::resume::Resume;
 
-use channel::{Channel, Joiner, Listening, Stage};
+use channel::{Channel, Listening, PendingSubscription, State};
 use delivery::deliver;
+use gap_repair::{GapRepairs, HeadChecks};
+use initial_bases::InitialBasesReads;
 use membership::MembershipUpdates;
 use presence::Rosters;
-use repair::{Checks, Repairs};
-use replay::Told;
-use resume::{Past, Replays};
+use recovery::{Recoveries, Recovery};
+use replay::RecoveryResults;
 use sequencer::Decision;
-use snapshot::Snapshots;
-use watch::{FirstLook, Watcher};
+use watchlists::{InitialStatus, Watcher};
 
 /// What sockets ask for. Requests of one socket are served in sequencer.
 #[derive(Debug)]
@@ -131,17 +131,17 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
         delta,
         channels: HashMap::new(),
         jobs: JoinSet::new(),
-        joining: 0,
+        pending: 0,
         membership_updates: MembershipUpdates::new(),
-        repairs: Repairs::default(),
-        checks: Checks::new(),
+        gap_repairs: GapRepairs::default(),
+        head_checks: HeadChecks::new(),
         retries: VecDeque::new(),
         rosters: Rosters::default(),
-        replays: Replays::default(),
-        snapshots: Snapshots::default(),
+        recoveries: Recoveries::default(),
+        initial_bases_reads: InitialBasesReads::default(),
         positions: VecDeque::new(),
         stale_rosters: BTreeSet::new(),
-        looks: HashMap::new(),
+        initial_statuses: HashMap::new(),
         idle: VecDeque::new(),
         to_flush: Vec::new(),
         writers: WriterPool::for_runtime(),
@@ -159,7 +159,7 @@ enum JobResult {
     RosterRead(ChannelId, Result<RosterRead, BackendError>),
     LogRead(ChannelId, Result<Log, BackendError>),
     HeadsRead(Vec<ChannelId>, Result<Vec<Option<Position>>, BackendError>),
-    Replayed(ChannelId, Result<Told, BackendError>),
+    Replayed(ChannelId, Result<RecoveryResults, BackendError>),
     BasesRead(ChannelId, Result<Vec<StoredBase>, BackendError>),
     Switched(ChannelId, bool, Result<(), BackendError>),
     /// Instead of a log, beyond the budget.
@@ -174,20 +174,20 @@ struct Channels {
     channels: HashMap<ChannelId, Channel>,
     jobs: JoinSet<JobResult>,
     /// Subscriptions that wait for the backend, over all channels.
-    joining: usize,
+    pending: usize,
     membership_updates: MembershipUpdates,
-    repairs: Repairs,
-    checks: Checks,
+    gap_repairs: GapRepairs,
+    head_checks: HeadChecks,
     retries: VecDeque<(Instant, ChannelId)>,
     rosters: Rosters,
-    replays: Replays,
-    snapshots: Snapshots,
+    recoveries: Recoveries,
+    initial_bases_reads: InitialBasesReads,
     /// Where somebody is to be told the position, and when.
     positions: VecDeque<(Instant, ChannelId)>,
     /// To be read anew, and when.
     stale_rosters: BTreeSet<(Instant, ChannelId)>,
     /// Watchers that have not been told of anyone yet.
-    looks: HashMap<SocketId, FirstLook>,
+    initial_statuses: HashMap<SocketId, InitialStatus>,
     idle: VecDeque<(Instant, ChannelId)>,
     /// Sockets that have something to be sent since this round.
     to_flush: Vec<Arc<WriteBuffer>>,
@@ -219,7 +219,7 @@ impl Channels {
             let due = reconciliation.take();
             if due.report_memberships {
                 self.report_all_memberships();
-                self.want_all_rosters();
+                self.request_all_rosters();
             }
             if due.check_heads {
                 self.check_all();
@@ -265,7 +265,7 @@ impl Channels {
             Decision::Gap => {
                 metrics().gaps.increment(1);
                 tracing::debug!(%channel_id, "gap, reading the log");
-                self.repairs.queue.push_back(channel_id.clone());
+                self.gap_repairs.queue.push_back(channel_id.clone());
             }
         }
     }
@@ -273,7 +273,7 @@ impl Channels {
     /// It is the next one: delivered, and whoever waited for it is let in.
     fn handle(&mut self, channel_id: &ChannelId, entry: &Entry) {
         self.deliver_entry(channel_id, entry);
-        if self.channels.get(channel_id).is_some_and(|channel| !channel.joining.is_empty()) {
+        if self.channels.get(channel_id).is_some_and(|channel| !channel.pending.is_empty()) {
             self.admit(channel_id);
         }
     }
@@ -281,9 +281,9 @@ impl Channels {
     /// Delivers it to those who are here. Of several that are known to have come,
     /// nobody is let in between: the position is already that after the last.
     fn deliver_entry(&mut self, channel_id: &ChannelId, entry: &Entry) {
-        // Found once: channels are many, and each is a miss of the cache.
+        // Recovered once: channels are many, and each is a miss of the cache.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.tell_epoch(channel_id, entry, &mut self.to_flush);
+        channel.send_epoch_notices(channel_id, entry, &mut self.to_flush);
         deliver(channel_id, channel, entry, &self.delta, &mut self.to_flush);
         if channel.position_falls_due() {
             self.positions.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
@@ -295,7 +295,7 @@ impl Channels {
                 _ => {}
             },
             Kind::Events => {
-                if let Some(on) = channel.verdict_on_deltas() {
+                if let Some(on) = channel.delta_decision() {
                     self.switch_deltas(channel_id.clone(), on);
                 }
             }
@@ -307,10 +307,10 @@ impl Channels {
     /// from `position`: deltas start from a full event, and who is here is read
     /// anew.
     fn begin_history(&mut self, channel_id: &ChannelId, position: Position) {
-        self.tell_break(channel_id, position);
+        self.send_break_notices(channel_id, position);
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.subscribers.groups().restart();
-        channel.snapshot = None;
+        channel.initial_bases = None;
         // An epoch begins with deltas on.
         channel.policy.set(true);
         if channel.presence.is_some() {
@@ -327,7 +327,7 @@ impl Channels {
     fn let_in(&mut self, channel_id: &ChannelId, known: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         for at in channel.stop_waiting(known) {
-            self.suspect(channel_id, at);
+            self.lagging(channel_id, at);
         }
         self.admit(channel_id);
     }
@@ -363,10 +363,10 @@ impl Channels {
                 self.channel_of(&channel_id, &app);
                 let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
                 let subscriber = Subscriber { write_buffer, options, former, member };
-                let past = Past::of(resume);
-                let (stage, succeeds) = (Stage::Waiting, true);
-                let joiner = Joiner { subscriber, confirmation, succeeds, past, stage };
-                self.subscribe(channel_id, socket, joiner);
+                let recovery = Recovery::of(resume);
+                let (state, succeeds) = (State::Unreported, true);
+                let pending = PendingSubscription { subscriber, confirmation, succeeds, recovery, state };
+                self.subscribe(channel_id, socket, pending);
             }
             Command::Watch { app, own, users, socket, write_buffer, dialect } => {
                 self.watch(&app, own, users, socket, Watcher { write_buffer, dialect });
@@ -393,7 +393,7 @@ impl Channels {
         }
         self.check_what_is_due(now);
         self.read_stale_rosters(now);
-        self.tell_due_positions(now);
+        self.send_due_position_notices(now);
         self.forget_idle(now);
         if now.duration_since(self.membership_updates.all_at) >= limits::MEMBERSHIP_INTERVAL {
             self.report_all_memberships();
@@ -411,7 +411,7 @@ impl Channels {
             return self.join(channel_id);
         }
         if channel.sequencer.position().is_some() && channel.listening == Listening::Yes {
-            self.checks.queue.push_back(channel_id.clone());
+            self.head_checks.queue.push_back(channel_id.clone());
         }
         self.queue_membership_update(channel_id.clone());
         self.admit(&channel_id);
@@ -427,9 +427,9 @@ impl Channels {
 
     fn start_jobs(&mut self) {
         self.start_membership_updates();
-        self.start_rosters();
-        self.start_replays();
-        self.start_snapshots();
+        self.start_roster_reads();
+        self.start_recoveries();
+        self.start_initial_bases_reads();
         self.start_repairs();
         self.start_checks();
     }
@@ -439,16 +439,16 @@ impl Channels {
             JobResult::Listened(channel_id, result) => self.listened(channel_id, result),
             JobResult::UpdatedMembership(done) => self.updated(done.0, done.1),
             JobResult::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
-            JobResult::Replayed(channel_id, told) => self.replayed(&channel_id, told),
+            JobResult::Replayed(channel_id, results) => self.replayed(&channel_id, results),
             JobResult::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),
             JobResult::Switched(channel_id, on, result) => self.switched(&channel_id, on, result),
             JobResult::HeadsRead(channel_ids, heads) => self.heads_read(channel_ids, heads),
             JobResult::LogRead(channel_id, log) => {
-                self.repairs.under_way -= 1;
+                self.gap_repairs.under_way -= 1;
                 self.log_read(&channel_id, log);
             }
             JobResult::Skipped(channel_id, heads) => {
-                self.repairs.under_way -= 1;
+                self.gap_repairs.under_way -= 1;
                 self.skipped(&channel_id, heads);
             }
             JobResult::EpochOpened => {}

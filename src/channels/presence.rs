@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::delivery::tell_change;
+use super::delivery::broadcast_member_change;
 use super::{Channels, JobResult};
 use crate::backend::{BackendError, RosterRead, UserCount};
 use crate::channel::ChannelId;
@@ -30,10 +30,10 @@ pub(super) struct Presence {
     since: Option<Vec<MemberChange>>,
     /// The frame of the roster in each dialect that was asked for, until the roster
     /// changes: two at most.
-    snapshots: Vec<(Dialect, Bytes)>,
+    initial_bases_reads: Vec<(Dialect, Bytes)>,
     /// Users of this node's sockets.
     own: HashMap<Arc<str>, Own>,
-    /// Those whose number the cluster must be told.
+    /// Those whose number the cluster must be results.
     dirty: BTreeSet<Arc<str>>,
 }
 
@@ -68,7 +68,7 @@ impl Presence {
     }
 
     /// A connection of the user has come.
-    pub(super) fn come(&mut self, member: &Arc<Member>) {
+    pub(super) fn add_connection(&mut self, member: &Arc<Member>) {
         let user = member.user_id.clone();
         let own = self.own.entry(user.clone()).or_insert_with(|| Own {
             member: member.clone(),
@@ -85,7 +85,7 @@ impl Presence {
 
     /// Whoever is let in is there, also where that has not been heard: what came
     /// before may be lost. Returns what is changed by it for subscribers.
-    pub(super) fn let_in(&mut self, member: &Member) -> Option<MemberChange> {
+    pub(super) fn admit(&mut self, member: &Member) -> Option<MemberChange> {
         let (user_id, info) = (member.user_id.clone(), member.info.clone());
         member.accept();
         let change = MemberChange::Added { user_id, info };
@@ -93,7 +93,7 @@ impl Presence {
     }
 
     /// A connection of the user has left.
-    pub(super) fn leave(&mut self, member: &Member) {
+    pub(super) fn remove_connection(&mut self, member: &Member) {
         if let Some(own) = self.own.get_mut(&member.user_id) {
             own.connections -= 1;
             self.dirty.insert(member.user_id.clone());
@@ -115,7 +115,7 @@ impl Presence {
         users
     }
 
-    /// Some have left, and the cluster is yet to be told.
+    /// Some have left, and the cluster is yet to be results.
     pub(super) fn has_dirty_departures(&self) -> bool {
         self.dirty.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
     }
@@ -129,7 +129,7 @@ impl Presence {
         self.dirty.extend(self.own.keys().cloned());
     }
 
-    /// The cluster has been told. Who has left is kept in mind, and told again, for
+    /// The cluster has been results. Who has left is kept in mind, and told again, for
     /// as long as an earlier script `may_yet_arrive` that says otherwise.
     pub(super) fn acknowledge(&mut self, user: &UserCount, may_yet_arrive: bool) {
         let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
@@ -147,7 +147,7 @@ impl Presence {
         let Some(roster) = &mut self.roster else { return false };
         let changes = roster.apply(change);
         if changes {
-            self.snapshots.clear();
+            self.initial_bases_reads.clear();
         }
         changes
     }
@@ -159,11 +159,11 @@ impl Presence {
         if standing.is_some() {
             return reply::presence_succeeded(dialect, channel, roster, standing);
         }
-        if let Some((_, frame)) = self.snapshots.iter().find(|(of, _)| *of == dialect) {
+        if let Some((_, frame)) = self.initial_bases_reads.iter().find(|(of, _)| *of == dialect) {
             return frame.clone();
         }
         let frame = reply::presence_succeeded(dialect, channel, roster, None);
-        self.snapshots.push((dialect, frame.clone()));
+        self.initial_bases_reads.push((dialect, frame.clone()));
         frame
     }
 
@@ -186,14 +186,14 @@ impl Presence {
         }
         let changes = self.roster.as_ref().map(|known| known.changes_to(&roster)).unwrap_or_default();
         self.roster = Some(roster);
-        self.snapshots.clear();
+        self.initial_bases_reads.clear();
         changes
     }
 }
 
 impl Channels {
     /// Has the roster read, unless that is under way.
-    pub(super) fn want_roster(&mut self, channel_id: &ChannelId) {
+    pub(super) fn request_roster(&mut self, channel_id: &ChannelId) {
         let Some(presence) = self.channels.get_mut(channel_id).and_then(|channel| channel.presence.as_mut())
         else {
             return;
@@ -206,7 +206,7 @@ impl Channels {
 
     /// Redis may have lost members, and nodes are telling it of theirs: what it
     /// says is right only when all of them have.
-    pub(super) fn want_all_rosters(&mut self) {
+    pub(super) fn request_all_rosters(&mut self) {
         let due = Instant::now() + limits::ROSTER_DELAY;
         let known = self
             .channels
@@ -218,11 +218,11 @@ impl Channels {
     pub(super) fn read_stale_rosters(&mut self, now: Instant) {
         while self.stale_rosters.first().is_some_and(|(due, _)| *due <= now) {
             let (_, channel_id) = self.stale_rosters.pop_first().expect("it was just seen");
-            self.want_roster(&channel_id);
+            self.request_roster(&channel_id);
         }
     }
 
-    pub(super) fn start_rosters(&mut self) {
+    pub(super) fn start_roster_reads(&mut self) {
         while self.rosters.under_way < limits::REPAIRS_MAX {
             let Some(channel_id) = self.rosters.queue.pop_front() else { return };
             let Some(presence) =
@@ -253,7 +253,7 @@ impl Channels {
         };
         metrics().rosters_read.increment(1);
         for change in presence.adopt(read) {
-            tell_change(&channel_id, &channel.subscribers, &change, &mut self.to_flush);
+            broadcast_member_change(&channel_id, &channel.subscribers, &change, &mut self.to_flush);
         }
         self.admit(&channel_id);
         self.queue_membership_update(channel_id);
@@ -271,13 +271,13 @@ mod tests {
     #[test]
     fn who_is_back_before_the_leaving_is_acknowledged_says_anew_who_it_is() {
         let mut presence = Presence::default();
-        presence.come(&member("1"));
+        presence.add_connection(&member("1"));
         let said = presence.take_dirty();
         presence.acknowledge(&said[0], false);
-        presence.leave(&member("1"));
+        presence.remove_connection(&member("1"));
         let leaving = presence.take_dirty();
         assert_eq!(leaving[0].count, 0);
-        presence.come(&member("2"));
+        presence.add_connection(&member("2"));
         presence.acknowledge(&leaving[0], false);
         let back = presence.take_dirty();
         assert_eq!((back[0].count, &*back[0].member.info), (1, b"2".as_slice()));

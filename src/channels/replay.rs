@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::catch_up::CatchUpEncoder;
 use super::delivery;
-use super::newcomer::Newcomer;
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
@@ -22,7 +22,7 @@ use crate::wire::resume::Resume;
 
 /// One who wants to know what it has missed.
 #[derive(Debug)]
-pub(super) struct Seeker {
+pub(super) struct RecoveryRequest {
     pub(super) socket: SocketId,
     pub(super) options: DeliveryOptions,
     pub(super) resume: Resume,
@@ -32,14 +32,14 @@ pub(super) struct Seeker {
 
 /// What somebody has missed until it joined.
 #[derive(Debug, Default)]
-pub(super) struct Missed {
+pub(super) struct RecoveredEvents {
     pub(super) frames: Bytes,
     /// The bases that it holds then.
     pub(super) held: Chains,
 }
 
-/// What a log told those for whom it was read; None whom it did not tell all.
-pub(super) type Told = Vec<(SocketId, Option<Arc<Missed>>)>;
+/// What a log results those for whom it was read; None whom it did not tell all.
+pub(super) type RecoveryResults = Vec<(SocketId, Option<Arc<RecoveredEvents>>)>;
 
 /// A log, decoded once.
 pub(super) struct Replay<'a> {
@@ -53,11 +53,11 @@ pub(super) struct Replay<'a> {
     first_seq: u64,
     excepted: HashSet<SocketId>,
     /// Something of it cannot be read here.
-    is_garbled: bool,
+    is_unreadable: bool,
 }
 
 /// What is to be found in a log for somebody, as whole numbers.
-struct Span {
+struct Range {
     /// It has had everything up to this number.
     seq: u64,
     /// It holds what it was sent after this one.
@@ -67,7 +67,7 @@ struct Span {
 
 /// Those who have missed the same: of one options, from one number on, holding what
 /// came after another, placed at a third.
-type Alike = (DeliveryOptions, u64, Option<u64>, u64);
+type RecoveryKey = (DeliveryOptions, u64, Option<u64>, u64);
 
 impl<'a> Replay<'a> {
     pub(super) fn new(
@@ -86,7 +86,7 @@ impl<'a> Replay<'a> {
             entries: Vec::new(),
             first_seq: log.entries.first().map_or(u64::MAX, |first| first.first_seq),
             excepted: HashSet::new(),
-            is_garbled: false,
+            is_unreadable: false,
         };
         for entry in &log.entries {
             match delivery::read(channel_id, entry) {
@@ -95,55 +95,55 @@ impl<'a> Replay<'a> {
                     replay.entries.push((entry, events));
                 }
                 Some(_) => {}
-                None => replay.is_garbled = true,
+                None => replay.is_unreadable = true,
             }
         }
         replay
     }
 
     /// What each of them has missed. Lets others run in between.
-    pub(super) async fn tell(self, seekers: Vec<Seeker>) -> Told {
-        let mut alike: HashMap<Alike, Option<Arc<Missed>>> = HashMap::new();
-        let mut told = Vec::with_capacity(seekers.len());
-        for seeker in seekers {
-            let Some(span) = self.span(&seeker) else {
-                told.push((seeker.socket, None));
+    pub(super) async fn tell(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
+        let mut by_key: HashMap<RecoveryKey, Option<Arc<RecoveredEvents>>> = HashMap::new();
+        let mut results = Vec::with_capacity(recovery_requests.len());
+        for request in recovery_requests {
+            let Some(range) = self.range(&request) else {
+                results.push((request.socket, None));
                 continue;
             };
-            let is_excepted = self.excepted.contains(&seeker.socket)
-                || seeker.resume.former.iter().any(|former| self.excepted.contains(former));
+            let is_excepted = self.excepted.contains(&request.socket)
+                || request.resume.former.iter().any(|former| self.excepted.contains(former));
             let missed = match is_excepted {
-                true => self.missed(&span, &seeker),
-                false => alike
-                    .entry((seeker.options.clone(), span.seq, span.from, span.at.seq))
-                    .or_insert_with(|| self.missed(&span, &seeker))
+                true => self.missed(&range, &request),
+                false => by_key
+                    .entry((request.options.clone(), range.seq, range.from, range.at.seq))
+                    .or_insert_with(|| self.missed(&range, &request))
                     .clone(),
             };
-            told.push((seeker.socket, missed));
+            results.push((request.socket, missed));
             tokio::task::yield_now().await;
         }
-        told
+        results
     }
 
     /// None if the log does not tell all that was missed since.
-    fn span(&self, seeker: &Seeker) -> Option<Span> {
-        let Seeker { resume, at, .. } = seeker;
+    fn range(&self, request: &RecoveryRequest) -> Option<Range> {
+        let RecoveryRequest { resume, at, .. } = request;
         let head = self.head.filter(|head| head.epoch == resume.epoch && head.epoch == at.epoch)?;
         let seq = number(resume.seq, head.seq);
-        let is_whole = !self.is_garbled && self.first_seq <= seq + 1;
-        if seq > at.seq || (seq < head.seq && !is_whole) {
+        let is_complete = !self.is_unreadable && self.first_seq <= seq + 1;
+        if seq > at.seq || (seq < head.seq && !is_complete) {
             return None;
         }
         let from = resume.from.map(|from| number(from, seq));
-        Some(Span { seq, from, at: *at })
+        Some(Range { seq, from, at: *at })
     }
 
     /// None if it is more than one can be sent at once.
-    fn missed(&self, span: &Span, seeker: &Seeker) -> Option<Arc<Missed>> {
-        let mut newcomer = Newcomer {
+    fn missed(&self, range: &Range, request: &RecoveryRequest) -> Option<Arc<RecoveredEvents>> {
+        let mut encoder = CatchUpEncoder {
             channel: self.channel,
-            options: &seeker.options,
-            identity: SocketIdentity { socket: seeker.socket, former: &seeker.resume.former },
+            options: &request.options,
+            identity: SocketIdentity { socket: request.socket, former: &request.resume.former },
             config: self.config,
             deltas: self.deltas,
             policy: self.policy.clone(),
@@ -151,21 +151,21 @@ impl<'a> Replay<'a> {
         };
         let mut frames = BytesMut::new();
         for (entry, events) in &self.entries {
-            if entry.is_after(span.at) {
+            if entry.is_after(range.at) {
                 break;
             }
-            let had = (span.seq + 1).saturating_sub(entry.first_seq).min(events.len() as u64) as usize;
-            if let Some(from) = span.from.filter(|_| entry.kind == Kind::Events) {
+            let had = (range.seq + 1).saturating_sub(entry.first_seq).min(events.len() as u64) as usize;
+            if let Some(from) = range.from.filter(|_| entry.kind == Kind::Events) {
                 // What it has had, for the bases in it.
-                newcomer.frames(entry, &events[..had], from + 1);
+                encoder.frames(entry, &events[..had], from + 1);
             }
-            frames.extend_from_slice(&newcomer.frames(entry, events, span.seq + 1));
+            frames.extend_from_slice(&encoder.frames(entry, events, range.seq + 1));
             if frames.len() > limits::CATCH_UP_BYTES_MAX {
                 metrics().resumes_too_long.increment(1);
                 return None;
             }
         }
-        Some(Arc::new(Missed { frames: frames.freeze(), held: newcomer.held }))
+        Some(Arc::new(RecoveredEvents { frames: frames.freeze(), held: encoder.held }))
     }
 }
 

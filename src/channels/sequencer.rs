@@ -4,7 +4,7 @@
 //!
 //! Contiguous means that `prev` names the last entry this node handled.
 //! Numbers alone would not do: after a failover that lost writes, the new
-//! history can look contiguous by number.
+//! history can initial_status contiguous by number.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;

@@ -31,12 +31,12 @@ fn a_node_has_subscriptions_until_all_its_users_are_told_to_be_gone() {
     let (channel_id, mut channel) = room();
     let users: Vec<_> = (0..limits::UPDATED_USERS_MAX + 50).map(|n| member(&format!("user-{n}"))).collect();
     let presence = channel.presence.as_mut().expect("a presence channel");
-    users.iter().for_each(|user| presence.come(user));
+    users.iter().for_each(|user| presence.add_connection(user));
     while channel.needs_membership_update() {
         tell(&mut channel, &channel_id);
     }
     let presence = channel.presence.as_mut().expect("a presence channel");
-    users.iter().for_each(|user| presence.leave(user));
+    users.iter().for_each(|user| presence.remove_connection(user));
     let first = tell(&mut channel, &channel_id);
     assert_eq!((first.users.len(), first.count), (limits::UPDATED_USERS_MAX, 1));
     let last = tell(&mut channel, &channel_id);
@@ -48,28 +48,28 @@ fn a_node_has_subscriptions_until_all_its_users_are_told_to_be_gone() {
 fn who_leaves_makes_room_for_who_comes() {
     let (channel_id, mut channel) = room();
     let presence = channel.presence.as_mut().expect("a presence channel");
-    presence.come(&member("zoe"));
+    presence.add_connection(&member("zoe"));
     tell(&mut channel, &channel_id);
     let presence = channel.presence.as_mut().expect("a presence channel");
-    presence.leave(&member("zoe"));
-    presence.come(&member("ann"));
+    presence.remove_connection(&member("zoe"));
+    presence.add_connection(&member("ann"));
     let users = tell(&mut channel, &channel_id).users;
-    let told: Vec<_> = users.iter().map(|user| (&*user.member.user_id, user.count)).collect();
-    assert_eq!(told, [("zoe", 0), ("ann", 1)]);
+    let results: Vec<_> = users.iter().map(|user| (&*user.member.user_id, user.count)).collect();
+    assert_eq!(results, [("zoe", 0), ("ann", 1)]);
 }
 
 #[test]
 fn who_has_left_is_told_again_while_an_earlier_script_may_arrive() {
     let (channel_id, mut channel) = room();
     let presence = channel.presence.as_mut().expect("a presence channel");
-    presence.come(&member("ann"));
+    presence.add_connection(&member("ann"));
     let lost = channel.begin_membership_update(&channel_id);
     channel.membership.under_way = false;
     channel.membership_update_failed(Instant::now());
-    assert!(channel.membership.is_doubtful(Instant::now()));
+    assert!(channel.membership.is_uncertain(Instant::now()));
     let presence = channel.presence.as_mut().expect("a presence channel");
     presence.mark_dirty(&lost.users);
-    presence.leave(&member("ann"));
+    presence.remove_connection(&member("ann"));
     let gone = channel.begin_membership_update(&channel_id);
     assert_eq!(gone.users[0].count, 0);
     let presence = channel.presence.as_mut().expect("a presence channel");

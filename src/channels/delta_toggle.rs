@@ -10,7 +10,7 @@ use crate::metrics::metrics;
 impl Channel {
     /// What was seen here says that deltas should be on, or off: the cluster has to
     /// be asked, and is asked once.
-    pub(super) fn verdict_on_deltas(&mut self) -> Option<bool> {
+    pub(super) fn delta_decision(&mut self) -> Option<bool> {
         let on = self.policy.verdict().filter(|_| !self.switching)?;
         self.switching = true;
         Some(on)

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::fan_out::{self, Delivery, DeliveryOptions, EncodingContext, SocketIdentity};
 
 #[derive(Debug)]
-pub(super) struct Newcomer<'a> {
+pub(super) struct CatchUpEncoder<'a> {
     pub(super) channel: &'a str,
     pub(super) options: &'a DeliveryOptions,
     pub(super) identity: SocketIdentity<'a>,
@@ -25,7 +25,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) held: Chains,
 }
 
-impl Newcomer<'_> {
+impl CatchUpEncoder<'_> {
     /// The frames of an entry's events, from the number `from` on.
     pub(super) fn frames(&mut self, entry: &Entry, events: &[Event], from: u64) -> Bytes {
         let had = from.saturating_sub(entry.first_seq).min(events.len() as u64);

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::channel::{Channel, Joiner, Listening, Stage, Waits};
-use super::resume::Past;
+use super::channel::{Channel, Listening, PendingSubscription, State, Waits};
+use super::recovery::Recovery;
 use super::{Channels, JobResult};
 use crate::app::App;
 use crate::backend::{BackendError, Rules};
@@ -37,37 +37,42 @@ impl Channels {
         channel
     }
 
-    pub(super) fn subscribe(&mut self, channel_id: ChannelId, socket: SocketId, mut joiner: Joiner) {
+    pub(super) fn subscribe(
+        &mut self,
+        channel_id: ChannelId,
+        socket: SocketId,
+        mut pending: PendingSubscription,
+    ) {
         let channel = self.channels.get_mut(&channel_id).expect("the caller has made it");
         channel.idle_since = None;
         if let Some(seated) = channel.subscribers.remove(socket) {
-            joiner.subscriber.member = seated.member;
-            return self.begin_anew(&channel_id, socket, joiner);
+            pending.subscriber.member = seated.member;
+            return self.begin_anew(&channel_id, socket, pending);
         }
-        if let Some(earlier) = channel.joining.remove(&socket) {
-            joiner.confirmation = [earlier.confirmation, joiner.confirmation].concat().into();
-            joiner.stage = earlier.stage;
-            joiner.subscriber.member = earlier.subscriber.member;
-        } else if self.joining >= limits::PENDING_MAX {
+        if let Some(earlier) = channel.pending.remove(&socket) {
+            pending.confirmation = [earlier.confirmation, pending.confirmation].concat().into();
+            pending.state = earlier.state;
+            pending.subscriber.member = earlier.subscriber.member;
+        } else if self.pending >= limits::PENDING_MAX {
             metrics().pending_overflows.increment(1);
-            joiner.subscriber.write_buffer.close(Close::OverCapacity);
+            pending.subscriber.write_buffer.close(Close::OverCapacity);
             self.forget_if_idle(&channel_id);
             return;
         } else {
-            self.joining += 1;
-            if let (Some(presence), Some(member)) = (&mut channel.presence, &joiner.subscriber.member) {
-                presence.come(member);
+            self.pending += 1;
+            if let (Some(presence), Some(member)) = (&mut channel.presence, &pending.subscriber.member) {
+                presence.add_connection(member);
             }
         }
-        channel.joining.insert(socket, joiner);
+        channel.pending.insert(socket, pending);
         self.join(channel_id);
     }
 
     /// The socket has opted in to deltas while it is subscribed.
     pub(super) fn enable_deltas(&mut self, channel_id: &ChannelId, socket: SocketId, algorithm: Algorithm) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        if let Some(joiner) = channel.joining.get_mut(&socket) {
-            joiner.subscriber.options.algorithm.get_or_insert(algorithm);
+        if let Some(pending) = channel.pending.get_mut(&socket) {
+            pending.subscriber.options.algorithm.get_or_insert(algorithm);
             return;
         }
         if !channel.subscribers.is_without_deltas(socket) {
@@ -75,23 +80,23 @@ impl Channels {
         }
         let Some(mut subscriber) = channel.subscribers.remove(socket) else { return };
         subscriber.options.algorithm = Some(algorithm);
-        let (confirmation, past, stage) = (Bytes::new(), Past::NotRequested, Stage::Waiting);
+        let (confirmation, recovery, state) = (Bytes::new(), Recovery::NotRequested, State::Unreported);
         self.begin_anew(
             channel_id,
             socket,
-            Joiner { subscriber, confirmation, succeeds: false, past, stage },
+            PendingSubscription { subscriber, confirmation, succeeds: false, recovery, state },
         );
     }
 
     /// One who was here asks for something else: it is counted already, and begins
     /// anew from where the channel stands.
-    fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut joiner: Joiner) {
+    fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut pending: PendingSubscription) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let at = channel.sequencer.position().unwrap_or_default();
-        joiner.stage = Stage::Placed { at, total: None, last: None, waits: Waits::No };
-        channel.recent.get_or_insert_default();
-        channel.joining.insert(socket, joiner);
-        self.joining += 1;
+        pending.state = State::Registered { at, total: None, last: None, waits: Waits::No };
+        channel.catch_up_buffer.get_or_insert_default();
+        channel.pending.insert(socket, pending);
+        self.pending += 1;
         self.admit(channel_id);
     }
 
@@ -129,11 +134,11 @@ impl Channels {
 
     pub(super) fn unsubscribe(&mut self, channel_id: &ChannelId, socket: SocketId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let joiner = channel.joining.remove(&socket).map(|joiner| joiner.subscriber);
-        self.joining -= usize::from(joiner.is_some());
-        let Some(subscriber) = joiner.or_else(|| channel.subscribers.remove(socket)) else { return };
+        let pending = channel.pending.remove(&socket).map(|pending| pending.subscriber);
+        self.pending -= usize::from(pending.is_some());
+        let Some(subscriber) = pending.or_else(|| channel.subscribers.remove(socket)) else { return };
         if let (Some(presence), Some(member)) = (&mut channel.presence, &subscriber.member) {
-            presence.leave(member);
+            presence.remove_connection(member);
         }
         self.forget_if_idle(channel_id);
         self.queue_membership_update(channel_id.clone());
@@ -144,41 +149,42 @@ impl Channels {
         let Some(channel) = self.channels.get(channel_id) else { return };
         let (mut arrived, mut wants_replay, mut wants_snapshot) = (Vec::new(), false, false);
         let mut is_anyone_placed = false;
-        for (socket, joiner) in &channel.joining {
-            let Stage::Placed { at, waits, .. } = joiner.stage else { continue };
-            let (is_seeking, lacks_snapshot) = (!joiner.past.is_known(), channel.lacks_snapshot(joiner));
+        for (socket, pending) in &channel.pending {
+            let State::Registered { at, waits, .. } = pending.state else { continue };
+            let (is_seeking, needs_initial_bases) =
+                (!pending.recovery.is_known(), channel.needs_initial_bases(pending));
             is_anyone_placed = true;
             wants_replay |= is_seeking;
-            wants_snapshot |= lacks_snapshot;
+            wants_snapshot |= needs_initial_bases;
             let has_all = waits == Waits::No || channel.sequencer.has_passed(at);
-            if has_all && !is_seeking && !lacks_snapshot {
+            if has_all && !is_seeking && !needs_initial_bases {
                 arrived.push(*socket);
             }
         }
         if channel.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
             if is_anyone_placed {
-                self.want_roster(channel_id);
+                self.request_roster(channel_id);
             }
             return;
         }
         if wants_replay {
-            self.want_replay(channel_id);
+            self.request_recovery(channel_id);
         }
         if wants_snapshot {
-            self.want_snapshot(channel_id);
+            self.request_initial_bases(channel_id);
         }
         for socket in arrived {
-            self.enter(channel_id, socket);
+            self.admit_one(channel_id, socket);
         }
         if let Some(channel) = self.channels.get_mut(channel_id) {
-            channel.drop_recent();
+            channel.trim_catch_up_buffer();
         }
     }
 
     /// Nobody is here any more: the channel lingers, and is then forgotten.
     pub(super) fn forget_if_idle(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        if channel.is_deserted() {
+        if channel.is_unused() {
             let now = Instant::now();
             channel.idle_since = Some(now);
             self.idle.push_back((now, channel_id.clone()));
@@ -194,7 +200,7 @@ impl Channels {
                     self.backend.unlisten(&channel_id);
                 }
                 self.channels.remove(&channel_id);
-            } else if channel.is_deserted() {
+            } else if channel.is_unused() {
                 // Not yet: something is under way. Looked at again.
                 self.idle.push_back((now, channel_id.clone()));
                 self.queue_membership_update(channel_id);

@@ -15,7 +15,7 @@ use crate::metrics::metrics;
 
 /// Logs to be read, within a budget of calls and bytes.
 #[derive(Debug, Default)]
-pub(super) struct Repairs {
+pub(super) struct GapRepairs {
     pub(super) queue: VecDeque<ChannelId>,
     pub(super) under_way: usize,
     bytes: usize,
@@ -23,17 +23,17 @@ pub(super) struct Repairs {
 
 /// Channels to be compared with their heads.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub(super) struct HeadChecks {
     pub(super) queue: VecDeque<ChannelId>,
     under_way: usize,
     round_started: Instant,
     round_failed: bool,
     /// Heads that were ahead of us when they were read.
-    suspects: VecDeque<Suspect>,
+    lagging: VecDeque<LaggingChannel>,
 }
 
 #[derive(Debug)]
-struct Suspect {
+struct LaggingChannel {
     since: Instant,
     channel_id: ChannelId,
     /// What the head named.
@@ -42,14 +42,14 @@ struct Suspect {
     handled: EntryId,
 }
 
-impl Checks {
-    pub(super) fn new() -> Checks {
-        Checks {
+impl HeadChecks {
+    pub(super) fn new() -> HeadChecks {
+        HeadChecks {
             queue: VecDeque::new(),
             under_way: 0,
             round_started: Instant::now(),
             round_failed: false,
-            suspects: VecDeque::new(),
+            lagging: VecDeque::new(),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Channels {
             }
         };
         let known = log.head.unwrap_or_default();
-        self.repairs.bytes += log.entries.iter().map(|a| a.body.len()).sum::<usize>();
+        self.gap_repairs.bytes += log.entries.iter().map(|a| a.body.len()).sum::<usize>();
         let seen = channel.sequencer.position();
         let (repair, missed, held) = channel.sequencer.repair(log, Instant::now());
         match repair {
@@ -99,7 +99,7 @@ impl Channels {
         let waiting =
             self.channels.get(channel_id).filter(|_| is_slow).map(|channel| channel.awaited_positions());
         for at in waiting.unwrap_or_default() {
-            self.suspect(channel_id, at);
+            self.lagging(channel_id, at);
         }
     }
 
@@ -122,11 +122,11 @@ impl Channels {
     }
 
     /// A script has said that the channel stands `at`, which has not been heard.
-    pub(super) fn suspect(&mut self, channel_id: &ChannelId, at: Position) {
+    pub(super) fn lagging(&mut self, channel_id: &ChannelId, at: Position) {
         let Some(channel) = self.channels.get(channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;
         let (since, channel_id) = (Instant::now(), channel_id.clone());
-        self.checks.suspects.push_back(Suspect { since, channel_id, head: at.id, handled });
+        self.head_checks.lagging.push_back(LaggingChannel { since, channel_id, head: at.id, handled });
     }
 
     fn open_epoch(&mut self, channel_id: ChannelId, epoch: u64, seen_seq: u64) {
@@ -139,34 +139,34 @@ impl Channels {
         });
     }
 
-    /// Reads the logs of suspects that have waited long enough, and begins a new
+    /// Reads the logs of lagging that have waited long enough, and begins a new
     /// round of comparisons when it is time.
     pub(super) fn check_what_is_due(&mut self, now: Instant) {
-        let is_due = |suspect: &Suspect| now.duration_since(suspect.since) >= limits::SUSPECT_DELAY;
-        while self.checks.suspects.front().is_some_and(is_due) {
-            let suspect = self.checks.suspects.pop_front().expect("it was just seen");
-            self.read_if_unheard(suspect);
+        let is_due = |lagging: &LaggingChannel| now.duration_since(lagging.since) >= limits::LAGGING_DELAY;
+        while self.head_checks.lagging.front().is_some_and(is_due) {
+            let lagging = self.head_checks.lagging.pop_front().expect("it was just seen");
+            self.read_if_unheard(lagging);
         }
-        let interval = match self.checks.round_failed {
+        let interval = match self.head_checks.round_failed {
             true => limits::RETRY_DELAY,
             false => limits::POSITION_CHECK_INTERVAL * 4 / 5,
         };
-        let is_over = self.checks.queue.is_empty() && self.checks.under_way == 0;
-        if is_over && now.duration_since(self.checks.round_started) >= interval {
-            self.repairs.bytes = 0;
+        let is_over = self.head_checks.queue.is_empty() && self.head_checks.under_way == 0;
+        if is_over && now.duration_since(self.head_checks.round_started) >= interval {
+            self.gap_repairs.bytes = 0;
             self.check_all();
         }
     }
 
     /// Compares every channel with its head, from now on.
     pub(super) fn check_all(&mut self) {
-        self.checks.round_started = Instant::now();
-        self.checks.round_failed = false;
-        self.checks.queue.clear();
+        self.head_checks.round_started = Instant::now();
+        self.head_checks.round_failed = false;
+        self.head_checks.queue.clear();
         for (channel_id, channel) in &mut self.channels {
-            channel.sequencer.forget(self.checks.round_started);
+            channel.sequencer.forget(self.head_checks.round_started);
             if channel.sequencer.position().is_some() && channel.listening == Listening::Yes {
-                self.checks.queue.push_back(channel_id.clone());
+                self.head_checks.queue.push_back(channel_id.clone());
             }
         }
     }
@@ -176,9 +176,9 @@ impl Channels {
         channel_ids: Vec<ChannelId>,
         heads: Result<Vec<Option<Position>>, BackendError>,
     ) {
-        self.checks.under_way -= 1;
+        self.head_checks.under_way -= 1;
         let Ok(heads) = heads else {
-            self.checks.round_failed = true;
+            self.head_checks.round_failed = true;
             return;
         };
         metrics().position_checks.increment(channel_ids.len() as u64);
@@ -189,7 +189,12 @@ impl Channels {
             if handled == head.id {
                 channel.sequencer.rename_epoch(head.epoch, head.seq);
             } else if !channel.sequencer.has_handled(head.id) {
-                self.checks.suspects.push_back(Suspect { since: now, channel_id, head: head.id, handled });
+                self.head_checks.lagging.push_back(LaggingChannel {
+                    since: now,
+                    channel_id,
+                    head: head.id,
+                    handled,
+                });
             }
         }
     }
@@ -197,27 +202,27 @@ impl Channels {
     /// The head was ahead of us a moment ago, and what it has announced has not
     /// come. If nothing at all has come, it was missed; if something has, the link
     /// is only behind, and is given more time.
-    fn read_if_unheard(&mut self, suspect: Suspect) {
-        let Some(channel) = self.channels.get_mut(&suspect.channel_id) else { return };
+    fn read_if_unheard(&mut self, lagging: LaggingChannel) {
+        let Some(channel) = self.channels.get_mut(&lagging.channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;
-        if channel.sequencer.has_handled(suspect.head) || channel.sequencer.is_repairing() {
+        if channel.sequencer.has_handled(lagging.head) || channel.sequencer.is_repairing() {
             return;
         }
-        if handled != suspect.handled {
-            self.checks.suspects.push_back(Suspect { since: Instant::now(), handled, ..suspect });
+        if handled != lagging.handled {
+            self.head_checks.lagging.push_back(LaggingChannel { since: Instant::now(), handled, ..lagging });
             return;
         }
         channel.sequencer.begin_repair();
         metrics().gaps.increment(1);
-        tracing::debug!(channel_id = %suspect.channel_id, "behind the head, reading the log");
-        self.repairs.queue.push_back(suspect.channel_id);
+        tracing::debug!(channel_id = %lagging.channel_id, "behind the head, reading the log");
+        self.gap_repairs.queue.push_back(lagging.channel_id);
     }
 
     pub(super) fn start_checks(&mut self) {
-        while self.checks.under_way < limits::POSITION_CHECKS_MAX && !self.checks.queue.is_empty() {
-            let count = self.checks.queue.len().min(limits::POSITION_CHECK_CHANNELS);
-            let channel_ids: Vec<ChannelId> = self.checks.queue.drain(..count).collect();
-            self.checks.under_way += 1;
+        while self.head_checks.under_way < limits::POSITION_CHECKS_MAX && !self.head_checks.queue.is_empty() {
+            let count = self.head_checks.queue.len().min(limits::POSITION_CHECK_CHANNELS);
+            let channel_ids: Vec<ChannelId> = self.head_checks.queue.drain(..count).collect();
+            self.head_checks.under_way += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let heads = backend.read_heads(&channel_ids).await;
@@ -227,12 +232,12 @@ impl Channels {
     }
 
     pub(super) fn start_repairs(&mut self) {
-        while self.repairs.under_way < limits::REPAIRS_MAX {
-            let Some(channel_id) = self.repairs.queue.pop_front() else { return };
+        while self.gap_repairs.under_way < limits::REPAIRS_MAX {
+            let Some(channel_id) = self.gap_repairs.queue.pop_front() else { return };
             let Some(channel) = self.channels.get(&channel_id) else { continue };
             let after = channel.sequencer.position().unwrap_or_default().id;
-            let within_budget = self.repairs.bytes < limits::REPAIR_BYTES_MAX;
-            self.repairs.under_way += 1;
+            let within_budget = self.gap_repairs.bytes < limits::REPAIR_BYTES_MAX;
+            self.gap_repairs.under_way += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 if within_budget {

@@ -23,10 +23,10 @@ use crate::wire::{envelope, reply};
 
 /// The newest event of each chain.
 #[derive(Debug, Default)]
-pub(super) struct Snapshot {
+pub(super) struct InitialBases {
     bases: HashMap<Bytes, StoredBase>,
     /// What was kept before this node listened has been read.
-    is_whole: bool,
+    is_complete: bool,
     is_wanted: bool,
     /// For whom nothing is filtered, until something changes.
     unfiltered: HashMap<Dialect, (Bytes, Chains)>,
@@ -34,14 +34,14 @@ pub(super) struct Snapshot {
 
 /// Bases to be read, of some channels at once.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots {
+pub(super) struct InitialBasesReads {
     queue: VecDeque<ChannelId>,
     under_way: usize,
 }
 
-impl Snapshot {
-    pub(super) fn is_whole(&self) -> bool {
-        self.is_whole
+impl InitialBases {
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// These have been delivered.
@@ -110,18 +110,18 @@ fn passes(options: &DeliveryOptions, event: &Event) -> bool {
 
 impl Channels {
     /// Has the bases read, unless they are here or that is under way.
-    pub(super) fn want_snapshot(&mut self, channel_id: &ChannelId) {
+    pub(super) fn request_initial_bases(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let snapshot = channel.snapshot.get_or_insert_default();
-        if !snapshot.is_whole && !std::mem::replace(&mut snapshot.is_wanted, true) {
-            self.snapshots.queue.push_back(channel_id.clone());
+        let initial_bases = channel.initial_bases.get_or_insert_default();
+        if !initial_bases.is_complete && !std::mem::replace(&mut initial_bases.is_wanted, true) {
+            self.initial_bases_reads.queue.push_back(channel_id.clone());
         }
     }
 
-    pub(super) fn start_snapshots(&mut self) {
-        while self.snapshots.under_way < limits::CATCH_UP_READS_MAX {
-            let Some(channel_id) = self.snapshots.queue.pop_front() else { return };
-            self.snapshots.under_way += 1;
+    pub(super) fn start_initial_bases_reads(&mut self) {
+        while self.initial_bases_reads.under_way < limits::CATCH_UP_READS_MAX {
+            let Some(channel_id) = self.initial_bases_reads.queue.pop_front() else { return };
+            self.initial_bases_reads.under_way += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let bases = backend.read_bases(&channel_id).await;
@@ -131,20 +131,20 @@ impl Channels {
     }
 
     pub(super) fn bases_read(&mut self, channel_id: ChannelId, bases: Result<Vec<StoredBase>, BackendError>) {
-        self.snapshots.under_way -= 1;
+        self.initial_bases_reads.under_way -= 1;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().seq;
-        let Some(snapshot) = &mut channel.snapshot else { return };
-        snapshot.is_wanted = false;
+        let Some(initial_bases) = &mut channel.initial_bases else { return };
+        initial_bases.is_wanted = false;
         let Ok(bases) = bases else {
             self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;
         };
         // What has not been delivered here yet comes as an event first.
         for base in bases.into_iter().filter(|base| base.seq <= handled) {
-            snapshot.keep(base, channel.deltas.keys_max);
+            initial_bases.keep(base, channel.deltas.keys_max);
         }
-        snapshot.is_whole = true;
+        initial_bases.is_complete = true;
         self.admit(&channel_id);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Watch {
     watchers: HashMap<SocketId, Watcher>,
 }
 
-/// A socket that wants to know, and the dialect in which it is told.
+/// A socket that wants to know, and the dialect in which it is results.
 #[derive(Debug, Clone)]
 pub(super) struct Watcher {
     pub(super) write_buffer: Arc<WriteBuffer>,
@@ -30,7 +30,7 @@ pub(super) struct Watcher {
 
 /// What a watcher is told first: all users at once, when all of them are known.
 #[derive(Debug)]
-pub(super) struct FirstLook {
+pub(super) struct InitialStatus {
     /// The watcher's own channel: it is told that it has signed in before anything
     /// of others.
     own: ChannelId,
@@ -60,27 +60,28 @@ impl Channels {
         socket: SocketId,
         watcher: Watcher,
     ) {
-        let mut look = FirstLook { own, watcher, unknown: HashSet::new(), known: BTreeMap::new() };
+        let mut initial_status =
+            InitialStatus { own, watcher, unknown: HashSet::new(), known: BTreeMap::new() };
         for channel_id in users {
             let channel = self.channel_of(&channel_id, app);
             channel.idle_since = None;
             let watch = channel.watch.get_or_insert_default();
-            watch.watchers.insert(socket, look.watcher.clone());
+            watch.watchers.insert(socket, initial_status.watcher.clone());
             match watch.online {
-                Some(online) => look.learn(&channel_id, online),
+                Some(online) => initial_status.learn(&channel_id, online),
                 None => {
                     channel.membership.stale = true;
-                    look.unknown.insert(channel_id.clone());
+                    initial_status.unknown.insert(channel_id.clone());
                     self.join(channel_id);
                 }
             }
         }
-        self.looks.insert(socket, look);
-        self.finish_look(socket);
+        self.initial_statuses.insert(socket, initial_status);
+        self.send_initial_status(socket);
     }
 
     pub(super) fn unwatch(&mut self, users: &[ChannelId], socket: SocketId) {
-        self.looks.remove(&socket);
+        self.initial_statuses.remove(&socket);
         for channel_id in users {
             let Some(channel) = self.channels.get_mut(channel_id) else { continue };
             let Some(watch) = &mut channel.watch else { continue };
@@ -116,9 +117,9 @@ impl Channels {
         let (pusher, sockudo) = (frame(Dialect::Pusher), frame(Dialect::Sockudo));
         let mut looking = Vec::new();
         for (socket, watcher) in &watch.watchers {
-            match self.looks.get_mut(socket) {
-                Some(look) => {
-                    look.learn(channel_id, online);
+            match self.initial_statuses.get_mut(socket) {
+                Some(initial_status) => {
+                    initial_status.learn(channel_id, online);
                     looking.push(*socket);
                 }
                 None => {
@@ -131,26 +132,31 @@ impl Channels {
             }
         }
         for socket in looking {
-            self.finish_look(socket);
+            self.send_initial_status(socket);
         }
     }
 
-    pub(super) fn finish_look(&mut self, socket: SocketId) {
-        let Some(look) = self.looks.get(&socket).filter(|look| look.unknown.is_empty()) else { return };
-        if self.channels.get(&look.own).is_some_and(|channel| channel.joining.contains_key(&socket)) {
+    pub(super) fn send_initial_status(&mut self, socket: SocketId) {
+        let Some(initial_status) =
+            self.initial_statuses.get(&socket).filter(|initial_status| initial_status.unknown.is_empty())
+        else {
+            return;
+        };
+        if self.channels.get(&initial_status.own).is_some_and(|channel| channel.pending.contains_key(&socket))
+        {
             return;
         }
         let those = |wanted: bool| {
-            let users = look.known.iter().filter(move |(_, online)| **online == wanted);
+            let users = initial_status.known.iter().filter(move |(_, online)| **online == wanted);
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
-        let frame = reply::watchlist_events(look.watcher.dialect, &those(true), &those(false));
-        push(&look.watcher.write_buffer, frame, &mut self.to_flush);
-        self.looks.remove(&socket);
+        let frame = reply::watchlist_events(initial_status.watcher.dialect, &those(true), &those(false));
+        push(&initial_status.watcher.write_buffer, frame, &mut self.to_flush);
+        self.initial_statuses.remove(&socket);
     }
 }
 
-impl FirstLook {
+impl InitialStatus {
     fn learn(&mut self, channel_id: &ChannelId, online: bool) {
         self.unknown.remove(channel_id);
         self.known.insert(user_of(channel_id).to_owned(), online);

@@ -17,7 +17,7 @@ use crate::wire::dialect::Dialect;
 use crate::wire::reply;
 
 impl Channel {
-    /// What was just handled was not for everyone: true once, until they are told,
+    /// What was just handled was not for everyone: true once, until they are results,
     /// in a moment, unless an event comes first.
     pub(super) fn position_falls_due(&mut self) -> bool {
         let is_new = !self.position_due && self.subscribers.groups().is_behind();
@@ -27,13 +27,13 @@ impl Channel {
 
     /// What is delivered next is the first of another epoch, though nothing lies
     /// between: the first of the channel, or what follows a fork.
-    pub(super) fn tell_epoch(
+    pub(super) fn send_epoch_notices(
         &mut self,
         channel_id: &ChannelId,
         next: &Entry,
         to_flush: &mut Vec<Arc<WriteBuffer>>,
     ) {
-        if std::mem::replace(&mut self.told_epoch, next.epoch) == next.epoch {
+        if std::mem::replace(&mut self.notified_epoch, next.epoch) == next.epoch {
             return;
         }
         let frame = |dialect| first_position(channel_id, dialect, next, false);
@@ -43,7 +43,7 @@ impl Channel {
 }
 
 impl Channels {
-    pub(super) fn tell_due_positions(&mut self, now: Instant) {
+    pub(super) fn send_due_position_notices(&mut self, now: Instant) {
         while self.positions.front().is_some_and(|(due, _)| *due <= now) {
             let (_, channel_id) = self.positions.pop_front().expect("it was just seen");
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
@@ -62,9 +62,9 @@ impl Channels {
 
     /// The channel's history does not go on from what was handled before: what
     /// clients hold is worth nothing, and they may have missed something.
-    pub(super) fn tell_break(&mut self, channel_id: &ChannelId, position: Position) {
+    pub(super) fn send_break_notices(&mut self, channel_id: &ChannelId, position: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.told_epoch = position.epoch;
+        channel.notified_epoch = position.epoch;
         let is_keyed = channel.deltas.conflation_key.is_some();
         let frame = |options: &DeliveryOptions| {
             let mut frames = Vec::new();

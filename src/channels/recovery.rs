@@ -1,0 +1,183 @@
+//! Sending those who come back what they have missed (docs/resume.md). A channel's
+//! log is read once for all who wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::channel::{Channel, PendingSubscription, State};
+use super::replay::{RecoveredEvents, RecoveryRequest, RecoveryResults, Replay, number};
+use super::{Channels, JobResult};
+use crate::backend::BackendError;
+use crate::channel::ChannelId;
+use crate::entry::Position;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::wire::resume::{Resume, Standing};
+
+/// What a pending has had of the channel before.
+#[derive(Debug)]
+pub(super) enum Recovery {
+    /// It does not say.
+    NotRequested,
+    /// It says so, and the log has not been read for it.
+    Requested {
+        resume: Box<Resume>,
+        asked: bool,
+    },
+    /// The log no longer tells what it has missed.
+    Lost,
+    Recovered {
+        resume: Box<Resume>,
+        missed: Arc<RecoveredEvents>,
+    },
+}
+
+/// Where a subscription begins. Who resumes stands where it stood; others where the
+/// script has placed them.
+pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
+    let Position { epoch, seq, .. } = at;
+    match recovery {
+        Recovery::Recovered { resume, .. } => {
+            metrics().resumes.increment(1);
+            return Standing { epoch, seq: number(resume.seq, seq), resumed: true };
+        }
+        Recovery::Lost => metrics().resumes_lost.increment(1),
+        Recovery::NotRequested | Recovery::Requested { .. } => {}
+    }
+    Standing { epoch, seq, resumed: false }
+}
+
+/// Logs to be read for those who resume, some at once.
+#[derive(Debug, Default)]
+pub(super) struct Recoveries {
+    queue: VecDeque<ChannelId>,
+    under_way: usize,
+}
+
+impl Recovery {
+    pub(super) fn of(resume: Option<Box<Resume>>) -> Recovery {
+        resume.map_or(Recovery::NotRequested, |resume| Recovery::Requested { resume, asked: false })
+    }
+
+    /// What it has been sent is still a base for it.
+    pub(super) fn keeps_bases(&self) -> bool {
+        matches!(self, Recovery::Recovered { resume, .. } if resume.from.is_some())
+    }
+
+    /// Nothing is to be read for it.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self, Recovery::Requested { .. })
+    }
+
+    /// Something that came since is lost for it.
+    pub(super) fn lose(&mut self) {
+        if !matches!(self, Recovery::NotRequested) {
+            *self = Recovery::Lost;
+        }
+    }
+}
+
+impl Channels {
+    /// Has the log read for those who wait, unless that is under way.
+    pub(super) fn request_recovery(&mut self, channel_id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
+        if !std::mem::replace(&mut channel.replaying, true) {
+            self.recoveries.queue.push_back(channel_id.clone());
+        }
+    }
+
+    pub(super) fn start_recoveries(&mut self) {
+        while self.recoveries.under_way < limits::CATCH_UP_READS_MAX {
+            let Some(channel_id) = self.recoveries.queue.pop_front() else { return };
+            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
+            let recovery_requests = channel.recovery_requests();
+            let Some(oldest) = channel.oldest(&recovery_requests) else {
+                channel.replaying = false;
+                self.admit(&channel_id);
+                continue;
+            };
+            self.recoveries.under_way += 1;
+            let (backend, config) = (self.backend.clone(), self.delta.clone());
+            let (deltas, policy) = (channel.deltas.clone(), channel.policy.clone());
+            self.jobs.spawn(async move {
+                let results = match backend.read_log_since(&channel_id, oldest).await {
+                    // Not by the inbox: many may have missed much.
+                    Ok(log) => Ok(Replay::new(&channel_id, &log, &config, &deltas, &policy)
+                        .tell(recovery_requests)
+                        .await),
+                    Err(error) => Err(error),
+                };
+                JobResult::Replayed(channel_id, results)
+            });
+        }
+    }
+
+    pub(super) fn replayed(
+        &mut self,
+        channel_id: &ChannelId,
+        results: Result<RecoveryResults, BackendError>,
+    ) {
+        self.recoveries.under_way -= 1;
+        let Some(channel) = self.channels.get_mut(channel_id) else { return };
+        channel.replaying = false;
+        match results {
+            Ok(results) => channel.learn(results),
+            Err(error) => {
+                tracing::debug!(%channel_id, %error, "log not read for those who resume");
+                channel.request_again();
+                self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
+                return;
+            }
+        }
+        self.admit(channel_id);
+    }
+}
+
+impl Channel {
+    /// Those whom the next reading is for. Who was on another life of the channel
+    /// is lost without one.
+    fn recovery_requests(&mut self) -> Vec<RecoveryRequest> {
+        let mut recovery_requests = Vec::new();
+        for (socket, PendingSubscription { subscriber, recovery, state, .. }) in &mut self.pending {
+            let State::Registered { at, .. } = *state else { continue };
+            let Recovery::Requested { resume, asked } = recovery else { continue };
+            if resume.epoch != at.epoch {
+                *recovery = Recovery::Lost;
+                continue;
+            }
+            *asked = true;
+            let (resume, options) = (Resume::clone(resume), subscriber.options.clone());
+            recovery_requests.push(RecoveryRequest { socket: *socket, options, resume, at });
+        }
+        recovery_requests
+    }
+
+    /// The number that is oldest back.
+    fn oldest(&self, recovery_requests: &[RecoveryRequest]) -> Option<u32> {
+        let now = self.sequencer.position().unwrap_or_default().seq;
+        recovery_requests.iter().map(|request| request.resume.seq).min_by_key(|seq| number(*seq, now))
+    }
+
+    fn request_again(&mut self) {
+        for pending in self.pending.values_mut() {
+            if let Recovery::Requested { asked, .. } = &mut pending.recovery {
+                *asked = false;
+            }
+        }
+    }
+
+    fn learn(&mut self, results: RecoveryResults) {
+        for (socket, missed) in results {
+            let Some(pending) = self.pending.get_mut(&socket) else { continue };
+            // It may have left, and come back with something else to say.
+            if !matches!(pending.recovery, Recovery::Requested { asked: true, .. }) {
+                continue;
+            }
+            let recovery = std::mem::replace(&mut pending.recovery, Recovery::Lost);
+            if let (Recovery::Requested { resume, .. }, Some(missed)) = (recovery, missed) {
+                pending.recovery = Recovery::Recovered { resume, missed };
+            }
+        }
+    }
+}
