@@ -200,9 +200,9 @@ pub const WEBHOOK_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections of one app waiting to be let in. Beyond, sockets wait with their
 /// handshake done and nothing said.
-pub const QUOTA_ENTRANTS_MAX: usize = 4 * 1024;
+pub const CONNECTION_WAITERS_MAX: usize = 4 * 1024;
 /// An app's connections are counted anew in the cluster this often.
-pub const QUOTA_INTERVAL: Duration = Duration::from_secs(5);
+pub const CONNECTION_LIMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Announcements waiting for the inbox, and their bytes. One that finds it full
 /// is dropped and counted, and the inbox reads the channel's log instead.
 pub const BACKEND_EVENTS_MAX: usize = 16 * 1024;

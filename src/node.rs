@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::channels::ChannelsHandle;
+use crate::connection_limit::ConnectionLimiter;
 use crate::delta::settings::DeltaConfig;
 use crate::log_limit::LogLimit;
-use crate::quota::Quota;
 use crate::sockets::connections::Connections;
 
 pub type Node = Arc<Parts>;
@@ -22,7 +22,7 @@ pub struct Parts {
     pub backend: Arc<Backend>,
     pub channels: ChannelsHandle,
     pub connections: Arc<Connections>,
-    pub quota: Quota,
+    pub connection_limiter: ConnectionLimiter,
     pub delta: DeltaConfig,
     /// Whether subscriptions may be filtered by tags (protocol.md 4).
     pub tag_filtering: bool,
@@ -59,7 +59,7 @@ impl Parts {
             apps,
             channels,
             connections: Arc::default(),
-            quota: Quota::new(backend.clone()),
+            connection_limiter: ConnectionLimiter::new(backend.clone()),
             backend,
             delta,
             tag_filtering,

@@ -78,7 +78,7 @@ async fn charge(node: &Node, app: &App, account: Account, cost: u64) -> Result<O
         Ok(state) => Ok(Some(state)),
         Err(limited @ BackendError::RateLimited(_)) => Err(limited.into()),
         Err(error) => {
-            metrics().rates_unenforced.increment(1);
+            metrics().rate_limits_unenforced.increment(1);
             tracing::debug!(app = %app.id, %error, "rate not enforced");
             Ok(None)
         }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::client::Client;
 use crate::app::{App, OriginPattern};
+use crate::connection_limit::{ConnectionPermit, LimitReached};
 use crate::node::Node;
-use crate::quota::{Full, Place};
 use crate::wire::close::Close;
 
-/// Admits a client, and takes a place of the app's for as long as it stays.
-pub(super) async fn enter(node: &Node, client: &Client) -> Result<(Arc<App>, Place), Close> {
+/// Admits a client, and takes a permit of the app's for as long as it stays.
+pub(super) async fn enter(node: &Node, client: &Client) -> Result<(Arc<App>, ConnectionPermit), Close> {
     let app = admit(node, client).await?;
-    let place = node.quota.enter(&app).await.map_err(|Full| Close::OverConnectionQuota)?;
-    Ok((app, place))
+    let permit =
+        node.connection_limiter.acquire(&app).await.map_err(|LimitReached| Close::OverConnectionQuota)?;
+    Ok((app, permit))
 }
 
 /// The app that the client connects to, or why it may not.

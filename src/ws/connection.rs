@@ -88,7 +88,7 @@ const GONE: End = End::Gone { reason: Close::Normal.label() };
 
 /// Serves a socket until it ends.
 pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>) {
-    let (app, place) = match Box::pin(enter(&node, &client)).await {
+    let (app, permit) = match Box::pin(enter(&node, &client)).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             let address = client.address.map(tracing::field::display);
@@ -124,7 +124,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.leave_all()).await;
     // Whom we send away comes back before the goodbye is over.
-    drop(place);
+    drop(permit);
     match end {
         End::Close(close) => Box::pin(send_close(&mut stream, close, close.reason())).await,
         End::Gone { reason } => metrics::connection_closed(reason),

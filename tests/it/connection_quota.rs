@@ -165,7 +165,7 @@ async fn without_redis_everybody_gets_in_and_is_counted_later() {
         }
         there.close().await;
         gets_in_soon(&b, PATIENCE).await.settle().await;
-        assert!(a.metrics().await.sum("fanfare_quotas_unenforced_total") >= 1.0);
+        assert!(a.metrics().await.sum("fanfare_connection_limits_unenforced_total") >= 1.0);
     })
     .await;
 }

@@ -352,7 +352,7 @@ async fn without_redis_nothing_is_limited_and_nothing_done() {
             invalid.expect_error(400, "invalid_input").of_field("info");
             caller.post_events(json!({})).await.expect_error(400, "invalid_input");
         }
-        assert!(node.metrics().await.sum("fanfare_rates_unenforced_total") >= 10.0);
+        assert!(node.metrics().await.sum("fanfare_rate_limits_unenforced_total") >= 10.0);
     })
     .await;
 }

@@ -15,7 +15,7 @@ const ORDER: &[&str] = &[
     "publish",
     "node",
     "apps",
-    "quota",
+    "connection_limit",
     "channels",
     "subscribers",
     "sockets",
