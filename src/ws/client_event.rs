@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::connection::Connection;
-use super::rates::TooOften;
+use super::rates::RateLimitExceeded;
 use crate::backend::BackendError;
 use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
 use crate::event::Event;
@@ -28,7 +28,7 @@ enum ClientEventError {
     #[error("The data of the client event has {bytes} bytes, {bytes_max} are allowed")]
     Data { bytes: usize, bytes_max: usize },
     #[error(transparent)]
-    TooOften(#[from] TooOften),
+    RateLimitExceeded(#[from] RateLimitExceeded),
     #[error("It is not known whether the client event was sent: Redis did not answer in time")]
     Unknown,
     #[error("The client event was not sent: {0}")]
@@ -41,17 +41,17 @@ impl Connection {
     pub(super) async fn trigger(&mut self, event: ClientEvent) {
         match self.try_trigger(event).await {
             Ok(()) => metrics().client_events.increment(1),
-            Err(error @ ClientEventError::TooOften(_)) => {
-                self.object(Some(4301), &error.to_string());
+            Err(error @ ClientEventError::RateLimitExceeded(_)) => {
+                self.send_error(Some(4301), &error.to_string());
                 self.over_rate(self.app.rates.client_events_terminate);
             }
-            Err(error) => self.object(Some(4301), &error.to_string()),
+            Err(error) => self.send_error(Some(4301), &error.to_string()),
         }
     }
 
     async fn try_trigger(&mut self, event: ClientEvent) -> Result<(), ClientEventError> {
         let (channel, event) = self.check_event(event)?;
-        self.may_trigger()?;
+        self.admits_client_event()?;
         let sent = publish_client_event(&self.node.backend, &self.app, &channel, &event).await;
         sent.map_err(|error| match error {
             BackendError::OutcomeUnknown => ClientEventError::Unknown,
@@ -72,7 +72,7 @@ impl Connection {
         if let ChannelKind::Public | ChannelKind::User = channel.kind() {
             return Err(ClientEventError::Kind(channel));
         }
-        let subscription = self.subscriptions.get(&channel).filter(|subscription| subscription.stands());
+        let subscription = self.subscriptions.get(&channel).filter(|subscription| subscription.is_live());
         let Some(subscription) = subscription else { return Err(ClientEventError::NotSubscribed(channel)) };
         let (bytes, bytes_max) = (event.data.len(), app.payload_bytes_max);
         if bytes > bytes_max {

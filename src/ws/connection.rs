@@ -9,13 +9,13 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::admission::{admit, enter};
+use super::accept::{admit, enter};
 use super::client::Client;
-use super::rates::Windows;
+use super::connection_event::{self, ConnectionEvent};
+use super::keepalive::{Keepalive, KeepaliveAction};
+use super::rates::RateWindows;
 use super::signin::User;
-use super::silence::{Lapse, Silence};
 use super::subscribe::Refusal;
-use super::turn::{self, Turn};
 use super::{Socket, writer};
 use crate::app::App;
 use crate::channel::ChannelName;
@@ -45,11 +45,11 @@ pub(super) struct Connection {
     /// The formats in which the socket has opted in to deltas.
     pub(super) accepted: Box<[Algorithm]>,
     /// It says it decodes deltas, and is known not to (protocol.md 3.6).
-    pub(super) decodes_no_deltas: bool,
+    pub(super) is_refused_deltas: bool,
     /// Whom it has signed in as.
     pub(super) user: Option<Box<User>>,
     /// What it has said lately, where the app wants that counted.
-    pub(super) windows: Option<Box<Windows>>,
+    pub(super) windows: Option<Box<RateWindows>>,
     /// It has to have shown a signature of the app by then; None when it has, or
     /// need not (protocol.md 2.9).
     pub(super) authorize_by: Option<Instant>,
@@ -59,7 +59,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Subscription {
     /// It has said whether it wants deltas; else the socket's opt-in decides.
-    pub(super) says_deltas: bool,
+    pub(super) requests_deltas: bool,
     pub(super) synced: Option<std::time::Instant>,
     /// On a presence channel: as whom. The inbox may have refused it meanwhile.
     pub(super) member: Option<Arc<Member>>,
@@ -71,7 +71,7 @@ impl Subscription {
     }
 
     /// False where the inbox let nobody in, because the channel was full.
-    pub(super) fn stands(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         !self.member.as_ref().is_some_and(|member| member.is_refused())
     }
 }
@@ -105,7 +105,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         write_buffer.close(refusal);
     }
     let mut connection = Connection {
-        decodes_no_deltas: client.is_among(&node.delta.refused_clients),
+        is_refused_deltas: client.is_among(&node.delta.refused_clients),
         authorize_by: app.features.authorization_timeout.map(|timeout| Instant::now() + timeout),
         node,
         app,
@@ -122,7 +122,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     let established = reply::connection_established(connection.dialect, socket, timeout_secs);
     connection.write_buffer.send(established);
     let end = connection.serve(&mut stream).await;
-    Box::pin(connection.leave_all()).await;
+    Box::pin(connection.unsubscribe_all()).await;
     // Whom we send away comes back before the goodbye is over.
     drop(permit);
     match end {
@@ -159,30 +159,30 @@ async fn send_close(stream: &mut Socket, close: Close, reason: &str) {
 
 impl Connection {
     async fn serve(&mut self, stream: &mut Socket) -> End {
-        let mut silence = Silence::new(self.node.activity_timeout);
-        let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&silence)));
+        let mut keepalive = Keepalive::new(self.node.activity_timeout);
+        let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&keepalive)));
         loop {
-            match poll_fn(|context| turn::poll(context, stream, deadline.as_mut())).await {
-                Turn::Heard(message) => {
-                    silence.broken();
-                    if let ControlFlow::Break(end) = Box::pin(self.hear(stream, message)).await {
+            match poll_fn(|context| connection_event::poll(context, stream, deadline.as_mut())).await {
+                ConnectionEvent::Received(message) => {
+                    keepalive.on_activity();
+                    if let ControlFlow::Break(end) = Box::pin(self.on_message(stream, message)).await {
                         return end;
                     }
                 }
-                Turn::WriteEvent(WriteEvent::Stalled) => {
+                ConnectionEvent::Write(WriteEvent::Stalled) => {
                     if let Err(end) = Box::pin(self.write(stream)).await {
                         return end;
                     }
                 }
-                Turn::WriteEvent(WriteEvent::Close(close)) => return End::Close(close),
-                Turn::WriteEvent(WriteEvent::Lost) => return GONE,
-                Turn::Due => {
-                    match silence.elapsed() {
-                        Some(Lapse::Ping) => self.write_buffer.send(reply::ping(self.dialect)),
-                        Some(Lapse::Close) => return End::Close(Close::PongTimeout),
+                ConnectionEvent::Write(WriteEvent::Close(close)) => return End::Close(close),
+                ConnectionEvent::Write(WriteEvent::Lost) => return GONE,
+                ConnectionEvent::Due => {
+                    match keepalive.elapsed() {
+                        Some(KeepaliveAction::Ping) => self.write_buffer.send(reply::ping(self.dialect)),
+                        Some(KeepaliveAction::Close) => return End::Close(Close::PongTimeout),
                         None => {}
                     }
-                    deadline.as_mut().reset(self.deadline(&silence));
+                    deadline.as_mut().reset(self.deadline(&keepalive));
                 }
             }
             // After any turn: who never stops talking is never due.
@@ -193,8 +193,8 @@ impl Connection {
     }
 
     /// When something is due that no frame brings about.
-    fn deadline(&self, silence: &Silence) -> Instant {
-        let deadline = silence.deadline();
+    fn deadline(&self, keepalive: &Keepalive) -> Instant {
+        let deadline = keepalive.deadline();
         self.authorize_by.map_or(deadline, |by| by.min(deadline))
     }
 
@@ -207,14 +207,14 @@ impl Connection {
         })
     }
 
-    async fn hear(
+    async fn on_message(
         &mut self,
         stream: &mut Socket,
         message: Option<Result<Message, tungstenite::Error>>,
     ) -> ControlFlow<End> {
         match message {
-            Some(Ok(Message::Text(text))) => self.obey(Command::parse(&text)).await,
-            Some(Ok(Message::Binary(_))) => self.obey(Err(CommandError::Binary)).await,
+            Some(Ok(Message::Text(text))) => self.dispatch(Command::parse(&text)).await,
+            Some(Ok(Message::Binary(_))) => self.dispatch(Err(CommandError::Binary)).await,
             // The library's answer must be out before we write past it.
             Some(Ok(Message::Ping(_))) => {
                 if stream.flush().await.is_err() {
@@ -240,14 +240,14 @@ impl Connection {
         ControlFlow::Continue(())
     }
 
-    async fn obey(&mut self, command: Result<Command, CommandError>) {
+    async fn dispatch(&mut self, command: Result<Command, CommandError>) {
         // Its last frame is on the way: nothing that it still says is done.
         if self.write_buffer.is_closing() {
             return;
         }
         // Pings are never counted: who has said too much must not look dead.
         let is_counted = !matches!(command, Ok(Command::Ping | Command::Pong));
-        if is_counted && !self.may_speak(command.as_ref().ok()) {
+        if is_counted && !self.admits_message(command.as_ref().ok()) {
             return;
         }
         if matches!(command, Ok(Command::Subscribe(_) | Command::Signin(_))) {
@@ -266,11 +266,11 @@ impl Connection {
             Err(CommandError::Subscription { channel, error }) => {
                 self.refuse(&channel, Refusal::new("InvalidField", error.to_string(), 400));
             }
-            Err(error) => self.object(error.code(), &error.to_string()),
+            Err(error) => self.send_error(error.code(), &error.to_string()),
         }
     }
 
-    pub(super) fn object(&self, code: Option<u16>, message: &str) {
+    pub(super) fn send_error(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
         self.write_buffer.send(reply::error(self.dialect, code, message));
     }

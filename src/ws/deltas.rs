@@ -26,7 +26,7 @@ impl Connection {
             return;
         }
         self.accepted = accepted.into();
-        let unsaid = self.subscriptions.iter().filter(|(_, subscription)| !subscription.says_deltas);
+        let unsaid = self.subscriptions.iter().filter(|(_, subscription)| !subscription.requests_deltas);
         let channels: Vec<ChannelName> = unsaid.map(|(channel, _)| channel.clone()).collect();
         for channel in channels {
             let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unspecified) else { continue };
@@ -49,7 +49,7 @@ impl Connection {
             DeltaRequest::Unspecified => &self.accepted,
             DeltaRequest::On { algorithms } => algorithms,
         };
-        let may_be = self.node.delta.enabled && !self.decodes_no_deltas && !never_has_deltas(channel);
+        let may_be = self.node.delta.enabled && !self.is_refused_deltas && !never_has_deltas(channel);
         Algorithm::choose(self.deltas_on(channel).algorithm, accepted).filter(|_| may_be)
     }
 

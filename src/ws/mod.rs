@@ -1,19 +1,19 @@
 //! The edge where browsers speak to us: a TCP stream that has become a WebSocket
 //! is handed to a [`connection`] for its life (protocol.md 2).
 
-mod admission;
+mod accept;
 pub mod client;
 mod client_event;
 mod connection;
+mod connection_event;
 mod credentials;
 mod deltas;
+mod keepalive;
 mod presence;
 mod rates;
 mod signin;
-mod silence;
 mod stream;
 mod subscribe;
-mod turn;
 mod writer;
 
 use bytes::Bytes;

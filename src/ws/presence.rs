@@ -42,7 +42,7 @@ impl Connection {
             let error = format!("`user_info` has {bytes} bytes, {bytes_max} are allowed");
             return Err(Refusal::new("LimitReached", error, 4301));
         }
-        let joined = self.subscriptions.get(channel).filter(|subscription| subscription.stands());
+        let joined = self.subscriptions.get(channel).filter(|subscription| subscription.is_live());
         Ok(joined.and_then(Subscription::member).unwrap_or_else(|| Arc::new(member)))
     }
 }

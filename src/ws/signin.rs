@@ -49,13 +49,13 @@ enum SigninError {
 impl Connection {
     pub(super) async fn sign_in(&mut self, signin: Signin) {
         match self.check_signin(&signin) {
-            Ok((data, channel)) if self.user.is_none() => self.become_user(data, channel, &signin).await,
+            Ok((data, channel)) if self.user.is_none() => self.sign_in_as(data, channel, &signin).await,
             // Again, as the same user: nothing changes.
             Ok((_, channel)) => {
                 self.enter(&channel, reply::signin_success(self.dialect, &signin.user_data)).await;
             }
             Err(error) => {
-                self.object(Some(4009), &error.to_string());
+                self.send_error(Some(4009), &error.to_string());
                 if let SigninError::Credentials(_) = error {
                     self.write_buffer.close(Close::Unauthorized);
                 }
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    async fn become_user(&mut self, data: UserData, channel: ChannelName, signin: &Signin) {
+    async fn sign_in_as(&mut self, data: UserData, channel: ChannelName, signin: &Signin) {
         metrics().signins.increment(1);
         self.authorize_by = None;
         let mut watchlist = if self.app.features.watchlists { data.watchlist } else { Vec::new() };

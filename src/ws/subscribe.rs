@@ -35,7 +35,7 @@ pub(super) enum Unsigned {
 
 /// A subscription that may be.
 #[derive(Debug)]
-struct Permit {
+struct CheckedSubscription {
     channel: ChannelName,
     /// On a presence channel: as whom.
     member: Option<Arc<Member>>,
@@ -67,7 +67,7 @@ impl Connection {
     }
 
     /// The connection has ended.
-    pub(super) async fn leave_all(&mut self) {
+    pub(super) async fn unsubscribe_all(&mut self) {
         self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
             let channel_id = ChannelId::new(&self.app.id, &channel);
@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    fn check(&self, subscribe: &Subscribe) -> Result<Permit, Refusal> {
+    fn check(&self, subscribe: &Subscribe) -> Result<CheckedSubscription, Refusal> {
         let channel = ChannelName::parse(&subscribe.channel, self.app.limits.channel_name_chars_max)
             .map_err(|error| Refusal::new("InvalidChannel", error.to_string(), 400))?;
         if self.subscriptions.len() >= limits::SOCKET_SUBSCRIPTIONS_MAX
@@ -98,7 +98,7 @@ impl Connection {
             ChannelKind::Presence => member = Some(self.check_presence(&channel, subscribe)?),
             ChannelKind::User => self.check_own(&channel)?,
         }
-        Ok(Permit { channel, member, filter, resume })
+        Ok(CheckedSubscription { channel, member, filter, resume })
     }
 
     fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Arc<Filter>>, Refusal> {
@@ -139,8 +139,8 @@ impl Connection {
             .map_err(|error| Refusal::new("AuthError", error.to_string(), 401))
     }
 
-    async fn join(&mut self, permit: Permit, deltas: DeltaRequest) {
-        let Permit { channel, member, filter, resume } = permit;
+    async fn join(&mut self, permit: CheckedSubscription, deltas: DeltaRequest) {
+        let CheckedSubscription { channel, member, filter, resume } = permit;
         let options = DeliveryOptions {
             dialect: self.dialect,
             algorithm: self.algorithm_for(&channel, &deltas),
@@ -167,7 +167,7 @@ impl Connection {
         if channel.kind() != ChannelKind::User {
             let synced = self.subscriptions.get(&channel).and_then(|earlier| earlier.synced);
             let said = deltas != DeltaRequest::Unspecified;
-            self.subscriptions.insert(channel, Subscription { says_deltas: said, synced, member });
+            self.subscriptions.insert(channel, Subscription { requests_deltas: said, synced, member });
         }
         self.node.channels.send(command).await;
     }

@@ -12,9 +12,9 @@ use super::Socket;
 use crate::sockets::write_buffer::WriteEvent;
 
 /// What there is to do that takes more than a poll.
-pub(super) enum Turn {
-    Heard(Option<Result<Message, tungstenite::Error>>),
-    WriteEvent(WriteEvent),
+pub(super) enum ConnectionEvent {
+    Received(Option<Result<Message, tungstenite::Error>>),
+    Write(WriteEvent),
     /// Something may be due that no frame brings about.
     Due,
 }
@@ -22,12 +22,16 @@ pub(super) enum Turn {
 /// Everything that a waking may be for, once each: what there is to hear, which
 /// the answer to a ping may be among; what could not be written by whoever had
 /// something for the socket; and only then the clock.
-pub(super) fn poll(context: &mut Context<'_>, stream: &mut Socket, deadline: Pin<&mut Sleep>) -> Poll<Turn> {
+pub(super) fn poll(
+    context: &mut Context<'_>,
+    stream: &mut Socket,
+    deadline: Pin<&mut Sleep>,
+) -> Poll<ConnectionEvent> {
     if let Poll::Ready(message) = stream.poll_next_unpin(context) {
-        return Poll::Ready(Turn::Heard(message));
+        return Poll::Ready(ConnectionEvent::Received(message));
     }
     if let Poll::Ready(event) = stream.get_ref().write_buffer.poll_event(context) {
-        return Poll::Ready(Turn::WriteEvent(event));
+        return Poll::Ready(ConnectionEvent::Write(event));
     }
-    deadline.poll(context).map(|()| Turn::Due)
+    deadline.poll(context).map(|()| ConnectionEvent::Due)
 }
