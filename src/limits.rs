@@ -173,11 +173,11 @@ pub const WEBHOOK_BATCH_MAX: usize = 100;
 /// Calls of a node under way at once, and of one webhook: a receiver that hangs
 /// leaves room for all others.
 pub const WEBHOOK_CALLS_MAX: usize = 64;
-pub const WEBHOOK_HOOK_CALLS_MAX: usize = 16;
+pub const WEBHOOK_ENDPOINT_CALLS_MAX: usize = 16;
 /// How many of either may repeat what has failed before: the channels that fail
 /// leave room for those that do not.
 pub const WEBHOOK_RETRIES_MAX: usize = WEBHOOK_CALLS_MAX / 2;
-pub const WEBHOOK_HOOK_RETRIES_MAX: usize = WEBHOOK_HOOK_CALLS_MAX / 2;
+pub const WEBHOOK_ENDPOINT_RETRIES_MAX: usize = WEBHOOK_ENDPOINT_CALLS_MAX / 2;
 /// A receiver has this long to answer, and this much of its answer is read.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -189,7 +189,7 @@ pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(300);
 /// A partition's outbox is looked at this often.
 pub const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Partitions whose outbox a node looks at, at the same time.
-pub const WEBHOOK_LOOKS_MAX: usize = 32;
+pub const WEBHOOK_CLAIMS_MAX: usize = 32;
 /// A consumer that has not renewed its lease for this long is replaced.
 pub const WEBHOOK_LEASE: Duration = Duration::from_secs(5);
 /// At an orderly stop, calls under way and what is waiting have this long. It is
@@ -311,7 +311,7 @@ const _: () =
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
-const _: () = assert!(WEBHOOK_HOOK_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
+const _: () = assert!(WEBHOOK_ENDPOINT_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
 const _: () = assert!(CATCH_UP_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");

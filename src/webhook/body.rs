@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::json;
 use crate::webhook_event::WebhookEventKind;
 
-use super::lanes::Delivery;
+use super::delivery_queues::Delivery;
 
 /// `{"time_ms":…,"events":[…]}`, in the order given. `time_ms` is when the call is
 /// made, in ms of this node's clock; that of an event, when it was decided.

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
 use super::body;
-use super::lanes::Delivery;
+use super::delivery_queues::Delivery;
 use crate::app::{App, Webhook};
 use crate::backend::BackendError;
 use crate::{auth, limits};
@@ -39,7 +39,7 @@ pub(super) fn client() -> Client {
         .redirect(redirect::Policy::none())
         .no_proxy()
         .timeout(limits::WEBHOOK_TIMEOUT)
-        .pool_max_idle_per_host(limits::WEBHOOK_HOOK_CALLS_MAX)
+        .pool_max_idle_per_host(limits::WEBHOOK_ENDPOINT_CALLS_MAX)
         .build()
         .expect("the settings are constant, and the TLS configuration is complete")
 }
@@ -61,14 +61,14 @@ fn tls() -> ClientConfig {
 pub(super) async fn post(
     client: &Client,
     app: &App,
-    hook: &Webhook,
+    endpoint: &Webhook,
     events: &[Delivery],
 ) -> Result<(), CallError> {
     let body = body::encode(unix_ms(), events);
-    let headers = headers(app, hook, &body);
-    let answer = client.post(&hook.url).headers(headers).body(body).send().await?;
+    let headers = headers(app, endpoint, &body);
+    let answer = client.post(&endpoint.url).headers(headers).body(body).send().await?;
     let status = answer.status();
-    read_a_little(answer).await;
+    read_bounded(answer).await;
     match status.is_success() {
         true => Ok(()),
         false => Err(CallError::Status(status)),
@@ -76,7 +76,7 @@ pub(super) async fn post(
 }
 
 /// So that the connection can be used again, where the answer is short.
-async fn read_a_little(mut answer: Response) {
+async fn read_bounded(mut answer: Response) {
     let mut read = 0;
     while read < limits::WEBHOOK_ANSWER_BYTES_MAX {
         match answer.chunk().await {
@@ -90,18 +90,18 @@ async fn read_a_little(mut answer: Response) {
 const RESERVED: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT];
 
 /// Ours come last, and replace what has the same name.
-fn headers(app: &App, hook: &Webhook, body: &[u8]) -> HeaderMap {
+fn headers(app: &App, endpoint: &Webhook, body: &[u8]) -> HeaderMap {
     // While secrets are rotated, the oldest is the one that every backend knows.
     let signature = auth::sign(app.secrets.last().expect("an app has a secret"), body);
-    let ours = [
+    let owned = [
         ("content-type", "application/json"),
         ("user-agent", concat!("fanfare/", env!("CARGO_PKG_VERSION"))),
         ("x-pusher-key", &app.key),
         ("x-pusher-signature", &signature),
     ];
-    let custom = hook.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let custom = endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut headers = HeaderMap::new();
-    for (name, value) in custom.chain(ours) {
+    for (name, value) in custom.chain(owned) {
         // WebhookEventKind cannot be a header is left out: it would spoil every call.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
@@ -164,14 +164,14 @@ mod tests {
             ("not a name", "x"),
             ("X-Bad", "two\r\nlines"),
         ];
-        let hook = Webhook {
+        let endpoint = Webhook {
             url: "http://a".into(),
             events: HookedEvents::default(),
             headers: custom.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             channel_prefix: None,
             channel_suffix: None,
         };
-        let sent = headers(&app(), &hook, b"the body");
+        let sent = headers(&app(), &endpoint, b"the body");
         let mut sent: Vec<(&str, &str)> =
             sent.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("it is text"))).collect();
         sent.sort_unstable();

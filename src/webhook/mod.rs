@@ -5,15 +5,15 @@
 //! it, calls the webhooks, and removes what all of them have got. So an event is
 //! delivered at least once, whatever happens to nodes, and under the same id.
 //!
-//! [`lanes`] says what to call when, and [`held`] what is known of the outboxes:
+//! [`queues`] says what to call when, and [`held`] what is known of the outboxes:
 //! neither does IO. [`work`] is what does, [`call`] one call of it; [`desk`] is the task
 //! that brings them together.
 
 mod body;
 mod call;
-mod desk;
-mod held;
-mod lanes;
+mod delivery_queues;
+mod dispatcher;
+mod in_flight;
 mod work;
 
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::node::Node;
 
-use desk::Desk;
+use dispatcher::Dispatcher;
 
 /// The task of this node.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Webhooks {
 /// Delivers until [`Webhooks::stop`].
 pub fn start(node: Node) -> Webhooks {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(Desk::new(node).run(stopped));
+    let task = tokio::spawn(Dispatcher::new(node).run(stopped));
     Webhooks { stop, task }
 }
 

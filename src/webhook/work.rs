@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reqwest::Client;
 
 use super::call::{self, CallError};
-use super::lanes::Call;
+use super::delivery_queues::Call;
 use crate::app::App;
 use crate::backend::BackendError;
 use crate::channel::Partition;
@@ -15,7 +15,7 @@ use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 /// Something that took time has ended.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum JobResult {
     /// None: another node has the partition, or nobody knows.
     Looked(Partition, Option<Vec<Found>>),
     Called(Call, Outcome),
@@ -36,13 +36,13 @@ pub(super) enum Outcome {
 
 /// Claims the partition and reads on. As far as the apps are known: where one is
 /// not known just now, the next look begins with its webhook_event.
-pub(super) async fn look(
+pub(super) async fn claim(
     node: Node,
     partition: Partition,
     after: Option<WebhookEventId>,
     count_max: usize,
-) -> Done {
-    Done::Looked(partition, find(&node, partition, after.as_ref(), count_max).await)
+) -> JobResult {
+    JobResult::Looked(partition, find(&node, partition, after.as_ref(), count_max).await)
 }
 
 async fn find(
@@ -68,27 +68,27 @@ async fn find(
 
 /// To the webhook as it is configured now: whoever mends a URL need not wait for
 /// new events.
-pub(super) async fn call(node: Node, client: Client, call: Call) -> Done {
-    let outcome = match node.apps.by_id(&call.hook.app).await {
+pub(super) async fn call(node: Node, client: Client, call: Call) -> JobResult {
+    let outcome = match node.apps.by_id(&call.endpoint.app).await {
         Err(error) => Outcome::Failed(error.into()),
-        Ok(app) => match app.as_ref().and_then(|app| Some((app, app.webhooks.get(call.hook.index)?))) {
+        Ok(app) => match app.as_ref().and_then(|app| Some((app, app.webhooks.get(call.endpoint.index)?))) {
             None => Outcome::Gone,
-            Some((app, hook)) => match call::post(&client, app, hook, &call.events).await {
+            Some((app, endpoint)) => match call::post(&client, app, endpoint, &call.events).await {
                 Ok(()) => Outcome::Delivered,
                 Err(error) => Outcome::Failed(error),
             },
         },
     };
-    Done::Called(call, outcome)
+    JobResult::Called(call, outcome)
 }
 
-pub(super) async fn remove(node: Node, partition: Partition, ids: Vec<WebhookEventId>) -> Done {
+pub(super) async fn remove(node: Node, partition: Partition, ids: Vec<WebhookEventId>) -> JobResult {
     let result = node.backend.remove_webhook_events(partition, &ids).await;
-    Done::Removed(partition, ids, result)
+    JobResult::Removed(partition, ids, result)
 }
 
 /// If it fails, the claim lapses by itself.
-pub(super) async fn release(node: Node, partition: Partition) -> Done {
+pub(super) async fn release(node: Node, partition: Partition) -> JobResult {
     let _ = node.backend.release_webhook_outbox(partition).await;
-    Done::Released
+    JobResult::Released
 }

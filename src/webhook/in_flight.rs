@@ -8,7 +8,7 @@ use crate::limits;
 use crate::webhook_event::WebhookEventId;
 
 #[derive(Debug, Default)]
-pub(super) struct Held(HashMap<Partition, Holding>);
+pub(super) struct InFlight(HashMap<Partition, Holding>);
 
 /// WebhookEventKind is held of one partition.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ enum Removal {
     Failed,
 }
 
-impl Held {
+impl InFlight {
     /// After which webhook_event to read, and how many. Nothing is remembered but what is
     /// held: an outbox that was lost and begins anew is read from its start.
     pub(super) fn reach(&self, partition: Partition) -> (Option<WebhookEventId>, usize) {
@@ -41,7 +41,7 @@ impl Held {
         (after, limits::WEBHOOK_PENDING_MAX.saturating_sub(holding.open.len()))
     }
 
-    /// The claim was confirmed. With `has_more`, [`Held::removed`] says when there
+    /// The claim was confirmed. With `has_more`, [`InFlight::removed`] says when there
     /// is room again.
     pub(super) fn claimed(&mut self, partition: Partition, has_more: bool) {
         self.0.entry(partition).or_default().has_more = has_more;
@@ -107,7 +107,7 @@ impl Held {
     }
 
     /// Forgets all of a partition. Returns whether there was anything.
-    pub(super) fn let_go(&mut self, partition: Partition) -> bool {
+    pub(super) fn release(&mut self, partition: Partition) -> bool {
         self.0.remove(&partition).is_some_and(|holding| !holding.open.is_empty())
     }
 
@@ -117,9 +117,9 @@ impl Held {
     }
 
     /// Whether the backend has nothing left to be told of this partition.
-    pub(super) fn is_told(&self, partition: Partition) -> bool {
-        let is_told = |holding: &Holding| holding.removal == Removal::Idle && holding.settled.is_empty();
-        self.0.get(&partition).is_none_or(is_told)
+    pub(super) fn is_delivered(&self, partition: Partition) -> bool {
+        let is_delivered = |holding: &Holding| holding.removal == Removal::Idle && holding.settled.is_empty();
+        self.0.get(&partition).is_none_or(is_delivered)
     }
 
     /// WebhookOutbox held, of all partitions.
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_notice_is_removed_when_no_webhook_waits_for_it() {
-        let mut held = Held::default();
+        let mut held = InFlight::default();
         assert_eq!(held.reach(P), (None, limits::WEBHOOK_PENDING_MAX));
         for (number, webhooks) in [(1, 2), (2, 0), (3, 1)] {
             assert!(held.hold(P, &id(number), webhooks));
@@ -156,15 +156,15 @@ mod tests {
         held.settle(P, &id(1));
         held.removed(P, &[id(3)]);
         assert_eq!(held.removals(), [(P, vec![id(1)])]);
-        assert!(!held.is_told(P));
+        assert!(!held.is_delivered(P));
         held.removed(P, &[id(1)]);
-        assert!(held.is_told(P) && held.len() == 0);
+        assert!(held.is_delivered(P) && held.len() == 0);
         assert_eq!(held.reach(P).0, None, "an outbox that begins anew is read from its start");
     }
 
     #[test]
     fn a_removal_that_failed_is_tried_again_later() {
-        let mut held = Held::default();
+        let mut held = InFlight::default();
         held.hold(P, &id(1), 0);
         let (_, ids) = held.removals().remove(0);
         held.not_removed(P, ids);
@@ -175,9 +175,9 @@ mod tests {
 
     #[test]
     fn what_was_let_go_is_not_settled() {
-        let mut held = Held::default();
+        let mut held = InFlight::default();
         held.hold(P, &id(1), 1);
-        assert!(held.let_go(P) && !held.let_go(P));
+        assert!(held.release(P) && !held.release(P));
         held.settle(P, &id(1));
         held.hold(P, &id(1), 2);
         held.settle(P, &id(1));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn there_is_another_look_where_there_was_no_room() {
-        let mut held = Held::default();
+        let mut held = InFlight::default();
         for number in 0..limits::WEBHOOK_PENDING_MAX as u64 {
             held.hold(P, &id(number), 0);
         }

@@ -1,4 +1,4 @@
-//! Order, isolation, patience and fairness of the lanes: without IO, in made-up
+//! Order, isolation, patience and fairness of the queues: without IO, in made-up
 //! time.
 
 use std::collections::HashMap;
@@ -11,24 +11,24 @@ use crate::webhook_event::WebhookEventKind;
 
 /// One webhook more often than not; events are numbered, and that is their id.
 struct World {
-    lanes: Lanes,
+    queues: DeliveryQueues,
     now: Instant,
     events: u64,
 }
 
 impl World {
     fn new() -> World {
-        World { lanes: Lanes::default(), now: Instant::now(), events: 0 }
+        World { queues: DeliveryQueues::default(), now: Instant::now(), events: 0 }
     }
 
-    fn offer(&mut self, hook: usize, channel: &str) -> u64 {
+    fn offer(&mut self, endpoint: usize, channel: &str) -> u64 {
         self.events += 1;
         let id = WebhookEventId { time_ms: self.events, number: 0 };
         let what = WebhookEventKind::ChannelOccupied;
         let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel: channel.into(), what });
         let partition = Partition(channel.len() as u8);
         let delivery = Delivery::new(partition, webhook_event, self.now + limits::WEBHOOK_AGE_MAX);
-        self.lanes.offer(HookId { app: "1".into(), index: hook }, delivery);
+        self.queues.offer(HookId { app: "1".into(), index: endpoint }, delivery);
         self.events
     }
 
@@ -37,7 +37,7 @@ impl World {
     }
 
     fn next(&mut self) -> Option<Call> {
-        self.lanes.next_call(self.now)
+        self.queues.next_call(self.now)
     }
 
     /// All calls that can begin now.
@@ -50,16 +50,16 @@ impl World {
     }
 
     fn succeed(&mut self, call: Call) -> Finished {
-        self.lanes.finish(call, true, self.now, 1.0)
+        self.queues.finish(call, true, self.now, 1.0)
     }
 
     fn fail(&mut self, call: Call) -> Finished {
-        self.lanes.finish(call, false, self.now, 1.0)
+        self.queues.finish(call, false, self.now, 1.0)
     }
 
     /// Waits for the next call as long as it takes; how long that was.
     fn wait(&mut self) -> Duration {
-        let due = self.lanes.next_due().expect("something waits for its time");
+        let due = self.queues.next_due().expect("something waits for its time");
         assert!(due > self.now, "what can be called now was not");
         let waited = due - self.now;
         self.now = due;
@@ -85,7 +85,7 @@ fn lanes_share_a_call_in_the_order_of_the_outbox() {
     assert_eq!((ids(&call), call.is_retry), (vec![1, 2, 3, 4, 5], false));
     assert!(world.next().is_none());
     assert_eq!(settled(&world.succeed(call)), [1, 2, 3, 4, 5]);
-    assert!(world.next().is_none() && world.lanes.hooks.is_empty());
+    assert!(world.next().is_none() && world.queues.endpoints.is_empty());
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_call_has_its_bound_and_the_rest_follows_in_order() {
     assert_eq!(first.events.len(), limits::WEBHOOK_BATCH_MAX);
     assert!(ids(&first).is_sorted());
     let taken: HashSet<u64> = ids(&first).into_iter().collect();
-    assert!(world.next().is_none(), "both lanes are under way");
+    assert!(world.next().is_none(), "both queues are under way");
     world.succeed(first);
     let rest = world.call();
     let left: Vec<u64> = (1..=110).filter(|id| !taken.contains(id)).collect();
@@ -164,7 +164,7 @@ fn jitter_spreads_retries() {
     let mut world = World::new();
     world.offer(0, "a");
     let call = world.call();
-    world.lanes.finish(call, false, world.now, 1.1);
+    world.queues.finish(call, false, world.now, 1.1);
     assert_eq!(world.wait(), limits::WEBHOOK_BACKOFF_MIN.mul_f64(1.1));
 }
 
@@ -180,7 +180,7 @@ fn what_is_too_old_when_its_call_fails_is_given_up() {
     assert_eq!((settled(&finished), finished.given_up), (vec![1], 1));
     world.wait();
     let call = world.call();
-    assert_eq!(ids(&call), [2], "the lane goes on");
+    assert_eq!(ids(&call), [2], "the queue goes on");
 }
 
 /// An event that its receiver can never take does not take others along.
@@ -216,25 +216,25 @@ fn a_webhook_that_hangs_leaves_calls_for_others() {
         world.offer(0, &format!("hanging{n}"));
         hanging.extend(world.next());
     }
-    assert_eq!(hanging.len(), limits::WEBHOOK_HOOK_CALLS_MAX);
+    assert_eq!(hanging.len(), limits::WEBHOOK_ENDPOINT_CALLS_MAX);
     world.offer(1, "a");
-    assert_eq!(world.call().hook.index, 1);
+    assert_eq!(world.call().endpoint.index, 1);
 }
 
 #[test]
 fn the_calls_of_a_node_are_bounded() {
     let mut world = World::new();
-    for hook in 0..2 * limits::WEBHOOK_CALLS_MAX {
-        world.offer(hook, "a");
+    for endpoint in 0..2 * limits::WEBHOOK_CALLS_MAX {
+        world.offer(endpoint, "a");
     }
     let calls = world.calls();
     assert_eq!(calls.len(), limits::WEBHOOK_CALLS_MAX);
-    assert_eq!(world.lanes.next_due(), None, "only the end of a call helps");
-    let last = calls.last().expect("there are many").hook.index;
+    assert_eq!(world.queues.next_due(), None, "only the end of a call helps");
+    let last = calls.last().expect("there are many").endpoint.index;
     for call in calls {
         world.succeed(call);
     }
-    assert_eq!(world.call().hook.index, last + 1, "whose turn it is was not forgotten");
+    assert_eq!(world.call().endpoint.index, last + 1, "whose turn it is was not forgotten");
 }
 
 #[test]
@@ -247,8 +247,8 @@ fn webhooks_take_turns() {
     let mut turns = Vec::new();
     for _ in 0..6 {
         let call = world.call();
-        turns.push(call.hook.index);
-        world.offer(call.hook.index, "a");
+        turns.push(call.endpoint.index);
+        world.offer(call.endpoint.index, "a");
         world.succeed(call);
     }
     assert_eq!(turns, [0, 1, 0, 1, 0, 1]);
@@ -263,8 +263,8 @@ fn channels_that_fail_leave_calls_for_those_that_do_not() {
     let call = world.call();
     world.fail(call);
     world.wait();
-    assert_eq!(world.calls().len(), limits::WEBHOOK_HOOK_RETRIES_MAX);
-    assert_eq!(world.lanes.next_due(), None, "only the end of a call helps");
+    assert_eq!(world.calls().len(), limits::WEBHOOK_ENDPOINT_RETRIES_MAX);
+    assert_eq!(world.queues.next_due(), None, "only the end of a call helps");
     world.offer(0, "fresh");
     assert!(!world.call().is_retry);
 }
@@ -280,10 +280,10 @@ fn what_never_gets_its_call_is_given_up_too() {
     world.fail(call);
     world.wait();
     let hanging = world.calls().len();
-    assert_eq!(world.lanes.expire(world.now), [], "they are not old yet");
+    assert_eq!(world.queues.expire(world.now), [], "they are not old yet");
     world.pass(limits::WEBHOOK_AGE_MAX);
-    assert_eq!(world.lanes.expire(world.now).len(), 50 - hanging);
-    assert_eq!(world.lanes.expire(world.now), []);
+    assert_eq!(world.queues.expire(world.now).len(), 50 - hanging);
+    assert_eq!(world.queues.expire(world.now), []);
 }
 
 #[test]
@@ -310,10 +310,10 @@ fn what_is_withdrawn_is_forgotten_and_what_is_under_way_counts() {
     world.offer(0, "a");
     world.offer(0, "b");
     world.offer(0, "other partition");
-    world.lanes.withdraw(&HashSet::from([Partition(1)]));
-    assert!(world.lanes.is_under_way(Partition(1)));
+    world.queues.cancel(&HashSet::from([Partition(1)]));
+    assert!(world.queues.is_in_progress(Partition(1)));
     assert_eq!(settled(&world.succeed(call)), [1]);
-    assert!(!world.lanes.is_under_way(Partition(1)));
+    assert!(!world.queues.is_in_progress(Partition(1)));
     assert_eq!(ids(&world.call()), [4]);
 }
 
@@ -322,21 +322,21 @@ fn what_is_forsaken_settles_nothing_and_is_not_called_for_twice_at_once() {
     let mut world = World::new();
     world.offer(0, "a");
     let call = world.call();
-    world.lanes.forsake(&HashSet::from([Partition(1)]));
+    world.queues.abandon(&HashSet::from([Partition(1)]));
     // The partition came back, and was read from its start.
     let again = world.offer(0, "a");
-    assert!(world.next().is_none(), "the lane is under way");
+    assert!(world.next().is_none(), "the queue is under way");
     assert_eq!(world.fail(call), Finished::default());
     let call = world.call();
     assert_eq!((ids(&call), call.is_retry), (vec![again], false));
-    world.lanes.forsake(&HashSet::from([Partition(1)]));
+    world.queues.abandon(&HashSet::from([Partition(1)]));
     assert_eq!(settled(&world.succeed(call)), [0; 0]);
-    assert!(world.lanes.hooks.is_empty());
+    assert!(world.queues.endpoints.is_empty());
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Offer { hook: usize, channel: u8 },
+    Offer { endpoint: usize, channel: u8 },
     Finish { nth: usize, is_delivered: bool },
     Pass { ms: u64 },
     Forsake { channel: u8 },
@@ -344,7 +344,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3_usize, 0..4_u8).prop_map(|(hook, channel)| Step::Offer { hook, channel }),
+        4 => (0..3_usize, 0..4_u8).prop_map(|(endpoint, channel)| Step::Offer { endpoint, channel }),
         4 => (0..9_usize, any::<bool>()).prop_map(|(nth, is_delivered)| Step::Finish { nth, is_delivered }),
         2 => (0..40_000_u64).prop_map(|ms| Step::Pass { ms }),
         1 => (0..4_u8).prop_map(|channel| Step::Forsake { channel }),
@@ -357,8 +357,8 @@ fn channel_name(channel: u8) -> String {
 }
 
 proptest! {
-    /// Whatever happens: in order per lane, each event settled exactly once unless
-    /// it was forsaken, and never two calls of a lane at once.
+    /// Whatever happens: in order per queue, each event settled exactly once unless
+    /// it was forsaken, and never two calls of a queue at once.
     #[test]
     fn every_lane_keeps_its_order(steps in proptest::collection::vec(step(), 0..120)) {
         let mut world = World::new();
@@ -367,19 +367,19 @@ proptest! {
         let mut got: HashMap<(usize, String), Vec<u64>> = HashMap::new();
         let finish = |world: &mut World, call: Call, is_delivered: bool,
                           got: &mut HashMap<(usize, String), Vec<u64>>| {
-            let (hook, channels) = (call.hook.index, call.events.clone());
-            let finished = world.lanes.finish(call, is_delivered, world.now, 1.0);
+            let (endpoint, channels) = (call.endpoint.index, call.events.clone());
+            let finished = world.queues.finish(call, is_delivered, world.now, 1.0);
             for id in settled(&finished) {
                 let event = channels.iter().find(|event| event.webhook_event.id.time_ms == id);
                 let channel = event.expect("it was in the call").webhook_event.channel.clone();
-                got.entry((hook, channel)).or_default().push(id);
+                got.entry((endpoint, channel)).or_default().push(id);
             }
         };
         for step in steps {
             match step {
-                Step::Offer { hook, channel } => {
-                    let id = world.offer(hook, &channel_name(channel));
-                    expected.entry((hook, channel_name(channel))).or_default().push(id);
+                Step::Offer { endpoint, channel } => {
+                    let id = world.offer(endpoint, &channel_name(channel));
+                    expected.entry((endpoint, channel_name(channel))).or_default().push(id);
                 }
                 Step::Finish { nth, is_delivered } if nth < under_way.len() => {
                     let call = under_way.remove(nth);
@@ -388,20 +388,20 @@ proptest! {
                 Step::Finish { .. } => {}
                 Step::Pass { ms } => world.pass(Duration::from_millis(ms)),
                 Step::Forsake { channel } => {
-                    world.lanes.forsake(&HashSet::from([Partition(channel + 1)]));
-                    for hook in 0..3 {
-                        let lane = (hook, channel_name(channel));
-                        let done = got.get(&lane).cloned().unwrap_or_default();
-                        expected.insert(lane, done);
+                    world.queues.abandon(&HashSet::from([Partition(channel + 1)]));
+                    for endpoint in 0..3 {
+                        let queue = (endpoint, channel_name(channel));
+                        let done = got.get(&queue).cloned().unwrap_or_default();
+                        expected.insert(queue, done);
                     }
                 }
             }
             under_way.extend(world.calls());
-            let lanes = under_way.iter().flat_map(|call| {
-                call.lanes.iter().map(|(channel, _)| (call.hook.clone(), channel.clone()))
+            let queues = under_way.iter().flat_map(|call| {
+                call.queues.iter().map(|(channel, _)| (call.endpoint.clone(), channel.clone()))
             });
-            let lanes: Vec<_> = lanes.collect();
-            prop_assert_eq!(lanes.iter().collect::<HashSet<_>>().len(), lanes.len());
+            let queues: Vec<_> = queues.collect();
+            prop_assert_eq!(queues.iter().collect::<HashSet<_>>().len(), queues.len());
         }
         loop {
             for call in std::mem::take(&mut under_way) {
@@ -409,13 +409,13 @@ proptest! {
             }
             under_way = world.calls();
             if under_way.is_empty() {
-                let Some(due) = world.lanes.next_due() else { break };
+                let Some(due) = world.queues.next_due() else { break };
                 world.now = due;
             }
         }
         expected.retain(|_, ids| !ids.is_empty());
         prop_assert_eq!(got, expected);
-        prop_assert!(world.lanes.hooks.is_empty());
-        prop_assert_eq!((world.lanes.calls, world.lanes.retries), (0, 0));
+        prop_assert!(world.queues.endpoints.is_empty());
+        prop_assert_eq!((world.queues.calls, world.queues.retries), (0, 0));
     }
 }

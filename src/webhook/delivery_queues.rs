@@ -2,10 +2,10 @@
 //! caller brings the time and makes the calls.
 //!
 //! A webhook is called for many channels at once, but for each channel, its
-//! lane, in order and one call at a time. So what fails holds up its own lane
+//! queue, in order and one call at a time. So what fails holds up its own queue
 //! only.
 
-mod hook;
+mod endpoint;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +18,7 @@ use crate::channel::Partition;
 use crate::limits;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-use hook::Hook;
+use endpoint::Endpoint;
 
 /// A webhook: its place among those of its app. Two with the same URL are two.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,15 +53,15 @@ impl Delivery {
     }
 }
 
-/// One call that is to be made, and then told to [`Lanes::finish`].
+/// One call that is to be made, and then told to [`DeliveryQueues::finish`].
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) hook: HookId,
+    pub(super) endpoint: HookId,
     /// In the order of the outbox.
     pub(super) events: Vec<Delivery>,
     /// Whose events they are, and how many of each.
-    lanes: Vec<(Arc<str>, usize)>,
-    /// One lane, whose last call has failed.
+    queues: Vec<(Arc<str>, usize)>,
+    /// One queue, whose last call has failed.
     pub(super) is_retry: bool,
 }
 
@@ -79,25 +79,25 @@ pub(super) struct Finished {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     BeganToFail,
-    /// No lane of the webhook is failing any more.
+    /// No queue of the webhook is failing any more.
     Recovered,
 }
 
-/// The lanes of all webhooks.
+/// The queues of all webhooks.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct DeliveryQueues {
     /// Those with something to deliver, or under way.
-    hooks: BTreeMap<HookId, Hook>,
+    endpoints: BTreeMap<HookId, Endpoint>,
     /// The webhook that was called last: the others come before it again.
     last: Option<HookId>,
     calls: usize,
     retries: usize,
 }
 
-impl Lanes {
-    /// Behind all that was offered for its lane before.
-    pub(super) fn offer(&mut self, hook: HookId, delivery: Delivery) {
-        self.hooks.entry(hook).or_default().offer(delivery);
+impl DeliveryQueues {
+    /// Behind all that was offered for its queue before.
+    pub(super) fn offer(&mut self, endpoint: HookId, delivery: Delivery) {
+        self.endpoints.entry(endpoint).or_default().offer(delivery);
     }
 
     /// A call that may begin now. Webhooks take turns; no more than
@@ -108,7 +108,7 @@ impl Lanes {
         }
         let may_retry = self.may_retry();
         let id = self.next_hook(now, may_retry)?;
-        let call = self.hooks.get_mut(&id)?.next_call(id.clone(), now, may_retry)?;
+        let call = self.endpoints.get_mut(&id)?.next_call(id.clone(), now, may_retry)?;
         self.calls += 1;
         self.retries += usize::from(call.is_retry);
         self.last = Some(id);
@@ -117,8 +117,8 @@ impl Lanes {
 
     fn next_hook(&self, now: Instant, may_retry: bool) -> Option<HookId> {
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let round = self.hooks.range((after, Bound::Unbounded)).chain(&self.hooks);
-        let mut can_call = round.filter(|(_, hook)| hook.can_call(now, may_retry));
+        let round = self.endpoints.range((after, Bound::Unbounded)).chain(&self.endpoints);
+        let mut can_call = round.filter(|(_, endpoint)| endpoint.can_call(now, may_retry));
         can_call.next().map(|(id, _)| id.clone())
     }
 
@@ -132,48 +132,48 @@ impl Lanes {
         if self.calls == limits::WEBHOOK_CALLS_MAX || !self.may_retry() {
             return None;
         }
-        self.hooks.values().filter_map(Hook::next_due).min()
+        self.endpoints.values().filter_map(Endpoint::next_due).min()
     }
 
     /// `jitter`, about 1, spreads the retries of those that failed together.
     pub(super) fn finish(&mut self, call: Call, is_delivered: bool, now: Instant, jitter: f64) -> Finished {
         self.calls -= 1;
         self.retries -= usize::from(call.is_retry);
-        let Some(hook) = self.hooks.get_mut(&call.hook) else { return Finished::default() };
-        let id = call.hook.clone();
+        let Some(endpoint) = self.endpoints.get_mut(&call.endpoint) else { return Finished::default() };
+        let id = call.endpoint.clone();
         let finished = match is_delivered {
-            true => hook.delivered(call),
-            false => hook.failed(call, now, jitter),
+            true => endpoint.delivered(call),
+            false => endpoint.failed(call, now, jitter),
         };
-        if hook.is_empty() {
-            self.hooks.remove(&id);
+        if endpoint.is_empty() {
+            self.endpoints.remove(&id);
         }
         finished
     }
 
-    /// Gives up what is too old in lanes that have failed and get no further call,
+    /// Gives up what is too old in queues that have failed and get no further call,
     /// because so many fail that they use up their share of calls.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, WebhookEventId)> {
-        let expired = self.hooks.values_mut().flat_map(|hook| hook.expire(now)).collect();
-        self.hooks.retain(|_, hook| !hook.is_empty());
+        let expired = self.endpoints.values_mut().flat_map(|endpoint| endpoint.expire(now)).collect();
+        self.endpoints.retain(|_, endpoint| !endpoint.is_empty());
         expired
     }
 
     /// Forgets what is waiting of these partitions. WebhookEventKind is under way may end.
-    pub(super) fn withdraw(&mut self, partitions: &HashSet<Partition>) {
-        self.hooks.values_mut().for_each(|hook| hook.withdraw(partitions));
-        self.hooks.retain(|_, hook| !hook.is_empty());
+    pub(super) fn cancel(&mut self, partitions: &HashSet<Partition>) {
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.cancel(partitions));
+        self.endpoints.retain(|_, endpoint| !endpoint.is_empty());
     }
 
     /// Forgets all of these partitions: whatever comes of a call under way
-    /// settles nothing. Its lane is still not called before it has ended.
-    pub(super) fn forsake(&mut self, partitions: &HashSet<Partition>) {
-        self.withdraw(partitions);
-        self.hooks.values_mut().for_each(|hook| hook.forsake(partitions));
+    /// settles nothing. Its queue is still not called before it has ended.
+    pub(super) fn abandon(&mut self, partitions: &HashSet<Partition>) {
+        self.cancel(partitions);
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.abandon(partitions));
     }
 
     /// Whether a call with events of this partition is under way.
-    pub(super) fn is_under_way(&self, partition: Partition) -> bool {
-        self.hooks.values().any(|hook| hook.is_under_way(partition))
+    pub(super) fn is_in_progress(&self, partition: Partition) -> bool {
+        self.endpoints.values().any(|endpoint| endpoint.is_in_progress(partition))
     }
 }

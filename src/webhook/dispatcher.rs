@@ -1,6 +1,6 @@
 //! The one task that owns what this node delivers. It never waits: looks at the
 //! outboxes, calls and removals are under way by themselves, and come back as
-//! [`Done`].
+//! [`JobResult`].
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::call;
-use super::held::Held;
-use super::lanes::{Call, Change, Delivery, Finished, HookId, Lanes};
-use super::work::{self, Done, Found, Outcome};
+use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, Finished, HookId};
+use super::in_flight::InFlight;
+use super::work::{self, Found, JobResult, Outcome};
 use crate::app::{App, Webhook};
 use crate::channel::Partition;
 use crate::limits;
@@ -24,11 +24,11 @@ use crate::node::Node;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Dispatcher {
     node: Node,
     client: Client,
-    lanes: Lanes,
-    held: Held,
+    queues: DeliveryQueues,
+    in_flight: InFlight,
     /// Those whose webhooks are this node's to deliver, as of the last tick.
     own: HashSet<Partition>,
     /// Those that were, and are given up as soon as their calls have ended. WebhookEventKind
@@ -37,17 +37,17 @@ pub(super) struct Desk {
     /// To be looked at, each once, and those being looked at.
     looks: VecDeque<Partition>,
     looking: HashSet<Partition>,
-    work: JoinSet<Done>,
+    work: JoinSet<JobResult>,
     is_stopping: bool,
 }
 
-impl Desk {
-    pub(super) fn new(node: Node) -> Desk {
-        Desk {
+impl Dispatcher {
+    pub(super) fn new(node: Node) -> Dispatcher {
+        Dispatcher {
             node,
             client: call::client(),
-            lanes: Lanes::default(),
-            held: Held::default(),
+            queues: DeliveryQueues::default(),
+            in_flight: InFlight::default(),
             own: HashSet::new(),
             leaving: HashSet::new(),
             looks: VecDeque::new(),
@@ -61,7 +61,7 @@ impl Desk {
         let mut tick = tokio::time::interval(limits::WEBHOOK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.lanes.next_due();
+            let due = self.queues.next_due();
             tokio::select! {
                 _ = &mut stop => break,
                 _ = tick.tick() => self.tick(),
@@ -75,21 +75,21 @@ impl Desk {
 
     fn tick(&mut self) {
         self.own = self.node.backend.own_partitions().into_iter().collect();
-        self.leave_what_is_not_ours();
-        self.look_at_all();
-        self.held.retry_removals();
+        self.release_lost_partitions();
+        self.claim_all();
+        self.in_flight.retry_removals();
         self.expire();
-        metrics().webhooks_pending.set(self.held.len() as f64);
+        metrics().webhooks_pending.set(self.in_flight.len() as f64);
     }
 
     /// Also at those that are being left, to keep the claim until they are.
-    fn look_at_all(&mut self) {
+    fn claim_all(&mut self) {
         let partitions: Vec<Partition> = self.own.union(&self.leaving).copied().collect();
-        partitions.into_iter().for_each(|partition| self.look_at(partition));
+        partitions.into_iter().for_each(|partition| self.claim(partition));
     }
 
     /// A look that is under way, or waits for its turn, is not asked for again.
-    fn look_at(&mut self, partition: Partition) {
+    fn claim(&mut self, partition: Partition) {
         if !self.looking.contains(&partition) && !self.looks.contains(&partition) {
             self.looks.push_back(partition);
         }
@@ -97,50 +97,50 @@ impl Desk {
 
     /// WebhookEventKind is under way ends first, so that the next owner does not call for the
     /// same events meanwhile.
-    fn leave_what_is_not_ours(&mut self) {
-        self.leaving.extend(self.held.partitions().into_iter().filter(|it| !self.own.contains(it)));
+    fn release_lost_partitions(&mut self) {
+        self.leaving.extend(self.in_flight.partitions().into_iter().filter(|it| !self.own.contains(it)));
         if self.leaving.is_empty() {
             return;
         }
-        self.lanes.withdraw(&self.leaving);
+        self.queues.cancel(&self.leaving);
         for partition in self.leaving.clone() {
-            let is_busy = self.looking.contains(&partition) || self.lanes.is_under_way(partition);
-            if !is_busy && self.held.is_told(partition) {
+            let is_busy = self.looking.contains(&partition) || self.queues.is_in_progress(partition);
+            if !is_busy && self.in_flight.is_delivered(partition) {
                 self.release(partition);
             }
         }
     }
 
     fn release(&mut self, partition: Partition) {
-        self.held.let_go(partition);
+        self.in_flight.release(partition);
         self.leaving.remove(&partition);
         self.looks.retain(|other| *other != partition);
         self.work.spawn(work::release(self.node.clone(), partition));
     }
 
     fn start_work(&mut self) {
-        while self.looking.len() < limits::WEBHOOK_LOOKS_MAX {
+        while self.looking.len() < limits::WEBHOOK_CLAIMS_MAX {
             let Some(partition) = self.looks.pop_front() else { break };
-            self.start_look(partition);
+            self.start_claim(partition);
         }
         let now = Instant::now();
-        while let Some(call) = self.lanes.next_call(now) {
+        while let Some(call) = self.queues.next_call(now) {
             self.work.spawn(work::call(self.node.clone(), self.client.clone(), call));
         }
-        for (partition, ids) in self.held.removals() {
+        for (partition, ids) in self.in_flight.removals() {
             self.work.spawn(work::remove(self.node.clone(), partition, ids));
         }
     }
 
-    fn start_look(&mut self, partition: Partition) {
-        let (after, room) = self.held.reach(partition);
+    fn start_claim(&mut self, partition: Partition) {
+        let (after, room) = self.in_flight.reach(partition);
         // Without room the claim is renewed.
-        let count_max = if self.is_ours(partition) { room } else { 0 };
+        let count_max = if self.is_owned(partition) { room } else { 0 };
         self.looking.insert(partition);
-        self.work.spawn(work::look(self.node.clone(), partition, after, count_max));
+        self.work.spawn(work::claim(self.node.clone(), partition, after, count_max));
     }
 
-    fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<JobResult, tokio::task::JoinError>) {
         let done = match done {
             Ok(done) => done,
             // The process ends at once.
@@ -148,24 +148,24 @@ impl Desk {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Looked(partition, found) => {
+            JobResult::Looked(partition, found) => {
                 self.looking.remove(&partition);
                 match found {
                     Some(found) => self.found(partition, found),
                     None => self.lost(partition),
                 }
             }
-            Done::Called(call, outcome) => self.called(call, &outcome),
-            Done::Removed(partition, ids, Ok(())) => {
-                if self.held.removed(partition, &ids) {
-                    self.look_again(partition);
+            JobResult::Called(call, outcome) => self.called(call, &outcome),
+            JobResult::Removed(partition, ids, Ok(())) => {
+                if self.in_flight.removed(partition, &ids) {
+                    self.claim_again(partition);
                 }
             }
-            Done::Removed(partition, ids, Err(error)) => {
+            JobResult::Removed(partition, ids, Err(error)) => {
                 tracing::debug!(?partition, %error, "delivered webhook events are still in the outbox");
-                self.held.not_removed(partition, ids);
+                self.in_flight.not_removed(partition, ids);
             }
-            Done::Released => {}
+            JobResult::Released => {}
         }
     }
 
@@ -175,20 +175,20 @@ impl Desk {
         for (webhook_event, app) in found {
             self.hold(partition, &Arc::new(webhook_event), app.as_deref());
         }
-        let (_, room) = self.held.reach(partition);
-        self.held.claimed(partition, room == 0);
+        let (_, room) = self.in_flight.reach(partition);
+        self.in_flight.claimed(partition, room == 0);
         if is_any && room > 0 {
-            self.look_again(partition);
+            self.claim_again(partition);
         }
     }
 
-    fn look_again(&mut self, partition: Partition) {
-        if self.is_ours(partition) && !self.is_stopping {
-            self.look_at(partition);
+    fn claim_again(&mut self, partition: Partition) {
+        if self.is_owned(partition) && !self.is_stopping {
+            self.claim(partition);
         }
     }
 
-    fn is_ours(&self, partition: Partition) -> bool {
+    fn is_owned(&self, partition: Partition) -> bool {
         self.own.contains(&partition) && !self.leaving.contains(&partition)
     }
 
@@ -196,16 +196,16 @@ impl Desk {
         if app.is_none() {
             metrics().webhooks_orphaned.increment(1);
         }
-        let hooks = app.map_or(&[][..], |app| &app.webhooks[..]);
+        let endpoints = app.map_or(&[][..], |app| &app.webhooks[..]);
         let indices: Vec<usize> =
-            (0..hooks.len()).filter(|index| wants(&hooks[*index], webhook_event)).collect();
-        if !self.held.hold(partition, &webhook_event.id, indices.len()) {
+            (0..endpoints.len()).filter(|index| wants(&endpoints[*index], webhook_event)).collect();
+        if !self.in_flight.hold(partition, &webhook_event.id, indices.len()) {
             return;
         }
         let expires = expiry(webhook_event.id.time_ms);
         for index in indices {
-            let hook = HookId { app: webhook_event.app.clone(), index };
-            self.lanes.offer(hook, Delivery::new(partition, webhook_event.clone(), expires));
+            let endpoint = HookId { app: webhook_event.app.clone(), index };
+            self.queues.offer(endpoint, Delivery::new(partition, webhook_event.clone(), expires));
         }
     }
 
@@ -213,13 +213,13 @@ impl Desk {
     /// sure that no other has.
     fn lost(&mut self, partition: Partition) {
         self.leaving.remove(&partition);
-        if self.held.let_go(partition) {
-            self.lanes.forsake(&HashSet::from([partition]));
+        if self.in_flight.release(partition) {
+            self.queues.abandon(&HashSet::from([partition]));
         }
     }
 
     fn called(&mut self, call: Call, outcome: &Outcome) {
-        let (hook, events) = (call.hook.clone(), call.events.len());
+        let (endpoint, events) = (call.endpoint.clone(), call.events.len());
         match outcome {
             Outcome::Delivered => metrics().webhooks_delivered.increment(events as u64),
             Outcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
@@ -228,14 +228,14 @@ impl Desk {
         // Those that failed together do not come back together.
         let jitter = rand::random_range(0.9..1.1);
         let is_failed = matches!(outcome, Outcome::Failed(_));
-        let finished = self.lanes.finish(call, !is_failed, Instant::now(), jitter);
+        let finished = self.queues.finish(call, !is_failed, Instant::now(), jitter);
         self.settle(&finished.settled);
         metrics().webhooks_given_up.increment(finished.given_up as u64);
-        report(&hook, outcome, &finished);
+        report(&endpoint, outcome, &finished);
     }
 
     fn expire(&mut self) {
-        let expired = self.lanes.expire(Instant::now());
+        let expired = self.queues.expire(Instant::now());
         if !expired.is_empty() {
             tracing::warn!(events = expired.len(), "webhook events given up: too many channels fail");
         }
@@ -245,7 +245,7 @@ impl Desk {
 
     fn settle(&mut self, settled: &[(Partition, WebhookEventId)]) {
         for (partition, id) in settled {
-            self.held.settle(*partition, id);
+            self.in_flight.settle(*partition, id);
         }
     }
 
@@ -253,18 +253,18 @@ impl Desk {
     /// for its time is left to other nodes.
     async fn stop(mut self) {
         self.is_stopping = true;
-        self.look_at_all();
+        self.claim_all();
         let _ = tokio::time::timeout(limits::WEBHOOK_STOP_TIMEOUT, self.finish_all()).await;
         self.work.abort_all();
         let node = &self.node;
-        let releases = stream::iter(self.held.partitions()).for_each_concurrent(
-            limits::WEBHOOK_LOOKS_MAX,
+        let releases = stream::iter(self.in_flight.partitions()).for_each_concurrent(
+            limits::WEBHOOK_CLAIMS_MAX,
             |partition| async move {
                 let _ = node.backend.release_webhook_outbox(partition).await;
             },
         );
         let _ = tokio::time::timeout(limits::SCRIPT_ATTEMPT_TIMEOUT, releases).await;
-        match self.held.len() {
+        match self.in_flight.len() {
             0 => tracing::info!("webhooks delivered"),
             events => tracing::warn!(events, "webhook events left behind, for other nodes if there are any"),
         }
@@ -288,10 +288,11 @@ async fn wait_until(due: Option<Instant>) {
     }
 }
 
-fn wants(hook: &Webhook, webhook_event: &WebhookEvent) -> bool {
-    let begins = hook.channel_prefix.as_ref().is_none_or(|prefix| webhook_event.channel.starts_with(prefix));
-    let ends = hook.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
-    begins && ends && hook.events.has(webhook_event.what.name())
+fn wants(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
+    let begins =
+        endpoint.channel_prefix.as_ref().is_none_or(|prefix| webhook_event.channel.starts_with(prefix));
+    let ends = endpoint.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
+    begins && ends && endpoint.events.has(webhook_event.what.name())
 }
 
 fn expiry(decided_ms: u64) -> Instant {
@@ -301,8 +302,8 @@ fn expiry(decided_ms: u64) -> Instant {
 
 /// One line when it begins to fail and one when it is over, not one per call. The
 /// URL may hold a secret: the webhook is named by its place in the app.
-fn report(hook: &HookId, outcome: &Outcome, finished: &Finished) {
-    let HookId { app, index } = hook;
+fn report(endpoint: &HookId, outcome: &Outcome, finished: &Finished) {
+    let HookId { app, index } = endpoint;
     match (outcome, finished.change) {
         (Outcome::Failed(error), Some(Change::BeganToFail)) => {
             tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are tried again");
