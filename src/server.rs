@@ -68,7 +68,7 @@ pub async fn run(
     };
     let node: Node = Arc::new(Parts::new(apps, backend, channels, settings));
     if let Some(changes) = node.backend.app_changes() {
-        tokio::spawn(apps::follow(node.apps.clone(), node.connections.clone(), changes));
+        tokio::spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
     }
     tracing::info!(
         %listen,

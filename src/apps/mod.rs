@@ -1,8 +1,8 @@
 //! The apps that this node serves, found by id (backends) or by key (browsers):
-//! those of the configuration, then those that are kept in the backend.
+//! those of the configuration, then those that are cached in the backend.
 
-mod follow;
-mod remembered;
+mod app_cache;
+mod invalidation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::config::{self, Origin};
 use crate::limits;
 use crate::metrics::metrics;
 
-use remembered::{Changes, Lifetime, Remembered};
+use app_cache::{AppCache, Invalidations, Lifetime};
 
-pub use follow::follow;
+pub use invalidation::watch_changes;
 
 #[derive(Debug)]
 pub struct Apps {
@@ -27,16 +27,16 @@ pub struct Apps {
     by_key: HashMap<String, Arc<App>>,
     backend: Arc<Backend>,
     /// What the backend keeps, by id.
-    kept: Remembered<Kept>,
+    cached: AppCache<CachedApp>,
     /// Ids by key, of the same apps; None is a key of nobody.
-    ids: Remembered<Option<String>>,
-    changes: Changes,
+    ids: AppCache<Option<String>>,
+    changes: Invalidations,
     lookups: Semaphore,
 }
 
 /// What the backend keeps under an id.
 #[derive(Debug, Clone)]
-enum Kept {
+enum CachedApp {
     App(Arc<App>),
     Removed,
     Nothing,
@@ -52,9 +52,9 @@ impl Apps {
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             backend,
-            kept: Remembered::new(),
-            ids: Remembered::new(),
-            changes: Changes::new(),
+            cached: AppCache::new(),
+            ids: AppCache::new(),
+            changes: Invalidations::new(),
             lookups: Semaphore::new(limits::APP_LOOKUPS_MAX),
         };
         for app in configured {
@@ -70,7 +70,7 @@ impl Apps {
     pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
         match self.by_id.get(id) {
             Some(app) => Ok(Some(app.clone())),
-            None => Box::pin(self.kept(id)).await?.app(id),
+            None => Box::pin(self.cached(id)).await?.app(id),
         }
     }
 
@@ -79,7 +79,7 @@ impl Apps {
         if let Some(app) = self.by_key.get(key) {
             return Ok(Some(app.clone()));
         }
-        if !is_name(key) {
+        if !is_valid_name(key) {
             return Ok(None);
         }
         let read = || self.lookup(self.backend.find_app_id(key));
@@ -99,15 +99,15 @@ impl Apps {
         }
     }
 
-    async fn kept(&self, id: &str) -> Result<Kept, BackendError> {
-        if !is_name(id) {
-            return Ok(Kept::Nothing);
+    async fn cached(&self, id: &str) -> Result<CachedApp, BackendError> {
+        if !is_valid_name(id) {
+            return Ok(CachedApp::Nothing);
         }
         let read = async || {
             let stored = self.lookup(self.backend.find_app(id)).await?;
-            Ok(Kept::read(id, stored))
+            Ok(CachedApp::read(id, stored))
         };
-        self.kept.get(id, &self.changes, read).await
+        self.cached.get(id, &self.changes, read).await
     }
 
     /// At most [`limits::APP_LOOKUPS_MAX`] at once; the others wait, and are told
@@ -125,31 +125,31 @@ impl Apps {
     }
 }
 
-impl Kept {
-    fn read(id: &str, stored: StoredApp) -> Kept {
+impl CachedApp {
+    fn read(id: &str, stored: StoredApp) -> CachedApp {
         let text = match stored {
             StoredApp::Settings(text) => text,
-            StoredApp::Removed => return Kept::Removed,
-            StoredApp::Nothing => return Kept::Nothing,
+            StoredApp::Removed => return CachedApp::Removed,
+            StoredApp::Nothing => return CachedApp::Nothing,
         };
         match config::read_app(&text, &Origin::Stored { id: id.to_owned() }) {
-            Ok(app) if &*app.id == id => Kept::App(Arc::new(app)),
+            Ok(app) if &*app.id == id => CachedApp::App(Arc::new(app)),
             Ok(app) => {
                 tracing::error!(id, found = %app.id, "the app in Redis says that it is another one");
-                Kept::Unreadable
+                CachedApp::Unreadable
             }
             Err(problems) => {
                 tracing::error!(id, %problems, "the settings of an app in Redis are not understood");
-                Kept::Unreadable
+                CachedApp::Unreadable
             }
         }
     }
 
     fn app(self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
         match self {
-            Kept::App(app) => Ok(Some(app)),
-            Kept::Removed | Kept::Nothing => Ok(None),
-            Kept::Unreadable => {
+            CachedApp::App(app) => Ok(Some(app)),
+            CachedApp::Removed | CachedApp::Nothing => Ok(None),
+            CachedApp::Unreadable => {
                 Err(BackendError::Refused(format!("the settings of app {id} are not understood")))
             }
         }
@@ -158,7 +158,7 @@ impl Kept {
 
 /// What could be the id or the key of an app. Anything else is not looked up,
 /// nor remembered.
-fn is_name(text: &str) -> bool {
+fn is_valid_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
     (1..=limits::APP_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
@@ -168,9 +168,9 @@ fn lifetime(is_known: bool) -> Duration {
     if is_known { limits::APP_CACHE_TTL } else { limits::UNKNOWN_APP_CACHE_TTL }
 }
 
-impl Lifetime for Kept {
+impl Lifetime for CachedApp {
     fn lifetime(&self) -> Duration {
-        lifetime(matches!(self, Kept::App(_)))
+        lifetime(matches!(self, CachedApp::App(_)))
     }
 }
 

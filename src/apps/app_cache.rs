@@ -12,19 +12,19 @@ use crate::limits;
 /// Answers by name, for a while. At most [`limits::APPS_CACHED_MAX`]: the one that
 /// is asked for least often is forgotten, and read again.
 #[derive(Debug)]
-pub(super) struct Remembered<V: Clone + Send + Sync + 'static>(Cache<String, Answer<V>>);
+pub(super) struct AppCache<V: Clone + Send + Sync + 'static>(Cache<String, CacheEntry<V>>);
 
 #[derive(Debug, Clone)]
-struct Answer<V> {
+struct CacheEntry<V> {
     value: V,
-    /// [`Changes::count`] before it was read.
+    /// [`Invalidations::count`] before it was read.
     read_at: u64,
 }
 
 /// When names have changed, counted in changes: an answer that was being read
 /// meanwhile may be the old one, however late it comes.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub(super) struct Invalidations {
     count: AtomicU64,
     /// Everything has, at this count.
     all: AtomicU64,
@@ -38,10 +38,10 @@ pub(super) trait Lifetime {
     fn lifetime(&self) -> Duration;
 }
 
-impl<V: Lifetime + Clone + Send + Sync + 'static> Remembered<V> {
-    pub(super) fn new() -> Remembered<V> {
+impl<V: Lifetime + Clone + Send + Sync + 'static> AppCache<V> {
+    pub(super) fn new() -> AppCache<V> {
         let cache = Cache::builder().max_capacity(limits::APPS_CACHED_MAX);
-        Remembered(cache.expire_after(ByValue).build())
+        AppCache(cache.expire_after(ByValue).build())
     }
 
     /// What is remembered, or what `read` says: once for all who ask at the same
@@ -49,7 +49,7 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> Remembered<V> {
     pub(super) async fn get<F>(
         &self,
         name: &str,
-        changes: &Changes,
+        changes: &Invalidations,
         read: impl Fn() -> F,
     ) -> Result<V, BackendError>
     where
@@ -61,7 +61,7 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> Remembered<V> {
                 None => {
                     let read = async {
                         let read_at = changes.count.load(Ordering::Acquire);
-                        Ok(Answer { value: read().await?, read_at })
+                        Ok(CacheEntry { value: read().await?, read_at })
                     };
                     // Boxed: the future of a Redis command is large, and nearly
                     // all who ask need none.
@@ -78,21 +78,21 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> Remembered<V> {
     }
 }
 
-impl Changes {
-    pub(super) fn new() -> Changes {
+impl Invalidations {
+    pub(super) fn new() -> Invalidations {
         let names = Cache::builder()
             .max_capacity(limits::APPS_CACHED_MAX)
             .time_to_live(limits::APP_CACHE_TTL + limits::SCRIPT_DEADLINE)
             .build();
-        Changes { count: AtomicU64::new(0), all: AtomicU64::new(0), names }
+        Invalidations { count: AtomicU64::new(0), all: AtomicU64::new(0), names }
     }
 
-    pub(super) async fn note(&self, name: &str) {
+    pub(super) async fn invalidate(&self, name: &str) {
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
         self.names.insert(name.to_owned(), count).await;
     }
 
-    pub(super) fn note_all(&self) {
+    pub(super) fn invalidate_all(&self) {
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
         self.all.fetch_max(count, Ordering::AcqRel);
     }
@@ -104,8 +104,8 @@ impl Changes {
 
 struct ByValue;
 
-impl<V: Lifetime> Expiry<String, Answer<V>> for ByValue {
-    fn expire_after_create(&self, _: &String, answer: &Answer<V>, _: Instant) -> Option<Duration> {
+impl<V: Lifetime> Expiry<String, CacheEntry<V>> for ByValue {
+    fn expire_after_create(&self, _: &String, answer: &CacheEntry<V>, _: Instant) -> Option<Duration> {
         Some(answer.value.lifetime())
     }
 }
@@ -136,21 +136,21 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_read_again_after_a_change_of_this_name() {
-        let (remembered, changes, source) = (Remembered::new(), Changes::new(), Source::default());
+        let (remembered, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
         let get = async |name| remembered.get(name, &changes, || source.read()).await.expect("an answer");
         assert_eq!((get("a").await, get("a").await), (1, 1));
-        changes.note("b").await;
+        changes.invalidate("b").await;
         assert_eq!(get("a").await, 1);
-        changes.note("a").await;
+        changes.invalidate("a").await;
         assert_eq!((get("a").await, get("a").await), (2, 2));
-        changes.note_all();
+        changes.invalidate_all();
         assert_eq!((get("a").await, get("a").await), (3, 3));
     }
 
     /// The old answer arrives after the change was heard, while two wait for it.
     #[tokio::test]
     async fn what_was_being_read_during_a_change_is_not_believed() {
-        let (remembered, changes, source) = (Remembered::new(), Changes::new(), Source::default());
+        let (remembered, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
         let gate = Semaphore::new(0);
         let read = async || {
             let value = source.read().await;
@@ -160,7 +160,7 @@ mod tests {
         let early = remembered.get("a", &changes, read);
         let change = async {
             tokio::task::yield_now().await;
-            changes.note("a").await;
+            changes.invalidate("a").await;
             gate.add_permits(10);
             remembered.get("a", &changes, read).await
         };
@@ -170,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn errors_are_not_remembered() {
-        let (remembered, changes) = (Remembered::<usize>::new(), Changes::new());
+        let (remembered, changes) = (AppCache::<usize>::new(), Invalidations::new());
         let away = remembered.get("a", &changes, async || Err(BackendError::Unavailable)).await;
         assert_eq!(away, Err(BackendError::Unavailable));
         assert_eq!(remembered.get("a", &changes, async || Ok(1)).await, Ok(1));
