@@ -37,7 +37,7 @@ struct State {
 
 /// WebhookEventKind this node has seen of another's counter.
 #[derive(Debug)]
-struct Sighting {
+struct Observation {
     counter: String,
     since: Instant,
 }
@@ -93,7 +93,7 @@ impl Lease {
                 .hget(self.parts.keys.leases(), incarnation.as_ref())
                 .await
                 .map_err(super::read_error)?;
-            condemn(&self.parts, &incarnation, counter.unwrap_or_default()).await
+            fence(&self.parts, &incarnation, counter.unwrap_or_default()).await
         };
         match tokio::time::timeout(limits::SCRIPT_DEADLINE, end).await {
             Ok(Ok(_)) => {}
@@ -104,7 +104,7 @@ impl Lease {
     }
 
     async fn keep(self: Arc<Lease>) {
-        let mut sightings: HashMap<String, Sighting> = HashMap::new();
+        let mut observations: HashMap<String, Observation> = HashMap::new();
         let mut renewed = Instant::now();
         let mut interval = tokio::time::interval(limits::LEASE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,14 +127,14 @@ impl Lease {
                     // WebhookEventKind this node has not watched all the time proves nothing:
                     // it may itself have been paused, or Redis.
                     if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
-                        sightings.clear();
+                        observations.clear();
                     }
                     renewed = Instant::now();
                     metrics().nodes.set(nodes.leases.len() as f64);
-                    self.look_at(nodes, &incarnation, &mut sightings);
+                    self.observe(nodes, &incarnation, &mut observations);
                 }
                 Err(BackendError::Refused(error)) if error.contains("SWEPT") => {
-                    self.live_anew(&incarnation).await;
+                    self.restart_incarnation(&incarnation).await;
                 }
                 Err(error) => tracing::debug!(%error, "lease not renewed"),
             }
@@ -143,7 +143,7 @@ impl Lease {
 
     /// This life is over, though nobody has died: takes a new one, tells
     /// everything under it, and sweeps the old when its last calls have ended.
-    async fn live_anew(&self, old: &Arc<str>) {
+    async fn restart_incarnation(&self, old: &Arc<str>) {
         metrics().lease_lost.increment(1);
         tracing::warn!("the lease of this node is gone: taking a new one");
         let incarnation = new_incarnation();
@@ -166,19 +166,19 @@ impl Lease {
     }
 
     /// Condemns who has stood still for too long, and sweeps the condemned.
-    fn look_at(self: &Arc<Lease>, nodes: Nodes, own: &str, sightings: &mut HashMap<String, Sighting>) {
-        sightings.retain(|node, _| nodes.leases.contains_key(node));
+    fn observe(self: &Arc<Lease>, nodes: Nodes, own: &str, observations: &mut HashMap<String, Observation>) {
+        observations.retain(|node, _| nodes.leases.contains_key(node));
         for (node, counter) in nodes.leases {
             if node == own {
                 continue;
             }
-            let sighting = sightings
+            let observation = observations
                 .entry(node.clone())
-                .or_insert_with(|| Sighting { counter: counter.clone(), since: Instant::now() });
-            if sighting.counter != counter {
-                *sighting = Sighting { counter, since: Instant::now() };
-            } else if sighting.since.elapsed() >= limits::LEASE_EXPIRY {
-                self.sweep_once(node.clone(), bury(self.parts.clone(), node, counter));
+                .or_insert_with(|| Observation { counter: counter.clone(), since: Instant::now() });
+            if observation.counter != counter {
+                *observation = Observation { counter, since: Instant::now() };
+            } else if observation.since.elapsed() >= limits::LEASE_EXPIRY {
+                self.sweep_once(node.clone(), reap(self.parts.clone(), node, counter));
             }
         }
         // Whoever condemned them should have swept them by now, unless it died.
@@ -221,17 +221,17 @@ fn pairs(list: Value) -> HashMap<String, String> {
     list.convert().unwrap_or_default()
 }
 
-/// `lua/condemn_node.lua`: true if it was this call that condemned the node.
-async fn condemn(parts: &Parts, node: &str, counter: String) -> Result<bool, BackendError> {
+/// `lua/fence_node.lua`: true if it was this call that condemned the node.
+async fn fence(parts: &Parts, node: &str, counter: String) -> Result<bool, BackendError> {
     let keys = vec![parts.keys.leases(), parts.keys.dead()];
     let arguments = vec![Value::String(node.into()), Value::String(counter.into())];
-    let answer = parts.scripts.condemn_node.run(&parts.clients[0], keys, arguments).await?;
+    let answer = parts.scripts.fence_node.run(&parts.clients[0], keys, arguments).await?;
     Ok(answer.as_u64() == Some(1))
 }
 
-async fn bury(parts: Arc<Parts>, node: String, counter: String) {
-    // Whoever failed to condemn sees the same again at the next look.
-    if condemn(&parts, &node, counter).await == Ok(true) {
+async fn reap(parts: Arc<Parts>, node: String, counter: String) {
+    // Whoever failed to fence sees the same again at the next look.
+    if fence(&parts, &node, counter).await == Ok(true) {
         tracing::info!(%node, "a node has died: taking its memberships away");
         metrics().nodes_swept.increment(1);
         finish_sweep(parts, node).await;

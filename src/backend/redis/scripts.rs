@@ -49,7 +49,7 @@ scripts! {
     read_log_since:;
     open_epoch:;
     renew_node:;
-    condemn_node:;
+    fence_node:;
 }
 
 impl Script {

@@ -335,6 +335,6 @@ pub fn renew(node: &str, is_new: bool) -> Call {
     call("renew_node", &["leases", "dead"], &[node, if is_new { "1" } else { "0" }])
 }
 
-pub fn condemn(node: &str, counter: &str) -> Call {
-    call("condemn_node", &["leases", "dead"], &[node, counter])
+pub fn fence(node: &str, counter: &str) -> Call {
+    call("fence_node", &["leases", "dead"], &[node, counter])
 }

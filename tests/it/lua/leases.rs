@@ -1,8 +1,8 @@
-//! `renew_node` and `condemn_node`.
+//! `renew_node` and `fence_node`.
 
 use std::collections::BTreeMap;
 
-use super::calls::{condemn, renew};
+use super::calls::{fence, renew};
 use super::client::{items, number};
 use super::stage::Stage;
 use crate::support::bounded;
@@ -30,10 +30,10 @@ async fn leases_are_renewed_and_condemned() {
         assert_eq!(lists(&mut stage, "n1", true).await, [pairs([("n1", 1)]), pairs([])]);
         assert_eq!(lists(&mut stage, "n1", false).await, [pairs([("n1", 2)]), pairs([])]);
         assert_eq!(lists(&mut stage, "n2", true).await, [pairs([("n1", 2), ("n2", 1)]), pairs([])]);
-        assert_eq!(stage.run_integer(&condemn("n1", "1")).await, 0, "it has moved on");
-        assert_eq!(stage.run_integer(&condemn("n3", "1")).await, 0, "nobody knows it");
-        assert_eq!(stage.run_integer(&condemn("n1", "2")).await, 1);
-        assert_eq!(stage.run_integer(&condemn("n1", "2")).await, 0, "by somebody else already");
+        assert_eq!(stage.run_integer(&fence("n1", "1")).await, 0, "it has moved on");
+        assert_eq!(stage.run_integer(&fence("n3", "1")).await, 0, "nobody knows it");
+        assert_eq!(stage.run_integer(&fence("n1", "2")).await, 1);
+        assert_eq!(stage.run_integer(&fence("n1", "2")).await, 0, "by somebody else already");
         stage.refused(&renew("n1", false), "SWEPT").await;
         stage.pass_ms(20).await;
         let [leases, dead] = lists(&mut stage, "n2", false).await;
@@ -53,7 +53,7 @@ async fn leases_go_on_in_full_memory() {
         stage.full(true).await;
         assert_eq!(lists(&mut stage, "n1", false).await[0], pairs([("n1", 2), ("n2", 1)]));
         assert_eq!(lists(&mut stage, "n3", true).await[0], pairs([("n1", 2), ("n2", 1), ("n3", 1)]));
-        assert_eq!(stage.run_integer(&condemn("n2", "1")).await, 1);
+        assert_eq!(stage.run_integer(&fence("n2", "1")).await, 1);
         let [leases, dead] = lists(&mut stage, "n1", false).await;
         assert_eq!(leases, pairs([("n1", 3), ("n3", 1)]));
         assert!(dead.contains_key("n2"));

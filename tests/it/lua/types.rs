@@ -1,7 +1,7 @@
 //! A key that holds something else, as after a mistake with another tool.
 
 use super::calls::{
-    Assert, Batch, Call, NODES, charge, claim, condemn, hold, list, open_epoch, read_cached, read_log,
+    Assert, Batch, Call, NODES, charge, claim, fence, hold, list, open_epoch, read_cached, read_log,
     read_log_since, renew, rules, settle, signal, switch,
 };
 use super::source::all;
@@ -38,7 +38,7 @@ fn calls() -> Vec<Call> {
         open_epoch("a", 1, 1),
         renew("n1", true),
         renew("n1", false),
-        condemn("n1", "1"),
+        fence("n1", "1"),
     ]
 }
 
