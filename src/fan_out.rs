@@ -90,12 +90,12 @@ pub fn encode_for_one(
     frames
 }
 
-/// The identity of a socket: its own, and those of former connections of its client,
+/// The identity of a socket: its own, and those of previous_socket_ids connections of its client,
 /// whose exceptions hold for it too.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketIdentity<'a> {
     pub socket: SocketId,
-    pub former: &'a [SocketId],
+    pub previous_socket_ids: &'a [SocketId],
 }
 
 impl Frames {
@@ -124,7 +124,7 @@ impl Frames {
 
 impl SocketIdentity<'_> {
     fn has(self, socket: SocketId) -> bool {
-        self.socket == socket || self.former.contains(&socket)
+        self.socket == socket || self.previous_socket_ids.contains(&socket)
     }
 }
 

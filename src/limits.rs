@@ -95,7 +95,7 @@ pub const CHAINS_CEILING: u64 = 10_000;
 /// Beyond, each chain that it follows begins anew for it.
 pub const MISSING_BASES_MAX: usize = 8;
 /// Former connections that a client may name when it resumes.
-pub const FORMER_SOCKETS_MAX: usize = 8;
+pub const PREVIOUS_SOCKETS_MAX: usize = 8;
 /// Announcements before a resumed position that are read for the bases in them.
 pub const RESUME_BASES_MAX: usize = 64;
 /// A client that resumes is told its position this long after it has moved without

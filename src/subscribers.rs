@@ -12,7 +12,7 @@ use crate::metrics::metrics;
 use crate::presence::Member;
 use crate::sockets::push;
 use crate::sockets::write_buffer::WriteBuffer;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 
 /// One socket's subscription to one channel.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Subscriber {
     pub write_buffer: Arc<WriteBuffer>,
     pub options: DeliveryOptions,
     /// Former connections of its client.
-    pub former: Box<[SocketId]>,
+    pub previous_socket_ids: Box<[SocketId]>,
     /// On a presence channel: as whom.
     pub member: Option<Arc<Member>>,
 }
@@ -32,7 +32,7 @@ struct Subscription {
     /// The place of those who are sent the same.
     group: u32,
     bases: BaseState,
-    former: Box<[SocketId]>,
+    previous_socket_ids: Box<[SocketId]>,
     member: Option<Arc<Member>>,
 }
 
@@ -69,22 +69,23 @@ impl Subscribers {
     /// will be sent to it first.
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
-        let Subscriber { write_buffer, options, former, member } = subscriber;
+        let Subscriber { write_buffer, options, previous_socket_ids, member } = subscriber;
         let (group, bases) = self.groups.enter(&options, held, next);
         self.places.insert(socket, self.subscriptions.len());
-        self.subscriptions.push((socket, Subscription { write_buffer, group, bases, former, member }));
+        self.subscriptions
+            .push((socket, Subscription { write_buffer, group, bases, previous_socket_ids, member }));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
         let place = self.places.remove(&socket)?;
-        let (_, Subscription { write_buffer, group, former, member, .. }) =
+        let (_, Subscription { write_buffer, group, previous_socket_ids, member, .. }) =
             self.subscriptions.swap_remove(place);
         if let Some((moved, _)) = self.subscriptions.get(place) {
             self.places.insert(*moved, place);
         }
         let options = self.groups.options(group).clone();
         self.groups.leave(group);
-        Some(Subscriber { write_buffer, options, former, member })
+        Some(Subscriber { write_buffer, options, previous_socket_ids, member })
     }
 
     /// It is here, and is not sent deltas.
@@ -104,7 +105,8 @@ impl Subscribers {
     /// be to_flush are appended to `to_flush`.
     pub fn deliver(&mut self, frames: &mut Frames, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         for (socket, subscription) in &mut self.subscriptions {
-            let identity = SocketIdentity { socket: *socket, former: &subscription.former };
+            let identity =
+                SocketIdentity { socket: *socket, previous_socket_ids: &subscription.previous_socket_ids };
             let chunk = frames.buffer_for(subscription.group, identity, &mut subscription.bases);
             push(&subscription.write_buffer, chunk, to_flush);
         }
@@ -116,8 +118,8 @@ impl Subscribers {
 
     /// Hands one frame that is the same for everyone, but for its names, to every
     /// subscriber.
-    pub fn broadcast(&self, frame: impl Fn(Dialect) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
-        self.broadcast_by_group(|_, options| Some(frame(options.dialect)), to_flush);
+    pub fn broadcast(&self, frame: impl Fn(EventPrefix) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
+        self.broadcast_by_group(|_, options| Some(frame(options.event_prefix)), to_flush);
     }
 
     /// Hands every group a frame of its own, or none.

@@ -77,6 +77,10 @@ impl Room {
             self.policy.set(on);
             self.switches.push(self.seq);
         }
-        frames.buffer_for(self.place, SocketIdentity { socket: self.socket, former: &[] }, &mut self.bases)
+        frames.buffer_for(
+            self.place,
+            SocketIdentity { socket: self.socket, previous_socket_ids: &[] },
+            &mut self.bases,
+        )
     }
 }

@@ -81,11 +81,13 @@ impl Channel {
         if !admission.succeeds {
             return Vec::new();
         }
-        let (dialect, standing) = (admission.subscriber.options.dialect, admission.standing);
+        let (event_prefix, standing) = (admission.subscriber.options.event_prefix, admission.standing);
         let succeeded = match &mut self.presence {
-            Some(presence) => Some(presence.succeeded(dialect, channel_id.channel(), standing)),
+            Some(presence) => Some(presence.succeeded(event_prefix, channel_id.channel(), standing)),
             // Without it, it is in the confirmation.
-            None => standing.map(|_| reply::subscription_succeeded(dialect, channel_id.channel(), standing)),
+            None => {
+                standing.map(|_| reply::subscription_succeeded(event_prefix, channel_id.channel(), standing))
+            }
         };
         succeeded.into_iter().chain([admission.confirmation.clone()]).collect()
     }
@@ -100,11 +102,14 @@ impl Channel {
         frames: &mut Vec<Bytes>,
     ) -> Chains {
         let Admission { socket, subscriber, recovery, at, total, last, .. } = admission;
-        let (options, dialect) = (&subscriber.options, subscriber.options.dialect);
+        let (options, event_prefix) = (&subscriber.options, subscriber.options.event_prefix);
         let mut encoder = CatchUpEncoder {
             channel: channel_id.channel(),
             options,
-            identity: SocketIdentity { socket: *socket, former: &subscriber.former },
+            identity: SocketIdentity {
+                socket: *socket,
+                previous_socket_ids: &subscriber.previous_socket_ids,
+            },
             config,
             deltas: &self.deltas,
             policy: self.policy.clone(),
@@ -113,11 +118,11 @@ impl Channel {
         let is_new = total.is_some() && !matches!(recovery, Recovery::Recovered { .. });
         if is_new && ChannelName::is_cache_name(channel_id.channel()) {
             let cached = last.as_ref().map(|cached| encoder.cached(cached)).filter(|it| !it.is_empty());
-            frames.push(cached.unwrap_or_else(|| reply::cache_miss(dialect, channel_id.channel())));
+            frames.push(cached.unwrap_or_else(|| reply::cache_miss(event_prefix, channel_id.channel())));
         }
         if let Some(total) = total.filter(|_| self.reports_counts()) {
             // What its own coming has announced came before it was let in.
-            frames.push(reply::subscription_count(dialect, channel_id.channel(), total));
+            frames.push(reply::subscription_count(event_prefix, channel_id.channel(), total));
         }
         if let Recovery::Recovered { missed, .. } = recovery {
             frames.push(missed.frames.clone());
@@ -126,9 +131,9 @@ impl Channel {
         let mut epoch = at.epoch;
         for entry in &self.missed_since(*at) {
             if options.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
-                frames.push(first_position(channel_id, dialect, entry, at.epoch != 0));
+                frames.push(first_position(channel_id, event_prefix, entry, at.epoch != 0));
             }
-            frames.push(missed_frames(channel_id, entry, dialect, &mut encoder));
+            frames.push(missed_frames(channel_id, entry, event_prefix, &mut encoder));
         }
         let held = encoder.held;
         if recovery.keeps_bases() {
@@ -149,8 +154,8 @@ impl Channel {
         if self.subscribers.is_empty() {
             self.notified_epoch = epoch;
         }
-        let dialect = admission.subscriber.options.dialect;
+        let event_prefix = admission.subscriber.options.event_prefix;
         let known = admission.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
-        known.map(|_| reply::position(dialect, channel_id.channel(), epoch, seq, false))
+        known.map(|_| reply::position(event_prefix, channel_id.channel(), epoch, seq, false))
     }
 }

@@ -220,7 +220,8 @@ impl Channel {
             ));
         }
         let is_keyed = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
-        let forget = || reply::delta_cache_sync(options.dialect, channel_id.channel(), &self.deltas, &[]);
+        let forget =
+            || reply::delta_cache_sync(options.event_prefix, channel_id.channel(), &self.deltas, &[]);
         is_keyed.then(|| (forget(), Chains::default()))
     }
 

@@ -16,7 +16,7 @@ use crate::presence::MemberChange;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::subscribers::Subscribers;
 use crate::wire::close::Close;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 /// Rooms 6 and 7: frames once, then to everyone who is here.
@@ -43,7 +43,7 @@ pub(super) fn deliver(
         }
         Body::SubscriptionCount(count) => {
             channel.subscribers.broadcast(
-                |dialect| reply::subscription_count(dialect, channel_id.channel(), count),
+                |event_prefix| reply::subscription_count(event_prefix, channel_id.channel(), count),
                 to_flush,
             );
         }
@@ -91,9 +91,9 @@ pub(super) fn broadcast_member_change(
     to_flush: &mut Vec<Arc<WriteBuffer>>,
 ) {
     let channel = channel_id.channel();
-    let frame = |dialect| match change {
-        MemberChange::Added { user_id, info } => reply::member_added(dialect, channel, user_id, info),
-        MemberChange::Removed { user_id } => reply::member_removed(dialect, channel, user_id),
+    let frame = |event_prefix| match change {
+        MemberChange::Added { user_id, info } => reply::member_added(event_prefix, channel, user_id, info),
+        MemberChange::Removed { user_id } => reply::member_removed(event_prefix, channel, user_id),
     };
     subscribers.broadcast(frame, to_flush);
 }
@@ -103,13 +103,13 @@ pub(super) fn broadcast_member_change(
 pub(super) fn missed_frames(
     channel_id: &ChannelId,
     entry: &Entry,
-    dialect: Dialect,
+    event_prefix: EventPrefix,
     encoder: &mut CatchUpEncoder<'_>,
 ) -> Bytes {
     match read(channel_id, entry) {
         Some(Body::Events(events) | Body::ClientEvents(events)) => encoder.frames(entry, &events, 0),
         Some(Body::SubscriptionCount(count)) => {
-            reply::subscription_count(dialect, channel_id.channel(), count)
+            reply::subscription_count(event_prefix, channel_id.channel(), count)
         }
         _ => Bytes::new(),
     }

@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::fan_out::DeliveryOptions;
 use crate::filter::Tags;
 use crate::limits;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::{envelope, reply};
 
 /// The newest event of each chain.
@@ -29,7 +29,7 @@ pub(super) struct InitialBases {
     is_complete: bool,
     is_wanted: bool,
     /// For whom nothing is filtered, until something changes.
-    unfiltered: HashMap<Dialect, (Bytes, Chains)>,
+    unfiltered: HashMap<EventPrefix, (Bytes, Chains)>,
 }
 
 /// Bases to be read, of some channels at once.
@@ -73,7 +73,7 @@ impl InitialBases {
         deltas: &ChannelDelta,
         config: &DeltaConfig,
     ) -> (Bytes, Chains) {
-        if let Some(known) = self.unfiltered.get(&options.dialect).filter(|_| options.filter.is_none()) {
+        if let Some(known) = self.unfiltered.get(&options.event_prefix).filter(|_| options.filter.is_none()) {
             return known.clone();
         }
         // A channel that was given keys, or lost them, may have bases of both kinds.
@@ -93,9 +93,9 @@ impl InitialBases {
             held.advance(&base.key, chain, usize::MAX);
             states.push((base.key.clone(), text, base.seq));
         }
-        let frame = reply::delta_cache_sync(options.dialect, channel, deltas, &states);
+        let frame = reply::delta_cache_sync(options.event_prefix, channel, deltas, &states);
         if options.filter.is_none() {
-            self.unfiltered.insert(options.dialect, (frame.clone(), held.clone()));
+            self.unfiltered.insert(options.event_prefix, (frame.clone(), held.clone()));
         }
         (frame, held)
     }

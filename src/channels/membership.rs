@@ -173,8 +173,8 @@ impl Channels {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let error =
             format!("the channel has {} members, which is all it may have", channel.rules.members_max);
-        let frame = |dialect| {
-            reply::subscription_refused(dialect, channel_id.channel(), "LimitReached", &error, 4100)
+        let frame = |event_prefix| {
+            reply::subscription_refused(event_prefix, channel_id.channel(), "LimitReached", &error, 4100)
         };
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
         let counted = channel.pending.iter().filter(|(_, pending)| pending.is_counted());
@@ -190,7 +190,7 @@ impl Channels {
                 presence.remove_connection(&member);
             }
             let Subscriber { write_buffer, options, .. } = pending.subscriber;
-            push(&write_buffer, frame(options.dialect), &mut self.to_flush);
+            push(&write_buffer, frame(options.event_prefix), &mut self.to_flush);
         }
         self.forget_if_idle(channel_id);
     }

@@ -46,7 +46,7 @@ use crate::presence::Member;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::sockets::writers::WriterPool;
 use crate::subscribers::Subscriber;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::resume::Resume;
 
 use channel::{Channel, Listening, PendingSubscription, State};
@@ -88,7 +88,7 @@ pub enum Command {
         users: Vec<ChannelId>,
         socket: SocketId,
         write_buffer: Arc<WriteBuffer>,
-        dialect: Dialect,
+        event_prefix: EventPrefix,
     },
     Unwatch {
         users: Vec<ChannelId>,
@@ -361,15 +361,18 @@ impl Channels {
                 confirmation,
             } => {
                 self.channel_of(&channel_id, &app);
-                let former = resume.as_ref().map(|resume| resume.former.clone().into()).unwrap_or_default();
-                let subscriber = Subscriber { write_buffer, options, former, member };
+                let previous_socket_ids = resume
+                    .as_ref()
+                    .map(|resume| resume.previous_socket_ids.clone().into())
+                    .unwrap_or_default();
+                let subscriber = Subscriber { write_buffer, options, previous_socket_ids, member };
                 let recovery = Recovery::of(resume);
                 let (state, succeeds) = (State::Unreported, true);
                 let pending = PendingSubscription { subscriber, confirmation, succeeds, recovery, state };
                 self.subscribe(channel_id, socket, pending);
             }
-            Command::Watch { app, own, users, socket, write_buffer, dialect } => {
-                self.watch(&app, own, users, socket, Watcher { write_buffer, dialect });
+            Command::Watch { app, own, users, socket, write_buffer, event_prefix } => {
+                self.watch(&app, own, users, socket, Watcher { write_buffer, event_prefix });
             }
             Command::Unwatch { users, socket } => self.unwatch(&users, socket),
             Command::Unsubscribe { channel_id, socket } => self.unsubscribe(&channel_id, socket),

@@ -13,7 +13,7 @@ use crate::entry::{Entry, Position};
 use crate::fan_out::DeliveryOptions;
 use crate::metrics::metrics;
 use crate::sockets::write_buffer::WriteBuffer;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 impl Channel {
@@ -36,9 +36,11 @@ impl Channel {
         if std::mem::replace(&mut self.notified_epoch, next.epoch) == next.epoch {
             return;
         }
-        let frame = |dialect| first_position(channel_id, dialect, next, false);
-        self.subscribers
-            .broadcast_by_group(|_, options| options.positions.then(|| frame(options.dialect)), to_flush);
+        let frame = |event_prefix| first_position(channel_id, event_prefix, next, false);
+        self.subscribers.broadcast_by_group(
+            |_, options| options.positions.then(|| frame(options.event_prefix)),
+            to_flush,
+        );
     }
 }
 
@@ -51,10 +53,11 @@ impl Channels {
             let Some(position) = channel.sequencer.position() else { continue };
             let behind = channel.subscribers.groups().catch_up();
             metrics().positions_told.increment(behind.len() as u64);
-            let frame =
-                |dialect| reply::position(dialect, channel_id.channel(), position.epoch, position.seq, false);
+            let frame = |event_prefix| {
+                reply::position(event_prefix, channel_id.channel(), position.epoch, position.seq, false)
+            };
             channel.subscribers.broadcast_by_group(
-                |place, options| behind.contains(&place).then(|| frame(options.dialect)),
+                |place, options| behind.contains(&place).then(|| frame(options.event_prefix)),
                 &mut self.to_flush,
             );
         }
@@ -70,7 +73,7 @@ impl Channels {
             let mut frames = Vec::new();
             if is_keyed && options.algorithm.is_some() {
                 frames.extend(reply::delta_cache_sync(
-                    options.dialect,
+                    options.event_prefix,
                     channel_id.channel(),
                     &channel.deltas,
                     &[],
@@ -78,7 +81,7 @@ impl Channels {
             }
             if options.positions {
                 let Position { epoch, seq, .. } = position;
-                frames.extend(reply::position(options.dialect, channel_id.channel(), epoch, seq, true));
+                frames.extend(reply::position(options.event_prefix, channel_id.channel(), epoch, seq, true));
             }
             (!frames.is_empty()).then(|| frames.into())
         };
@@ -88,6 +91,11 @@ impl Channels {
 
 /// Where the channel stood before the first entry of an epoch, and whether
 /// something before that may have been missed.
-pub(super) fn first_position(channel_id: &ChannelId, dialect: Dialect, first: &Entry, missed: bool) -> Bytes {
-    reply::position(dialect, channel_id.channel(), first.epoch, first.first_seq - 1, missed)
+pub(super) fn first_position(
+    channel_id: &ChannelId,
+    event_prefix: EventPrefix,
+    first: &Entry,
+    missed: bool,
+) -> Bytes {
+    reply::position(event_prefix, channel_id.channel(), first.epoch, first.first_seq - 1, missed)
 }

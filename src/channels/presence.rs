@@ -18,7 +18,7 @@ use crate::channel::ChannelId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::{Member, MemberChange, Roster};
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 use crate::wire::resume::Standing;
 
@@ -28,9 +28,9 @@ pub(super) struct Presence {
     roster: Option<Roster>,
     /// Announced since the reading that is under way began.
     since: Option<Vec<MemberChange>>,
-    /// The frame of the roster in each dialect that was asked for, until the roster
+    /// The frame of the roster in each event_prefix that was asked for, until the roster
     /// changes: two at most.
-    initial_bases_reads: Vec<(Dialect, Bytes)>,
+    initial_bases_reads: Vec<(EventPrefix, Bytes)>,
     /// Users of this node's sockets.
     own: HashMap<Arc<str>, Own>,
     /// Those whose number the cluster must be results.
@@ -154,16 +154,21 @@ impl Presence {
 
     /// `subscription_succeeded`, with everyone who is here; who can resume is told
     /// its own standing in it.
-    pub(super) fn succeeded(&mut self, dialect: Dialect, channel: &str, standing: Option<Standing>) -> Bytes {
+    pub(super) fn succeeded(
+        &mut self,
+        event_prefix: EventPrefix,
+        channel: &str,
+        standing: Option<Standing>,
+    ) -> Bytes {
         let roster = self.roster.get_or_insert_default();
         if standing.is_some() {
-            return reply::presence_succeeded(dialect, channel, roster, standing);
+            return reply::presence_succeeded(event_prefix, channel, roster, standing);
         }
-        if let Some((_, frame)) = self.initial_bases_reads.iter().find(|(of, _)| *of == dialect) {
+        if let Some((_, frame)) = self.initial_bases_reads.iter().find(|(of, _)| *of == event_prefix) {
             return frame.clone();
         }
-        let frame = reply::presence_succeeded(dialect, channel, roster, None);
-        self.initial_bases_reads.push((dialect, frame.clone()));
+        let frame = reply::presence_succeeded(event_prefix, channel, roster, None);
+        self.initial_bases_reads.push((event_prefix, frame.clone()));
         frame
     }
 

@@ -111,7 +111,7 @@ impl<'a> Replay<'a> {
                 continue;
             };
             let is_excepted = self.excepted.contains(&request.socket)
-                || request.resume.former.iter().any(|former| self.excepted.contains(former));
+                || request.resume.previous_socket_ids.iter().any(|previous| self.excepted.contains(previous));
             let missed = match is_excepted {
                 true => self.missed(&range, &request),
                 false => by_key
@@ -143,7 +143,10 @@ impl<'a> Replay<'a> {
         let mut encoder = CatchUpEncoder {
             channel: self.channel,
             options: &request.options,
-            identity: SocketIdentity { socket: request.socket, former: &request.resume.former },
+            identity: SocketIdentity {
+                socket: request.socket,
+                previous_socket_ids: &request.resume.previous_socket_ids,
+            },
             config: self.config,
             deltas: self.deltas,
             policy: self.policy.clone(),

@@ -11,7 +11,7 @@ use crate::entry::{EntryId, Position};
 use crate::event::SocketId;
 use crate::sockets::push;
 use crate::sockets::write_buffer::WriteBuffer;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 /// Of one user, on this node.
@@ -21,11 +21,11 @@ pub(super) struct Watch {
     watchers: HashMap<SocketId, Watcher>,
 }
 
-/// A socket that wants to know, and the dialect in which it is results.
+/// A socket that wants to know, and the event_prefix in which it is results.
 #[derive(Debug, Clone)]
 pub(super) struct Watcher {
     pub(super) write_buffer: Arc<WriteBuffer>,
-    pub(super) dialect: Dialect,
+    pub(super) event_prefix: EventPrefix,
 }
 
 /// What a watcher is told first: all users at once, when all of them are known.
@@ -113,8 +113,8 @@ impl Channels {
         }
         let user = [user_of(channel_id)];
         let (come, gone): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
-        let frame = |dialect| reply::watchlist_events(dialect, come, gone);
-        let (pusher, sockudo) = (frame(Dialect::Pusher), frame(Dialect::Sockudo));
+        let frame = |event_prefix| reply::watchlist_events(event_prefix, come, gone);
+        let (pusher, sockudo) = (frame(EventPrefix::Pusher), frame(EventPrefix::Sockudo));
         let mut looking = Vec::new();
         for (socket, watcher) in &watch.watchers {
             match self.initial_statuses.get_mut(socket) {
@@ -123,9 +123,9 @@ impl Channels {
                     looking.push(*socket);
                 }
                 None => {
-                    let frame = match watcher.dialect {
-                        Dialect::Pusher => pusher.clone(),
-                        Dialect::Sockudo => sockudo.clone(),
+                    let frame = match watcher.event_prefix {
+                        EventPrefix::Pusher => pusher.clone(),
+                        EventPrefix::Sockudo => sockudo.clone(),
                     };
                     push(&watcher.write_buffer, frame, &mut self.to_flush);
                 }
@@ -150,7 +150,7 @@ impl Channels {
             let users = initial_status.known.iter().filter(move |(_, online)| **online == wanted);
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
-        let frame = reply::watchlist_events(initial_status.watcher.dialect, &those(true), &those(false));
+        let frame = reply::watchlist_events(initial_status.watcher.event_prefix, &those(true), &those(false));
         push(&initial_status.watcher.write_buffer, frame, &mut self.to_flush);
         self.initial_statuses.remove(&socket);
     }

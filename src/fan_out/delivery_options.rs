@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::delta::Algorithm;
 use crate::filter::Filter;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 
 /// Subscribers with equal forms are sent the same frames, but for what some of
 /// them do not hold or are excepted from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct DeliveryOptions {
-    pub dialect: Dialect,
+    pub event_prefix: EventPrefix,
     /// Marked frames, and deltas in this format where it holds the base.
     pub algorithm: Option<Algorithm>,
     /// Every event says its number, so that the client can resume

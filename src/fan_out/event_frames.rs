@@ -9,8 +9,8 @@ use crate::delta::{self, Algorithm};
 use crate::event::Event;
 use crate::filter::Tags;
 use crate::metrics::metrics;
-use crate::wire::dialect::Dialect;
 use crate::wire::envelope::{self, DeltaText, Extras};
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::frame;
 
 pub(super) struct EventFrames<'a, 'r> {
@@ -44,7 +44,7 @@ struct Patch {
 struct Delta {
     algorithm: Algorithm,
     base_seq: u64,
-    dialect: Dialect,
+    event_prefix: EventPrefix,
     /// None where it does not pay.
     frame: Option<Bytes>,
 }
@@ -126,17 +126,23 @@ impl<'a, 'r> EventFrames<'a, 'r> {
     }
 
     /// The delta to `base`, where one is permitted and pays (protocol.md 3.11).
-    pub(super) fn delta(&mut self, algorithm: Algorithm, dialect: Dialect, base: &Base) -> Option<Bytes> {
+    pub(super) fn delta(
+        &mut self,
+        algorithm: Algorithm,
+        event_prefix: EventPrefix,
+        base: &Base,
+    ) -> Option<Bytes> {
         if !self.may_be_delta() {
             return None;
         }
-        let is_known =
-            |it: &&Delta| it.algorithm == algorithm && it.base_seq == base.seq && it.dialect == dialect;
+        let is_known = |it: &&Delta| {
+            it.algorithm == algorithm && it.base_seq == base.seq && it.event_prefix == event_prefix
+        };
         if let Some(delta) = self.deltas.iter().find(is_known) {
             return delta.frame.clone();
         }
-        let frame = self.encode_delta(algorithm, dialect, base);
-        self.deltas.push(Delta { algorithm, base_seq: base.seq, dialect, frame: frame.clone() });
+        let frame = self.encode_delta(algorithm, event_prefix, base);
+        self.deltas.push(Delta { algorithm, base_seq: base.seq, event_prefix, frame: frame.clone() });
         frame
     }
 
@@ -149,7 +155,12 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             && (is_forced || self.marked().base_text.len() >= self.context.config.min_message_bytes)
     }
 
-    fn encode_delta(&mut self, algorithm: Algorithm, dialect: Dialect, base: &Base) -> Option<Bytes> {
+    fn encode_delta(
+        &mut self,
+        algorithm: Algorithm,
+        event_prefix: EventPrefix,
+        base: &Base,
+    ) -> Option<Bytes> {
         let marked = self.marked();
         let is_known = |it: &Patch| it.algorithm == algorithm && it.base_seq == base.seq;
         let known = self.patches.iter().position(is_known);
@@ -161,7 +172,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         });
         let config = self.context.config;
         let text = envelope::delta(&DeltaText {
-            dialect,
+            event_prefix,
             channel: self.delivery.channel,
             name: &self.event.name,
             patch: &self.patches[at].patch,

@@ -172,8 +172,9 @@ impl Group {
             return EncodedEvent { event, seq, full: frames.unmarked(options), delta: None, chain: None };
         };
         let base = self.chains.base_at(&chain, frames.time_ms(), frames.config());
-        let delta = base
-            .and_then(|base| frames.delta(algorithm, options.dialect, base).map(|delta| (delta, base.seq)));
+        let delta = base.and_then(|base| {
+            frames.delta(algorithm, options.event_prefix, base).map(|delta| (delta, base.seq))
+        });
         if delta.is_none() {
             metrics().deltas_skipped.increment(1);
         }

@@ -13,8 +13,8 @@ use crate::delta::{Algorithm, fossil, vcdiff};
 use crate::filter::{Filter, Tags};
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::subscribers::{Subscriber, Subscribers};
-use crate::wire::dialect::Dialect;
 use crate::wire::envelope;
+use crate::wire::event_prefix::EventPrefix;
 
 /// What a sent event should look like to the application.
 type Seen = (String, String);
@@ -41,7 +41,7 @@ impl Client {
     fn see(&mut self, text: &str) {
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
         let name = frame["event"].as_str().expect("a name");
-        if name == format!("{}:delta", self.options.dialect.prefix()) {
+        if name == format!("{}:delta", self.options.event_prefix.prefix()) {
             return self.apply(&frame["data"]);
         }
         let (seq, key) = match self.style {
@@ -163,8 +163,8 @@ fn forms() -> Vec<DeliveryOptions> {
     let mut forms = Vec::new();
     for filter in filters {
         for algorithm in [None, Some(Algorithm::Fossil), Some(Algorithm::Vcdiff)] {
-            for (positions, dialect) in [(false, Dialect::Pusher), (true, Dialect::Sockudo)] {
-                forms.push(DeliveryOptions { dialect, algorithm, positions, filter: filter.clone() });
+            for (positions, event_prefix) in [(false, EventPrefix::Pusher), (true, EventPrefix::Sockudo)] {
+                forms.push(DeliveryOptions { event_prefix, algorithm, positions, filter: filter.clone() });
             }
         }
     }
@@ -218,7 +218,7 @@ fn subscriber(write_buffer: &Arc<WriteBuffer>, options: &DeliveryOptions) -> Sub
     Subscriber {
         write_buffer: write_buffer.clone(),
         options: options.clone(),
-        former: Box::default(),
+        previous_socket_ids: Box::default(),
         member: None,
     }
 }
@@ -413,8 +413,10 @@ fn sockets_without_deltas_share_one_buffer_per_run() {
 fn a_former_connection_is_excepted_too() {
     let mut room = Room::new(false, MarkerStyle::Underscore, true);
     let write_buffer = Arc::<WriteBuffer>::default();
-    let returned =
-        Subscriber { former: [socket(7)].into(), ..subscriber(&write_buffer, &DeliveryOptions::default()) };
+    let returned = Subscriber {
+        previous_socket_ids: [socket(7)].into(),
+        ..subscriber(&write_buffer, &DeliveryOptions::default())
+    };
     room.subscribers.add(socket(1), returned, &Chains::default(), 1);
     let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
     room.deliver(&[to(1), to(7), to(2)], true);
@@ -428,7 +430,7 @@ fn who_is_let_in_goes_on_with_deltas() {
     let event = |n: u32| Event::new("e", format!(r#"{{"n":{n},"padding":"{}"}}"#, "x".repeat(200)));
     let (events, mut held) = ([event(1), event(2)], Chains::default());
     let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
-    let identity = SocketIdentity { socket: socket(1), former: &[] };
+    let identity = SocketIdentity { socket: socket(1), previous_socket_ids: &[] };
     let Room { config, channel, policy, .. } = &mut room;
     let mut context = EncodingContext { config, channel, policy };
     let caught_up = encode_for_one(&delivery, &options, identity, &mut held, &mut context);

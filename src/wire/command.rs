@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::dialect::Dialect;
+use super::event_prefix::EventPrefix;
 use crate::delta::Algorithm;
 use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
@@ -223,10 +223,13 @@ impl Command {
 }
 
 /// What the event is called without its prefix, which may be that of either
-/// dialect, whichever the connection is spoken to in (protocol.md 2.1).
+/// event_prefix, whichever the connection is spoken to in (protocol.md 2.1).
 fn own_name(event: &str) -> Option<&str> {
     let (prefix, name) = event.split_once(':')?;
-    [Dialect::Pusher, Dialect::Sockudo].iter().any(|dialect| dialect.prefix() == prefix).then_some(name)
+    [EventPrefix::Pusher, EventPrefix::Sockudo]
+        .iter()
+        .any(|event_prefix| event_prefix.prefix() == prefix)
+        .then_some(name)
 }
 
 /// Why a message that does not begin as an object is refused.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 
-use super::dialect::Dialect;
+use super::event_prefix::EventPrefix;
 use crate::delta::MARKERS;
 use crate::delta::conflation::NO_KEY;
 use crate::delta::settings::MarkerStyle;
@@ -92,7 +92,7 @@ fn marked(base: &[u8], seq: u64, key: Option<&[u8]>, style: MarkerStyle) -> Vec<
 /// What a delta frame says (protocol.md 3.4).
 #[derive(Debug)]
 pub struct DeltaText<'a> {
-    pub dialect: Dialect,
+    pub event_prefix: EventPrefix,
     pub channel: &'a str,
     pub name: &'a [u8],
     pub patch: &'a [u8],
@@ -105,9 +105,9 @@ pub struct DeltaText<'a> {
 
 /// A delta frame's text.
 pub fn delta(delta: &DeltaText<'_>) -> Vec<u8> {
-    let DeltaText { dialect, channel, name, patch, .. } = delta;
+    let DeltaText { event_prefix, channel, name, patch, .. } = delta;
     let mut out = Vec::with_capacity(200 + channel.len() + name.len() + patch.len() / 3 * 4);
-    let prefix = dialect.prefix();
+    let prefix = event_prefix.prefix();
     write!(out, r#"{{"event":"{prefix}:delta","channel":"#).expect("a Vec takes every write");
     json::write_string(&mut out, channel.as_bytes());
     out.extend_from_slice(br#","data":{"event":"#);
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn deltas_are_exact() {
         let whole = DeltaText {
-            dialect: Dialect::Pusher,
+            event_prefix: EventPrefix::Pusher,
             channel: "m",
             name: b"e",
             patch: b"1;",
@@ -235,7 +235,7 @@ mod tests {
             r#"{"event":"pusher:delta","channel":"m","data":{"event":"e","delta":"MTs=","seq":85,"algorithm":"fossil","conflation_key":"k","base_index":84}}"#
         );
         let least = DeltaText {
-            dialect: Dialect::Sockudo,
+            event_prefix: EventPrefix::Sockudo,
             patch: b"",
             seq: 1 << 40 | 3,
             base_seq: 2,

@@ -3,8 +3,8 @@
 
 pub mod close;
 pub mod command;
-pub mod dialect;
 pub mod envelope;
+pub mod event_prefix;
 pub mod frame;
 pub mod identity;
 pub mod reply;

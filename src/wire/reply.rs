@@ -1,11 +1,11 @@
 //! What the server says to one socket, as frames ready to write, in the socket's
-//! own [`Dialect`]. Events have their own place: [`crate::fan_out`].
+//! own [`EventPrefix`]. Events have their own place: [`crate::fan_out`].
 
 use bytes::Bytes;
 use serde_json::json;
 
-use super::dialect::Dialect;
 use super::envelope::wire_seq;
+use super::event_prefix::EventPrefix;
 use super::frame;
 use super::resume::Standing;
 use crate::delta::channels::ChannelDelta;
@@ -16,26 +16,30 @@ use crate::presence::Roster;
 
 /// The first frame of every connection (protocol.md 2.1). `data` is a string:
 /// libraries parse it a second time.
-pub fn connection_established(dialect: Dialect, socket: SocketId, activity_timeout_secs: u64) -> Bytes {
+pub fn connection_established(
+    event_prefix: EventPrefix,
+    socket: SocketId,
+    activity_timeout_secs: u64,
+) -> Bytes {
     let data = json!({ "socket_id": socket.to_string(), "activity_timeout": activity_timeout_secs });
-    to_frame(&json!({ "event": own(dialect, "connection_established"), "data": data.to_string() }))
+    to_frame(&json!({ "event": own(event_prefix, "connection_established"), "data": data.to_string() }))
 }
 
-pub fn ping(dialect: Dialect) -> Bytes {
-    with_data_text(&own(dialect, "ping"), None, b"{}")
+pub fn ping(event_prefix: EventPrefix) -> Bytes {
+    with_data_text(&own(event_prefix, "ping"), None, b"{}")
 }
 
-pub fn pong(dialect: Dialect) -> Bytes {
-    with_data_text(&own(dialect, "pong"), None, b"{}")
+pub fn pong(event_prefix: EventPrefix) -> Bytes {
+    with_data_text(&own(event_prefix, "pong"), None, b"{}")
 }
 
 /// Protocol.md 2.4. `data` is a string, as Pusher's. It tells where the subscription
 /// stands if its client wants to know (docs/resume.md).
-pub fn subscription_succeeded(dialect: Dialect, channel: &str, standing: Option<Standing>) -> Bytes {
+pub fn subscription_succeeded(event_prefix: EventPrefix, channel: &str, standing: Option<Standing>) -> Bytes {
     let mut data = b"{".to_vec();
     put_standing(&mut data, standing);
     data.push(b'}');
-    let (event, data) = (internal(dialect, "subscription_succeeded"), String::from_utf8_lossy(&data));
+    let (event, data) = (internal(event_prefix, "subscription_succeeded"), String::from_utf8_lossy(&data));
     to_frame(&json!({ "event": event, "channel": channel, "data": data }))
 }
 
@@ -50,18 +54,18 @@ fn put_standing(data: &mut Vec<u8>, standing: Option<Standing>) {
 
 /// Everything up to here was sent, as far as it was for this subscription; `missed`
 /// if something before may be lost (docs/resume.md).
-pub fn position(dialect: Dialect, channel: &str, epoch: u64, seq: u64, missed: bool) -> Bytes {
+pub fn position(event_prefix: EventPrefix, channel: &str, epoch: u64, seq: u64, missed: bool) -> Bytes {
     let mut data = json!({ "epoch": epoch, "seq": wire_seq(seq) });
     if missed {
         data["missed"] = true.into();
     }
-    to_frame(&json!({ "event": own(dialect, "position"), "channel": channel, "data": data }))
+    to_frame(&json!({ "event": own(event_prefix, "position"), "channel": channel, "data": data }))
 }
 
 /// Protocol.md 3.9: replaces all bases that the client holds of the channel. Each
 /// state is a key, the text of its newest event and that event's number.
 pub fn delta_cache_sync(
-    dialect: Dialect,
+    event_prefix: EventPrefix,
     channel: &str,
     deltas: &ChannelDelta,
     states: &[(Bytes, Bytes, u64)],
@@ -81,7 +85,7 @@ pub fn delta_cache_sync(
         data.extend_from_slice(format!(r#","seq":{}}}]"#, wire_seq(*seq)).as_bytes());
     }
     data.extend_from_slice(b"}}");
-    with_data_text(&own(dialect, "delta_cache_sync"), Some(channel), &data)
+    with_data_text(&own(event_prefix, "delta_cache_sync"), Some(channel), &data)
 }
 
 /// Code of a refused subscription in `pusher:error`. Some clients disconnect on
@@ -91,37 +95,49 @@ const SUBSCRIPTION_REFUSED: u16 = 4300;
 /// Two frames (protocol.md 2.4): an event of the channel, without which pusher-js
 /// would keep the subscription pending, and `pusher:error`, which is all that older
 /// clients handle.
-pub fn subscription_refused(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
-    let of_channel = subscription_error(dialect, channel, kind, error, status);
-    [of_channel, channel_error(dialect, channel, error)].concat().into()
+pub fn subscription_refused(
+    event_prefix: EventPrefix,
+    channel: &str,
+    kind: &str,
+    error: &str,
+    status: u16,
+) -> Bytes {
+    let of_channel = subscription_error(event_prefix, channel, kind, error, status);
+    [of_channel, channel_error(event_prefix, channel, error)].concat().into()
 }
 
-fn subscription_error(dialect: Dialect, channel: &str, kind: &str, error: &str, status: u16) -> Bytes {
+fn subscription_error(
+    event_prefix: EventPrefix,
+    channel: &str,
+    kind: &str,
+    error: &str,
+    status: u16,
+) -> Bytes {
     to_frame(&json!({
-        "event": own(dialect, "subscription_error"),
+        "event": own(event_prefix, "subscription_error"),
         "channel": channel,
         "data": { "type": kind, "error": error, "status": status },
     }))
 }
 
-fn channel_error(dialect: Dialect, channel: &str, message: &str) -> Bytes {
+fn channel_error(event_prefix: EventPrefix, channel: &str, message: &str) -> Bytes {
     let data = json!({ "channel": channel, "code": SUBSCRIPTION_REFUSED, "message": message });
-    to_frame(&json!({ "event": own(dialect, "error"), "data": data }))
+    to_frame(&json!({ "event": own(event_prefix, "error"), "data": data }))
 }
 
 /// Protocol.md 2.3. `data` is an object here.
-pub fn error(dialect: Dialect, code: Option<u16>, message: &str) -> Bytes {
-    to_frame(&json!({ "event": own(dialect, "error"), "data": { "message": message, "code": code } }))
+pub fn error(event_prefix: EventPrefix, code: Option<u16>, message: &str) -> Bytes {
+    to_frame(&json!({ "event": own(event_prefix, "error"), "data": { "message": message, "code": code } }))
 }
 
 /// Protocol.md 3.2: the answer to an opt-in, for the socket or for one channel.
 /// `data` is an object. Without an algorithm, deltas stay off.
-pub fn delta_enabled(dialect: Dialect, channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
+pub fn delta_enabled(event_prefix: EventPrefix, channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
     let mut data = json!({ "enabled": algorithm.is_some() });
     if let Some(algorithm) = algorithm {
         data["algorithm"] = algorithm.into();
     }
-    let mut event = json!({ "event": own(dialect, "delta_compression_enabled") });
+    let mut event = json!({ "event": own(event_prefix, "delta_compression_enabled") });
     if let Some(channel) = channel {
         data["channel"] = channel.into();
         event["channel"] = channel.into();
@@ -133,7 +149,7 @@ pub fn delta_enabled(dialect: Dialect, channel: Option<&str>, algorithm: Option<
 /// Protocol.md 2.6: who is in the channel, the subscriber included. `user_info`
 /// goes out as the text that it came in.
 pub fn presence_succeeded(
-    dialect: Dialect,
+    event_prefix: EventPrefix,
     channel: &str,
     roster: &Roster,
     standing: Option<Standing>,
@@ -152,42 +168,42 @@ pub fn presence_succeeded(
     data.extend_from_slice(format!(r#"}},"count":{}}}"#, roster.len()).as_bytes());
     put_standing(&mut data, standing);
     data.push(b'}');
-    with_data_text(&internal(dialect, "subscription_succeeded"), Some(channel), &data)
+    with_data_text(&internal(event_prefix, "subscription_succeeded"), Some(channel), &data)
 }
 
 /// A user's first connection has joined (protocol.md 2.6). `info` is JSON text.
-pub fn member_added(dialect: Dialect, channel: &str, user_id: &str, info: &[u8]) -> Bytes {
+pub fn member_added(event_prefix: EventPrefix, channel: &str, user_id: &str, info: &[u8]) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
     data.extend_from_slice(br#","user_info":"#);
     data.extend_from_slice(info);
     data.push(b'}');
-    with_data_text(&internal(dialect, "member_added"), Some(channel), &data)
+    with_data_text(&internal(event_prefix, "member_added"), Some(channel), &data)
 }
 
 /// A user's last connection has left (protocol.md 2.6).
-pub fn member_removed(dialect: Dialect, channel: &str, user_id: &str) -> Bytes {
+pub fn member_removed(event_prefix: EventPrefix, channel: &str, user_id: &str) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
     data.push(b'}');
-    with_data_text(&internal(dialect, "member_removed"), Some(channel), &data)
+    with_data_text(&internal(event_prefix, "member_removed"), Some(channel), &data)
 }
 
 /// Protocol.md 2.11: subscriptions of the whole cluster.
-pub fn subscription_count(dialect: Dialect, channel: &str, count: u64) -> Bytes {
+pub fn subscription_count(event_prefix: EventPrefix, channel: &str, count: u64) -> Bytes {
     let data = format!(r#"{{"subscription_count":{count}}}"#);
-    with_data_text(&internal(dialect, "subscription_count"), Some(channel), data.as_bytes())
+    with_data_text(&internal(event_prefix, "subscription_count"), Some(channel), data.as_bytes())
 }
 
 /// Protocol.md 2.12: the cache channel has no event to begin with.
-pub fn cache_miss(dialect: Dialect, channel: &str) -> Bytes {
-    with_data_text(&own(dialect, "cache_miss"), Some(channel), b"{}")
+pub fn cache_miss(event_prefix: EventPrefix, channel: &str) -> Bytes {
+    with_data_text(&own(event_prefix, "cache_miss"), Some(channel), b"{}")
 }
 
 /// Protocol.md 2.9. `data` is an object, and `user_data` in it the very string
 /// that was signed.
-pub fn signin_success(dialect: Dialect, user_data: &str) -> Bytes {
-    let event = own(dialect, "signin_success");
+pub fn signin_success(event_prefix: EventPrefix, user_data: &str) -> Bytes {
+    let event = own(event_prefix, "signin_success");
     let mut text = format!(r#"{{"event":"{event}","data":{{"user_data":"#).into_bytes();
     json::write_string(&mut text, user_data.as_bytes());
     text.extend_from_slice(b"}}");
@@ -196,7 +212,7 @@ pub fn signin_success(dialect: Dialect, user_data: &str) -> Bytes {
 
 /// Protocol.md 2.10: who of the watched users is online and who is not. A list
 /// without users is left out.
-pub fn watchlist_events(dialect: Dialect, online: &[&str], offline: &[&str]) -> Bytes {
+pub fn watchlist_events(event_prefix: EventPrefix, online: &[&str], offline: &[&str]) -> Bytes {
     let mut data = br#"{"events":["#.to_vec();
     let lists = [("online", online), ("offline", offline)];
     for (at, (name, users)) in lists.into_iter().filter(|(_, users)| !users.is_empty()).enumerate() {
@@ -208,17 +224,17 @@ pub fn watchlist_events(dialect: Dialect, online: &[&str], offline: &[&str]) -> 
         data.push(b'}');
     }
     data.extend_from_slice(b"]}");
-    with_data_text(&internal(dialect, "watchlist_events"), None, &data)
+    with_data_text(&internal(event_prefix, "watchlist_events"), None, &data)
 }
 
 /// The name of an event that is the connection's own.
-fn own(dialect: Dialect, name: &str) -> String {
-    format!("{}:{name}", dialect.prefix())
+fn own(event_prefix: EventPrefix, name: &str) -> String {
+    format!("{}:{name}", event_prefix.prefix())
 }
 
 /// The same, of an event between server and library.
-fn internal(dialect: Dialect, name: &str) -> String {
-    format!("{}:{name}", dialect.internal())
+fn internal(event_prefix: EventPrefix, name: &str) -> String {
+    format!("{}:{name}", event_prefix.internal())
 }
 
 /// Appends a JSON array of strings.

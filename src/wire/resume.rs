@@ -25,8 +25,8 @@ pub struct Resume {
     pub seq: u32,
     /// It holds as bases what it was sent after this number.
     pub from: Option<u32>,
-    /// Its former connections.
-    pub former: Vec<SocketId>,
+    /// Its previous_socket_ids connections.
+    pub previous_socket_ids: Vec<SocketId>,
 }
 
 /// Where a subscription stands as it begins.
@@ -84,7 +84,7 @@ impl ResumeRequest {
                 None => None,
                 from => Some(seq(from).ok_or(wrong(".from", expected))?),
             },
-            former: former(members.socket_id)
+            previous_socket_ids: previous_socket_ids(members.socket_id)
                 .ok_or(wrong(".socket_id", "a socket id, or a list of at most 8"))?,
         })))
     }
@@ -95,13 +95,14 @@ fn integer(raw: Option<&RawValue>, max: u64) -> Option<u64> {
     (number <= max).then_some(number)
 }
 
-fn former(raw: Option<&RawValue>) -> Option<Vec<SocketId>> {
+fn previous_socket_ids(raw: Option<&RawValue>) -> Option<Vec<SocketId>> {
     let Some(raw) = raw else { return Some(Vec::new()) };
     let texts: Vec<String> = match raw.get().starts_with('[') {
         true => serde_json::from_str(raw.get()).ok()?,
         false => vec![serde_json::from_str(raw.get()).ok()?],
     };
-    let is_fine = texts.len() <= limits::FORMER_SOCKETS_MAX && texts.iter().all(|it| SocketId::is_shaped(it));
+    let is_fine =
+        texts.len() <= limits::PREVIOUS_SOCKETS_MAX && texts.iter().all(|it| SocketId::is_shaped(it));
     // One that no connection can have had excepts nobody.
     is_fine.then(|| texts.iter().filter_map(|text| SocketId::parse(text)).collect())
 }
@@ -116,14 +117,14 @@ mod tests {
         assert_eq!(parse("true"), Ok(Some(ResumeRequest::Position)));
         assert_eq!(parse("false"), Ok(None));
         let (ids, more) = (["1.2", "3.4"].map(|id| SocketId::parse(id).expect("an id")), r#","x":[]"#);
-        let resume = Resume { epoch: 7, seq: 5, from: Some(3), former: ids.to_vec() };
+        let resume = Resume { epoch: 7, seq: 5, from: Some(3), previous_socket_ids: ids.to_vec() };
         assert_eq!(
             parse(&format!(r#"{{"epoch":7,"seq":5,"from":3,"socket_id":["1.2","3.4"]{more}}}"#)),
             Ok(Some(ResumeRequest::From(resume.clone())))
         );
         assert_eq!(
             parse(r#"{"epoch":7,"seq":5,"socket_id":"1.2"}"#),
-            Ok(Some(ResumeRequest::From(Resume { from: None, former: vec![ids[0]], ..resume })))
+            Ok(Some(ResumeRequest::From(Resume { from: None, previous_socket_ids: vec![ids[0]], ..resume })))
         );
         for (text, error) in [
             ("7", "`resume` must be true, or an object"),

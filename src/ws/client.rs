@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::ParseIntError;
 
 use crate::wire::close::Close;
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 
 const SUBPROTOCOL: &str = "pusher-channels-protocol-";
 
@@ -65,10 +65,10 @@ impl Client {
     }
 
     /// In which names it is spoken to, also when it is turned away.
-    pub fn dialect(&self) -> Dialect {
+    pub fn event_prefix(&self) -> EventPrefix {
         match self.protocol() {
-            Some(Ok(2)) => Dialect::Sockudo,
-            _ => Dialect::Pusher,
+            Some(Ok(2)) => EventPrefix::Sockudo,
+            _ => EventPrefix::Pusher,
         }
     }
 
@@ -109,19 +109,23 @@ mod tests {
 
     #[test]
     fn protocols_are_told_apart() {
-        for (protocol, expected, dialect) in [
-            (None, Ok(()), Dialect::Pusher),
-            (Some("4"), Ok(()), Dialect::Pusher),
-            (Some("7"), Ok(()), Dialect::Pusher),
-            (Some("2"), Ok(()), Dialect::Sockudo),
-            (Some("3"), Err(Close::UnsupportedProtocol), Dialect::Pusher),
-            (Some("8"), Err(Close::UnsupportedProtocol), Dialect::Pusher),
-            (Some("seven"), Err(Close::InvalidVersion), Dialect::Pusher),
-            (Some(""), Err(Close::InvalidVersion), Dialect::Pusher),
+        for (protocol, expected, event_prefix) in [
+            (None, Ok(()), EventPrefix::Pusher),
+            (Some("4"), Ok(()), EventPrefix::Pusher),
+            (Some("7"), Ok(()), EventPrefix::Pusher),
+            (Some("2"), Ok(()), EventPrefix::Sockudo),
+            (Some("3"), Err(Close::UnsupportedProtocol), EventPrefix::Pusher),
+            (Some("8"), Err(Close::UnsupportedProtocol), EventPrefix::Pusher),
+            (Some("seven"), Err(Close::InvalidVersion), EventPrefix::Pusher),
+            (Some(""), Err(Close::InvalidVersion), EventPrefix::Pusher),
         ] {
             let query: Vec<_> = protocol.map(|protocol| ("protocol", protocol)).into_iter().collect();
             let client = client(&query);
-            assert_eq!((client.check_protocol(), client.dialect()), (expected, dialect), "{protocol:?}");
+            assert_eq!(
+                (client.check_protocol(), client.event_prefix()),
+                (expected, event_prefix),
+                "{protocol:?}"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ use crate::sockets::connections::Registration;
 use crate::sockets::write_buffer::{WriteBuffer, WriteEvent};
 use crate::wire::close::Close;
 use crate::wire::command::{Command, CommandError};
-use crate::wire::dialect::Dialect;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 /// What a socket is, apart from its stream.
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub(super) app: Arc<App>,
     pub(super) socket: SocketId,
     /// Of everything that is the connection's own; events are the same in both.
-    pub(super) dialect: Dialect,
+    pub(super) event_prefix: EventPrefix,
     pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
     /// The formats in which the socket has opted in to deltas.
@@ -93,7 +93,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         Err(refusal) => {
             let address = client.address.map(tracing::field::display);
             tracing::debug!(client = address, reason = refusal.label(), "socket refused");
-            return Box::pin(refuse(&mut stream, client.dialect(), refusal, refusal.reason())).await;
+            return Box::pin(refuse(&mut stream, client.event_prefix(), refusal, refusal.reason())).await;
         }
     };
     let socket = SocketId::random();
@@ -110,7 +110,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         node,
         app,
         socket,
-        dialect: client.dialect(),
+        event_prefix: client.event_prefix(),
         write_buffer,
         subscriptions: HashMap::new(),
         accepted: Box::default(),
@@ -119,7 +119,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     };
     drop(client);
     let timeout_secs = connection.node.activity_timeout.as_secs();
-    let established = reply::connection_established(connection.dialect, socket, timeout_secs);
+    let established = reply::connection_established(connection.event_prefix, socket, timeout_secs);
     connection.write_buffer.send(established);
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.unsubscribe_all()).await;
@@ -135,8 +135,8 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
 
 /// Reports the refusal twice: as `pusher:error`, which some libraries need, and in
 /// the close frame.
-pub(super) async fn refuse(stream: &mut Socket, dialect: Dialect, refusal: Close, reason: &str) {
-    stream.get_ref().write_buffer.send(reply::error(dialect, Some(refusal.code()), reason));
+pub(super) async fn refuse(stream: &mut Socket, event_prefix: EventPrefix, refusal: Close, reason: &str) {
+    stream.get_ref().write_buffer.send(reply::error(event_prefix, Some(refusal.code()), reason));
     send_close(stream, refusal, reason).await;
 }
 
@@ -178,7 +178,7 @@ impl Connection {
                 ConnectionEvent::Write(WriteEvent::Lost) => return GONE,
                 ConnectionEvent::Due => {
                     match keepalive.elapsed() {
-                        Some(KeepaliveAction::Ping) => self.write_buffer.send(reply::ping(self.dialect)),
+                        Some(KeepaliveAction::Ping) => self.write_buffer.send(reply::ping(self.event_prefix)),
                         Some(KeepaliveAction::Close) => return End::Close(Close::PongTimeout),
                         None => {}
                     }
@@ -255,7 +255,7 @@ impl Connection {
             self.app = self.node.apps.current(&self.app).await;
         }
         match command {
-            Ok(Command::Ping) => self.write_buffer.send(reply::pong(self.dialect)),
+            Ok(Command::Ping) => self.write_buffer.send(reply::pong(self.event_prefix)),
             Ok(Command::Pong) => {}
             Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
@@ -272,6 +272,6 @@ impl Connection {
 
     pub(super) fn send_error(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
-        self.write_buffer.send(reply::error(self.dialect, code, message));
+        self.write_buffer.send(reply::error(self.event_prefix, code, message));
     }
 }

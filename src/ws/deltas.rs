@@ -21,7 +21,7 @@ impl Connection {
     pub(super) async fn enable_deltas(&mut self, accepted: Vec<Algorithm>) {
         let preferred = self.node.delta.algorithm;
         let chosen = Algorithm::choose(preferred, &accepted).filter(|_| self.node.delta.enabled);
-        self.write_buffer.send(reply::delta_enabled(self.dialect, None, chosen.map(Algorithm::name)));
+        self.write_buffer.send(reply::delta_enabled(self.event_prefix, None, chosen.map(Algorithm::name)));
         if chosen.is_none() || !self.accepted.is_empty() {
             return;
         }
@@ -69,7 +69,7 @@ impl Connection {
         // Who decodes no deltas is answered as if it did.
         let chosen = options.algorithm.or(Algorithm::choose(deltas.algorithm, algorithms));
         let algorithm = chosen.filter(|_| deltas.enabled).map(Algorithm::name);
-        reply::delta_enabled(self.dialect, Some(channel.as_str()), algorithm)
+        reply::delta_enabled(self.event_prefix, Some(channel.as_str()), algorithm)
     }
 
     fn deltas_on(&self, channel: &ChannelName) -> ChannelDelta {

@@ -46,7 +46,7 @@ pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Clien
 /// Closes an upgraded stream with a reason that a browser can see.
 pub async fn refuse(stream: TcpStream, read: Bytes, client: &Client, close: Close, reason: &str) {
     let mut socket = socket(stream, read).await;
-    connection::refuse(&mut socket, client.dialect(), close, reason).await;
+    connection::refuse(&mut socket, client.event_prefix(), close, reason).await;
 }
 
 async fn socket(stream: TcpStream, read: Bytes) -> Box<Socket> {

@@ -52,7 +52,7 @@ impl Connection {
             Ok((data, channel)) if self.user.is_none() => self.sign_in_as(data, channel, &signin).await,
             // Again, as the same user: nothing changes.
             Ok((_, channel)) => {
-                self.enter(&channel, reply::signin_success(self.dialect, &signin.user_data)).await;
+                self.enter(&channel, reply::signin_success(self.event_prefix, &signin.user_data)).await;
             }
             Err(error) => {
                 self.send_error(Some(4009), &error.to_string());
@@ -97,11 +97,12 @@ impl Connection {
         metrics().signins.increment(1);
         self.authorize_by = None;
         let mut watchlist = if self.app.features.watchlists { data.watchlist } else { Vec::new() };
-        let mut confirmation = reply::signin_success(self.dialect, &signin.user_data);
+        let mut confirmation = reply::signin_success(self.event_prefix, &signin.user_data);
         if watchlist.len() > limits::WATCHLIST_MAX {
             let (count, count_max) = (watchlist.len(), limits::WATCHLIST_MAX);
             let message = format!("`watchlist` has {count} users, the first {count_max} are watched");
-            confirmation = [confirmation, reply::error(self.dialect, Some(4302), &message)].concat().into();
+            confirmation =
+                [confirmation, reply::error(self.event_prefix, Some(4302), &message)].concat().into();
             watchlist.truncate(count_max);
         }
         self.enter(&channel, confirmation).await;
@@ -109,10 +110,10 @@ impl Connection {
         if !watched.is_empty() {
             let (app, socket, write_buffer) = (self.app.clone(), self.socket, self.write_buffer.clone());
             let (own, users) = (ChannelId::new(&app.id, &channel), watched.clone());
-            let dialect = self.dialect;
+            let event_prefix = self.event_prefix;
             self.node
                 .channels
-                .send(channels::Command::Watch { app, own, users, socket, write_buffer, dialect })
+                .send(channels::Command::Watch { app, own, users, socket, write_buffer, event_prefix })
                 .await;
         }
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
@@ -126,7 +127,7 @@ impl Connection {
             member: None,
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
-            options: DeliveryOptions { dialect: self.dialect, ..DeliveryOptions::default() },
+            options: DeliveryOptions { event_prefix: self.event_prefix, ..DeliveryOptions::default() },
             resume: None,
             confirmation,
         };

@@ -54,7 +54,7 @@ impl Connection {
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
-        self.write_buffer.send(reply::subscription_refused(self.dialect, channel, kind, &error, status));
+        self.write_buffer.send(reply::subscription_refused(self.event_prefix, channel, kind, &error, status));
     }
 
     /// The user's own channel is not among the subscriptions: only the end of the
@@ -142,7 +142,7 @@ impl Connection {
     async fn join(&mut self, permit: CheckedSubscription, deltas: DeltaRequest) {
         let CheckedSubscription { channel, member, filter, resume } = permit;
         let options = DeliveryOptions {
-            dialect: self.dialect,
+            event_prefix: self.event_prefix,
             algorithm: self.algorithm_for(&channel, &deltas),
             positions: resume.is_some(),
             filter,
@@ -178,7 +178,7 @@ impl Connection {
         let succeeded = match channel.kind() {
             ChannelKind::Presence => Bytes::new(),
             _ if options.positions => Bytes::new(),
-            _ => reply::subscription_succeeded(self.dialect, channel.as_str(), None),
+            _ => reply::subscription_succeeded(self.event_prefix, channel.as_str(), None),
         };
         [succeeded, self.delta_confirmation(channel, deltas, options)].concat().into()
     }

@@ -26,10 +26,10 @@ fn roster(users: &[(&str, &'static str)]) -> Roster {
 #[test]
 fn rosters_are_exact() {
     let empty = r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"ids\":[],\"hash\":{},\"count\":0}}"}"#;
-    assert_eq!(text(&presence_succeeded(Dialect::Pusher, "presence-a", &Roster::default(), None)), empty);
+    assert_eq!(text(&presence_succeeded(EventPrefix::Pusher, "presence-a", &Roster::default(), None)), empty);
     let two = roster(&[("10", r#"{"name" : "Mr. \"X\"", "n":1.0}"#), ("b\"\\", "null")]);
     assert_eq!(
-        text(&presence_succeeded(Dialect::Pusher, "presence-a", &two, None)),
+        text(&presence_succeeded(EventPrefix::Pusher, "presence-a", &two, None)),
         r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"ids\":[\"10\",\"b\\\"\\\\\"],\"hash\":{\"10\":{\"name\" : \"Mr. \\\"X\\\"\", \"n\":1.0},\"b\\\"\\\\\":null},\"count\":2}}"}"#
     );
 }
@@ -37,11 +37,11 @@ fn rosters_are_exact() {
 #[test]
 fn member_events_are_exact() {
     assert_eq!(
-        text(&member_added(Dialect::Pusher, "presence-a", "1", br#"{"n":1.0}"#)),
+        text(&member_added(EventPrefix::Pusher, "presence-a", "1", br#"{"n":1.0}"#)),
         r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"1\",\"user_info\":{\"n\":1.0}}"}"#
     );
     assert_eq!(
-        text(&member_removed(Dialect::Pusher, "presence-a", "a\"b")),
+        text(&member_removed(EventPrefix::Pusher, "presence-a", "a\"b")),
         r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"a\\\"b\"}"}"#
     );
 }
@@ -49,11 +49,11 @@ fn member_events_are_exact() {
 #[test]
 fn what_a_channel_tells_is_exact() {
     assert_eq!(
-        text(&subscription_count(Dialect::Pusher, "news", 7)),
+        text(&subscription_count(EventPrefix::Pusher, "news", 7)),
         r#"{"event":"pusher_internal:subscription_count","channel":"news","data":"{\"subscription_count\":7}"}"#
     );
     assert_eq!(
-        text(&cache_miss(Dialect::Pusher, "cache-a")),
+        text(&cache_miss(EventPrefix::Pusher, "cache-a")),
         r#"{"event":"pusher:cache_miss","channel":"cache-a","data":"{}"}"#
     );
 }
@@ -61,7 +61,7 @@ fn what_a_channel_tells_is_exact() {
 #[test]
 fn what_a_user_is_told_is_exact() {
     assert_eq!(
-        text(&signin_success(Dialect::Pusher, r#"{"id":"42", "x":1.0}"#)),
+        text(&signin_success(EventPrefix::Pusher, r#"{"id":"42", "x":1.0}"#)),
         r#"{"event":"pusher:signin_success","data":{"user_data":"{\"id\":\"42\", \"x\":1.0}"}}"#
     );
     for (online, offline, events) in [
@@ -74,42 +74,42 @@ fn what_a_user_is_told_is_exact() {
         (vec![], vec!["2"], r#"{"name":"offline","user_ids":["2"]}"#),
         (vec![], vec![], ""),
     ] {
-        let frame = text(&watchlist_events(Dialect::Pusher, &online, &offline));
+        let frame = text(&watchlist_events(EventPrefix::Pusher, &online, &offline));
         let data = format!(r#"{{"events":[{events}]}}"#).replace('"', "\\\"");
         assert_eq!(frame, format!(r#"{{"event":"pusher_internal:watchlist_events","data":"{data}"}}"#));
     }
 }
 
-/// Everything that names an event, in one dialect.
-fn every_reply(dialect: Dialect) -> [Bytes; 18] {
+/// Everything that names an event, in one event_prefix.
+fn every_reply(event_prefix: EventPrefix) -> [Bytes; 18] {
     let socket = SocketId::parse("1.2").expect("a socket id");
     let roster = roster(&[("1", "null")]);
     [
-        connection_established(dialect, socket, 120),
-        ping(dialect),
-        pong(dialect),
-        subscription_succeeded(dialect, "news", None),
-        subscription_error(dialect, "private-a", "AuthError", "no", 401),
-        channel_error(dialect, "private-a", "no"),
-        error(dialect, None, "no"),
-        error(dialect, Some(4009), "no"),
-        delta_enabled(dialect, None, None),
-        delta_enabled(dialect, None, Some("fossil")),
-        delta_enabled(dialect, Some("news"), Some("fossil")),
-        presence_succeeded(dialect, "presence-a", &roster, None),
-        member_added(dialect, "presence-a", "1", b"null"),
-        member_removed(dialect, "presence-a", "1"),
-        subscription_count(dialect, "news", 7),
-        cache_miss(dialect, "cache-a"),
-        signin_success(dialect, r#"{"id":"1"}"#),
-        watchlist_events(dialect, &["1"], &["2"]),
+        connection_established(event_prefix, socket, 120),
+        ping(event_prefix),
+        pong(event_prefix),
+        subscription_succeeded(event_prefix, "news", None),
+        subscription_error(event_prefix, "private-a", "AuthError", "no", 401),
+        channel_error(event_prefix, "private-a", "no"),
+        error(event_prefix, None, "no"),
+        error(event_prefix, Some(4009), "no"),
+        delta_enabled(event_prefix, None, None),
+        delta_enabled(event_prefix, None, Some("fossil")),
+        delta_enabled(event_prefix, Some("news"), Some("fossil")),
+        presence_succeeded(event_prefix, "presence-a", &roster, None),
+        member_added(event_prefix, "presence-a", "1", b"null"),
+        member_removed(event_prefix, "presence-a", "1"),
+        subscription_count(event_prefix, "news", 7),
+        cache_miss(event_prefix, "cache-a"),
+        signin_success(event_prefix, r#"{"id":"1"}"#),
+        watchlist_events(event_prefix, &["1"], &["2"]),
     ]
 }
 
 #[test]
 fn what_is_the_connections_own_is_exact() {
     let [established, ping, pong, succeeded, refused, of_channel, mistake, coded, off, on, on_channel, ..] =
-        every_reply(Dialect::Pusher);
+        every_reply(EventPrefix::Pusher);
     for (frame, expected) in [
         (
             established,
@@ -136,10 +136,10 @@ fn what_is_the_connections_own_is_exact() {
     }
 }
 
-/// The other dialect has other names, and no other difference.
+/// The other event_prefix has other names, and no other difference.
 #[test]
 fn dialects_differ_by_their_names_only() {
-    for (pusher, sockudo) in every_reply(Dialect::Pusher).iter().zip(&every_reply(Dialect::Sockudo)) {
+    for (pusher, sockudo) in every_reply(EventPrefix::Pusher).iter().zip(&every_reply(EventPrefix::Sockudo)) {
         let (pusher, sockudo) = (text(pusher), text(sockudo));
         let renamed = pusher.replacen(r#""event":"pusher:"#, r#""event":"sockudo:"#, 1).replacen(
             r#""event":"pusher_internal:"#,
@@ -157,16 +157,16 @@ proptest! {
     fn any_user_survives_the_frames(users in prop::collection::btree_map(any::<String>(), any::<String>(), 0..5)) {
         let info = |text: &String| Bytes::from(json!({ "info": text }).to_string());
         let roster: Roster = users.iter().map(|(user, text)| (user.as_str().into(), info(text))).collect();
-        let presence = data(&presence_succeeded(Dialect::Pusher, "presence-a", &roster, None))["presence"].clone();
+        let presence = data(&presence_succeeded(EventPrefix::Pusher, "presence-a", &roster, None))["presence"].clone();
         prop_assert_eq!(&presence["ids"], &json!(users.keys().collect::<Vec<_>>()));
         prop_assert_eq!(&presence["count"], &json!(users.len()));
         let hash: Value = users.iter().map(|(user, text)| (user.clone(), json!({ "info": text }))).collect();
         prop_assert_eq!(&presence["hash"], &hash);
         for (user, text) in &users {
             let added = json!({ "user_id": user, "user_info": { "info": text } });
-            prop_assert_eq!(data(&member_added(Dialect::Pusher, "presence-a", user, &info(text))), added);
-            prop_assert_eq!(data(&member_removed(Dialect::Pusher, "presence-a", user)), json!({ "user_id": user }));
-            let watched = data(&watchlist_events(Dialect::Pusher, &[user], &[]));
+            prop_assert_eq!(data(&member_added(EventPrefix::Pusher, "presence-a", user, &info(text))), added);
+            prop_assert_eq!(data(&member_removed(EventPrefix::Pusher, "presence-a", user)), json!({ "user_id": user }));
+            let watched = data(&watchlist_events(EventPrefix::Pusher, &[user], &[]));
             prop_assert_eq!(&watched["events"][0]["user_ids"], &json!([user]));
         }
     }

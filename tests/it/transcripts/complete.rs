@@ -119,8 +119,11 @@ fn every_event_of_ours_is_shown() {
     let everything = everything();
     let code = code("src/wire/reply.rs") + &code("src/wire/envelope.rs");
     // How the two name events: of the connection's own, internal, and in a format.
-    let ways =
-        [("own(dialect, \"", "pusher"), ("internal(dialect, \"", "pusher_internal"), ("{}:", "pusher")];
+    let ways = [
+        ("own(event_prefix, \"", "pusher"),
+        ("internal(event_prefix, \"", "pusher_internal"),
+        ("{}:", "pusher"),
+    ];
     let names = ways.into_iter().flat_map(|(way, prefix)| {
         let behind = code.split(way).skip(1);
         let is_name = |c: char| c.is_ascii_lowercase() || c == '_';

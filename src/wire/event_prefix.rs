@@ -3,26 +3,26 @@
 
 /// Which family of names a connection is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Dialect {
+pub enum EventPrefix {
     #[default]
     Pusher,
     Sockudo,
 }
 
-impl Dialect {
+impl EventPrefix {
     /// What the names of events begin with, before the colon.
     pub fn prefix(self) -> &'static str {
         match self {
-            Dialect::Pusher => "pusher",
-            Dialect::Sockudo => "sockudo",
+            EventPrefix::Pusher => "pusher",
+            EventPrefix::Sockudo => "sockudo",
         }
     }
 
     /// The same, of events that are between server and library.
     pub fn internal(self) -> &'static str {
         match self {
-            Dialect::Pusher => "pusher_internal",
-            Dialect::Sockudo => "sockudo_internal",
+            EventPrefix::Pusher => "pusher_internal",
+            EventPrefix::Sockudo => "sockudo_internal",
         }
     }
 }
