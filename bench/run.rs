@@ -176,7 +176,7 @@ impl Counters {
         Ok(Counters {
             redis_bytes,
             writes: fleet.counter("fanfare_writes_total").await?,
-            entries: fleet.counter("fanfare_entries_heard_total").await?,
+            entries: fleet.counter("fanfare_entries_received_total").await?,
             redis_cpu: fleet.redis_cpu()?,
             cpu: fleet.cpu()?,
             total,

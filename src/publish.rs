@@ -58,7 +58,7 @@ pub async fn publish_batch(
     let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
     let started = Instant::now();
     let published = backend.publish(EntryId::random(), publications.collect(), charge).await?;
-    metrics().publish_seconds.record(started.elapsed());
+    metrics().publish_duration_seconds.record(started.elapsed());
     metrics().batches_published.increment(1);
     metrics().events_published.increment(cost);
     let counted = runs.iter().zip(published.counts);

@@ -306,7 +306,7 @@ impl CatchUpBuffer {
 
     pub(super) fn push(&mut self, entry: Entry) {
         if self.entries.len() >= limits::CATCH_UP_BUFFER_ENTRIES_MAX {
-            metrics().held_dropped.increment(1);
+            metrics().held_entries_dropped.increment(1);
             // A run with a hole in it would be worse than a later start.
             *self = CatchUpBuffer { overflowed: true, ..CatchUpBuffer::default() };
         }

@@ -40,7 +40,7 @@ impl Channels {
     /// The cluster has decided.
     pub(super) fn set_deltas(&mut self, channel_id: &ChannelId, on: bool) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        metrics().delta_switches.increment(1);
+        metrics().delta_toggles.increment(1);
         tracing::debug!(%channel_id, on, "deltas switched because of what they save");
         channel.policy.set(on);
     }

@@ -181,7 +181,7 @@ impl Channels {
             self.head_checks.round_failed = true;
             return;
         };
-        metrics().position_checks.increment(channel_ids.len() as u64);
+        metrics().head_checks.increment(channel_ids.len() as u64);
         let now = Instant::now();
         for (channel_id, head) in channel_ids.into_iter().zip(heads) {
             let (Some(channel), Some(head)) = (self.channels.get_mut(&channel_id), head) else { continue };

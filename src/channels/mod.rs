@@ -242,7 +242,7 @@ impl Channels {
     }
 
     fn receive(&mut self, incoming: Incoming) {
-        metrics().entries_heard.increment(1);
+        metrics().entries_received.increment(1);
         self.sequence(&incoming.channel_id, incoming.entry);
     }
 

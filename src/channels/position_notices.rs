@@ -52,7 +52,7 @@ impl Channels {
             channel.position_due = false;
             let Some(position) = channel.sequencer.position() else { continue };
             let behind = channel.subscribers.groups().catch_up();
-            metrics().positions_told.increment(behind.len() as u64);
+            metrics().position_notices.increment(behind.len() as u64);
             let frame = |event_prefix| {
                 reply::position(event_prefix, channel_id.channel(), position.epoch, position.seq, false)
             };

@@ -42,7 +42,7 @@ pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
             metrics().resumes.increment(1);
             return Standing { epoch, seq: number(resume.seq, seq), resumed: true };
         }
-        Recovery::Lost => metrics().resumes_lost.increment(1),
+        Recovery::Lost => metrics().resumes_failed.increment(1),
         Recovery::NotRequested | Recovery::Requested { .. } => {}
     }
     Standing { epoch, seq, resumed: false }

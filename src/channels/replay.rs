@@ -164,7 +164,7 @@ impl<'a> Replay<'a> {
             }
             frames.extend_from_slice(&encoder.frames(entry, events, range.seq + 1));
             if frames.len() > limits::CATCH_UP_BYTES_MAX {
-                metrics().resumes_too_long.increment(1);
+                metrics().resumes_too_large.increment(1);
                 return None;
             }
         }

@@ -234,7 +234,7 @@ impl Sequencer {
     fn hold(&mut self, entry: Entry) -> Decision {
         if self.held.len() >= limits::REPAIR_BUFFER_ENTRIES_MAX {
             self.held.pop_front();
-            crate::metrics::metrics().held_dropped.increment(1);
+            crate::metrics::metrics().held_entries_dropped.increment(1);
         }
         self.held.push_back(entry);
         Decision::Held

@@ -54,7 +54,7 @@ impl Channels {
             pending.state = earlier.state;
             pending.subscriber.member = earlier.subscriber.member;
         } else if self.pending >= limits::PENDING_MAX {
-            metrics().pending_overflows.increment(1);
+            metrics().pending_subscription_overflows.increment(1);
             pending.subscriber.write_buffer.close(Close::OverCapacity);
             self.forget_if_idle(&channel_id);
             return;

@@ -169,7 +169,7 @@ impl From<BackendError> for ApiError {
             }
             BackendError::OutOfMemory => "backpressure",
             BackendError::RateLimited(state) => {
-                metrics().requests_limited.increment(1);
+                metrics().requests_rate_limited.increment(1);
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 let limited = ApiError::new(status, "rate_limited", error.to_string());
                 return ApiError { rate: Some(Box::new(state)), ..limited }

@@ -33,7 +33,7 @@ impl Work {
     fn take(&mut self) -> Option<Vec<Arc<WriteBuffer>>> {
         let portion = self.portions.pop_front();
         self.sockets -= portion.as_ref().map_or(0, Vec::len);
-        metrics().sockets_waiting.set(self.sockets as f64);
+        metrics().connections_awaiting_writer.set(self.sockets as f64);
         portion
     }
 }

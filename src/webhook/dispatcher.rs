@@ -79,7 +79,7 @@ impl Dispatcher {
         self.claim_all();
         self.in_flight.retry_removals();
         self.expire();
-        metrics().webhooks_pending.set(self.in_flight.len() as f64);
+        metrics().webhook_events_pending.set(self.in_flight.len() as f64);
     }
 
     /// Also at those that are being left, to keep the claim until they are.
@@ -194,7 +194,7 @@ impl Dispatcher {
 
     fn hold(&mut self, partition: Partition, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
         if app.is_none() {
-            metrics().webhooks_orphaned.increment(1);
+            metrics().webhook_events_orphaned.increment(1);
         }
         let endpoints = app.map_or(&[][..], |app| &app.webhooks[..]);
         let indices: Vec<usize> =
@@ -221,16 +221,16 @@ impl Dispatcher {
     fn called(&mut self, call: Call, outcome: &Outcome) {
         let (endpoint, events) = (call.endpoint.clone(), call.events.len());
         match outcome {
-            Outcome::Delivered => metrics().webhooks_delivered.increment(events as u64),
+            Outcome::Delivered => metrics().webhook_events_delivered.increment(events as u64),
             Outcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
-            Outcome::Gone => metrics().webhooks_orphaned.increment(events as u64),
+            Outcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
         }
         // Those that failed together do not come back together.
         let jitter = rand::random_range(0.9..1.1);
         let is_failed = matches!(outcome, Outcome::Failed(_));
         let finished = self.queues.finish(call, !is_failed, Instant::now(), jitter);
         self.settle(&finished.settled);
-        metrics().webhooks_given_up.increment(finished.given_up as u64);
+        metrics().webhook_events_abandoned.increment(finished.given_up as u64);
         report(&endpoint, outcome, &finished);
     }
 
@@ -239,7 +239,7 @@ impl Dispatcher {
         if !expired.is_empty() {
             tracing::warn!(events = expired.len(), "webhook events given up: too many channels fail");
         }
-        metrics().webhooks_given_up.increment(expired.len() as u64);
+        metrics().webhook_events_abandoned.increment(expired.len() as u64);
         self.settle(&expired);
     }
 

@@ -81,11 +81,11 @@ impl Connection {
         let Some((channel, _)) = self.subscriptions.get_key_value(channel) else { return };
         let channel = channel.clone();
         if self.may_sync(&channel) {
-            metrics().delta_syncs.increment(1);
+            metrics().delta_resyncs.increment(1);
             let channel_id = ChannelId::new(&self.app.id, &channel);
             self.node.channels.send(channels::Command::Resync { channel_id, socket: self.socket }).await;
         } else {
-            metrics().delta_syncs_ignored.increment(1);
+            metrics().delta_resyncs_ignored.increment(1);
         }
     }
 

@@ -589,9 +589,9 @@ async fn a_flood_of_sync_errors_is_one() {
     // One, unless this machine needs seconds for it.
     let syncs_max = 1 + began.elapsed().as_secs();
     let metrics = server.metrics().await;
-    let syncs = metrics.sum("fanfare_delta_syncs_total");
+    let syncs = metrics.sum("fanfare_delta_resyncs_total");
     assert!(syncs >= 1.0 && syncs <= syncs_max as f64, "{syncs}, not 1 to {syncs_max}");
-    assert_eq!(metrics.sum("fanfare_delta_syncs_ignored_total"), 50.0 - syncs);
+    assert_eq!(metrics.sum("fanfare_delta_resyncs_ignored_total"), 50.0 - syncs);
     // Each chain begins anew, once; the request may be behind the event in the queue.
     let mut full = 0;
     for number in 4..24 {
@@ -608,5 +608,5 @@ async fn a_flood_of_sync_errors_is_one() {
             .await;
     }
     reader.browser.settle().await;
-    assert_eq!(server.metrics().await.sum("fanfare_delta_syncs_total"), syncs);
+    assert_eq!(server.metrics().await.sum("fanfare_delta_resyncs_total"), syncs);
 }

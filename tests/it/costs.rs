@@ -89,7 +89,7 @@ fn batch(number: usize) -> Value {
 /// What the server has counted so far.
 async fn counted(server: &Server) -> [f64; 5] {
     let metrics = server.metrics().await;
-    ["writes", "deltas_encoded", "entries_heard", "deliveries", "batches_published"]
+    ["writes", "deltas_encoded", "entries_received", "deliveries", "batches_published"]
         .map(|name| metrics.sum(&format!("fanfare_{name}_total")))
 }
 

@@ -16,7 +16,7 @@ on_both_backends![what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_wh
 const UNTIL_OFF_MAX: usize = 100;
 const UNTIL_ON_MAX: usize = 200;
 
-const SWITCHES: &str = "fanfare_delta_switches_total";
+const SWITCHES: &str = "fanfare_delta_toggles_total";
 const WITHOUT_DELTAS: &str = "fanfare_channels_without_deltas";
 
 /// Someone on each node who has deltas on.

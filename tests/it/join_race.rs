@@ -40,7 +40,8 @@ impl Stage {
     async fn assert_nothing_was_missed(&self) {
         for node in &self.nodes {
             let metrics = node.metrics().await;
-            for name in ["gaps_unrepaired", "held_dropped", "epoch_changes", "backend_events_dropped"] {
+            for name in ["gaps_unrepaired", "held_entries_dropped", "epoch_changes", "backend_events_dropped"]
+            {
                 assert_eq!(metrics.sum(&format!("fanfare_{name}_total")), 0.0, "{name}");
             }
         }

@@ -153,7 +153,7 @@ async fn cluster_counts_heal_after_a_pause_of_20_seconds() {
         let resumed = Instant::now();
         stage.counts_become(&[0, 1], &[("all", 7), ("own", 4), ("other", 3)], resumed + HEALED).await;
         println!("counts right {:?} after it went on", resumed.elapsed());
-        assert_eq!(stage.metric(1, "lease_lost").await, 1.0);
+        assert_eq!(stage.metric(1, "leases_lost").await, 1.0);
         caller.publish("all", "e", "end").await;
         for witness in stay.iter().chain(&paused) {
             witness.heard("all", "end").await;
@@ -186,7 +186,7 @@ async fn cluster_short_pause_is_no_death() {
         stage.counts_become(&[0, 1], &[("all", 3)], Instant::now()).await;
         for node in [0, 1] {
             assert_eq!(stage.metric(node, "nodes_swept").await, 0.0);
-            assert_eq!(stage.metric(node, "lease_lost").await, 0.0);
+            assert_eq!(stage.metric(node, "leases_lost").await, 0.0);
         }
     })
     .await;
@@ -241,7 +241,7 @@ async fn cluster_nothing_happens_to_a_healthy_node() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         for node in [0, 1] {
-            for name in ["probe_failures", "redis_reconnects", "lease_lost", "nodes_swept", "gaps"] {
+            for name in ["probe_failures", "redis_reconnects", "leases_lost", "nodes_swept", "gaps"] {
                 assert_eq!(stage.metric(node, name).await, 0.0, "{name} of node {node}");
             }
         }

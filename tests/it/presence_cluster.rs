@@ -162,7 +162,7 @@ async fn three_nodes(redis: &Redis) -> Vec<Server> {
 async fn nothing_was_repaired(nodes: &[Server]) {
     for node in nodes {
         let metrics = node.metrics().await;
-        for name in ["gaps", "members_refused", "lease_lost"] {
+        for name in ["gaps", "members_refused", "leases_lost"] {
             assert_eq!(metrics.sum(&format!("fanfare_{name}_total")), 0.0, "{name}");
         }
     }

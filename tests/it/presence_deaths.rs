@@ -328,7 +328,7 @@ async fn cluster_gets_the_members_of_a_paused_node_back_once() {
             assert_eq!(view.ids, members[&channel(*at)].0, "{}", channel(*at));
         }
         stage.webhooks_are(&expected, "sentinel").await;
-        let lost = stage.nodes[DYING].metrics().await.sum("fanfare_lease_lost_total");
+        let lost = stage.nodes[DYING].metrics().await.sum("fanfare_leases_lost_total");
         assert_eq!(lost, 1.0);
         // They are its members under its new name alone.
         stage.dying.clear();

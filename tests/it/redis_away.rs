@@ -201,7 +201,7 @@ async fn cluster_redis_is_paused_for_12_seconds() {
         stage.counts_become(&counts, Duration::ZERO).await;
         for metrics in stage.metrics().await {
             assert_eq!(metrics.sum("fanfare_nodes_swept_total"), 0.0);
-            assert_eq!(metrics.sum("fanfare_lease_lost_total"), 0.0);
+            assert_eq!(metrics.sum("fanfare_leases_lost_total"), 0.0);
         }
     })
     .await;

@@ -199,7 +199,7 @@ async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
         }
         let metrics = stays.metrics().await;
         assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CROWD);
-        assert_eq!(metrics.sum("fanfare_resumes_lost_total"), 0.0);
+        assert_eq!(metrics.sum("fanfare_resumes_failed_total"), 0.0);
         let encoded = metrics.sum("fanfare_deltas_encoded_total");
         println!("{encoded} deltas encoded");
         // For all who have missed the same: for two forms, in each reading.
@@ -236,7 +236,7 @@ async fn cluster_says_so_when_too_much_was_missed() {
         assert!(!resumed);
         publish_batch(&caller, 1..2).await;
         anew.events(&texts(1..2)).await;
-        let lost = cluster.second().metrics().await.sum("fanfare_resumes_too_long_total");
+        let lost = cluster.second().metrics().await.sum("fanfare_resumes_too_large_total");
         assert_eq!(lost, 1.0);
     })
     .await;
@@ -346,7 +346,7 @@ async fn cluster_resumes_across_a_switch_of_deltas() {
         for reader in [&mut stays, &mut resumer] {
             reader.events(&texts(0..1)).await;
         }
-        let switches = async || cluster.second().metrics().await.sum("fanfare_delta_switches_total");
+        let switches = async || cluster.second().metrics().await.sum("fanfare_delta_toggles_total");
         for (phase, is_noise) in [true, false, true].into_iter().enumerate() {
             for round in 0..60 {
                 let data = if is_noise { noise() } else { texts(round * 50..round * 50 + 50) };

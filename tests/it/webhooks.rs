@@ -484,13 +484,13 @@ async fn cluster_delivers_everything_when_redis_was_away() {
         }
         ann.settle().await;
         eventually("all of them are read", PATIENCE, async || {
-            let pending = node.metrics().await.sum("fanfare_webhooks_pending");
+            let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 60.0 { Ok(()) } else { Err(pending.to_string()) }
         })
         .await;
         proxy.cut(Links::All);
         eventually("all of them are let go", PATIENCE, async || {
-            let pending = node.metrics().await.sum("fanfare_webhooks_pending");
+            let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 0.0 { Ok(()) } else { Err(pending.to_string()) }
         })
         .await;
@@ -501,7 +501,7 @@ async fn cluster_delivers_everything_when_redis_was_away() {
             assert_eq!(said(&once_each(&events), channel), numbers(0..3), "{channel}");
         }
         eventually("the outboxes are empty", PATIENCE, async || {
-            let pending = node.metrics().await.sum("fanfare_webhooks_pending");
+            let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 0.0 { Ok(()) } else { Err(pending.to_string()) }
         })
         .await;

@@ -30,7 +30,7 @@ pub(super) enum Due {
 impl WebhookOutbox {
     pub(super) fn put(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
         if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
-            metrics().webhooks_dropped.increment(1);
+            metrics().webhook_events_dropped.increment(1);
             return;
         }
         self.number += 1;

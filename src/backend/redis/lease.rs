@@ -144,7 +144,7 @@ impl Lease {
     /// This life is over, though nobody has died: takes a new one, tells
     /// everything under it, and sweeps the old when its last calls have ended.
     async fn restart_incarnation(&self, old: &Arc<str>) {
-        metrics().lease_lost.increment(1);
+        metrics().leases_lost.increment(1);
         tracing::warn!("the lease of this node is gone: taking a new one");
         let incarnation = new_incarnation();
         if renew(&self.parts, &incarnation, true).await.is_err() {

@@ -58,7 +58,7 @@ impl Redis {
             }
         }
         if !unreadable.is_empty() {
-            metrics().webhooks_dropped.increment(unreadable.len() as u64);
+            metrics().webhook_events_dropped.increment(unreadable.len() as u64);
             tracing::warn!(count = unreadable.len(), "webhook events dropped: they cannot be read");
             self.remove_webhook_events(partition, &unreadable).await?;
         }
@@ -107,7 +107,7 @@ impl Redis {
         let (entries, due, dropped): (Vec<StreamEntry>, Vec<String>, u64) =
             answer.convert().map_err(backend_error)?;
         if dropped > 0 {
-            metrics().webhooks_dropped.increment(dropped);
+            metrics().webhook_events_dropped.increment(dropped);
             tracing::warn!(dropped, "webhook events dropped: their outbox was full");
         }
         Ok(Some((entries, due)))

@@ -168,7 +168,7 @@ async fn full_memory_is_backpressure() {
         late.heard("news", "after").await;
         assert_eq!(late.run("news"), ["after"]);
         assert_eq!(redis.command(&["EXISTS", "fanfare:{nodes}:leases"]).await.integer(), 1);
-        assert_eq!(server.metrics().await.sum("fanfare_lease_lost_total"), 0.0);
+        assert_eq!(server.metrics().await.sum("fanfare_leases_lost_total"), 0.0);
     })
     .await;
 }
