@@ -62,11 +62,11 @@ pub struct BatchError {
     pub index: Option<usize>,
     /// The member of the event, or of the body, that is wrong.
     pub field: Option<&'static str>,
-    pub problem: Problem,
+    pub fault: BatchFault,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Problem {
+pub enum BatchFault {
     #[error("the body is not UTF-8")]
     NotUtf8,
     #[error("the body is not valid JSON: {0}")]
@@ -102,12 +102,12 @@ impl fmt::Display for BatchError {
         if let Some(index) = self.index {
             write!(f, "event {index}: ")?;
         }
-        match (self.field, &self.problem) {
+        match (self.field, &self.fault) {
             (Some(field), _) => write!(f, "`{field}` ")?,
-            (None, Problem::Type { .. }) if self.index.is_none() => f.write_str("the body ")?,
+            (None, BatchFault::Type { .. }) if self.index.is_none() => f.write_str("the body ")?,
             (None, _) => {}
         }
-        self.problem.fmt(f)
+        self.fault.fmt(f)
     }
 }
 
@@ -122,11 +122,11 @@ impl Batch {
             batch: Option<&'a RawValue>,
         }
         let body: Body<'_> = parse_object(body)?;
-        let batch = body.batch.ok_or(in_field("batch", Problem::Missing))?;
+        let batch = body.batch.ok_or(in_field("batch", BatchFault::Missing))?;
         let items: Vec<&RawValue> = decode("batch", "an array", batch)?;
         let (count, count_max) = (items.len(), app.batch_events_max);
         if count > count_max {
-            return Err(in_field("batch", Problem::TooMany { what: "events", count, count_max }));
+            return Err(in_field("batch", BatchFault::TooMany { what: "events", count, count_max }));
         }
         let (mut events, mut publications) = (Vec::with_capacity(count), 0);
         for (index, item) in items.into_iter().enumerate() {
@@ -185,12 +185,12 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 /// Checks in the order of protocol.md 1.4's list.
 fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
     let raw: RawEvent<'_> = serde_json::from_str(text).map_err(|error| {
-        let problem = match text.trim_start().starts_with('{') {
+        let fault = match text.trim_start().starts_with('{') {
             // Valid JSON has been seen already: what is left is a key twice.
-            true => Problem::NotJson(error.to_string()),
-            false => Problem::Type { expected: "an object" },
+            true => BatchFault::NotJson(error.to_string()),
+            false => BatchFault::Type { expected: "an object" },
         };
-        BatchError { index: None, field: None, problem }
+        BatchError { index: None, field: None, fault }
     })?;
     let name = parse_name(raw.name, app)?;
     let data = parse_data(raw.data, app)?;
@@ -221,13 +221,13 @@ fn parse_name(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchEr
     let name = string("name", required("name", raw)?)?;
     let (chars, chars_max) = (name.chars().count(), app.event_name_chars_max);
     if chars == 0 {
-        return Err(in_field("name", Problem::Empty));
+        return Err(in_field("name", BatchFault::Empty));
     }
     if chars > chars_max {
-        return Err(in_field("name", Problem::TooLong { chars, chars_max }));
+        return Err(in_field("name", BatchFault::TooLong { chars, chars_max }));
     }
     match RESERVED_PREFIXES.into_iter().find(|prefix| name.starts_with(prefix)) {
-        Some(prefix) => Err(in_field("name", Problem::Reserved { prefix })),
+        Some(prefix) => Err(in_field("name", BatchFault::Reserved { prefix })),
         None => Ok(name),
     }
 }
@@ -250,7 +250,7 @@ fn parse_data(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchEr
     };
     let (bytes, bytes_max) = (data.len(), app.payload_bytes_max);
     match bytes > bytes_max {
-        true => Err(in_field("data", Problem::TooLarge { bytes, bytes_max })),
+        true => Err(in_field("data", BatchFault::TooLarge { bytes, bytes_max })),
         false => Ok(data),
     }
 }
@@ -268,27 +268,27 @@ fn parse_channels(
     if let Some(channels) = channels {
         let list: Vec<String> = decode("channels", "an array of strings", channels)?;
         if list.is_empty() && names.is_empty() {
-            return Err(in_field("channels", Problem::Empty));
+            return Err(in_field("channels", BatchFault::Empty));
         }
         names.extend(list.into_iter().map(|name| ("channels", name)));
     }
     if names.is_empty() {
-        return Err(in_field("channel", Problem::Missing));
+        return Err(in_field("channel", BatchFault::Missing));
     }
     let (count, count_max) = (names.len(), app.event_channels_max);
     if count > count_max {
-        return Err(in_field("channels", Problem::TooMany { what: "channels", count, count_max }));
+        return Err(in_field("channels", BatchFault::TooMany { what: "channels", count, count_max }));
     }
     let mut parsed: Vec<ChannelName> = Vec::with_capacity(count);
     for (field, name) in names {
         let name = ChannelName::parse(&name, app.channel_name_chars_max)
-            .map_err(|error| in_field(field, Problem::Channel(error)))?;
+            .map_err(|error| in_field(field, BatchFault::Channel(error)))?;
         if !parsed.contains(&name) {
             parsed.push(name);
         }
     }
     if parsed.len() > 1 && parsed.iter().any(|name| name.kind() == ChannelKind::Encrypted) {
-        return Err(in_field("channels", Problem::EncryptedWithOthers));
+        return Err(in_field("channels", BatchFault::EncryptedWithOthers));
     }
     Ok(parsed)
 }
@@ -298,7 +298,7 @@ fn parse_socket_id(raw: Option<&RawValue>) -> Result<Option<SocketId>, BatchErro
     let text = string("socket_id", raw)?;
     match SocketId::is_shaped(&text) {
         true => Ok(SocketId::parse(&text)),
-        false => Err(in_field("socket_id", Problem::SocketId)),
+        false => Err(in_field("socket_id", BatchFault::SocketId)),
     }
 }
 
@@ -307,7 +307,7 @@ fn parse_tags(raw: &RawValue) -> Result<Bytes, BatchError> {
     let bytes = tags.iter().map(|(key, value)| key.len() + value.len()).sum();
     let bytes_max = limits::TAGS_BYTES_MAX;
     match bytes > bytes_max {
-        true => Err(in_field("tags", Problem::TooLarge { bytes, bytes_max })),
+        true => Err(in_field("tags", BatchFault::TooLarge { bytes, bytes_max })),
         false => Ok(Bytes::copy_from_slice(raw.get().as_bytes())),
     }
 }
@@ -316,8 +316,8 @@ fn parse_tags(raw: &RawValue) -> Result<Bytes, BatchError> {
 pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
     let (chars, chars_max) = (key.chars().count(), limits::IDEMPOTENCY_KEY_CHARS_MAX);
     match chars {
-        0 => Err(in_field("idempotency_key", Problem::Empty)),
-        _ if chars > chars_max => Err(in_field("idempotency_key", Problem::TooLong { chars, chars_max })),
+        0 => Err(in_field("idempotency_key", BatchFault::Empty)),
+        _ if chars > chars_max => Err(in_field("idempotency_key", BatchFault::TooLong { chars, chars_max })),
         _ => Ok(()),
     }
 }
@@ -325,7 +325,9 @@ pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
 fn check_publications(count: usize, app: &AppLimits) -> Result<(), BatchError> {
     let count_max = app.batch_publications_max;
     match count > count_max {
-        true => Err(in_field("channels", Problem::TooMany { what: "publications so far", count, count_max })),
+        true => {
+            Err(in_field("channels", BatchFault::TooMany { what: "publications so far", count, count_max }))
+        }
         false => Ok(()),
     }
 }
@@ -334,22 +336,22 @@ fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError>
     let text = checked_text(body)?;
     if !text.trim_start().starts_with('{') {
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
-        return Err(of_body(Problem::Type { expected: "an object" }));
+        return Err(of_body(BatchFault::Type { expected: "an object" }));
     }
     serde_json::from_str(text).map_err(not_json)
 }
 
 fn checked_text(body: &[u8]) -> Result<&str, BatchError> {
-    let text = std::str::from_utf8(body).map_err(|_| of_body(Problem::NotUtf8))?;
+    let text = std::str::from_utf8(body).map_err(|_| of_body(BatchFault::NotUtf8))?;
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match json::depth_within(body, limits::JSON_DEPTH_MAX) {
         true => Ok(text),
-        false => Err(of_body(Problem::TooDeep { depth_max: limits::JSON_DEPTH_MAX })),
+        false => Err(of_body(BatchFault::TooDeep { depth_max: limits::JSON_DEPTH_MAX })),
     }
 }
 
 fn required<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, BatchError> {
-    raw.ok_or(in_field(field, Problem::Missing))
+    raw.ok_or(in_field(field, BatchFault::Missing))
 }
 
 fn string(field: &'static str, raw: &RawValue) -> Result<String, BatchError> {
@@ -362,22 +364,22 @@ fn decode<'de, T: Deserialize<'de>>(
     raw: &'de RawValue,
 ) -> Result<T, BatchError> {
     json::decode(raw).map_err(|error| match error {
-        DecodeError::Type => in_field(field, Problem::Type { expected }),
-        DecodeError::LoneSurrogate(escape) => in_field(field, Problem::LoneSurrogate { escape }),
+        DecodeError::Type => in_field(field, BatchFault::Type { expected }),
+        DecodeError::LoneSurrogate(escape) => in_field(field, BatchFault::LoneSurrogate { escape }),
     })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 fn not_json(error: serde_json::Error) -> BatchError {
-    of_body(Problem::NotJson(error.to_string()))
+    of_body(BatchFault::NotJson(error.to_string()))
 }
 
-fn of_body(problem: Problem) -> BatchError {
-    BatchError { index: None, field: None, problem }
+fn of_body(fault: BatchFault) -> BatchError {
+    BatchError { index: None, field: None, fault }
 }
 
-fn in_field(field: &'static str, problem: Problem) -> BatchError {
-    BatchError { index: None, field: Some(field), problem }
+fn in_field(field: &'static str, fault: BatchFault) -> BatchError {
+    BatchError { index: None, field: Some(field), fault }
 }
 
 #[cfg(test)]

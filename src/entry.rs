@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::event::{Event, RunError, decode_events, take};
+use crate::event::{DecodeEventsError, Event, decode_events, take};
 use crate::presence::MemberChange;
 
 /// Names one entry, and the operation that made it: drawn at random by
@@ -177,7 +177,7 @@ pub enum EntryError {
     #[error("{count} events cannot be numbered from {first_seq} on")]
     Numbers { first_seq: u64, count: u32 },
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] DecodeEventsError),
 }
 
 impl Entry {

@@ -80,7 +80,7 @@ impl fmt::Debug for SocketId {
 
 /// Bytes that are not a run of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum RunError {
+pub enum DecodeEventsError {
     #[error("an event ends after {bytes} bytes, before its end")]
     Truncated { bytes: usize },
     #[error("a run of {count} events has {bytes} bytes left over")]
@@ -148,7 +148,7 @@ pub fn encoded_len(event: &Event) -> usize {
 }
 
 /// The events of a run, slices of it: nothing is copied.
-pub fn decode_events(mut run: Bytes, count: u32) -> Result<Vec<Event>, RunError> {
+pub fn decode_events(mut run: Bytes, count: u32) -> Result<Vec<Event>, DecodeEventsError> {
     // The count is only a claim until that many events were read.
     let mut events = Vec::with_capacity((run.len() / EVENT_BYTES_MIN).min(count as usize));
     for _ in 0..count {
@@ -156,11 +156,11 @@ pub fn decode_events(mut run: Bytes, count: u32) -> Result<Vec<Event>, RunError>
     }
     match run.len() {
         0 => Ok(events),
-        bytes => Err(RunError::Leftover { count, bytes }),
+        bytes => Err(DecodeEventsError::Leftover { count, bytes }),
     }
 }
 
-fn decode_event(body: &mut Bytes) -> Result<Event, RunError> {
+fn decode_event(body: &mut Bytes) -> Result<Event, DecodeEventsError> {
     let flags = take(body, 1)?[0];
     let name_bytes = take(body, 2)?.get_u16().into();
     let name = take(body, name_bytes)?;
@@ -199,9 +199,9 @@ fn decode_event(body: &mut Bytes) -> Result<Event, RunError> {
     Ok(Event { name, data, except, tags, delta, user, key })
 }
 
-pub(crate) fn take(body: &mut Bytes, bytes: usize) -> Result<Bytes, RunError> {
+pub(crate) fn take(body: &mut Bytes, bytes: usize) -> Result<Bytes, DecodeEventsError> {
     if body.len() < bytes {
-        return Err(RunError::Truncated { bytes: body.len() });
+        return Err(DecodeEventsError::Truncated { bytes: body.len() });
     }
     Ok(body.split_to(bytes))
 }

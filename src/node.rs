@@ -14,10 +14,10 @@ use crate::delta::settings::DeltaConfig;
 use crate::log_limit::LogLimit;
 use crate::sockets::connections::Connections;
 
-pub type Node = Arc<Parts>;
+pub type Node = Arc<NodeState>;
 
 #[derive(Debug)]
-pub struct Parts {
+pub struct NodeState {
     pub apps: Arc<Apps>,
     pub backend: Arc<Backend>,
     pub channels: ChannelsHandle,
@@ -47,15 +47,15 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-impl Parts {
+impl NodeState {
     pub fn new(
         apps: Arc<Apps>,
         backend: Arc<Backend>,
         channels: ChannelsHandle,
         settings: Settings,
-    ) -> Parts {
+    ) -> NodeState {
         let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies } = settings;
-        Parts {
+        NodeState {
             apps,
             channels,
             connections: Arc::default(),

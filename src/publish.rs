@@ -1,5 +1,5 @@
 //! Room 3, and the conductor of everything on the way in: the events of a batch
-//! become one run per channel, serialised once, and go to the backend together.
+//! become one channel_events per channel, serialised once, and go to the backend together.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::wire::envelope::chain_of;
 
 /// What a caller gets to know of its batch.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Published {
     /// Of the channels whose counts it asked for, cluster-wide, as they were when
     /// the batch was announced.
     pub counts: HashMap<ChannelName, Counts>,
@@ -31,7 +31,7 @@ pub struct Outcome {
 }
 
 /// One channel's part of a batch, in the caller's order.
-struct Run<'a> {
+struct ChannelEvents<'a> {
     channel: &'a ChannelName,
     events: Vec<&'a Event>,
     wants_counts: bool,
@@ -47,13 +47,13 @@ pub async fn publish_batch(
     app: &App,
     batch: &Batch,
     delta: &DeltaConfig,
-) -> Result<Outcome, BackendError> {
-    let runs = runs(batch);
-    if runs.is_empty() {
-        return Ok(Outcome::default());
+) -> Result<Published, BackendError> {
+    let by_channel = by_channel(batch);
+    if by_channel.is_empty() {
+        return Ok(Published::default());
     }
     let cost = batch.cost();
-    let publications = runs.iter().map(|run| run.keyed_publication(app, delta));
+    let publications = by_channel.iter().map(|channel_events| channel_events.keyed_publication(app, delta));
     let (account, app_id) = (Account::BackendEvents, app.id.clone());
     let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
     let started = Instant::now();
@@ -61,9 +61,11 @@ pub async fn publish_batch(
     metrics().publish_duration_seconds.record(started.elapsed());
     metrics().batches_published.increment(1);
     metrics().events_published.increment(cost);
-    let counted = runs.iter().zip(published.counts);
-    Ok(Outcome {
-        counts: counted.filter_map(|(run, counts)| Some((run.channel.clone(), counts?))).collect(),
+    let counted = by_channel.iter().zip(published.counts);
+    Ok(Published {
+        counts: counted
+            .filter_map(|(channel_events, counts)| Some((channel_events.channel.clone(), counts?)))
+            .collect(),
         rate: published.rate,
     })
 }
@@ -92,7 +94,7 @@ pub async fn terminate_user(
     backend.append(control).await
 }
 
-impl Run<'_> {
+impl ChannelEvents<'_> {
     /// As it is announced: on a channel with conflation keys, each event with its
     /// own (protocol.md 3.8).
     fn keyed_publication(&self, app: &App, server: &DeltaConfig) -> Publication {
@@ -106,8 +108,8 @@ impl Run<'_> {
             Event { key, ..Event::clone(event) }
         });
         let keyed: Vec<Event> = keyed.collect();
-        let run = Run { events: keyed.iter().collect(), ..*self };
-        run.publication(app, Some(&delta))
+        let channel_events = ChannelEvents { events: keyed.iter().collect(), ..*self };
+        channel_events.publication(app, Some(&delta))
     }
 
     /// `delta` is None where no event is in a chain.
@@ -148,20 +150,20 @@ impl Run<'_> {
     }
 }
 
-fn runs(batch: &Batch) -> Vec<Run<'_>> {
-    let mut runs: Vec<Run<'_>> = Vec::new();
+fn by_channel(batch: &Batch) -> Vec<ChannelEvents<'_>> {
+    let mut by_channel: Vec<ChannelEvents<'_>> = Vec::new();
     let mut positions: HashMap<&ChannelName, usize> = HashMap::with_capacity(batch.events.len());
     for item in &batch.events {
         for channel in &item.channels {
             let at = *positions.entry(channel).or_insert_with(|| {
-                runs.push(Run { channel, events: Vec::new(), wants_counts: false });
-                runs.len() - 1
+                by_channel.push(ChannelEvents { channel, events: Vec::new(), wants_counts: false });
+                by_channel.len() - 1
             });
-            runs[at].events.push(&item.event);
-            runs[at].wants_counts |= item.info.subscription_count || item.info.user_count;
+            by_channel[at].events.push(&item.event);
+            by_channel[at].wants_counts |= item.info.subscription_count || item.info.user_count;
         }
     }
-    runs
+    by_channel
 }
 
 #[cfg(test)]
@@ -179,12 +181,13 @@ mod tests {
         Event { key: Some(key.into()), ..Event::new("e", data) }
     }
 
-    /// The keys with their events' places and data, cut out of the encoded run.
+    /// The keys with their events' places and data, cut out of the encoded channel_events.
     fn bases(events: &[Event], delta: &ChannelDelta) -> Vec<(Bytes, u32, Bytes)> {
         let channel = ChannelName::parse("news", 200).expect("a valid name");
-        let run = Run { channel: &channel, events: events.iter().collect(), wants_counts: false };
+        let channel_events =
+            ChannelEvents { channel: &channel, events: events.iter().collect(), wants_counts: false };
         let body = encode_events(events);
-        let Some(KeptBases { keys_max, newest }) = run.bases(delta) else { return Vec::new() };
+        let Some(KeptBases { keys_max, newest }) = channel_events.bases(delta) else { return Vec::new() };
         assert_eq!(keys_max, delta.keys_max);
         let bases = newest.into_iter().map(|KeptBase { key, index, start, bytes }| {
             let event =

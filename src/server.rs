@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
 use crate::metrics;
-use crate::node::{Node, Parts, Settings};
+use crate::node::{Node, NodeState, Settings};
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::close::Close;
 use crate::{channels, http, limits, webhook};
@@ -66,7 +66,7 @@ pub async fn run(
         path_prefix: config.path_prefix,
         trusted_proxies: config.trusted_proxies,
     };
-    let node: Node = Arc::new(Parts::new(apps, backend, channels, settings));
+    let node: Node = Arc::new(NodeState::new(apps, backend, channels, settings));
     if let Some(changes) = node.backend.app_changes() {
         tokio::spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
     }

@@ -17,7 +17,7 @@ pub struct MembershipUpdate {
     pub count: u64,
     /// On a presence channel, the users whose number may have changed.
     pub users: Vec<UserCount>,
-    pub rules: Rules,
+    pub rules: MembershipRules,
     /// Somebody joins a cache channel: the last event is wanted.
     pub wants_last: bool,
 }
@@ -33,7 +33,7 @@ pub struct UserCount {
 
 /// WebhookEventKind the app's settings mean to a channel's scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rules {
+pub struct MembershipRules {
     pub hooked: HookedEvents,
     /// Subscribers are told how many they are.
     pub subscription_counts: bool,
@@ -42,9 +42,9 @@ pub struct Rules {
     pub members_max: usize,
 }
 
-impl From<&App> for Rules {
-    fn from(app: &App) -> Rules {
-        Rules {
+impl From<&App> for MembershipRules {
+    fn from(app: &App) -> MembershipRules {
+        MembershipRules {
             hooked: app.hooked_events(),
             subscription_counts: app.features.subscription_counts,
             user_status: app.features.watchlists,

@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::presence::Roster;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-pub use membership::{MembershipUpdate, Rules, UpdatedMembership, UserCount};
+pub use membership::{MembershipRules, MembershipUpdate, UpdatedMembership, UserCount};
 pub use publication::{ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
 
 use memory::Memory;

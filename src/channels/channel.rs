@@ -11,7 +11,7 @@ use super::presence::Presence;
 use super::recovery::Recovery;
 use super::sequencer::Sequencer;
 use super::watchlists::Watch;
-use crate::backend::{Cached, Rules};
+use crate::backend::{Cached, MembershipRules};
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
@@ -48,7 +48,7 @@ pub(super) struct Channel {
     pub(super) listening: Listening,
     pub(super) membership: Membership,
     /// What the app's settings mean here.
-    pub(super) rules: Rules,
+    pub(super) rules: MembershipRules,
     /// Kept while a join script is under way, or someone waits to be let in.
     pub(super) catch_up_buffer: Option<CatchUpBuffer>,
     /// Of a presence channel: who is here in the whole cluster.

@@ -10,7 +10,7 @@ use super::channel::{Channel, Listening, PendingSubscription, State, Waits};
 use super::recovery::Recovery;
 use super::{Channels, JobResult};
 use crate::app::App;
-use crate::backend::{BackendError, Rules};
+use crate::backend::{BackendError, MembershipRules};
 use crate::channel::{ChannelId, ChannelKind};
 use crate::delta::Algorithm;
 use crate::event::SocketId;
@@ -32,7 +32,7 @@ impl Channels {
                 })
             }
         };
-        channel.rules = Rules::from(app);
+        channel.rules = MembershipRules::from(app);
         channel.deltas = app.deltas.on(channel_id.channel(), &self.delta);
         channel
     }

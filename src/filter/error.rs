@@ -6,16 +6,16 @@ use crate::limits;
 
 /// A filter that cannot be compiled: the subscription fails.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{at}` {problem}")]
+#[error("`{at}` {fault}")]
 pub struct FilterError {
     /// The member at fault, from the subscription's data on:
     /// `filter.tags.nodes[2].val`.
     pub at: String,
-    pub problem: Problem,
+    pub fault: FilterFault,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Problem {
+pub enum FilterFault {
     /// Not JSON, or an object that has a member twice.
     #[error("cannot be read: {0}")]
     Unreadable(String),
@@ -43,12 +43,12 @@ pub enum Problem {
 
 impl FilterError {
     /// An error in the value that is just being read.
-    pub(super) fn here(problem: Problem) -> FilterError {
-        FilterError { at: String::new(), problem }
+    pub(super) fn here(fault: FilterFault) -> FilterError {
+        FilterError { at: String::new(), fault }
     }
 
     pub(super) fn expected(expected: &'static str) -> FilterError {
-        FilterError::here(Problem::Type { expected })
+        FilterError::here(FilterFault::Type { expected })
     }
 
     /// The same error, as seen by whoever reads the value around it.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::node::{Node, Relation, Test};
-use super::{Filter, FilterError, Problem};
+use super::{Filter, FilterError, FilterFault};
 use crate::json::{self, DecodeError};
 use crate::limits;
 
@@ -47,7 +47,7 @@ pub(super) fn filter(text: &str) -> Result<Filter, FilterError> {
     let is_node = parts.cmp.is_some() || parts.op.is_some();
     let is_compound = parts.events.is_some() || parts.tags.is_some() || parts.expression.is_some();
     match (is_node, is_compound) {
-        (true, true) => Err(FilterError::here(Problem::NodeAndCompound)),
+        (true, true) => Err(FilterError::here(FilterFault::NodeAndCompound)),
         (false, true) => compound(&parts),
         _ => Ok(Filter { events: Box::default(), tags: Some(root(raw)?) }),
     }
@@ -60,7 +60,7 @@ pub(super) fn tags_filter(text: &str) -> Result<Filter, FilterError> {
 fn json_text(text: &str) -> Result<&RawValue, FilterError> {
     let levels_max = limits::JSON_DEPTH_MAX;
     if !json::depth_within(text.as_bytes(), levels_max) {
-        return Err(FilterError::here(Problem::TooDeep { levels_max }));
+        return Err(FilterError::here(FilterFault::TooDeep { levels_max }));
     }
     serde_json::from_str(text).map_err(unreadable)
 }
@@ -69,7 +69,7 @@ fn compound(parts: &Compound<'_>) -> Result<Filter, FilterError> {
     // The JMESPath of other servers: a hundred bytes of it double a document
     // twenty times over, whatever limits its source keeps.
     if parts.expression.is_some() {
-        return Err(FilterError::here(Problem::Unsupported).inside("expression"));
+        return Err(FilterError::here(FilterFault::Unsupported).inside("expression"));
     }
     let events = parts.events.map_or(Ok(Vec::new()), |raw| member("events", || event_names(raw)))?;
     let tags = parts.tags.map(|raw| member("tags", || root(raw))).transpose()?;
@@ -93,11 +93,11 @@ fn root(raw: &RawValue) -> Result<Node, FilterError> {
 fn node(raw: &RawValue, depth: usize, count: &mut usize) -> Result<Node, FilterError> {
     let levels_max = limits::FILTER_DEPTH_MAX;
     if depth > levels_max {
-        return Err(FilterError::here(Problem::TooDeep { levels_max }));
+        return Err(FilterError::here(FilterFault::TooDeep { levels_max }));
     }
     *count += 1;
     if *count > limits::FILTER_NODES_MAX {
-        return Err(FilterError::here(Problem::TooManyNodes));
+        return Err(FilterError::here(FilterFault::TooManyNodes));
     }
     let members: Members<'_> = object(raw)?;
     match (members.cmp, members.op) {
@@ -106,8 +106,8 @@ fn node(raw: &RawValue, depth: usize, count: &mut usize) -> Result<Node, FilterE
             let nodes = member("nodes", || children(members.nodes, depth, count))?;
             branch(op, nodes)
         }
-        (None, None) => Err(FilterError::here(Problem::NeitherLeafNorBranch)),
-        (Some(_), Some(_)) => Err(FilterError::here(Problem::LeafAndBranch)),
+        (None, None) => Err(FilterError::here(FilterFault::NeitherLeafNorBranch)),
+        (Some(_), Some(_)) => Err(FilterError::here(FilterFault::LeafAndBranch)),
     }
 }
 
@@ -184,7 +184,7 @@ fn name(raw: Option<&RawValue>, bytes_max: usize) -> Result<Box<str>, FilterErro
 
 fn bounded(text: String, bytes_max: usize) -> Result<Box<str>, FilterError> {
     match text.len() {
-        bytes if bytes > bytes_max => Err(FilterError::here(Problem::TooLong { bytes, bytes_max })),
+        bytes if bytes > bytes_max => Err(FilterError::here(FilterFault::TooLong { bytes, bytes_max })),
         _ => Ok(text.into()),
     }
 }
@@ -200,7 +200,7 @@ fn elements<T>(
         serde_json::from_str(raw.get()).map_err(|_| FilterError::expected(expected))?;
     let count = elements.len();
     if count > count_max {
-        return Err(FilterError::here(Problem::TooMany { count, count_max }));
+        return Err(FilterError::here(FilterFault::TooMany { count, count_max }));
     }
     let read = |(at, raw)| read(raw).map_err(|error: FilterError| error.inside(&format!("[{at}]")));
     elements.into_iter().enumerate().map(read).collect()
@@ -217,7 +217,7 @@ fn member<T>(name: &str, read: impl FnOnce() -> Result<T, FilterError>) -> Resul
 fn string(raw: &RawValue, expected: &'static str) -> Result<String, FilterError> {
     json::decode(raw).map_err(|error| match error {
         DecodeError::Type => FilterError::expected(expected),
-        DecodeError::LoneSurrogate(escape) => FilterError::here(Problem::LoneSurrogate { escape }),
+        DecodeError::LoneSurrogate(escape) => FilterError::here(FilterFault::LoneSurrogate { escape }),
     })
 }
 
@@ -231,5 +231,5 @@ fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, FilterError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreadable(error: serde_json::Error) -> FilterError {
-    FilterError::here(Problem::Unreadable(error.to_string()))
+    FilterError::here(FilterFault::Unreadable(error.to_string()))
 }

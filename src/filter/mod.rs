@@ -7,7 +7,7 @@ mod grammar;
 mod node;
 mod tags;
 
-pub use error::{FilterError, Problem};
+pub use error::{FilterError, FilterFault};
 use node::Node;
 pub use tags::Tags;
 

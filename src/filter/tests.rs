@@ -205,7 +205,7 @@ fn mistakes_are_named() {
     assert_eq!(compound, "`tags_filter` must have either `cmp` or `op`");
     for unreadable in ["", "{", r#"{"op":"and"}}"#, r#"{"key":"a","key":"b","cmp":"ex"}"#] {
         let error = Filter::parse(unreadable).unwrap_err();
-        assert!(matches!(error.problem, Problem::Unreadable(_)), "{unreadable}: {error}");
+        assert!(matches!(error.fault, FilterFault::Unreadable(_)), "{unreadable}: {error}");
     }
 }
 
@@ -249,7 +249,7 @@ fn limits_are_kept_to_the_last() {
     assert!(Filter::parse(&deepest).is_ok());
     for deeper in [nested(limits::FILTER_DEPTH_MAX + 1), nested(20_000), "[".repeat(100_000)] {
         let error = Filter::parse(&deeper).unwrap_err();
-        assert!(matches!(error.problem, Problem::TooDeep { .. }), "{error}");
+        assert!(matches!(error.fault, FilterFault::TooDeep { .. }), "{error}");
         assert!(error.at.len() < 200, "{error}");
     }
 }

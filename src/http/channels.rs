@@ -6,10 +6,10 @@ use std::io::Write;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::info::Wanted;
-use super::path::InPath;
+use super::info::Attributes;
+use super::path::PathParams;
 use super::reply::Reply;
-use super::signed::Signed;
+use super::signed::SignedRequest;
 use super::{ApiError, rates};
 use crate::backend::{Cached, Counts, Occupied};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
@@ -19,12 +19,12 @@ use crate::presence::Roster;
 
 /// `{"channels":{name:attributes}}` of all occupied channels, sorted. Users are
 /// only counted where the question is limited to presence channels.
-pub(super) async fn get_channels(State(node): State<Node>, signed: Signed) -> Response {
+pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest) -> Response {
     let work = Box::pin(async {
         let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
-        let wanted = Wanted::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
+        let attributes = Attributes::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
         let occupied = node.backend.list_occupied(&signed.app.id, prefix).await?;
-        Ok(Reply(write_channels(&occupied, wanted)))
+        Ok(Reply(write_channels(&occupied, attributes)))
     });
     rates::read(&node, &signed.app, work).await
 }
@@ -33,20 +33,20 @@ pub(super) async fn get_channels(State(node): State<Node>, signed: Signed) -> Re
 /// subscribed to is not an error.
 pub(super) async fn get_channel(
     State(node): State<Node>,
-    InPath((_, name)): InPath<(String, String)>,
-    signed: Signed,
+    PathParams((_, name)): PathParams<(String, String)>,
+    signed: SignedRequest,
 ) -> Response {
     let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
         let has_users = channel.kind() == ChannelKind::Presence;
-        let wanted = Wanted::of(&signed)?.check(has_users, channel.is_cache())?;
+        let attributes = Attributes::of(&signed)?.check(has_users, channel.is_cache())?;
         let channel_id = ChannelId::new(&signed.app.id, &channel);
         let counts = node.backend.read_counts(&channel_id).await?;
-        let cached = match wanted.cache {
+        let cached = match attributes.cache {
             true => Some(node.backend.read_cached(&channel_id).await?),
             false => None,
         };
-        Ok(Reply(write_channel(counts, wanted, cached)))
+        Ok(Reply(write_channel(counts, attributes, cached)))
     });
     rates::read(&node, &signed.app, work).await
 }
@@ -55,8 +55,8 @@ pub(super) async fn get_channel(
 /// with its `user_info`, as it was given.
 pub(super) async fn get_users(
     State(node): State<Node>,
-    InPath((_, name)): InPath<(String, String)>,
-    signed: Signed,
+    PathParams((_, name)): PathParams<(String, String)>,
+    signed: SignedRequest,
 ) -> Response {
     let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
@@ -70,13 +70,13 @@ pub(super) async fn get_users(
     rates::read(&node, &signed.app, work).await
 }
 
-fn parse_name(name: &str, signed: &Signed) -> Result<ChannelName, ApiError> {
+fn parse_name(name: &str, signed: &SignedRequest) -> Result<ChannelName, ApiError> {
     Ok(ChannelName::parse(name, signed.app.limits.channel_name_chars_max)?)
 }
 
 /// Names and numbers only, which need no escaping, straight into one text: there
 /// may be a hundred thousand of them.
-fn write_channels(occupied: &[Occupied], wanted: Wanted) -> Vec<u8> {
+fn write_channels(occupied: &[Occupied], attributes: Attributes) -> Vec<u8> {
     const ATTRIBUTES_BYTES: usize = 64;
     let bytes = occupied.iter().map(|it| it.channel.as_str().len() + ATTRIBUTES_BYTES).sum();
     let mut out = Vec::with_capacity(bytes);
@@ -85,7 +85,7 @@ fn write_channels(occupied: &[Occupied], wanted: Wanted) -> Vec<u8> {
         out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
         out.extend_from_slice(channel.as_str().as_bytes());
         out.extend_from_slice(b"\":{");
-        write_counts(&mut out, *counts, wanted);
+        write_counts(&mut out, *counts, attributes);
         // An attribute is written with a comma behind it.
         out.pop_if(|last| *last == b',');
         out.push(b'}');
@@ -95,10 +95,10 @@ fn write_channels(occupied: &[Occupied], wanted: Wanted) -> Vec<u8> {
 }
 
 /// `cached` is there if it was asked for.
-fn write_channel(counts: Counts, wanted: Wanted, cached: Option<Option<Cached>>) -> Vec<u8> {
+fn write_channel(counts: Counts, attributes: Attributes, cached: Option<Option<Cached>>) -> Vec<u8> {
     let mut out = Vec::new();
     let _ = write!(out, "{{\"occupied\":{},", counts.subscriptions > 0);
-    write_counts(&mut out, counts, wanted);
+    write_counts(&mut out, counts, attributes);
     match cached {
         None => {}
         Some(None) => out.extend_from_slice(b"\"cache\":null,"),
@@ -115,11 +115,11 @@ fn write_channel(counts: Counts, wanted: Wanted, cached: Option<Option<Cached>>)
 }
 
 /// Nothing that is written to memory can fail.
-fn write_counts(out: &mut Vec<u8>, counts: Counts, wanted: Wanted) {
-    if wanted.user_count {
+fn write_counts(out: &mut Vec<u8>, counts: Counts, attributes: Attributes) {
+    if attributes.user_count {
         let _ = write!(out, "\"user_count\":{},", counts.users);
     }
-    if wanted.subscription_count {
+    if attributes.subscription_count {
         let _ = write!(out, "\"subscription_count\":{},", counts.subscriptions);
     }
 }

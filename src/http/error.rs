@@ -13,7 +13,7 @@ use serde_json::json;
 use super::handshake::{HandshakeError, UPGRADE_HEADERS};
 use super::rates;
 use crate::backend::{BackendError, RateState};
-use crate::batch::{BatchError, Problem};
+use crate::batch::{BatchError, BatchFault};
 use crate::channel::{ChannelNameError, UserIdError};
 use crate::metrics::metrics;
 
@@ -140,9 +140,9 @@ impl fmt::Display for ApiError {
 
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> ApiError {
-        let (status, code) = match error.problem {
-            Problem::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
-            Problem::TooMany { .. } => (StatusCode::BAD_REQUEST, "limit_exceeded"),
+        let (status, code) = match error.fault {
+            BatchFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
+            BatchFault::TooMany { .. } => (StatusCode::BAD_REQUEST, "limit_exceeded"),
             _ => (StatusCode::BAD_REQUEST, "invalid_input"),
         };
         let text = error.to_string();

@@ -5,65 +5,65 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::reply::Reply;
-use super::signed::Signed;
+use super::signed::SignedRequest;
 use super::{ApiError, rates};
 use crate::backend::RateState;
 use crate::batch::{self, Batch, BatchEvent};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::node::Node;
-use crate::publish::{Outcome, publish_batch};
+use crate::publish::{Published, publish_batch};
 
 /// `{}`, or `{"channels":{name:attributes}}` if the event asked for `info`.
-pub(super) async fn post_event(State(node): State<Node>, signed: Signed) -> Response {
+pub(super) async fn post_event(State(node): State<Node>, signed: SignedRequest) -> Response {
     let parsed = Batch::parse_event(&signed.body, &signed.app.limits);
-    let outcome = publish(&node, &signed, parsed.map_err(ApiError::from), answer_event).await;
-    rates::published(&node, &signed.app, outcome).await
+    let published = publish(&node, &signed, parsed.map_err(ApiError::from), answer_event).await;
+    rates::published(&node, &signed.app, published).await
 }
 
 /// `{}`, or `{"batch":[attributes]}`, one for each event in its place, if any of
 /// them asked for `info`.
-pub(super) async fn post_batch(State(node): State<Node>, signed: Signed) -> Response {
+pub(super) async fn post_batch(State(node): State<Node>, signed: SignedRequest) -> Response {
     let parsed = Batch::parse_batch(&signed.body, &signed.app.limits);
-    let outcome = publish(&node, &signed, parsed.map_err(ApiError::from), answer_batch).await;
-    rates::published(&node, &signed.app, outcome).await
+    let published = publish(&node, &signed, parsed.map_err(ApiError::from), answer_batch).await;
+    rates::published(&node, &signed.app, published).await
 }
 
 async fn publish(
     node: &Node,
-    signed: &Signed,
+    signed: &SignedRequest,
     batch: Result<Batch, ApiError>,
-    answer: fn(&Batch, &Outcome) -> Reply,
+    answer: fn(&Batch, &Published) -> Reply,
 ) -> Result<(Reply, Option<RateState>), ApiError> {
     check_idempotency_header(signed)?;
     let batch = batch?;
     rates::check_affordable(&signed.app, &batch)?;
-    let outcome = publish_batch(&node.backend, &signed.app, &batch, &node.delta).await?;
-    Ok((answer(&batch, &outcome), outcome.rate))
+    let published = publish_batch(&node.backend, &signed.app, &batch, &node.delta).await?;
+    Ok((answer(&batch, &published), published.rate))
 }
 
-fn answer_event(batch: &Batch, outcome: &Outcome) -> Reply {
+fn answer_event(batch: &Batch, published: &Published) -> Reply {
     let event = &batch.events[0];
     if !event.info.asked {
         return Reply::empty();
     }
     let channels: Map<String, Value> =
-        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, outcome))).collect();
+        event.channels.iter().map(|name| (name.to_string(), attributes(event, name, published))).collect();
     Reply::json(&json!({ "channels": channels }))
 }
 
-fn answer_batch(batch: &Batch, outcome: &Outcome) -> Reply {
+fn answer_batch(batch: &Batch, published: &Published) -> Reply {
     if !batch.events.iter().any(|event| event.info.asked) {
         return Reply::empty();
     }
     let answers: Vec<Value> =
-        batch.events.iter().map(|event| attributes(event, &event.channels[0], outcome)).collect();
+        batch.events.iter().map(|event| attributes(event, &event.channels[0], published)).collect();
     Reply::json(&json!({ "batch": answers }))
 }
 
 /// What the event asked to know of a channel, as far as the channel has it.
-fn attributes(event: &BatchEvent, channel: &ChannelName, outcome: &Outcome) -> Value {
+fn attributes(event: &BatchEvent, channel: &ChannelName, published: &Published) -> Value {
     let mut attributes = json!({});
-    if let Some(counts) = outcome.counts.get(channel) {
+    if let Some(counts) = published.counts.get(channel) {
         if event.info.subscription_count {
             attributes["subscription_count"] = counts.subscriptions.into();
         }
@@ -74,7 +74,7 @@ fn attributes(event: &BatchEvent, channel: &ChannelName, outcome: &Outcome) -> V
     attributes
 }
 
-fn check_idempotency_header(signed: &Signed) -> Result<(), ApiError> {
+fn check_idempotency_header(signed: &SignedRequest) -> Result<(), ApiError> {
     let Some(key) = signed.headers.get("x-idempotency-key") else { return Ok(()) };
     let key = key.to_str().unwrap_or_default();
     batch::check_idempotency_key(key).map_err(ApiError::from)

@@ -2,36 +2,36 @@
 //! a channel does not have is an error.
 
 use super::ApiError;
-use super::signed::Signed;
+use super::signed::SignedRequest;
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
+pub(super) struct Attributes {
     pub(super) subscription_count: bool,
     pub(super) user_count: bool,
     pub(super) cache: bool,
 }
 
-impl Wanted {
+impl Attributes {
     /// `info=a,b`; unknown names are refused.
-    pub(super) fn of(query: &Signed) -> Result<Wanted, ApiError> {
-        let mut wanted = Wanted::default();
+    pub(super) fn of(query: &SignedRequest) -> Result<Attributes, ApiError> {
+        let mut attributes = Attributes::default();
         let names = query.query.get("info").map_or("", String::as_str);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match name {
-                "subscription_count" => wanted.subscription_count = true,
-                "user_count" => wanted.user_count = true,
-                "cache" => wanted.cache = true,
+                "subscription_count" => attributes.subscription_count = true,
+                "user_count" => attributes.user_count = true,
+                "cache" => attributes.cache = true,
                 _ => {
                     return Err(ApiError::invalid_info(format!("{name:?} is not an attribute of a channel")));
                 }
             }
         }
-        Ok(wanted)
+        Ok(attributes)
     }
 
     /// Fails unless whoever is asked has users, and a last event, as far as they
-    /// are wanted.
-    pub(super) fn check(self, has_users: bool, has_cache: bool) -> Result<Wanted, ApiError> {
+    /// are attributes.
+    pub(super) fn check(self, has_users: bool, has_cache: bool) -> Result<Attributes, ApiError> {
         if self.user_count && !has_users {
             return Err(ApiError::invalid_info("`user_count` is only there on presence channels"));
         }

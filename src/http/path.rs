@@ -12,18 +12,18 @@ use super::ApiError;
 
 /// The path's parameters, percent-decoded once.
 #[derive(Debug)]
-pub(super) struct InPath<T>(pub(super) T);
+pub(super) struct PathParams<T>(pub(super) T);
 
-impl<S, T> FromRequestParts<S> for InPath<T>
+impl<S, T> FromRequestParts<S> for PathParams<T>
 where
     S: Send + Sync,
     T: DeserializeOwned + Send,
 {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<InPath<T>, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathParams<T>, ApiError> {
         match Path::from_request_parts(parts, state).await {
-            Ok(Path(found)) => Ok(InPath(found)),
+            Ok(Path(found)) => Ok(PathParams(found)),
             Err(rejection) => Err(ApiError::invalid_path(&rejection)),
         }
     }

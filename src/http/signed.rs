@@ -20,7 +20,7 @@ use crate::node::Node;
 
 /// A request from someone who holds the app's secret.
 #[derive(Debug)]
-pub(super) struct Signed {
+pub(super) struct SignedRequest {
     pub app: Arc<App>,
     /// Whole, its MD5 part of what was signed. Empty for a GET.
     pub body: Bytes,
@@ -29,12 +29,12 @@ pub(super) struct Signed {
     pub headers: HeaderMap,
 }
 
-impl FromRequest<Node> for Signed {
+impl FromRequest<Node> for SignedRequest {
     type Rejection = ApiError;
 
     /// The signature covers the body's MD5, not the body: it is checked before
     /// any of the body is read, so that strangers cannot make us read.
-    async fn from_request(request: Request, node: &Node) -> Result<Signed, ApiError> {
+    async fn from_request(request: Request, node: &Node) -> Result<SignedRequest, ApiError> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
@@ -42,8 +42,8 @@ impl FromRequest<Node> for Signed {
         let pairs = parse_query(parts.uri.query().unwrap_or_default());
         // What was signed is the path before `path::normalize`.
         let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());
-        let said = Said { method: &parts.method, path: received, pairs: &pairs };
-        let body_md5 = said.verify(&app, &node.path_prefix).inspect_err(|error| {
+        let presented = PresentedSignature { method: &parts.method, path: received, pairs: &pairs };
+        let body_md5 = presented.verify(&app, &node.path_prefix).inspect_err(|error| {
             let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
             tracing::debug!(app = %app.id, client, %error, "request refused");
         })?;
@@ -55,7 +55,7 @@ impl FromRequest<Node> for Signed {
         check_md5(&parts.method, &body, body_md5.as_deref())?;
         let query = joined(pairs.into_iter().filter(|(key, _)| !key.starts_with("auth_")));
         let query = query.into_iter().collect();
-        Ok(Signed { app, body, query, headers: parts.headers })
+        Ok(SignedRequest { app, body, query, headers: parts.headers })
     }
 }
 
@@ -66,13 +66,13 @@ fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
 }
 
 /// What a signature stands for.
-struct Said<'a> {
+struct PresentedSignature<'a> {
     method: &'a Method,
     path: &'a str,
     pairs: &'a [(String, String)],
 }
 
-impl Said<'_> {
+impl PresentedSignature<'_> {
     /// Checks key, time and signature; returns the MD5 that was signed.
     fn verify(&self, app: &App, prefix: &str) -> Result<Option<String>, ApiError> {
         if self.required("auth_key")? != app.key {

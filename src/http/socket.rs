@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::handshake::Handshake;
 use super::keep_alive::HttpStream;
-use super::path::InPath;
+use super::path::PathParams;
 use super::signed::parse_query;
 use super::{ApiError, peer};
 use crate::node::Node;
@@ -20,7 +20,7 @@ use crate::ws::{self, client::Client};
 /// frame, for an HTTP status would look to a browser like a lost connection.
 pub(super) async fn get_socket(
     State(node): State<Node>,
-    InPath(key): InPath<String>,
+    PathParams(key): PathParams<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let handshake = handshake(&node, &request)?;

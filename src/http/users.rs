@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::path::InPath;
+use super::path::PathParams;
 use super::reply::Reply;
-use super::signed::Signed;
+use super::signed::SignedRequest;
 use super::{ApiError, rates};
 use crate::channel::ChannelName;
 use crate::node::Node;
@@ -15,8 +15,8 @@ use crate::publish::terminate_user;
 /// some libraries send `{}` and some nothing.
 pub(super) async fn post_terminate(
     State(node): State<Node>,
-    InPath((_, user_id)): InPath<(String, String)>,
-    signed: Signed,
+    PathParams((_, user_id)): PathParams<(String, String)>,
+    signed: SignedRequest,
 ) -> Response {
     let work = Box::pin(async {
         let own_channel = ChannelName::of_user(&user_id).map_err(|error| ApiError::invalid_user(&error))?;

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::call;
 use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, Finished, HookId};
 use super::in_flight::InFlight;
-use super::work::{self, Found, JobResult, Outcome};
+use super::work::{self, CallOutcome, Found, JobResult};
 use crate::app::{App, Webhook};
 use crate::channel::Partition;
 use crate::limits;
@@ -218,16 +218,16 @@ impl Dispatcher {
         }
     }
 
-    fn called(&mut self, call: Call, outcome: &Outcome) {
+    fn called(&mut self, call: Call, outcome: &CallOutcome) {
         let (endpoint, events) = (call.endpoint.clone(), call.events.len());
         match outcome {
-            Outcome::Delivered => metrics().webhook_events_delivered.increment(events as u64),
-            Outcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
-            Outcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
+            CallOutcome::Delivered => metrics().webhook_events_delivered.increment(events as u64),
+            CallOutcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
+            CallOutcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
         }
         // Those that failed together do not come back together.
         let jitter = rand::random_range(0.9..1.1);
-        let is_failed = matches!(outcome, Outcome::Failed(_));
+        let is_failed = matches!(outcome, CallOutcome::Failed(_));
         let finished = self.queues.finish(call, !is_failed, Instant::now(), jitter);
         self.settle(&finished.settled);
         metrics().webhook_events_abandoned.increment(finished.given_up as u64);
@@ -302,13 +302,13 @@ fn expiry(decided_ms: u64) -> Instant {
 
 /// One line when it begins to fail and one when it is over, not one per call. The
 /// URL may hold a secret: the webhook is named by its place in the app.
-fn report(endpoint: &HookId, outcome: &Outcome, finished: &Finished) {
+fn report(endpoint: &HookId, outcome: &CallOutcome, finished: &Finished) {
     let HookId { app, index } = endpoint;
     match (outcome, finished.change) {
-        (Outcome::Failed(error), Some(Change::BeganToFail)) => {
+        (CallOutcome::Failed(error), Some(Change::BeganToFail)) => {
             tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are tried again");
         }
-        (Outcome::Delivered, Some(Change::Recovered)) => {
+        (CallOutcome::Delivered, Some(Change::Recovered)) => {
             tracing::warn!(%app, webhook = index, "webhook works again");
         }
         _ => {}

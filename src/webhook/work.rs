@@ -18,7 +18,7 @@ use crate::webhook_event::{WebhookEvent, WebhookEventId};
 pub(super) enum JobResult {
     /// None: another node has the partition, or nobody knows.
     Looked(Partition, Option<Vec<Found>>),
-    Called(Call, Outcome),
+    Called(Call, CallOutcome),
     Removed(Partition, Vec<WebhookEventId>, Result<(), BackendError>),
     Released,
 }
@@ -27,7 +27,7 @@ pub(super) enum JobResult {
 pub(super) type Found = (WebhookEvent, Option<Arc<App>>);
 
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     Delivered,
     Failed(CallError),
     /// The app or the webhook is not configured any more.
@@ -70,12 +70,12 @@ async fn find(
 /// new events.
 pub(super) async fn call(node: Node, client: Client, call: Call) -> JobResult {
     let outcome = match node.apps.by_id(&call.endpoint.app).await {
-        Err(error) => Outcome::Failed(error.into()),
+        Err(error) => CallOutcome::Failed(error.into()),
         Ok(app) => match app.as_ref().and_then(|app| Some((app, app.webhooks.get(call.endpoint.index)?))) {
-            None => Outcome::Gone,
+            None => CallOutcome::Gone,
             Some((app, endpoint)) => match call::post(&client, app, endpoint, &call.events).await {
-                Ok(()) => Outcome::Delivered,
-                Err(error) => Outcome::Failed(error),
+                Ok(()) => CallOutcome::Delivered,
+                Err(error) => CallOutcome::Failed(error),
             },
         },
     };

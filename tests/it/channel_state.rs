@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use fanfare::backend::memory::Memory;
 use fanfare::backend::redis::Redis as Shared;
-use fanfare::backend::{self, KeptBase, KeptBases, MembershipUpdate, Publication, Rules, StoredBase};
+use fanfare::backend::{
+    self, KeptBase, KeptBases, MembershipRules, MembershipUpdate, Publication, StoredBase,
+};
 use fanfare::backend_events::{Receiver, backend_events};
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{Body, EntryId, Kind, Log};
@@ -90,7 +92,7 @@ impl Nodes {
     }
 
     async fn are_off(&self, count: u64) -> bool {
-        let (channel_id, rules) = (self.channel.clone(), Rules::default());
+        let (channel_id, rules) = (self.channel.clone(), MembershipRules::default());
         let update = MembershipUpdate { channel_id, count, users: Vec::new(), rules, wants_last: false };
         self.reader().update_membership(&update).await.unwrap().deltas_off
     }

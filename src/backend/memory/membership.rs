@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::webhook_outbox::Due;
 use super::{Memory, State};
-use crate::backend::{Counts, MembershipUpdate, Occupied, RosterRead, Rules, UpdatedMembership, UserCount};
+use crate::backend::{
+    Counts, MembershipRules, MembershipUpdate, Occupied, RosterRead, UpdatedMembership, UserCount,
+};
 use crate::backend_events::Incoming;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::entry::{EntryId, Kind, encode_members};
@@ -22,7 +24,7 @@ use crate::webhook_event::WebhookEventKind;
 pub(super) struct Membership {
     subscriptions: u64,
     users: BTreeMap<Arc<str>, User>,
-    pub(super) rules: Rules,
+    pub(super) rules: MembershipRules,
     /// When the count was last told, while there are too many to tell each.
     pub(super) told: Option<Instant>,
     /// The cache was missed after the event of this number had been the last.

@@ -8,7 +8,7 @@ use fred::interfaces::{ClientLike, HashesInterface};
 use futures_util::try_join;
 
 use super::scripts::{self, text};
-use super::{Parts, Redis, read_error};
+use super::{Redis, RedisCore, read_error};
 use crate::backend::{BackendError, KeptBases, StoredBase};
 use crate::channel::ChannelId;
 use crate::entry::EntryId;
@@ -17,10 +17,10 @@ use crate::event::decode_events;
 impl Redis {
     /// Those of the channel's epoch, oldest first.
     pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
-        let client = self.parts.client(channel_id).with_options(&scripts::once());
+        let client = self.core.client(channel_id).with_options(&scripts::once());
         let (epoch, bases): (Option<u64>, HashMap<Bytes, Bytes>) = try_join!(
-            client.hget(self.parts.keys.head(channel_id), "epoch"),
-            client.hgetall(self.parts.keys.bases(channel_id)),
+            client.hget(self.core.keys.head(channel_id), "epoch"),
+            client.hgetall(self.core.keys.bases(channel_id)),
         )
         .map_err(read_error)?;
         let Some(epoch) = epoch else { return Ok(Vec::new()) };
@@ -33,11 +33,11 @@ impl Redis {
 
     /// `lua/switch_deltas.lua`
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
-        let Parts { keys, scripts, .. } = &*self.parts;
+        let RedisCore { keys, scripts, .. } = &*self.core;
         let names = vec![keys.head(channel_id), keys.log(channel_id)];
-        let mut arguments = self.parts.appending(EntryId::random(), 1);
+        let mut arguments = self.core.appending(EntryId::random(), 1);
         arguments.push(text(if on { "on" } else { "off" }));
-        scripts.switch_deltas.run(self.parts.client(channel_id), names, arguments).await.map(drop)
+        scripts.switch_deltas.run(self.core.client(channel_id), names, arguments).await.map(drop)
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use parking_lot::Mutex;
 
-use super::{Parts, scripts};
+use super::{RedisCore, scripts};
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
@@ -19,7 +19,7 @@ use crate::metrics::metrics;
 
 #[derive(Debug)]
 pub(super) struct Lease {
-    parts: Arc<Parts>,
+    core: Arc<RedisCore>,
     state: Mutex<State>,
 }
 
@@ -50,9 +50,9 @@ struct Nodes {
 }
 
 impl Lease {
-    pub(super) async fn begin(parts: Arc<Parts>) -> Result<Arc<Lease>, BackendError> {
+    pub(super) async fn begin(core: Arc<RedisCore>) -> Result<Arc<Lease>, BackendError> {
         let incarnation = new_incarnation();
-        renew(&parts, &incarnation, true).await?;
+        renew(&core, &incarnation, true).await?;
         let state = State {
             incarnation,
             renewed: Instant::now(),
@@ -60,7 +60,7 @@ impl Lease {
             nodes: Vec::new(),
             sweeping: HashSet::new(),
         };
-        let lease = Arc::new(Lease { parts, state: Mutex::new(state) });
+        let lease = Arc::new(Lease { core, state: Mutex::new(state) });
         tokio::spawn(lease.clone().keep());
         Ok(lease)
     }
@@ -87,13 +87,13 @@ impl Lease {
             state.incarnation.clone()
         };
         let end = async {
-            sweep(&self.parts, &incarnation).await?;
-            let client = self.parts.clients[0].with_options(&scripts::once());
+            sweep(&self.core, &incarnation).await?;
+            let client = self.core.clients[0].with_options(&scripts::once());
             let counter: Option<String> = client
-                .hget(self.parts.keys.leases(), incarnation.as_ref())
+                .hget(self.core.keys.leases(), incarnation.as_ref())
                 .await
                 .map_err(super::read_error)?;
-            fence(&self.parts, &incarnation, counter.unwrap_or_default()).await
+            fence(&self.core, &incarnation, counter.unwrap_or_default()).await
         };
         match tokio::time::timeout(limits::SCRIPT_DEADLINE, end).await {
             Ok(Ok(_)) => {}
@@ -117,7 +117,7 @@ impl Lease {
             if ended {
                 return;
             }
-            match renew(&self.parts, &incarnation, false).await {
+            match renew(&self.core, &incarnation, false).await {
                 Ok(nodes) => {
                     {
                         let mut state = self.state.lock();
@@ -147,7 +147,7 @@ impl Lease {
         metrics().leases_lost.increment(1);
         tracing::warn!("the lease of this node is gone: taking a new one");
         let incarnation = new_incarnation();
-        if renew(&self.parts, &incarnation, true).await.is_err() {
+        if renew(&self.core, &incarnation, true).await.is_err() {
             return;
         }
         {
@@ -155,11 +155,11 @@ impl Lease {
             state.incarnation = incarnation;
             state.renewed = Instant::now();
         }
-        self.parts.events.report_memberships();
-        let (parts, old) = (self.parts.clone(), old.clone());
+        self.core.events.report_memberships();
+        let (core, old) = (self.core.clone(), old.clone());
         tokio::spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;
-            if let Err(error) = sweep(&parts, &old).await {
+            if let Err(error) = sweep(&core, &old).await {
                 tracing::warn!(%error, "memberships of an earlier lease not taken away");
             }
         });
@@ -178,13 +178,13 @@ impl Lease {
             if observation.counter != counter {
                 *observation = Observation { counter, since: Instant::now() };
             } else if observation.since.elapsed() >= limits::LEASE_EXPIRY {
-                self.sweep_once(node.clone(), reap(self.parts.clone(), node, counter));
+                self.sweep_once(node.clone(), reap(self.core.clone(), node, counter));
             }
         }
         // Whoever condemned them should have swept them by now, unless it died.
         for (node, age_ms) in nodes.dead {
             if age_ms > limits::LEASE_EXPIRY.as_millis() as u64 {
-                self.sweep_once(node.clone(), finish_sweep(self.parts.clone(), node));
+                self.sweep_once(node.clone(), finish_sweep(self.core.clone(), node));
             }
         }
     }
@@ -206,10 +206,10 @@ fn new_incarnation() -> Arc<str> {
 }
 
 /// `lua/renew_node.lua`
-async fn renew(parts: &Parts, incarnation: &str, is_new: bool) -> Result<Nodes, BackendError> {
-    let keys = vec![parts.keys.leases(), parts.keys.dead()];
+async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, BackendError> {
+    let keys = vec![core.keys.leases(), core.keys.dead()];
     let arguments = vec![Value::String(incarnation.into()), scripts::number(u64::from(is_new))];
-    let answer = parts.scripts.renew_node.run(&parts.clients[0], keys, arguments).await?;
+    let answer = core.scripts.renew_node.run(&core.clients[0], keys, arguments).await?;
     let mut lists = answer.into_array().into_iter();
     let leases = lists.next().map(pairs).unwrap_or_default();
     let dead = lists.next().map(pairs).unwrap_or_default();
@@ -222,27 +222,27 @@ fn pairs(list: Value) -> HashMap<String, String> {
 }
 
 /// `lua/fence_node.lua`: true if it was this call that condemned the node.
-async fn fence(parts: &Parts, node: &str, counter: String) -> Result<bool, BackendError> {
-    let keys = vec![parts.keys.leases(), parts.keys.dead()];
+async fn fence(core: &RedisCore, node: &str, counter: String) -> Result<bool, BackendError> {
+    let keys = vec![core.keys.leases(), core.keys.dead()];
     let arguments = vec![Value::String(node.into()), Value::String(counter.into())];
-    let answer = parts.scripts.fence_node.run(&parts.clients[0], keys, arguments).await?;
+    let answer = core.scripts.fence_node.run(&core.clients[0], keys, arguments).await?;
     Ok(answer.as_u64() == Some(1))
 }
 
-async fn reap(parts: Arc<Parts>, node: String, counter: String) {
+async fn reap(core: Arc<RedisCore>, node: String, counter: String) {
     // Whoever failed to fence sees the same again at the next look.
-    if fence(&parts, &node, counter).await == Ok(true) {
+    if fence(&core, &node, counter).await == Ok(true) {
         tracing::info!(%node, "a node has died: taking its memberships away");
         metrics().nodes_swept.increment(1);
-        finish_sweep(parts, node).await;
+        finish_sweep(core, node).await;
     }
 }
 
-async fn finish_sweep(parts: Arc<Parts>, node: String) {
-    match sweep(&parts, &node).await {
+async fn finish_sweep(core: Arc<RedisCore>, node: String) {
+    match sweep(&core, &node).await {
         Ok(()) => {
-            let client = parts.clients[0].with_options(&scripts::once());
-            let _: Result<u64, _> = client.hdel(parts.keys.dead(), node).await;
+            let client = core.clients[0].with_options(&scripts::once());
+            let _: Result<u64, _> = client.hdel(core.keys.dead(), node).await;
         }
         Err(error) => tracing::warn!(%node, %error, "sweep not finished; it will be tried again"),
     }
@@ -250,8 +250,8 @@ async fn finish_sweep(parts: Arc<Parts>, node: String) {
 
 /// Takes all memberships of a node away, in bounded steps. Idempotent: sweepers
 /// may die, or be several.
-async fn sweep(parts: &Parts, node: &str) -> Result<(), BackendError> {
-    let partitions = stream::iter(Partition::all().map(|partition| sweep_partition(parts, node, partition)));
+async fn sweep(core: &RedisCore, node: &str) -> Result<(), BackendError> {
+    let partitions = stream::iter(Partition::all().map(|partition| sweep_partition(core, node, partition)));
     let mut results = partitions.buffer_unordered(limits::SWEEPS_MAX);
     while let Some(result) = results.next().await {
         result?;
@@ -259,9 +259,9 @@ async fn sweep(parts: &Parts, node: &str) -> Result<(), BackendError> {
     Ok(())
 }
 
-async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Result<(), BackendError> {
-    let key = parts.keys.channels(partition, node);
-    let client = parts.client_of(partition).with_options(&scripts::once());
+async fn sweep_partition(core: &RedisCore, node: &str, partition: Partition) -> Result<(), BackendError> {
+    let key = core.keys.channels(partition, node);
+    let client = core.client_of(partition).with_options(&scripts::once());
     loop {
         let some: Vec<String> =
             client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(super::read_error)?;
@@ -269,7 +269,7 @@ async fn sweep_partition(parts: &Parts, node: &str, partition: Partition) -> Res
             return Ok(());
         }
         for channel_id in some.iter().filter_map(|channel_id| ChannelId::from_wire(channel_id)) {
-            parts.sweep_membership(&channel_id, node).await?;
+            core.sweep_membership(&channel_id, node).await?;
         }
     }
 }

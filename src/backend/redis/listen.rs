@@ -12,7 +12,7 @@ use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Parts, scripts};
+use super::{RedisCore, scripts};
 use crate::backend::BackendError;
 use crate::backend_events::Incoming;
 use crate::channel::ChannelId;
@@ -49,21 +49,21 @@ struct Probe {
 }
 
 impl Listener {
-    pub(super) fn start(parts: Arc<Parts>, client: Client) -> Listener {
+    pub(super) fn start(core: Arc<RedisCore>, client: Client) -> Listener {
         let (requests, queue) = mpsc::channel(limits::LISTEN_REQUESTS_MAX);
         let probe = Arc::new(Probe {
-            topic: parts.keys.probe(&format!("{:016x}", rand::random::<u64>())),
+            topic: core.keys.probe(&format!("{:016x}", rand::random::<u64>())),
             started: Instant::now(),
             received_at_ms: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         });
-        tokio::spawn(receive(client.clone(), parts.clone(), probe.clone()));
+        tokio::spawn(receive(client.clone(), core.clone(), probe.clone()));
         tokio::spawn(watch(client.clone(), requests.clone()));
-        tokio::spawn(send_probes(client.clone(), parts.clone(), probe.clone()));
+        tokio::spawn(send_probes(client.clone(), core.clone(), probe.clone()));
         let topics = Topics {
             client,
-            parts,
+            core,
             probe: probe.clone(),
             connection: None,
             topics: HashSet::new(),
@@ -97,7 +97,7 @@ impl Listener {
 /// The one task that subscribes and unsubscribes, in the order it was asked to.
 struct Topics {
     client: Client,
-    parts: Arc<Parts>,
+    core: Arc<RedisCore>,
     /// Its topic is subscribed first on every connection.
     probe: Arc<Probe>,
     /// WebhookEventKind Redis calls the connection on which all topics but those in `again`
@@ -160,13 +160,13 @@ impl Topics {
         for request in requests {
             match request {
                 Request::Listen(channel_id, proved) => {
-                    let topic = self.parts.keys.log(&channel_id);
+                    let topic = self.core.keys.log(&channel_id);
                     self.topics.insert(topic.clone());
                     self.waiting.entry(topic.clone()).or_default().push(proved);
                     wanted.push(topic);
                 }
                 Request::Unlisten(channel_id) => {
-                    let topic = self.parts.keys.log(&channel_id);
+                    let topic = self.core.keys.log(&channel_id);
                     self.topics.remove(&topic);
                     unwanted.push(topic);
                 }
@@ -206,8 +206,8 @@ impl Topics {
             }
         }
         if self.again.is_empty() && std::mem::take(&mut self.renewing) {
-            self.parts.events.check_heads();
-            self.parts.events.report_memberships();
+            self.core.events.check_heads();
+            self.core.events.report_memberships();
         }
         true
     }
@@ -215,27 +215,27 @@ impl Topics {
 
 /// Reads what is announced, and hands it on: never waits for anything else, for
 /// Redis cuts a subscriber that is slow.
-async fn receive(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
+async fn receive(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
     let mut messages = client.message_rx();
     loop {
         match messages.recv().await {
-            Ok(message) => on_message(message, &parts, &probe),
+            Ok(message) => on_message(message, &core, &probe),
             Err(RecvError::Lagged(count)) => {
                 metrics().backend_events_dropped.increment(count);
-                parts.events.check_heads();
+                core.events.check_heads();
             }
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn on_message(message: Message, parts: &Parts, probe: &Probe) {
+fn on_message(message: Message, core: &RedisCore, probe: &Probe) {
     let topic: &str = &message.channel;
-    if let Some(channel_id) = parts.keys.channel_id(topic) {
+    if let Some(channel_id) = core.keys.channel_id(topic) {
         match Entry::decode(message.value.into_bytes().unwrap_or_default()) {
             Ok(entry) => {
-                parts.seen_seq.fetch_max(entry.position().seq, Ordering::Relaxed);
-                parts.events.push(Incoming { channel_id, entry });
+                core.seen_seq.fetch_max(entry.position().seq, Ordering::Relaxed);
+                core.events.push(Incoming { channel_id, entry });
             }
             Err(error) => {
                 metrics().entries_unreadable.increment(1);
@@ -260,12 +260,12 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
 /// Says something to itself, and expects to hear it. Only probes that were sent
 /// and not heard prove anything: then the connection is made anew, however
 /// healthy its socket looks.
-async fn send_probes(client: Client, parts: Arc<Parts>, probe: Arc<Probe>) {
+async fn send_probes(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
     let mut overdue_since: Option<Instant> = None;
     for number in 1_u64.. {
         let sent_at = Instant::now();
         probe.sent.store(number, Ordering::Relaxed);
-        let sender = parts.clients[0].with_options(&scripts::once());
+        let sender = core.clients[0].with_options(&scripts::once());
         let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
         tokio::time::sleep(limits::PROBE_INTERVAL).await;
         if probe.received.load(Ordering::Relaxed) >= number {

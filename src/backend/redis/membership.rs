@@ -11,8 +11,8 @@ use futures_util::StreamExt;
 
 use super::queries::{cached, names_node, nodes_and_info};
 use super::scripts::{bytes, number, text};
-use super::{Parts, Redis, position, read_error};
-use crate::backend::{BackendError, MembershipUpdate, Rules, UpdatedMembership, UserCount};
+use super::{Redis, RedisCore, position, read_error};
+use crate::backend::{BackendError, MembershipRules, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::{ChannelId, ChannelKind};
 use crate::entry::EntryId;
 use crate::limits;
@@ -26,17 +26,17 @@ impl Redis {
         // Under a lease that may have been swept, a membership could be written
         // that nobody would ever take away.
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        self.parts.update_membership(&node, update, &rules(update.rules)).await
+        self.core.update_membership(&node, update, &rules(update.rules)).await
     }
 }
 
 /// As `lua/include/occupancy.lua` reads them.
-fn rules(rules: Rules) -> String {
+fn rules(rules: MembershipRules) -> String {
     let tells = u8::from(rules.subscription_counts) | u8::from(rules.user_status) << 1;
     format!("{} {tells}", rules.hooked.0)
 }
 
-impl Parts {
+impl RedisCore {
     /// `lua/update_members.lua` on a presence channel, else
     /// `lua/update_subscriptions.lua`.
     async fn update_membership(
@@ -111,7 +111,7 @@ impl Parts {
                 // Nobody but the dead node would know the right number meanwhile.
                 count: rest.len() as u64,
                 users: std::mem::replace(&mut users, rest),
-                rules: Rules::default(),
+                rules: MembershipRules::default(),
                 wants_last: false,
             };
             self.update_membership(node, &update, "").await?;

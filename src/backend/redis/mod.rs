@@ -63,7 +63,7 @@ pub enum ConnectError {
 
 #[derive(Debug)]
 pub struct Redis {
-    parts: Arc<Parts>,
+    core: Arc<RedisCore>,
     listener: Listener,
     lease: Arc<Lease>,
     apps: AppStore,
@@ -71,7 +71,7 @@ pub struct Redis {
 
 /// WebhookEventKind scripts need.
 #[derive(Debug)]
-struct Parts {
+struct RedisCore {
     keys: Keys,
     scripts: Scripts,
     /// A channel's scripts all use the one that its channel_id chooses, so that they
@@ -94,24 +94,24 @@ impl Redis {
         for client in clients.iter().chain([&subscriber, &apps]) {
             init(client).await?;
         }
-        let parts = Arc::new(Parts {
+        let core = Arc::new(RedisCore {
             keys: Keys::new(prefix),
             scripts: Scripts::new(),
             clients,
             events,
             seen_seq: AtomicU64::new(0),
         });
-        parts.check_eviction().await?;
-        parts.check_schema().await?;
-        let lease = Lease::begin(parts.clone())
+        core.check_eviction().await?;
+        core.check_schema().await?;
+        let lease = Lease::begin(core.clone())
             .await
             .map_err(|error| ConnectError::Answer { command: "renew_node", error })?;
-        let listener = Listener::start(parts.clone(), subscriber);
-        for client in &parts.clients {
-            tokio::spawn(watch_reconnects(client.clone(), parts.clone()));
+        let listener = Listener::start(core.clone(), subscriber);
+        for client in &core.clients {
+            tokio::spawn(watch_reconnects(client.clone(), core.clone()));
         }
-        let apps = AppStore::new(apps, parts.keys.clone());
-        Ok(Redis { parts, listener, lease, apps })
+        let apps = AppStore::new(apps, core.keys.clone());
+        Ok(Redis { core, listener, lease, apps })
     }
 
     pub async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
@@ -125,13 +125,13 @@ impl Redis {
     /// `lua/read_log.lua`
     pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
         let arguments = vec![bytes(after.as_bytes().to_vec())];
-        self.read_log_by(&self.parts.scripts.read_log, channel_id, arguments).await
+        self.read_log_by(&self.core.scripts.read_log, channel_id, arguments).await
     }
 
     /// `lua/read_log_since.lua`
     pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
         let arguments = vec![number(seq.into()), number(limits::RESUME_BASES_MAX as u64)];
-        self.read_log_by(&self.parts.scripts.read_log_since, channel_id, arguments).await
+        self.read_log_by(&self.core.scripts.read_log_since, channel_id, arguments).await
     }
 
     async fn read_log_by(
@@ -140,8 +140,8 @@ impl Redis {
         channel_id: &ChannelId,
         arguments: Vec<Value>,
     ) -> Result<Log, BackendError> {
-        let keys = vec![self.parts.keys.head(channel_id), self.parts.keys.log(channel_id)];
-        let answer = script.run(self.parts.client(channel_id), keys, arguments).await?;
+        let keys = vec![self.core.keys.head(channel_id), self.core.keys.log(channel_id)];
+        let answer = script.run(self.core.client(channel_id), keys, arguments).await?;
         let mut values = answer.into_array();
         let entries = values.split_off(values.len().min(4)).into_iter();
         let entries = entries.filter_map(|value| Entry::decode(value.into_bytes()?).ok()).collect();
@@ -151,12 +151,12 @@ impl Redis {
     /// Pipelined: one read for each channel, on the connection of the first.
     pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
         let Some(first) = channel_ids.first() else { return Ok(Vec::new()) };
-        let client = self.parts.client(first).with_options(&scripts::once());
+        let client = self.core.client(first).with_options(&scripts::once());
         let reads = channel_ids.iter().map(|channel_id| {
             let client = &client;
             async move {
                 let fields = vec!["epoch", "seq", "id", "time"];
-                let head: Value = client.hmget(self.parts.keys.head(channel_id), fields).await?;
+                let head: Value = client.hmget(self.core.keys.head(channel_id), fields).await?;
                 Ok(position(head.into_array()))
             }
         });
@@ -170,10 +170,10 @@ impl Redis {
         epoch: u64,
         seen_seq: u64,
     ) -> Result<(), BackendError> {
-        let Parts { keys, scripts, .. } = &*self.parts;
+        let RedisCore { keys, scripts, .. } = &*self.core;
         let names = vec![keys.head(channel_id), keys.bases(channel_id), keys.base_order(channel_id)];
         let arguments = vec![number(epoch), number(seen_seq)];
-        scripts.open_epoch.run(self.parts.client(channel_id), names, arguments).await.map(drop)
+        scripts.open_epoch.run(self.core.client(channel_id), names, arguments).await.map(drop)
     }
 
     /// Apps that are kept in this Redis.
@@ -190,7 +190,7 @@ impl Redis {
         if self.listener.is_listening() {
             return None;
         }
-        match self.parts.clients.iter().all(scripts::is_connected) {
+        match self.core.clients.iter().all(scripts::is_connected) {
             true => Some("this node does not hear its own probe through Redis"),
             false => Some("Redis is away"),
         }
@@ -201,7 +201,7 @@ impl Redis {
     }
 }
 
-impl Parts {
+impl RedisCore {
     fn client(&self, channel_id: &ChannelId) -> &Client {
         self.client_of(channel_id.partition())
     }
@@ -294,12 +294,12 @@ async fn init(client: &Client) -> Result<(), ConnectError> {
 }
 
 /// After any reconnect Redis may be another, or have lost what it knew.
-async fn watch_reconnects(client: Client, parts: Arc<Parts>) {
+async fn watch_reconnects(client: Client, core: Arc<RedisCore>) {
     let mut reconnects = client.reconnect_rx();
     while !matches!(reconnects.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
         metrics().redis_reconnects.increment(1);
-        parts.events.report_memberships();
-        parts.events.check_heads();
+        core.events.report_memberships();
+        core.events.check_heads();
     }
 }
 

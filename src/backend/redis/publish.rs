@@ -8,7 +8,7 @@ use fred::prelude::{Client, Value};
 
 use super::bases::put_kept;
 use super::scripts::{backend_error, bytes, number, text};
-use super::{Parts, Redis};
+use super::{Redis, RedisCore};
 use crate::backend::{BackendError, Charge, ControlEntry, Counts, Publication, Published, RateState};
 use crate::entry::EntryId;
 use crate::limits;
@@ -23,16 +23,16 @@ impl Redis {
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
-        let client = self.parts.client(&publications[0].channel_id);
+        let client = self.core.client(&publications[0].channel_id);
         let started = Instant::now();
         let mut sent_ago = None;
         let answer = loop {
             let words = || {
-                let keys = self.parts.publish_keys(&publications, charge.as_ref());
-                (keys, self.parts.publish_arguments(id, sent_ago, charge.as_ref(), &publications))
+                let keys = self.core.publish_keys(&publications, charge.as_ref());
+                (keys, self.core.publish_arguments(id, sent_ago, charge.as_ref(), &publications))
             };
             let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
-            let script = &self.parts.scripts.publish_batch;
+            let script = &self.core.scripts.publish_batch;
             match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, words).await {
                 Ok(answer) => break answer,
                 // The first attempt failed before anything was sent.
@@ -54,7 +54,7 @@ impl Redis {
 
     /// `lua/append_control_entry.lua`
     pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
-        let Parts { keys, scripts, .. } = &*self.parts;
+        let RedisCore { keys, scripts, .. } = &*self.core;
         let channel_id = &control.channel_id;
         let partition = channel_id.partition();
         let names = vec![
@@ -63,18 +63,18 @@ impl Redis {
             keys.outbox(partition),
             keys.consumer(partition),
         ];
-        let mut arguments = self.parts.appending(EntryId::random(), 4);
+        let mut arguments = self.core.appending(EntryId::random(), 4);
         arguments.extend([
             number(control.kind.code().into()),
             bytes(control.body),
             text(if control.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
-        scripts.append_control_entry.run(self.parts.client(channel_id), names, arguments).await.map(drop)
+        scripts.append_control_entry.run(self.core.client(channel_id), names, arguments).await.map(drop)
     }
 }
 
-impl Parts {
+impl RedisCore {
     fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
         let channels = publications.iter().map(|publication| &publication.channel_id);
         let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);

@@ -18,18 +18,18 @@ use crate::limits;
 
 impl Redis {
     pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
-        let client = self.parts.client(channel_id).with_options(&scripts::once());
+        let client = self.core.client(channel_id).with_options(&scripts::once());
         let fields = vec!["total", "users"];
         let counts: Vec<Option<u64>> =
-            client.hmget(self.parts.keys.subs(channel_id), fields).await.map_err(read_error)?;
+            client.hmget(self.core.keys.subs(channel_id), fields).await.map_err(read_error)?;
         let count = |at: usize| counts.get(at).copied().flatten().unwrap_or(0);
         Ok(Counts { subscriptions: count(0), users: count(1) })
     }
 
     pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
-        let client = self.parts.client(channel_id).with_options(&scripts::once());
+        let client = self.core.client(channel_id).with_options(&scripts::once());
         let users: HashMap<String, Bytes> =
-            client.hgetall(self.parts.keys.users(channel_id)).await.map_err(read_error)?;
+            client.hgetall(self.core.keys.users(channel_id)).await.map_err(read_error)?;
         let node = self.lease.incarnation().unwrap_or_default();
         let (mut roster, mut own) = (Vec::with_capacity(users.len()), Vec::new());
         for (user, value) in users {
@@ -45,9 +45,9 @@ impl Redis {
 
     /// `lua/read_cached.lua`
     pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
-        let names = vec![self.parts.keys.head(channel_id)];
-        let script = &self.parts.scripts.read_cached;
-        let last = script.run(self.parts.client(channel_id), names, Vec::new()).await.map_err(read_again)?;
+        let names = vec![self.core.keys.head(channel_id)];
+        let script = &self.core.scripts.read_cached;
+        let last = script.run(self.core.client(channel_id), names, Vec::new()).await.map_err(read_again)?;
         Ok(cached(last.into_array()))
     }
 
@@ -68,15 +68,15 @@ impl Redis {
         app: &str,
         prefix: &str,
     ) -> Result<Vec<Occupied>, BackendError> {
-        let client = self.parts.client_of(partition);
-        let names = vec![self.parts.keys.occupied(partition, app), self.parts.keys.counts(partition, app)];
+        let client = self.core.client_of(partition);
+        let names = vec![self.core.keys.occupied(partition, app), self.core.keys.counts(partition, app)];
         // Names are ASCII, so what begins with the prefix stands before this.
         let to = text(["[", prefix, "~"].concat());
         let mut from = ["[", prefix].concat();
         let mut found = Vec::new();
         loop {
             let arguments = vec![text(from.as_str()), to.clone(), number(limits::LISTED_CHANNELS_MAX as u64)];
-            let answer = self.parts.scripts.list_occupied.run(client, names.clone(), arguments).await;
+            let answer = self.core.scripts.list_occupied.run(client, names.clone(), arguments).await;
             let (channels, counts): (Vec<String>, Vec<Option<String>>) =
                 answer.map_err(read_again)?.convert().map_err(backend_error)?;
             let Some(last) = channels.last() else { return Ok(found) };

@@ -8,12 +8,12 @@ use crate::backend::{BackendError, Charge, RateState};
 impl Redis {
     /// `lua/charge_app.lua`
     pub async fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
-        let names = vec![self.parts.keys.rate(charge)];
+        let names = vec![self.core.keys.rate(charge)];
         let limit = charge.rate.count;
         let arguments =
             vec![number(charge.cost), number(limit), number(charge.rate.window.as_millis() as u64)];
-        let script = &self.parts.scripts.charge_app;
-        let answer = script.run(&self.parts.clients[0], names, arguments).await?;
+        let script = &self.core.scripts.charge_app;
+        let answer = script.run(&self.core.clients[0], names, arguments).await?;
         let (can_pay, used, reset_ms): (i64, i64, i64) = answer.convert().map_err(backend_error)?;
         match rate_state(limit, used, reset_ms) {
             state if can_pay == 0 => Err(BackendError::RateLimited(state)),
@@ -30,10 +30,10 @@ impl Redis {
         max: u64,
     ) -> Result<u64, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        let names = vec![self.parts.keys.connections(app), self.parts.keys.leases()];
+        let names = vec![self.core.keys.connections(app), self.core.keys.leases()];
         let arguments = vec![text(&*node), number(held), number(wanted), number(max)];
-        let script = &self.parts.scripts.hold_connections;
-        let answer = script.run(&self.parts.clients[0], names, arguments).await?;
+        let script = &self.core.scripts.hold_connections;
+        let answer = script.run(&self.core.clients[0], names, arguments).await?;
         answer.convert().map_err(backend_error)
     }
 }

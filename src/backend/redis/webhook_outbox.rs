@@ -73,9 +73,9 @@ impl Redis {
         if ids.is_empty() {
             return Ok(());
         }
-        let client = self.parts.client_of(partition).with_options(&scripts::once());
+        let client = self.core.client_of(partition).with_options(&scripts::once());
         let ids: Vec<String> = ids.iter().map(WebhookEventId::to_string).collect();
-        client.xdel(self.parts.keys.outbox(partition), ids).await.map_err(backend_error)
+        client.xdel(self.core.keys.outbox(partition), ids).await.map_err(backend_error)
     }
 
     pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
@@ -90,7 +90,7 @@ impl Redis {
         count_max: usize,
     ) -> Result<Option<(Vec<StreamEntry>, Vec<String>)>, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        let keys = &self.parts.keys;
+        let keys = &self.core.keys;
         let names = vec![keys.consumer(partition), keys.outbox(partition), keys.due(partition)];
         let arguments = vec![
             text(&*node),
@@ -99,8 +99,8 @@ impl Redis {
             number(count_max as u64),
             number(limits::WEBHOOK_DUE_MAX as u64),
         ];
-        let client = self.parts.client_of(partition);
-        let answer = self.parts.scripts.claim_webhook_outbox.run(client, names, arguments).await?;
+        let client = self.core.client_of(partition);
+        let answer = self.core.scripts.claim_webhook_outbox.run(client, names, arguments).await?;
         if answer.is_null() {
             return Ok(None);
         }
@@ -116,7 +116,7 @@ impl Redis {
     /// `lua/settle_due.lua`
     async fn settle_due(&self, entry: &str) -> Result<(), BackendError> {
         let Some(channel_id) = entry.split(' ').nth(1).and_then(ChannelId::from_wire) else { return Ok(()) };
-        let (keys, partition) = (&self.parts.keys, channel_id.partition());
+        let (keys, partition) = (&self.core.keys, channel_id.partition());
         let names = vec![
             keys.head(&channel_id),
             keys.log(&channel_id),
@@ -126,10 +126,10 @@ impl Redis {
             keys.due(partition),
             keys.consumer(partition),
         ];
-        let mut arguments = self.parts.appending(EntryId::random(), 2);
+        let mut arguments = self.core.appending(EntryId::random(), 2);
         arguments.extend([text(entry), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
-        let script = &self.parts.scripts.settle_due;
-        script.run(self.parts.client(&channel_id), names, arguments).await.map(drop)
+        let script = &self.core.scripts.settle_due;
+        script.run(self.core.client(&channel_id), names, arguments).await.map(drop)
     }
 }
 

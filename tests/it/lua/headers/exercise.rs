@@ -8,8 +8,8 @@ use bytes::Bytes;
 use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
-    Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipUpdate,
-    Publication, Rules, UpdatedMembership, UserCount,
+    Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipRules,
+    MembershipUpdate, Publication, UpdatedMembership, UserCount,
 };
 use fanfare::backend_events::backend_events;
 use fanfare::channel::{ChannelId, ChannelName};
@@ -39,9 +39,9 @@ fn kept(publication: Publication) -> Publication {
     Publication { bases: Some(KeptBases { keys_max: 1, newest: vec![base] }), ..publication }
 }
 
-fn rules() -> Rules {
+fn rules() -> MembershipRules {
     let (hooked, members_max) = (HookedEvents(127), 1);
-    Rules { hooked, subscription_counts: true, user_status: true, members_max }
+    MembershipRules { hooked, subscription_counts: true, user_status: true, members_max }
 }
 
 fn update(channel: &str, count: u64) -> MembershipUpdate {
