@@ -1,5 +1,6 @@
-//! The way from a backend (room 4) to the inbox (room 5): entries in the
-//! order in which they were heard, and two signals that are never lost.
+//! The bounded queue from the backend (stage 4) to the channels actor (stage 5):
+//! entries in the order in which they were received, and two reconciliation requests
+//! that are never lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,28 +12,29 @@ use crate::entry::Entry;
 use crate::limits;
 use crate::metrics::metrics;
 
-/// An entry on the topic of a channel, as it was heard.
+/// An entry as received on the topic of a channel.
 #[derive(Debug)]
 pub struct Incoming {
     pub channel_id: ChannelId,
     pub entry: Entry,
 }
 
-/// The backend's end.
+/// The sending half, for the backend.
 #[derive(Debug, Clone)]
 pub struct BackendEvents {
     incoming: mpsc::Sender<Incoming>,
     shared: Arc<Shared>,
 }
 
-/// The inbox's end.
+/// The receiving half, for the channels actor.
 #[derive(Debug)]
 pub struct Receiver {
     incoming: mpsc::Receiver<Incoming>,
     shared: Arc<Shared>,
 }
 
-/// The end where the inbox hears signals.
+/// Receives reconciliation requests; separate from [`Receiver`], so that the actor can
+/// wait for both.
 #[derive(Debug)]
 pub struct ReconciliationReceiver(Arc<Shared>);
 
@@ -44,16 +46,16 @@ struct Shared {
     signal: Notify,
 }
 
-/// What a backend wants looked at.
+/// Reconciliation that a backend has requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reconciliation {
-    /// Announcements may have been missed: compare every channel with its head.
+    /// Entries may be missing: compare every channel with its head.
     pub check_heads: bool,
-    /// Memberships may have been lost: write all of them anew.
+    /// Memberships may be lost: report all of them again.
     pub report_memberships: bool,
 }
 
-/// A events of [`limits::BACKEND_EVENTS_MAX`] entries and
+/// Creates a queue of up to [`limits::BACKEND_EVENTS_MAX`] entries and
 /// [`limits::BACKEND_EVENTS_BYTES_MAX`] bytes.
 pub fn backend_events() -> (BackendEvents, Receiver) {
     let (sender, receiver) = mpsc::channel(limits::BACKEND_EVENTS_MAX);
@@ -62,8 +64,9 @@ pub fn backend_events() -> (BackendEvents, Receiver) {
 }
 
 impl BackendEvents {
-    /// Hands on an entry that cannot wait: the link to Redis must never be
-    /// slowed down. A full events drops it, and the channel's log is read later.
+    /// Queues an entry without waiting: the link to Redis must never be slowed down.
+    /// With a full queue it drops the entry and requests head checks, which repair the
+    /// channel from its history.
     pub fn push(&self, incoming: Incoming) {
         let bytes = incoming.entry.body.len();
         let fits =
@@ -75,13 +78,13 @@ impl BackendEvents {
         }
     }
 
-    /// Room for `count` entries, for a backend whose publishers can wait.
-    /// None when the inbox has gone.
+    /// Reserves capacity for `count` entries, for a backend whose publishers can wait.
+    /// None when the channels actor has ended.
     pub async fn reserve(&self, count: usize) -> Option<mpsc::PermitIterator<'_, Incoming>> {
         self.incoming.reserve_many(count).await.ok()
     }
 
-    /// As [`BackendEvents::push`], with room that was reserved.
+    /// As [`BackendEvents::push`], with reserved capacity.
     pub fn push_reserved(&self, room: &mut mpsc::PermitIterator<'_, Incoming>, incoming: Incoming) {
         self.shared.bytes.fetch_add(incoming.entry.body.len(), Ordering::Relaxed);
         room.next().expect("room was reserved for each").send(incoming);
@@ -105,26 +108,26 @@ impl Receiver {
         Some(incoming)
     }
 
-    /// The next entry, if it is here already.
+    /// The next entry, if one is queued.
     pub fn try_next(&mut self) -> Option<Incoming> {
         let incoming = self.incoming.try_recv().ok()?;
         self.shared.bytes.fetch_sub(incoming.entry.body.len(), Ordering::Relaxed);
         Some(incoming)
     }
 
-    /// Where the signals are heard.
+    /// Returns the receiver of reconciliation requests.
     pub fn reconciliation(&self) -> ReconciliationReceiver {
         ReconciliationReceiver(self.shared.clone())
     }
 }
 
 impl ReconciliationReceiver {
-    /// Resolves when there may be a signal.
+    /// Completes when a request may be pending.
     pub async fn wait(&self) {
         self.0.signal.notified().await;
     }
 
-    /// What is waiting to be looked at; asking answers it.
+    /// Returns the pending requests and clears them.
     pub fn take(&self) -> Reconciliation {
         Reconciliation {
             check_heads: self.0.check_heads.swap(false, Ordering::AcqRel),

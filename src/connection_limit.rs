@@ -1,13 +1,13 @@
-//! How many connections an app has on this node, and, where it has a limit,
-//! whether the cluster has room for one more.
+//! Connections per app: a count on this node, and for apps with a limit, a permit from
+//! the cluster for each new connection.
 //!
-//! A node says how many it holds and how many it would hold, as absolute numbers,
-//! and is told how many it may. For each app one task does the talking, one call
-//! at a time: whoever comes meanwhile is in the next call together, and whoever
-//! leaves is told with it. It says its number again every
-//! [`limits::CONNECTION_LIMIT_INTERVAL`], so that what Redis has lost comes back. While
-//! Redis is away everybody is let in: a limit that cannot be asked about must not
-//! keep out those it has room for.
+//! Each node reports its current and requested connection counts per app, as absolute
+//! numbers; Redis returns how many the node may hold. One task per app makes these
+//! calls, one at a time: the next call includes all connections that opened or closed
+//! during the last one. The task repeats its report every
+//! [`limits::CONNECTION_LIMIT_INTERVAL`], which restores counts that Redis has lost.
+//! While Redis is away all connections are admitted: an outage must not refuse clients
+//! that are within the limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,15 +25,15 @@ use crate::metrics::metrics;
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     backend: Arc<Backend>,
-    /// One for each app that ever had a connection here.
+    /// A counter for each app that has ever connected to this node.
     counters: Mutex<HashMap<Arc<str>, Arc<AppCounter>>>,
 }
 
-/// A connection is counted as long as this lives.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<AppCounter>);
 
-/// The app has as many connections as it may.
+/// The app has reached its connection limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitReached;
 
@@ -41,13 +41,13 @@ pub struct LimitReached;
 struct AppCounter {
     held: AtomicU64,
     left: Notify,
-    /// Where those wait who need to be let in; there as soon as one did.
+    /// Connections that wait for a permit; created by the first one that needs it.
     queue: OnceLock<mpsc::Sender<Waiter>>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    /// The app's limit as this connection knows it: it may have been changed.
+    /// The limit in this connection's copy of the app, which may have changed since.
     max: u64,
     answer: oneshot::Sender<Result<ConnectionPermit, LimitReached>>,
 }
@@ -57,20 +57,21 @@ impl ConnectionLimiter {
         ConnectionLimiter { backend, counters: Mutex::default() }
     }
 
-    /// Lets one more connection of the app in, if there is room for it. Waits its
-    /// turn where there is a limit.
+    /// Acquires a permit for one more connection of the app. With a limit, waits for
+    /// the reply of the backend, in the order of arrival.
     pub async fn acquire(&self, app: &App) -> Result<ConnectionPermit, LimitReached> {
         let counter = self.counters.lock().entry(app.id.clone()).or_default().clone();
         let Some(max) = app.limits.connections_max else { return Ok(counter.permit()) };
         let (answer, answered) = oneshot::channel();
         let queue = counter.queue.get_or_init(|| self.start(app.id.clone(), counter.clone()));
-        // The limiter is there as long as the process: it only stops with it.
+        // The limiter task lives as long as the process: an error means that it is
+        // ending.
         queue.send(Waiter { max, answer }).await.map_err(|_| LimitReached)?;
         answered.await.unwrap_or(Err(LimitReached))
     }
 
     fn start(&self, app: Arc<str>, counter: Arc<AppCounter>) -> mpsc::Sender<Waiter> {
-        // When it is full, sockets wait, and their clients with them.
+        // When the queue is full, handshakes wait.
         let (queue, waiters) = mpsc::channel(limits::CONNECTION_WAITERS_MAX);
         let (backend, reported) = (self.backend.clone(), Some(0));
         let limiter = AppLimiter { backend, app, counter, waiting: VecDeque::new(), reported, max: 0 };
@@ -93,13 +94,13 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Speaks for one app of this node.
+/// The task that reports the connections of one app on this node.
 struct AppLimiter {
     backend: Arc<Backend>,
     app: Arc<str>,
     counter: Arc<AppCounter>,
     waiting: VecDeque<Waiter>,
-    /// What the backend knows; None if it may not know it.
+    /// The count that the backend has; None if unknown.
     reported: Option<u64>,
     max: u64,
 }
@@ -120,7 +121,8 @@ impl AppLimiter {
                 self.waiting.push_back(waiter);
             }
             let is_due = Instant::now() >= due && !self.is_idle();
-            // A departure while Redis is away waits until the number is due again.
+            // While Redis is away, a closed connection is reported with the next regular
+            // report.
             let has_changed = self.reported.is_some_and(|reported| reported != self.held());
             if is_due || has_changed || !self.waiting.is_empty() {
                 self.sync().await;
@@ -130,7 +132,7 @@ impl AppLimiter {
         }
     }
 
-    /// There is nothing that would have to be reported again.
+    /// No connections, and none reported.
     fn is_idle(&self) -> bool {
         self.held() == 0 && self.reported == Some(0)
     }
@@ -139,7 +141,8 @@ impl AppLimiter {
         self.counter.held.load(Ordering::Relaxed)
     }
 
-    /// Says how many are here, and lets in as many of those who wait as it may.
+    /// Reports the current and requested counts, and grants as many permits as the
+    /// backend allows.
     async fn sync(&mut self) {
         self.waiting.retain(|waiter| !waiter.answer.is_closed());
         let coming = self.waiting.len();
@@ -163,8 +166,8 @@ impl AppLimiter {
 
     fn grant(&mut self, room: usize) {
         for (at, waiter) in self.waiting.drain(..).enumerate() {
-            // Whoever has gone leaves the place at once, and it is reported with the
-            // next number.
+            // If the receiver has gone, its permit is dropped at once, and the next report
+            // includes that.
             let _ = waiter.answer.send(if at < room { Ok(self.counter.permit()) } else { Err(LimitReached) });
         }
     }

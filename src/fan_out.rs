@@ -1,9 +1,10 @@
-//! Room 6: a delivery becomes frames, once per event and options, however many
-//! sockets will get them.
+//! Stage 6 of a batch's path: encodes a delivery into frames, once per event and group,
+//! whatever the number of connections.
 //!
-//! Three kinds: *plain*, exactly Pusher's; *full*, marked with its sequence
-//! number, for sockets with deltas; *delta*, for those of them that hold the base.
-//! Subscribers with equal forms are one group, and share chains and buffers.
+//! There are three kinds of frames: *plain*, exactly as in the Pusher protocol; *full*,
+//! marked with the sequence number, for connections with deltas; *delta*, for those of
+//! them that have the base. Subscribers with equal delivery options form a group, which
+//! shares chains and buffers.
 
 mod base_state;
 pub mod delivery_options;
@@ -26,18 +27,18 @@ use crate::event::{Event, SocketId};
 use encoded_batch::EncodedBatch;
 use event_frames::EventFrames;
 
-/// A batch of events on one channel, in order, ready to be announced to sockets.
+/// Consecutive events of one channel, ready to be encoded and sent.
 #[derive(Debug)]
 pub struct Delivery<'a> {
     pub channel: &'a str,
     pub first_seq: u64,
     pub time_ms: u64,
     pub events: &'a [Event],
-    /// Published by a backend: what clients send is never a base.
+    /// Published by a backend. Client events are in no chain and never a base.
     pub is_chained: bool,
 }
 
-/// What bases for deltas on the channel.
+/// Settings and the delta toggle of the channel.
 #[derive(Debug)]
 pub struct EncodingContext<'a> {
     pub config: &'a DeltaConfig,
@@ -45,17 +46,17 @@ pub struct EncodingContext<'a> {
     pub policy: &'a mut Policy,
 }
 
-/// The frames of a delivery, for each group.
+/// The encoded frames of a delivery, for each group.
 #[derive(Debug)]
 pub struct Frames {
-    /// Whom each event excepts.
+    /// The excluded connection of each event: `socket_id` of the publish.
     excepts: Vec<Option<SocketId>>,
     excepts_some: bool,
     batches: Vec<EncodedBatch>,
     deliveries: usize,
 }
 
-/// Encodes a delivery and moves the chains past it.
+/// Encodes a delivery for all groups and advances their chains.
 pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut EncodingContext<'_>) -> Frames {
     let mut batches = groups.batches();
     for (at, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
@@ -71,8 +72,8 @@ pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut Encodi
     }
 }
 
-/// Encodes a delivery for one socket that is not among the others yet. `held` are
-/// the bases that it bases, before and after.
+/// Encodes a delivery for one connection that is in no group yet. `held` are the bases
+/// of the client, before the call and after it.
 pub fn encode_for_one(
     delivery: &Delivery<'_>,
     options: &DeliveryOptions,
@@ -90,8 +91,8 @@ pub fn encode_for_one(
     frames
 }
 
-/// The identity of a socket: its own, and those of previous_socket_ids connections of its client,
-/// whose exceptions hold for it too.
+/// The socket id of a connection, and the previous ones of the same client: an
+/// exclusion of any of them applies.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketIdentity<'a> {
     pub socket: SocketId,
@@ -99,8 +100,8 @@ pub struct SocketIdentity<'a> {
 }
 
 impl Frames {
-    /// The batch for a subscriber of the group at `place`: one buffer, shared by
-    /// all who hold the same, but those whom an event excepts.
+    /// The buffer for one subscriber of `group`. Subscribers with the same bases share
+    /// one buffer, unless an event excludes one of them.
     pub fn buffer_for(&mut self, place: u32, identity: SocketIdentity<'_>, bases: &mut BaseState) -> Bytes {
         let batch = &mut self.batches[place as usize];
         if !self.excepts_some || !self.excepts.iter().flatten().any(|except| identity.has(*except)) {
@@ -109,14 +110,14 @@ impl Frames {
         batch.without(|at| self.excepts[at].is_some_and(|except| identity.has(except)), bases)
     }
 
-    /// The places of groups of which somebody was not sent the last event: the
-    /// channel has moved on without an event for it.
+    /// Groups with a subscriber that was excluded from the last event: the channel has
+    /// moved without an event for it.
     pub fn cut_short(&self) -> impl Iterator<Item = u32> {
         let batches = self.batches.iter().zip(0..);
         batches.filter(|(batch, _)| batch.is_cut_short).map(|(_, place)| place)
     }
 
-    /// Events times subscribers, for counting.
+    /// Events times subscribers, for the metric.
     pub fn deliveries(&self) -> usize {
         self.deliveries
     }

@@ -1,4 +1,5 @@
-//! Room 7: who is here, on this node, and which of the frames each of them gets.
+//! Stage 7 of a batch's path: the subscribers of a channel on this node, and the frames
+//! that each of them receives.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,22 +15,22 @@ use crate::sockets::push;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::event_prefix::EventPrefix;
 
-/// One socket's subscription to one channel.
+/// One connection's subscription to one channel.
 #[derive(Debug)]
 pub struct Subscriber {
     pub write_buffer: Arc<WriteBuffer>,
     pub options: DeliveryOptions,
-    /// Former connections of its client.
+    /// Socket ids of the client's previous connections.
     pub previous_socket_ids: Box<[SocketId]>,
-    /// On a presence channel: as whom.
+    /// The member, on a presence channel.
     pub member: Option<Arc<Member>>,
 }
 
-/// A live subscriber.
+/// A live subscription.
 #[derive(Debug)]
 struct Subscription {
     write_buffer: Arc<WriteBuffer>,
-    /// The place of those who are sent the same.
+    /// The slot of its group.
     group: u32,
     bases: BaseState,
     previous_socket_ids: Box<[SocketId]>,
@@ -39,9 +40,9 @@ struct Subscription {
 /// The live subscribers of one channel.
 #[derive(Debug, Default)]
 pub struct Subscribers {
-    /// In the order of their coming, as far as nobody left: what belongs to
-    /// neighbours (write_buffer, task, the kernel's socket) was mostly made one after
-    /// the other. In the order of a hash, each would be a miss of the cache.
+    /// In the order of subscription, except after removals: the memory of neighbours
+    /// (write buffer, task, kernel socket) was mostly allocated one after the other. In
+    /// the order of a hash map, each access would be a cache miss.
     subscriptions: Vec<(SocketId, Subscription)>,
     places: HashMap<SocketId, usize>,
     groups: Groups,
@@ -60,13 +61,13 @@ impl Subscribers {
         self.places.contains_key(&socket)
     }
 
-    /// Who is sent the same.
+    /// The groups of subscribers with equal delivery options.
     pub fn groups(&mut self) -> &mut Groups {
         &mut self.groups
     }
 
-    /// `held` are the bases that it has been sent, and `next` is the number of what
-    /// will be sent to it first.
+    /// Adds a subscriber, or replaces it. `held` are the bases that the client has, and
+    /// `next` is the sequence number of the first event that it will be sent.
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
         let Subscriber { write_buffer, options, previous_socket_ids, member } = subscriber;
@@ -88,21 +89,22 @@ impl Subscribers {
         Some(Subscriber { write_buffer, options, previous_socket_ids, member })
     }
 
-    /// It is here, and is not sent deltas.
+    /// Whether the connection is subscribed without deltas.
     pub fn is_without_deltas(&self, socket: SocketId) -> bool {
         let options =
             self.places.get(&socket).map(|place| self.groups.options(self.subscriptions[*place].1.group));
         options.is_some_and(|options| options.algorithm.is_none())
     }
 
-    /// A subscriber has lost its bases: the event `next` of any chain is full.
+    /// Drops the bases of a subscriber: from event `next` on, the first of each chain
+    /// is full.
     pub fn resync(&mut self, socket: SocketId, next: u64) {
         let Some(&place) = self.places.get(&socket) else { return };
         self.subscriptions[place].1.bases = BaseState::from(next);
     }
 
-    /// Hands a run of events to every subscriber: one push each. Those that have to
-    /// be to_flush are appended to `to_flush`.
+    /// Pushes a delivery to every subscriber, one buffer each. Write buffers that the
+    /// caller must flush are appended to `to_flush`.
     pub fn deliver(&mut self, frames: &mut Frames, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         for (socket, subscription) in &mut self.subscriptions {
             let identity =
@@ -116,13 +118,12 @@ impl Subscribers {
         metrics().deliveries.increment(frames.deliveries() as u64);
     }
 
-    /// Hands one frame that is the same for everyone, but for its names, to every
-    /// subscriber.
+    /// Broadcasts one frame to all subscribers, encoded once per event prefix in use.
     pub fn broadcast(&self, frame: impl Fn(EventPrefix) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         self.broadcast_by_group(|_, options| Some(frame(options.event_prefix)), to_flush);
     }
 
-    /// Hands every group a frame of its own, or none.
+    /// Pushes a frame per group, or none where `frame` returns None.
     pub fn broadcast_by_group(
         &self,
         frame: impl Fn(u32, &DeliveryOptions) -> Option<Bytes>,

@@ -1,6 +1,6 @@
-//! Letting a pending in: it is confirmed, gets what everyone else has had since its
-//! script, and is live. What it is told comes in the order that clients expect
-//! (protocol.md 2.4, 2.12, 3.9; docs/resume.md).
+//! Admission: a pending subscription is confirmed, receives the entries since its
+//! membership update, and becomes live. Frames are in the order of protocol.md 2.4; see
+//! also 2.12, 3.9 and docs/resume.md.
 
 use bytes::Bytes;
 
@@ -22,18 +22,18 @@ use crate::subscribers::Subscriber;
 use crate::wire::reply;
 use crate::wire::resume::Standing;
 
-/// A pending who waits for nothing any more.
+/// A pending subscription with nothing left to wait for.
 struct Admission {
     socket: SocketId,
     subscriber: Subscriber,
     confirmation: Bytes,
     succeeds: bool,
     recovery: Recovery,
-    /// Where the channel stood for it.
+    /// Position at which the subscription begins.
     at: Position,
     total: Option<u64>,
     last: Option<Box<Cached>>,
-    /// RecoveryResults to who can resume.
+    /// For subscribers with positions enabled.
     standing: Option<Standing>,
 }
 
@@ -68,7 +68,8 @@ impl Channel {
         let PendingSubscription { subscriber, confirmation, succeeds, mut recovery, state } = pending;
         let State::Registered { mut at, total, last, .. } = state else { return None };
         if self.catch_up_buffer.as_ref().is_some_and(CatchUpBuffer::has_overflowed) {
-            // It begins later instead.
+            // The buffered entries are incomplete, so the subscription begins at the current
+            // position.
             recovery.lose();
             at = self.sequencer.position().unwrap_or_default();
         }
@@ -76,7 +77,7 @@ impl Channel {
         Some(Admission { socket, subscriber, confirmation, succeeds, recovery, at, total, last, standing })
     }
 
-    /// That it has succeeded.
+    /// Frames that confirm the subscription; empty when it is only restarted.
     fn confirm(&mut self, channel_id: &ChannelId, admission: &Admission) -> Vec<Bytes> {
         if !admission.succeeds {
             return Vec::new();
@@ -84,7 +85,7 @@ impl Channel {
         let (event_prefix, standing) = (admission.subscriber.options.event_prefix, admission.standing);
         let succeeded = match &mut self.presence {
             Some(presence) => Some(presence.succeeded(event_prefix, channel_id.channel(), standing)),
-            // Without it, it is in the confirmation.
+            // Without positions, `subscription_succeeded` is part of `confirmation`.
             None => {
                 standing.map(|_| reply::subscription_succeeded(event_prefix, channel_id.channel(), standing))
             }
@@ -92,8 +93,8 @@ impl Channel {
         succeeded.into_iter().chain([admission.confirmation.clone()]).collect()
     }
 
-    /// What it has missed, and what it begins with. Returns the bases that it holds
-    /// then.
+    /// Appends the missed entries and the initial bases to `frames`. Returns the bases
+    /// that the client has afterwards.
     fn catch_up(
         &mut self,
         channel_id: &ChannelId,
@@ -121,7 +122,7 @@ impl Channel {
             frames.push(cached.unwrap_or_else(|| reply::cache_miss(event_prefix, channel_id.channel())));
         }
         if let Some(total) = total.filter(|_| self.reports_counts()) {
-            // What its own coming has announced came before it was let in.
+            // The count entry of this subscription was published before the admission.
             frames.push(reply::subscription_count(event_prefix, channel_id.channel(), total));
         }
         if let Recovery::Recovered { missed, .. } = recovery {
@@ -148,7 +149,7 @@ impl Channel {
         }
     }
 
-    /// Where the channel stands by now, if it does not know that yet.
+    /// A position notice, if the channel has moved since `standing`.
     fn position_notice(&mut self, channel_id: &ChannelId, admission: &Admission) -> Option<Bytes> {
         let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
         if self.subscribers.is_empty() {

@@ -1,5 +1,5 @@
-//! One who enters a channel that others are on: what they have had already is
-//! encoded for it alone, along the bases that it has come to hold.
+//! Encodes missed entries for a single new subscriber, with deltas along the bases that
+//! it has received so far.
 
 use bytes::Bytes;
 
@@ -19,14 +19,15 @@ pub(super) struct CatchUpEncoder<'a> {
     pub(super) identity: SocketIdentity<'a>,
     pub(super) config: &'a DeltaConfig,
     pub(super) deltas: &'a ChannelDelta,
-    /// A copy: what is encoded for one is not what the channel saves.
+    /// A copy: encodings for one subscriber do not count for the channel's delta
+    /// toggle.
     pub(super) policy: Policy,
-    /// The bases that it holds.
+    /// The bases that the client has received.
     pub(super) held: Chains,
 }
 
 impl CatchUpEncoder<'_> {
-    /// The frames of an entry's events, from the number `from` on.
+    /// Encodes the events of an entry whose sequence number is at least `from`.
     pub(super) fn frames(&mut self, entry: &Entry, events: &[Event], from: u64) -> Bytes {
         let had = from.saturating_sub(entry.first_seq).min(events.len() as u64);
         self.encode(&Delivery {
@@ -38,10 +39,10 @@ impl CatchUpEncoder<'_> {
         })
     }
 
-    /// The last event of a cache channel (protocol.md 2.12). Nothing if it is not
-    /// for this subscriber.
+    /// The cached event of a cache channel (protocol.md 2.12). Empty if it does not
+    /// match the subscriber's filter.
     pub(super) fn cached(&mut self, cached: &Cached) -> Bytes {
-        // Its sender has left meanwhile, or comes back as another.
+        // The `socket_id` of the publish does not apply to the cached event.
         let events = [Event { except: None, ..cached.event.clone() }];
         self.encode(&Delivery {
             channel: self.channel,

@@ -1,5 +1,5 @@
-//! One channel on this node: who is here and who is pending, whether its topic
-//! is listened to, and what of it the cluster has been results.
+//! The state of one channel on this node: subscribers, pending subscriptions, the
+//! subscription to its topic, and the membership last reported to the cluster.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -25,73 +25,78 @@ use crate::metrics::metrics;
 use crate::subscribers::{Subscriber, Subscribers};
 use crate::wire::reply;
 
-/// The serial state machine of one (node, channel).
+/// The state machine of one channel on one node. Only the channels actor changes it.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     pub(super) sequencer: Sequencer,
     pub(super) subscribers: Subscribers,
-    /// What the server's and the app's settings make of deltas here.
+    /// Delta settings of the server and the app for this channel.
     pub(super) deltas: ChannelDelta,
-    /// What the cluster has found deltas to save here.
+    /// The state of the delta toggle, and this node's measurements for it.
     pub(super) policy: Policy,
-    /// A call is under way that switches deltas on or off.
+    /// A request to change the delta toggle is in flight.
     pub(super) switching: bool,
-    /// The newest event of each chain, where it is kept for who joins.
+    /// Bases for new subscribers (protocol.md 3.9); None until one needs them.
     pub(super) initial_bases: Option<Box<InitialBases>>,
-    /// The log is to be read, or is being read, for who resumes.
+    /// A history read for clients that resume is queued or in flight.
     pub(super) replaying: bool,
-    /// Somebody will be told the position soon.
+    /// A position notice is due soon.
     pub(super) position_due: bool,
-    /// The epoch that those who can resume have been results.
+    /// The epoch of the last position notice to subscribers with positions.
     pub(super) notified_epoch: u64,
     pub(super) pending: HashMap<SocketId, PendingSubscription>,
     pub(super) listening: Listening,
     pub(super) membership: Membership,
-    /// What the app's settings mean here.
+    /// The app's rules for membership updates.
     pub(super) rules: MembershipRules,
-    /// Kept while a join script is under way, or someone waits to be let in.
+    /// Kept while a membership update with pending subscriptions is in flight, and
+    /// until these are admitted.
     pub(super) catch_up_buffer: Option<CatchUpBuffer>,
-    /// Of a presence channel: who is here in the whole cluster.
+    /// On presence channels: this node's users, and the roster of the cluster.
     pub(super) presence: Option<Box<Presence>>,
-    /// Of a user's own channel: whether the user is online, and who wants to know.
+    /// On user channels: the online status of the user, and its watchers.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) idle_since: Option<Instant>,
 }
 
-/// A subscription that has not been confirmed yet.
+/// A subscription that is not confirmed yet.
 #[derive(Debug)]
 pub(super) struct PendingSubscription {
     pub(super) subscriber: Subscriber,
-    /// Frames that tell the client it has succeeded.
+    /// Frames that follow `subscription_succeeded`, or include it: see
+    /// [`super::Command::Subscribe`].
     pub(super) confirmation: Bytes,
-    /// It is to be told that it has succeeded.
+    /// Whether to send a confirmation. False if the subscription only restarts, with
+    /// deltas.
     pub(super) succeeds: bool,
-    /// What it has had before.
+    /// The recovery of the events that the client missed before.
     pub(super) recovery: Recovery,
     pub(super) state: State,
 }
 
-/// How far a pending has come.
+/// How far a pending subscription has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// No script counts it.
+    /// Not included in any membership update yet.
     Unreported,
-    /// The script under way does; it was sent when the channel stood here.
+    /// Included in the membership update in flight, which was sent at position `since`.
     Reporting { since: Position },
-    /// The script has said where the channel stood, how many it counted in the
-    /// cluster, and what its last event was: it is let in when this node has
-    /// handled all that came before, if that will ever come. No total for who was
-    /// here already.
+    /// Reported to the cluster: `at` is the channel's position after the update,
+    /// `total` the number of subscriptions in the cluster, `last` the cached event of a
+    /// cache channel. The channel admits the subscription once this node has handled
+    /// all entries up to `at`, or they are known to be lost. `total` is None for a
+    /// subscription that only restarts.
     Registered { at: Position, total: Option<u64>, last: Option<Box<Cached>>, waits: Waits },
 }
 
-/// Whether one who is placed waits for what came before it.
+/// Whether a registered subscription waits for entries up to its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
     No,
-    /// For as long as it may be on its way.
+    /// Until they have arrived, or a read of the history has ended the wait.
     Yes,
-    /// The log was read before it was placed: until it has been read once more.
+    /// The history was read up to an earlier position: until it has been read once
+    /// more.
     OnceMore,
 }
 
@@ -99,39 +104,40 @@ pub(super) enum Waits {
 pub(super) enum Listening {
     #[default]
     No,
-    /// Asked for, not proved.
+    /// Requested; not confirmed by Redis yet.
     Asked,
     Yes,
 }
 
-/// Where the channel waits for its update.
+/// The queue in which a channel waits for its membership update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Queued {
     #[default]
     No,
-    /// Nobody waits for it.
+    /// Behind channels with pending subscriptions.
     Last,
-    /// Someone waits to be let in. It may stand among the last as well.
+    /// Ahead of the others: a subscription is pending. The channel may be in both
+    /// queues.
     First,
 }
 
-/// What the cluster has been told of this node's subscriptions here.
+/// The membership of this node as last reported to the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
-    /// The number that was last acknowledged.
+    /// The last acknowledged number of subscriptions.
     pub(super) reported: Option<u64>,
-    /// A script is under way: one at a time, so that they cannot overtake each
-    /// other.
+    /// An update is in flight. There is one at a time, so that an older number never
+    /// overwrites a newer one.
     pub(super) under_way: bool,
     pub(super) queued: Queued,
-    /// Must be said again, though the number is the same.
+    /// To be reported again, even if the number is the same.
     pub(super) stale: bool,
-    /// An attempt went unanswered and may yet arrive: the channel is kept, and
-    /// updated anew, until it cannot.
+    /// An unanswered update may still be executed until this time. Until then the
+    /// channel is kept, so that its number can be reported again.
     pub(super) uncertain_until: Option<Instant>,
 }
 
-/// What was delivered here since a join script was sent: the pending may be owed
+/// Entries delivered since a membership update was sent. A pending subscription is sent
 /// the part after its `at`.
 #[derive(Debug, Default)]
 pub(super) struct CatchUpBuffer {
@@ -140,22 +146,22 @@ pub(super) struct CatchUpBuffer {
 }
 
 impl Channel {
-    /// Subscriptions of this node, confirmed or not: the number to assert.
+    /// Subscriptions of this node, pending ones included: the number to report.
     pub(super) fn count(&self) -> u64 {
         (self.subscribers.len() + self.pending.len()) as u64
     }
 
-    /// Nobody here has anything to do with it.
+    /// No subscriptions and no watchers.
     pub(super) fn is_unused(&self) -> bool {
         self.count() == 0 && self.watch.as_ref().is_none_or(|watch| watch.is_unwatched())
     }
 
-    /// Someone waits for a script's answer.
+    /// A subscription or a watcher waits for the result of a membership update.
     pub(super) fn is_awaited(&self) -> bool {
         !self.pending.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
     }
 
-    /// Its subscribers are told how many they are (protocol.md 2.11).
+    /// Whether subscribers receive `subscription_count` (protocol.md 2.11).
     pub(super) fn reports_counts(&self) -> bool {
         self.rules.subscription_counts && self.presence.is_none() && self.watch.is_none()
     }
@@ -179,31 +185,31 @@ impl Channel {
             && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
     }
 
-    /// What everyone else has had since the channel stood `at`.
+    /// The entries after `at` that live subscribers have received.
     pub(super) fn missed_since(&self, at: Position) -> Vec<Entry> {
         let catch_up_buffer =
             self.catch_up_buffer.iter().flat_map(|catch_up_buffer| &catch_up_buffer.entries);
         catch_up_buffer.filter(|entry| entry.is_after(at)).cloned().collect()
     }
 
-    /// The pending is to be sent bases that have not been read yet.
+    /// The pending subscription needs initial bases that are not read yet.
     pub(super) fn needs_initial_bases(&self, pending: &PendingSubscription) -> bool {
         self.sends_initial_bases(&pending.subscriber.options)
             && !pending.recovery.keeps_bases()
             && !self.initial_bases.as_ref().is_some_and(|initial_bases| initial_bases.is_complete())
     }
 
-    /// Who joins without bases of its own is sent the newest of each chain
-    /// (protocol.md 3.9). On a channel without keys only clients that resume know
-    /// what to do with it.
+    /// Whether a new subscriber with these options receives initial bases (protocol.md
+    /// 3.9). On a channel without conflation keys only clients with `resume` understand
+    /// the frame.
     fn sends_initial_bases(&self, options: &DeliveryOptions) -> bool {
         let is_understood = self.deltas.conflation_key.is_some() || options.positions;
         self.deltas.cache_sync && is_understood && options.algorithm.is_some()
     }
 
-    /// The bases that somebody begins with, and the frame that tells of them. With
-    /// keys, clients keep bases across connections: without a initial_bases they are
-    /// told to forget them.
+    /// The initial bases of a new subscriber, and the frame that carries them. On a
+    /// channel with conflation keys clients keep bases across connections: without
+    /// initial bases, an empty frame drops them.
     pub(super) fn first_bases(
         &mut self,
         channel_id: &ChannelId,
@@ -225,14 +231,15 @@ impl Channel {
         is_keyed.then(|| (forget(), Chains::default()))
     }
 
-    /// The number of the next event here.
+    /// The sequence number of the next event.
     pub(super) fn next_seq(&self) -> u64 {
         self.sequencer.position().unwrap_or_default().seq + 1
     }
 
-    /// The placed have waited long enough: what came before them has been read from
-    /// the log, or is lost. Not so for those who stand beyond what was `known`, where
-    /// it was found out before they were placed. Returns where they are.
+    /// Ends the wait of registered subscriptions: the entries before them have been
+    /// read from the history, or are lost. A subscription with a position after
+    /// `known`, the position of that read, waits for one more read. Returns these
+    /// positions.
     pub(super) fn stop_waiting(&mut self, known: Position) -> Vec<Position> {
         let mut beyond = Vec::new();
         for pending in self.pending.values_mut() {
@@ -248,7 +255,7 @@ impl Channel {
         beyond
     }
 
-    /// Where those stand who wait for what came before them.
+    /// Positions of registered subscriptions that still wait for earlier entries.
     pub(super) fn awaited_positions(&self) -> Vec<Position> {
         let placed = self.pending.values().filter_map(|pending| match pending.state {
             State::Registered { at, waits, .. } if waits != Waits::No => Some(at),
@@ -266,7 +273,7 @@ impl Channel {
         self.trim_catch_up_buffer();
     }
 
-    /// Keeps only what someone may still be owed.
+    /// Drops entries that no pending subscription needs.
     pub(super) fn trim_catch_up_buffer(&mut self) {
         let owed_since = self.pending.values().filter_map(|pending| match pending.state {
             State::Unreported => None,
@@ -286,7 +293,7 @@ impl Channel {
 }
 
 impl Membership {
-    /// A script that went unanswered may yet arrive.
+    /// An unanswered update may still be executed.
     pub(super) fn is_uncertain(&self, now: Instant) -> bool {
         self.uncertain_until.is_some_and(|until| now < until)
     }
@@ -299,7 +306,7 @@ impl PendingSubscription {
 }
 
 impl CatchUpBuffer {
-    /// What was to be kept was too much.
+    /// More than [`limits::CATCH_UP_BUFFER_ENTRIES_MAX`] entries were to be kept.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed
     }
@@ -307,7 +314,7 @@ impl CatchUpBuffer {
     pub(super) fn push(&mut self, entry: Entry) {
         if self.entries.len() >= limits::CATCH_UP_BUFFER_ENTRIES_MAX {
             metrics().held_entries_dropped.increment(1);
-            // A run with a hole in it would be worse than a later start.
+            // A sequence with a gap would be worse than a later start.
             *self = CatchUpBuffer { overflowed: true, ..CatchUpBuffer::default() };
         }
         if !self.overflowed {

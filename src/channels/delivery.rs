@@ -1,4 +1,4 @@
-//! What is next for a channel goes through rooms 6 and 7, to everyone who is here.
+//! Delivery of the next entry of a channel: fan-out, then one push per subscriber.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::wire::close::Close;
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
-/// Rooms 6 and 7: frames once, then to everyone who is here.
+/// Stages 6 and 7 (design.md 2): encodes the frames once and pushes them to every
+/// subscriber.
 pub(super) fn deliver(
     channel_id: &ChannelId,
     channel: &mut Channel,
@@ -48,13 +49,13 @@ pub(super) fn deliver(
             );
         }
         Body::Termination => {
-            // Who is pending has signed in already.
+            // The connections of pending subscriptions are signed in as the user too.
             let pending = channel.pending.values().map(|pending| &pending.subscriber.write_buffer);
             for write_buffer in channel.subscribers.write_buffers().chain(pending) {
                 write_buffer.close(Close::Terminated);
             }
         }
-        // RecoveryResults, and heeded, by the desk.
+        // The caller handles these: they change no frame of this channel.
         Body::UserStatus { .. } | Body::Deltas { .. } | Body::Unknown => {}
     }
     channel.subscribers.groups().mark_all_behind();
@@ -83,7 +84,7 @@ fn deliver_events(
     channel.subscribers.deliver(&mut frames, to_flush);
 }
 
-/// A member has come or gone.
+/// Sends `member_added` or `member_removed` to all subscribers.
 pub(super) fn broadcast_member_change(
     channel_id: &ChannelId,
     subscribers: &Subscribers,
@@ -98,8 +99,8 @@ pub(super) fn broadcast_member_change(
     subscribers.broadcast(frame, to_flush);
 }
 
-/// What a pending is owed of what everyone else has had. Who is here it knows from
-/// the roster.
+/// The frames of an entry that a pending subscription missed. Member changes have none:
+/// the roster in its confirmation includes them.
 pub(super) fn missed_frames(
     channel_id: &ChannelId,
     entry: &Entry,

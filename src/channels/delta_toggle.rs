@@ -1,5 +1,5 @@
-//! Switching deltas off on a channel where they do not pay, and on again: for the
-//! whole cluster, by an entry (see [`crate::delta::policy`]).
+//! The delta toggle: switches deltas off on a channel where they do not pay, and on
+//! again, for the whole cluster, by an entry (see [`crate::delta::policy`]).
 
 use super::channel::Channel;
 use super::{Channels, JobResult};
@@ -8,8 +8,8 @@ use crate::channel::ChannelId;
 use crate::metrics::metrics;
 
 impl Channel {
-    /// What was seen here says that deltas should be on, or off: the cluster has to
-    /// be asked, and is asked once.
+    /// Returns the new state of the toggle if this node's measurements call for a
+    /// change and no request is in flight.
     pub(super) fn delta_decision(&mut self) -> Option<bool> {
         let on = self.policy.verdict().filter(|_| !self.switching)?;
         self.switching = true;
@@ -18,7 +18,7 @@ impl Channel {
 }
 
 impl Channels {
-    /// Has the cluster decide.
+    /// Appends a toggle entry, unless the toggle already has this state.
     pub(super) fn switch_deltas(&mut self, channel_id: ChannelId, on: bool) {
         let backend = self.backend.clone();
         self.jobs.spawn(async move {
@@ -31,13 +31,13 @@ impl Channels {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.switching = false;
         match result {
-            // It may have been so already, unheard of here.
+            // The toggle may have had this state already, so that no entry follows.
             Ok(()) => channel.policy.set(on),
             Err(error) => tracing::debug!(%channel_id, %error, "deltas not switched; tried again"),
         }
     }
 
-    /// The cluster has decided.
+    /// Applies a toggle entry of the cluster.
     pub(super) fn set_deltas(&mut self, channel_id: &ChannelId, on: bool) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         metrics().delta_toggles.increment(1);

@@ -1,5 +1,5 @@
-//! Finding out what this node has missed, and making it good from the channel's
-//! log (design.md 4): promise P4.
+//! Detection of missing entries, and their repair from the channel's history (design.md
+//! 4): promise P4.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::entry::{EntryId, Log, Position};
 use crate::limits;
 use crate::metrics::metrics;
 
-/// Logs to be read, within a budget of calls and bytes.
+/// History reads that are queued, within a budget of calls and bytes.
 #[derive(Debug, Default)]
 pub(super) struct GapRepairs {
     pub(super) queue: VecDeque<ChannelId>,
@@ -21,14 +21,14 @@ pub(super) struct GapRepairs {
     bytes: usize,
 }
 
-/// Channels to be compared with their heads.
+/// Head checks: comparisons of this node's positions with the heads in Redis.
 #[derive(Debug)]
 pub(super) struct HeadChecks {
     pub(super) queue: VecDeque<ChannelId>,
     under_way: usize,
     round_started: Instant,
     round_failed: bool,
-    /// Heads that were ahead of us when they were read.
+    /// Channels whose head was ahead of this node, oldest observation first.
     lagging: VecDeque<LaggingChannel>,
 }
 
@@ -36,9 +36,9 @@ pub(super) struct HeadChecks {
 struct LaggingChannel {
     since: Instant,
     channel_id: ChannelId,
-    /// What the head named.
+    /// Id of the last entry, from the head.
     head: EntryId,
-    /// What had been handled here by then.
+    /// Id of the last entry that this node had handled then.
     handled: EntryId,
 }
 
@@ -61,7 +61,7 @@ impl Channels {
             Ok(log) => log,
             Err(error) => {
                 tracing::debug!(%channel_id, %error, "log not read");
-                // What was held is in the log: it is read again later.
+                // The dropped entries are in the history, which is read again later.
                 channel.sequencer.abandon_repair();
                 self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
                 return;
@@ -86,8 +86,9 @@ impl Channels {
         for entry in &missed {
             self.deliver_entry(channel_id, entry);
         }
-        // What was missed has come by itself meanwhile: the link is slow, and what
-        // those who wait are waiting for is behind it.
+        // The missing entries have arrived on the topic during the read: the link is
+        // slow, and the entries before the pending subscriptions' positions may still
+        // be in flight.
         let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
         if !is_slow {
             self.let_in(channel_id, known);
@@ -121,7 +122,8 @@ impl Channels {
         self.sequence_held(channel_id, held);
     }
 
-    /// A script has said that the channel stands `at`, which has not been heard.
+    /// Records that the head is ahead: a script returned `at`, and this node has not
+    /// received everything up to it.
     pub(super) fn lagging(&mut self, channel_id: &ChannelId, at: Position) {
         let Some(channel) = self.channels.get(channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;
@@ -139,8 +141,8 @@ impl Channels {
         });
     }
 
-    /// Reads the logs of lagging that have waited long enough, and begins a new
-    /// round of comparisons when it is time.
+    /// Reads the histories of channels that were behind for [`limits::LAGGING_DELAY`],
+    /// and starts a new round of head checks when it is due.
     pub(super) fn check_what_is_due(&mut self, now: Instant) {
         let is_due = |lagging: &LaggingChannel| now.duration_since(lagging.since) >= limits::LAGGING_DELAY;
         while self.head_checks.lagging.front().is_some_and(is_due) {
@@ -158,7 +160,7 @@ impl Channels {
         }
     }
 
-    /// Compares every channel with its head, from now on.
+    /// Starts a round of head checks over all listened channels.
     pub(super) fn check_all(&mut self) {
         self.head_checks.round_started = Instant::now();
         self.head_checks.round_failed = false;
@@ -199,9 +201,9 @@ impl Channels {
         }
     }
 
-    /// The head was ahead of us a moment ago, and what it has announced has not
-    /// come. If nothing at all has come, it was missed; if something has, the link
-    /// is only behind, and is given more time.
+    /// Starts a repair if the entry named by the head has still not arrived. If nothing
+    /// at all has arrived since the observation, the entry was missed; otherwise the
+    /// link is only slow, and the channel is observed once more.
     fn read_if_unheard(&mut self, lagging: LaggingChannel) {
         let Some(channel) = self.channels.get_mut(&lagging.channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;

@@ -1,6 +1,6 @@
-//! Instant start (protocol.md 3.9): where it is configured, who joins is sent the
-//! newest event of each chain as a base, so that its first live event can be a
-//! delta already. Read once per node, and kept by what is delivered since.
+//! Initial bases (protocol.md 3.9): with `cache_sync`, a new subscriber receives the
+//! newest event of each chain as a base, so that its first live event can be a delta. A
+//! node reads them once per channel and updates them with delivered events.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -25,14 +25,14 @@ use crate::wire::{envelope, reply};
 #[derive(Debug, Default)]
 pub(super) struct InitialBases {
     bases: HashMap<Bytes, StoredBase>,
-    /// What was kept before this node listened has been read.
+    /// The bases of events from before this node listened have been read.
     is_complete: bool,
     is_wanted: bool,
-    /// For whom nothing is filtered, until something changes.
+    /// Encoded frames for subscribers without a filter, until a base changes.
     unfiltered: HashMap<EventPrefix, (Bytes, Chains)>,
 }
 
-/// Bases to be read, of some channels at once.
+/// Reads of initial bases, up to [`limits::CATCH_UP_READS_MAX`] at once.
 #[derive(Debug, Default)]
 pub(super) struct InitialBasesReads {
     queue: VecDeque<ChannelId>,
@@ -44,7 +44,7 @@ impl InitialBases {
         self.is_complete
     }
 
-    /// These have been delivered.
+    /// Records the events of a delivered entry as the newest of their chains.
     pub(super) fn record(&mut self, entry: &Entry, events: &[Event], deltas: &ChannelDelta) {
         for (event, seq) in events.iter().zip(entry.first_seq..) {
             let Some(key) = envelope::chain_of(event, deltas.enabled) else { continue };
@@ -65,7 +65,8 @@ impl InitialBases {
         }
     }
 
-    /// The frame for somebody of this options, and the bases that it holds by it.
+    /// Encodes `delta_cache_sync` for these delivery options. Returns the frame and the
+    /// bases that the client has after it.
     pub(super) fn frame(
         &mut self,
         channel: &str,
@@ -76,7 +77,8 @@ impl InitialBases {
         if let Some(known) = self.unfiltered.get(&options.event_prefix).filter(|_| options.filter.is_none()) {
             return known.clone();
         }
-        // A channel that was given keys, or lost them, may have bases of both kinds.
+        // After a change of the channel's settings, bases with and without keys may
+        // both be stored.
         let is_keyed = deltas.conflation_key.is_some();
         let wanted = |base: &&StoredBase| base.key.is_empty() != is_keyed && passes(options, &base.event);
         let mut newest: Vec<&StoredBase> = self.bases.values().filter(wanted).collect();
@@ -85,7 +87,8 @@ impl InitialBases {
         for base in newest {
             let (_, text) = envelope::full(channel, &base.event, base.seq, deltas.shows_tags, config.markers);
             bytes += text.len();
-            // Each grows by being a string within a string. The others begin in full.
+            // Text grows when it is nested in a JSON string, hence half the limit. The chains
+            // left out begin with a full event.
             if bytes > limits::CATCH_UP_BYTES_MAX / 2 {
                 break;
             }
@@ -109,7 +112,7 @@ fn passes(options: &DeliveryOptions, event: &Event) -> bool {
 }
 
 impl Channels {
-    /// Has the bases read, unless they are here or that is under way.
+    /// Queues a read of the bases, unless they are complete or a read is pending.
     pub(super) fn request_initial_bases(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let initial_bases = channel.initial_bases.get_or_insert_default();
@@ -140,7 +143,7 @@ impl Channels {
             self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;
         };
-        // What has not been delivered here yet comes as an event first.
+        // An event that is not delivered yet becomes a base upon its delivery.
         for base in bases.into_iter().filter(|base| base.seq <= handled) {
             initial_bases.keep(base, channel.deltas.keys_max);
         }

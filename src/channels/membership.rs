@@ -1,5 +1,6 @@
-//! What the cluster is told of this node's subscriptions: absolute numbers, one
-//! script at a time for each channel, joins first (design.md 5).
+//! Membership updates: this node reports its subscriptions as absolute numbers, one
+//! script at a time per channel, channels with pending subscriptions first (design.md
+//! 5).
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -14,17 +15,17 @@ use crate::sockets::push;
 use crate::subscribers::Subscriber;
 use crate::wire::reply;
 
-/// Channels whose membership is to be updated.
+/// Queues of channels with a membership update to send.
 #[derive(Debug)]
 pub(super) struct MembershipUpdates {
-    /// Those that someone waits for go first, so that a mass disconnect blocks
-    /// nobody.
+    /// Channels with pending subscriptions come first, so that a mass disconnect delays
+    /// no new subscriber.
     joins: VecDeque<ChannelId>,
     others: VecDeque<ChannelId>,
     under_way: usize,
-    /// The backend was away a moment ago: no update until then.
+    /// After a failed update, no further one is sent before this time.
     rested_until: Option<Instant>,
-    /// When all of them were last updated, whether it was needed or not.
+    /// Start of the last report of all channels, which also repeats unchanged numbers.
     pub(super) all_at: Instant,
 }
 
@@ -41,8 +42,8 @@ impl MembershipUpdates {
 }
 
 impl Channel {
-    /// Counts everyone who is here or waiting, as far as one script can tell of
-    /// them.
+    /// Builds the next membership update: all live subscriptions, and the pending ones
+    /// that one script can include.
     fn begin_membership_update(&mut self, channel_id: &ChannelId) -> MembershipUpdate {
         let users = self.presence.as_mut().map(|presence| presence.take_dirty()).unwrap_or_default();
         let results: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
@@ -60,7 +61,8 @@ impl Channel {
         if self.sequencer.position().is_some() && counts_anyone {
             self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
-        // Of a node that dies with no subscriptions left nothing is swept.
+        // A count of zero would exempt a channel from the sweep after this node's
+        // death, with users still to be removed.
         let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_dirty_departures());
         MembershipUpdate {
             channel_id: channel_id.clone(),
@@ -71,7 +73,8 @@ impl Channel {
         }
     }
 
-    /// The script has counted them and said where the channel stood.
+    /// The script has counted the reported subscriptions and returned the channel's
+    /// position.
     fn place(&mut self, updated: &UpdatedMembership) {
         for pending in self.pending.values_mut().filter(|pending| pending.is_counted()) {
             let last = updated.last.clone().map(Box::new);
@@ -165,7 +168,7 @@ impl Channels {
         self.queue_membership_update(channel_id);
     }
 
-    /// The presence channel has as many members as it may.
+    /// Refuses pending subscriptions of users for whom the presence channel is full.
     fn refuse(&mut self, channel_id: &ChannelId, refused: &[&UserCount]) {
         if refused.is_empty() {
             return;
@@ -216,7 +219,8 @@ impl Channels {
         self.sequence_held(channel_id, held);
     }
 
-    /// Now and then, and after a reconnect or when Redis may have lost its data.
+    /// Reports the memberships of all channels: every [`limits::MEMBERSHIP_INTERVAL`],
+    /// after a reconnect, and when Redis may have lost its data.
     pub(super) fn report_all_memberships(&mut self) {
         self.membership_updates.all_at = Instant::now();
         self.membership_updates.rested_until = None;

@@ -1,11 +1,11 @@
-//! Room 5, and the conductor of everything on the way out: one task that owns
-//! all channels of this node. What is announced is put in order here, encoded by
-//! [`fan_out`] and handed to sockets by [`crate::subscribers`]; who joins is let in
-//! without a hole.
+//! Stage 5 of a batch's path, and the start of stages 6 to 8 (design.md 2): one task
+//! that owns all channels of this node. It puts entries in order, has [`fan_out`]
+//! encode them and [`crate::subscribers`] push the frames to connections, and admits
+//! new subscribers without a gap.
 //!
-//! One task, so that a socket sees the channels of a batch in their order, and
-//! so that no lock is needed. It never waits: what takes time is a call under
-//! way, and its answer comes back as a [`JobResult`].
+//! A single task, so that a connection receives the channels of a batch in their order,
+//! and so that no lock is needed. It never waits: every backend call is a job of its
+//! own, whose result comes back as a [`JobResult`].
 
 mod admission;
 mod catch_up;
@@ -60,7 +60,7 @@ use replay::RecoveryResults;
 use sequencer::Decision;
 use watchlists::{InitialStatus, Watcher};
 
-/// What sockets ask for. Requests of one socket are served in sequencer.
+/// Requests of connections. The channels process those of one connection in order.
 #[derive(Debug)]
 pub enum Command {
     Subscribe {
@@ -69,21 +69,22 @@ pub enum Command {
         socket: SocketId,
         write_buffer: Arc<WriteBuffer>,
         options: DeliveryOptions,
-        /// What its client has had (docs/resume.md).
+        /// The client's position, if it resumes (protocol.md 2.13, docs/resume.md).
         resume: Option<Box<Resume>>,
-        /// On a presence channel: as whom. The inbox refuses it if the channel is
-        /// full, and says so to the socket and to the member.
+        /// The member, on a presence channel. If the channel is full, the subscription
+        /// is refused, and so is this member ([`Member::refuse`]).
         member: Option<Arc<Member>>,
-        /// Frames to send when it has succeeded. On a presence channel, and where
-        /// the options has positions, `subscription_succeeded` is made by the inbox,
-        /// which knows roster and position, and comes before these.
+        /// Frames that follow the subscription's success. Where the delivery options
+        /// have positions, and on presence channels, `subscription_succeeded` is not
+        /// among them: the channels encode it, with the position or the roster, and
+        /// send it first.
         confirmation: Bytes,
     },
-    /// The socket is told whether these users are online, now and whenever that
-    /// changes (protocol.md 2.10). The channel_ids are of the users' own channels.
+    /// Sends the connection the online status of these users, once for all of them and
+    /// then at every change (protocol.md 2.10). Users are named by their user channels.
     Watch {
         app: Arc<App>,
-        /// The socket's own user.
+        /// The user channel of the connection itself.
         own: ChannelId,
         users: Vec<ChannelId>,
         socket: SocketId,
@@ -98,32 +99,34 @@ pub enum Command {
         channel_id: ChannelId,
         socket: SocketId,
     },
-    /// The socket opted in to deltas with subscriptions in place.
+    /// Enables deltas for a connection that is already subscribed (protocol.md 3.2).
     EnableDeltas {
         channel_id: ChannelId,
         socket: SocketId,
         algorithm: Algorithm,
     },
-    /// The client has no base: its next event is to be full.
+    /// The client lacks a base: its next event of every chain is full (protocol.md
+    /// 3.10).
     Resync {
         channel_id: ChannelId,
         socket: SocketId,
     },
 }
 
-/// The sockets' end.
+/// Sends commands to the channels actor.
 #[derive(Debug, Clone)]
 pub struct ChannelsHandle(mpsc::Sender<Command>);
 
 impl ChannelsHandle {
-    /// Waits while [`limits::COMMANDS_MAX`] commands are waiting.
+    /// Waits while [`limits::COMMANDS_MAX`] commands are queued.
     pub async fn send(&self, command: Command) {
-        // The inbox lives as long as the node: an error is the end of the process.
+        // The actor lives as long as the node: an error means that the process is
+        // ending.
         let _ = self.0.send(command).await;
     }
 }
 
-/// Starts the task. It ends when the last [`ChannelsHandle`] is dropped.
+/// Spawns the channels actor. It ends when the last [`ChannelsHandle`] is dropped.
 pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> ChannelsHandle {
     let (sender, commands) = mpsc::channel(limits::COMMANDS_MAX);
     let channels = Channels {
@@ -151,7 +154,7 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
     ChannelsHandle(sender)
 }
 
-/// A call to the backend has ended.
+/// The result of a job: a backend call that has ended.
 #[derive(Debug)]
 enum JobResult {
     Listened(ChannelId, Result<(), BackendError>),
@@ -162,7 +165,7 @@ enum JobResult {
     Replayed(ChannelId, Result<RecoveryResults, BackendError>),
     BasesRead(ChannelId, Result<Vec<StoredBase>, BackendError>),
     Switched(ChannelId, bool, Result<(), BackendError>),
-    /// Instead of a log, beyond the budget.
+    /// The head, read instead of the history when the round's byte budget is used up.
     Skipped(ChannelId, Result<Vec<Option<Position>>, BackendError>),
     EpochOpened,
 }
@@ -173,7 +176,7 @@ struct Channels {
     delta: DeltaConfig,
     channels: HashMap<ChannelId, Channel>,
     jobs: JoinSet<JobResult>,
-    /// Subscriptions that wait for the backend, over all channels.
+    /// Pending subscriptions of all channels, bounded by [`limits::PENDING_MAX`].
     pending: usize,
     membership_updates: MembershipUpdates,
     gap_repairs: GapRepairs,
@@ -182,14 +185,14 @@ struct Channels {
     rosters: Rosters,
     recoveries: Recoveries,
     initial_bases_reads: InitialBasesReads,
-    /// Where somebody is to be told the position, and when.
+    /// Due times of position notices, oldest first.
     positions: VecDeque<(Instant, ChannelId)>,
-    /// To be read anew, and when.
+    /// Rosters to read again, by due time.
     stale_rosters: BTreeSet<(Instant, ChannelId)>,
-    /// Watchers that have not been told of anyone yet.
+    /// Watchers that have not received their first status frame.
     initial_statuses: HashMap<SocketId, InitialStatus>,
     idle: VecDeque<(Instant, ChannelId)>,
-    /// Sockets that have something to be sent since this round.
+    /// Connections with frames pushed since the start of this round.
     to_flush: Vec<Arc<WriteBuffer>>,
     writers: WriterPool,
     counted: Instant,
@@ -209,7 +212,7 @@ impl Channels {
                 },
                 Some(done) = self.jobs.join_next() => match done {
                     Ok(done) => self.on_job_done(done),
-                    // The process ends at once.
+                    // The runtime is shutting down.
                     Err(error) if error.is_cancelled() => return,
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
@@ -229,8 +232,8 @@ impl Channels {
         }
     }
 
-    /// Handles what is here already before any socket is written to, so that a batch
-    /// over several channels is one write for a socket on all of them.
+    /// Handles all waiting entries, up to [`limits::ROUND_MAX`], before it writes to
+    /// any connection: a batch over several channels is one write per connection.
     fn receive_round(&mut self, incoming: Incoming, receiver: &mut Receiver) {
         self.receive(incoming);
         for _ in 1..limits::ROUND_MAX {
@@ -248,7 +251,8 @@ impl Channels {
 
     fn sequence(&mut self, channel_id: &ChannelId, entry: Entry) {
         let Some(channel) = self.channels.get_mut(channel_id) else {
-            // On its way while the topic was left, or the leaving was let pass.
+            // The message was in flight when the topic was unsubscribed, or the request to
+            // unsubscribe was dropped.
             return self.backend.unlisten(channel_id);
         };
         match channel.sequencer.accept(entry, Instant::now()) {
@@ -270,7 +274,8 @@ impl Channels {
         }
     }
 
-    /// It is the next one: delivered, and whoever waited for it is let in.
+    /// Handles the next entry of a channel: delivers it and admits pending
+    /// subscriptions that waited for it.
     fn handle(&mut self, channel_id: &ChannelId, entry: &Entry) {
         self.deliver_entry(channel_id, entry);
         if self.channels.get(channel_id).is_some_and(|channel| !channel.pending.is_empty()) {
@@ -278,10 +283,11 @@ impl Channels {
         }
     }
 
-    /// Delivers it to those who are here. Of several that are known to have come,
-    /// nobody is let in between: the position is already that after the last.
+    /// Delivers an entry to the subscribers and admits no pending subscription. Between
+    /// entries of one history read, an admission would begin too late: the sequencer's
+    /// position is already that of the last one.
     fn deliver_entry(&mut self, channel_id: &ChannelId, entry: &Entry) {
-        // Recovered once: channels are many, and each is a miss of the cache.
+        // A single look-up: there are many channels, and each look-up is a cache miss.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.send_epoch_notices(channel_id, entry, &mut self.to_flush);
         deliver(channel_id, channel, entry, &self.delta, &mut self.to_flush);
@@ -303,15 +309,15 @@ impl Channels {
         }
     }
 
-    /// The channel's history does not go on from what this node has handled, but
-    /// from `position`: deltas start from a full event, and who is here is read
-    /// anew.
+    /// Handles a break in the channel's history: it continues from `position` instead
+    /// of this node's own. Chains restart with full events, and the roster is read
+    /// again.
     fn begin_history(&mut self, channel_id: &ChannelId, position: Position) {
         self.send_break_notices(channel_id, position);
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.subscribers.groups().restart();
         channel.initial_bases = None;
-        // An epoch begins with deltas on.
+        // Every epoch begins with the delta toggle on.
         channel.policy.set(true);
         if channel.presence.is_some() {
             self.stale_rosters.insert((Instant::now() + limits::ROSTER_DELAY, channel_id.clone()));
@@ -322,8 +328,8 @@ impl Channels {
         }
     }
 
-    /// Nobody waits any longer for an entry that will not come: the channel is
-    /// known up to `known`.
+    /// Ends the wait for entries up to `known`, which will not arrive any more, and
+    /// admits the pending subscriptions.
     fn let_in(&mut self, channel_id: &ChannelId, known: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         for at in channel.stop_waiting(known) {
@@ -407,7 +413,8 @@ impl Channels {
         }
     }
 
-    /// Whatever of this channel has failed before is tried again.
+    /// Repeats every failed step of a channel: listening, head check, membership
+    /// update, admission.
     fn retry(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         if channel.listening == Listening::No && channel.is_awaited() {

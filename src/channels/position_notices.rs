@@ -1,5 +1,5 @@
-//! Telling those who can resume how far the channel is, where it has moved without
-//! an event for them (docs/resume.md).
+//! Position notices: the current position, for subscribers with positions whose channel
+//! has moved without an event for them (docs/resume.md).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,16 +17,16 @@ use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 impl Channel {
-    /// What was just handled was not for everyone: true once, until they are results,
-    /// in a moment, unless an event comes first.
+    /// Returns true once after an entry without an event for every subscriber. The
+    /// notices follow after [`limits::POSITION_DELAY`], unless an event comes first.
     pub(super) fn position_falls_due(&mut self) -> bool {
         let is_new = !self.position_due && self.subscribers.groups().is_behind();
         self.position_due |= is_new;
         is_new
     }
 
-    /// What is delivered next is the first of another epoch, though nothing lies
-    /// between: the first of the channel, or what follows a fork.
+    /// Announces a new epoch that begins without a gap: the first epoch of the channel,
+    /// or the one after a fork.
     pub(super) fn send_epoch_notices(
         &mut self,
         channel_id: &ChannelId,
@@ -63,8 +63,8 @@ impl Channels {
         }
     }
 
-    /// The channel's history does not go on from what was handled before: what
-    /// clients hold is worth nothing, and they may have missed something.
+    /// Announces a break in the channel's history: the client's bases are invalid, and
+    /// events may be missing.
     pub(super) fn send_break_notices(&mut self, channel_id: &ChannelId, position: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.notified_epoch = position.epoch;
@@ -89,8 +89,8 @@ impl Channels {
     }
 }
 
-/// Where the channel stood before the first entry of an epoch, and whether
-/// something before that may have been missed.
+/// A position notice for the position before an epoch's first entry; `missed` if
+/// earlier events may be lost.
 pub(super) fn first_position(
     channel_id: &ChannelId,
     event_prefix: EventPrefix,

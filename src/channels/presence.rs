@@ -1,9 +1,10 @@
-//! Presence on this node (design.md 5, protocol.md 2.6): who of its own sockets'
-//! users the cluster must be told of, and the roster of the whole cluster.
+//! Presence on this node (design.md 5, protocol.md 2.6): users of this node's
+//! connections that are not yet reported to the cluster, and the roster of the whole
+//! cluster.
 //!
-//! A roster is what was read from the backend, with all changes that were
-//! announced since the reading began. Changes are absolute, so that it does not
-//! matter if some of them were in what was read already.
+//! A roster is the result of a read from the backend, with all changes applied that
+//! were published since the read began. Changes are absolute, so applying one that the
+//! read already includes is harmless.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,30 +25,30 @@ use crate::wire::resume::Standing;
 
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    /// None until it was read.
+    /// None until the first read.
     roster: Option<Roster>,
-    /// Announced since the reading that is under way began.
+    /// Changes since the start of the read that is queued or in flight.
     since: Option<Vec<MemberChange>>,
-    /// The frame of the roster in each event_prefix that was asked for, until the roster
-    /// changes: two at most.
+    /// `subscription_succeeded` for each event prefix in use, cached until the roster
+    /// changes. At most two.
     initial_bases_reads: Vec<(EventPrefix, Bytes)>,
-    /// Users of this node's sockets.
+    /// Users of this node's connections, by user id.
     own: HashMap<Arc<str>, Own>,
-    /// Those whose number the cluster must be results.
+    /// Users whose connection count is not yet reported to the cluster.
     dirty: BTreeSet<Arc<str>>,
 }
 
-/// A user of this node's sockets.
+/// A user of this node's connections.
 #[derive(Debug)]
 struct Own {
-    /// As its first connection here has joined.
+    /// With the `user_info` of the first connection on this node.
     member: Arc<Member>,
     connections: u64,
-    /// The number that was last acknowledged.
+    /// The connection count that was last acknowledged.
     reported: u64,
 }
 
-/// Rosters to be read, some at once.
+/// Roster reads, up to [`limits::REPAIRS_MAX`] at once.
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
     queue: VecDeque<ChannelId>,
@@ -67,7 +68,7 @@ impl Presence {
         self.roster.is_some()
     }
 
-    /// A connection of the user has come.
+    /// Counts one more connection of the user.
     pub(super) fn add_connection(&mut self, member: &Arc<Member>) {
         let user = member.user_id.clone();
         let own = self.own.entry(user.clone()).or_insert_with(|| Own {
@@ -76,15 +77,15 @@ impl Presence {
             reported: 0,
         });
         if own.connections == 0 {
-            // Is told anew, unless nobody was told that the user had left.
+            // Reported with this `user_info`, unless the departure was never reported.
             own.member = member.clone();
         }
         own.connections += 1;
         self.dirty.insert(user);
     }
 
-    /// Whoever is let in is there, also where that has not been heard: what came
-    /// before may be lost. Returns what is changed by it for subscribers.
+    /// Adds an admitted member to the roster, since its member entry may be lost.
+    /// Returns the change if subscribers have not received it yet.
     pub(super) fn admit(&mut self, member: &Member) -> Option<MemberChange> {
         let (user_id, info) = (member.user_id.clone(), member.info.clone());
         member.accept();
@@ -92,7 +93,7 @@ impl Presence {
         self.apply(&change).then_some(change)
     }
 
-    /// A connection of the user has left.
+    /// Counts one connection less of the user.
     pub(super) fn remove_connection(&mut self, member: &Member) {
         if let Some(own) = self.own.get_mut(&member.user_id) {
             own.connections -= 1;
@@ -100,8 +101,8 @@ impl Presence {
         }
     }
 
-    /// The users that the next script tells of: who leaves first, to make room for
-    /// who comes.
+    /// The users for the next membership update, at most [`limits::UPDATED_USERS_MAX`].
+    /// Departures come first, so that they free capacity for new members.
     pub(super) fn take_dirty(&mut self) -> Vec<UserCount> {
         let mut users = Vec::new();
         while users.len() < limits::UPDATED_USERS_MAX
@@ -115,12 +116,12 @@ impl Presence {
         users
     }
 
-    /// Some have left, and the cluster is yet to be results.
+    /// A user's last connection has left, and this is not reported yet.
     pub(super) fn has_dirty_departures(&self) -> bool {
         self.dirty.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
     }
 
-    /// These are told again.
+    /// Marks these users to be reported again.
     pub(super) fn mark_dirty(&mut self, users: &[UserCount]) {
         self.dirty.extend(users.iter().map(|user| user.member.user_id.clone()));
     }
@@ -129,8 +130,8 @@ impl Presence {
         self.dirty.extend(self.own.keys().cloned());
     }
 
-    /// The cluster has been results. Who has left is kept in mind, and told again, for
-    /// as long as an earlier script `may_yet_arrive` that says otherwise.
+    /// Handles the acknowledgement of a user's count. A departed user is kept and can
+    /// be reported again while an earlier, unanswered update `may_yet_arrive`.
     pub(super) fn acknowledge(&mut self, user: &UserCount, may_yet_arrive: bool) {
         let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
         own.reported = user.count;
@@ -139,7 +140,7 @@ impl Presence {
         }
     }
 
-    /// True if it changes what subscribers know.
+    /// Applies a change to the roster. Returns true if subscribers must be notified.
     pub(super) fn apply(&mut self, change: &MemberChange) -> bool {
         if let Some(since) = &mut self.since {
             since.push(change.clone());
@@ -152,8 +153,8 @@ impl Presence {
         changes
     }
 
-    /// `subscription_succeeded`, with everyone who is here; who can resume is told
-    /// its own standing in it.
+    /// Encodes `subscription_succeeded` with the roster; for a subscriber with
+    /// positions, with its own position too.
     pub(super) fn succeeded(
         &mut self,
         event_prefix: EventPrefix,
@@ -172,13 +173,13 @@ impl Presence {
         frame
     }
 
-    /// Takes over what was read; returns what is changed by it for subscribers.
+    /// Replaces the roster by the one read. Returns the changes to send to subscribers.
     fn adopt(&mut self, read: RosterRead) -> Vec<MemberChange> {
         let mut roster = read.roster;
         for change in self.since.take().unwrap_or_default() {
             roster.apply(&change);
         }
-        // Redis may have lost that they left.
+        // Redis may have lost the departure of these users.
         for user in read.own {
             let gone = || Own {
                 member: Arc::new(Member::new(user.clone(), Bytes::new())),
@@ -197,7 +198,7 @@ impl Presence {
 }
 
 impl Channels {
-    /// Has the roster read, unless that is under way.
+    /// Queues a read of the roster, unless one is queued or in flight.
     pub(super) fn request_roster(&mut self, channel_id: &ChannelId) {
         let Some(presence) = self.channels.get_mut(channel_id).and_then(|channel| channel.presence.as_mut())
         else {
@@ -209,8 +210,8 @@ impl Channels {
         }
     }
 
-    /// Redis may have lost members, and nodes are telling it of theirs: what it
-    /// says is right only when all of them have.
+    /// Schedules a read of all rosters. Redis may have lost members, and a roster is
+    /// complete only when all nodes have reported theirs.
     pub(super) fn request_all_rosters(&mut self) {
         let due = Instant::now() + limits::ROSTER_DELAY;
         let known = self
@@ -235,7 +236,7 @@ impl Channels {
             else {
                 continue;
             };
-            // Only what comes from now on may be missing in what is read.
+            // The read includes every change up to now.
             presence.since = Some(Vec::new());
             self.rosters.under_way += 1;
             let backend = self.backend.clone();

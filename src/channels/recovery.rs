@@ -1,5 +1,5 @@
-//! Sending those who come back what they have missed (docs/resume.md). A channel's
-//! log is read once for all who wait.
+//! Recovery of missed events for clients that resume (docs/resume.md). A channel's
+//! history is read once for all of its pending subscriptions that wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::resume::{Resume, Standing};
 
-/// What a pending has had of the channel before.
+/// The state of a pending subscription's recovery.
 #[derive(Debug)]
 pub(super) enum Recovery {
-    /// It does not say.
+    /// The client does not resume.
     NotRequested,
-    /// It says so, and the log has not been read for it.
+    /// The client resumes. `asked` is set while a history read includes this request.
     Requested {
         resume: Box<Resume>,
         asked: bool,
     },
-    /// The log no longer tells what it has missed.
+    /// The history does not cover all missed events: the client does not resume.
     Lost,
     Recovered {
         resume: Box<Resume>,
@@ -33,8 +33,8 @@ pub(super) enum Recovery {
     },
 }
 
-/// Where a subscription begins. Who resumes stands where it stood; others where the
-/// script has placed them.
+/// The position that a subscription begins with: the client's own if it resumes,
+/// otherwise that of its membership update.
 pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
     let Position { epoch, seq, .. } = at;
     match recovery {
@@ -48,7 +48,7 @@ pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
     Standing { epoch, seq, resumed: false }
 }
 
-/// Logs to be read for those who resume, some at once.
+/// History reads for clients that resume, up to [`limits::CATCH_UP_READS_MAX`] at once.
 #[derive(Debug, Default)]
 pub(super) struct Recoveries {
     queue: VecDeque<ChannelId>,
@@ -60,17 +60,17 @@ impl Recovery {
         resume.map_or(Recovery::NotRequested, |resume| Recovery::Requested { resume, asked: false })
     }
 
-    /// What it has been sent is still a base for it.
+    /// The client keeps the bases of its previous connection.
     pub(super) fn keeps_bases(&self) -> bool {
         matches!(self, Recovery::Recovered { resume, .. } if resume.from.is_some())
     }
 
-    /// Nothing is to be read for it.
+    /// No history read is needed (any more).
     pub(super) fn is_known(&self) -> bool {
         !matches!(self, Recovery::Requested { .. })
     }
 
-    /// Something that came since is lost for it.
+    /// Fails the recovery: entries after the history read are lost.
     pub(super) fn lose(&mut self) {
         if !matches!(self, Recovery::NotRequested) {
             *self = Recovery::Lost;
@@ -79,7 +79,7 @@ impl Recovery {
 }
 
 impl Channels {
-    /// Has the log read for those who wait, unless that is under way.
+    /// Queues a read of the history, unless one is queued or in flight.
     pub(super) fn request_recovery(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if !std::mem::replace(&mut channel.replaying, true) {
@@ -102,7 +102,8 @@ impl Channels {
             let (deltas, policy) = (channel.deltas.clone(), channel.policy.clone());
             self.jobs.spawn(async move {
                 let results = match backend.read_log_since(&channel_id, oldest).await {
-                    // Not by the inbox: many may have missed much.
+                    // Encoded here, outside the actor: many clients may have missed many
+                    // events.
                     Ok(log) => Ok(Replay::new(&channel_id, &log, &config, &deltas, &policy)
                         .tell(recovery_requests)
                         .await),
@@ -135,8 +136,8 @@ impl Channels {
 }
 
 impl Channel {
-    /// Those whom the next reading is for. Who was on another life of the channel
-    /// is lost without one.
+    /// The requests that the next read serves. A request with another epoch fails
+    /// without a read.
     fn recovery_requests(&mut self) -> Vec<RecoveryRequest> {
         let mut recovery_requests = Vec::new();
         for (socket, PendingSubscription { subscriber, recovery, state, .. }) in &mut self.pending {
@@ -153,7 +154,7 @@ impl Channel {
         recovery_requests
     }
 
-    /// The number that is oldest back.
+    /// The oldest sequence number among the requests.
     fn oldest(&self, recovery_requests: &[RecoveryRequest]) -> Option<u32> {
         let now = self.sequencer.position().unwrap_or_default().seq;
         recovery_requests.iter().map(|request| request.resume.seq).min_by_key(|seq| number(*seq, now))
@@ -170,7 +171,7 @@ impl Channel {
     fn learn(&mut self, results: RecoveryResults) {
         for (socket, missed) in results {
             let Some(pending) = self.pending.get_mut(&socket) else { continue };
-            // It may have left, and come back with something else to say.
+            // The client may have left and subscribed again with another request.
             if !matches!(pending.recovery, Recovery::Requested { asked: true, .. }) {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! What those have missed who come back, from a channel's log: encoded once for all
-//! who have missed the same. No IO.
+//! Recovers missed events from a channel's history when clients resume. Clients at the
+//! same position with the same options share one encoded buffer. No IO.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,28 +20,29 @@ use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::resume::Resume;
 
-/// One who wants to know what it has missed.
+/// The request of one client.
 #[derive(Debug)]
 pub(super) struct RecoveryRequest {
     pub(super) socket: SocketId,
     pub(super) options: DeliveryOptions,
     pub(super) resume: Resume,
-    /// Where the channel stood when it joined.
+    /// The channel's position when the client subscribed.
     pub(super) at: Position,
 }
 
-/// What somebody has missed until it joined.
+/// The events that a client missed, up to the position of its subscription.
 #[derive(Debug, Default)]
 pub(super) struct RecoveredEvents {
     pub(super) frames: Bytes,
-    /// The bases that it holds then.
+    /// The bases that the client has after these frames.
     pub(super) held: Chains,
 }
 
-/// What a log results those for whom it was read; None whom it did not tell all.
+/// The result for each request; None where the history does not cover all missed
+/// events.
 pub(super) type RecoveryResults = Vec<(SocketId, Option<Arc<RecoveredEvents>>)>;
 
-/// A log, decoded once.
+/// A history read, decoded once for all requests.
 pub(super) struct Replay<'a> {
     channel: &'a str,
     config: &'a DeltaConfig,
@@ -49,24 +50,24 @@ pub(super) struct Replay<'a> {
     policy: &'a Policy,
     head: Option<Position>,
     entries: Vec<(&'a Entry, Vec<Event>)>,
-    /// Where the log begins.
+    /// The sequence number at which the history begins.
     first_seq: u64,
     excepted: HashSet<SocketId>,
-    /// Something of it cannot be read here.
+    /// An entry of the history could not be decoded.
     is_unreadable: bool,
 }
 
-/// What is to be found in a log for somebody, as whole numbers.
+/// The part of the history that one client needs, in full sequence numbers.
 struct Range {
-    /// It has had everything up to this number.
+    /// The client has received everything up to this number.
     seq: u64,
-    /// It holds what it was sent after this one.
+    /// The client still has the bases that it received after this number.
     from: Option<u64>,
     at: Position,
 }
 
-/// Those who have missed the same: of one options, from one number on, holding what
-/// came after another, placed at a third.
+/// Requests with equal keys have equal results: delivery options, `seq` and `from` of
+/// the range, and the sequence number of `at`.
 type RecoveryKey = (DeliveryOptions, u64, Option<u64>, u64);
 
 impl<'a> Replay<'a> {
@@ -101,7 +102,8 @@ impl<'a> Replay<'a> {
         replay
     }
 
-    /// What each of them has missed. Lets others run in between.
+    /// Encodes the missed events of every request. Yields to other tasks between
+    /// requests.
     pub(super) async fn tell(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
         let mut by_key: HashMap<RecoveryKey, Option<Arc<RecoveredEvents>>> = HashMap::new();
         let mut results = Vec::with_capacity(recovery_requests.len());
@@ -125,7 +127,7 @@ impl<'a> Replay<'a> {
         results
     }
 
-    /// None if the log does not tell all that was missed since.
+    /// None if the history does not cover all events since the client's position.
     fn range(&self, request: &RecoveryRequest) -> Option<Range> {
         let RecoveryRequest { resume, at, .. } = request;
         let head = self.head.filter(|head| head.epoch == resume.epoch && head.epoch == at.epoch)?;
@@ -138,7 +140,7 @@ impl<'a> Replay<'a> {
         Some(Range { seq, from, at: *at })
     }
 
-    /// None if it is more than one can be sent at once.
+    /// None if the frames exceed [`limits::CATCH_UP_BYTES_MAX`].
     fn missed(&self, range: &Range, request: &RecoveryRequest) -> Option<Arc<RecoveredEvents>> {
         let mut encoder = CatchUpEncoder {
             channel: self.channel,
@@ -159,7 +161,7 @@ impl<'a> Replay<'a> {
             }
             let had = (range.seq + 1).saturating_sub(entry.first_seq).min(events.len() as u64) as usize;
             if let Some(from) = range.from.filter(|_| entry.kind == Kind::Events) {
-                // What it has had, for the bases in it.
+                // Not sent: the client has received these events, and has their bases.
                 encoder.frames(entry, &events[..had], from + 1);
             }
             frames.extend_from_slice(&encoder.frames(entry, events, range.seq + 1));
@@ -172,8 +174,8 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// The number whose low 31 bits are `low`, and that is the last one before or at
-/// `now`.
+/// The largest sequence number up to `now` whose low 31 bits are `low`; 0 if there is
+/// none.
 pub(super) fn number(low: u32, now: u64) -> u64 {
     let distance = now.wrapping_sub(u64::from(low)) & 0x7fff_ffff;
     now.saturating_sub(distance)

@@ -1,10 +1,10 @@
-//! Whether an entry is the next one of its channel: the heart of the
-//! promises that nothing is lost silently (P4) and that all nodes see one order
-//! (P2). No IO, no clock.
+//! Decides whether an entry is the next one of its channel. Promises P4 (nothing is
+//! lost silently) and P2 (one order per channel) of design.md rest on it. No IO, no
+//! clock.
 //!
-//! Contiguous means that `prev` names the last entry this node handled.
-//! Numbers alone would not do: after a failover that lost writes, the new
-//! history can initial_status contiguous by number.
+//! An entry is next if its `prev` is the id of the last entry that this node handled.
+//! Sequence numbers alone do not suffice: after a failover that lost writes, a
+//! different history may continue with the same numbers.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -12,48 +12,48 @@ use std::time::Instant;
 use crate::entry::{Entry, EntryId, Log, Position};
 use crate::limits;
 
-/// What this node has handled of one channel, and what it holds back.
+/// The position of one channel on this node, and the entries held back.
 #[derive(Debug, Default)]
 pub struct Sequencer {
-    /// None until the first join script has said where the channel stands.
+    /// None until the first membership update has returned the channel's position.
     position: Option<Position>,
-    /// The position that was reset_position from the head without having heard what led
-    /// to it: nobody here is owed what came before.
+    /// The position of the last reset, taken from a head without receiving the entries
+    /// before it. No subscriber of this node is owed an earlier entry.
     reset_position: Position,
-    /// What came before may still be on its way.
+    /// Since the last reset no entry was handled; earlier ones may still be in flight.
     settling: bool,
-    /// Announcements handled, oldest first, for as long as the log has them.
+    /// Handled entries, oldest first, for as long as the history contains them.
     handled: VecDeque<(EntryId, Instant)>,
-    /// What came while the position is not known or the log is being read.
+    /// Entries received while the position is unknown or a repair is in progress.
     held: VecDeque<Entry>,
     repairing: bool,
 }
 
-/// What to do with what was heard.
+/// What to do with a received entry.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     Deliver(Entry),
-    /// The first of a new epoch.
+    /// Deliver it as the first entry of a new epoch.
     Begin(Entry),
-    /// Delivered already, or older than what was: a node never goes back.
+    /// Drop it: it was delivered, or precedes a delivered one. A node never goes back.
     Duplicate,
-    /// Kept until the position is known or the log has been read.
+    /// Held back until the position is known or the repair is complete.
     Held,
-    /// Kept, and the log must be read now.
+    /// Held back; a read of the history must start now.
     Gap,
 }
 
-/// What a reading of the log came to.
+/// The result of a gap repair.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Repair {
-    /// Everything that was missed is delivered, or there was nothing to miss.
+    /// All missing entries are delivered, or none was missing.
     Complete,
-    /// The log no longer reaches back: events may be lost.
+    /// The history does not reach back to the position: events may be lost.
     Incomplete,
-    /// The channel began anew (its head was evicted, expired or flushed).
+    /// The channel has a new history: its head expired, or was evicted or flushed.
     NewEpoch,
-    /// Redis lost entries that this node has delivered, and went on from
-    /// an earlier one: an epoch must be opened so that no number is used twice.
+    /// Redis has lost entries that this node delivered, and continues from an earlier
+    /// one. A new epoch must be opened, so that no sequence number is used twice.
     Fork { epoch: u64 },
 }
 
@@ -66,14 +66,14 @@ impl Sequencer {
         self.repairing
     }
 
-    /// Whether this node has handled the entry, as far as it remembers.
+    /// Whether this node has handled the entry, as far back as it keeps ids.
     pub fn has_handled(&self, id: EntryId) -> bool {
         self.position.is_some_and(|position| position.id == id)
             || self.handled.iter().rev().any(|(handled, _)| *handled == id)
     }
 
-    /// Whether this node has handled everything that was announced until the
-    /// channel stood `at`, as a script has said.
+    /// Whether this node has handled every entry up to `at`, a position that a script
+    /// returned.
     pub fn has_passed(&self, at: Position) -> bool {
         let Some(position) = self.position else { return false };
         let is_before =
@@ -97,7 +97,7 @@ impl Sequencer {
             return Decision::Duplicate;
         }
         if entry.prev == EntryId::NONE && entry.epoch != position.epoch {
-            // There is nothing between.
+            // The first entry of an epoch has no predecessor, so nothing is missing.
             self.handle(&entry, now);
             return Decision::Begin(entry);
         }
@@ -106,8 +106,9 @@ impl Sequencer {
         Decision::Gap
     }
 
-    /// The channel stands at `at`, as a script has said after this node was
-    /// proved to listen. What was held and is newer is to be heard again.
+    /// Sets the position to `at`, which a script returned after this node's
+    /// subscription to the topic was confirmed. Returns the held entries, to be
+    /// accepted again.
     pub fn reset_to(&mut self, at: Position) -> VecDeque<Entry> {
         self.position = Some(at);
         self.reset_position = at;
@@ -115,26 +116,26 @@ impl Sequencer {
         std::mem::take(&mut self.held)
     }
 
-    /// Declares that the log is being read. False if that is under way.
+    /// Marks the start of a history read. False if one is in progress.
     pub fn begin_repair(&mut self) -> bool {
         !std::mem::replace(&mut self.repairing, true)
     }
 
-    /// Reading failed: what was held is let go and will show as a gap again.
+    /// Ends a failed repair and drops the held entries, which appear as a gap again.
     pub fn abandon_repair(&mut self) -> VecDeque<Entry> {
         self.repairing = false;
         std::mem::take(&mut self.held)
     }
 
-    /// The log was read. Returns what to deliver first, in order, and what came
-    /// meanwhile, to be heard again after it.
+    /// Completes a repair with the history read. Returns the entries to deliver first,
+    /// in order, and those received during the read, to be accepted after them.
     pub fn repair(&mut self, log: Log, now: Instant) -> (Repair, Vec<Entry>, VecDeque<Entry>) {
         self.repairing = false;
         let held = std::mem::take(&mut self.held);
         let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
         if held.front().is_some_and(|heard| heard.prev == position.id) {
-            // Nothing is missing: what was missed is here by now. A link that is
-            // only slow may be further behind than the log reaches back.
+            // Nothing is missing: the next entries arrived during the read. A slow link may be
+            // further behind than the history reaches back.
             return (Repair::Complete, Vec::new(), held);
         }
         let Log { head, mut entries } = log;
@@ -149,8 +150,8 @@ impl Sequencer {
         (repair, entries, held)
     }
 
-    /// The log does not go on from our position. Leaves in `entries` what
-    /// this node has not handled.
+    /// The history does not continue from this node's position. Leaves in `entries`
+    /// those that this node has not handled.
     fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
         let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
         let common = entries.iter().rposition(|a| handled.contains(&a.id));
@@ -163,16 +164,17 @@ impl Sequencer {
         } else if started_anew && next.epoch != position.epoch {
             Repair::NewEpoch
         } else if common.is_some() {
-            // We had handled more than the log shows before it: lost writes,
-            // whose numbers were not used again.
+            // Entries handled after `common` are not in the history: lost writes, whose
+            // sequence numbers were not used again.
             Repair::Fork { epoch: next.epoch }
         } else {
             Repair::Incomplete
         }
     }
 
-    /// The log has nothing for us. Where something newer was heard, or the head
-    /// has moved, what lies between is gone: goes on from there.
+    /// The history contains nothing after this node's position. If a newer entry was
+    /// received, or the head has moved, the entries between are lost: continues from
+    /// there.
     fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Entry>) -> Repair {
         if let Some(heard) = held.front()
             && !self.has_handled(heard.id)
@@ -188,14 +190,13 @@ impl Sequencer {
                 self.reset_to(head);
                 Repair::Incomplete
             }
-            // Nothing is newer; or Redis has lost everything, and the next
-            // entry will begin an epoch.
+            // No entry is newer; or Redis has lost all data, and the next entry begins a new
+            // epoch.
             _ => Repair::Complete,
         }
     }
 
-    /// The epoch was opened at `seq` by this node or another: numbers go on
-    /// from there.
+    /// This node or another opened `epoch` at `seq`: numbers continue from there.
     pub fn rename_epoch(&mut self, epoch: u64, seq: u64) {
         if let Some(position) = &mut self.position {
             position.epoch = epoch;
@@ -203,13 +204,13 @@ impl Sequencer {
         }
     }
 
-    /// Gives up on what is missing and goes on from the head.
+    /// Gives up the missing entries and continues from the head.
     pub fn skip_to(&mut self, head: Position) -> VecDeque<Entry> {
         self.repairing = false;
         self.reset_to(head)
     }
 
-    /// Forgets entries older than the log keeps them.
+    /// Drops ids of entries that are older than the history keeps them.
     pub fn forget(&mut self, now: Instant) {
         let is_old = |handled: &Instant| now.saturating_duration_since(*handled) > limits::LOG_AGE_MAX * 2;
         while self.handled.front().is_some_and(|(_, handled)| is_old(handled)) {
@@ -229,8 +230,8 @@ impl Sequencer {
         self.handled.push_back((entry.id, now));
     }
 
-    /// BaseState an entry back; at the bound the oldest is let go, and the
-    /// gap it leaves is found like any other.
+    /// Holds an entry back. At the bound the oldest one is dropped, and the gap that it
+    /// leaves is repaired like any other.
     fn hold(&mut self, entry: Entry) -> Decision {
         if self.held.len() >= limits::REPAIR_BUFFER_ENTRIES_MAX {
             self.held.pop_front();
@@ -240,7 +241,7 @@ impl Sequencer {
         Decision::Held
     }
 
-    /// A fork may use the reset_position number again, but later.
+    /// A fork may reuse the numbers up to the reset position, but with a later time.
     fn is_before_reset(&self, entry: &Entry) -> bool {
         entry.first_seq <= self.reset_position.seq && entry.time_ms <= self.reset_position.time_ms
     }

@@ -1,5 +1,6 @@
-//! Joining without a hole, and leaving (design.md 4): listened to, counted,
-//! placed, and let in at exactly the point that the script has named.
+//! Subscribing without a gap, and unsubscribing (design.md 4): the node listens to the
+//! topic, reports the subscription, and admits it exactly at the position that the
+//! script returned.
 
 use std::collections::hash_map;
 use std::time::Instant;
@@ -19,7 +20,7 @@ use crate::metrics::metrics;
 use crate::wire::close::Close;
 
 impl Channels {
-    /// The channel, as the app's settings have it now.
+    /// Returns the channel with the app's current settings; creates it if needed.
     pub(super) fn channel_of(&mut self, channel_id: &ChannelId, app: &App) -> &mut Channel {
         let channel = match self.channels.entry(channel_id.clone()) {
             hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -68,7 +69,7 @@ impl Channels {
         self.join(channel_id);
     }
 
-    /// The socket has opted in to deltas while it is subscribed.
+    /// Enables deltas for a subscribed connection. A live subscription restarts.
     pub(super) fn enable_deltas(&mut self, channel_id: &ChannelId, socket: SocketId, algorithm: Algorithm) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if let Some(pending) = channel.pending.get_mut(&socket) {
@@ -88,8 +89,8 @@ impl Channels {
         );
     }
 
-    /// One who was here asks for something else: it is counted already, and begins
-    /// anew from where the channel stands.
+    /// Restarts a live subscription with other options. It is counted already, and
+    /// begins at the channel's current position.
     fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut pending: PendingSubscription) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let at = channel.sequencer.position().unwrap_or_default();
@@ -100,7 +101,8 @@ impl Channels {
         self.admit(channel_id);
     }
 
-    /// Someone waits for the channel: has it listened to, then updated.
+    /// Starts the next step for pending subscriptions or watchers: listening to the
+    /// topic, then a membership update.
     pub(super) fn join(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match channel.listening {
@@ -144,7 +146,8 @@ impl Channels {
         self.queue_membership_update(channel_id.clone());
     }
 
-    /// Lets everyone in who waits for nothing any more.
+    /// Admits all pending subscriptions that wait for nothing more, and requests the
+    /// reads that others wait for.
     pub(super) fn admit(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get(channel_id) else { return };
         let (mut arrived, mut wants_replay, mut wants_snapshot) = (Vec::new(), false, false);
@@ -181,7 +184,7 @@ impl Channels {
         }
     }
 
-    /// Nobody is here any more: the channel lingers, and is then forgotten.
+    /// Starts the linger time of a channel without subscribers and watchers.
     pub(super) fn forget_if_idle(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if channel.is_unused() {
@@ -201,7 +204,7 @@ impl Channels {
                 }
                 self.channels.remove(&channel_id);
             } else if channel.is_unused() {
-                // Not yet: something is under way. Looked at again.
+                // A call is in flight, or an update is due: checked again later.
                 self.idle.push_back((now, channel_id.clone()));
                 self.queue_membership_update(channel_id);
             }

@@ -1,5 +1,5 @@
-//! Who watches whom (protocol.md 2.10). A user's own channel tells when the user
-//! comes online or goes offline; here it is told to those who watch.
+//! Watchlists (protocol.md 2.10). Entries on a user channel report that the user comes
+//! online or goes offline; this node sends them to the watchers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
-/// Of one user, on this node.
+/// The watch state of one user on this node.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     online: Option<bool>,
     watchers: HashMap<SocketId, Watcher>,
 }
 
-/// A socket that wants to know, and the event_prefix in which it is results.
+/// A connection that watches a user, with the event prefix of its frames.
 #[derive(Debug, Clone)]
 pub(super) struct Watcher {
     pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) event_prefix: EventPrefix,
 }
 
-/// What a watcher is told first: all users at once, when all of them are known.
+/// The first frame of a watcher: the status of all users at once, when all are known.
 #[derive(Debug)]
 pub(super) struct InitialStatus {
-    /// The watcher's own channel: it is told that it has signed in before anything
-    /// of others.
+    /// The watcher's own user channel. Its subscription is confirmed, as part of the
+    /// sign-in, before any status of others is sent.
     own: ChannelId,
     watcher: Watcher,
     unknown: HashSet<ChannelId>,
-    /// Online or not, as of now.
+    /// Users and whether they are online, as known so far.
     known: BTreeMap<String, bool>,
 }
 
@@ -45,7 +45,7 @@ impl Watch {
         self.watchers.is_empty()
     }
 
-    /// Someone wants to know what is not known.
+    /// A watcher waits for a status that is not known yet.
     pub(super) fn is_awaited(&self) -> bool {
         self.online.is_none() && !self.watchers.is_empty()
     }
@@ -90,8 +90,8 @@ impl Channels {
         }
     }
 
-    /// A script has said whether the user was online when the channel stood `at`.
-    /// What was announced since then is newer.
+    /// Applies the status that a membership update returned with position `at`. Entries
+    /// handled after `at` are newer and take precedence.
     pub(super) fn learn_status(&mut self, channel_id: &ChannelId, online: bool, at: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(watch) = &channel.watch else { return };
@@ -102,7 +102,7 @@ impl Channels {
         }
     }
 
-    /// The user is online, or offline; watchers are told if that is news.
+    /// Sets the status of a user and notifies watchers if it has changed.
     pub(super) fn change_status(&mut self, channel_id: &ChannelId, online: bool) {
         let Some(watch) = self.channels.get_mut(channel_id).and_then(|channel| channel.watch.as_mut()) else {
             return;

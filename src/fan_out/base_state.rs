@@ -1,26 +1,26 @@
-//! What one subscriber bases of its group's bases: a number, and the few chains
-//! for which the number would be wrong (design.md 6).
+//! The bases that one subscriber has of its group's bases: a lower bound of sequence
+//! numbers, and a few chains as exceptions (design.md 6).
 
 use crate::limits;
 
-/// A base is held if its number is not below `from`, and its chain not among
+/// The subscriber has a base if its number is at least `from` and its chain is not in
 /// `missing`.
 #[derive(Debug, Clone, Default)]
 pub struct BaseState {
     from: u64,
-    /// Boxed, for nearly nobody has it.
+    /// Boxed, because most subscribers have no exceptions.
     #[expect(clippy::box_collection)]
     missing: Option<Box<Vec<Box<[u8]>>>>,
 }
 
 impl BaseState {
-    /// Everything that comes from this number on, and nothing before.
+    /// The bases with this sequence number or a later one, and none before.
     pub fn from(seq: u64) -> BaseState {
         BaseState { from: seq, missing: None }
     }
 
-    /// All bases that its group has, but those of these chains. None if they
-    /// are too many to be remembered.
+    /// All bases of the group except those of the chains `keys`. None if there are more
+    /// than [`limits::MISSING_BASES_MAX`].
     pub fn all_but<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Option<BaseState> {
         let missing: Vec<Box<[u8]>> = keys.take(limits::MISSING_BASES_MAX + 1).map(Box::from).collect();
         let bases = |missing: Vec<_>| BaseState {
@@ -43,7 +43,7 @@ impl BaseState {
             && !self.missing.iter().flat_map(|missing| missing.iter()).any(|it| **it == *key)
     }
 
-    /// The event `seq` of this chain was not sent to it.
+    /// The subscriber was not sent event `seq` of this chain.
     pub(super) fn mark_skipped(&mut self, key: &[u8], seq: u64) {
         let missing = self.missing.get_or_insert_default();
         if missing.iter().any(|it| **it == *key) {
@@ -56,7 +56,7 @@ impl BaseState {
         }
     }
 
-    /// An event of this chain was sent to it in full.
+    /// The subscriber was sent an event of this chain.
     pub(super) fn mark_sent(&mut self, key: &[u8]) {
         let Some(missing) = &mut self.missing else { return };
         missing.retain(|it| **it != *key);
@@ -65,7 +65,7 @@ impl BaseState {
         }
     }
 
-    /// The chains whose base it does not hold, though its number says so.
+    /// The chains whose base is missing, although its number is at least `from`.
     pub fn missing(&self) -> impl Iterator<Item = &[u8]> {
         self.missing.iter().flat_map(|missing| missing.iter()).map(|key| &**key)
     }

@@ -1,4 +1,4 @@
-//! What a subscriber has asked to be sent.
+//! The options of a subscription that determine its frames.
 
 use std::sync::Arc;
 
@@ -6,23 +6,23 @@ use crate::delta::Algorithm;
 use crate::filter::Filter;
 use crate::wire::event_prefix::EventPrefix;
 
-/// Subscribers with equal forms are sent the same frames, but for what some of
-/// them do not hold or are excepted from.
+/// Subscribers with equal options receive the same frames, except for missing bases and
+/// excluded events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct DeliveryOptions {
     pub event_prefix: EventPrefix,
-    /// Marked frames, and deltas in this format where it holds the base.
+    /// Full events with markers, and deltas in this format if the client has the base.
     pub algorithm: Option<Algorithm>,
-    /// Every event says its number, so that the client can resume
+    /// Every event carries its sequence number, so that the client can resume
     /// (docs/resume.md).
     pub positions: bool,
-    /// Only what passes.
+    /// Only events that match the filter.
     pub filter: Option<Arc<Filter>>,
 }
 
 impl DeliveryOptions {
-    /// The client has asked for something that Pusher does not have, and may see
-    /// what Pusher does not send.
+    /// Whether the client has enabled an extension, and may receive more than the
+    /// Pusher protocol has.
     pub fn has_opted_in(&self) -> bool {
         self.algorithm.is_some() || self.positions || self.filter.is_some()
     }

@@ -1,31 +1,31 @@
-//! What one group is sent of a delivery, and which of it a subscriber gets: one
-//! buffer for the whole batch, shared by all who hold the same.
+//! The frames of a delivery for one group, and the selection for each subscriber: one
+//! buffer for the whole batch, shared by all subscribers with the same bases.
 
 use bytes::{Bytes, BytesMut};
 
 use super::base_state::BaseState;
 
-/// The events of a delivery that an group is sent.
+/// The events of a delivery that match the group's filter.
 #[derive(Debug, Default)]
 pub(super) struct EncodedBatch {
     events: Vec<EncodedEvent>,
-    /// The numbers of all bases that deltas here are made against, ascending.
+    /// Sequence numbers of all bases that deltas in this batch refer to, ascending.
     bases: Vec<u64>,
-    /// The batch for who holds all bases but the first `n`.
+    /// Index `n`: the batch for subscribers that have all bases except the first `n`.
     buffers: Vec<Option<Bytes>>,
-    /// From somebody its last event is withheld.
+    /// A subscriber of the group was excluded from the last event.
     pub(super) is_cut_short: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct EncodedEvent {
-    /// Its place in the delivery.
+    /// Index in the delivery.
     pub(super) event: usize,
     pub(super) seq: u64,
     pub(super) full: Bytes,
-    /// The delta, and the number of its base.
+    /// The delta frame, and the sequence number of its base.
     pub(super) delta: Option<(Bytes, u64)>,
-    /// The chain that it is in.
+    /// The key of its chain; None for an event in no chain.
     pub(super) chain: Option<Bytes>,
 }
 
@@ -47,7 +47,7 @@ impl EncodedBatch {
         self.events.push(event);
     }
 
-    /// Nothing more is pushed.
+    /// Called after the last push: allocates the buffer slots.
     pub(super) fn finish(&mut self) {
         self.buffers.resize(self.bases.len() + 1, None);
     }
@@ -56,7 +56,7 @@ impl EncodedBatch {
         self.events.len()
     }
 
-    /// For a subscriber that nothing is withheld from.
+    /// The buffer for a subscriber that receives all events.
     pub(super) fn whole(&mut self, bases: &mut BaseState) -> Bytes {
         if bases.misses_some() {
             return self.without(|_| false, bases);
@@ -69,7 +69,8 @@ impl EncodedBatch {
         }
     }
 
-    /// For a subscriber that some events are withheld from, by their place.
+    /// The buffer for a subscriber that is excluded from some events, by index in the
+    /// delivery.
     pub(super) fn without(&mut self, is_withheld: impl Fn(usize) -> bool, bases: &mut BaseState) -> Bytes {
         let mut batch = BytesMut::new();
         self.is_cut_short |= self.events.last().is_some_and(|event| is_withheld(event.event));
@@ -91,7 +92,7 @@ impl EncodedBatch {
     }
 }
 
-/// For who bases every base from the number `from` on.
+/// Concatenates the frames for a subscriber with every base from number `from` on.
 fn joined(events: &[EncodedEvent], from: u64) -> Bytes {
     let bases = |base| base >= from;
     if let [only] = events {

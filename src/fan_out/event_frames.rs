@@ -18,16 +18,16 @@ pub(super) struct EventFrames<'a, 'r> {
     pub(super) event: &'a Event,
     pub(super) seq: u64,
     context: &'a mut EncodingContext<'r>,
-    /// The chain that it is in, if any, once somebody with deltas has asked.
+    /// The key of its chain, if any; computed for the first group with deltas.
     chain: Option<Option<Bytes>>,
-    /// By whether tags and number are in it.
+    /// Indexed by whether the frame has tags (1) and the sequence number (2).
     unmarked: [Option<Bytes>; 4],
     marked: Option<Marked>,
     patches: Vec<Patch>,
     deltas: Vec<Delta>,
 }
 
-/// The event as a base of those who have it in full.
+/// The full frame with markers, and the text that it leaves as a base.
 #[derive(Clone)]
 struct Marked {
     base_text: Bytes,
@@ -45,7 +45,7 @@ struct Delta {
     algorithm: Algorithm,
     base_seq: u64,
     event_prefix: EventPrefix,
-    /// None where it does not pay.
+    /// None if the delta does not pay.
     frame: Option<Bytes>,
 }
 
@@ -69,7 +69,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         }
     }
 
-    /// The chain that it is in. What clients send is in none.
+    /// The key of the event's chain. Client events are in no chain.
     pub(super) fn chain(&mut self) -> Option<Bytes> {
         let (delivery, event, channel) = (self.delivery, self.event, self.context.channel);
         let find = || delivery.is_chained.then(|| envelope::chain_of(event, channel.enabled)).flatten();
@@ -92,7 +92,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         Tags::read(self.event.tags.as_deref())
     }
 
-    /// For who has no deltas, and for what is in no chain.
+    /// The frame for groups without deltas, and for events in no chain.
     pub(super) fn unmarked(&mut self, options: &DeliveryOptions) -> Bytes {
         let extras = Extras {
             tags: self.context.channel.shows_tags && options.has_opted_in(),
@@ -104,12 +104,12 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         self.unmarked[at].get_or_insert_with(encode).clone()
     }
 
-    /// In full, as a base.
+    /// The full frame, which becomes a base.
     pub(super) fn full(&mut self) -> Bytes {
         self.marked().frame
     }
 
-    /// What the next of its chain is a delta to.
+    /// The base for the next event of the chain.
     pub(super) fn base(&mut self) -> Base {
         Base { text: self.marked().base_text, seq: self.seq, time_ms: self.delivery.time_ms }
     }
@@ -125,7 +125,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         self.marked.insert(marked).clone()
     }
 
-    /// The delta to `base`, where one is permitted and pays (protocol.md 3.11).
+    /// The delta against `base`, if one is permitted and pays (protocol.md 3.11).
     pub(super) fn delta(
         &mut self,
         algorithm: Algorithm,

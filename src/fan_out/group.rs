@@ -1,4 +1,4 @@
-//! Who is sent the same of a channel, and the bases that they share.
+//! Groups: subscribers with equal delivery options, and the chains that they share.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use crate::delta::chain::Chains;
 use crate::filter::Filter;
 use crate::metrics::metrics;
 
-/// The groups of one channel: one for each options that somebody here has.
+/// The groups of one channel, one for each distinct set of delivery options.
 #[derive(Debug, Default)]
 pub struct Groups {
     groups: SharedSlab<DeliveryOptions, Group>,
-    /// Each is asked once per event, however many groups it has.
+    /// Each is evaluated once per event, however many groups use it.
     filters: SharedSlab<Arc<Filter>, ()>,
 }
 
-/// Those who are sent the same.
+/// The shared state of subscribers with equal delivery options.
 #[derive(Debug, Default)]
 struct Group {
-    /// The place of its filter.
+    /// The slot of the group's filter.
     filter: Option<u32>,
-    /// Of events that all of it was sent, but for those who were excepted.
+    /// Chains of the events that the whole group was sent, except excluded subscribers.
     chains: Chains,
-    /// The channel has moved on without an event for it, or for some of it.
+    /// The channel has moved without an event for the group, or for some of it.
     is_behind: bool,
 }
 
 impl Groups {
-    /// One more subscriber with this options, who holds the bases of `held` and will
-    /// be sent what comes from the number `next` on. Returns its place and what it
-    /// bases.
+    /// Adds a subscriber with these options. `held` are the bases of the client, `next`
+    /// is the sequence number of the first event that it will be sent. Returns the slot
+    /// of its group and its base state.
     pub fn enter(&mut self, options: &DeliveryOptions, held: &Chains, next: u64) -> (u32, BaseState) {
         let filters = &mut self.filters;
         let mut is_first = false;
@@ -63,7 +63,7 @@ impl Groups {
         self.groups.key(place)
     }
 
-    /// Something for each group, or nothing, by place.
+    /// Calls `make` for each group. Returns the results by slot.
     pub fn each<T>(&self, make: impl Fn(u32, &DeliveryOptions) -> Option<T>) -> Vec<Option<T>> {
         let mut made = Vec::new();
         made.resize_with(self.groups.places(), || None);
@@ -73,31 +73,31 @@ impl Groups {
         made
     }
 
-    /// Nothing is known of what came before.
+    /// Clears all chains: the next event of each is full.
     pub fn restart(&mut self) {
         for (_, _, group, _) in self.groups.iter_mut() {
             group.chains.restart();
         }
     }
 
-    /// The channel has moved on without an event for anyone.
+    /// The channel has moved without an event for any subscriber.
     pub fn mark_all_behind(&mut self) {
         for (_, _, group, _) in self.groups.iter_mut() {
             group.is_behind = true;
         }
     }
 
-    /// It has moved on without an event for somebody of this group.
+    /// The channel has moved without an event for a subscriber of this group.
     pub fn mark_behind(&mut self, place: u32) {
         self.groups.get_mut(place).is_behind = true;
     }
 
-    /// Whether somebody who wants to know does not know how far the channel is.
+    /// Whether subscribers with positions have not received the current position.
     pub fn is_behind(&self) -> bool {
         self.groups.iter().any(|(_, options, group)| options.positions && group.is_behind)
     }
 
-    /// The places of those, who are told now.
+    /// Returns the slots of these groups, and marks them as up to date.
     pub fn catch_up(&mut self) -> Vec<u32> {
         let behind = self.groups.iter_mut().filter(|(_, options, it, _)| options.positions && it.is_behind);
         let told = behind.map(|(place, _, group, _)| {
@@ -107,7 +107,7 @@ impl Groups {
         told.collect()
     }
 
-    /// The bases of who is alone here.
+    /// The chains of the only group.
     pub(super) fn into_chains(mut self) -> Chains {
         let alone = self.groups.iter_mut().next();
         alone.map(|(_, _, group, _)| std::mem::take(&mut group.chains)).unwrap_or_default()
@@ -119,7 +119,8 @@ impl Groups {
         batches
     }
 
-    /// Adds an event to the batch of each group that it is for.
+    /// Encodes an event for each group whose filter it matches, and appends it to the
+    /// batch.
     pub(super) fn take(
         &mut self,
         event: usize,
@@ -137,7 +138,7 @@ impl Groups {
         }
     }
 
-    /// Which filters the event passes, by place.
+    /// Whether the event matches each filter, by slot.
     fn evaluate_filters(&self, frames: &EventFrames<'_, '_>) -> Vec<bool> {
         let mut passes = vec![false; self.filters.places()];
         if passes.is_empty() {
@@ -153,7 +154,7 @@ impl Groups {
         passes
     }
 
-    /// How often each event of these batches is sent.
+    /// Events times subscribers of these batches.
     pub(super) fn deliveries(&mut self, batches: &[EncodedBatch]) -> usize {
         self.groups.iter_mut().map(|(place, _, _, users)| batches[place].len() * users).sum()
     }

@@ -1,20 +1,19 @@
-//! Values that several subscribers share.
+//! A slab of values that several subscribers share, with reference counts.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// One value for each key, at a place that stays the same, for as long as somebody
-/// uses it.
+/// One value for each key, in a slot that stays the same while the value has users.
 #[derive(Debug)]
 pub(super) struct SharedSlab<K, V> {
-    /// The places by key, from where there are too many to look at each.
+    /// Slots by key; None while a linear search is cheaper.
     index: Option<HashMap<K, u32>>,
     slots: Vec<Option<Slot<K, V>>>,
     vacant: Vec<u32>,
 }
 
-/// So many are looked at one by one. Most channels have one options and no filter, and
-/// there are many channels: an index of one would take more than what it finds.
+/// Up to this many slots are searched one by one. Most channels have one group and no
+/// filter, and there are many channels: an index would take more memory than the slots.
 const UNINDEXED_MAX: usize = 8;
 
 #[derive(Debug)]
@@ -31,7 +30,7 @@ impl<K, V> Default for SharedSlab<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
-    /// One more user of the value for `key`, which is made if there is none.
+    /// Adds a user of the value for `key`, and creates the value for the first one.
     pub(super) fn enter(&mut self, key: K, make: impl FnOnce(&K) -> V) -> u32 {
         if let Some(place) = self.find(&key) {
             let slot = self.slots[place as usize].as_mut().expect("a place that is found is taken");
@@ -40,7 +39,7 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
         }
         let slot = Some(Slot { value: make(&key), key: key.clone(), users: 1 });
         let place = self.vacant.pop().unwrap_or_else(|| {
-            // A list that grows by itself begins with room for four.
+            // A Vec that grows by itself reserves four slots at first.
             self.slots.reserve_exact(usize::from(self.slots.is_empty()));
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("a node has fewer sockets")
@@ -65,7 +64,7 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
         self.iter().map(|(place, key, _)| (key.clone(), place as u32))
     }
 
-    /// One user less; the last one takes the value with it.
+    /// Removes a user. The last one removes the value and returns it.
     pub(super) fn leave(&mut self, place: u32) -> Option<(K, V)> {
         let slot = self.slots[place as usize].as_mut().expect("who leaves has entered");
         slot.users -= 1;
@@ -88,7 +87,7 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
         &mut self.slots[place as usize].as_mut().expect("who asks has entered").value
     }
 
-    /// One more than the highest place.
+    /// One more than the highest slot.
     pub(super) fn places(&self) -> usize {
         self.slots.len()
     }

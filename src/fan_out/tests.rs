@@ -16,18 +16,18 @@ use crate::subscribers::{Subscriber, Subscribers};
 use crate::wire::envelope;
 use crate::wire::event_prefix::EventPrefix;
 
-/// What a sent event should look like to the application.
+/// Name and data of an event, as the client library passes them to the application.
 type Seen = (String, String);
 
-/// A client that reconstructs, as protocol.md 3.5 says it does.
+/// A client that reconstructs events as in protocol.md 3.5.
 struct Client {
     write_buffer: Arc<WriteBuffer>,
     options: DeliveryOptions,
     style: MarkerStyle,
-    /// By key: number and text of the newest event.
+    /// By conflation key: sequence number and text of the newest event.
     bases: HashMap<String, (u64, String)>,
     seen: Vec<Seen>,
-    /// The number that it would resume from.
+    /// The sequence number that the client would resume from.
     position: u64,
 }
 
@@ -92,7 +92,7 @@ impl Client {
             .is_none_or(|it| it.passes(event.name.as_bytes(), &Tags::read(tags.as_deref())))
     }
 
-    /// What it would have of the channel's chains when it comes back.
+    /// The client's bases, as known to a node when it resumes.
     fn held(&self) -> Chains {
         let mut held = Chains::default();
         for (key, (seq, text)) in &self.bases {
@@ -103,7 +103,7 @@ impl Client {
     }
 }
 
-/// The payload's text, whether it is a string or stands there as it is.
+/// The text of `data`, whether it is a string or inline JSON.
 fn data(envelope: &Value) -> String {
     match &envelope["data"] {
         Value::String(text) => text.clone(),
@@ -148,7 +148,7 @@ enum Step {
     FromClient(String),
     Join(u8, usize),
     Leave(u8),
-    /// Leaves, and comes back with what it bases.
+    /// Leaves and subscribes again, and keeps its bases.
     Return(u8),
     EnableDeltas(u8),
     Resync(u8),
@@ -156,7 +156,7 @@ enum Step {
     Switch(bool),
 }
 
-/// The forms of this test's clients.
+/// Delivery options of the clients in this test.
 fn forms() -> Vec<DeliveryOptions> {
     let filter = |text| Some(Arc::new(Filter::parse(text).expect("a filter")));
     let filters = [None, filter(r#"{"key":"t","cmp":"eq","val":"1"}"#), filter(r#"{"key":"t","cmp":"nex"}"#)];
@@ -223,7 +223,7 @@ fn subscriber(write_buffer: &Arc<WriteBuffer>, options: &DeliveryOptions) -> Sub
     }
 }
 
-/// One channel of a node, and those who are on it.
+/// One channel of a node, with its subscribers.
 struct Room {
     config: DeltaConfig,
     channel: ChannelDelta,
@@ -361,9 +361,9 @@ impl Room {
 }
 
 proptest! {
-    /// Promises P3 and P8 on one node: whoever joins, leaves, comes back, loses its
-    /// base, filters or is the excluded sender, in whatever options, sees exactly what
-    /// was published to it.
+    /// Promises P3 and P8 on one node: subscribers that join, leave, resume, lose their
+    /// bases, filter, or are excluded receive exactly the events published to them,
+    /// with any delivery options.
     #[test]
     fn what_is_reconstructed_is_what_was_published(
         keyed in any::<bool>(),
@@ -382,8 +382,8 @@ proptest! {
     }
 }
 
-/// Payloads that stand inline are compared as JSON values here; that their bytes
-/// are the publisher's is shown with an independent decoder in `tests/it`.
+/// Inline payloads are compared as JSON values here. `tests/it` compares their bytes
+/// with the published ones, with an independent decoder.
 fn normal(data: &str) -> String {
     match crate::json::is_container(data.as_bytes()).then(|| serde_json::from_str::<Value>(data)) {
         Some(Ok(value)) if !envelope::has_marker(&Event::new("", data.to_owned())) => value.to_string(),

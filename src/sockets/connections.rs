@@ -1,5 +1,5 @@
-//! The sockets of this node, by app: so that a drain can close all of them, and
-//! the end of an app its own.
+//! The connections of this node by app, so that a drain can close all of them, and the
+//! removal of an app can close its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ pub struct Connections(Mutex<Sockets>);
 
 #[derive(Debug, Default)]
 struct Sockets {
-    /// An app without sockets is not there.
+    /// Contains only apps with connections.
     by_app: HashMap<Arc<str>, HashMap<SocketId, Arc<WriteBuffer>>>,
     count: usize,
 }
 
-/// A connection is counted as long as this lives.
+/// Keeps a connection registered until it is dropped.
 #[derive(Debug)]
 pub struct Registration {
     connections: Arc<Connections>,
-    /// The app's id.
+    /// The app id.
     app: Arc<str>,
     socket: SocketId,
 }
@@ -39,21 +39,21 @@ impl Connections {
         self.len() == 0
     }
 
-    /// The sockets that nobody has closed yet.
+    /// Connections that are not closing yet.
     pub fn open(&self) -> Vec<Arc<WriteBuffer>> {
         let sockets = self.0.lock();
         let all = sockets.by_app.values().flat_map(HashMap::values);
         all.filter(|write_buffer| !write_buffer.is_closing()).cloned().collect()
     }
 
-    /// Ids of the apps that have sockets here.
+    /// Ids of the apps with connections on this node.
     pub fn apps(&self) -> Vec<Arc<str>> {
         self.0.lock().by_app.keys().cloned().collect()
     }
 
-    /// Closes all sockets of an app. Returns how many.
+    /// Closes all connections of an app. Returns their number.
     pub fn close_app(&self, app: &str, close: Close) -> usize {
-        // Closing wakes each of them: not under the lock.
+        // Closing wakes each connection's task: not under the lock.
         let open: Vec<Arc<WriteBuffer>> =
             self.0.lock().by_app.get(app).into_iter().flat_map(HashMap::values).cloned().collect();
         open.iter().for_each(|write_buffer| write_buffer.close(close));

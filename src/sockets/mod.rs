@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use write_buffer::WriteBuffer;
 
-/// Wakes whoever has to be to_flush later, once for all that one round has for it.
+/// Appends `chunk` to a write buffer, and the buffer to `to_flush` unless this round
+/// has already done so.
 pub fn push(write_buffer: &Arc<WriteBuffer>, chunk: Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
     if !chunk.is_empty() && write_buffer.push(chunk) {
         to_flush.push(write_buffer.clone());

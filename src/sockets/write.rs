@@ -1,4 +1,5 @@
-//! Room 8: what is in an write_buffer goes to the kernel, several frames in one call.
+//! Stage 8 of a batch's path: writes the chunks of a write buffer to the kernel,
+//! several in one call.
 
 use std::io::{self, IoSlice};
 
@@ -9,16 +10,16 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::metrics::metrics;
 
-/// What is queued, or being written: mostly one chunk, which lies in the list itself.
-/// What is allocated for a list is allocated by one thread and let go by another,
-/// the most expensive way for an allocator.
+/// Chunks that are queued or being written. Mostly there is one, which is stored
+/// inline: a heap list would be allocated by one thread and freed by another, the most
+/// expensive case for an allocator.
 pub(super) type Chunks = SmallVec<[Bytes; 1]>;
 
-/// Writes what the kernel takes without waiting, and leaves the rest. True if
-/// that was everything.
+/// Writes as much as the kernel takes without waiting and keeps the rest. Returns true
+/// if everything was written.
 ///
-/// The kernel is asked first, and the runtime only when it says no: what the runtime
-/// knows of a socket is one more piece of memory that no cache has.
+/// Calls the kernel first, and the runtime only after `WouldBlock`: the runtime's state
+/// of a socket is one more piece of memory that is in no cache.
 pub(super) fn try_write(stream: &OwnedWriteHalf, chunks: &mut Chunks) -> io::Result<bool> {
     let socket = SockRef::from(stream.as_ref());
     let mut first = 0;
@@ -28,7 +29,7 @@ pub(super) fn try_write(stream: &OwnedWriteHalf, chunks: &mut Chunks) -> io::Res
             several => socket.send_vectored(&slices(several)),
         };
         let written = match written {
-            // So that the runtime knows, too, and waits.
+            // Repeated through the runtime, so that it registers for write readiness.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.try_write(&chunks[first]),
             written => written,
         };
@@ -46,7 +47,8 @@ fn slices(chunks: &[Bytes]) -> Vec<IoSlice<'_>> {
     chunks.iter().map(|chunk| IoSlice::new(chunk)).collect()
 }
 
-/// One call has written so many bytes. Returns how many chunks are done.
+/// Accounts for one write call of `written` bytes. Returns the number of completed
+/// chunks.
 fn count(chunks: &mut [Bytes], written: usize) -> io::Result<usize> {
     if written == 0 {
         return Err(io::ErrorKind::WriteZero.into());
@@ -56,7 +58,7 @@ fn count(chunks: &mut [Bytes], written: usize) -> io::Result<usize> {
     Ok(advance(chunks, written))
 }
 
-/// Takes `written` bytes off the front; returns how many chunks are done.
+/// Removes `written` bytes from the front. Returns the number of completed chunks.
 fn advance(chunks: &mut [Bytes], mut written: usize) -> usize {
     let mut done = 0;
     for chunk in chunks {

@@ -1,9 +1,10 @@
-//! The bounded queue of one socket: frames on their way to the kernel.
+//! The write buffer of one connection: a bounded queue of frames on their way to the
+//! kernel.
 //!
-//! A push never waits. Whoever has pushed writes, too, what the kernel takes at
-//! once; only what it does not take is left to the socket's own task. When the
-//! socket's client reads too slowly the queue fills up, is let go, and the client
-//! is closed with 4100: it costs only itself.
+//! A push never waits. The producer of a chunk also writes it, as far as the kernel
+//! takes it at once; only the rest is left to the connection's own task. Backpressure:
+//! if the client reads too slowly, the full queue is cleared and the connection is
+//! closed with 4100, so a slow client affects no other one.
 
 use std::io;
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use crate::metrics::metrics;
 use crate::wire::close::Close;
 use crate::wire::frame;
 
-/// Shared by the socket's task and everyone who has something for the socket.
+/// Shared by the connection's task and all producers of frames for it.
 #[derive(Debug, Default)]
 pub struct WriteBuffer {
     queue: Mutex<Queue>,
-    /// The socket's task.
+    /// Wakes the connection's task.
     waker: AtomicWaker,
 }
 
@@ -32,28 +33,28 @@ pub struct WriteBuffer {
 struct Queue {
     chunks: Chunks,
     bytes: usize,
-    /// From a push until it is flushed: a socket is written to once, however many
-    /// pushes one round of the inbox makes.
+    /// True from a push until the flush: a connection is written to once, however many
+    /// pushes one round of the channels makes.
     is_waiting: bool,
     close: Option<Close>,
-    /// Taken out by whoever writes, so that nobody else does, and for good when the
-    /// connection has ended.
+    /// Taken while a write is in progress, so that there is one writer at a time, and
+    /// dropped when the connection has ended.
     stream: Option<OwnedWriteHalf>,
-    /// What the kernel has not taken of what was written last. Only the socket's
-    /// task goes on with it. In a box, since it is seldom there.
+    /// The rest of the last write, which the kernel did not take. Only the connection's
+    /// task continues it. Boxed, because it is rare.
     stalled: Option<Box<Chunks>>,
     is_lost: bool,
     has_ended: bool,
 }
 
-/// What the socket's task has to see to.
+/// A state that the connection's task has to handle.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WriteEvent {
-    /// The kernel has not taken all of what is to be written.
+    /// The kernel has not taken everything: wait until the socket is writable.
     Stalled,
-    /// What was queued is written: the connection is to be closed.
+    /// The queue is written: close the connection.
     Close(Close),
-    /// Nothing can be written any more.
+    /// A write failed: nothing more can be written.
     Lost,
 }
 
@@ -63,13 +64,13 @@ impl WriteBuffer {
         Arc::new(WriteBuffer { queue: Mutex::new(queue), ..WriteBuffer::default() })
     }
 
-    /// Appends `chunk`, one or more whole frames. Returns true if the caller has to
-    /// see to it that it is written, with [`WriteBuffer::flush`].
+    /// Appends `chunk`, one or more whole frames. Returns true if the caller must have
+    /// it written, with [`WriteBuffer::flush`].
     ///
-    /// At [`limits::WRITE_BUFFER_BYTES_MAX`] or [`limits::WRITE_BUFFER_CHUNKS_MAX`] the queue
-    /// is let go and the socket will be closed with 4100. A chunk into a queue that
-    /// is not there yet always fits: the largest batch, and the largest roster,
-    /// must reach a client that reads.
+    /// At [`limits::WRITE_BUFFER_BYTES_MAX`] or [`limits::WRITE_BUFFER_CHUNKS_MAX`] the
+    /// queue is cleared and the connection closes with 4100. Below these limits a chunk
+    /// of any size fits: the largest batch, and the largest roster, must reach a client
+    /// that reads.
     #[must_use]
     pub fn push(&self, chunk: Bytes) -> bool {
         let mut queue = self.queue.lock();
@@ -81,7 +82,7 @@ impl WriteBuffer {
             queue.clear();
             queue.close = Some(Close::SlowClient);
             drop(queue);
-            // Its task is waiting for the kernel, and has to know now.
+            // The task waits for the kernel, and must close the connection now.
             self.waker.wake();
             return false;
         }
@@ -90,21 +91,22 @@ impl WriteBuffer {
         !std::mem::replace(&mut queue.is_waiting, true)
     }
 
-    /// Appends `chunk` and writes: for a reply, where there is no round of pushes
-    /// to share the write with.
+    /// Appends `chunk` and flushes: for a reply, which shares its write with no other
+    /// push.
     pub fn send(&self, chunk: Bytes) {
         if self.push(chunk) {
             self.flush();
         }
     }
 
-    /// Ends the connection after what is queued already, with `close`.
+    /// Closes the connection with `close` once the queue is written. The first reason
+    /// stays.
     pub fn close(&self, close: Close) {
         self.queue.lock().close.get_or_insert(close);
         self.waker.wake();
     }
 
-    /// Sends the close frame, behind everything that is queued already.
+    /// Appends the close frame to the queue and flushes.
     pub fn send_close(&self, close: Close, reason: &str) {
         let mut queue = self.queue.lock();
         queue.close.get_or_insert(close);
@@ -113,7 +115,7 @@ impl WriteBuffer {
         self.flush();
     }
 
-    /// Nothing is written any more; the connection closes when nobody reads, either.
+    /// Ends all writing. The connection closes when its reading half is dropped too.
     pub fn end(&self) {
         let mut queue = self.queue.lock();
         queue.has_ended = true;
@@ -126,7 +128,8 @@ impl WriteBuffer {
         self.queue.lock().close.is_some()
     }
 
-    /// Writes what the kernel takes without waiting, unless somebody is at it.
+    /// Writes as much as the kernel takes without waiting, unless another writer is
+    /// active.
     pub fn flush(&self) {
         let mut next = self.queue.lock().take();
         while let Some((stream, mut chunks)) = next {
@@ -142,8 +145,8 @@ impl WriteBuffer {
         }
     }
 
-    /// Goes on where the kernel had not taken everything: for the socket's task, when
-    /// it can be written to again. True if nothing is left.
+    /// Continues a stalled write, for the connection's task when the socket is writable
+    /// again. Returns true if nothing is left.
     pub fn resume(&self) -> io::Result<bool> {
         let Some((stream, mut chunks)) = self.queue.lock().take_stalled() else { return Ok(true) };
         let written = try_write(&stream, &mut chunks);
@@ -159,8 +162,8 @@ impl WriteBuffer {
         self.queue.lock().event().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Ready when the queue has overflowed: the client does not read, and what is
-    /// being written to it will not be waited for much longer.
+    /// Ready when the queue has overflowed: the client does not read, and the task
+    /// stops waiting for the write in progress.
     pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
         match self.has_overflowed() {
@@ -173,7 +176,7 @@ impl WriteBuffer {
         self.queue.lock().close == Some(Close::SlowClient)
     }
 
-    /// What a socket would be sent.
+    /// Removes and returns the queued chunks.
     #[cfg(test)]
     pub fn queued(&self) -> Vec<Bytes> {
         let mut queue = self.queue.lock();
@@ -191,14 +194,16 @@ impl Queue {
         self.stalled.is_some()
     }
 
-    /// What has begun to be written is not let go: a frame is sent whole.
+    /// Clears the queue. A write in progress continues, so that every frame is sent
+    /// whole.
     fn clear(&mut self) {
         (self.chunks, self.bytes) = (Chunks::new(), 0);
     }
 
-    /// What is to be written next, and where to. An idle socket keeps no buffer.
+    /// Takes the next chunks to write, with the stream. An idle connection keeps no
+    /// buffer.
     fn take(&mut self) -> Option<(OwnedWriteHalf, Chunks)> {
-        // What is pushed from now on is flushed by whoever pushes it.
+        // Later pushes return true again, and their callers flush.
         self.is_waiting = false;
         if self.chunks.is_empty() || self.is_stalled() || self.is_lost {
             return None;
@@ -219,7 +224,7 @@ impl Queue {
         }
         self.stream = Some(stream);
         match written {
-            // Not kept: room for many, where one mostly follows.
+            // Its capacity may be for many chunks, where one mostly follows.
             Ok(true) => drop(rest),
             Ok(false) => self.stalled = Some(Box::new(rest)),
             Err(_) => {
@@ -257,8 +262,8 @@ mod tests {
         }
     }
 
-    /// With the counts of an `Arc`: two lines of the cache, which come as a pair, for
-    /// each of thousands of sockets in a round.
+    /// With the counts of an `Arc`, a write buffer fits in two cache lines, which are
+    /// fetched as a pair, for each of thousands of connections in a round.
     #[test]
     fn an_outbox_is_two_cache_lines() {
         assert!(size_of::<WriteBuffer>() + 2 * size_of::<usize>() <= 128, "{}", size_of::<WriteBuffer>());
@@ -295,7 +300,7 @@ mod tests {
         assert!(write_buffer.has_overflowed());
     }
 
-    /// A connection over the loopback; the other end is the client's.
+    /// A connection over the loopback interface, with the client's end.
     async fn connected() -> (Arc<WriteBuffer>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let channel_id = listener.local_addr().expect("it is bound");

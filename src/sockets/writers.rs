@@ -1,4 +1,4 @@
-//! Whoever writes to a crowd: threads of their own.
+//! The writer pool: threads that flush many connections after a large fan-out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::write_buffer::WriteBuffer;
 use crate::limits;
 use crate::metrics::metrics;
 
-/// Writes for the inbox, which must not be kept from its work by a crowd.
+/// Writes for the channels actor, which must not be blocked by thousands of writes.
 #[derive(Debug, Clone)]
 pub struct WriterPool {
     work: Arc<Mutex<Work>>,
@@ -18,7 +18,7 @@ pub struct WriterPool {
 
 #[derive(Debug, Default)]
 struct Work {
-    /// No longer than there are sockets: each waits once.
+    /// Bounded by the number of connections: each is queued at most once.
     portions: VecDeque<Vec<Arc<WriteBuffer>>>,
     sockets: usize,
     threads: usize,
@@ -39,17 +39,17 @@ impl Work {
 }
 
 impl WriterPool {
-    /// Half as many as the runtime has workers: while a crowd is written to, there
-    /// are cores left for everything else.
+    /// Creates a pool with half as many threads as the runtime has workers, so that a
+    /// large fan-out leaves cores for everything else.
     pub fn for_runtime() -> WriterPool {
         let threads_max = tokio::runtime::Handle::current().metrics().num_workers().div_ceil(2);
         WriterPool { work: Arc::default(), threads_max }
     }
 
-    /// Writes to the sockets that a round has to_flush: to a few of them at once,
-    /// which is cheaper than to wake somebody for it; to many in threads of their
-    /// own. A worker of the runtime would let everything else wait meanwhile, and a
-    /// thread is one that the kernel interrupts.
+    /// Flushes the connections of a round. Up to [`limits::ROUND_WRITES_MAX`] are
+    /// written at once, which is cheaper than to wake a thread; more are written by the
+    /// pool's threads. On a worker of the runtime these writes would delay all its
+    /// other tasks, while the kernel can preempt a thread.
     pub fn flush(&self, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         if to_flush.len() <= limits::ROUND_WRITES_MAX {
             return to_flush.drain(..).for_each(|write_buffer| write_buffer.flush());

@@ -1,4 +1,4 @@
-//! What one script tells the cluster of a presence channel.
+//! The membership updates of a presence channel.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn room() -> (ChannelId, Channel) {
     (ChannelId::from_wire("1:presence-room").expect("an address"), channel)
 }
 
-/// As the desk does it, where no one is refused.
+/// Sends one update as the channels do, and acknowledges all its users.
 fn tell(channel: &mut Channel, channel_id: &ChannelId) -> MembershipUpdate {
     let update = channel.begin_membership_update(channel_id);
     channel.membership.under_way = false;

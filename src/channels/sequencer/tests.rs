@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::entry::Kind;
 
-/// A channel as the backend keeps it, with a log of `log_max` entries.
+/// A channel in the backend, with a history of up to `log_max` entries.
 #[derive(Clone, Default)]
 struct Channel {
     head: Option<Position>,
@@ -45,7 +45,7 @@ impl Channel {
     }
 }
 
-/// A node's side: hears, reads the log when told to, remembers what it delivered.
+/// A node: receives entries, reads the history at a gap, and records its deliveries.
 struct Node {
     sequencer: Sequencer,
     delivered: Vec<EntryId>,
@@ -84,8 +84,8 @@ impl Node {
 }
 
 proptest! {
-    /// Whatever is lost or repeated on the way, a node delivers exactly what was
-    /// announced, in sequencer, as long as the log reaches back.
+    /// With a history that reaches back far enough, a node delivers every published
+    /// entry once and in order, whatever the link loses or repeats.
     #[test]
     fn a_lossy_link_is_repaired(steps in proptest::collection::vec((1_u32..4, 0_u8..6), 1..200)) {
         let mut channel = Channel::default();
@@ -108,8 +108,8 @@ proptest! {
         prop_assert!(node.repairs.iter().all(|repair| *repair == Repair::Complete));
     }
 
-    /// With a short log, holes are said; nothing is delivered twice or out of
-    /// sequencer, and the newest always arrives.
+    /// With a short history, unrepaired gaps are reported. No entry is delivered twice
+    /// or out of order, and the newest one always arrives.
     #[test]
     fn an_unrepairable_gap_is_said(lost in 0_usize..12, log_max in 1_usize..6) {
         let mut channel = Channel::default();
@@ -169,7 +169,7 @@ fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
             channel.log.pop_back();
         }
         channel.head = channel.log.back().map(Entry::position);
-        // The new master goes on from its own, earlier head.
+        // The new master continues from its own, earlier head.
         let new: Vec<_> = (0..lost + 1).map(|_| channel.append(1, 10)).collect();
         node.hear(new.last().expect("some").clone(), &mut channel);
         assert_eq!(node.repairs, [Repair::Fork { epoch: seen.epoch }]);
@@ -203,8 +203,8 @@ fn held_announcements_are_bounded() {
     assert_eq!(sequencer.reset_to(Position::default()).len(), limits::REPAIR_BUFFER_ENTRIES_MAX);
 }
 
-/// Who joined after entries that Redis has kept, and heard some that it has
-/// lost, is owed what Redis says from then on, and nothing of before.
+/// A node joins after entries that Redis has kept, and then receives some that Redis
+/// loses. It delivers the entries after the failover, and none from before the join.
 #[test]
 fn a_fork_does_not_bring_back_what_was_before_the_join() {
     for heard in 0..3 {
@@ -230,8 +230,8 @@ fn a_fork_does_not_bring_back_what_was_before_the_join() {
     }
 }
 
-/// A link may be further behind than the log reaches back: nothing is lost as
-/// long as it goes on where this node is.
+/// A link may be further behind than the history reaches back. Nothing is lost as long
+/// as it continues from this node's position.
 #[test]
 fn a_slow_link_is_not_a_broken_one() {
     let mut channel = Channel::default();
@@ -248,8 +248,8 @@ fn a_slow_link_is_not_a_broken_one() {
     assert_eq!(node.repairs, [Repair::Complete]);
 }
 
-/// What was given up as lost and comes after all is too late: nobody sees
-/// numbers go back.
+/// Entries that arrive after they were given up as lost are duplicates: sequence
+/// numbers never go back.
 #[test]
 fn a_node_never_goes_back() {
     let mut channel = Channel::default();
