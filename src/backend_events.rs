@@ -85,9 +85,9 @@ impl BackendEvents {
     }
 
     /// As [`BackendEvents::push`], with reserved capacity.
-    pub fn push_reserved(&self, room: &mut mpsc::PermitIterator<'_, Incoming>, incoming: Incoming) {
+    pub fn push_reserved(&self, permits: &mut mpsc::PermitIterator<'_, Incoming>, incoming: Incoming) {
         self.shared.bytes.fetch_add(incoming.entry.body.len(), Ordering::Relaxed);
-        room.next().expect("room was reserved for each").send(incoming);
+        permits.next().expect("a permit is reserved for each entry").send(incoming);
     }
 
     pub fn check_heads(&self) {

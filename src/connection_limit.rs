@@ -40,7 +40,7 @@ pub struct LimitReached;
 #[derive(Debug, Default)]
 struct AppCounter {
     held: AtomicU64,
-    left: Notify,
+    released: Notify,
     /// Connections that wait for a permit; created by the first one that needs it.
     queue: OnceLock<mpsc::Sender<Waiter>>,
 }
@@ -49,7 +49,7 @@ struct AppCounter {
 struct Waiter {
     /// The limit in this connection's copy of the app, which may have changed since.
     max: u64,
-    answer: oneshot::Sender<Result<ConnectionPermit, LimitReached>>,
+    reply: oneshot::Sender<Result<ConnectionPermit, LimitReached>>,
 }
 
 impl ConnectionLimiter {
@@ -62,12 +62,12 @@ impl ConnectionLimiter {
     pub async fn acquire(&self, app: &App) -> Result<ConnectionPermit, LimitReached> {
         let counter = self.counters.lock().entry(app.id.clone()).or_default().clone();
         let Some(max) = app.limits.connections_max else { return Ok(counter.permit()) };
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let queue = counter.queue.get_or_init(|| self.start(app.id.clone(), counter.clone()));
         // The limiter task lives as long as the process: an error means that it is
         // ending.
-        queue.send(Waiter { max, answer }).await.map_err(|_| LimitReached)?;
-        answered.await.unwrap_or(Err(LimitReached))
+        queue.send(Waiter { max, reply }).await.map_err(|_| LimitReached)?;
+        replied.await.unwrap_or(Err(LimitReached))
     }
 
     fn start(&self, app: Arc<str>, counter: Arc<AppCounter>) -> mpsc::Sender<Waiter> {
@@ -90,7 +90,7 @@ impl AppCounter {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
-        self.0.left.notify_one();
+        self.0.released.notify_one();
     }
 }
 
@@ -114,7 +114,7 @@ impl AppLimiter {
                     Some(waiter) => self.waiting.push_back(waiter),
                     None => return,
                 },
-                () = self.counter.left.notified() => {}
+                () = self.counter.released.notified() => {}
                 () = sleep_until(due), if !self.is_idle() => {}
             }
             while let Ok(waiter) = waiters.try_recv() {
@@ -144,31 +144,35 @@ impl AppLimiter {
     /// Reports the current and requested counts, and grants as many permits as the
     /// backend allows.
     async fn sync(&mut self) {
-        self.waiting.retain(|waiter| !waiter.answer.is_closed());
-        let coming = self.waiting.len();
+        self.waiting.retain(|waiter| !waiter.reply.is_closed());
+        let waiting = self.waiting.len();
         self.max = self.waiting.back().map_or(self.max, |last| last.max);
         let held = self.held();
-        let wanted = held + coming as u64;
-        match self.backend.hold_connections(&self.app, held, wanted, self.max).await {
+        let requested = held + waiting as u64;
+        match self.backend.hold_connections(&self.app, held, requested, self.max).await {
             Ok(granted) => {
                 self.reported = Some(granted);
-                let room = usize::try_from(granted.saturating_sub(held)).unwrap_or(coming);
-                self.grant(room.min(coming));
+                let available = usize::try_from(granted.saturating_sub(held)).unwrap_or(waiting);
+                self.grant(available.min(waiting));
             }
             Err(error) => {
-                tracing::debug!(app = %self.app, %error, "connections not counted");
+                tracing::debug!(app = %self.app, %error, "connections not reported; admitted without a limit");
                 metrics().connection_limits_unenforced.increment(1);
                 self.reported = None;
-                self.grant(coming);
+                self.grant(waiting);
             }
         }
     }
 
-    fn grant(&mut self, room: usize) {
-        for (at, waiter) in self.waiting.drain(..).enumerate() {
+    fn grant(&mut self, available: usize) {
+        for (index, waiter) in self.waiting.drain(..).enumerate() {
             // If the receiver has gone, its permit is dropped at once, and the next report
             // includes that.
-            let _ = waiter.answer.send(if at < room { Ok(self.counter.permit()) } else { Err(LimitReached) });
+            let _ = waiter.reply.send(if index < available {
+                Ok(self.counter.permit())
+            } else {
+                Err(LimitReached)
+            });
         }
     }
 }

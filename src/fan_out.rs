@@ -50,8 +50,8 @@ pub struct EncodingContext<'a> {
 #[derive(Debug)]
 pub struct Frames {
     /// The excluded connection of each event: `socket_id` of the publish.
-    excepts: Vec<Option<SocketId>>,
-    excepts_some: bool,
+    excluded: Vec<Option<SocketId>>,
+    excludes_any: bool,
     batches: Vec<EncodedBatch>,
     deliveries: usize,
 }
@@ -59,14 +59,14 @@ pub struct Frames {
 /// Encodes a delivery for all groups and advances their chains.
 pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut EncodingContext<'_>) -> Frames {
     let mut batches = groups.batches();
-    for (at, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
-        groups.take(at, &mut EventFrames::new(delivery, event, seq, context), &mut batches);
+    for (index, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
+        groups.encode_event(index, &mut EventFrames::new(delivery, event, seq, context), &mut batches);
     }
     batches.iter_mut().for_each(EncodedBatch::finish);
-    let excepts: Vec<Option<SocketId>> = delivery.events.iter().map(|event| event.except).collect();
+    let excluded: Vec<Option<SocketId>> = delivery.events.iter().map(|event| event.except).collect();
     Frames {
-        excepts_some: excepts.iter().any(Option::is_some),
-        excepts,
+        excludes_any: excluded.iter().any(Option::is_some),
+        excluded,
         deliveries: groups.deliveries(&batches),
         batches,
     }
@@ -81,11 +81,11 @@ pub fn encode_for_one(
     held: &mut Chains,
     context: &mut EncodingContext<'_>,
 ) -> Bytes {
-    let mut alone = Groups::default();
-    let (place, mut bases) = alone.enter(options, held, 0);
-    let frames = encode(delivery, &mut alone, context).buffer_for(place, identity, &mut bases);
-    *held = alone.into_chains();
-    for key in bases.missing() {
+    let mut groups_of_one = Groups::default();
+    let (group, mut base_state) = groups_of_one.enter(options, held, 0);
+    let frames = encode(delivery, &mut groups_of_one, context).buffer_for(group, identity, &mut base_state);
+    *held = groups_of_one.into_chains();
+    for key in base_state.missing() {
         held.forget(key);
     }
     frames
@@ -102,19 +102,24 @@ pub struct SocketIdentity<'a> {
 impl Frames {
     /// The buffer for one subscriber of `group`. Subscribers with the same bases share
     /// one buffer, unless an event excludes one of them.
-    pub fn buffer_for(&mut self, place: u32, identity: SocketIdentity<'_>, bases: &mut BaseState) -> Bytes {
-        let batch = &mut self.batches[place as usize];
-        if !self.excepts_some || !self.excepts.iter().flatten().any(|except| identity.has(*except)) {
-            return batch.whole(bases);
+    pub fn buffer_for(
+        &mut self,
+        group: u32,
+        identity: SocketIdentity<'_>,
+        base_state: &mut BaseState,
+    ) -> Bytes {
+        let batch = &mut self.batches[group as usize];
+        if !self.excludes_any || !self.excluded.iter().flatten().any(|except| identity.has(*except)) {
+            return batch.whole(base_state);
         }
-        batch.without(|at| self.excepts[at].is_some_and(|except| identity.has(except)), bases)
+        batch.without(|at| self.excluded[at].is_some_and(|except| identity.has(except)), base_state)
     }
 
     /// Groups with a subscriber that was excluded from the last event: the channel has
     /// moved without an event for it.
-    pub fn cut_short(&self) -> impl Iterator<Item = u32> {
+    pub fn groups_behind(&self) -> impl Iterator<Item = u32> {
         let batches = self.batches.iter().zip(0..);
-        batches.filter(|(batch, _)| batch.is_cut_short).map(|(_, place)| place)
+        batches.filter(|(batch, _)| batch.omits_last).map(|(_, group)| group)
     }
 
     /// Events times subscribers, for the metric.

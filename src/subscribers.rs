@@ -30,9 +30,9 @@ pub struct Subscriber {
 #[derive(Debug)]
 struct Subscription {
     write_buffer: Arc<WriteBuffer>,
-    /// The slot of its group.
+    /// The index of its group.
     group: u32,
-    bases: BaseState,
+    base_state: BaseState,
     previous_socket_ids: Box<[SocketId]>,
     member: Option<Arc<Member>>,
 }
@@ -44,7 +44,7 @@ pub struct Subscribers {
     /// (write buffer, task, kernel socket) was mostly allocated one after the other. In
     /// the order of a hash map, each access would be a cache miss.
     subscriptions: Vec<(SocketId, Subscription)>,
-    places: HashMap<SocketId, usize>,
+    indices: HashMap<SocketId, usize>,
     groups: Groups,
 }
 
@@ -58,7 +58,7 @@ impl Subscribers {
     }
 
     pub fn contains(&self, socket: SocketId) -> bool {
-        self.places.contains_key(&socket)
+        self.indices.contains_key(&socket)
     }
 
     /// The groups of subscribers with equal delivery options.
@@ -71,18 +71,18 @@ impl Subscribers {
     pub fn add(&mut self, socket: SocketId, subscriber: Subscriber, held: &Chains, next: u64) {
         self.remove(socket);
         let Subscriber { write_buffer, options, previous_socket_ids, member } = subscriber;
-        let (group, bases) = self.groups.enter(&options, held, next);
-        self.places.insert(socket, self.subscriptions.len());
+        let (group, base_state) = self.groups.enter(&options, held, next);
+        self.indices.insert(socket, self.subscriptions.len());
         self.subscriptions
-            .push((socket, Subscription { write_buffer, group, bases, previous_socket_ids, member }));
+            .push((socket, Subscription { write_buffer, group, base_state, previous_socket_ids, member }));
     }
 
     pub fn remove(&mut self, socket: SocketId) -> Option<Subscriber> {
-        let place = self.places.remove(&socket)?;
+        let index = self.indices.remove(&socket)?;
         let (_, Subscription { write_buffer, group, previous_socket_ids, member, .. }) =
-            self.subscriptions.swap_remove(place);
-        if let Some((moved, _)) = self.subscriptions.get(place) {
-            self.places.insert(*moved, place);
+            self.subscriptions.swap_remove(index);
+        if let Some((moved, _)) = self.subscriptions.get(index) {
+            self.indices.insert(*moved, index);
         }
         let options = self.groups.options(group).clone();
         self.groups.leave(group);
@@ -92,15 +92,15 @@ impl Subscribers {
     /// Whether the connection is subscribed without deltas.
     pub fn is_without_deltas(&self, socket: SocketId) -> bool {
         let options =
-            self.places.get(&socket).map(|place| self.groups.options(self.subscriptions[*place].1.group));
+            self.indices.get(&socket).map(|index| self.groups.options(self.subscriptions[*index].1.group));
         options.is_some_and(|options| options.algorithm.is_none())
     }
 
     /// Drops the bases of a subscriber: from event `next` on, the first of each chain
     /// is full.
     pub fn resync(&mut self, socket: SocketId, next: u64) {
-        let Some(&place) = self.places.get(&socket) else { return };
-        self.subscriptions[place].1.bases = BaseState::from(next);
+        let Some(&index) = self.indices.get(&socket) else { return };
+        self.subscriptions[index].1.base_state = BaseState::from(next);
     }
 
     /// Pushes a delivery to every subscriber, one buffer each. Write buffers that the
@@ -109,16 +109,16 @@ impl Subscribers {
         for (socket, subscription) in &mut self.subscriptions {
             let identity =
                 SocketIdentity { socket: *socket, previous_socket_ids: &subscription.previous_socket_ids };
-            let chunk = frames.buffer_for(subscription.group, identity, &mut subscription.bases);
-            push(&subscription.write_buffer, chunk, to_flush);
+            let buffer = frames.buffer_for(subscription.group, identity, &mut subscription.base_state);
+            push(&subscription.write_buffer, buffer, to_flush);
         }
-        for group in frames.cut_short() {
+        for group in frames.groups_behind() {
             self.groups.mark_behind(group);
         }
         metrics().deliveries.increment(frames.deliveries() as u64);
     }
 
-    /// Broadcasts one frame to all subscribers, encoded once per event prefix in use.
+    /// Broadcasts a frame to all subscribers; only the event prefix in it may differ.
     pub fn broadcast(&self, frame: impl Fn(EventPrefix) -> Bytes, to_flush: &mut Vec<Arc<WriteBuffer>>) {
         self.broadcast_by_group(|_, options| Some(frame(options.event_prefix)), to_flush);
     }

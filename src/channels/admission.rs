@@ -9,7 +9,7 @@ use super::catch_up::CatchUpEncoder;
 use super::channel::{CatchUpBuffer, Channel, PendingSubscription, State};
 use super::delivery::{broadcast_member_change, missed_frames};
 use super::position_notices::first_position;
-use super::recovery::{Recovery, standing};
+use super::recovery::{Recovery, start_of};
 use crate::backend::Cached;
 use crate::channel::{ChannelId, ChannelName};
 use crate::delta::chain::Chains;
@@ -34,7 +34,7 @@ struct Admission {
     total: Option<u64>,
     last: Option<Box<Cached>>,
     /// For subscribers with positions enabled.
-    standing: Option<Standing>,
+    start: Option<Standing>,
 }
 
 impl Channels {
@@ -73,8 +73,8 @@ impl Channel {
             recovery.lose();
             at = self.sequencer.position().unwrap_or_default();
         }
-        let standing = subscriber.options.positions.then(|| standing(&recovery, at));
-        Some(Admission { socket, subscriber, confirmation, succeeds, recovery, at, total, last, standing })
+        let start = subscriber.options.positions.then(|| start_of(&recovery, at));
+        Some(Admission { socket, subscriber, confirmation, succeeds, recovery, at, total, last, start })
     }
 
     /// Frames that confirm the subscription; empty when it is only restarted.
@@ -82,13 +82,11 @@ impl Channel {
         if !admission.succeeds {
             return Vec::new();
         }
-        let (event_prefix, standing) = (admission.subscriber.options.event_prefix, admission.standing);
+        let (event_prefix, start) = (admission.subscriber.options.event_prefix, admission.start);
         let succeeded = match &mut self.presence {
-            Some(presence) => Some(presence.succeeded(event_prefix, channel_id.channel(), standing)),
+            Some(presence) => Some(presence.succeeded(event_prefix, channel_id.channel(), start)),
             // Without positions, `subscription_succeeded` is part of `confirmation`.
-            None => {
-                standing.map(|_| reply::subscription_succeeded(event_prefix, channel_id.channel(), standing))
-            }
+            None => start.map(|_| reply::subscription_succeeded(event_prefix, channel_id.channel(), start)),
         };
         succeeded.into_iter().chain([admission.confirmation.clone()]).collect()
     }
@@ -149,14 +147,14 @@ impl Channel {
         }
     }
 
-    /// A position notice, if the channel has moved since `standing`.
+    /// A position notice, if the channel has moved since `start`.
     fn position_notice(&mut self, channel_id: &ChannelId, admission: &Admission) -> Option<Bytes> {
         let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
         if self.subscribers.is_empty() {
             self.notified_epoch = epoch;
         }
         let event_prefix = admission.subscriber.options.event_prefix;
-        let known = admission.standing.filter(|standing| (standing.epoch, standing.seq) != (epoch, seq));
-        known.map(|_| reply::position(event_prefix, channel_id.channel(), epoch, seq, false))
+        let outdated = admission.start.filter(|start| (start.epoch, start.seq) != (epoch, seq));
+        outdated.map(|_| reply::position(event_prefix, channel_id.channel(), epoch, seq, false))
     }
 }

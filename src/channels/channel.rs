@@ -35,11 +35,11 @@ pub(super) struct Channel {
     /// The state of the delta toggle, and this node's measurements for it.
     pub(super) policy: Policy,
     /// A request to change the delta toggle is in flight.
-    pub(super) switching: bool,
+    pub(super) toggling: bool,
     /// Bases for new subscribers (protocol.md 3.9); None until one needs them.
     pub(super) initial_bases: Option<Box<InitialBases>>,
     /// A history read for clients that resume is queued or in flight.
-    pub(super) replaying: bool,
+    pub(super) recovering: bool,
     /// A position notice is due soon.
     pub(super) position_due: bool,
     /// The epoch of the last position notice to subscribers with positions.
@@ -105,7 +105,7 @@ pub(super) enum Listening {
     #[default]
     No,
     /// Requested; not confirmed by Redis yet.
-    Asked,
+    Requested,
     Yes,
 }
 
@@ -128,7 +128,7 @@ pub(super) struct Membership {
     pub(super) reported: Option<u64>,
     /// An update is in flight. There is one at a time, so that an older number never
     /// overwrites a newer one.
-    pub(super) under_way: bool,
+    pub(super) in_flight: bool,
     pub(super) queued: Queued,
     /// To be reported again, even if the number is the same.
     pub(super) stale: bool,
@@ -167,22 +167,22 @@ impl Channel {
     }
 
     pub(super) fn needs_membership_update(&self) -> bool {
-        !self.membership.under_way
+        !self.membership.in_flight
             && (self.membership.stale
                 || self.membership.reported.unwrap_or(0) != self.count()
                 || self.pending.values().any(|pending| pending.state == State::Unreported)
                 || self.presence.as_ref().is_some_and(|presence| presence.is_dirty()))
     }
 
-    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+    pub(super) fn is_removable(&self, now: Instant) -> bool {
         self.is_unused()
             && self.idle_since.is_some_and(|since| now.duration_since(since) >= limits::LINGER)
-            && !self.membership.under_way
+            && !self.membership.in_flight
             && self.membership.reported.unwrap_or(0) == 0
             && !self.membership.is_uncertain(now)
-            && self.listening != Listening::Asked
+            && self.listening != Listening::Requested
             && !self.sequencer.is_repairing()
-            && self.presence.as_ref().is_none_or(|presence| presence.is_forgettable())
+            && self.presence.as_ref().is_none_or(|presence| presence.is_removable())
     }
 
     /// The entries after `at` that live subscribers have received.
@@ -203,8 +203,8 @@ impl Channel {
     /// 3.9). On a channel without conflation keys only clients with `resume` understand
     /// the frame.
     fn sends_initial_bases(&self, options: &DeliveryOptions) -> bool {
-        let is_understood = self.deltas.conflation_key.is_some() || options.positions;
-        self.deltas.cache_sync && is_understood && options.algorithm.is_some()
+        let reads_frame = self.deltas.conflation_key.is_some() || options.positions;
+        self.deltas.cache_sync && reads_frame && options.algorithm.is_some()
     }
 
     /// The initial bases of a new subscriber, and the frame that carries them. On a
@@ -226,9 +226,9 @@ impl Channel {
             ));
         }
         let is_keyed = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
-        let forget =
+        let empty_frame =
             || reply::delta_cache_sync(options.event_prefix, channel_id.channel(), &self.deltas, &[]);
-        is_keyed.then(|| (forget(), Chains::default()))
+        is_keyed.then(|| (empty_frame(), Chains::default()))
     }
 
     /// The sequence number of the next event.
@@ -241,31 +241,31 @@ impl Channel {
     /// `known`, the position of that read, waits for one more read. Returns these
     /// positions.
     pub(super) fn stop_waiting(&mut self, known: Position) -> Vec<Position> {
-        let mut beyond = Vec::new();
+        let mut after_known = Vec::new();
         for pending in self.pending.values_mut() {
             let State::Registered { at, waits, .. } = &mut pending.state else { continue };
             *waits = match waits {
                 Waits::Yes if at.epoch == known.epoch && at.seq > known.seq => {
-                    beyond.push(*at);
+                    after_known.push(*at);
                     Waits::OnceMore
                 }
                 _ => Waits::No,
             };
         }
-        beyond
+        after_known
     }
 
     /// Positions of registered subscriptions that still wait for earlier entries.
     pub(super) fn awaited_positions(&self) -> Vec<Position> {
-        let placed = self.pending.values().filter_map(|pending| match pending.state {
+        let registered = self.pending.values().filter_map(|pending| match pending.state {
             State::Registered { at, waits, .. } if waits != Waits::No => Some(at),
             _ => None,
         });
-        placed.filter(|at| !self.sequencer.has_passed(*at)).collect()
+        registered.filter(|at| !self.sequencer.has_passed(*at)).collect()
     }
 
     pub(super) fn membership_update_failed(&mut self, now: Instant) {
-        for pending in self.pending.values_mut().filter(|pending| pending.is_counted()) {
+        for pending in self.pending.values_mut().filter(|pending| pending.is_reporting()) {
             pending.state = State::Unreported;
         }
         self.membership.stale = true;
@@ -275,17 +275,17 @@ impl Channel {
 
     /// Drops entries that no pending subscription needs.
     pub(super) fn trim_catch_up_buffer(&mut self) {
-        let owed_since = self.pending.values().filter_map(|pending| match pending.state {
+        let needed_since = self.pending.values().filter_map(|pending| match pending.state {
             State::Unreported => None,
             State::Reporting { since } => Some(since),
             State::Registered { at, .. } => Some(at),
         });
-        match owed_since.min_by_key(|position| position.seq) {
+        match needed_since.min_by_key(|position| position.seq) {
             None => self.catch_up_buffer = None,
             Some(since) => {
                 if let Some(catch_up_buffer) = &mut self.catch_up_buffer {
-                    let owed = catch_up_buffer.entries.iter().position(|it| it.is_after(since));
-                    catch_up_buffer.entries.drain(..owed.unwrap_or(catch_up_buffer.entries.len()));
+                    let first_needed = catch_up_buffer.entries.iter().position(|it| it.is_after(since));
+                    catch_up_buffer.entries.drain(..first_needed.unwrap_or(catch_up_buffer.entries.len()));
                 }
             }
         }
@@ -300,7 +300,7 @@ impl Membership {
 }
 
 impl PendingSubscription {
-    pub(super) fn is_counted(&self) -> bool {
+    pub(super) fn is_reporting(&self) -> bool {
         matches!(self.state, State::Reporting { .. })
     }
 }

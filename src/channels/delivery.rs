@@ -55,7 +55,7 @@ pub(super) fn deliver(
                 write_buffer.close(Close::Terminated);
             }
         }
-        // The caller handles these: they change no frame of this channel.
+        // No frame on this channel. The caller applies the first two.
         Body::UserStatus { .. } | Body::Deltas { .. } | Body::Unknown => {}
     }
     channel.subscribers.groups().mark_all_behind();
@@ -121,7 +121,7 @@ pub(super) fn read(channel_id: &ChannelId, entry: &Entry) -> Option<Body> {
         Ok(body) => Some(body),
         Err(error) => {
             metrics().entries_unreadable.increment(1);
-            tracing::warn!(%channel_id, %error, "entry not read");
+            tracing::warn!(%channel_id, %error, "entry is unreadable; skipped");
             None
         }
     }

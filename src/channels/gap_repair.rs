@@ -17,7 +17,7 @@ use crate::metrics::metrics;
 #[derive(Debug, Default)]
 pub(super) struct GapRepairs {
     pub(super) queue: VecDeque<ChannelId>,
-    pub(super) under_way: usize,
+    pub(super) in_flight: usize,
     bytes: usize,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct GapRepairs {
 #[derive(Debug)]
 pub(super) struct HeadChecks {
     pub(super) queue: VecDeque<ChannelId>,
-    under_way: usize,
+    in_flight: usize,
     round_started: Instant,
     round_failed: bool,
     /// Channels whose head was ahead of this node, oldest observation first.
@@ -46,7 +46,7 @@ impl HeadChecks {
     pub(super) fn new() -> HeadChecks {
         HeadChecks {
             queue: VecDeque::new(),
-            under_way: 0,
+            in_flight: 0,
             round_started: Instant::now(),
             round_failed: false,
             lagging: VecDeque::new(),
@@ -55,12 +55,12 @@ impl HeadChecks {
 }
 
 impl Channels {
-    pub(super) fn log_read(&mut self, channel_id: &ChannelId, log: Result<Log, BackendError>) {
+    pub(super) fn on_log_read(&mut self, channel_id: &ChannelId, log: Result<Log, BackendError>) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let log = match log {
             Ok(log) => log,
             Err(error) => {
-                tracing::debug!(%channel_id, %error, "log not read");
+                tracing::debug!(%channel_id, %error, "history not read; will be retried");
                 // The dropped entries are in the history, which is read again later.
                 channel.sequencer.abandon_repair();
                 self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
@@ -77,7 +77,7 @@ impl Channels {
             Repair::NewEpoch | Repair::Fork { .. } => metrics().epochs_opened.increment(1),
         }
         if repair != Repair::Complete {
-            tracing::info!(%channel_id, ?repair, "the channel's history did not connect");
+            tracing::info!(%channel_id, ?repair, "history does not continue from this node's position");
             let position = missed.first().map_or(channel.sequencer.position().unwrap_or_default(), |next| {
                 Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
             });
@@ -91,7 +91,7 @@ impl Channels {
         // be in flight.
         let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
         if !is_slow {
-            self.let_in(channel_id, known);
+            self.end_waiting(channel_id, known);
         }
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
             self.open_epoch(channel_id.clone(), epoch, seen.seq);
@@ -100,11 +100,11 @@ impl Channels {
         let waiting =
             self.channels.get(channel_id).filter(|_| is_slow).map(|channel| channel.awaited_positions());
         for at in waiting.unwrap_or_default() {
-            self.lagging(channel_id, at);
+            self.observe_lag(channel_id, at);
         }
     }
 
-    pub(super) fn skipped(
+    pub(super) fn on_head_read(
         &mut self,
         channel_id: &ChannelId,
         heads: Result<Vec<Option<Position>>, BackendError>,
@@ -118,13 +118,13 @@ impl Channels {
         metrics().gaps_unrepaired.increment(1);
         let held = channel.sequencer.skip_to(head);
         self.begin_history(channel_id, head);
-        self.let_in(channel_id, head);
+        self.end_waiting(channel_id, head);
         self.sequence_held(channel_id, held);
     }
 
     /// Records that the head is ahead: a script returned `at`, and this node has not
     /// received everything up to it.
-    pub(super) fn lagging(&mut self, channel_id: &ChannelId, at: Position) {
+    pub(super) fn observe_lag(&mut self, channel_id: &ChannelId, at: Position) {
         let Some(channel) = self.channels.get(channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;
         let (since, channel_id) = (Instant::now(), channel_id.clone());
@@ -135,7 +135,7 @@ impl Channels {
         let backend = self.backend.clone();
         self.jobs.spawn(async move {
             if let Err(error) = backend.open_epoch(&channel_id, epoch, seen_seq).await {
-                tracing::warn!(%channel_id, %error, "epoch not opened; the next gap will try again");
+                tracing::warn!(%channel_id, %error, "epoch not opened; retried at the next gap");
             }
             JobResult::EpochOpened
         });
@@ -143,25 +143,25 @@ impl Channels {
 
     /// Reads the histories of channels that were behind for [`limits::LAGGING_DELAY`],
     /// and starts a new round of head checks when it is due.
-    pub(super) fn check_what_is_due(&mut self, now: Instant) {
+    pub(super) fn run_due_head_checks(&mut self, now: Instant) {
         let is_due = |lagging: &LaggingChannel| now.duration_since(lagging.since) >= limits::LAGGING_DELAY;
         while self.head_checks.lagging.front().is_some_and(is_due) {
-            let lagging = self.head_checks.lagging.pop_front().expect("it was just seen");
-            self.read_if_unheard(lagging);
+            let lagging = self.head_checks.lagging.pop_front().expect("the front was checked");
+            self.repair_if_still_behind(lagging);
         }
         let interval = match self.head_checks.round_failed {
             true => limits::RETRY_DELAY,
             false => limits::POSITION_CHECK_INTERVAL * 4 / 5,
         };
-        let is_over = self.head_checks.queue.is_empty() && self.head_checks.under_way == 0;
+        let is_over = self.head_checks.queue.is_empty() && self.head_checks.in_flight == 0;
         if is_over && now.duration_since(self.head_checks.round_started) >= interval {
             self.gap_repairs.bytes = 0;
-            self.check_all();
+            self.start_head_check_round();
         }
     }
 
     /// Starts a round of head checks over all listened channels.
-    pub(super) fn check_all(&mut self) {
+    pub(super) fn start_head_check_round(&mut self) {
         self.head_checks.round_started = Instant::now();
         self.head_checks.round_failed = false;
         self.head_checks.queue.clear();
@@ -173,12 +173,12 @@ impl Channels {
         }
     }
 
-    pub(super) fn heads_read(
+    pub(super) fn on_heads_read(
         &mut self,
         channel_ids: Vec<ChannelId>,
         heads: Result<Vec<Option<Position>>, BackendError>,
     ) {
-        self.head_checks.under_way -= 1;
+        self.head_checks.in_flight -= 1;
         let Ok(heads) = heads else {
             self.head_checks.round_failed = true;
             return;
@@ -204,7 +204,7 @@ impl Channels {
     /// Starts a repair if the entry named by the head has still not arrived. If nothing
     /// at all has arrived since the observation, the entry was missed; otherwise the
     /// link is only slow, and the channel is observed once more.
-    fn read_if_unheard(&mut self, lagging: LaggingChannel) {
+    fn repair_if_still_behind(&mut self, lagging: LaggingChannel) {
         let Some(channel) = self.channels.get_mut(&lagging.channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().id;
         if channel.sequencer.has_handled(lagging.head) || channel.sequencer.is_repairing() {
@@ -216,15 +216,15 @@ impl Channels {
         }
         channel.sequencer.begin_repair();
         metrics().gaps.increment(1);
-        tracing::debug!(channel_id = %lagging.channel_id, "behind the head, reading the log");
+        tracing::debug!(channel_id = %lagging.channel_id, "behind the head; reading the history");
         self.gap_repairs.queue.push_back(lagging.channel_id);
     }
 
-    pub(super) fn start_checks(&mut self) {
-        while self.head_checks.under_way < limits::POSITION_CHECKS_MAX && !self.head_checks.queue.is_empty() {
+    pub(super) fn start_head_checks(&mut self) {
+        while self.head_checks.in_flight < limits::POSITION_CHECKS_MAX && !self.head_checks.queue.is_empty() {
             let count = self.head_checks.queue.len().min(limits::POSITION_CHECK_CHANNELS);
             let channel_ids: Vec<ChannelId> = self.head_checks.queue.drain(..count).collect();
-            self.head_checks.under_way += 1;
+            self.head_checks.in_flight += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let heads = backend.read_heads(&channel_ids).await;
@@ -234,12 +234,12 @@ impl Channels {
     }
 
     pub(super) fn start_repairs(&mut self) {
-        while self.gap_repairs.under_way < limits::REPAIRS_MAX {
+        while self.gap_repairs.in_flight < limits::REPAIRS_MAX {
             let Some(channel_id) = self.gap_repairs.queue.pop_front() else { return };
             let Some(channel) = self.channels.get(&channel_id) else { continue };
             let after = channel.sequencer.position().unwrap_or_default().id;
             let within_budget = self.gap_repairs.bytes < limits::REPAIR_BYTES_MAX;
-            self.gap_repairs.under_way += 1;
+            self.gap_repairs.in_flight += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 if within_budget {
@@ -247,7 +247,7 @@ impl Channels {
                     JobResult::LogRead(channel_id, log)
                 } else {
                     let heads = backend.read_heads(std::slice::from_ref(&channel_id)).await;
-                    JobResult::Skipped(channel_id, heads)
+                    JobResult::HeadRead(channel_id, heads)
                 }
             });
         }

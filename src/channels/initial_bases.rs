@@ -27,7 +27,7 @@ pub(super) struct InitialBases {
     bases: HashMap<Bytes, StoredBase>,
     /// The bases of events from before this node listened have been read.
     is_complete: bool,
-    is_wanted: bool,
+    is_requested: bool,
     /// Encoded frames for subscribers without a filter, until a base changes.
     unfiltered: HashMap<EventPrefix, (Bytes, Chains)>,
 }
@@ -36,7 +36,7 @@ pub(super) struct InitialBases {
 #[derive(Debug, Default)]
 pub(super) struct InitialBasesReads {
     queue: VecDeque<ChannelId>,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl InitialBases {
@@ -116,15 +116,15 @@ impl Channels {
     pub(super) fn request_initial_bases(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let initial_bases = channel.initial_bases.get_or_insert_default();
-        if !initial_bases.is_complete && !std::mem::replace(&mut initial_bases.is_wanted, true) {
+        if !initial_bases.is_complete && !std::mem::replace(&mut initial_bases.is_requested, true) {
             self.initial_bases_reads.queue.push_back(channel_id.clone());
         }
     }
 
     pub(super) fn start_initial_bases_reads(&mut self) {
-        while self.initial_bases_reads.under_way < limits::CATCH_UP_READS_MAX {
+        while self.initial_bases_reads.in_flight < limits::CATCH_UP_READS_MAX {
             let Some(channel_id) = self.initial_bases_reads.queue.pop_front() else { return };
-            self.initial_bases_reads.under_way += 1;
+            self.initial_bases_reads.in_flight += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let bases = backend.read_bases(&channel_id).await;
@@ -133,12 +133,16 @@ impl Channels {
         }
     }
 
-    pub(super) fn bases_read(&mut self, channel_id: ChannelId, bases: Result<Vec<StoredBase>, BackendError>) {
-        self.initial_bases_reads.under_way -= 1;
+    pub(super) fn on_bases_read(
+        &mut self,
+        channel_id: ChannelId,
+        bases: Result<Vec<StoredBase>, BackendError>,
+    ) {
+        self.initial_bases_reads.in_flight -= 1;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         let handled = channel.sequencer.position().unwrap_or_default().seq;
         let Some(initial_bases) = &mut channel.initial_bases else { return };
-        initial_bases.is_wanted = false;
+        initial_bases.is_requested = false;
         let Ok(bases) = bases else {
             self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;

@@ -22,11 +22,11 @@ pub(super) struct MembershipUpdates {
     /// no new subscriber.
     joins: VecDeque<ChannelId>,
     others: VecDeque<ChannelId>,
-    under_way: usize,
+    in_flight: usize,
     /// After a failed update, no further one is sent before this time.
-    rested_until: Option<Instant>,
+    paused_until: Option<Instant>,
     /// Start of the last report of all channels, which also repeats unchanged numbers.
-    pub(super) all_at: Instant,
+    pub(super) last_full_report: Instant,
 }
 
 impl MembershipUpdates {
@@ -34,9 +34,9 @@ impl MembershipUpdates {
         MembershipUpdates {
             joins: VecDeque::new(),
             others: VecDeque::new(),
-            under_way: 0,
-            rested_until: None,
-            all_at: Instant::now(),
+            in_flight: 0,
+            paused_until: None,
+            last_full_report: Instant::now(),
         }
     }
 }
@@ -46,19 +46,19 @@ impl Channel {
     /// that one script can include.
     fn begin_membership_update(&mut self, channel_id: &ChannelId) -> MembershipUpdate {
         let users = self.presence.as_mut().map(|presence| presence.take_dirty()).unwrap_or_default();
-        let results: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
+        let users_in_update: HashSet<&str> = users.iter().map(|user| &*user.member.user_id).collect();
         let since = self.sequencer.position().unwrap_or_default();
         for pending in self.pending.values_mut().filter(|pending| pending.state == State::Unreported) {
             let member = pending.subscriber.member.as_ref();
-            if member.is_none_or(|member| results.contains(&*member.user_id)) {
+            if member.is_none_or(|member| users_in_update.contains(&*member.user_id)) {
                 pending.state = State::Reporting { since };
             }
         }
         let waiting = self.pending.values().filter(|pending| pending.state == State::Unreported).count();
-        let counts_anyone = self.pending.values().any(PendingSubscription::is_counted);
-        self.membership.under_way = true;
+        let includes_pending = self.pending.values().any(PendingSubscription::is_reporting);
+        self.membership.in_flight = true;
         self.membership.stale = false;
-        if self.sequencer.position().is_some() && counts_anyone {
+        if self.sequencer.position().is_some() && includes_pending {
             self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
         // A count of zero would exempt a channel from the sweep after this node's
@@ -69,14 +69,14 @@ impl Channel {
             count: (self.count() - waiting as u64).max(u64::from(count_min)),
             users,
             rules: self.rules,
-            wants_last: counts_anyone && ChannelName::is_cache_name(channel_id.channel()),
+            wants_last: includes_pending && ChannelName::is_cache_name(channel_id.channel()),
         }
     }
 
     /// The script has counted the reported subscriptions and returned the channel's
     /// position.
-    fn place(&mut self, updated: &UpdatedMembership) {
-        for pending in self.pending.values_mut().filter(|pending| pending.is_counted()) {
+    fn register(&mut self, updated: &UpdatedMembership) {
+        for pending in self.pending.values_mut().filter(|pending| pending.is_reporting()) {
             let last = updated.last.clone().map(Box::new);
             pending.state =
                 State::Registered { at: updated.at, total: Some(updated.total), last, waits: Waits::Yes };
@@ -90,22 +90,22 @@ impl Channels {
         if channel.listening != Listening::Yes || !channel.needs_membership_update() {
             return;
         }
-        let wanted = if channel.is_awaited() { Queued::First } else { Queued::Last };
-        if channel.membership.queued >= wanted {
+        let queue = if channel.is_awaited() { Queued::First } else { Queued::Last };
+        if channel.membership.queued >= queue {
             return;
         }
-        channel.membership.queued = wanted;
-        match wanted {
+        channel.membership.queued = queue;
+        match queue {
             Queued::First => self.membership_updates.joins.push_back(channel_id),
             _ => self.membership_updates.others.push_back(channel_id),
         }
     }
 
     pub(super) fn start_membership_updates(&mut self) {
-        if self.membership_updates.rested_until.is_some_and(|until| Instant::now() < until) {
+        if self.membership_updates.paused_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        while self.membership_updates.under_way < limits::MEMBERSHIP_UPDATES_MAX {
+        while self.membership_updates.in_flight < limits::MEMBERSHIP_UPDATES_MAX {
             let Some(channel_id) = self
                 .membership_updates
                 .joins
@@ -120,25 +120,25 @@ impl Channels {
                 continue;
             }
             let update = channel.begin_membership_update(&channel_id);
-            self.membership_updates.under_way += 1;
+            self.membership_updates.in_flight += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let result = backend.update_membership(&update).await;
-                JobResult::UpdatedMembership(Box::new((update, result)))
+                JobResult::MembershipUpdated(Box::new((update, result)))
             });
         }
     }
 
-    pub(super) fn updated(
+    pub(super) fn on_membership_updated(
         &mut self,
         update: MembershipUpdate,
         result: Result<UpdatedMembership, BackendError>,
     ) {
-        self.membership_updates.under_way -= 1;
+        self.membership_updates.in_flight -= 1;
         metrics().membership_updates.increment(1);
         let MembershipUpdate { channel_id, count, users, .. } = update;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
-        channel.membership.under_way = false;
+        channel.membership.in_flight = false;
         let updated = match result {
             Ok(updated) => updated,
             Err(error) => {
@@ -148,7 +148,7 @@ impl Channels {
                     presence.mark_dirty(&users);
                 }
                 let retry = Instant::now() + limits::RETRY_DELAY;
-                self.membership_updates.rested_until = Some(retry);
+                self.membership_updates.paused_until = Some(retry);
                 self.retries.push_back((retry, channel_id));
                 return;
             }
@@ -157,13 +157,13 @@ impl Channels {
         channel.membership.reported = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
         let may_yet_arrive = channel.membership.is_uncertain(Instant::now());
         if let Some(presence) = &mut channel.presence {
-            let let_in = users.iter().enumerate().filter(|(at, _)| !updated.refused.contains(at));
-            for (_, user) in let_in {
+            let admitted = users.iter().enumerate().filter(|(at, _)| !updated.refused.contains(at));
+            for (_, user) in admitted {
                 presence.acknowledge(user, may_yet_arrive);
             }
         }
         self.refuse(&channel_id, &refused);
-        self.place(&channel_id, &updated);
+        self.register(&channel_id, &updated);
         self.admit(&channel_id);
         self.queue_membership_update(channel_id);
     }
@@ -180,7 +180,7 @@ impl Channels {
             reply::subscription_refused(event_prefix, channel_id.channel(), "LimitReached", &error, 4100)
         };
         let is_refused = |user_id| refused.iter().any(|user| user.member.user_id == user_id);
-        let counted = channel.pending.iter().filter(|(_, pending)| pending.is_counted());
+        let counted = channel.pending.iter().filter(|(_, pending)| pending.is_reporting());
         let counted =
             counted.filter_map(|(socket, pending)| Some((*socket, pending.subscriber.member.clone()?)));
         let sockets: Vec<_> = counted.filter(|(_, member)| is_refused(member.user_id.clone())).collect();
@@ -195,10 +195,10 @@ impl Channels {
             let Subscriber { write_buffer, options, .. } = pending.subscriber;
             push(&write_buffer, frame(options.event_prefix), &mut self.to_flush);
         }
-        self.forget_if_idle(channel_id);
+        self.mark_if_idle(channel_id);
     }
 
-    fn place(&mut self, channel_id: &ChannelId, updated: &UpdatedMembership) {
+    fn register(&mut self, channel_id: &ChannelId, updated: &UpdatedMembership) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let held = match channel.sequencer.position() {
             None => {
@@ -208,22 +208,22 @@ impl Channels {
             }
             Some(_) => VecDeque::new(),
         };
-        channel.place(updated);
+        channel.register(updated);
         if channel.pending.values().any(|pending| matches!(pending.state, State::Registered { .. })) {
             channel.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
         if !channel.sequencer.has_passed(updated.at) {
-            self.lagging(channel_id, updated.at);
+            self.observe_lag(channel_id, updated.at);
         }
-        self.learn_status(channel_id, updated.total > 0, updated.at);
+        self.apply_status(channel_id, updated.total > 0, updated.at);
         self.sequence_held(channel_id, held);
     }
 
     /// Reports the memberships of all channels: every [`limits::MEMBERSHIP_INTERVAL`],
     /// after a reconnect, and when Redis may have lost its data.
     pub(super) fn report_all_memberships(&mut self) {
-        self.membership_updates.all_at = Instant::now();
-        self.membership_updates.rested_until = None;
+        self.membership_updates.last_full_report = Instant::now();
+        self.membership_updates.paused_until = None;
         for channel in self.channels.values_mut() {
             channel.membership.stale = true;
             if let Some(presence) = &mut channel.presence {

@@ -142,13 +142,13 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
         rosters: Rosters::default(),
         recoveries: Recoveries::default(),
         initial_bases_reads: InitialBasesReads::default(),
-        positions: VecDeque::new(),
+        position_notices: VecDeque::new(),
         stale_rosters: BTreeSet::new(),
         initial_statuses: HashMap::new(),
         idle: VecDeque::new(),
         to_flush: Vec::new(),
         writers: WriterPool::for_runtime(),
-        counted: Instant::now(),
+        gauges_updated: Instant::now(),
     };
     tokio::spawn(channels.run(receiver, commands));
     ChannelsHandle(sender)
@@ -158,15 +158,15 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
 #[derive(Debug)]
 enum JobResult {
     Listened(ChannelId, Result<(), BackendError>),
-    UpdatedMembership(Box<(MembershipUpdate, Result<UpdatedMembership, BackendError>)>),
+    MembershipUpdated(Box<(MembershipUpdate, Result<UpdatedMembership, BackendError>)>),
     RosterRead(ChannelId, Result<RosterRead, BackendError>),
     LogRead(ChannelId, Result<Log, BackendError>),
     HeadsRead(Vec<ChannelId>, Result<Vec<Option<Position>>, BackendError>),
-    Replayed(ChannelId, Result<RecoveryResults, BackendError>),
+    Recovered(ChannelId, Result<RecoveryResults, BackendError>),
     BasesRead(ChannelId, Result<Vec<StoredBase>, BackendError>),
-    Switched(ChannelId, bool, Result<(), BackendError>),
+    DeltasToggled(ChannelId, bool, Result<(), BackendError>),
     /// The head, read instead of the history when the round's byte budget is used up.
-    Skipped(ChannelId, Result<Vec<Option<Position>>, BackendError>),
+    HeadRead(ChannelId, Result<Vec<Option<Position>>, BackendError>),
     EpochOpened,
 }
 
@@ -186,7 +186,7 @@ struct Channels {
     recoveries: Recoveries,
     initial_bases_reads: InitialBasesReads,
     /// Due times of position notices, oldest first.
-    positions: VecDeque<(Instant, ChannelId)>,
+    position_notices: VecDeque<(Instant, ChannelId)>,
     /// Rosters to read again, by due time.
     stale_rosters: BTreeSet<(Instant, ChannelId)>,
     /// Watchers that have not received their first status frame.
@@ -195,7 +195,7 @@ struct Channels {
     /// Connections with frames pushed since the start of this round.
     to_flush: Vec<Arc<WriteBuffer>>,
     writers: WriterPool,
-    counted: Instant,
+    gauges_updated: Instant,
 }
 
 impl Channels {
@@ -225,7 +225,7 @@ impl Channels {
                 self.request_all_rosters();
             }
             if due.check_heads {
-                self.check_all();
+                self.start_head_check_round();
             }
             self.start_jobs();
             self.writers.flush(&mut self.to_flush);
@@ -262,13 +262,13 @@ impl Channels {
                 let Entry { epoch, first_seq, .. } = entry;
                 self.begin_history(channel_id, Position { epoch, seq: first_seq - 1, ..Position::default() });
                 self.handle(channel_id, &entry);
-                self.let_in(channel_id, entry.position());
+                self.end_waiting(channel_id, entry.position());
             }
             Decision::Duplicate => metrics().entries_duplicate.increment(1),
             Decision::Held => {}
             Decision::Gap => {
                 metrics().gaps.increment(1);
-                tracing::debug!(%channel_id, "gap, reading the log");
+                tracing::debug!(%channel_id, "gap detected; reading the history");
                 self.gap_repairs.queue.push_back(channel_id.clone());
             }
         }
@@ -284,15 +284,15 @@ impl Channels {
     }
 
     /// Delivers an entry to the subscribers and admits no pending subscription. Between
-    /// entries of one history read, an admission would begin too late: the sequencer's
-    /// position is already that of the last one.
+    /// entries of one history read, the sequencer's position is already that of the last
+    /// one: an admission would take entries for delivered that are not.
     fn deliver_entry(&mut self, channel_id: &ChannelId, entry: &Entry) {
         // A single look-up: there are many channels, and each look-up is a cache miss.
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.send_epoch_notices(channel_id, entry, &mut self.to_flush);
         deliver(channel_id, channel, entry, &self.delta, &mut self.to_flush);
         if channel.position_falls_due() {
-            self.positions.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
+            self.position_notices.push_back((Instant::now() + limits::POSITION_DELAY, channel_id.clone()));
         }
         match entry.kind {
             Kind::UserStatus | Kind::Deltas => match delivery::read(channel_id, entry) {
@@ -302,7 +302,7 @@ impl Channels {
             },
             Kind::Events => {
                 if let Some(on) = channel.delta_decision() {
-                    self.switch_deltas(channel_id.clone(), on);
+                    self.request_delta_toggle(channel_id.clone(), on);
                 }
             }
             _ => {}
@@ -330,10 +330,10 @@ impl Channels {
 
     /// Ends the wait for entries up to `known`, which will not arrive any more, and
     /// admits the pending subscriptions.
-    fn let_in(&mut self, channel_id: &ChannelId, known: Position) {
+    fn end_waiting(&mut self, channel_id: &ChannelId, known: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         for at in channel.stop_waiting(known) {
-            self.lagging(channel_id, at);
+            self.observe_lag(channel_id, at);
         }
         self.admit(channel_id);
     }
@@ -397,19 +397,19 @@ impl Channels {
     fn tick(&mut self) {
         let now = Instant::now();
         while self.retries.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, channel_id) = self.retries.pop_front().expect("it was just seen");
+            let (_, channel_id) = self.retries.pop_front().expect("the front was checked");
             self.retry(channel_id);
         }
-        self.check_what_is_due(now);
+        self.run_due_head_checks(now);
         self.read_stale_rosters(now);
         self.send_due_position_notices(now);
-        self.forget_idle(now);
-        if now.duration_since(self.membership_updates.all_at) >= limits::MEMBERSHIP_INTERVAL {
+        self.remove_idle(now);
+        if now.duration_since(self.membership_updates.last_full_report) >= limits::MEMBERSHIP_INTERVAL {
             self.report_all_memberships();
         }
-        if now.duration_since(self.counted) >= limits::GAUGE_INTERVAL {
-            self.counted = now;
-            self.count();
+        if now.duration_since(self.gauges_updated) >= limits::GAUGE_INTERVAL {
+            self.gauges_updated = now;
+            self.update_gauges();
         }
     }
 
@@ -427,7 +427,7 @@ impl Channels {
         self.admit(&channel_id);
     }
 
-    fn count(&self) {
+    fn update_gauges(&self) {
         let subscriptions: usize = self.channels.values().map(|channel| channel.subscribers.len()).sum();
         metrics().subscriptions.set(subscriptions as f64);
         metrics().channels.set(self.channels.len() as f64);
@@ -441,25 +441,27 @@ impl Channels {
         self.start_recoveries();
         self.start_initial_bases_reads();
         self.start_repairs();
-        self.start_checks();
+        self.start_head_checks();
     }
 
     fn on_job_done(&mut self, result: JobResult) {
         match result {
-            JobResult::Listened(channel_id, result) => self.listened(channel_id, result),
-            JobResult::UpdatedMembership(done) => self.updated(done.0, done.1),
-            JobResult::RosterRead(channel_id, read) => self.roster_read(channel_id, read),
-            JobResult::Replayed(channel_id, results) => self.replayed(&channel_id, results),
-            JobResult::BasesRead(channel_id, bases) => self.bases_read(channel_id, bases),
-            JobResult::Switched(channel_id, on, result) => self.switched(&channel_id, on, result),
-            JobResult::HeadsRead(channel_ids, heads) => self.heads_read(channel_ids, heads),
-            JobResult::LogRead(channel_id, log) => {
-                self.gap_repairs.under_way -= 1;
-                self.log_read(&channel_id, log);
+            JobResult::Listened(channel_id, result) => self.on_listened(channel_id, result),
+            JobResult::MembershipUpdated(update) => self.on_membership_updated(update.0, update.1),
+            JobResult::RosterRead(channel_id, read) => self.on_roster_read(channel_id, read),
+            JobResult::Recovered(channel_id, results) => self.on_recovered(&channel_id, results),
+            JobResult::BasesRead(channel_id, bases) => self.on_bases_read(channel_id, bases),
+            JobResult::DeltasToggled(channel_id, on, result) => {
+                self.on_deltas_toggled(&channel_id, on, result)
             }
-            JobResult::Skipped(channel_id, heads) => {
-                self.gap_repairs.under_way -= 1;
-                self.skipped(&channel_id, heads);
+            JobResult::HeadsRead(channel_ids, heads) => self.on_heads_read(channel_ids, heads),
+            JobResult::LogRead(channel_id, log) => {
+                self.gap_repairs.in_flight -= 1;
+                self.on_log_read(&channel_id, log);
+            }
+            JobResult::HeadRead(channel_id, heads) => {
+                self.gap_repairs.in_flight -= 1;
+                self.on_head_read(&channel_id, heads);
             }
             JobResult::EpochOpened => {}
         }

@@ -46,18 +46,18 @@ impl Channel {
 
 impl Channels {
     pub(super) fn send_due_position_notices(&mut self, now: Instant) {
-        while self.positions.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, channel_id) = self.positions.pop_front().expect("it was just seen");
+        while self.position_notices.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, channel_id) = self.position_notices.pop_front().expect("the front was checked");
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             channel.position_due = false;
             let Some(position) = channel.sequencer.position() else { continue };
-            let behind = channel.subscribers.groups().catch_up();
+            let behind = channel.subscribers.groups().take_behind();
             metrics().position_notices.increment(behind.len() as u64);
             let frame = |event_prefix| {
                 reply::position(event_prefix, channel_id.channel(), position.epoch, position.seq, false)
             };
             channel.subscribers.broadcast_by_group(
-                |place, options| behind.contains(&place).then(|| frame(options.event_prefix)),
+                |group, options| behind.contains(&group).then(|| frame(options.event_prefix)),
                 &mut self.to_flush,
             );
         }

@@ -28,19 +28,19 @@ pub(super) struct Presence {
     /// None until the first read.
     roster: Option<Roster>,
     /// Changes since the start of the read that is queued or in flight.
-    since: Option<Vec<MemberChange>>,
+    changes_since_read: Option<Vec<MemberChange>>,
     /// `subscription_succeeded` for each event prefix in use, cached until the roster
     /// changes. At most two.
-    initial_bases_reads: Vec<(EventPrefix, Bytes)>,
+    succeeded_frames: Vec<(EventPrefix, Bytes)>,
     /// Users of this node's connections, by user id.
-    own: HashMap<Arc<str>, Own>,
+    local_users: HashMap<Arc<str>, LocalUser>,
     /// Users whose connection count is not yet reported to the cluster.
     dirty: BTreeSet<Arc<str>>,
 }
 
 /// A user of this node's connections.
 #[derive(Debug)]
-struct Own {
+struct LocalUser {
     /// With the `user_info` of the first connection on this node.
     member: Arc<Member>,
     connections: u64,
@@ -52,7 +52,7 @@ struct Own {
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
     queue: VecDeque<ChannelId>,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl Presence {
@@ -60,8 +60,8 @@ impl Presence {
         !self.dirty.is_empty()
     }
 
-    pub(super) fn is_forgettable(&self) -> bool {
-        self.dirty.is_empty() && self.since.is_none()
+    pub(super) fn is_removable(&self) -> bool {
+        self.dirty.is_empty() && self.changes_since_read.is_none()
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -71,16 +71,16 @@ impl Presence {
     /// Counts one more connection of the user.
     pub(super) fn add_connection(&mut self, member: &Arc<Member>) {
         let user = member.user_id.clone();
-        let own = self.own.entry(user.clone()).or_insert_with(|| Own {
+        let local = self.local_users.entry(user.clone()).or_insert_with(|| LocalUser {
             member: member.clone(),
             connections: 0,
             reported: 0,
         });
-        if own.connections == 0 {
+        if local.connections == 0 {
             // Reported with this `user_info`, unless the departure was never reported.
-            own.member = member.clone();
+            local.member = member.clone();
         }
-        own.connections += 1;
+        local.connections += 1;
         self.dirty.insert(user);
     }
 
@@ -95,8 +95,8 @@ impl Presence {
 
     /// Counts one connection less of the user.
     pub(super) fn remove_connection(&mut self, member: &Member) {
-        if let Some(own) = self.own.get_mut(&member.user_id) {
-            own.connections -= 1;
+        if let Some(local) = self.local_users.get_mut(&member.user_id) {
+            local.connections -= 1;
             self.dirty.insert(member.user_id.clone());
         }
     }
@@ -108,9 +108,9 @@ impl Presence {
         while users.len() < limits::UPDATED_USERS_MAX
             && let Some(user) = self.dirty.pop_first()
         {
-            let Some(own) = self.own.get(&user) else { continue };
-            let (member, count) = (own.member.clone(), own.connections);
-            users.push(UserCount { member, count, is_new: own.reported == 0 });
+            let Some(local) = self.local_users.get(&user) else { continue };
+            let (member, count) = (local.member.clone(), local.connections);
+            users.push(UserCount { member, count, is_new: local.reported == 0 });
         }
         users.sort_by_key(|user| user.count > 0);
         users
@@ -118,7 +118,7 @@ impl Presence {
 
     /// A user's last connection has left, and this is not reported yet.
     pub(super) fn has_dirty_departures(&self) -> bool {
-        self.dirty.iter().any(|user| self.own.get(user).is_some_and(|own| own.connections == 0))
+        self.dirty.iter().any(|user| self.local_users.get(user).is_some_and(|local| local.connections == 0))
     }
 
     /// Marks these users to be reported again.
@@ -127,28 +127,28 @@ impl Presence {
     }
 
     pub(super) fn mark_all_dirty(&mut self) {
-        self.dirty.extend(self.own.keys().cloned());
+        self.dirty.extend(self.local_users.keys().cloned());
     }
 
     /// Handles the acknowledgement of a user's count. A departed user is kept and can
     /// be reported again while an earlier, unanswered update `may_yet_arrive`.
     pub(super) fn acknowledge(&mut self, user: &UserCount, may_yet_arrive: bool) {
-        let Some(own) = self.own.get_mut(&user.member.user_id) else { return };
-        own.reported = user.count;
-        if own.connections == 0 && own.reported == 0 && !may_yet_arrive {
-            self.own.remove(&user.member.user_id);
+        let Some(local) = self.local_users.get_mut(&user.member.user_id) else { return };
+        local.reported = user.count;
+        if local.connections == 0 && local.reported == 0 && !may_yet_arrive {
+            self.local_users.remove(&user.member.user_id);
         }
     }
 
     /// Applies a change to the roster. Returns true if subscribers must be notified.
     pub(super) fn apply(&mut self, change: &MemberChange) -> bool {
-        if let Some(since) = &mut self.since {
-            since.push(change.clone());
+        if let Some(changes) = &mut self.changes_since_read {
+            changes.push(change.clone());
         }
         let Some(roster) = &mut self.roster else { return false };
         let changes = roster.apply(change);
         if changes {
-            self.initial_bases_reads.clear();
+            self.succeeded_frames.clear();
         }
         changes
     }
@@ -159,40 +159,40 @@ impl Presence {
         &mut self,
         event_prefix: EventPrefix,
         channel: &str,
-        standing: Option<Standing>,
+        start: Option<Standing>,
     ) -> Bytes {
         let roster = self.roster.get_or_insert_default();
-        if standing.is_some() {
-            return reply::presence_succeeded(event_prefix, channel, roster, standing);
+        if start.is_some() {
+            return reply::presence_succeeded(event_prefix, channel, roster, start);
         }
-        if let Some((_, frame)) = self.initial_bases_reads.iter().find(|(of, _)| *of == event_prefix) {
+        if let Some((_, frame)) = self.succeeded_frames.iter().find(|(of, _)| *of == event_prefix) {
             return frame.clone();
         }
         let frame = reply::presence_succeeded(event_prefix, channel, roster, None);
-        self.initial_bases_reads.push((event_prefix, frame.clone()));
+        self.succeeded_frames.push((event_prefix, frame.clone()));
         frame
     }
 
     /// Replaces the roster by the one read. Returns the changes to send to subscribers.
-    fn adopt(&mut self, read: RosterRead) -> Vec<MemberChange> {
+    fn replace_roster(&mut self, read: RosterRead) -> Vec<MemberChange> {
         let mut roster = read.roster;
-        for change in self.since.take().unwrap_or_default() {
+        for change in self.changes_since_read.take().unwrap_or_default() {
             roster.apply(&change);
         }
         // Redis may have lost the departure of these users.
         for user in read.own {
-            let gone = || Own {
+            let departed = || LocalUser {
                 member: Arc::new(Member::new(user.clone(), Bytes::new())),
                 connections: 0,
                 reported: 1,
             };
-            if self.own.entry(user.clone()).or_insert_with(gone).connections == 0 {
+            if self.local_users.entry(user.clone()).or_insert_with(departed).connections == 0 {
                 self.dirty.insert(user);
             }
         }
         let changes = self.roster.as_ref().map(|known| known.changes_to(&roster)).unwrap_or_default();
         self.roster = Some(roster);
-        self.initial_bases_reads.clear();
+        self.succeeded_frames.clear();
         changes
     }
 }
@@ -204,8 +204,8 @@ impl Channels {
         else {
             return;
         };
-        if presence.since.is_none() {
-            presence.since = Some(Vec::new());
+        if presence.changes_since_read.is_none() {
+            presence.changes_since_read = Some(Vec::new());
             self.rosters.queue.push_back(channel_id.clone());
         }
     }
@@ -223,13 +223,13 @@ impl Channels {
 
     pub(super) fn read_stale_rosters(&mut self, now: Instant) {
         while self.stale_rosters.first().is_some_and(|(due, _)| *due <= now) {
-            let (_, channel_id) = self.stale_rosters.pop_first().expect("it was just seen");
+            let (_, channel_id) = self.stale_rosters.pop_first().expect("the first one was checked");
             self.request_roster(&channel_id);
         }
     }
 
     pub(super) fn start_roster_reads(&mut self) {
-        while self.rosters.under_way < limits::REPAIRS_MAX {
+        while self.rosters.in_flight < limits::REPAIRS_MAX {
             let Some(channel_id) = self.rosters.queue.pop_front() else { return };
             let Some(presence) =
                 self.channels.get_mut(&channel_id).and_then(|channel| channel.presence.as_mut())
@@ -237,8 +237,8 @@ impl Channels {
                 continue;
             };
             // The read includes every change up to now.
-            presence.since = Some(Vec::new());
-            self.rosters.under_way += 1;
+            presence.changes_since_read = Some(Vec::new());
+            self.rosters.in_flight += 1;
             let backend = self.backend.clone();
             self.jobs.spawn(async move {
                 let read = backend.read_roster(&channel_id).await;
@@ -247,18 +247,19 @@ impl Channels {
         }
     }
 
-    pub(super) fn roster_read(&mut self, channel_id: ChannelId, read: Result<RosterRead, BackendError>) {
-        self.rosters.under_way -= 1;
+    pub(super) fn on_roster_read(&mut self, channel_id: ChannelId, read: Result<RosterRead, BackendError>) {
+        self.rosters.in_flight -= 1;
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         let Some(presence) = &mut channel.presence else { return };
-        let too_many = presence.since.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
+        let too_many =
+            presence.changes_since_read.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
         let Some(read) = read.ok().filter(|_| !too_many) else {
-            presence.since = None;
+            presence.changes_since_read = None;
             self.stale_rosters.insert((Instant::now() + limits::RETRY_DELAY, channel_id));
             return;
         };
         metrics().rosters_read.increment(1);
-        for change in presence.adopt(read) {
+        for change in presence.replace_roster(read) {
             broadcast_member_change(&channel_id, &channel.subscribers, &change, &mut self.to_flush);
         }
         self.admit(&channel_id);
@@ -275,18 +276,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_back_before_the_leaving_is_acknowledged_says_anew_who_it_is() {
+    fn presence_rejoin_before_leave_ack_resends_user_info() {
         let mut presence = Presence::default();
         presence.add_connection(&member("1"));
-        let said = presence.take_dirty();
-        presence.acknowledge(&said[0], false);
+        let joined = presence.take_dirty();
+        presence.acknowledge(&joined[0], false);
         presence.remove_connection(&member("1"));
-        let leaving = presence.take_dirty();
-        assert_eq!(leaving[0].count, 0);
+        let left = presence.take_dirty();
+        assert_eq!(left[0].count, 0);
         presence.add_connection(&member("2"));
-        presence.acknowledge(&leaving[0], false);
-        let back = presence.take_dirty();
-        assert_eq!((back[0].count, &*back[0].member.info), (1, b"2".as_slice()));
-        assert!(back[0].is_new);
+        presence.acknowledge(&left[0], false);
+        let rejoined = presence.take_dirty();
+        assert_eq!((rejoined[0].count, &*rejoined[0].member.info), (1, b"2".as_slice()));
+        assert!(rejoined[0].is_new);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::channel::{Channel, PendingSubscription, State};
-use super::replay::{RecoveredEvents, RecoveryRequest, RecoveryResults, Replay, number};
+use super::replay::{RecoveredEvents, RecoveryRequest, RecoveryResults, Replay, full_seq};
 use super::{Channels, JobResult};
 use crate::backend::BackendError;
 use crate::channel::ChannelId;
@@ -20,10 +20,10 @@ use crate::wire::resume::{Resume, Standing};
 pub(super) enum Recovery {
     /// The client does not resume.
     NotRequested,
-    /// The client resumes. `asked` is set while a history read includes this request.
+    /// The client resumes. `in_read` is set while a history read includes this request.
     Requested {
         resume: Box<Resume>,
-        asked: bool,
+        in_read: bool,
     },
     /// The history does not cover all missed events: the client does not resume.
     Lost,
@@ -35,12 +35,12 @@ pub(super) enum Recovery {
 
 /// The position that a subscription begins with: the client's own if it resumes,
 /// otherwise that of its membership update.
-pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
+pub(super) fn start_of(recovery: &Recovery, at: Position) -> Standing {
     let Position { epoch, seq, .. } = at;
     match recovery {
         Recovery::Recovered { resume, .. } => {
             metrics().resumes.increment(1);
-            return Standing { epoch, seq: number(resume.seq, seq), resumed: true };
+            return Standing { epoch, seq: full_seq(resume.seq, seq), resumed: true };
         }
         Recovery::Lost => metrics().resumes_failed.increment(1),
         Recovery::NotRequested | Recovery::Requested { .. } => {}
@@ -52,12 +52,12 @@ pub(super) fn standing(recovery: &Recovery, at: Position) -> Standing {
 #[derive(Debug, Default)]
 pub(super) struct Recoveries {
     queue: VecDeque<ChannelId>,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl Recovery {
     pub(super) fn of(resume: Option<Box<Resume>>) -> Recovery {
-        resume.map_or(Recovery::NotRequested, |resume| Recovery::Requested { resume, asked: false })
+        resume.map_or(Recovery::NotRequested, |resume| Recovery::Requested { resume, in_read: false })
     }
 
     /// The client keeps the bases of its previous connection.
@@ -82,22 +82,22 @@ impl Channels {
     /// Queues a read of the history, unless one is queued or in flight.
     pub(super) fn request_recovery(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        if !std::mem::replace(&mut channel.replaying, true) {
+        if !std::mem::replace(&mut channel.recovering, true) {
             self.recoveries.queue.push_back(channel_id.clone());
         }
     }
 
     pub(super) fn start_recoveries(&mut self) {
-        while self.recoveries.under_way < limits::CATCH_UP_READS_MAX {
+        while self.recoveries.in_flight < limits::CATCH_UP_READS_MAX {
             let Some(channel_id) = self.recoveries.queue.pop_front() else { return };
             let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
             let recovery_requests = channel.recovery_requests();
             let Some(oldest) = channel.oldest(&recovery_requests) else {
-                channel.replaying = false;
+                channel.recovering = false;
                 self.admit(&channel_id);
                 continue;
             };
-            self.recoveries.under_way += 1;
+            self.recoveries.in_flight += 1;
             let (backend, config) = (self.backend.clone(), self.delta.clone());
             let (deltas, policy) = (channel.deltas.clone(), channel.policy.clone());
             self.jobs.spawn(async move {
@@ -105,27 +105,27 @@ impl Channels {
                     // Encoded here, outside the actor: many clients may have missed many
                     // events.
                     Ok(log) => Ok(Replay::new(&channel_id, &log, &config, &deltas, &policy)
-                        .tell(recovery_requests)
+                        .encode_all(recovery_requests)
                         .await),
                     Err(error) => Err(error),
                 };
-                JobResult::Replayed(channel_id, results)
+                JobResult::Recovered(channel_id, results)
             });
         }
     }
 
-    pub(super) fn replayed(
+    pub(super) fn on_recovered(
         &mut self,
         channel_id: &ChannelId,
         results: Result<RecoveryResults, BackendError>,
     ) {
-        self.recoveries.under_way -= 1;
+        self.recoveries.in_flight -= 1;
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        channel.replaying = false;
+        channel.recovering = false;
         match results {
-            Ok(results) => channel.learn(results),
+            Ok(results) => channel.apply_results(results),
             Err(error) => {
-                tracing::debug!(%channel_id, %error, "log not read for those who resume");
+                tracing::debug!(%channel_id, %error, "history not read for recovery; will be retried");
                 channel.request_again();
                 self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id.clone()));
                 return;
@@ -142,12 +142,12 @@ impl Channel {
         let mut recovery_requests = Vec::new();
         for (socket, PendingSubscription { subscriber, recovery, state, .. }) in &mut self.pending {
             let State::Registered { at, .. } = *state else { continue };
-            let Recovery::Requested { resume, asked } = recovery else { continue };
+            let Recovery::Requested { resume, in_read } = recovery else { continue };
             if resume.epoch != at.epoch {
                 *recovery = Recovery::Lost;
                 continue;
             }
-            *asked = true;
+            *in_read = true;
             let (resume, options) = (Resume::clone(resume), subscriber.options.clone());
             recovery_requests.push(RecoveryRequest { socket: *socket, options, resume, at });
         }
@@ -157,22 +157,22 @@ impl Channel {
     /// The oldest sequence number among the requests.
     fn oldest(&self, recovery_requests: &[RecoveryRequest]) -> Option<u32> {
         let now = self.sequencer.position().unwrap_or_default().seq;
-        recovery_requests.iter().map(|request| request.resume.seq).min_by_key(|seq| number(*seq, now))
+        recovery_requests.iter().map(|request| request.resume.seq).min_by_key(|seq| full_seq(*seq, now))
     }
 
     fn request_again(&mut self) {
         for pending in self.pending.values_mut() {
-            if let Recovery::Requested { asked, .. } = &mut pending.recovery {
-                *asked = false;
+            if let Recovery::Requested { in_read, .. } = &mut pending.recovery {
+                *in_read = false;
             }
         }
     }
 
-    fn learn(&mut self, results: RecoveryResults) {
+    fn apply_results(&mut self, results: RecoveryResults) {
         for (socket, missed) in results {
             let Some(pending) = self.pending.get_mut(&socket) else { continue };
             // The client may have left and subscribed again with another request.
-            if !matches!(pending.recovery, Recovery::Requested { asked: true, .. }) {
+            if !matches!(pending.recovery, Recovery::Requested { in_read: true, .. }) {
                 continue;
             }
             let recovery = std::mem::replace(&mut pending.recovery, Recovery::Lost);

@@ -52,7 +52,7 @@ pub(super) struct Replay<'a> {
     entries: Vec<(&'a Entry, Vec<Event>)>,
     /// The sequence number at which the history begins.
     first_seq: u64,
-    excepted: HashSet<SocketId>,
+    excluded: HashSet<SocketId>,
     /// An entry of the history could not be decoded.
     is_unreadable: bool,
 }
@@ -86,13 +86,13 @@ impl<'a> Replay<'a> {
             head: log.head,
             entries: Vec::new(),
             first_seq: log.entries.first().map_or(u64::MAX, |first| first.first_seq),
-            excepted: HashSet::new(),
+            excluded: HashSet::new(),
             is_unreadable: false,
         };
         for entry in &log.entries {
             match delivery::read(channel_id, entry) {
                 Some(Body::Events(events) | Body::ClientEvents(events)) => {
-                    replay.excepted.extend(events.iter().filter_map(|event| event.except));
+                    replay.excluded.extend(events.iter().filter_map(|event| event.except));
                     replay.entries.push((entry, events));
                 }
                 Some(_) => {}
@@ -104,7 +104,7 @@ impl<'a> Replay<'a> {
 
     /// Encodes the missed events of every request. Yields to other tasks between
     /// requests.
-    pub(super) async fn tell(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
+    pub(super) async fn encode_all(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
         let mut by_key: HashMap<RecoveryKey, Option<Arc<RecoveredEvents>>> = HashMap::new();
         let mut results = Vec::with_capacity(recovery_requests.len());
         for request in recovery_requests {
@@ -112,13 +112,13 @@ impl<'a> Replay<'a> {
                 results.push((request.socket, None));
                 continue;
             };
-            let is_excepted = self.excepted.contains(&request.socket)
-                || request.resume.previous_socket_ids.iter().any(|previous| self.excepted.contains(previous));
-            let missed = match is_excepted {
-                true => self.missed(&range, &request),
+            let is_excluded = self.excluded.contains(&request.socket)
+                || request.resume.previous_socket_ids.iter().any(|previous| self.excluded.contains(previous));
+            let missed = match is_excluded {
+                true => self.encode_missed(&range, &request),
                 false => by_key
                     .entry((request.options.clone(), range.seq, range.from, range.at.seq))
-                    .or_insert_with(|| self.missed(&range, &request))
+                    .or_insert_with(|| self.encode_missed(&range, &request))
                     .clone(),
             };
             results.push((request.socket, missed));
@@ -131,17 +131,17 @@ impl<'a> Replay<'a> {
     fn range(&self, request: &RecoveryRequest) -> Option<Range> {
         let RecoveryRequest { resume, at, .. } = request;
         let head = self.head.filter(|head| head.epoch == resume.epoch && head.epoch == at.epoch)?;
-        let seq = number(resume.seq, head.seq);
+        let seq = full_seq(resume.seq, head.seq);
         let is_complete = !self.is_unreadable && self.first_seq <= seq + 1;
         if seq > at.seq || (seq < head.seq && !is_complete) {
             return None;
         }
-        let from = resume.from.map(|from| number(from, seq));
+        let from = resume.from.map(|from| full_seq(from, seq));
         Some(Range { seq, from, at: *at })
     }
 
     /// None if the frames exceed [`limits::CATCH_UP_BYTES_MAX`].
-    fn missed(&self, range: &Range, request: &RecoveryRequest) -> Option<Arc<RecoveredEvents>> {
+    fn encode_missed(&self, range: &Range, request: &RecoveryRequest) -> Option<Arc<RecoveredEvents>> {
         let mut encoder = CatchUpEncoder {
             channel: self.channel,
             options: &request.options,
@@ -176,7 +176,7 @@ impl<'a> Replay<'a> {
 
 /// The largest sequence number up to `now` whose low 31 bits are `low`; 0 if there is
 /// none.
-pub(super) fn number(low: u32, now: u64) -> u64 {
+pub(super) fn full_seq(low: u32, now: u64) -> u64 {
     let distance = now.wrapping_sub(u64::from(low)) & 0x7fff_ffff;
     now.saturating_sub(distance)
 }
@@ -186,12 +186,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_clients_are_whole_again() {
+    fn client_sequence_numbers_are_restored_to_64_bits() {
         let now = 5 << 31 | 10;
-        assert_eq!(number(10, now), now);
-        assert_eq!(number(3, now), now - 7);
-        assert_eq!(number(0x7fff_ffff, now), (5 << 31) - 1);
-        assert_eq!(number(11, now), (4 << 31) | 11, "not one that is yet to come");
-        assert_eq!(number(7, 3), 0, "there is none");
+        assert_eq!(full_seq(10, now), now);
+        assert_eq!(full_seq(3, now), now - 7);
+        assert_eq!(full_seq(0x7fff_ffff, now), (5 << 31) - 1);
+        assert_eq!(full_seq(11, now), (4 << 31) | 11, "never above the current number");
+        assert_eq!(full_seq(7, 3), 0, "no such number");
     }
 }

@@ -133,7 +133,7 @@ impl Sequencer {
         self.repairing = false;
         let held = std::mem::take(&mut self.held);
         let Some(position) = self.position else { return (Repair::Complete, Vec::new(), held) };
-        if held.front().is_some_and(|heard| heard.prev == position.id) {
+        if held.front().is_some_and(|first_held| first_held.prev == position.id) {
             // Nothing is missing: the next entries arrived during the read. A slow link may be
             // further behind than the history reaches back.
             return (Repair::Complete, Vec::new(), held);
@@ -142,7 +142,7 @@ impl Sequencer {
         let repair = match entries.first() {
             Some(first) if first.prev == position.id => Repair::Complete,
             Some(_) => self.join_histories(position, &mut entries),
-            None => self.without_log(position, head, &held),
+            None => self.continue_without_history(position, head, &held),
         };
         for entry in &entries {
             self.handle(entry, now);
@@ -155,13 +155,13 @@ impl Sequencer {
     fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
         let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
         let common = entries.iter().rposition(|a| handled.contains(&a.id));
-        let started_anew = entries[0].prev == EntryId::NONE;
+        let is_new_history = entries[0].prev == EntryId::NONE;
         entries.drain(..common.map_or(0, |at| at + 1));
         entries.retain(|it| !it.is_before(position) && !self.is_before_reset(it));
         let Some(next) = entries.first() else { return Repair::Complete };
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
-        } else if started_anew && next.epoch != position.epoch {
+        } else if is_new_history && next.epoch != position.epoch {
             Repair::NewEpoch
         } else if common.is_some() {
             // Entries handled after `common` are not in the history: lost writes, whose
@@ -175,14 +175,19 @@ impl Sequencer {
     /// The history contains nothing after this node's position. If a newer entry was
     /// received, or the head has moved, the entries between are lost: continues from
     /// there.
-    fn without_log(&mut self, at: Position, head: Option<Position>, held: &VecDeque<Entry>) -> Repair {
-        if let Some(heard) = held.front()
-            && !self.has_handled(heard.id)
-            && !heard.is_before(at)
+    fn continue_without_history(
+        &mut self,
+        at: Position,
+        head: Option<Position>,
+        held: &VecDeque<Entry>,
+    ) -> Repair {
+        if let Some(first_held) = held.front()
+            && !self.has_handled(first_held.id)
+            && !first_held.is_before(at)
         {
-            let seq = heard.first_seq.saturating_sub(1);
-            let time_ms = heard.time_ms;
-            self.position = Some(Position { epoch: heard.epoch, seq, id: heard.prev, time_ms });
+            let seq = first_held.first_seq.saturating_sub(1);
+            let time_ms = first_held.time_ms;
+            self.position = Some(Position { epoch: first_held.epoch, seq, id: first_held.prev, time_ms });
             return Repair::Incomplete;
         }
         match head {

@@ -44,11 +44,11 @@ impl Channels {
         socket: SocketId,
         mut pending: PendingSubscription,
     ) {
-        let channel = self.channels.get_mut(&channel_id).expect("the caller has made it");
+        let channel = self.channels.get_mut(&channel_id).expect("the caller has created the channel");
         channel.idle_since = None;
-        if let Some(seated) = channel.subscribers.remove(socket) {
-            pending.subscriber.member = seated.member;
-            return self.begin_anew(&channel_id, socket, pending);
+        if let Some(live) = channel.subscribers.remove(socket) {
+            pending.subscriber.member = live.member;
+            return self.restart_subscription(&channel_id, socket, pending);
         }
         if let Some(earlier) = channel.pending.remove(&socket) {
             pending.confirmation = [earlier.confirmation, pending.confirmation].concat().into();
@@ -57,7 +57,7 @@ impl Channels {
         } else if self.pending >= limits::PENDING_MAX {
             metrics().pending_subscription_overflows.increment(1);
             pending.subscriber.write_buffer.close(Close::OverCapacity);
-            self.forget_if_idle(&channel_id);
+            self.mark_if_idle(&channel_id);
             return;
         } else {
             self.pending += 1;
@@ -82,7 +82,7 @@ impl Channels {
         let Some(mut subscriber) = channel.subscribers.remove(socket) else { return };
         subscriber.options.algorithm = Some(algorithm);
         let (confirmation, recovery, state) = (Bytes::new(), Recovery::NotRequested, State::Unreported);
-        self.begin_anew(
+        self.restart_subscription(
             channel_id,
             socket,
             PendingSubscription { subscriber, confirmation, succeeds: false, recovery, state },
@@ -91,7 +91,12 @@ impl Channels {
 
     /// Restarts a live subscription with other options. It is counted already, and
     /// begins at the channel's current position.
-    fn begin_anew(&mut self, channel_id: &ChannelId, socket: SocketId, mut pending: PendingSubscription) {
+    fn restart_subscription(
+        &mut self,
+        channel_id: &ChannelId,
+        socket: SocketId,
+        mut pending: PendingSubscription,
+    ) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let at = channel.sequencer.position().unwrap_or_default();
         pending.state = State::Registered { at, total: None, last: None, waits: Waits::No };
@@ -106,10 +111,10 @@ impl Channels {
     pub(super) fn join(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match channel.listening {
-            Listening::Asked => {}
+            Listening::Requested => {}
             Listening::Yes => self.queue_membership_update(channel_id),
             Listening::No => {
-                channel.listening = Listening::Asked;
+                channel.listening = Listening::Requested;
                 let backend = self.backend.clone();
                 self.jobs.spawn(async move {
                     let result = backend.listen(&channel_id).await;
@@ -119,7 +124,7 @@ impl Channels {
         }
     }
 
-    pub(super) fn listened(&mut self, channel_id: ChannelId, result: Result<(), BackendError>) {
+    pub(super) fn on_listened(&mut self, channel_id: ChannelId, result: Result<(), BackendError>) {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return };
         match result {
             Ok(()) => {
@@ -127,7 +132,7 @@ impl Channels {
                 self.queue_membership_update(channel_id);
             }
             Err(error) => {
-                tracing::debug!(%channel_id, %error, "not listened to yet");
+                tracing::debug!(%channel_id, %error, "topic not subscribed; will be retried");
                 channel.listening = Listening::No;
                 self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
             }
@@ -142,7 +147,7 @@ impl Channels {
         if let (Some(presence), Some(member)) = (&mut channel.presence, &subscriber.member) {
             presence.remove_connection(member);
         }
-        self.forget_if_idle(channel_id);
+        self.mark_if_idle(channel_id);
         self.queue_membership_update(channel_id.clone());
     }
 
@@ -150,33 +155,33 @@ impl Channels {
     /// reads that others wait for.
     pub(super) fn admit(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get(channel_id) else { return };
-        let (mut arrived, mut wants_replay, mut wants_snapshot) = (Vec::new(), false, false);
-        let mut is_anyone_placed = false;
+        let (mut ready, mut recovery_needed, mut bases_needed) = (Vec::new(), false, false);
+        let mut has_registered = false;
         for (socket, pending) in &channel.pending {
             let State::Registered { at, waits, .. } = pending.state else { continue };
-            let (is_seeking, needs_initial_bases) =
+            let (awaits_recovery, awaits_bases) =
                 (!pending.recovery.is_known(), channel.needs_initial_bases(pending));
-            is_anyone_placed = true;
-            wants_replay |= is_seeking;
-            wants_snapshot |= needs_initial_bases;
-            let has_all = waits == Waits::No || channel.sequencer.has_passed(at);
-            if has_all && !is_seeking && !needs_initial_bases {
-                arrived.push(*socket);
+            has_registered = true;
+            recovery_needed |= awaits_recovery;
+            bases_needed |= awaits_bases;
+            let is_caught_up = waits == Waits::No || channel.sequencer.has_passed(at);
+            if is_caught_up && !awaits_recovery && !awaits_bases {
+                ready.push(*socket);
             }
         }
         if channel.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
-            if is_anyone_placed {
+            if has_registered {
                 self.request_roster(channel_id);
             }
             return;
         }
-        if wants_replay {
+        if recovery_needed {
             self.request_recovery(channel_id);
         }
-        if wants_snapshot {
+        if bases_needed {
             self.request_initial_bases(channel_id);
         }
-        for socket in arrived {
+        for socket in ready {
             self.admit_one(channel_id, socket);
         }
         if let Some(channel) = self.channels.get_mut(channel_id) {
@@ -185,7 +190,7 @@ impl Channels {
     }
 
     /// Starts the linger time of a channel without subscribers and watchers.
-    pub(super) fn forget_if_idle(&mut self, channel_id: &ChannelId) {
+    pub(super) fn mark_if_idle(&mut self, channel_id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         if channel.is_unused() {
             let now = Instant::now();
@@ -194,11 +199,11 @@ impl Channels {
         }
     }
 
-    pub(super) fn forget_idle(&mut self, now: Instant) {
+    pub(super) fn remove_idle(&mut self, now: Instant) {
         while self.idle.front().is_some_and(|(since, _)| now.duration_since(*since) >= limits::LINGER) {
-            let (_, channel_id) = self.idle.pop_front().expect("it was just seen");
+            let (_, channel_id) = self.idle.pop_front().expect("the front was checked");
             let Some(channel) = self.channels.get(&channel_id) else { continue };
-            if channel.is_forgettable(now) {
+            if channel.is_removable(now) {
                 if channel.listening == Listening::Yes {
                     self.backend.unlisten(&channel_id);
                 }

@@ -68,7 +68,7 @@ impl Channels {
             let watch = channel.watch.get_or_insert_default();
             watch.watchers.insert(socket, initial_status.watcher.clone());
             match watch.online {
-                Some(online) => initial_status.learn(&channel_id, online),
+                Some(online) => initial_status.record(&channel_id, online),
                 None => {
                     channel.membership.stale = true;
                     initial_status.unknown.insert(channel_id.clone());
@@ -86,13 +86,13 @@ impl Channels {
             let Some(channel) = self.channels.get_mut(channel_id) else { continue };
             let Some(watch) = &mut channel.watch else { continue };
             watch.watchers.remove(&socket);
-            self.forget_if_idle(channel_id);
+            self.mark_if_idle(channel_id);
         }
     }
 
     /// Applies the status that a membership update returned with position `at`. Entries
     /// handled after `at` are newer and take precedence.
-    pub(super) fn learn_status(&mut self, channel_id: &ChannelId, online: bool, at: Position) {
+    pub(super) fn apply_status(&mut self, channel_id: &ChannelId, online: bool, at: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         let Some(watch) = &channel.watch else { return };
         let is_known = at.id != EntryId::NONE;
@@ -112,15 +112,15 @@ impl Channels {
             return;
         }
         let user = [user_of(channel_id)];
-        let (come, gone): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
-        let frame = |event_prefix| reply::watchlist_events(event_prefix, come, gone);
+        let (now_online, now_offline): (&[&str], &[&str]) = if online { (&user, &[]) } else { (&[], &user) };
+        let frame = |event_prefix| reply::watchlist_events(event_prefix, now_online, now_offline);
         let (pusher, sockudo) = (frame(EventPrefix::Pusher), frame(EventPrefix::Sockudo));
-        let mut looking = Vec::new();
+        let mut awaiting_initial = Vec::new();
         for (socket, watcher) in &watch.watchers {
             match self.initial_statuses.get_mut(socket) {
                 Some(initial_status) => {
-                    initial_status.learn(channel_id, online);
-                    looking.push(*socket);
+                    initial_status.record(channel_id, online);
+                    awaiting_initial.push(*socket);
                 }
                 None => {
                     let frame = match watcher.event_prefix {
@@ -131,7 +131,7 @@ impl Channels {
                 }
             }
         }
-        for socket in looking {
+        for socket in awaiting_initial {
             self.send_initial_status(socket);
         }
     }
@@ -146,18 +146,22 @@ impl Channels {
         {
             return;
         }
-        let those = |wanted: bool| {
+        let with_status = |wanted: bool| {
             let users = initial_status.known.iter().filter(move |(_, online)| **online == wanted);
             users.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
         };
-        let frame = reply::watchlist_events(initial_status.watcher.event_prefix, &those(true), &those(false));
+        let frame = reply::watchlist_events(
+            initial_status.watcher.event_prefix,
+            &with_status(true),
+            &with_status(false),
+        );
         push(&initial_status.watcher.write_buffer, frame, &mut self.to_flush);
         self.initial_statuses.remove(&socket);
     }
 }
 
 impl InitialStatus {
-    fn learn(&mut self, channel_id: &ChannelId, online: bool) {
+    fn record(&mut self, channel_id: &ChannelId, online: bool) {
         self.unknown.remove(channel_id);
         self.known.insert(user_of(channel_id).to_owned(), online);
     }

@@ -23,11 +23,11 @@ impl BaseState {
     /// than [`limits::MISSING_BASES_MAX`].
     pub fn all_but<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Option<BaseState> {
         let missing: Vec<Box<[u8]>> = keys.take(limits::MISSING_BASES_MAX + 1).map(Box::from).collect();
-        let bases = |missing: Vec<_>| BaseState {
+        let state = |missing: Vec<_>| BaseState {
             from: 0,
             missing: (!missing.is_empty()).then(|| Box::new(missing)),
         };
-        (missing.len() <= limits::MISSING_BASES_MAX).then(|| bases(missing))
+        (missing.len() <= limits::MISSING_BASES_MAX).then(|| state(missing))
     }
 
     pub(super) fn complete_from(&self) -> u64 {
@@ -76,31 +76,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_chains_are_remembered_and_then_all_begin_anew() {
-        let mut bases = BaseState::from(10);
-        assert!(bases.has_base(b"a", 10) && !bases.has_base(b"a", 9));
-        bases.mark_skipped(b"a", 11);
-        assert!(!bases.has_base(b"a", 11) && bases.has_base(b"b", 11));
-        bases.mark_sent(b"a");
-        assert!(bases.has_base(b"a", 12) && !bases.misses_some());
+    fn missing_chains_above_the_limit_reset_all_bases() {
+        let mut state = BaseState::from(10);
+        assert!(state.has_base(b"a", 10) && !state.has_base(b"a", 9));
+        state.mark_skipped(b"a", 11);
+        assert!(!state.has_base(b"a", 11) && state.has_base(b"b", 11));
+        state.mark_sent(b"a");
+        assert!(state.has_base(b"a", 12) && !state.misses_some());
         for key in 0..limits::MISSING_BASES_MAX as u8 {
-            bases.mark_skipped(&[key], 20);
-            bases.mark_skipped(&[key], 20);
+            state.mark_skipped(&[key], 20);
+            state.mark_skipped(&[key], 20);
         }
-        assert!(bases.has_base(b"b", 15));
-        bases.mark_skipped(b"one more", 21);
-        assert!(!bases.has_base(b"b", 21) && bases.has_base(b"b", 22) && !bases.misses_some());
+        assert!(state.has_base(b"b", 15));
+        state.mark_skipped(b"one more", 21);
+        assert!(!state.has_base(b"b", 21) && state.has_base(b"b", 22) && !state.misses_some());
     }
 
     #[test]
-    fn of_too_many_chains_nothing_is_known() {
+    fn base_state_with_too_many_missing_chains_is_none() {
         let keys: Vec<[u8; 1]> = (0..=limits::MISSING_BASES_MAX as u8).map(|key| [key]).collect();
-        let but = |count: usize| BaseState::all_but(keys[..count].iter().map(|key| key.as_slice()));
-        assert!(but(0).is_some_and(|bases| bases.has_base(b"x", 0) && !bases.misses_some()));
+        let all_but = |count: usize| BaseState::all_but(keys[..count].iter().map(|key| key.as_slice()));
+        assert!(all_but(0).is_some_and(|state| state.has_base(b"x", 0) && !state.misses_some()));
         assert!(
-            but(limits::MISSING_BASES_MAX)
-                .is_some_and(|bases| bases.has_base(b"x", 0) && !bases.has_base(&[0], 9))
+            all_but(limits::MISSING_BASES_MAX)
+                .is_some_and(|state| state.has_base(b"x", 0) && !state.has_base(&[0], 9))
         );
-        assert!(but(limits::MISSING_BASES_MAX + 1).is_none());
+        assert!(all_but(limits::MISSING_BASES_MAX + 1).is_none());
     }
 }

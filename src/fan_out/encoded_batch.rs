@@ -11,10 +11,10 @@ pub(super) struct EncodedBatch {
     events: Vec<EncodedEvent>,
     /// Sequence numbers of all bases that deltas in this batch refer to, ascending.
     bases: Vec<u64>,
-    /// Index `n`: the batch for subscribers that have all bases except the first `n`.
+    /// Index `n`: the batch for subscribers that lack exactly the first `n` bases.
     buffers: Vec<Option<Bytes>>,
     /// A subscriber of the group was excluded from the last event.
-    pub(super) is_cut_short: bool,
+    pub(super) omits_last: bool,
 }
 
 #[derive(Debug)]
@@ -57,51 +57,55 @@ impl EncodedBatch {
     }
 
     /// The buffer for a subscriber that receives all events.
-    pub(super) fn whole(&mut self, bases: &mut BaseState) -> Bytes {
-        if bases.misses_some() {
-            return self.without(|_| false, bases);
+    pub(super) fn whole(&mut self, base_state: &mut BaseState) -> Bytes {
+        if base_state.misses_some() {
+            return self.without(|_| false, base_state);
         }
-        let from = bases.complete_from();
+        let from = base_state.complete_from();
         let missing = self.bases.iter().take_while(|base| **base < from).count();
         match &self.buffers[missing] {
             Some(buffer) => buffer.clone(),
-            None => self.buffers[missing].insert(joined(&self.events, from)).clone(),
+            None => self.buffers[missing].insert(concat(&self.events, from)).clone(),
         }
     }
 
     /// The buffer for a subscriber that is excluded from some events, by index in the
     /// delivery.
-    pub(super) fn without(&mut self, is_withheld: impl Fn(usize) -> bool, bases: &mut BaseState) -> Bytes {
+    pub(super) fn without(
+        &mut self,
+        is_excluded: impl Fn(usize) -> bool,
+        base_state: &mut BaseState,
+    ) -> Bytes {
         let mut batch = BytesMut::new();
-        self.is_cut_short |= self.events.last().is_some_and(|event| is_withheld(event.event));
+        self.omits_last |= self.events.last().is_some_and(|event| is_excluded(event.event));
         for event in &self.events {
             let Some(chain) = &event.chain else {
-                if !is_withheld(event.event) {
+                if !is_excluded(event.event) {
                     batch.extend_from_slice(&event.full);
                 }
                 continue;
             };
-            if is_withheld(event.event) {
-                bases.mark_skipped(chain, event.seq);
+            if is_excluded(event.event) {
+                base_state.mark_skipped(chain, event.seq);
                 continue;
             }
-            batch.extend_from_slice(event.frame(|base| bases.has_base(chain, base)));
-            bases.mark_sent(chain);
+            batch.extend_from_slice(event.frame(|base| base_state.has_base(chain, base)));
+            base_state.mark_sent(chain);
         }
         batch.freeze()
     }
 }
 
 /// Concatenates the frames for a subscriber with every base from number `from` on.
-fn joined(events: &[EncodedEvent], from: u64) -> Bytes {
-    let bases = |base| base >= from;
+fn concat(events: &[EncodedEvent], from: u64) -> Bytes {
+    let has_base = |base| base >= from;
     if let [only] = events {
-        return only.frame(bases).clone();
+        return only.frame(has_base).clone();
     }
     let bytes = events.iter().map(|event| event.full.len()).sum();
     let mut batch = BytesMut::with_capacity(bytes);
     for event in events {
-        batch.extend_from_slice(event.frame(bases));
+        batch.extend_from_slice(event.frame(has_base));
     }
     batch.freeze()
 }

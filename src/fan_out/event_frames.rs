@@ -98,10 +98,10 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             tags: self.context.channel.shows_tags && options.has_opted_in(),
             seq: options.positions.then_some(self.seq),
         };
-        let at = usize::from(extras.tags) + 2 * usize::from(options.positions);
+        let index = usize::from(extras.tags) + 2 * usize::from(options.positions);
         let (delivery, event) = (self.delivery, self.event);
         let encode = || frame::text(&envelope::plain(delivery.channel, event, extras));
-        self.unmarked[at].get_or_insert_with(encode).clone()
+        self.unmarked[index].get_or_insert_with(encode).clone()
     }
 
     /// The full frame, which becomes a base.

@@ -22,7 +22,7 @@ pub struct Groups {
 /// The shared state of subscribers with equal delivery options.
 #[derive(Debug, Default)]
 struct Group {
-    /// The slot of the group's filter.
+    /// The index of the group's filter.
     filter: Option<u32>,
     /// Chains of the events that the whole group was sent, except excluded subscribers.
     chains: Chains,
@@ -37,38 +37,38 @@ impl Groups {
     pub fn enter(&mut self, options: &DeliveryOptions, held: &Chains, next: u64) -> (u32, BaseState) {
         let filters = &mut self.filters;
         let mut is_first = false;
-        let place = self.groups.enter(options.clone(), |options| {
+        let index = self.groups.acquire(options.clone(), |options| {
             is_first = true;
-            let filter = options.filter.clone().map(|filter| filters.enter(filter, |_| ()));
+            let filter = options.filter.clone().map(|filter| filters.acquire(filter, |_| ()));
             Group { filter, chains: held.clone(), is_behind: false }
         });
-        let mut all = || {
-            let group = self.groups.get_mut(place);
+        let mut all_but_missing = || {
+            let group = self.groups.get_mut(index);
             BaseState::all_but(group.chains.differing(held).map(|key| key.as_ref()))
         };
-        let bases = match held.is_empty() && !is_first {
+        let base_state = match held.is_empty() && !is_first {
             true => None,
-            false => all(),
+            false => all_but_missing(),
         };
-        (place, bases.unwrap_or(BaseState::from(next)))
+        (index, base_state.unwrap_or(BaseState::from(next)))
     }
 
-    pub fn leave(&mut self, place: u32) {
-        if let Some((_, Group { filter: Some(filter), .. })) = self.groups.leave(place) {
-            self.filters.leave(filter);
+    pub fn leave(&mut self, index: u32) {
+        if let Some((_, Group { filter: Some(filter), .. })) = self.groups.release(index) {
+            self.filters.release(filter);
         }
     }
 
-    pub fn options(&self, place: u32) -> &DeliveryOptions {
-        self.groups.key(place)
+    pub fn options(&self, index: u32) -> &DeliveryOptions {
+        self.groups.key(index)
     }
 
-    /// Calls `make` for each group. Returns the results by slot.
+    /// Calls `make` for each group. Returns the results by index.
     pub fn each<T>(&self, make: impl Fn(u32, &DeliveryOptions) -> Option<T>) -> Vec<Option<T>> {
         let mut made = Vec::new();
-        made.resize_with(self.groups.places(), || None);
-        for (place, options, _) in self.groups.iter() {
-            made[place] = make(place as u32, options);
+        made.resize_with(self.groups.slot_count(), || None);
+        for (index, options, _) in self.groups.iter() {
+            made[index] = make(index as u32, options);
         }
         made
     }
@@ -88,8 +88,8 @@ impl Groups {
     }
 
     /// The channel has moved without an event for a subscriber of this group.
-    pub fn mark_behind(&mut self, place: u32) {
-        self.groups.get_mut(place).is_behind = true;
+    pub fn mark_behind(&mut self, index: u32) {
+        self.groups.get_mut(index).is_behind = true;
     }
 
     /// Whether subscribers with positions have not received the current position.
@@ -97,71 +97,71 @@ impl Groups {
         self.groups.iter().any(|(_, options, group)| options.positions && group.is_behind)
     }
 
-    /// Returns the slots of these groups, and marks them as up to date.
-    pub fn catch_up(&mut self) -> Vec<u32> {
+    /// Returns the indices of these groups, and marks them as up to date.
+    pub fn take_behind(&mut self) -> Vec<u32> {
         let behind = self.groups.iter_mut().filter(|(_, options, it, _)| options.positions && it.is_behind);
-        let told = behind.map(|(place, _, group, _)| {
+        let taken = behind.map(|(index, _, group, _)| {
             group.is_behind = false;
-            place as u32
+            index as u32
         });
-        told.collect()
+        taken.collect()
     }
 
     /// The chains of the only group.
     pub(super) fn into_chains(mut self) -> Chains {
-        let alone = self.groups.iter_mut().next();
-        alone.map(|(_, _, group, _)| std::mem::take(&mut group.chains)).unwrap_or_default()
+        let only_group = self.groups.iter_mut().next();
+        only_group.map(|(_, _, group, _)| std::mem::take(&mut group.chains)).unwrap_or_default()
     }
 
     pub(super) fn batches(&self) -> Vec<EncodedBatch> {
         let mut batches = Vec::new();
-        batches.resize_with(self.groups.places(), EncodedBatch::default);
+        batches.resize_with(self.groups.slot_count(), EncodedBatch::default);
         batches
     }
 
     /// Encodes an event for each group whose filter it matches, and appends it to the
     /// batch.
-    pub(super) fn take(
+    pub(super) fn encode_event(
         &mut self,
         event: usize,
         frames: &mut EventFrames<'_, '_>,
         batches: &mut [EncodedBatch],
     ) {
         let passes = self.evaluate_filters(frames);
-        for (place, options, group, _) in self.groups.iter_mut() {
+        for (index, options, group, _) in self.groups.iter_mut() {
             if group.filter.is_some_and(|filter| !passes[filter as usize]) {
                 group.is_behind = true;
                 continue;
             }
-            batches[place].push(group.take(options, event, frames));
+            batches[index].push(group.encode(options, event, frames));
             group.is_behind = false;
         }
     }
 
-    /// Whether the event matches each filter, by slot.
+    /// Whether the event matches each filter, by index.
     fn evaluate_filters(&self, frames: &EventFrames<'_, '_>) -> Vec<bool> {
-        let mut passes = vec![false; self.filters.places()];
+        let mut passes = vec![false; self.filters.slot_count()];
         if passes.is_empty() {
             return passes;
         }
         let tags = frames.tags();
-        let mut asked = 0;
-        for (place, filter, ()) in self.filters.iter() {
-            passes[place] = filter.passes(&frames.event.name, &tags);
-            asked += 1;
+        let mut evaluated = 0;
+        for (index, filter, ()) in self.filters.iter() {
+            passes[index] = filter.passes(&frames.event.name, &tags);
+            evaluated += 1;
         }
-        metrics().filter_evaluations.increment(asked);
+        metrics().filter_evaluations.increment(evaluated);
         passes
     }
 
     /// Events times subscribers of these batches.
     pub(super) fn deliveries(&mut self, batches: &[EncodedBatch]) -> usize {
-        self.groups.iter_mut().map(|(place, _, _, users)| batches[place].len() * users).sum()
+        self.groups.iter_mut().map(|(index, _, _, users)| batches[index].len() * users).sum()
     }
 }
 
 impl Group {
-    fn take(
+    fn encode(
         &mut self,
         options: &DeliveryOptions,
         event: usize,

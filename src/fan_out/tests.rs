@@ -17,7 +17,7 @@ use crate::wire::envelope;
 use crate::wire::event_prefix::EventPrefix;
 
 /// Name and data of an event, as the client library passes them to the application.
-type Seen = (String, String);
+type Received = (String, String);
 
 /// A client that reconstructs events as in protocol.md 3.5.
 struct Client {
@@ -26,7 +26,7 @@ struct Client {
     style: MarkerStyle,
     /// By conflation key: sequence number and text of the newest event.
     bases: HashMap<String, (u64, String)>,
-    seen: Vec<Seen>,
+    received: Vec<Received>,
     /// The sequence number that the client would resume from.
     position: u64,
 }
@@ -34,11 +34,11 @@ struct Client {
 impl Client {
     fn read(&mut self) {
         for frame in frames(&self.write_buffer.queued().concat()) {
-            self.see(&frame);
+            self.receive(&frame);
         }
     }
 
-    fn see(&mut self, text: &str) {
+    fn receive(&mut self, text: &str) {
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
         let name = frame["event"].as_str().expect("a name");
         if name == format!("{}:delta", self.options.event_prefix.prefix()) {
@@ -48,8 +48,14 @@ impl Client {
             MarkerStyle::Underscore => ("__delta_seq", "__conflation_key"),
             MarkerStyle::Plain => ("sequence", "conflation_key"),
         };
-        assert!(self.options.algorithm.is_some() || frame.get(seq).is_none(), "only who asked sees markers");
-        assert!(self.options.has_opted_in() || frame.get("tags").is_none(), "only who asked sees tags");
+        assert!(
+            self.options.algorithm.is_some() || frame.get(seq).is_none(),
+            "markers only with deltas enabled"
+        );
+        assert!(
+            self.options.has_opted_in() || frame.get("tags").is_none(),
+            "tags only with an extension enabled"
+        );
         assert_eq!(self.options.positions && frame.get(seq).is_none(), frame.get("__seq").is_some());
         if let Some(number) = frame.get(seq).and_then(Value::as_u64) {
             let key = frame.get(key).map_or("", |key| key.as_str().expect("a key")).to_owned();
@@ -63,15 +69,15 @@ impl Client {
             self.position = number;
         }
         self.position = frame.get("__seq").and_then(Value::as_u64).unwrap_or(self.position);
-        self.seen.push((name.to_owned(), data(&frame)));
+        self.received.push((name.to_owned(), data(&frame)));
     }
 
     fn apply(&mut self, delta: &Value) {
         let key = delta.get("conflation_key").map_or("", |key| key.as_str().expect("a key")).to_owned();
         let patch = STANDARD.decode(delta["delta"].as_str().expect("a delta")).expect("base64");
         let (held, base) = &self.bases[&key];
-        assert_eq!(Some(*held), delta["base_index"].as_u64(), "a delta comes only to who holds the base");
-        let algorithm = self.options.algorithm.expect("a delta comes only to who asked for it");
+        assert_eq!(Some(*held), delta["base_index"].as_u64(), "a delta only for a client that has its base");
+        let algorithm = self.options.algorithm.expect("a delta only with deltas enabled");
         let text = match algorithm {
             Algorithm::Fossil => fossil::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
             Algorithm::Vcdiff => vcdiff::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
@@ -79,12 +85,12 @@ impl Client {
         assert_eq!(delta["algorithm"], algorithm.name());
         let text = String::from_utf8(text).expect("UTF-8");
         let envelope: Value = serde_json::from_str(&text).expect("the target is an envelope");
-        self.seen.push((delta["event"].as_str().expect("a name").into(), data(&envelope)));
+        self.received.push((delta["event"].as_str().expect("a name").into(), data(&envelope)));
         self.position = delta["seq"].as_u64().expect("a number");
         self.bases.insert(key, (self.position, text));
     }
 
-    fn wants(&self, event: &Published) -> bool {
+    fn matches(&self, event: &Published) -> bool {
         let tags = event.tags();
         self.options
             .filter
@@ -145,33 +151,38 @@ impl Published {
 #[derive(Debug, Clone)]
 enum Step {
     Publish(Vec<Published>),
-    FromClient(String),
+    ClientEvent(String),
     Join(u8, usize),
     Leave(u8),
     /// Leaves and subscribes again, and keeps its bases.
-    Return(u8),
+    Resume(u8),
     EnableDeltas(u8),
     Resync(u8),
     Restart,
-    Switch(bool),
+    Toggle(bool),
 }
 
 /// Delivery options of the clients in this test.
-fn forms() -> Vec<DeliveryOptions> {
+fn all_options() -> Vec<DeliveryOptions> {
     let filter = |text| Some(Arc::new(Filter::parse(text).expect("a filter")));
     let filters = [None, filter(r#"{"key":"t","cmp":"eq","val":"1"}"#), filter(r#"{"key":"t","cmp":"nex"}"#)];
-    let mut forms = Vec::new();
+    let mut all_options = Vec::new();
     for filter in filters {
         for algorithm in [None, Some(Algorithm::Fossil), Some(Algorithm::Vcdiff)] {
             for (positions, event_prefix) in [(false, EventPrefix::Pusher), (true, EventPrefix::Sockudo)] {
-                forms.push(DeliveryOptions { event_prefix, algorithm, positions, filter: filter.clone() });
+                all_options.push(DeliveryOptions {
+                    event_prefix,
+                    algorithm,
+                    positions,
+                    filter: filter.clone(),
+                });
             }
         }
     }
-    forms
+    all_options
 }
 
-const WHO: u8 = 6;
+const CLIENTS: u8 = 6;
 
 fn step() -> impl Strategy<Value = Step> {
     let payload = prop_oneof![
@@ -184,7 +195,7 @@ fn step() -> impl Strategy<Value = Step> {
     let event = (
         "[ab]",
         payload,
-        proptest::option::weighted(0.2, 0..WHO),
+        proptest::option::weighted(0.2, 0..CLIENTS),
         proptest::option::weighted(0.1, any::<bool>()),
         proptest::option::weighted(0.7, 0_u8..3),
         proptest::option::weighted(0.9, 0_u8..12),
@@ -199,19 +210,19 @@ fn step() -> impl Strategy<Value = Step> {
         });
     prop_oneof![
         8 => proptest::collection::vec(event, 1..6).prop_map(Step::Publish),
-        1 => "[a-z]{1,9}".prop_map(Step::FromClient),
-        3 => (0..WHO, 0..forms().len()).prop_map(|(who, options)| Step::Join(who, options)),
-        1 => (0..WHO).prop_map(Step::Leave),
-        2 => (0..WHO).prop_map(Step::Return),
-        1 => (0..WHO).prop_map(Step::EnableDeltas),
-        1 => (0..WHO).prop_map(Step::Resync),
+        1 => "[a-z]{1,9}".prop_map(Step::ClientEvent),
+        3 => (0..CLIENTS, 0..all_options().len()).prop_map(|(id, options)| Step::Join(id, options)),
+        1 => (0..CLIENTS).prop_map(Step::Leave),
+        2 => (0..CLIENTS).prop_map(Step::Resume),
+        1 => (0..CLIENTS).prop_map(Step::EnableDeltas),
+        1 => (0..CLIENTS).prop_map(Step::Resync),
         1 => Just(Step::Restart),
-        1 => any::<bool>().prop_map(Step::Switch),
+        1 => any::<bool>().prop_map(Step::Toggle),
     ]
 }
 
-fn socket(who: u8) -> SocketId {
-    SocketId::parse(&format!("1.{who}")).expect("a socket id")
+fn socket(id: u8) -> SocketId {
+    SocketId::parse(&format!("1.{id}")).expect("a socket id")
 }
 
 fn subscriber(write_buffer: &Arc<WriteBuffer>, options: &DeliveryOptions) -> Subscriber {
@@ -224,26 +235,26 @@ fn subscriber(write_buffer: &Arc<WriteBuffer>, options: &DeliveryOptions) -> Sub
 }
 
 /// One channel of a node, with its subscribers.
-struct Room {
+struct TestChannel {
     config: DeltaConfig,
     channel: ChannelDelta,
     policy: Policy,
     keyed: bool,
     subscribers: Subscribers,
     clients: HashMap<u8, Client>,
-    expected: HashMap<u8, Vec<Seen>>,
+    expected: HashMap<u8, Vec<Received>>,
     seq: u64,
 }
 
-impl Room {
-    fn new(keyed: bool, markers: MarkerStyle, enabled: bool) -> Room {
+impl TestChannel {
+    fn new(keyed: bool, markers: MarkerStyle, enabled: bool) -> TestChannel {
         let config =
             DeltaConfig { min_message_bytes: 40, markers, shows_tags: true, ..DeltaConfig::default() };
         let mut channel = crate::delta::channels::ChannelDeltas::default().on("c", &config);
         // Fewer than there are keys.
         channel.keys_max = 8;
         channel.enabled = enabled;
-        Room {
+        TestChannel {
             config,
             channel,
             policy: Policy::default(),
@@ -257,51 +268,52 @@ impl Room {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Join(who, options) => {
-                let (write_buffer, options) = (Arc::<WriteBuffer>::default(), forms()[options].clone());
+            Step::Join(id, options) => {
+                let (write_buffer, options) = (Arc::<WriteBuffer>::default(), all_options()[options].clone());
                 let held = Chains::default();
-                self.subscribers.add(socket(who), subscriber(&write_buffer, &options), &held, self.seq + 1);
-                self.expected.insert(who, vec![]);
+                self.subscribers.add(socket(id), subscriber(&write_buffer, &options), &held, self.seq + 1);
+                self.expected.insert(id, vec![]);
                 let style = self.config.markers;
-                let (bases, seen) = (HashMap::new(), vec![]);
-                self.clients.insert(who, Client { write_buffer, options, style, bases, seen, position: 0 });
+                let (bases, received) = (HashMap::new(), vec![]);
+                self.clients
+                    .insert(id, Client { write_buffer, options, style, bases, received, position: 0 });
             }
-            Step::Leave(who) => {
-                self.subscribers.remove(socket(who));
-                self.check(who);
-                self.clients.remove(&who);
+            Step::Leave(id) => {
+                self.subscribers.remove(socket(id));
+                self.check(id);
+                self.clients.remove(&id);
             }
-            Step::Return(who) => {
-                self.check(who);
-                self.subscribers.remove(socket(who));
-                let Some(client) = self.clients.get(&who) else { return };
+            Step::Resume(id) => {
+                self.check(id);
+                self.subscribers.remove(socket(id));
+                let Some(client) = self.clients.get(&id) else { return };
                 self.subscribers.add(
-                    socket(who),
+                    socket(id),
                     subscriber(&client.write_buffer, &client.options),
                     &client.held(),
                     self.seq + 1,
                 );
             }
-            Step::EnableDeltas(who) => {
-                self.check(who);
-                let Some(client) = self.clients.get_mut(&who) else { return };
-                if !self.subscribers.is_without_deltas(socket(who)) {
+            Step::EnableDeltas(id) => {
+                self.check(id);
+                let Some(client) = self.clients.get_mut(&id) else { return };
+                if !self.subscribers.is_without_deltas(socket(id)) {
                     return;
                 }
                 client.options.algorithm = Some(Algorithm::Fossil);
                 let subscriber = subscriber(&client.write_buffer, &client.options);
-                self.subscribers.add(socket(who), subscriber, &Chains::default(), self.seq + 1);
+                self.subscribers.add(socket(id), subscriber, &Chains::default(), self.seq + 1);
             }
-            Step::Resync(who) => {
-                self.subscribers.resync(socket(who), self.seq + 1);
-                self.check(who);
-                if let Some(client) = self.clients.get_mut(&who) {
+            Step::Resync(id) => {
+                self.subscribers.resync(socket(id), self.seq + 1);
+                self.check(id);
+                if let Some(client) = self.clients.get_mut(&id) {
                     client.bases.clear();
                 }
             }
             Step::Restart => self.subscribers.groups().restart(),
-            Step::Switch(on) => self.policy.set(on),
-            Step::FromClient(data) => self.deliver(&[Event::new("client-e", data)], false),
+            Step::Toggle(on) => self.policy.set(on),
+            Step::ClientEvent(data) => self.deliver(&[Event::new("client-e", data)], false),
             Step::Publish(events) => self.publish(&events),
         }
     }
@@ -311,10 +323,10 @@ impl Room {
             .iter()
             .map(|it| {
                 let key = it.key.map_or(Bytes::new(), |key| format!("k{key}").into());
-                for (who, client) in self.clients.iter().filter(|(who, _)| Some(**who) != it.except) {
-                    if client.wants(it) {
-                        let expected = self.expected.get_mut(who).expect("joined");
-                        expected.push((it.name.clone(), normal(&it.data)));
+                for (id, client) in self.clients.iter().filter(|(id, _)| Some(**id) != it.except) {
+                    if client.matches(it) {
+                        let expected = self.expected.get_mut(id).expect("a subscribed client");
+                        expected.push((it.name.clone(), normalized(&it.data)));
                     }
                 }
                 Event {
@@ -332,7 +344,7 @@ impl Room {
     fn deliver(&mut self, events: &[Event], is_chained: bool) {
         let delivery = Delivery { channel: "c", first_seq: self.seq + 1, time_ms: 0, events, is_chained };
         self.seq += events.len() as u64;
-        let Room { config, channel, policy, .. } = self;
+        let TestChannel { config, channel, policy, .. } = self;
         let mut context = EncodingContext { config, channel, policy };
         let mut frames = encode(&delivery, self.subscribers.groups(), &mut context);
         self.subscribers.deliver(&mut frames, &mut vec![]);
@@ -345,17 +357,17 @@ impl Room {
                 tag: None,
                 key: None,
             };
-            for (who, _) in self.clients.iter().filter(|(_, client)| client.wants(&untagged)) {
+            for (id, _) in self.clients.iter().filter(|(_, client)| client.matches(&untagged)) {
                 let data = String::from_utf8(events[0].data.to_vec()).expect("UTF-8");
-                self.expected.get_mut(who).expect("joined").push(("client-e".into(), data));
+                self.expected.get_mut(id).expect("a subscribed client").push(("client-e".into(), data));
             }
         }
     }
 
-    fn check(&mut self, who: u8) {
-        let Some(client) = self.clients.get_mut(&who) else { return };
+    fn check(&mut self, id: u8) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
         client.read();
-        assert_eq!(client.seen, self.expected[&who]);
+        assert_eq!(client.received, self.expected[&id]);
         assert!(client.position <= self.seq);
     }
 }
@@ -365,26 +377,26 @@ proptest! {
     /// bases, filter, or are excluded receive exactly the events published to them,
     /// with any delivery options.
     #[test]
-    fn what_is_reconstructed_is_what_was_published(
+    fn reconstructed_events_equal_published_events(
         keyed in any::<bool>(),
         plain in any::<bool>(),
         enabled in proptest::bool::weighted(0.9),
         steps in proptest::collection::vec(step(), 1..80),
     ) {
         let markers = if plain { MarkerStyle::Plain } else { MarkerStyle::Underscore };
-        let mut room = Room::new(keyed, markers, enabled);
+        let mut test = TestChannel::new(keyed, markers, enabled);
         for step in steps {
-            room.step(step);
+            test.step(step);
         }
-        for who in 0..WHO {
-            room.check(who);
+        for id in 0..CLIENTS {
+            test.check(id);
         }
     }
 }
 
 /// Inline payloads are compared as JSON values here. `tests/it` compares their bytes
 /// with the published ones, with an independent decoder.
-fn normal(data: &str) -> String {
+fn normalized(data: &str) -> String {
     match crate::json::is_container(data.as_bytes()).then(|| serde_json::from_str::<Value>(data)) {
         Some(Ok(value)) if !envelope::has_marker(&Event::new("", data.to_owned())) => value.to_string(),
         _ => data.to_owned(),
@@ -392,53 +404,53 @@ fn normal(data: &str) -> String {
 }
 
 #[test]
-fn sockets_without_deltas_share_one_buffer_per_run() {
-    let mut room = Room::new(false, MarkerStyle::Underscore, true);
+fn subscribers_without_deltas_share_one_buffer_per_delivery() {
+    let mut test = TestChannel::new(false, MarkerStyle::Underscore, true);
     let write_buffers: Vec<_> = (0..3).map(|_| Arc::<WriteBuffer>::default()).collect();
-    for (who, write_buffer) in (0..).zip(&write_buffers) {
-        room.subscribers.add(
-            socket(who),
+    for (id, write_buffer) in (0..).zip(&write_buffers) {
+        test.subscribers.add(
+            socket(id),
             subscriber(write_buffer, &DeliveryOptions::default()),
             &Chains::default(),
             1,
         );
     }
-    room.deliver(&vec![Event::new("e", "d"); 10], true);
+    test.deliver(&vec![Event::new("e", "d"); 10], true);
     let chunks: Vec<_> = write_buffers.iter().flat_map(|write_buffer| write_buffer.queued()).collect();
-    assert_eq!(chunks.len(), 3, "one chunk each, for ten events");
+    assert_eq!(chunks.len(), 3, "one chunk each for ten events");
     assert!(chunks.iter().all(|chunk| chunk.as_ptr() == chunks[0].as_ptr()));
 }
 
 #[test]
-fn a_former_connection_is_excepted_too() {
-    let mut room = Room::new(false, MarkerStyle::Underscore, true);
+fn socket_id_exclusion_applies_to_previous_socket_ids() {
+    let mut test = TestChannel::new(false, MarkerStyle::Underscore, true);
     let write_buffer = Arc::<WriteBuffer>::default();
-    let returned = Subscriber {
+    let resumed = Subscriber {
         previous_socket_ids: [socket(7)].into(),
         ..subscriber(&write_buffer, &DeliveryOptions::default())
     };
-    room.subscribers.add(socket(1), returned, &Chains::default(), 1);
-    let to = |who| Event { except: Some(socket(who)), ..Event::new("e", "d") };
-    room.deliver(&[to(1), to(7), to(2)], true);
+    test.subscribers.add(socket(1), resumed, &Chains::default(), 1);
+    let to = |id| Event { except: Some(socket(id)), ..Event::new("e", "d") };
+    test.deliver(&[to(1), to(7), to(2)], true);
     assert_eq!(frames(&write_buffer.queued().concat()).len(), 1);
 }
 
 #[test]
-fn who_is_let_in_goes_on_with_deltas() {
-    let mut room = Room::new(false, MarkerStyle::Underscore, true);
+fn new_subscriber_receives_deltas_after_catch_up() {
+    let mut test = TestChannel::new(false, MarkerStyle::Underscore, true);
     let options = DeliveryOptions { algorithm: Some(Algorithm::Fossil), ..DeliveryOptions::default() };
     let event = |n: u32| Event::new("e", format!(r#"{{"n":{n},"padding":"{}"}}"#, "x".repeat(200)));
     let (events, mut held) = ([event(1), event(2)], Chains::default());
     let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
     let identity = SocketIdentity { socket: socket(1), previous_socket_ids: &[] };
-    let Room { config, channel, policy, .. } = &mut room;
+    let TestChannel { config, channel, policy, .. } = &mut test;
     let mut context = EncodingContext { config, channel, policy };
     let caught_up = encode_for_one(&delivery, &options, identity, &mut held, &mut context);
     let write_buffer = Arc::<WriteBuffer>::default();
     let _ = write_buffer.push(caught_up);
-    room.subscribers.add(socket(1), subscriber(&write_buffer, &options), &held, 3);
-    room.seq = 2;
-    room.deliver(&[event(3)], true);
+    test.subscribers.add(socket(1), subscriber(&write_buffer, &options), &held, 3);
+    test.seq = 2;
+    test.deliver(&[event(3)], true);
     let is_delta: Vec<bool> =
         frames(&write_buffer.queued().concat()).iter().map(|it| it.contains("pusher:delta")).collect();
     assert_eq!(is_delta, [false, true, true]);

@@ -265,12 +265,12 @@ mod tests {
     /// With the counts of an `Arc`, a write buffer fits in two cache lines, which are
     /// fetched as a pair, for each of thousands of connections in a round.
     #[test]
-    fn an_outbox_is_two_cache_lines() {
+    fn write_buffer_fits_in_two_cache_lines() {
         assert!(size_of::<WriteBuffer>() + 2 * size_of::<usize>() <= 128, "{}", size_of::<WriteBuffer>());
     }
 
     #[test]
-    fn a_round_of_pushes_is_flushed_once() {
+    fn pushes_of_one_round_are_flushed_once() {
         let write_buffer = WriteBuffer::default();
         assert!(write_buffer.push(Bytes::from_static(b"a")));
         assert!(!write_buffer.push(Bytes::from_static(b"b")));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_closes_its_socket_and_lets_go() {
+    fn full_write_buffer_is_cleared_and_closes_its_connection() {
         let write_buffer = WriteBuffer::default();
         let chunk = Bytes::from(vec![b'x'; limits::WRITE_BUFFER_BYTES_MAX + 1]);
         let _ = write_buffer.push(chunk.clone());
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_bounded_too() {
+    fn write_buffer_bounds_the_number_of_chunks() {
         let write_buffer = WriteBuffer::default();
         for _ in 0..limits::WRITE_BUFFER_CHUNKS_MAX {
             let _ = write_buffer.push(Bytes::from_static(b"x"));
@@ -303,22 +303,22 @@ mod tests {
     /// A connection over the loopback interface, with the client's end.
     async fn connected() -> (Arc<WriteBuffer>, tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let channel_id = listener.local_addr().expect("it is bound");
-        let client = tokio::net::TcpStream::connect(channel_id).await.expect("it listens");
+        let address = listener.local_addr().expect("a bound address");
+        let client = tokio::net::TcpStream::connect(address).await.expect("a listening server");
         let (server, _) = listener.accept().await.expect("a client");
-        server.writable().await.expect("it is new");
+        server.writable().await.expect("a new connection");
         let (read, write) = server.into_split();
         (WriteBuffer::new(write), client, read)
     }
 
     async fn read(client: &mut tokio::net::TcpStream, bytes: usize) -> Vec<u8> {
         let mut into = vec![0; bytes];
-        tokio::io::AsyncReadExt::read_exact(client, &mut into).await.expect("so many bytes");
+        tokio::io::AsyncReadExt::read_exact(client, &mut into).await.expect("enough bytes");
         into
     }
 
     #[tokio::test]
-    async fn what_is_queued_goes_out_before_the_close() {
+    async fn queued_chunks_are_written_before_the_close_frame() {
         let (write_buffer, mut client, _read) = connected().await;
         write_buffer.send(Bytes::from_static(b"last"));
         write_buffer.close(Close::Draining);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_kernel_does_not_take_is_left_to_the_task_in_its_order() {
+    async fn stalled_write_is_continued_by_the_task_in_order() {
         let (write_buffer, mut client, stream) = connected().await;
         let mut sent = Vec::new();
         for letter in b'a'.. {
@@ -341,13 +341,13 @@ mod tests {
                 break;
             }
         }
-        write_buffer.send(Bytes::from_static(b"behind it"));
-        sent.extend_from_slice(b"behind it");
+        write_buffer.send(Bytes::from_static(b"queued later"));
+        sent.extend_from_slice(b"queued later");
         let reading = tokio::spawn(async move { read(&mut client, sent.len()).await == sent });
-        while !write_buffer.resume().expect("the client is there") {
-            stream.as_ref().writable().await.expect("the client is there");
+        while !write_buffer.resume().expect("an open connection") {
+            stream.as_ref().writable().await.expect("an open connection");
         }
         assert_eq!(event(&write_buffer), None);
-        assert!(reading.await.expect("it reads"));
+        assert!(reading.await.expect("the reader task"));
     }
 }

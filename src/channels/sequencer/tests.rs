@@ -59,7 +59,7 @@ impl Node {
         Node { sequencer, delivered: vec![], repairs: vec![] }
     }
 
-    fn hear(&mut self, entry: Entry, channel: &mut Channel) {
+    fn receive(&mut self, entry: Entry, channel: &mut Channel) {
         match self.sequencer.accept(entry, Instant::now()) {
             Decision::Deliver(a) | Decision::Begin(a) => self.delivered.push(a.id),
             Decision::Gap => self.read(channel),
@@ -68,7 +68,7 @@ impl Node {
     }
 
     fn read(&mut self, channel: &mut Channel) {
-        let after = self.sequencer.position().expect("joined").id;
+        let after = self.sequencer.position().expect("a known position").id;
         let (repair, missed, held) = self.sequencer.repair(channel.read(after), Instant::now());
         self.repairs.push(repair);
         self.delivered.extend(missed.iter().map(|a| a.id));
@@ -78,7 +78,7 @@ impl Node {
             head.seq = head.seq.max(head.epoch);
         }
         for entry in held {
-            self.hear(entry, channel);
+            self.receive(entry, channel);
         }
     }
 }
@@ -87,37 +87,37 @@ proptest! {
     /// With a history that reaches back far enough, a node delivers every published
     /// entry once and in order, whatever the link loses or repeats.
     #[test]
-    fn a_lossy_link_is_repaired(steps in proptest::collection::vec((1_u32..4, 0_u8..6), 1..200)) {
+    fn lossy_link_is_repaired_from_history(steps in proptest::collection::vec((1_u32..4, 0_u8..6), 1..200)) {
         let mut channel = Channel::default();
         let mut node = Node::joined(None);
-        let mut announced = vec![];
+        let mut published = vec![];
         let mut last = None;
         for (count, fate) in steps {
             let entry = channel.append(count, 1_000);
-            announced.push(entry.id);
+            published.push(entry.id);
             match fate {
                 0 => continue,
-                1 => { node.hear(entry.clone(), &mut channel); node.hear(entry.clone(), &mut channel) }
-                2 => { if let Some(last) = last.take() { node.hear(last, &mut channel) } node.hear(entry.clone(), &mut channel) }
-                _ => node.hear(entry.clone(), &mut channel),
+                1 => { node.receive(entry.clone(), &mut channel); node.receive(entry.clone(), &mut channel) }
+                2 => { if let Some(last) = last.take() { node.receive(last, &mut channel) } node.receive(entry.clone(), &mut channel) }
+                _ => node.receive(entry.clone(), &mut channel),
             }
             last = Some(entry);
         }
         if node.sequencer.begin_repair() { node.read(&mut channel) }
-        prop_assert_eq!(node.delivered, announced);
+        prop_assert_eq!(node.delivered, published);
         prop_assert!(node.repairs.iter().all(|repair| *repair == Repair::Complete));
     }
 
     /// With a short history, unrepaired gaps are reported. No entry is delivered twice
     /// or out of order, and the newest one always arrives.
     #[test]
-    fn an_unrepairable_gap_is_said(lost in 0_usize..12, log_max in 1_usize..6) {
+    fn gap_longer_than_history_is_reported_incomplete(lost in 0_usize..12, log_max in 1_usize..6) {
         let mut channel = Channel::default();
         let mut node = Node::joined(None);
-        node.hear(channel.append(1, log_max), &mut channel);
+        node.receive(channel.append(1, log_max), &mut channel);
         for _ in 0..lost { channel.append(1, log_max); }
         let last = channel.append(1, log_max);
-        node.hear(last.clone(), &mut channel);
+        node.receive(last.clone(), &mut channel);
         prop_assert_eq!(node.delivered.last(), Some(&last.id));
         prop_assert!(node.delivered.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
         let complete = lost < log_max;
@@ -127,65 +127,65 @@ proptest! {
 }
 
 #[test]
-fn what_was_on_its_way_before_the_join_is_old() {
+fn entry_in_flight_before_reset_is_a_duplicate() {
     let mut channel = Channel::default();
-    let on_its_way = channel.append(2, 10);
+    let in_flight = channel.append(2, 10);
     let mut sequencer = Sequencer::default();
-    assert_eq!(sequencer.accept(on_its_way.clone(), Instant::now()), Decision::Held);
-    let held = sequencer.reset_to(channel.head.expect("announced"));
+    assert_eq!(sequencer.accept(in_flight.clone(), Instant::now()), Decision::Held);
+    let held = sequencer.reset_to(channel.head.expect("a published entry"));
     assert_eq!(held.len(), 1);
-    assert_eq!(sequencer.accept(on_its_way, Instant::now()), Decision::Duplicate);
+    assert_eq!(sequencer.accept(in_flight, Instant::now()), Decision::Duplicate);
     let next = channel.append(1, 10);
     assert_eq!(sequencer.accept(next.clone(), Instant::now()), Decision::Deliver(next));
 }
 
 #[test]
-fn a_new_epoch_goes_on_at_once() {
+fn new_epoch_is_delivered_without_history_read() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.append(1, 10), &mut channel);
+    node.receive(channel.append(1, 10), &mut channel);
     channel.head = None;
     channel.log.clear();
-    node.hear(channel.append(1, 10), &mut channel);
+    node.receive(channel.append(1, 10), &mut channel);
     assert_eq!((node.delivered.len(), node.repairs.len()), (2, 0));
     channel.head = None;
     channel.log.clear();
     channel.append(1, 10);
-    node.hear(channel.append(1, 10), &mut channel);
+    node.receive(channel.append(1, 10), &mut channel);
     assert_eq!((node.delivered.len(), &node.repairs[..]), (4, &[Repair::NewEpoch][..]));
 }
 
 #[test]
-fn a_failover_that_lost_writes_is_a_fork_and_its_events_arrive() {
+fn failover_with_lost_writes_is_a_fork_whose_events_arrive() {
     for lost in 1..4 {
         let mut channel = Channel::default();
         let mut node = Node::joined(None);
         for _ in 0..5 {
             let entry = channel.append(1, 10);
-            node.hear(entry, &mut channel);
+            node.receive(entry, &mut channel);
         }
-        let seen = node.sequencer.position().expect("joined");
+        let seen = node.sequencer.position().expect("a known position");
         for _ in 0..lost {
             channel.log.pop_back();
         }
         channel.head = channel.log.back().map(Entry::position);
         // The new master continues from its own, earlier head.
         let new: Vec<_> = (0..lost + 1).map(|_| channel.append(1, 10)).collect();
-        node.hear(new.last().expect("some").clone(), &mut channel);
+        node.receive(new.last().expect("at least one entry").clone(), &mut channel);
         assert_eq!(node.repairs, [Repair::Fork { epoch: seen.epoch }]);
         assert_eq!(node.delivered[5..], new.iter().map(|a| a.id).collect::<Vec<_>>());
         let after = channel.append(1, 10);
-        assert!(after.first_seq > seen.seq, "no number is used twice after the fork is known");
-        node.hear(after.clone(), &mut channel);
+        assert!(after.first_seq > seen.seq, "no sequence number is used twice after a detected fork");
+        node.receive(after.clone(), &mut channel);
         assert_eq!(node.delivered.last(), Some(&after.id));
     }
 }
 
 #[test]
-fn the_quiet_tail_is_found_by_reading() {
+fn missed_last_entry_is_found_by_history_read() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.append(1, 10), &mut channel);
+    node.receive(channel.append(1, 10), &mut channel);
     let missed = channel.append(1, 10);
     assert!(!node.sequencer.has_handled(missed.id));
     assert!(node.sequencer.begin_repair());
@@ -194,7 +194,7 @@ fn the_quiet_tail_is_found_by_reading() {
 }
 
 #[test]
-fn held_announcements_are_bounded() {
+fn held_entries_are_bounded() {
     let mut channel = Channel::default();
     let mut sequencer = Sequencer::default();
     for _ in 0..limits::REPAIR_BUFFER_ENTRIES_MAX + 5 {
@@ -206,26 +206,26 @@ fn held_announcements_are_bounded() {
 /// A node joins after entries that Redis has kept, and then receives some that Redis
 /// loses. It delivers the entries after the failover, and none from before the join.
 #[test]
-fn a_fork_does_not_bring_back_what_was_before_the_join() {
-    for heard in 0..3 {
+fn fork_does_not_deliver_entries_from_before_the_join() {
+    for received in 0..3 {
         let mut channel = Channel::default();
         let kept: Vec<_> = (0..4).map(|_| channel.append(1, 20)).collect();
         let lost_before: Vec<_> = (0..2).map(|_| channel.append(1, 20)).collect();
         let mut node = Node::joined(channel.head);
-        for _ in 0..heard {
+        for _ in 0..received {
             let entry = channel.append(1, 20);
-            node.hear(entry, &mut channel);
+            node.receive(entry, &mut channel);
         }
         channel.log.truncate(kept.len());
         channel.head = channel.log.back().map(Entry::position);
         let new: Vec<_> = (0..3).map(|_| channel.append(1, 20)).collect();
         for entry in &new {
-            node.hear(entry.clone(), &mut channel);
+            node.receive(entry.clone(), &mut channel);
         }
         assert_eq!(
-            node.delivered[heard..],
+            node.delivered[received..],
             new.iter().map(|a| a.id).collect::<Vec<_>>(),
-            "{heard} {lost_before:?}"
+            "{received} {lost_before:?}"
         );
     }
 }
@@ -233,34 +233,34 @@ fn a_fork_does_not_bring_back_what_was_before_the_join() {
 /// A link may be further behind than the history reaches back. Nothing is lost as long
 /// as it continues from this node's position.
 #[test]
-fn a_slow_link_is_not_a_broken_one() {
+fn slow_link_is_not_reported_as_a_gap() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    let on_their_way: Vec<_> = (0..50).map(|_| channel.append(1, 10)).collect();
-    node.hear(on_their_way[0].clone(), &mut channel);
+    let in_flight: Vec<_> = (0..50).map(|_| channel.append(1, 10)).collect();
+    node.receive(in_flight[0].clone(), &mut channel);
     assert!(node.sequencer.begin_repair());
-    node.hear(on_their_way[1].clone(), &mut channel);
+    node.receive(in_flight[1].clone(), &mut channel);
     node.read(&mut channel);
-    for entry in &on_their_way[2..] {
-        node.hear(entry.clone(), &mut channel);
+    for entry in &in_flight[2..] {
+        node.receive(entry.clone(), &mut channel);
     }
-    assert_eq!(node.delivered, on_their_way.iter().map(|a| a.id).collect::<Vec<_>>());
+    assert_eq!(node.delivered, in_flight.iter().map(|a| a.id).collect::<Vec<_>>());
     assert_eq!(node.repairs, [Repair::Complete]);
 }
 
 /// Entries that arrive after they were given up as lost are duplicates: sequence
 /// numbers never go back.
 #[test]
-fn a_node_never_goes_back() {
+fn late_entry_after_incomplete_repair_is_a_duplicate() {
     let mut channel = Channel::default();
     let mut node = Node::joined(None);
-    node.hear(channel.append(1, 3), &mut channel);
+    node.receive(channel.append(1, 3), &mut channel);
     let late: Vec<_> = (0..20).map(|_| channel.append(1, 3)).collect();
     assert!(node.sequencer.begin_repair());
     node.read(&mut channel);
     let delivered = node.delivered.clone();
     for entry in late {
-        node.hear(entry, &mut channel);
+        node.receive(entry, &mut channel);
     }
     assert_eq!((node.delivered, node.repairs), (delivered, vec![Repair::Incomplete]));
 }
