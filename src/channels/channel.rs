@@ -63,8 +63,7 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct PendingSubscription {
     pub(super) subscriber: Subscriber,
-    /// Frames that follow `subscription_succeeded`, or include it: see
-    /// [`super::Command::Subscribe`].
+    /// Frames that confirm the subscription: see [`super::Command::Subscribe`].
     pub(super) confirmation: Bytes,
     /// Whether to send a confirmation. False if the subscription only restarts, with
     /// deltas.

@@ -13,7 +13,7 @@ use crate::entry::{EntryId, Log, Position};
 use crate::limits;
 use crate::metrics::metrics;
 
-/// History reads that are queued, within a budget of calls and bytes.
+/// Gap repairs: queued history reads, within a budget of calls and bytes.
 #[derive(Debug, Default)]
 pub(super) struct GapRepairs {
     pub(super) queue: VecDeque<ChannelId>,
@@ -68,7 +68,7 @@ impl Channels {
             }
         };
         let known = log.head.unwrap_or_default();
-        self.gap_repairs.bytes += log.entries.iter().map(|a| a.body.len()).sum::<usize>();
+        self.gap_repairs.bytes += log.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
         let seen = channel.sequencer.position();
         let (repair, missed, held) = channel.sequencer.repair(log, Instant::now());
         match repair {

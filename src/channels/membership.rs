@@ -61,8 +61,8 @@ impl Channel {
         if self.sequencer.position().is_some() && includes_pending {
             self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
         }
-        // A count of zero would exempt a channel from the sweep after this node's
-        // death, with users still to be removed.
+        // After this node's death, the sweep covers only channels with subscriptions: the
+        // count stays at least 1 while departures are unreported.
         let count_min = self.presence.as_ref().is_some_and(|presence| presence.has_dirty_departures());
         MembershipUpdate {
             channel_id: channel_id.clone(),

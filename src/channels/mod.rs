@@ -1,5 +1,5 @@
 //! Stage 5 of a batch's path, and the start of stages 6 to 8 (design.md 2): one task
-//! that owns all channels of this node. It puts entries in order, has [`fan_out`]
+//! that owns all channels of this node. It puts entries in order, has [`crate::fan_out`]
 //! encode them and [`crate::subscribers`] push the frames to connections, and admits
 //! new subscribers without a gap.
 //!
@@ -74,10 +74,9 @@ pub enum Command {
         /// The member, on a presence channel. If the channel is full, the subscription
         /// is refused, and so is this member ([`Member::refuse`]).
         member: Option<Arc<Member>>,
-        /// Frames that follow the subscription's success. Where the delivery options
-        /// have positions, and on presence channels, `subscription_succeeded` is not
-        /// among them: the channels encode it, with the position or the roster, and
-        /// send it first.
+        /// Frames that confirm the subscription. On presence channels, and where the
+        /// delivery options have positions, they are without `subscription_succeeded`:
+        /// the channels encode it, with the roster or the position, and send it first.
         confirmation: Bytes,
     },
     /// Sends the connection the online status of these users, once for all of them and
@@ -452,7 +451,7 @@ impl Channels {
             JobResult::Recovered(channel_id, results) => self.on_recovered(&channel_id, results),
             JobResult::BasesRead(channel_id, bases) => self.on_bases_read(channel_id, bases),
             JobResult::DeltasToggled(channel_id, on, result) => {
-                self.on_deltas_toggled(&channel_id, on, result)
+                self.on_deltas_toggled(&channel_id, on, result);
             }
             JobResult::HeadsRead(channel_ids, heads) => self.on_heads_read(channel_ids, heads),
             JobResult::LogRead(channel_id, log) => {

@@ -25,8 +25,8 @@ impl Channel {
         is_new
     }
 
-    /// Announces a new epoch that begins without a gap: the first epoch of the channel,
-    /// or the one after a fork.
+    /// Sends a position notice for a new epoch that begins without a gap: the first epoch
+    /// of the channel, or the one after a fork.
     pub(super) fn send_epoch_notices(
         &mut self,
         channel_id: &ChannelId,
@@ -63,8 +63,8 @@ impl Channels {
         }
     }
 
-    /// Announces a break in the channel's history: the client's bases are invalid, and
-    /// events may be missing.
+    /// Notifies subscribers of a break in the channel's history: their bases are invalid,
+    /// and events may be missing.
     pub(super) fn send_break_notices(&mut self, channel_id: &ChannelId, position: Position) {
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
         channel.notified_epoch = position.epoch;

@@ -77,7 +77,8 @@ impl Presence {
             reported: 0,
         });
         if local.connections == 0 {
-            // Reported with this `user_info`, unless the departure was never reported.
+            // The user rejoins and is reported with this `user_info`, unless the departure
+            // was never reported.
             local.member = member.clone();
         }
         local.connections += 1;

@@ -25,7 +25,8 @@ pub(super) enum Recovery {
         resume: Box<Resume>,
         in_read: bool,
     },
-    /// The history does not cover all missed events: the client does not resume.
+    /// The recovery failed: the epoch is another one, or the history does not cover
+    /// all missed events.
     Lost,
     Recovered {
         resume: Box<Resume>,

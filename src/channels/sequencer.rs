@@ -18,9 +18,10 @@ pub struct Sequencer {
     /// None until the first membership update has returned the channel's position.
     position: Option<Position>,
     /// The position of the last reset, taken from a head without receiving the entries
-    /// before it. No subscriber of this node is owed an earlier entry.
+    /// before it. No subscriber of this node needs an earlier entry.
     reset_position: Position,
-    /// Since the last reset no entry was handled; earlier ones may still be in flight.
+    /// No entry was handled since the last reset; entries from before it may still be in
+    /// flight.
     settling: bool,
     /// Handled entries, oldest first, for as long as the history contains them.
     handled: VecDeque<(EntryId, Instant)>,
@@ -35,7 +36,7 @@ pub enum Decision {
     Deliver(Entry),
     /// Deliver it as the first entry of a new epoch.
     Begin(Entry),
-    /// Drop it: it was delivered, or precedes a delivered one. A node never goes back.
+    /// Drop it: it was delivered, or precedes a delivered one.
     Duplicate,
     /// Held back until the position is known or the repair is complete.
     Held,
@@ -154,7 +155,7 @@ impl Sequencer {
     /// those that this node has not handled.
     fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
         let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
-        let common = entries.iter().rposition(|a| handled.contains(&a.id));
+        let common = entries.iter().rposition(|entry| handled.contains(&entry.id));
         let is_new_history = entries[0].prev == EntryId::NONE;
         entries.drain(..common.map_or(0, |at| at + 1));
         entries.retain(|it| !it.is_before(position) && !self.is_before_reset(it));

@@ -32,8 +32,8 @@ struct Group {
 
 impl Groups {
     /// Adds a subscriber with these options. `held` are the bases of the client, `next`
-    /// is the sequence number of the first event that it will be sent. Returns the slot
-    /// of its group and its base state.
+    /// is the sequence number of the first event that it will be sent. Returns the
+    /// index of its group and its base state.
     pub fn enter(&mut self, options: &DeliveryOptions, held: &Chains, next: u64) -> (u32, BaseState) {
         let filters = &mut self.filters;
         let mut is_first = false;
@@ -42,13 +42,13 @@ impl Groups {
             let filter = options.filter.clone().map(|filter| filters.acquire(filter, |_| ()));
             Group { filter, chains: held.clone(), is_behind: false }
         });
-        let mut all_but_missing = || {
+        let mut compare_chains = || {
             let group = self.groups.get_mut(index);
             BaseState::all_but(group.chains.differing(held).map(|key| key.as_ref()))
         };
         let base_state = match held.is_empty() && !is_first {
             true => None,
-            false => all_but_missing(),
+            false => compare_chains(),
         };
         (index, base_state.unwrap_or(BaseState::from(next)))
     }
