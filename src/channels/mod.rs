@@ -5,7 +5,7 @@
 //!
 //! A single task, so that a connection receives the channels of a batch in their order,
 //! and so that no lock is needed. It never waits: every backend call is a job of its
-//! own, whose result comes back as a [`JobResult`].
+//! own, whose result comes back as a `JobResult`.
 
 mod admission;
 mod catch_up;

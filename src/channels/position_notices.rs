@@ -18,7 +18,8 @@ use crate::wire::reply;
 
 impl Channel {
     /// Returns true once after an entry without an event for every subscriber. The
-    /// notices follow after [`limits::POSITION_DELAY`], unless an event comes first.
+    /// notices follow after [`crate::limits::POSITION_DELAY`], unless an event comes
+    /// first.
     pub(super) fn position_falls_due(&mut self) -> bool {
         let is_new = !self.position_due && self.subscribers.groups().is_behind();
         self.position_due |= is_new;
