@@ -1,17 +1,17 @@
 --[[
-  Write how many connections of an app a node holds, where the cluster has a
-  limit: as many of those it wants as there is room for. Those of nodes that have
-  died are forgotten.
+  Write a node's connection count for an app with a cluster-wide connection limit,
+  and grant as many of the requested connections as the limit permits. Removes the
+  counts of dead nodes.
 
   KEYS[1]  connections  of the app (hash): incarnation -> connections
   KEYS[2]  leases       (hash): incarnation -> counter
 
   ARGV[1]  node    incarnation
-  ARGV[2]  held    connections that it has
-  ARGV[3]  wanted  connections that it would have
-  ARGV[4]  max     of the cluster
+  ARGV[2]  held    current connections of the node
+  ARGV[3]  wanted  requested connections of the node, in total
+  ARGV[4]  max     limit of the cluster
 
-  Returns  how many it may have: between held and wanted.
+  Returns  the permitted connections of the node: between held and wanted.
   Errors   none of its own.
 ]]
 local connections_key, leases_key = KEYS[1], KEYS[2]
