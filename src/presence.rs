@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn roster_changes_transform_one_roster_into_the_other() {
-        let roster = |users: &[&str]| users.iter().map(|user| ((*user).into(), Bytes::new())).collect::<Roster>();
+        let roster =
+            |users: &[&str]| users.iter().map(|user| ((*user).into(), Bytes::new())).collect::<Roster>();
         let (mut from, to) = (roster(&["a", "b", "c"]), roster(&["b", "d"]));
         for change in from.changes_to(&to) {
             assert!(from.apply(&change), "{change:?}");

@@ -190,8 +190,7 @@ mod tests {
         let Some(KeptBases { keys_max, newest }) = channel_events.bases(delta) else { return Vec::new() };
         assert_eq!(keys_max, delta.keys_max);
         let bases = newest.into_iter().map(|KeptBase { key, index, start, bytes }| {
-            let event =
-                decode_events(body.slice(start..start + bytes), 1).expect("one event").remove(0);
+            let event = decode_events(body.slice(start..start + bytes), 1).expect("one event").remove(0);
             assert_eq!(event, events[index as usize]);
             (key, index, event.data)
         });

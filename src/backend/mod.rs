@@ -52,7 +52,7 @@ pub struct Charge {
     pub rate: Rate,
 }
 
-/// What is charged. Each account has a window of its own.
+/// The subject of a charge. Each account has a window of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Account {
     BackendEvents,

@@ -178,8 +178,10 @@ impl State {
                     let is_back =
                         self.webhook_events.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
                     if !is_back && hooked.has("member_added") {
-                        self.webhook_events
-                            .append(channel_id, WebhookEventKind::MemberAdded { user_id: user_id.to_string() });
+                        self.webhook_events.append(
+                            channel_id,
+                            WebhookEventKind::MemberAdded { user_id: user_id.to_string() },
+                        );
                     }
                 }
                 MemberChange::Removed { user_id } if hooked.has("member_removed") => {
