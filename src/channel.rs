@@ -63,8 +63,8 @@ impl ChannelKind {
 }
 
 impl ChannelName {
-    /// Parses a name. A user channel has the limits of a user id, any other channel those of Pusher's
-    /// channel names.
+    /// Parses a name. A user channel has the limits of a user id, any other channel those of
+    /// Pusher's channel names.
     pub fn parse(name: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
         if let Some(user_id) = name.strip_prefix(USER_CHANNEL) {
             return Ok(ChannelName::of_user(user_id)?);

@@ -56,8 +56,8 @@ pub struct Log {
     /// The channel's current position. `None` if the channel has no entries, or if Redis has lost
     /// them.
     pub head: Option<Position>,
-    /// Oldest first: the entries after the requested one if the history still contains it, otherwise
-    /// the whole history.
+    /// Oldest first: the entries after the requested one if the history still contains it,
+    /// otherwise the whole history.
     pub entries: Vec<Entry>,
 }
 
@@ -98,8 +98,8 @@ pub struct Entry {
 /// Content of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// [`crate::event::encode_events`]: events that an app's server published. The only kind that can
-    /// be the base of a delta.
+    /// [`crate::event::encode_events`]: events that an app's server published. The only kind that
+    /// can be the base of a delta.
     Events,
     /// The same encoding, with events of clients.
     ClientEvents,

@@ -48,8 +48,8 @@ impl SocketId {
         SocketId(rand::random())
     }
 
-    /// Parses the text of a socket id. Returns `None` if no node generates this id, even if it has the
-    /// right shape.
+    /// Parses the text of a socket id. Returns `None` if no node generates this id, even if it has
+    /// the right shape.
     pub fn parse(text: &str) -> Option<SocketId> {
         let (high, low) = text.split_once('.')?;
         let id = SocketId(u64::from(high.parse::<u32>().ok()?) << 32 | u64::from(low.parse::<u32>().ok()?));

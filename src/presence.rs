@@ -60,8 +60,9 @@ impl Roster {
         self.0.iter()
     }
 
-    /// Applies a change and returns whether the roster differs: false if the user is already a member,
-    /// or not one. The `user_info` roster the first connection stays until the user has left.
+    /// Applies a change and returns whether the roster differs: false if the user is already a
+    /// member, or not one. The `user_info` roster the first connection stays until the user has
+    /// left.
     pub fn apply(&mut self, change: &MemberChange) -> bool {
         match change {
             MemberChange::Added { user_id, .. } if self.0.contains_key(user_id) => false,

@@ -56,15 +56,15 @@ impl From<&App> for MembershipRules {
 /// Result of a membership update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdatedMembership {
-    /// The channel's position after the update, including the update's own entry. Every subscription
-    /// in the update receives the entries after `at`.
+    /// The channel's position after the update, including the update's own entry. Every
+    /// subscription in the update receives the entries after `at`.
     pub at: Position,
     /// Subscriptions of the whole cluster.
     pub total: u64,
     /// A cache channel's last event, at `at`.
     pub last: Option<Cached>,
-    /// Indexes in [`MembershipUpdate::users`] of the users that the backend has refused, because the
-    /// channel has `members_max` users. Their connections are not counted.
+    /// Indexes in [`MembershipUpdate::users`] of the users that the backend has refused, because
+    /// the channel has `members_max` users. Their connections are not counted.
     pub refused: Vec<usize>,
     /// The delta toggle has disabled deltas on the channel.
     pub deltas_off: bool,

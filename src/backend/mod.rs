@@ -140,8 +140,8 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Appends each publication to its channel's history, all of them in one step (P1), in the given
-    /// order. With a charge, only if the app's rate limit permits it.
+    /// Appends each publication to its channel's history, all of them in one step (P1), in the
+    /// given order. With a charge, only if the app's rate limit permits it.
     pub async fn publish(
         &self,
         id: EntryId,
@@ -234,8 +234,9 @@ impl Backend {
         }
     }
 
-    /// Reports this node's current (`held`) and requested (`wanted`) connections of the app, with the
-    /// limit of the cluster (`max`). Returns how many the node may hold: at least `held`, at most
+    /// Reports this node's current (`held`) and requested (`wanted`) connections of the app, with
+    /// the limit of the cluster (`max`). Returns how many the node may hold: at least `held`, at
+    /// most
     /// `wanted`.
     pub async fn hold_connections(
         &self,
@@ -294,8 +295,8 @@ impl Backend {
         }
     }
 
-    /// The stored newest event of each of the channel's chains, oldest first. A chain may have newer
-    /// events that were published without being stored.
+    /// The stored newest event of each of the channel's chains, oldest first. A chain may have
+    /// newer events that were published without being stored.
     pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_bases(channel_id)),
@@ -303,8 +304,8 @@ impl Backend {
         }
     }
 
-    /// Enables or disables deltas on a channel, and appends an entry if that changes the state. Does
-    /// nothing on a channel without entries.
+    /// Enables or disables deltas on a channel, and appends an entry if that changes the state.
+    /// Does nothing on a channel without entries.
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => memory.switch_deltas(channel_id, on).await,
@@ -322,8 +323,8 @@ impl Backend {
         }
     }
 
-    /// Opens a new epoch above `seen_seq`, unless the channel has left `epoch` already. Called after
-    /// a fork, so that no sequence number is used twice.
+    /// Opens a new epoch above `seen_seq`, unless the channel has left `epoch` already. Called
+    /// after a fork, so that no sequence number is used twice.
     pub async fn open_epoch(
         &self,
         channel_id: &ChannelId,
@@ -345,8 +346,8 @@ impl Backend {
         }
     }
 
-    /// Claims a partition's webhook outbox, or renews the claim, and reads up to `count_max` webhook
-    /// events after `after`, oldest first. `None` while another node has a claim.
+    /// Claims a partition's webhook outbox, or renews the claim, and reads up to `count_max`
+    /// webhook events after `after`, oldest first. `None` while another node has a claim.
     pub async fn claim_webhook_events(
         &self,
         partition: Partition,

@@ -21,7 +21,8 @@ pub struct Publication {
     pub wants_counts: bool,
     /// On a cache channel: the last event, at the end of `body`, and its time to live.
     pub last: Option<LastEvent>,
-    /// The events to store as initial bases for new subscribers (protocol.md 3.9), with `cache_sync`.
+    /// The events to store as initial bases for new subscribers (protocol.md 3.9), with
+    /// `cache_sync`.
     pub bases: Option<KeptBases>,
 }
 

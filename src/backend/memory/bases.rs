@@ -16,7 +16,8 @@ pub(super) struct Bases {
 }
 
 impl Bases {
-    /// Stores the bases of a publication of `count` events, whose entry is the newest one, at `head`.
+    /// Stores the bases of a publication of `count` events, whose entry is the newest one, at
+    /// `head`.
     pub(super) fn keep(&mut self, kept: &KeptBases, count: u32, body: &Bytes, head: Position) {
         let first_seq = head.seq + 1 - u64::from(count);
         for KeptBase { key, index, start, bytes } in &kept.newest {

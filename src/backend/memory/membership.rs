@@ -25,7 +25,8 @@ pub(super) struct Membership {
     subscriptions: u64,
     users: BTreeMap<Arc<str>, User>,
     pub(super) rules: MembershipRules,
-    /// Time of the last count entry, while the channel has too many subscriptions for one per change.
+    /// Time of the last count entry, while the channel has too many subscriptions for one per
+    /// change.
     pub(super) count_sent: Option<Instant>,
     /// The last reported cache miss: the sequence number of the last event at that time.
     missed: Option<Option<u64>>,

@@ -70,8 +70,8 @@ impl WebhookOutbox {
 }
 
 impl Memory {
-    /// Settles due transitions, then reads. The number of transitions is bounded, because more webhook
-    /// events at once would not fit in the outbox.
+    /// Settles due transitions, then reads. The number of transitions is bounded, because more
+    /// webhook events at once would not fit in the outbox.
     pub fn read_webhook_events(&self, after: Option<&WebhookEventId>, count_max: usize) -> Vec<WebhookEvent> {
         let mut state = self.state.lock();
         let now = Instant::now();

@@ -168,8 +168,8 @@ pub struct AppChanges {
 }
 
 impl AppChanges {
-    /// Waits for the next change. Returns [`AppChange::Any`] after each new subscription, including the
-    /// first one, because earlier notifications may have been lost.
+    /// Waits for the next change. Returns [`AppChange::Any`] after each new subscription, including
+    /// the first one, because earlier notifications may have been lost.
     pub async fn next(&mut self) -> AppChange {
         loop {
             if self.connection.is_none() {
@@ -200,8 +200,8 @@ impl AppChanges {
         }
     }
 
-    /// Subscribes, and returns the connection id. Connection ids are unique: equal ids before and after
-    /// prove that this connection has carried the SUBSCRIBE.
+    /// Subscribes, and returns the connection id. Connection ids are unique: equal ids before and
+    /// after prove that this connection has carried the SUBSCRIBE.
     async fn subscribe(&self) -> Option<u64> {
         let before = self.connection_id().await?;
         self.client.with_options(&scripts::once()).subscribe(self.topic.as_str()).await.ok()?;

@@ -65,8 +65,8 @@ impl Lease {
         Ok(lease)
     }
 
-    /// The incarnation under which memberships are written. `None` after 6 s without a renewal, when
-    /// other nodes may have fenced it.
+    /// The incarnation under which memberships are written. `None` after 6 s without a renewal,
+    /// when other nodes may have fenced it.
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
         let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;
@@ -124,8 +124,8 @@ impl Lease {
                         state.renewed = Instant::now();
                         state.nodes = nodes.leases.keys().cloned().collect();
                     }
-                    // An observation with interruptions proves nothing: this node itself may have been
-                    // paused, or Redis.
+                    // An observation with interruptions proves nothing: this node itself may have
+                    // been paused, or Redis.
                     if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
                         observations.clear();
                     }
@@ -141,8 +141,8 @@ impl Lease {
         }
     }
 
-    /// The incarnation was fenced while the node is alive: begins a new one, reports all memberships
-    /// under it, and sweeps the old one when its last calls have ended.
+    /// The incarnation was fenced while the node is alive: begins a new one, reports all
+    /// memberships under it, and sweeps the old one when its last calls have ended.
     async fn restart_incarnation(&self, old: &Arc<str>) {
         metrics().leases_lost.increment(1);
         tracing::warn!("the lease of this node was lost: beginning a new incarnation");

@@ -127,7 +127,7 @@ impl Topics {
             }
             let mut chunk = wanted;
             let capacity = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
-            chunk.extend(self.again.drain(..room.min(self.again.len())));
+            chunk.extend(self.again.drain(..capacity.min(self.again.len())));
             chunk.retain(|topic| self.topics.contains(topic) || *topic == self.probe.topic);
             if !self.subscribe(chunk).await {
                 tokio::time::sleep(limits::RETRY_DELAY).await;
@@ -151,7 +151,8 @@ impl Topics {
         requests
     }
 
-    /// Returns the topics to subscribe to and the topics to leave. A topic in both stays subscribed.
+    /// Returns the topics to subscribe to and the topics to leave. A topic in both stays
+    /// subscribed.
     fn sort(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
         let mut wanted = Vec::new();
         let mut unwanted = Vec::new();

@@ -185,8 +185,8 @@ impl Redis {
         self.apps.changes()
     }
 
-    /// The reason why this node does not receive the messages of other nodes, or they do not receive
-    /// its own.
+    /// The reason why this node does not receive the messages of other nodes, or they do not
+    /// receive its own.
     pub fn unready(&self) -> Option<&'static str> {
         if self.listener.is_listening() {
             return None;

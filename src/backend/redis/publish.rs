@@ -90,7 +90,8 @@ impl RedisCore {
         charge: Option<&Charge>,
         publications: &[Publication],
     ) -> Vec<Value> {
-        // One second of tolerance, because this clock and Redis's clock are read at different times.
+        // One second of tolerance, because this clock and Redis's clock are read at different
+        // times.
         let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
         let mut arguments = self.appending(id, 4 + 2 * publications.len());
         arguments.extend([

@@ -58,8 +58,8 @@ impl Script {
     }
 
     /// Runs the script at most once. By default, fred sends a command again after a reconnect, when
-    /// Redis may have executed it already. Only a script that Redis does not have (NOSCRIPT) is sent
-    /// again, with its text.
+    /// Redis may have executed it already. Only a script that Redis does not have (NOSCRIPT) is
+    /// sent again, with its text.
     pub(super) async fn run(
         &self,
         client: &Client,
@@ -70,8 +70,9 @@ impl Script {
         self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, inputs).await
     }
 
-    /// As [`Script::run`], with a reply within `timeout`. `inputs` creates keys and arguments for each
-    /// attempt: keeping those of a batch for a second attempt, which is rare, would cost a copy of each.
+    /// As [`Script::run`], with a reply within `timeout`. `inputs` creates keys and arguments for
+    /// each attempt: keeping those of a batch for a second attempt, which is rare, would cost a
+    /// copy of each.
     pub(super) async fn run_within(
         &self,
         timeout: Duration,
@@ -114,7 +115,8 @@ pub(super) fn backend_error(error: Error) -> BackendError {
     let details = error.details();
     let begins_with = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
     match error.kind() {
-        // An error reply of Redis: the command was not executed.
+        // Error replies of Redis: the command was not executed. After UNKNOWN, only the first
+        // attempt of a resend may have been.
         _ if begins_with(&["UNKNOWN"]) => BackendError::OutcomeUnknown,
         _ if begins_with(&["OOM"]) => BackendError::OutOfMemory,
         _ if begins_with(&["LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"]) => {
