@@ -236,8 +236,7 @@ impl Backend {
 
     /// Reports this node's current (`held`) and requested (`wanted`) connections of the app, with
     /// the limit of the cluster (`max`). Returns how many the node may hold: at least `held`, at
-    /// most
-    /// `wanted`.
+    /// most `wanted`.
     pub async fn hold_connections(
         &self,
         app: &str,
