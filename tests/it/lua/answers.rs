@@ -1,6 +1,6 @@
 //! Decoded replies of scripts.
 
-use super::calls::{Update, Batch, Call};
+use super::calls::{Batch, Call, Update};
 use super::client::{bulk, items, number};
 use super::stage::Stage;
 use crate::support::resp::Reply;

@@ -2,7 +2,7 @@
 
 use fanfare::event::encode_events;
 
-use super::calls::{Batch, keyed, open_epoch, control_entry};
+use super::calls::{Batch, control_entry, keyed, open_epoch};
 use super::client::{bulk, items, number};
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -33,7 +33,7 @@ impl Stage {
             assert_eq!(value[16..], encode_events([&keyed(&key, &data)]), "nothing follows the event");
             stored.push((key, seq, data));
         }
-        kept
+        stored
     }
 
     async fn seq(&mut self, channel: &str) -> u64 {
@@ -178,7 +178,11 @@ async fn resend_does_not_restore_older_base() {
         stage.published(&Batch::of_chains(id(2), "a", 9, &[("A", "2")])).await;
         let seq = stage.seq("a").await;
         stage.published(&first.resent(0)).await;
-        assert_eq!(stage.bases("a").await, [base("A", seq, "2")], "the first batch was applied before the second");
+        assert_eq!(
+            stage.bases("a").await,
+            [base("A", seq, "2")],
+            "the first batch was applied before the second"
+        );
         stage.wait_ms(30).await;
         let lost = Batch::of_chains(id(3), "a", 9, &[("A", "3")]);
         stage.published(&lost.clone().resent(20)).await;

@@ -4,7 +4,7 @@
 use fanfare::event::{decode_events, encode_events};
 
 use super::answers::Last;
-use super::calls::{Update, Batch, NODES, event, read_cached, rules, control_entry};
+use super::calls::{Batch, NODES, Update, control_entry, event, read_cached, rules};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 

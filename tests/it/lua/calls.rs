@@ -125,11 +125,14 @@ impl Batch {
     }
 
     pub fn call(&self) -> Call {
-        let keys =
-            self.publications.iter().flat_map(|publication| ["head", "log", "subs"].map(|kind| key(kind, publication.channel)));
+        let keys = self
+            .publications
+            .iter()
+            .flat_map(|publication| ["head", "log", "subs"].map(|kind| key(kind, publication.channel)));
         let keys = keys.chain(self.charge.map(|_| "rate".to_owned()));
         let with_bases = self.publications.iter().filter(|_| self.keys_max.is_some());
-        let bases = with_bases.flat_map(|publication| ["bases", "base_order"].map(|kind| key(kind, publication.channel)));
+        let bases = with_bases
+            .flat_map(|publication| ["bases", "base_order"].map(|kind| key(kind, publication.channel)));
         Call { script: "publish_batch", keys: keys.chain(bases).collect(), arguments: self.arguments() }
     }
 
@@ -245,7 +248,11 @@ impl Update {
         keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
         let mut arguments = appending(rand::random());
         arguments.extend(words(&[self.node, &self.count.to_string()]));
-        arguments.extend(words(&[&channel_id(channel), &self.rules, if self.wants_last { "1" } else { "0" }]));
+        arguments.extend(words(&[
+            &channel_id(channel),
+            &self.rules,
+            if self.wants_last { "1" } else { "0" },
+        ]));
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
         let Some(users) = &self.users else {
             arguments.extend(words(&["100", &self.interval_ms.to_string()]));

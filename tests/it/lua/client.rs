@@ -36,7 +36,11 @@ impl Client {
                     self.read.drain(..length);
                     return reply;
                 }
-                assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "Redis has closed the connection");
+                assert_ne!(
+                    self.stream.read_buf(&mut self.read).await.unwrap(),
+                    0,
+                    "Redis has closed the connection"
+                );
             }
         };
         tokio::time::timeout(PATIENCE, read).await.expect("Redis replies in time")

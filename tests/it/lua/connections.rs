@@ -35,7 +35,11 @@ async fn connection_limit_grants_remaining_connections() {
         assert_eq!(stage.run_integer(&hold(N1, 60, 70, 50)).await, 60);
         assert_eq!(stage.run_integer(&hold(N2, 0, 1, 50)).await, 0);
         let held = stage.hash("connections").await;
-        assert_eq!(held.values().collect::<Vec<_>>(), ["60", "40"], "a node without connections is not listed");
+        assert_eq!(
+            held.values().collect::<Vec<_>>(),
+            ["60", "40"],
+            "a node without connections is not listed"
+        );
     })
     .await;
 }

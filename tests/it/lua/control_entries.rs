@@ -3,7 +3,7 @@
 use fanfare::entry::{Body, EntryId, Kind};
 use fanfare::event::encode_events;
 
-use super::calls::{Batch, event, control_entry};
+use super::calls::{Batch, control_entry, event};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 

@@ -3,7 +3,7 @@
 
 use fanfare::entry::Body;
 
-use super::calls::{Update, NODES, rules, settle};
+use super::calls::{NODES, Update, rules, settle};
 use super::stage::Stage;
 use crate::support::bounded;
 

@@ -2,7 +2,7 @@
 
 use fanfare::entry::Body;
 
-use super::calls::{Update, Batch, NODES, open_epoch, switch};
+use super::calls::{Batch, NODES, Update, open_epoch, switch};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 

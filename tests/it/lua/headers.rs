@@ -82,7 +82,8 @@ fn declaration(line: &str) -> Option<(&str, &str, &str)> {
 /// The first arguments of all scripts that append entries.
 fn shared_arguments() -> Vec<String> {
     let append = read("include/append.lua");
-    let names: Vec<String> = header(&append).lines().filter_map(declaration).map(|it| it.2.to_owned()).collect();
+    let names: Vec<String> =
+        header(&append).lines().filter_map(declaration).map(|it| it.2.to_owned()).collect();
     assert_eq!(names.len(), 6);
     names
 }
@@ -198,11 +199,17 @@ fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
         let (of_publications, others) = keys.split_at(3 * descriptors.len());
         let bases: Vec<&String> = others.iter().filter(|key| key.contains(":base")).collect();
         for of_publication in of_publications.chunks(3) {
-            assert!(of_publication.iter().all(|key| channel(key) == channel(&of_publication[0])), "one channel: {what}");
+            assert!(
+                of_publication.iter().all(|key| channel(key) == channel(&of_publication[0])),
+                "one channel: {what}"
+            );
         }
         for pair in bases.chunks(2) {
             assert_eq!(channel(pair[0]), channel(pair[1]), "{what}");
-            assert!(of_publications.iter().any(|key| channel(key) == channel(pair[0])), "of the batch: {what}");
+            assert!(
+                of_publications.iter().any(|key| channel(key) == channel(pair[0])),
+                "of the batch: {what}"
+            );
         }
     } else {
         assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])), "one slot: {what}");
@@ -223,15 +230,15 @@ fn fits(name: &str, value: &str) -> bool {
         "unthrottled_max" => value == "100",
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),
         "wants_last" | "is_new" => ["0", "1"].contains(&value),
-        value => "channel_id" => value => value.starts_with("1:") || value.is_empty(),
+        "channel_id" => value.starts_with("1:") || value.is_empty(),
         "node" => value.len() == 16,
         "sent_ago_ms" => value.is_empty() || is_number,
         "rules" => value.is_empty() || value.split(' ').all(|part| part.parse::<u8>().is_ok()),
-        ["vacated => "transition" => ["vacated => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),
+        "transition" => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),
         "from" | "to" => value.starts_with(['[', '(']),
         "user" => exercise::USERS.contains(&value),
         "info" => value.is_empty() || value == exercise::INFO,
-        "id" | "after" | true => "body" | "descriptor" => true => true,
+        "id" | "after" | "body" | "descriptor" => true,
         "state" => ["on", "off"].contains(&value),
         "before_max" => value == "64",
         "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "kind" => is_number,

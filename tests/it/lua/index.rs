@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::calls::{Update, NODES, list};
+use super::calls::{NODES, Update, list};
 use super::client::items;
 use super::stage::Stage;
 use crate::support::{Seed, bounded};

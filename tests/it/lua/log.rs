@@ -66,11 +66,19 @@ async fn history_is_bounded_by_age() {
         stage.published(&aged(2)).await;
         stage.age("a", 36_000).await;
         stage.published(&aged(3)).await;
-        assert_eq!(stage.log("a").await.len(), 3, "without the first entry, the history does not cover a minute");
+        assert_eq!(
+            stage.log("a").await.len(),
+            3,
+            "without the first entry, the history does not cover a minute"
+        );
         stage.age("a", 36_000).await;
         stage.published(&aged(4)).await;
         let log = stage.log("a").await;
-        assert_eq!(log.first().map(data), Some(vec!["2".into()]), "the history covers a minute without the first entry");
+        assert_eq!(
+            log.first().map(data),
+            Some(vec!["2".into()]),
+            "the history covers a minute without the first entry"
+        );
         assert_eq!(log.len(), 3);
         stage.assert_log_bytes("a").await;
         assert_eq!(stage.head("a", "log_from").await, log[0].time_ms);
@@ -111,7 +119,11 @@ async fn epoch_restarts_after_head_expiry() {
             assert!(epoch > last && seq == epoch + 1, "{epoch} {seq} after {last}");
             last = seq;
             let log = stage.log("a").await;
-            assert_eq!((log.len(), data(&log[0])), (1, vec![n.to_string()]), "the previous history is removed");
+            assert_eq!(
+                (log.len(), data(&log[0])),
+                (1, vec![n.to_string()]),
+                "the previous history is removed"
+            );
             assert_eq!(log[0].prev, EntryId::NONE);
             stage.assert_log_bytes("a").await;
             let idle_ms = stage.ttl_ms("head:a").await;

@@ -2,7 +2,7 @@
 
 use fanfare::entry::Entry;
 
-use super::calls::{Batch, read_log_since, control_entry};
+use super::calls::{Batch, control_entry, read_log_since};
 use super::client::{bulk, items, number};
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -56,7 +56,7 @@ async fn log_since_finds_every_sequence_number() {
     .await;
 }
 
-/// Within these events the low 31 bits begin anew.
+/// Within these entries the low 31 bits wrap.
 #[tokio::test]
 async fn log_since_finds_every_sequence_number_when_low_bits_wrap() {
     bounded(async {

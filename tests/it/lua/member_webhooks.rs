@@ -1,6 +1,6 @@
 //! The webhooks `member_added` and `member_removed`.
 
-use super::calls::{Update, NODES, rules, settle};
+use super::calls::{NODES, Update, rules, settle};
 use super::stage::Stage;
 use crate::support::bounded;
 
@@ -44,7 +44,10 @@ async fn member_that_returns_within_grace_is_not_reported() {
             stage.update(&member_update(node, user, count)).await;
         }
         let reported = stage.webhook_events().await;
-        assert_eq!(reported, ["member_added 1:presence-a:b user=ann", "member_added 1:presence-a:b user=bob"]);
+        assert_eq!(
+            reported,
+            ["member_added 1:presence-a:b user=ann", "member_added 1:presence-a:b user=bob"]
+        );
         assert_eq!(stage.due().await, []);
         // The sweep of a dead node removes its members.
         stage.update(&member_update(0, "ann", 0).sweeping()).await;

@@ -6,7 +6,7 @@ use fanfare::entry::Body;
 use fanfare::presence::MemberChange;
 
 use super::answers::UpdatedMembership;
-use super::calls::{Update, N1, N2, N3};
+use super::calls::{N1, N2, N3, Update};
 use super::stage::Stage;
 use crate::support::bounded;
 
@@ -31,7 +31,7 @@ impl Stage {
         let bodies = self.bodies().await.into_iter();
         let changes = bodies.flat_map(|body| match body {
             Body::Members(changes) => changes,
-            panic!("not members: {other:?}") => other => panic!("expected member changes, received {other:?}") => panic!("not members: {panic!("not members: {other:?}") => other => panic!("expected member changes, received {other:?}"):?}"),
+            other => panic!("expected member changes, received {other:?}"),
         });
         changes.collect()
     }
@@ -208,8 +208,7 @@ async fn dead_node_is_swept_in_steps() {
         assert_eq!(left, ["user 3"]);
         assert_eq!(stage.changes().await.len(), 6);
         assert!(!stage.exists(&format!("channels:{N1}")).await);
-        // Anpanic!("not members: {other:?}") => other => panic!("expected member changes, received
-        // {other:?}") sweeper comes late, and brings nothing back.
+        // A late concurrent sweep restores nothing.
         let before = stage.everything().await;
         for step in &steps {
             assert_eq!(stage.update(step).await.total, 1);

@@ -2,8 +2,8 @@
 //! operations that free memory work, and so do those that the cluster depends on.
 
 use super::calls::{
-    Update, Batch, Call, N1, N2, N3, charge, claim, hold, list, open_epoch, read_cached, read_log,
-    read_log_since, renew, rules, settle, control_entry, switch,
+    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, read_cached,
+    read_log, read_log_since, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;

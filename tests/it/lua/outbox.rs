@@ -1,6 +1,6 @@
 //! A partition's webhook outbox: claims, pages, and events dropped from a full outbox.
 
-use super::calls::{Update, Call, N1, N2, claim, rules, settle, control_entry};
+use super::calls::{Call, N1, N2, Update, claim, control_entry, rules, settle};
 use super::client::{items, number};
 use super::stage::Stage;
 use crate::support::bounded;
@@ -46,7 +46,10 @@ fn occupied(channel: &str, outbox_max: u64) -> Call {
 async fn outbox_claim_excludes_other_nodes_until_it_expires() {
     bounded(async {
         let mut stage = Stage::start().await;
-        assert!(stage.claims(N1, 60_000).await && stage.claims(N2, 60_000).await, "an empty outbox is not claimed");
+        assert!(
+            stage.claims(N1, 60_000).await && stage.claims(N2, 60_000).await,
+            "an empty outbox is not claimed"
+        );
         stage.run(&occupied("a", 10)).await;
         assert!(stage.claims(N1, 60_000).await);
         assert!(!stage.claims(N2, 60_000).await);
@@ -119,7 +122,11 @@ async fn due_transitions_are_read_when_due() {
             stage.redis.command(&["ZADD", "due", &at_ms.to_string(), transition]).await;
         }
         assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().due, ["count 1:a", "vacated 1:b"]);
-        assert_eq!(stage.claim(N1, 60_000, "-", 0).await.unwrap().due.len(), 2, "also without reading events");
+        assert_eq!(
+            stage.claim(N1, 60_000, "-", 0).await.unwrap().due.len(),
+            2,
+            "also without reading events"
+        );
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use fanfare::entry::EntryId;
 
-use super::calls::{Update, Batch, NODES};
+use super::calls::{Batch, NODES, Update};
 use super::log::data;
 use super::stage::{Stage, id};
 use crate::support::bounded;

@@ -1,6 +1,6 @@
 //! `settle_due`: a transition that no longer holds is not reported.
 
-use super::calls::{Update, NODES, rules, settle};
+use super::calls::{NODES, Update, rules, settle};
 use super::stage::Stage;
 use crate::support::bounded;
 

@@ -1,7 +1,7 @@
 //! `update_subscriptions`: absolute numbers of several nodes, and the webhooks `channel_occupied` and
 //! `channel_vacated`.
 
-use super::calls::{Update, Batch, NODES, rules, settle};
+use super::calls::{Batch, NODES, Update, rules, settle};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 

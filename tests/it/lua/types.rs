@@ -1,8 +1,8 @@
 //! Keys of a wrong type, as after a mistake with another tool.
 
 use super::calls::{
-    Update, Batch, Call, NODES, charge, claim, fence, hold, list, open_epoch, read_cached, read_log,
-    read_log_since, renew, rules, settle, control_entry, switch,
+    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, read_cached,
+    read_log, read_log_since, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};

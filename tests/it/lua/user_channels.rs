@@ -2,7 +2,7 @@
 
 use fanfare::entry::Body;
 
-use super::calls::{Update, NODES, rules};
+use super::calls::{NODES, Update, rules};
 use super::stage::Stage;
 use crate::support::bounded;
 
@@ -32,7 +32,11 @@ async fn user_status_is_sent_when_it_changes() {
             let expected: Vec<Body> = status.map(|online| Body::UserStatus { online }).into_iter().collect();
             assert_eq!(stage.bodies().await, expected, "{} has {count}", NODES[node]);
             if status.is_some() {
-                assert_eq!(updated.at.unwrap().seq, stage.head(CHANNEL, "seq").await, "including the update's own entry");
+                assert_eq!(
+                    updated.at.unwrap().seq,
+                    stage.head(CHANNEL, "seq").await,
+                    "including the update's own entry"
+                );
             }
         }
         // The sweep of a dead node uses the stored rules of the channel.
