@@ -49,7 +49,7 @@ impl Redis {
         for transition in due {
             match self.settle_due(&transition).await {
                 Err(BackendError::Refused(error)) => {
-                    tracing::error!(%transition, %error, "due transition not settled")
+                    tracing::error!(%transition, %error, "due transition not settled");
                 }
                 result => result?,
             }
