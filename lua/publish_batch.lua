@@ -44,9 +44,9 @@
 local id, sent_ago_ms = ARGV[1], ARGV[7]
 local EVENTS = 1
 
-local function includes(ids, wanted)
+local function includes(ids, searched)
   for at = 1, #ids, 8 do
-    if string.sub(ids, at, at + 7) == wanted then
+    if string.sub(ids, at, at + 7) == searched then
       return true
     end
   end

@@ -113,8 +113,8 @@ for i = 1, #changed, 2 do
 end
 write_index(occupancy, members, index, channel_id, grace_ms)
 for _, user in ipairs(added) do
-  local is_back = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
-  if not is_back and is_hooked(occupancy.hooked, 'member_added') then
+  local has_returned = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
+  if not has_returned and is_hooked(occupancy.hooked, 'member_added') then
     index.notify('member_added', 'user', user)
   end
 end

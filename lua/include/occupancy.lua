@@ -70,8 +70,8 @@ local function write_index(occupancy, users, index, channel_id, grace_ms)
   end
   local due = 'vacated ' .. channel_id
   if is_occupied then
-    local is_back = redis.call('ZREM', index.due_key, due) == 1
-    if not is_back and is_hooked(occupancy.hooked, 'channel_occupied') then
+    local has_returned = redis.call('ZREM', index.due_key, due) == 1
+    if not has_returned and is_hooked(occupancy.hooked, 'channel_occupied') then
       index.notify('channel_occupied')
     end
   else

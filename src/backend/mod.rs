@@ -234,19 +234,19 @@ impl Backend {
         }
     }
 
-    /// Reports this node's current (`held`) and requested (`wanted`) connections of the app, with
-    /// the limit of the cluster (`max`). Returns how many the node may hold: at least `held`, at
-    /// most `wanted`.
+    /// Reports this node's current (`held`) and requested (`requested`) connections of the app,
+    /// with the limit of the cluster (`max`). Returns how many the node may hold: at least `held`,
+    /// at most `requested`.
     pub async fn hold_connections(
         &self,
         app: &str,
         held: u64,
-        wanted: u64,
+        requested: u64,
         max: u64,
     ) -> Result<u64, BackendError> {
         match self {
-            Backend::Memory(_) => Ok(wanted.min(max).max(held)),
-            Backend::Redis(redis) => redis.hold_connections(app, held, wanted, max).await,
+            Backend::Memory(_) => Ok(requested.min(max).max(held)),
+            Backend::Redis(redis) => redis.hold_connections(app, held, requested, max).await,
         }
     }
 

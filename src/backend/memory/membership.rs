@@ -176,9 +176,9 @@ impl State {
         for change in changes {
             match change {
                 MemberChange::Added { user_id, .. } => {
-                    let is_back =
+                    let has_returned =
                         self.webhook_events.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
-                    if !is_back && hooked.has("member_added") {
+                    if !has_returned && hooked.has("member_added") {
                         self.webhook_events.append(
                             channel_id,
                             WebhookEventKind::MemberAdded { user_id: user_id.to_string() },

@@ -66,7 +66,7 @@ impl Lease {
     }
 
     /// The incarnation under which memberships are written. `None` after 6 s without a renewal,
-    /// when other nodes may have fenced it.
+    /// when other nodes may have fenced it, and after [`Lease::end`].
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
         let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;

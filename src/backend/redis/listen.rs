@@ -120,12 +120,12 @@ impl Topics {
             if requests.is_empty() && queue.is_closed() {
                 return;
             }
-            let (wanted, unwanted) = self.sort(requests);
-            if !unwanted.is_empty() {
+            let (to_subscribe, to_unsubscribe) = self.apply(requests);
+            if !to_unsubscribe.is_empty() {
                 // If the connection is lost, so are its subscriptions.
-                let _ = self.client.unsubscribe(unwanted).await;
+                let _ = self.client.unsubscribe(to_unsubscribe).await;
             }
-            let mut chunk = wanted;
+            let mut chunk = to_subscribe;
             let capacity = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
             chunk.extend(self.again.drain(..capacity.min(self.again.len())));
             chunk.retain(|topic| self.topics.contains(topic) || *topic == self.probe.topic);
@@ -151,29 +151,29 @@ impl Topics {
         requests
     }
 
-    /// Returns the topics to subscribe to and the topics to leave. A topic in both stays
-    /// subscribed.
-    fn sort(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
-        let mut wanted = Vec::new();
-        let mut unwanted = Vec::new();
+    /// Applies the requests. Returns the topics to subscribe to and the topics to leave. A topic
+    /// that is left and requested again in the same call stays subscribed.
+    fn apply(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
+        let mut to_subscribe = Vec::new();
+        let mut to_unsubscribe = Vec::new();
         for request in requests {
             match request {
                 Request::Listen(channel_id, proved) => {
                     let topic = self.core.keys.log(&channel_id);
                     self.topics.insert(topic.clone());
                     self.waiting.entry(topic.clone()).or_default().push(proved);
-                    wanted.push(topic);
+                    to_subscribe.push(topic);
                 }
                 Request::Unlisten(channel_id) => {
                     let topic = self.core.keys.log(&channel_id);
                     self.topics.remove(&topic);
-                    unwanted.push(topic);
+                    to_unsubscribe.push(topic);
                 }
                 Request::Renewed => self.connection = None,
             }
         }
-        unwanted.retain(|topic| !self.topics.contains(topic));
-        (wanted, unwanted)
+        to_unsubscribe.retain(|topic| !self.topics.contains(topic));
+        (to_subscribe, to_unsubscribe)
     }
 
     /// Subscribes and proves it. Returns false if the caller has to retry.

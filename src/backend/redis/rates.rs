@@ -26,12 +26,12 @@ impl Redis {
         &self,
         app: &str,
         held: u64,
-        wanted: u64,
+        requested: u64,
         max: u64,
     ) -> Result<u64, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let names = vec![self.core.keys.connections(app), self.core.keys.leases()];
-        let arguments = vec![text(&*node), number(held), number(wanted), number(max)];
+        let arguments = vec![text(&*node), number(held), number(requested), number(max)];
         let script = &self.core.scripts.hold_connections;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
         answer.convert().map_err(backend_error)

@@ -297,8 +297,8 @@ pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
     call("claim_webhook_outbox", &["consumer", "outbox", "due"], &arguments)
 }
 
-pub fn hold(node: &str, held: u64, wanted: u64, max: u64) -> Call {
-    let arguments = [node, &held.to_string(), &wanted.to_string(), &max.to_string()];
+pub fn hold(node: &str, held: u64, requested: u64, max: u64) -> Call {
+    let arguments = [node, &held.to_string(), &requested.to_string(), &max.to_string()];
     call("hold_connections", &["connections", "leases"], &arguments)
 }
 

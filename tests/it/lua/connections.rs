@@ -17,7 +17,7 @@ async fn connection_limit_grants_remaining_connections() {
     bounded(async {
         let mut stage = Stage::start().await;
         begin_leases(&mut stage).await;
-        for (node, held, wanted, granted) in [
+        for (node, held, requested, granted) in [
             (N1, 0, 60, 60),
             (N2, 0, 60, 40),
             (N3, 0, 1, 0),
@@ -28,8 +28,8 @@ async fn connection_limit_grants_remaining_connections() {
             (N2, 0, 0, 0),
             (N1, 20, 100, 60),
         ] {
-            let answer = stage.run_integer(&hold(node, held, wanted, 100)).await;
-            assert_eq!(answer, granted, "{node} holds {held} and requests {wanted}");
+            let answer = stage.run_integer(&hold(node, held, requested, 100)).await;
+            assert_eq!(answer, granted, "{node} holds {held} and requests {requested}");
         }
         // A lower limit closes no connection.
         assert_eq!(stage.run_integer(&hold(N1, 60, 70, 50)).await, 60);
@@ -49,8 +49,8 @@ async fn connections_of_dead_nodes_are_removed() {
     bounded(async {
         let mut stage = Stage::start().await;
         begin_leases(&mut stage).await;
-        for (node, wanted) in [(N1, 70), (N2, 30)] {
-            stage.run(&hold(node, 0, wanted, 100)).await;
+        for (node, requested) in [(N1, 70), (N2, 30)] {
+            stage.run(&hold(node, 0, requested, 100)).await;
         }
         stage.redis.command(&["HDEL", "leases", N1]).await;
         assert_eq!(stage.run_integer(&hold(N3, 0, 90, 100)).await, 70);
@@ -72,13 +72,13 @@ async fn connection_limit_is_never_exceeded() {
         for step in 0..500 {
             let node = rng.random_range(0..3);
             let held = rng.random_range(0..=granted[node]);
-            let wanted = rng.random_range(held..=held + 40);
-            let answer = stage.run_integer(&hold(NODES[node], held, wanted, 60)).await as u64;
-            assert!((held..=wanted).contains(&answer), "step {step}: {answer} of {held}..={wanted}");
+            let requested = rng.random_range(held..=held + 40);
+            let answer = stage.run_integer(&hold(NODES[node], held, requested, 60)).await as u64;
+            assert!((held..=requested).contains(&answer), "step {step}: {answer} of {held}..={requested}");
             let others: u64 = granted.iter().sum::<u64>() - granted[node];
             assert_eq!(
                 answer,
-                wanted.min(60 - others).max(held),
+                requested.min(60 - others).max(held),
                 "step {step}: as many as the limit permits"
             );
             granted[node] = answer;

@@ -28,8 +28,8 @@ impl Declared {
         let entries: Vec<(&str, &str, &str)> = script.header().lines().filter_map(declaration).collect();
         let (mut keys, mut keys_each, mut keys_last, mut keys_optional) = (vec![], vec![], vec![], vec![]);
         let mut arguments = vec![];
-        for (what, index, name) in entries {
-            match (what, index) {
+        for (list, index, name) in entries {
+            match (list, index) {
                 ("ARGV", "1..6") => arguments.extend(shared_arguments()),
                 ("ARGV", _) => {
                     arguments.push(name.to_owned());
@@ -73,10 +73,10 @@ impl Declared {
 
 /// `  ARGV[8]  kind     of …`, `  KEYS[3i]    subs  of …`.
 fn declaration(line: &str) -> Option<(&str, &str, &str)> {
-    let (what, rest) = line.strip_prefix("  ")?.split_at_checked(4)?;
+    let (list, rest) = line.strip_prefix("  ")?.split_at_checked(4)?;
     let (index, rest) = rest.strip_prefix('[')?.split_once(']')?;
     let name = rest.split_whitespace().next()?;
-    matches!(what, "KEYS" | "ARGV").then_some((what, index, name))
+    matches!(list, "KEYS" | "ARGV").then_some((list, index, name))
 }
 
 /// The first arguments of all scripts that append entries.
@@ -92,10 +92,10 @@ fn shared_arguments() -> Vec<String> {
 fn each(header: &str) -> Vec<String> {
     let Some((_, rest)) = header.split_once("  ARGV") else { return Vec::new() };
     let Some((_, rest)) = rest.split_once("  then for each ") else { return Vec::new() };
-    let (introduction, list) = rest.split_once(":\n").unwrap();
+    let (introduction, items) = rest.split_once(":\n").unwrap();
     let of_line =
         |line: &str| line.strip_prefix("    ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
-    let lines = list.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
+    let lines = items.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
     let names: Vec<String> = lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     let (_, count) = [("two", 2), ("four", 4)].into_iter().find(|it| introduction.ends_with(it.0)).unwrap();
     assert_eq!(names.len(), count, "{names:?}");
@@ -108,25 +108,25 @@ fn script_uses_declared_keys_and_arguments() {
     for script in all() {
         let declared = Declared::of(&script);
         let code = script.source();
-        for (what, suffix, names) in [("KEYS[", "_key", &declared.keys), ("ARGV[", "", &declared.arguments)] {
+        for (list, suffix, names) in [("KEYS[", "_key", &declared.keys), ("ARGV[", "", &declared.arguments)] {
             let used: BTreeSet<usize> = code
                 .split("]]\n")
                 .flat_map(|part| part.split("--[[").next())
-                .flat_map(|part| part.split(what).skip(1))
+                .flat_map(|part| part.split(list).skip(1))
                 .filter_map(|rest| rest.split(']').next()?.parse().ok())
                 .collect();
             let expected: BTreeSet<usize> = (1..=names.len()).collect();
-            assert_eq!(used, expected, "{}: {what}…]", script.name);
-            for (name, index) in code.lines().flat_map(|line| named(line, what)) {
+            assert_eq!(used, expected, "{}: {list}…]", script.name);
+            for (name, index) in code.lines().flat_map(|line| named(line, list)) {
                 let expected = [&names[index - 1], suffix].concat();
-                assert_eq!(name, expected, "{}: {what}{index}]", script.name);
+                assert_eq!(name, expected, "{}: {list}{index}]", script.name);
             }
         }
     }
 }
 
 /// Names that a line gives to keys or arguments: `local a, b = ARGV[1], ARGV[2]`.
-fn named<'a>(line: &'a str, what: &str) -> Vec<(&'a str, usize)> {
+fn named<'a>(line: &'a str, list: &str) -> Vec<(&'a str, usize)> {
     let Some((names, values)) = line.strip_prefix("local ").and_then(|line| line.split_once(" = ")) else {
         return Vec::new();
     };
@@ -136,7 +136,7 @@ fn named<'a>(line: &'a str, what: &str) -> Vec<(&'a str, usize)> {
         return Vec::new();
     }
     let index = |value: &str| {
-        let value = value.trim_start_matches("tonumber(").strip_prefix(what)?;
+        let value = value.trim_start_matches("tonumber(").strip_prefix(list)?;
         value.split(']').next()?.parse::<usize>().ok()
     };
     let pairs = names.into_iter().zip(values);
@@ -171,26 +171,26 @@ async fn server_sends_declared_keys_and_arguments() {
                 }
             }
         };
-        tokio::join!(observe, exercise::everything(&redis));
+        tokio::join!(observe, exercise::all_scripts(&redis));
     })
     .await;
 }
 
 fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
-    let what = format!("{}: {keys:?} {arguments:?}", script.name);
+    let context = format!("{}: {keys:?} {arguments:?}", script.name);
     let declared = Declared::of(script);
-    let argument_names = declared.argument_names(arguments.len()).expect(&what);
+    let argument_names = declared.argument_names(arguments.len()).expect(&context);
     let descriptors: Vec<&String> =
         argument_names.iter().zip(arguments).filter(|it| *it.0 == "descriptor").map(|it| it.1).collect();
-    let key_names = declared.key_names(keys.len(), descriptors.len()).expect(&what);
+    let key_names = declared.key_names(keys.len(), descriptors.len()).expect(&context);
     for (name, key) in key_names.iter().zip(keys) {
         let (_, kind) = key.split_once("}:").expect("every key has a hash tag");
         let parts: Vec<&str> = kind.split(':').collect();
         let kind = if parts[0] == "webhooks" { parts[1] } else { parts[0] };
-        assert_eq!(kind, *name, "{what}");
+        assert_eq!(kind, *name, "{context}");
     }
     for (name, argument) in argument_names.iter().zip(arguments) {
-        assert!(fits(name, argument), "{name} = {argument}: {what}");
+        assert!(fits(name, argument), "{name} = {argument}: {context}");
     }
     let tag = |key: &String| key[..key.find('}').unwrap()].to_owned();
     if script.name == "publish_batch" {
@@ -201,18 +201,18 @@ fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
         for of_publication in of_publications.chunks(3) {
             assert!(
                 of_publication.iter().all(|key| channel(key) == channel(&of_publication[0])),
-                "one channel: {what}"
+                "one channel: {context}"
             );
         }
         for pair in bases.chunks(2) {
-            assert_eq!(channel(pair[0]), channel(pair[1]), "{what}");
+            assert_eq!(channel(pair[0]), channel(pair[1]), "{context}");
             assert!(
                 of_publications.iter().any(|key| channel(key) == channel(pair[0])),
-                "of the batch: {what}"
+                "of the batch: {context}"
             );
         }
     } else {
-        assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])), "one slot: {what}");
+        assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])), "one slot: {context}");
     }
 }
 
@@ -242,7 +242,9 @@ fn fits(name: &str, value: &str) -> bool {
         "state" => ["on", "off"].contains(&value),
         "before_max" => value == "64",
         "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "kind" => is_number,
-        "members_max" | "count_max" | "held" | "wanted" | "max" | "epoch" | "counter" | "seen" => is_number,
+        "members_max" | "count_max" | "held" | "requested" | "max" | "epoch" | "counter" | "seen" => {
+            is_number
+        }
         other => panic!("this test has no rule for argument {other}"),
     }
 }

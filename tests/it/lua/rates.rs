@@ -74,11 +74,11 @@ async fn batch_is_charged_as_a_whole_or_not_published() {
         let ([charged, used, reset_ms], counts) = stage.publish(&batch(1, 8)).await;
         assert_eq!((charged, used, reset_ms, counts), (1, 8, 60_000, vec![0; 4]));
         stage.messages().await;
-        let before = stage.everything().await;
+        let before = stage.dump().await;
         let ([charged, used, reset_ms], _) = stage.publish(&batch(2, 3)).await;
         assert_eq!((charged, used), (0, 8));
         assert!((1..=60_000).contains(&reset_ms), "{reset_ms}");
-        assert!(stage.everything().await == before, "nothing was charged, nothing published");
+        assert!(stage.dump().await == before, "nothing was charged, nothing published");
         assert_eq!(stage.messages().await, []);
         assert_eq!(stage.publish(&batch(3, 2)).await.0[..2], [1, 10], "the remainder can be used");
         assert_eq!((stage.log("a").await.len(), stage.messages().await.len()), (2, 2));

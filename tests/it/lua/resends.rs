@@ -8,9 +8,9 @@ use crate::support::bounded;
 /// The call applies nothing, and returns the reply of the applied one.
 async fn assert_not_applied(stage: &mut Stage, batch: &Batch, counts: &[i64]) {
     stage.messages().await;
-    let before = stage.everything().await;
+    let before = stage.dump().await;
     assert_eq!(stage.published(batch).await, counts);
-    assert!(stage.everything().await == before, "something was written");
+    assert!(stage.dump().await == before, "something was written");
     assert_eq!(stage.messages().await, []);
 }
 

@@ -33,7 +33,7 @@ impl Stage {
     }
 
     /// All keys and values of Redis, byte for byte, without times to live.
-    pub async fn everything(&mut self) -> BTreeMap<String, Reply> {
+    pub async fn dump(&mut self) -> BTreeMap<String, Reply> {
         let mut all = BTreeMap::new();
         for key in items(self.client.command(&[b"KEYS", b"*"]).await) {
             let dump = self.client.command(&[b"DUMP", key.text().as_bytes()]).await;
@@ -65,12 +65,12 @@ impl Stage {
     /// The script fails with this error, and has neither written nor published anything.
     pub async fn assert_refused(&mut self, call: &Call, error: &str) {
         self.messages().await;
-        let before = self.everything().await;
+        let before = self.dump().await;
         let reply = self.run(call).await;
         let what = format!("{} with {:?}", call.script, call.keys);
         let Reply::Error(text) = &reply else { panic!("{what}: expected {error}, received {reply:?}") };
         assert!(text.starts_with(error) || text.contains(&format!(" {error}")), "{what}: {text}");
-        assert!(self.everything().await == before, "{what}: {text}, but it has written");
+        assert!(self.dump().await == before, "{what}: {text}, but it has written");
         assert_eq!(self.messages().await, [], "{what}: {text}, but it has published");
     }
 
@@ -119,7 +119,7 @@ impl Stage {
     }
 
     pub async fn keys(&mut self) -> Vec<String> {
-        self.everything().await.into_keys().collect()
+        self.dump().await.into_keys().collect()
     }
 
     pub async fn exists(&mut self, key: &str) -> bool {

@@ -1,5 +1,5 @@
-//! `update_subscriptions`: absolute numbers of several nodes, and the webhooks `channel_occupied` and
-//! `channel_vacated`.
+//! `update_subscriptions`: absolute numbers of several nodes, and the webhooks `channel_occupied`
+//! and `channel_vacated`.
 
 use super::calls::{Batch, NODES, Update, rules, settle};
 use super::stage::{Stage, id};

@@ -57,7 +57,7 @@ fn charge(account: Account, cost: u64) -> Charge {
     Charge { app: "1".into(), account, cost, rate: Rate { count: 10, window: Duration::from_secs(60) } }
 }
 
-pub async fn everything(redis: &Redis) {
+pub async fn all_scripts(redis: &Redis) {
     let (events, _receiver) = backend_events();
     let backend = Backend::connect(&redis.url(), "fanfare", events).await.unwrap();
     publish(&backend).await;
