@@ -1,20 +1,20 @@
 --[[
-  Keep a new app, and tell all nodes: whoever was told a moment ago that there is
-  no such app may come back at once.
+  Add a new app and notify all nodes, which may have cached that the app does not
+  exist.
 
-  An app that was removed has left an empty text under its id, which does not
-  stand in the way of a new one.
+  A removed app leaves an empty string under its id. It does not prevent a new
+  app with the same id.
 
   KEYS[1]  apps      (hash): id -> settings, TOML
   KEYS[2]  app_keys  (hash): key -> id
 
-  ARGV[1]  topic     where nodes hear of changed apps
+  ARGV[1]  topic     on which nodes receive the ids of changed apps
   ARGV[2]  id
   ARGV[3]  key
   ARGV[4]  settings
 
   Returns  1
-  Errors   EXISTS     there is an app of this id
+  Errors   EXISTS     an app with this id exists
            KEY_TAKEN  another app has this key
 ]]
 local apps_key, app_keys_key = KEYS[1], KEYS[2]

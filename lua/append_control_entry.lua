@@ -1,17 +1,17 @@
 --[[
-  Number, remember and announce one thing that is in no chain: an event that a
-  client has sent, or the end of a user's connections.
+  Append one control entry, which is in no chain: a client event, or the
+  termination of a user's connections.
 
   KEYS[1]  head      of the channel (hash)
-  KEYS[2]  log       of the channel (list)
+  KEYS[2]  log       history of the channel (list)
   KEYS[3]  outbox    of the partition (stream)
   KEYS[4]  consumer  of the outbox (hash)
 
   ARGV[1..6]        as in include/append.lua
-  ARGV[7]  kind     of the entry
-  ARGV[8]  body     opaque
-  ARGV[9]  channel_id  of the channel, if a webhook wants to hear of the client
-                    event; else ''
+  ARGV[7]  kind        of the entry
+  ARGV[8]  body        opaque
+  ARGV[9]  channel_id  of the channel, if a webhook subscribes to client events;
+                       otherwise ''
   ARGV[10] outbox_max
 
   Returns  nothing.

@@ -1,14 +1,14 @@
 --[[
-  Declare a node dead, unless it has renewed its lease after all. From here on
-  its renewals are refused, and its memberships are to be swept.
+  Fence a node, unless it has renewed its lease since the observation. From then
+  on its renewals fail, and its memberships have to be swept.
 
   KEYS[1]  leases  (hash): incarnation -> counter
-  KEYS[2]  dead    (hash): incarnation -> when it was condemned, ms
+  KEYS[2]  dead    (hash): incarnation -> time of its fencing, ms
 
   ARGV[1]  node     incarnation
-  ARGV[2]  counter  at which its lease was seen to stand still
+  ARGV[2]  counter  value at which the lease counter stopped
 
-  Returns  1 if it is condemned by this call, else 0.
+  Returns  1 if this call has fenced the node, else 0.
   Errors   none of its own.
 ]]
 local leases_key, dead_key = KEYS[1], KEYS[2]

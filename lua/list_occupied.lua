@@ -1,11 +1,11 @@
 --[[
-  A page of an app's occupied channels in one partition, in the order of their
-  names.
+  List a page of an app's occupied channels in one partition, in the order of
+  their names.
 
   KEYS[1]  occupied  (sorted set): channel names
   KEYS[2]  counts    (hash): channel -> "subscriptions users"
 
-  ARGV[1]  from       as ZRANGEBYLEX takes it
+  ARGV[1]  from       in the syntax of ZRANGEBYLEX
   ARGV[2]  to
   ARGV[3]  count_max  at most 1,000: Lua cannot unpack many more
 

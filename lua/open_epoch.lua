@@ -1,17 +1,17 @@
 --[[
-  Open a new epoch after a fork: Redis has lost entries that nodes have
-  delivered, so its numbers must jump above all that were ever seen. The first
-  node to say so opens it; for the others the comparison fails. What was decided
-  or kept in the epoch that ends does not belong to the new one.
+  Open a new epoch after a fork: Redis has lost entries that nodes have delivered,
+  so its sequence numbers must continue above all that were received. The first
+  call opens the epoch; later calls for the same epoch fail the comparison. The
+  delta toggle and the stored bases of the previous epoch are removed.
 
   KEYS[1]  head        of the channel (hash)
   KEYS[2]  bases       of the channel (hash), as in include/keep_bases.lua
   KEYS[3]  base_order  of the channel (sorted set)
 
-  ARGV[1]  epoch     the one to leave
-  ARGV[2]  seen_seq  the highest number the node has seen on the channel
+  ARGV[1]  epoch     the epoch to end
+  ARGV[2]  seen_seq  highest sequence number the node has received on the channel
 
-  Returns  1 if it was opened, 0 if the channel has left that epoch already.
+  Returns  1 if the call has opened an epoch, 0 if the channel is not in `epoch`.
   Errors   none of its own.
 ]]
 local head_key, bases_key, base_order_key = KEYS[1], KEYS[2], KEYS[3]

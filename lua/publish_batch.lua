@@ -1,53 +1,52 @@
 --[[
-  Number, remember and announce the events of one batch, all of them or none, so
-  that every node sees one order. A batch touches each channel once: its events
-  there are one run, with consecutive numbers, in one entry.
+  Append the events of one batch, all of them or none (P1), in one order for all
+  nodes (P2). A batch has one publication per channel: its events there have
+  consecutive sequence numbers and are one entry.
 
-  Redis does not roll back. So everything is read and checked first, the first
-  write is one that Redis refuses when memory is full, and what others can see
-  comes last.
+  Redis does not roll back. So the script reads and checks everything first, its
+  first write is one that Redis refuses when memory is full, and it publishes to
+  the topics last.
 
-  The log is also the memory of operations: an entry's id is the id of
-  the operation that made it. A resend looks for itself there, and is applied
-  only if the log reaches back to when it was first sent. A resend that is
-  applied leaves its id in the head, for the case that the first attempt is
-  still on its way.
+  The history also deduplicates operations: an entry's id is the id of the
+  operation that appended it. A resend searches the history for its id, and is
+  applied only if the history reaches back to the first attempt. An applied
+  resend stores its id in the head, because the first attempt may still arrive.
 
   KEYS[3i-2]  head  of channel i (hash), as in include/append.lua, and resent
                     (ids); of a cache channel last (the last event), last_seq,
                     last_at (ms) and last_until (ms)
-  KEYS[3i-1]  log   of channel i (list): the entries, oldest first
+  KEYS[3i-1]  log   history of channel i (list): the entries, oldest first
   KEYS[3i]    subs  of channel i (hash): subscriptions by node, and `total`
-  KEYS[3n+1]  rate  of the app (string), only where it is charged
-  then for each channel j that has bases to be kept, in their order:
+  KEYS[3n+1]  rate  window of the app (string), only with a rate limit
+  then for each channel j with bases to store, in their order:
   KEYS[2j-1]  bases       of the channel (hash), as in include/keep_bases.lua
   KEYS[2j]    base_order  of the channel (sorted set)
 
   ARGV[1..6]            as in include/append.lua
-  ARGV[7]  sent_ago_ms  of the first attempt, for a resend; '' for the first
+  ARGV[7]  sent_ago_ms  age of the first attempt, for a resend; '' for the first
   ARGV[8]  cost         of the batch
   ARGV[9]  limit        of the app's window
   ARGV[10] window_ms
   then for each channel i, two:
-    run   what it is, packed: how many events (4 bytes), 1 if the channel's counts
-          are wanted, else 0 (1 byte), bytes of the last event at the end of the
-          body if that is to be kept for late subscribers, else 0 (4 bytes), and
-          the ms that it is kept (8 bytes); then the bases among them, if there
-          are any, as include/keep_bases.lua reads them
+    descriptor  packed: the number of events (4 bytes); 1 if the caller requests
+          the channel's counts, else 0 (1 byte); on a cache channel the bytes of
+          the last event at the end of the body, else 0 (4 bytes), and its time to
+          live in ms (8 bytes); then the bases to store, if there are any, as
+          include/keep_bases.lua reads them
     body  the events, opaque
 
-  Returns  whether the app could pay (1 or 0), what is used of its window, the ms
-           until that ends (0 and 0 where nothing had to be paid for, as for a
-           resend that was applied already); then the subscriptions and the users of
-           each channel whose counts are wanted. Who cannot pay has published nothing.
-  Errors   UNKNOWN  a resend that cannot tell whether it was applied.
+  Returns  whether the rate limit permitted the batch (1 or 0), the use of the
+           window, the ms until it ends (0 and 0 without a charge, as for a resend
+           that was applied already); then the subscriptions and the users of each
+           channel whose counts are requested. A refused batch publishes nothing.
+  Errors   UNKNOWN  a resend whose first attempt may have been applied.
 ]]
 local id, sent_ago_ms = ARGV[1], ARGV[7]
 local EVENTS = 1
 
-local function includes(ids, wanted)
+local function includes(ids, searched)
   for at = 1, #ids, 8 do
-    if string.sub(ids, at, at + 7) == wanted then
+    if string.sub(ids, at, at + 7) == searched then
       return true
     end
   end
@@ -64,11 +63,11 @@ end
 local channels, reply = {}, { 1, 0, 0 }
 for i = 1, channel_count do
   local channel = read_channel(KEYS[3 * i - 2], KEYS[3 * i - 1])
-  local run, wants_counts, bases_at = ARGV[2 * i + 9]
+  local descriptor, wants_counts, bases_at = ARGV[2 * i + 9]
   channel.body = ARGV[2 * i + 10]
-  channel.count, wants_counts, channel.last_bytes, channel.ttl_ms, bases_at = struct.unpack('>I4BI4I8', run)
-  if bases_at <= #run then
-    channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], run, bases_at)
+  channel.count, wants_counts, channel.last_bytes, channel.ttl_ms, bases_at = struct.unpack('>I4BI4I8', descriptor)
+  if bases_at <= #descriptor then
+    channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], descriptor, bases_at)
     optional = optional + 2
   end
   if wants_counts == 1 then
@@ -78,25 +77,25 @@ for i = 1, channel_count do
   channels[i] = channel
 end
 
--- Whether the app could pay; a cost of 0 only asks where it stands.
-local function pay(cost)
-  local can_pay = true
+-- Returns whether the rate limit permits the batch; a cost of 0 only reads the window.
+local function charge_batch(cost)
+  local is_charged = true
   if rate_key then
-    can_pay, reply[2], reply[3] = charge(rate_key, cost, tonumber(ARGV[9]), tonumber(ARGV[10]))
-    reply[1] = can_pay and 1 or 0
+    is_charged, reply[2], reply[3] = charge(rate_key, cost, tonumber(ARGV[9]), tonumber(ARGV[10]))
+    reply[1] = is_charged and 1 or 0
   end
-  return can_pay
+  return is_charged
 end
 
 local first = channels[1]
 if includes(first.resent, id) then
-  pay(0)
+  charge_batch(0)
   return reply
 end
 local is_resend = sent_ago_ms ~= ''
 if is_resend then
   if find_entry(first.log_key, id) then
-    pay(0)
+    charge_batch(0)
     return reply
   end
   if not first.epoch or first.log_from > now_ms - tonumber(sent_ago_ms) then
@@ -105,7 +104,7 @@ if is_resend then
 end
 
 -- Write.
-if not pay(tonumber(ARGV[8])) then
+if not charge_batch(tonumber(ARGV[8])) then
   return reply
 end
 for _, channel in ipairs(channels) do
@@ -126,7 +125,7 @@ if is_resend then
   redis.call('HSET', first.head_key, 'resent', string.sub(first.resent .. id, -256))
 end
 
--- Announce.
+-- Publish.
 for _, channel in ipairs(channels) do
   publish_entry(channel)
 end

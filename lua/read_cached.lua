@@ -1,12 +1,12 @@
 --[[
-  The last event of a cache channel, if it is still kept.
+  Read the last event of a cache channel, unless it has expired.
 
   KEYS[1]  head  of the channel (hash)
 
   ARGV     none
 
-  Returns  the event, its number, its time (ms) and the ms until it is forgotten;
-           or nothing.
+  Returns  the event, its sequence number, its time (ms) and the ms until it
+           expires; or nothing.
   Errors   none of its own.
 ]]
 local time = redis.call('TIME')

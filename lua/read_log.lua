@@ -1,9 +1,9 @@
 --[[
-  What was announced on a channel after an entry that a node has handled,
-  or everything the log has if it no longer has that one.
+  Read a channel's history after the last entry that a node has handled, or the
+  whole history if it no longer has that entry.
 
   KEYS[1]  head  of the channel (hash)
-  KEYS[2]  log   of the channel (list)
+  KEYS[2]  log   history of the channel (list)
 
   ARGV[1]  after  id, 8 bytes
 

@@ -1,19 +1,18 @@
 --[[
-  What was announced on a channel after a number that a client has seen, and a
-  bounded part of what came before it: there are the bases that the client holds.
+  Read a channel's history after a sequence number that a client has received, and
+  a bounded number of entries before it, which contain the client's delta bases.
 
-  Clients see the low 31 bits of a number. Which one is meant is told by the head:
-  the newest that has these.
+  Clients receive the low 31 bits of a sequence number. The script takes the
+  newest number, up to the head, that has these bits.
 
   KEYS[1]  head  of the channel (hash)
-  KEYS[2]  log   of the channel (list)
+  KEYS[2]  log   history of the channel (list)
 
-  ARGV[1]  seen        the low 31 bits of the number
-  ARGV[2]  before_max  entries before the one that has the number
+  ARGV[1]  seen        low 31 bits of the sequence number
+  ARGV[2]  before_max  limit of entries before the one with this number
 
   Returns  epoch, seq, id and time of the head (nil if there is none), then the
-           entries, oldest first; all that the log has if it begins after
-           the number.
+           entries, oldest first; the whole history if it begins after the number.
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
@@ -27,8 +26,8 @@ end
 local head_seq = tonumber(reply[2])
 local seq = head_seq - (head_seq - seen) % 2 ^ 31
 
--- Numbers only grow along the log, and stand at bytes 11 to 18 of an entry
--- (src/entry.rs): halve until the first one above `seq` is left.
+-- Sequence numbers grow along the history, and are in bytes 11 to 18 of an entry
+-- (src/entry.rs): binary search for the first entry above `seq`.
 local from, to = 0, length
 while from < to do
   local middle = math.floor((from + to) / 2)

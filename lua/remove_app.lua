@@ -1,20 +1,20 @@
 --[[
-  Remove an app, and tell all nodes.
+  Remove an app and notify all nodes.
 
-  An empty text stays under its id. By it a node that did not hear of the removal
-  can tell it from a Redis that has lost its data, and closes the app's sockets
-  in the first case only: they would not come back.
+  An empty string stays under its id. It distinguishes a removed app from a Redis
+  that has lost its data: a node that missed the removal closes the app's
+  connections in the first case only, because their clients would not reconnect.
 
   KEYS[1]  apps      (hash): id -> settings, TOML
   KEYS[2]  app_keys  (hash): key -> id
 
-  ARGV[1]  topic     where nodes hear of changed apps
+  ARGV[1]  topic     on which nodes receive the ids of changed apps
   ARGV[2]  id
-  ARGV[3]  before    the settings as they were read
-  ARGV[4]  key       the app's, by those settings
+  ARGV[3]  before    settings that the caller has read
+  ARGV[4]  key       of the app, according to these settings
 
   Returns  1
-  Errors   CHANGED   these are not its settings any more
+  Errors   CHANGED   the current settings differ from `before`
 ]]
 local apps_key, app_keys_key = KEYS[1], KEYS[2]
 local topic, id, before, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

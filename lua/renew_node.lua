@@ -1,17 +1,17 @@
 --[[
-  This node is alive: its lease is a counter, not a time, because nobody's clock
-  is trusted but one's own. Whoever sees the counter stand still for long enough
-  declares the node dead.
+  Renew a node's lease. A lease is a counter, not a time, because a node trusts
+  no clock but its own. A node that observes an unchanged counter for long enough
+  fences its owner.
 
   KEYS[1]  leases  (hash): incarnation -> counter
-  KEYS[2]  dead    (hash): incarnation -> when it was condemned, ms
+  KEYS[2]  dead    (hash): incarnation -> time of its fencing, ms
 
   ARGV[1]  node    incarnation
   ARGV[2]  is_new  '1' to begin the lease, '0' to renew it
 
   Returns  two flat lists of pairs: all leases with their counters, and all dead
-           nodes with the ms since they were condemned.
-  Errors   SWEPT  the lease is gone: the node was condemned, or Redis has lost
+           nodes with the ms since their fencing.
+  Errors   SWEPT  the lease does not exist: the node was fenced, or Redis has lost
                   its data. The node has to take a new incarnation.
 ]]
 local leases_key, dead_key = KEYS[1], KEYS[2]
@@ -26,8 +26,8 @@ end
 if is_new == '0' and redis.call('HEXISTS', leases_key, node) == 0 then
   return redis.error_reply('SWEPT the lease of this node is gone')
 end
--- Redis refuses HINCRBY when its memory is full, but not after another write.
--- Just then leases must go on, or nobody could sweep and so free memory.
+-- Redis refuses HINCRBY when its memory is full, unless another write precedes it
+-- in the script. Leases must be renewed then, because sweeps free memory.
 redis.call('HDEL', leases_key, '')
 redis.call('HINCRBY', leases_key, node, 1)
 return { redis.call('HGETALL', leases_key), dead }

@@ -1,16 +1,16 @@
 --[[
-  Change the settings of an app, unless somebody else has changed them since they
-  were read, and tell all nodes.
+  Replace the settings of an app, unless they have changed since the caller has
+  read them, and notify all nodes.
 
   KEYS[1]  apps  (hash): id -> settings, TOML
 
-  ARGV[1]  topic   where nodes hear of changed apps
+  ARGV[1]  topic   on which nodes receive the ids of changed apps
   ARGV[2]  id
-  ARGV[3]  before  the settings as they were read
-  ARGV[4]  after   the new ones, with the same id and key
+  ARGV[3]  before  settings that the caller has read
+  ARGV[4]  after   new settings, with the same id and key
 
   Returns  1
-  Errors   CHANGED  these are not its settings any more
+  Errors   CHANGED  the current settings differ from `before`
 ]]
 local apps_key = KEYS[1]
 local topic, id, before, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

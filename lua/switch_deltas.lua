@@ -1,15 +1,15 @@
 --[[
-  Switch deltas on or off on a channel, because of what they save there, and
-  announce it. Several nodes may come to the same verdict: the first one is
-  announced. A channel that has never said anything, or was forgotten, has them on.
+  Enable or disable deltas on a channel, and append an entry. Several nodes may
+  decide so at the same time: only the first call appends. A channel without
+  a head has deltas enabled.
 
   KEYS[1]  head  of the channel (hash)
-  KEYS[2]  log   of the channel (list)
+  KEYS[2]  log   history of the channel (list)
 
   ARGV[1..6]      as in include/append.lua
   ARGV[7]  state  'on' or 'off'
 
-  Returns  whether that has changed anything (1 or 0).
+  Returns  whether the call has changed the state (1 or 0).
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]

@@ -1,41 +1,41 @@
 --[[
-  Write how many subscriptions a node has to a presence channel, and of which
-  users: numbers, not differences, as in update_subscriptions. A user's first
-  connection in the cluster adds a member, the last one removes it; that is
-  decided here, and announced in the same step.
+  Write a node's subscriptions to a presence channel, and the connections of its
+  users: absolute numbers, as in update_subscriptions. A user's first connection
+  in the cluster adds a member, the last one removes it; the script decides so and
+  appends the member entry in the same step.
 
-  With counts of 0 a dead node's members are swept by the same script.
+  With counts of 0 the same script sweeps a dead node's members.
 
   KEYS[1]  head      of the channel (hash)
-  KEYS[2]  log       of the channel (list)
+  KEYS[2]  log       history of the channel (list)
   KEYS[3]  subs      of the channel (hash)
-  KEYS[4]  channels  of the node in this partition (set): where to sweep
+  KEYS[4]  channels  of the node in this partition (set): input of a sweep
   KEYS[5]  occupied  of the app in this partition (sorted set): channel names
   KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
   KEYS[7]  outbox    of the partition (stream)
-  KEYS[8]  due       of the partition (sorted set): what is to be looked at, when
+  KEYS[8]  due       of the partition (sorted set): transitions to check, by time
   KEYS[9]  consumer  of the outbox (hash)
   KEYS[10] users     of the channel (hash): user -> "node count node count …",
                      a line break, and the user_info of the first connection
 
   ARGV[1..6]           as in include/append.lua
   ARGV[7]  node        incarnation
-  ARGV[8]  count       its subscriptions
-  ARGV[9]  channel_id     of the channel, as the set holds it
-  ARGV[10] rules       as in include/occupancy.lua; '' for those told last
-  ARGV[11] wants_last  '1' if someone joins a cache channel
+  ARGV[8]  count       subscriptions of the node
+  ARGV[9]  channel_id  of the channel, a member of the set
+  ARGV[10] rules       as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[11] wants_last  '1' to read the last event of a cache channel
   ARGV[12] outbox_max
-  ARGV[13] grace_ms    a member is told to be gone after this long
-  ARGV[14] members_max users that the channel may have
+  ARGV[13] grace_ms    delay of the member_removed webhook
+  ARGV[14] members_max limit of users of the channel
   then for each user whose number may have changed, four:
     user    id
     count   its connections on this node
-    is_new  '1' if all of them are joining, so that they may be refused
+    is_new  '1' if all of them are pending, so that the limit may refuse them
     info    user_info, opaque
 
-  Returns  where the channel stands (epoch, seq, id, time), the total, the places
-           of the users that were refused (from 0), the last event as
-           include/occupancy.lua has it, and whether deltas are off (1 or 0).
+  Returns  the channel's position (epoch, seq, id, time), the total, the indexes
+           of the refused users (from 0), the last event as include/occupancy.lua
+           returns it, and whether deltas are disabled (1 or 0).
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
@@ -45,11 +45,11 @@ local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEY
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 local MEMBERS, ADDED, REMOVED = 3, 1, 2
 
-function index.notify(what, ...)
-  notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
+function index.notify(event, ...)
+  notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
 end
 
--- What other nodes have of this user, and how many connections all of them have.
+-- The connections of a user on other nodes: the list of nodes, and their sum.
 local function others_of(nodes)
   local others, connections = {}, 0
   for other, number_of in string.gmatch(nodes, '(%S+) (%d+)') do
@@ -66,7 +66,7 @@ local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 local members = redis.call('HLEN', users_key)
 if rules == '' then
-  -- Several may sweep: one that comes late must not bring back what is gone.
+  -- Sweeps may run concurrently: a late one must not restore removed numbers.
   count = math.min(count, occupancy.before)
 end
 redis.call('SCARD', channels_key)
@@ -78,32 +78,32 @@ redis.call('ZCARD', index.due_key)
 local changed, added, removed, refused, body = {}, {}, {}, {}, {}
 for at = 15, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
-  local known = redis.call('HGET', users_key, user)
-  local nodes, known_info = string.match(known or '\n', '^([^\n]*)\n(.*)$')
+  local stored = redis.call('HGET', users_key, user)
+  local nodes, stored_info = string.match(stored or '\n', '^([^\n]*)\n(.*)$')
   local others = others_of(nodes)
-  if connections > 0 and not known and is_new == '1' and members >= members_max then
+  if connections > 0 and not stored and is_new == '1' and members >= members_max then
     refused[#refused + 1] = (at - 15) / 4
     count = count - connections
   elseif connections > 0 then
     others[#others + 1] = node .. ' ' .. connections
     changed[#changed + 1] = user
-    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. (known and known_info or info)
-    if not known then
+    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. (stored and stored_info or info)
+    if not stored then
       members = members + 1
       added[#added + 1] = user
       body[#body + 1] = struct.pack('>BI2', ADDED, #user) .. user .. struct.pack('>I4', #info) .. info
     end
   elseif #others > 0 then
     changed[#changed + 1] = user
-    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. known_info
-  elseif known then
+    changed[#changed + 1] = table.concat(others, ' ') .. '\n' .. stored_info
+  elseif stored then
     members = members - 1
     removed[#removed + 1] = user
     body[#body + 1] = struct.pack('>BI2', REMOVED, #user) .. user
   end
 end
 
--- Write: who leaves first, for that must work when Redis' memory is full.
+-- Write. Removals first: they must work when Redis' memory is full.
 for _, user in ipairs(removed) do
   redis.call('HDEL', users_key, user)
 end
@@ -113,12 +113,12 @@ for i = 1, #changed, 2 do
 end
 write_index(occupancy, members, index, channel_id, grace_ms)
 for _, user in ipairs(added) do
-  local is_back = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
-  if not is_back and is_hooked(occupancy.hooks, 'member_added') then
+  local has_returned = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
+  if not has_returned and is_hooked(occupancy.hooked, 'member_added') then
     index.notify('member_added', 'user', user)
   end
 end
-if is_hooked(occupancy.hooks, 'member_removed') then
+if is_hooked(occupancy.hooked, 'member_removed') then
   for _, user in ipairs(removed) do
     redis.call('ZADD', index.due_key, number(now_ms + grace_ms), 'removed ' .. channel_id .. ' ' .. user)
   end

@@ -1,36 +1,35 @@
 --[[
-  Write how many subscriptions a node has to a channel without presence: the
-  number itself, not a difference, so that saying it again changes nothing, and a
-  lost or repeated call heals by the next. What changes by it for the cluster is
-  announced in the same step: how many there are, or on a user's own channel
-  whether the user is online.
+  Write a node's subscriptions to a channel without presence. The number is
+  absolute, not a difference: repeating it changes nothing, and the next call
+  corrects a lost or repeated one. The script appends the resulting entry in the
+  same step: the count of the cluster, or on a user channel the online status.
 
-  With a count of 0 a dead node's membership is swept by the same script.
+  With a count of 0 the same script sweeps a dead node's membership.
 
   KEYS[1]  head      of the channel (hash)
-  KEYS[2]  log       of the channel (list)
+  KEYS[2]  log       history of the channel (list)
   KEYS[3]  subs      of the channel (hash)
-  KEYS[4]  channels  of the node in this partition (set): where to sweep
+  KEYS[4]  channels  of the node in this partition (set): input of a sweep
   KEYS[5]  occupied  of the app in this partition (sorted set): channel names
   KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
   KEYS[7]  outbox    of the partition (stream)
-  KEYS[8]  due       of the partition (sorted set): what is to be looked at, when
+  KEYS[8]  due       of the partition (sorted set): transitions to check, by time
   KEYS[9]  consumer  of the outbox (hash)
 
   ARGV[1..6]                 as in include/append.lua
   ARGV[7]  node              incarnation
-  ARGV[8]  count             its subscriptions
-  ARGV[9]  channel_id           of the channel, as the set holds it
-  ARGV[10] rules             as in include/occupancy.lua; '' for those told last
-  ARGV[11] wants_last        '1' if someone joins a cache channel
+  ARGV[8]  count             subscriptions of the node
+  ARGV[9]  channel_id        of the channel, a member of the set
+  ARGV[10] rules             as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[11] wants_last        '1' to read the last event of a cache channel
   ARGV[12] outbox_max
-  ARGV[13] grace_ms          a channel is told to be vacated after this long
-  ARGV[14] unthrottled_max   above it, a count is told once in each interval
+  ARGV[13] grace_ms          delay of the channel_vacated webhook
+  ARGV[14] unthrottled_max   above it, a count is sent once in each interval
   ARGV[15] interval_ms
 
-  Returns  where the channel stands (epoch, seq, id, time; or nothing), the total,
-           an empty list, the last event as include/occupancy.lua has it, and
-           whether deltas are off (1 or 0).
+  Returns  the channel's position (epoch, seq, id, time; or nothing), the total,
+           an empty list, the last event as include/occupancy.lua returns it, and
+           whether deltas are disabled (1 or 0).
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
@@ -41,8 +40,8 @@ local is_user = string.find(channel_id, ':#', 1, true) ~= nil
 local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 
-function index.notify(what, ...)
-  notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
+function index.notify(event, ...)
+  notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
 end
 
 local channel = read_channel(KEYS[1], KEYS[2])
@@ -58,25 +57,25 @@ local total, total_before = occupancy.total, occupancy.total_before
 
 if is_user then
   local changes = (total > 0) ~= (total_before > 0)
-  if changes and bit.band(occupancy.tells, TELLS_STATUS) ~= 0 then
+  if changes and bit.band(occupancy.sends, SENDS_STATUS) ~= 0 then
     append_entry(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
   end
 else
   write_index(occupancy, 0, index, channel_id, grace_ms)
-  local tells = bit.band(occupancy.tells, TELLS_COUNTS) ~= 0
-  if total ~= total_before and (tells or is_hooked(occupancy.hooks, 'subscription_count')) then
-    local told_at = tonumber(occupancy.fields.told_at or 0)
-    if total > unthrottled_max and now_ms - told_at < interval_ms then
-      redis.call('ZADD', index.due_key, 'NX', number(told_at + interval_ms), 'count ' .. channel_id)
+  local sends_counts = bit.band(occupancy.sends, SENDS_COUNTS) ~= 0
+  if total ~= total_before and (sends_counts or is_hooked(occupancy.hooked, 'subscription_count')) then
+    local sent_at = tonumber(occupancy.fields.told_at or 0)
+    if total > unthrottled_max and now_ms - sent_at < interval_ms then
+      redis.call('ZADD', index.due_key, 'NX', number(sent_at + interval_ms), 'count ' .. channel_id)
     else
       redis.call('ZREM', index.due_key, 'count ' .. channel_id)
       if total > unthrottled_max then
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end
-      if tells and total > 0 then
+      if sends_counts and total > 0 then
         append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
       end
-      if is_hooked(occupancy.hooks, 'subscription_count') then
+      if is_hooked(occupancy.hooked, 'subscription_count') then
         index.notify('subscription_count', 'count', total)
       end
     end

@@ -1,7 +1,7 @@
-//! Room 2: bytes become a [`Batch`], or nothing does.
+//! Stage 2 of the path of a batch (design.md 2): parses a request body into a valid [`Batch`].
 //!
-//! Every event is checked before any is sent (promise P1). The first failure
-//! wins and names the event's index and the field.
+//! All events are validated before any is published (P1). The first error ends the parse and
+//! contains the index and the field of its event.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::event::{Event, RESERVED_PREFIXES, SocketId};
 use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
 
-/// Events in the caller's order, all valid.
+/// Valid events, in the caller's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub events: Vec<BatchEvent>,
@@ -26,22 +26,22 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchEvent {
     pub event: Event,
-    /// At least one, each once, in the caller's order.
+    /// At least one channel, without duplicates, in the caller's order.
     pub channels: Vec<ChannelName>,
     pub info: Info,
 }
 
-/// The attributes that a caller wants of the channels (protocol.md 1.6).
+/// The channel attributes that a caller requests (protocol.md 1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Info {
-    /// The caller asked for something, known or not: it gets an object.
+    /// The request contains `info`, with known or unknown names: the reply has an object.
     pub asked: bool,
     pub subscription_count: bool,
     pub user_count: bool,
 }
 
 impl Info {
-    /// Unknown names are ignored on publish.
+    /// Ignores unknown names, as publish requests do.
     fn parse(names: &str) -> Info {
         let mut info = Info { asked: true, ..Info::default() };
         for name in names.split(',') {
@@ -55,12 +55,12 @@ impl Info {
     }
 }
 
-/// Why a body is not a batch. Becomes 400, 413 or 422 in `http::error`.
+/// Why a body is not a valid batch. `http::error` maps it to 400, 413 or 422.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchError {
-    /// Of the event in the batch. None for a body as a whole, or for `/events`.
+    /// Index of the event in the batch. `None` for the body as a whole, and for `/events`.
     pub index: Option<usize>,
-    /// The member of the event, or of the body, that is wrong.
+    /// The invalid member of the event or of the body.
     pub field: Option<&'static str>,
     pub fault: BatchFault,
 }
@@ -114,7 +114,7 @@ impl fmt::Display for BatchError {
 impl std::error::Error for BatchError {}
 
 impl Batch {
-    /// The body of `POST …/batch_events` (protocol.md 1.4).
+    /// Parses the body of `POST …/batch_events` (protocol.md 1.4).
     pub fn parse_batch(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
         #[derive(Deserialize)]
         struct Body<'a> {
@@ -139,7 +139,7 @@ impl Batch {
         Ok(Batch { events })
     }
 
-    /// The body of `POST …/events` (protocol.md 1.3): a batch of one.
+    /// Parses the body of `POST …/events` (protocol.md 1.3) as a batch with one event.
     pub fn parse_event(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
         let text = checked_text(body)?;
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
@@ -148,19 +148,20 @@ impl Batch {
         Ok(Batch { events: vec![event] })
     }
 
-    /// What it costs its app: each event once per channel (protocol.md 1.8).
+    /// The charge of the batch against the app's rate limit: each event once per channel
+    /// (protocol.md 1.8).
     pub fn cost(&self) -> u64 {
         self.events.iter().map(|event| event.channels.len() as u64).sum()
     }
 }
 
-/// The members of an event that mean something; others are ignored.
+/// The known members of an event; others are ignored.
 #[derive(Deserialize)]
 struct RawEvent<'a> {
     #[serde(borrow)]
     name: Option<&'a RawValue>,
-    // `null` is a value here, and absent elsewhere.
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    // `null` is a value here; for other members it means absent.
+    #[serde(borrow, default, deserialize_with = "including_null")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     channel: Option<&'a RawValue>,
@@ -178,15 +179,15 @@ struct RawEvent<'a> {
     idempotency_key: Option<&'a RawValue>,
 }
 
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+fn including_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Checks in the order of protocol.md 1.4's list.
+/// Checks in the order of the list in protocol.md 1.4.
 fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
     let raw: RawEvent<'_> = serde_json::from_str(text).map_err(|error| {
         let fault = match text.trim_start().starts_with('{') {
-            // Valid JSON has been seen already: what is left is a key twice.
+            // The text is valid JSON at this point: the remaining error is a duplicate key.
             true => BatchFault::NotJson(error.to_string()),
             false => BatchFault::Type { expected: "an object" },
         };
@@ -232,7 +233,7 @@ fn parse_name(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchEr
     }
 }
 
-/// A comma-separated list of names, or an array of them.
+/// Parses a comma-separated list of names, or an array of names.
 fn parse_info(raw: &RawValue) -> Result<Info, BatchError> {
     let names = match raw.get().starts_with('[') {
         true => decode::<Vec<String>>("info", "a string or an array of strings", raw)?.join(","),
@@ -241,7 +242,7 @@ fn parse_info(raw: &RawValue) -> Result<Info, BatchError> {
     Ok(Info::parse(&names))
 }
 
-/// A string is itself; any other value is its JSON text, as it was sent.
+/// Returns the value of a string; any other value as its JSON text, verbatim.
 fn parse_data(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchError> {
     let raw = required("data", raw)?;
     let data = match raw.get().starts_with('"') {
@@ -255,7 +256,7 @@ fn parse_data(raw: Option<&RawValue>, app: &AppLimits) -> Result<String, BatchEr
     }
 }
 
-/// `channel` first, then `channels`, each name once (protocol.md 1.3).
+/// The names in `channel`, then in `channels`, without duplicates (protocol.md 1.3).
 fn parse_channels(
     channel: Option<&RawValue>,
     channels: Option<&RawValue>,
@@ -312,7 +313,7 @@ fn parse_tags(raw: &RawValue) -> Result<Bytes, BatchError> {
     }
 }
 
-/// Keys are checked but not yet honoured: a retry is a second publish.
+/// Validates an idempotency key, which has no effect yet (design.md 7): a retry publishes again.
 pub fn check_idempotency_key(key: &str) -> Result<(), BatchError> {
     let (chars, chars_max) = (key.chars().count(), limits::IDEMPOTENCY_KEY_CHARS_MAX);
     match chars {

@@ -1,4 +1,4 @@
-//! Channel names, their kinds, and the channel_id of a channel in the cluster.
+//! Channel names, their kinds, and the ids of channels in the cluster.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use crate::limits;
 
-/// A user's own channel is this and the user's id (protocol.md 1.7).
+/// Prefix of a user channel's name; the user id follows (protocol.md 1.7).
 pub const USER_CHANNEL: &str = "#server-to-user-";
 
-/// A valid channel name (protocol.md 1.9). That it exists is the proof.
+/// A valid channel name (protocol.md 1.9), validated by its constructors.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
@@ -27,8 +27,8 @@ pub enum ChannelNameError {
     UserId(#[from] UserIdError),
 }
 
-/// Why nobody can sign in with a user id. Ids come from identity providers: any
-/// printable text is one (`auth0|5f7c`, `ann+x@example.com`).
+/// Why a user id is invalid. Ids come from identity providers: any printable text is valid
+/// (`auth0|5f7c`, `ann+x@example.com`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UserIdError {
     #[error("the user id must not be empty")]
@@ -39,8 +39,7 @@ pub enum UserIdError {
     Control(char),
 }
 
-/// What a channel demands of its subscribers: decided by its prefix
-/// (protocol.md 2.4).
+/// The requirements of a channel for its subscribers, decided by its prefix (protocol.md 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelKind {
     Public,
@@ -64,7 +63,7 @@ impl ChannelKind {
 }
 
 impl ChannelName {
-    /// A user's own channel has the limits of a user id, any other one those of
+    /// Parses a name. A user channel has the limits of a user id, any other channel those of
     /// Pusher's channel names.
     pub fn parse(name: &str, chars_max: usize) -> Result<ChannelName, ChannelNameError> {
         if let Some(user_id) = name.strip_prefix(USER_CHANNEL) {
@@ -77,14 +76,14 @@ impl ChannelName {
         if let Some(c) = name.chars().find(|c| !allowed(*c)) {
             return Err(ChannelNameError::Character(c));
         }
-        // All characters are ASCII by now, so bytes are characters.
+        // All characters are ASCII here, so the length in bytes is the length in characters.
         if name.len() > chars_max {
             return Err(ChannelNameError::TooLong { chars: name.len(), chars_max });
         }
         Ok(ChannelName(name.into()))
     }
 
-    /// The channel of all connections of a user. The id is part of it as it is:
+    /// The user channel, which reaches all connections of a user. It contains the user id verbatim:
     /// names in Redis are binary-safe, and JSON writers escape it.
     pub fn of_user(user_id: &str) -> Result<ChannelName, UserIdError> {
         let (chars, chars_max) = (user_id.chars().count(), limits::USER_ID_CHARS_MAX);
@@ -108,13 +107,13 @@ impl ChannelName {
         ChannelKind::of(self.as_str())
     }
 
-    /// Whether late subscribers get the last event (protocol.md 2.12). The
-    /// prefix is anchored: `my-cache-x` is not a cache channel.
+    /// Whether new subscribers receive the last event (protocol.md 2.12). The prefix is anchored:
+    /// `my-cache-x` is not a cache channel.
     pub fn is_cache(&self) -> bool {
         ChannelName::is_cache_name(&self.0)
     }
 
-    /// The same, of a name that is known to be valid.
+    /// [`ChannelName::is_cache`] for a name that is valid but not parsed.
     pub fn is_cache_name(name: &str) -> bool {
         ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"]
             .iter()
@@ -134,18 +133,18 @@ impl fmt::Display for ChannelName {
     }
 }
 
-/// A channel of an app, as every node of the cluster names it:
-/// `<app id>:<channel>`. App ids have no colon.
+/// A channel of an app, as all nodes and Redis identify it: `<app id>:<channel>`. App ids contain
+/// no colon.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(Arc<str>);
 
 impl ChannelId {
     pub fn new(app: &str, channel: &ChannelName) -> ChannelId {
-        debug_assert!(!app.contains(':'), "config has checked app ids");
+        debug_assert!(!app.contains(':'), "the configuration validates app ids");
         ChannelId([app, ":", channel.as_str()].concat().into())
     }
 
-    /// An channel_id that a node of the cluster wrote, as in a topic's name.
+    /// Parses an id that a node of the cluster has written, as in a topic's name.
     pub fn from_wire(text: &str) -> Option<ChannelId> {
         text.contains(':').then(|| ChannelId(text.into()))
     }
@@ -155,21 +154,21 @@ impl ChannelId {
     }
 
     pub fn app(&self) -> &str {
-        self.0.split_once(':').expect("an channel_id has a colon").0
+        self.0.split_once(':').expect("a channel id has a colon").0
     }
 
     pub fn channel(&self) -> &str {
-        self.0.split_once(':').expect("an channel_id has a colon").1
+        self.0.split_once(':').expect("a channel id has a colon").1
     }
 
     pub fn kind(&self) -> ChannelKind {
         ChannelKind::of(self.channel())
     }
 
-    /// The partition of this channel: FNV-1a of the channel_id, folded to a byte.
+    /// The partition of this channel: FNV-1a of the channel id, folded to a byte.
     ///
-    /// Every key and topic of the channel carries its partition's hash tag, so
-    /// this function can never change while data lives.
+    /// Every key and topic of the channel contains the hash tag of its partition, so this function
+    /// must not change while data exists.
     pub fn partition(&self) -> Partition {
         let mut hash: u32 = 0x811c_9dc5;
         for byte in self.0.bytes() {
@@ -197,7 +196,7 @@ impl fmt::Debug for ChannelId {
     }
 }
 
-/// One of [`limits::PARTITIONS`].
+/// One of [`limits::PARTITIONS`] groups of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition(pub u8);
 

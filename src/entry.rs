@@ -1,5 +1,5 @@
-//! What carries a run of events, or another change of a channel, to every node,
-//! and what it says. The encoding is ours (docs: ARCHITECTURE.md).
+//! Entries: the numbered elements of a channel's history, and their encoding (design.md 3,
+//! *Entry*).
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use thiserror::Error;
 use crate::event::{DecodeEventsError, Event, decode_events, take};
 use crate::presence::MemberChange;
 
-/// Names one entry, and the operation that made it: drawn at random by
-/// the publishing node, so that a resend can be told from a second publish.
+/// Identifies an entry and the operation that appended it. The publishing node draws it at random,
+/// so that the backend recognises a resend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EntryId([u8; 8]);
 
 impl EntryId {
     pub const BYTES: usize = 8;
-    /// Stands before the first entry of an epoch.
+    /// The `prev` of the first entry of an epoch.
     pub const NONE: EntryId = EntryId([0; 8]);
 
     pub fn random() -> EntryId {
@@ -38,31 +38,30 @@ impl fmt::Debug for EntryId {
     }
 }
 
-/// Where a channel stands: the last entry that was made on it, or that a
-/// node has handled. A sequence number means nothing without the epoch, the
-/// life of the sequence, that it belongs to.
+/// The last entry of a channel, or the last one that a node or a client has handled. A sequence
+/// number is meaningful only within its epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     pub epoch: u64,
-    /// Number of the last event.
+    /// Sequence number of the last event.
     pub seq: u64,
     pub id: EntryId,
-    /// When it was announced, in ms of the backend's clock.
+    /// Time of the append, in ms of the backend's clock.
     pub time_ms: u64,
 }
 
-/// What the log said.
+/// A read of a channel's history.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// Where the channel stands; None if nothing was ever announced, or Redis
-    /// has lost it.
+    /// The channel's current position. `None` if the channel has no entries, or if Redis has lost
+    /// them.
     pub head: Option<Position>,
-    /// Oldest first: after the entry that was asked for if the log still
-    /// had it, else everything the log has.
+    /// Oldest first: the entries after the requested one if the history still contains it,
+    /// otherwise the whole history.
     pub entries: Vec<Entry>,
 }
 
-/// What is announced on a channel as one step, numbered.
+/// A numbered element of a channel's history.
 ///
 /// On the wire, integers big-endian:
 ///
@@ -71,17 +70,17 @@ pub struct Log {
 /// | 1 | version, 1 |
 /// | 1 | kind |
 /// | 8 | epoch |
-/// | 8 | its number; of a run of events, that of the first |
-/// | 4 | how many numbers it takes: one for each event |
+/// | 8 | sequence number; of several events, that of the first |
+/// | 4 | count of sequence numbers: one for each event |
 /// | 8 | time of Redis, ms |
-/// | 8 | offset: bytes of the entries before |
+/// | 8 | offset: bytes of the previous entries |
 /// | 8 | id |
-/// | 8 | prev: id of the entry before, or zeros |
+/// | 8 | prev: id of the previous entry, or zeros |
 /// | … | body |
 ///
-/// The header is written by whoever numbers (`lua/include/announce.lua`, the
-/// memory backend), a body of events by the publisher, other bodies by whoever
-/// decides that there is something to say.
+/// The backend writes the header when it numbers the entry (`lua/include/append.lua`, the memory
+/// backend). The publisher encodes a body of events; the script that decides a transition encodes
+/// the other bodies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub kind: Kind,
@@ -89,33 +88,33 @@ pub struct Entry {
     pub first_seq: u64,
     pub count: u32,
     pub time_ms: u64,
-    /// How much was announced before: bytes, by which a backend bounds its log.
+    /// Bytes of all previous entries, by which a backend bounds its history.
     pub offset: u64,
     pub id: EntryId,
     pub prev: EntryId,
     pub body: Bytes,
 }
 
-/// What a body is.
+/// Content of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// [`crate::event::encode_events`]: published by a backend, the only kind
-    /// that a delta may be made against.
+    /// [`crate::event::encode_events`]: events that an app's server published. The only kind that
+    /// can be the base of a delta.
     Events,
-    /// The same, of clients.
+    /// The same encoding, with events of clients.
     ClientEvents,
-    /// Who came to a presence channel and who left it: each as 1 or 2, the user
-    /// (u16 length), and for 1 the `user_info` (u32 length).
+    /// Member changes of a presence channel: each as 1 (added) or 2 (removed), the user id (u16
+    /// length), and for 1 the `user_info` (u32 length).
     Members,
-    /// How many subscriptions the channel has (u64).
+    /// The number of subscriptions of the channel in the cluster (u64).
     SubscriptionCount,
-    /// Whether the user is online, 1 or 0: on a user's own channel.
+    /// Whether the user is online, 1 or 0. On a user channel.
     UserStatus,
-    /// Ends all connections of the user: on a user's own channel. No body.
+    /// Closes all connections of the user. On a user channel, without a body.
     Termination,
-    /// Deltas are switched on, 1, or off, 0, because of what they save.
+    /// The delta toggle of the channel: enabled, 1, or disabled, 0.
     Deltas,
-    /// Of a later version: it takes its numbers, and says nothing to us.
+    /// A kind of a later version. It has sequence numbers, and no effect on this node.
     Unknown(u8),
 }
 
@@ -147,7 +146,7 @@ impl Kind {
     }
 }
 
-/// A body, read.
+/// A decoded body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     Events(Vec<Event>),
@@ -162,7 +161,7 @@ pub enum Body {
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 54;
-/// Lua counts in doubles.
+/// Lua numbers are doubles: larger integers are not exact.
 const SEQ_MAX: u64 = 1 << 53;
 
 /// A message on a channel's topic that this version cannot read.
@@ -187,14 +186,14 @@ impl Entry {
         Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
     }
 
-    /// Whether it was announced earlier than what `position` names. Its number
-    /// alone would not tell: a fork uses numbers again, later.
+    /// Whether the entry precedes `position`. Compares the time too, because a fork reuses sequence
+    /// numbers at a later time.
     pub fn is_before(&self, position: Position) -> bool {
         self.first_seq <= position.seq && self.time_ms < position.time_ms
     }
 
-    /// Whether it was announced after the channel stood at `position`: with a higher
-    /// number, or later, for a fork uses numbers again.
+    /// Whether the entry follows `position`: by a higher number, or by a later time, because a fork
+    /// reuses sequence numbers.
     pub fn is_after(&self, position: Position) -> bool {
         self.first_seq > position.seq || self.time_ms > position.time_ms
     }
@@ -240,7 +239,7 @@ impl Entry {
         }
     }
 
-    /// What it says. Slices of the entry: nothing is copied.
+    /// Decodes the body. The result consists of slices of the entry, without copies.
     pub fn read(&self) -> Result<Body, EntryError> {
         let mut body = self.body.clone();
         match self.kind {
@@ -318,22 +317,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_are_heard_as_announced(changes in proptest::collection::vec(change(), 0..9)) {
-            let announced = entry(Kind::Members, 1, encode_members(&changes));
-            let heard = Entry::decode(announced.encode()).expect("it was encoded");
-            prop_assert_eq!(&heard, &announced);
-            prop_assert_eq!(heard.read(), Ok(Body::Members(changes)));
+        fn members_roundtrip_through_encoding(changes in proptest::collection::vec(change(), 0..9)) {
+            let original = entry(Kind::Members, 1, encode_members(&changes));
+            let decoded = Entry::decode(original.encode()).expect("an encoded entry");
+            prop_assert_eq!(&decoded, &original);
+            prop_assert_eq!(decoded.read(), Ok(Body::Members(changes)));
         }
     }
 
     #[test]
-    fn every_kind_is_read() {
+    fn body_of_each_kind_is_decoded() {
         let event = Event { user: Some("u".into()), ..Event::new("e", "d") };
-        let run = encode_events(std::slice::from_ref(&event));
+        let events = encode_events(std::slice::from_ref(&event));
         let eight = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 1, 0]);
-        for (kind, body, said) in [
-            (Kind::Events, run.clone(), Ok(Body::Events(vec![event.clone()]))),
-            (Kind::ClientEvents, run, Ok(Body::ClientEvents(vec![event]))),
+        for (kind, body, expected) in [
+            (Kind::Events, events.clone(), Ok(Body::Events(vec![event.clone()]))),
+            (Kind::ClientEvents, events, Ok(Body::ClientEvents(vec![event]))),
             (Kind::SubscriptionCount, eight.clone(), Ok(Body::SubscriptionCount(256))),
             (Kind::SubscriptionCount, Bytes::new(), Err(EntryError::Garbled)),
             (Kind::UserStatus, Bytes::from_static(&[1]), Ok(Body::UserStatus { online: true })),
@@ -344,8 +343,8 @@ mod tests {
             (Kind::Unknown(200), eight, Ok(Body::Unknown)),
             (Kind::Members, Bytes::from_static(&[9, 0, 0]), Err(EntryError::Garbled)),
         ] {
-            let heard = Entry::decode(entry(kind, 1, body).encode()).expect("a whole header");
-            assert_eq!((heard.kind, heard.read()), (kind, said));
+            let decoded = Entry::decode(entry(kind, 1, body).encode()).expect("a complete header");
+            assert_eq!((decoded.kind, decoded.read()), (kind, expected));
         }
     }
 }

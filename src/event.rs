@@ -1,46 +1,45 @@
-//! An event, and how a run of them is encoded (docs: ARCHITECTURE.md).
+//! Events, and the encoding of the events of an entry (design.md 3).
 
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-/// Event names with these prefixes belong to the protocol: clients and libraries
-/// act on them, so no backend may publish one.
+/// Prefixes of protocol event names. Clients and libraries act on them, so an app's server must not
+/// publish such an event.
 pub const RESERVED_PREFIXES: [&str; 4] = ["pusher:", "pusher_internal:", "sockudo:", "sockudo_internal:"];
 
-/// One event as a backend published it, valid.
+/// A valid event, as an app's server or a client published it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// UTF-8, 1 to 200 characters.
     pub name: Bytes,
     /// UTF-8: the string that was published, or the text of the JSON value.
     pub data: Bytes,
-    /// This connection does not get the event.
+    /// The connection that is excluded from delivery.
     pub except: Option<SocketId>,
-    /// A JSON object of strings, as text. Carried for subscribers' filters.
+    /// A JSON object of strings, as text: input of subscribers' filters.
     pub tags: Option<Bytes>,
-    /// `false` sends this event in full to everyone, `true` skips the minimum
-    /// size (protocol.md 3.11).
+    /// `false` sends this event in full to every subscriber, `true` ignores the minimum size
+    /// (protocol.md 3.11).
     pub delta: Option<bool>,
-    /// Who sent it, where it is a client event of a presence channel
-    /// (protocol.md 2.7).
+    /// The user id of the sender, for a client event of a presence channel (protocol.md 2.7).
     pub user: Option<Bytes>,
-    /// The chain that it belongs to, on a channel with conflation keys; empty where
-    /// it has no usable key there (protocol.md 3.8).
+    /// The conflation key that selects the event's chain, on a channel with conflation keys; empty
+    /// without a usable key (protocol.md 3.8).
     pub key: Option<Bytes>,
 }
 
 impl Event {
-    /// An event of these two, and nothing else.
+    /// An event with a name and data, without options.
     pub fn new(name: impl Into<Bytes>, data: impl Into<Bytes>) -> Event {
         let (name, data) = (name.into(), data.into());
         Event { name, data, except: None, tags: None, delta: None, user: None, key: None }
     }
 }
 
-/// A connection, named as clients see it: `digits.digits`. Both halves are 32
-/// bits, drawn at random by the node that accepted the connection.
+/// Identifier of a connection, `digits.digits` in text. Both halves are 32 bits, drawn at random by
+/// the node that accepts the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(u64);
 
@@ -49,17 +48,17 @@ impl SocketId {
         SocketId(rand::random())
     }
 
-    /// The connection that `text` names. `None` where no connection of ours can
-    /// have that name, though it may have the right shape.
+    /// Parses the text of a socket id. Returns `None` if no node generates this id, even if it has
+    /// the right shape.
     pub fn parse(text: &str) -> Option<SocketId> {
         let (high, low) = text.split_once('.')?;
         let id = SocketId(u64::from(high.parse::<u32>().ok()?) << 32 | u64::from(low.parse::<u32>().ok()?));
-        // `01.2` or `+1.2` would name the same numbers in another way.
+        // `01.2` or `+1.2` would be second spellings of the same id.
         (id.to_string() == text).then_some(id)
     }
 
-    /// Whether `text` has the shape `^\d+\.\d+$`, which is all a caller can
-    /// know (protocol.md 2.1).
+    /// Whether `text` matches `^\d+\.\d+$`, the format that the protocol promises to callers
+    /// (protocol.md 2.1).
     pub fn is_shaped(text: &str) -> bool {
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         text.split_once('.').is_some_and(|(high, low)| digits(high) && digits(low))
@@ -78,7 +77,7 @@ impl fmt::Debug for SocketId {
     }
 }
 
-/// Bytes that are not a run of events.
+/// Bytes that are not an encoding of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeEventsError {
     #[error("an event ends after {bytes} bytes, before its end")]
@@ -87,7 +86,7 @@ pub enum DecodeEventsError {
     Leftover { count: u32, bytes: usize },
 }
 
-/// Flags, and the lengths of an empty name and empty data.
+/// One byte of flags, and the lengths of an empty name and empty data.
 const EVENT_BYTES_MIN: usize = 7;
 
 const FLAG_DELTA_ON: u8 = 1;
@@ -97,8 +96,8 @@ const FLAG_TAGS: u8 = 8;
 const FLAG_USER: u8 = 16;
 const FLAG_KEY: u8 = 32;
 
-/// A run of events: each as flags, name (u16 length), data (u32 length), then the
-/// socket, the tags (u32 length), the user and the key (u16 length) if flagged.
+/// Encodes events: each as flags, name (u16 length), data (u32 length), then, if flagged, the
+/// socket id (8 bytes), the tags (u32 length), the user and the key (u16 length).
 pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) -> Bytes {
     let bytes = events.clone().into_iter().map(encoded_len).sum();
     let mut out = BytesMut::with_capacity(bytes);
@@ -136,7 +135,7 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
     out.freeze()
 }
 
-/// Bytes that the event takes in a run.
+/// Bytes of the event in [`encode_events`].
 pub fn encoded_len(event: &Event) -> usize {
     EVENT_BYTES_MIN
         + event.name.len()
@@ -147,14 +146,14 @@ pub fn encoded_len(event: &Event) -> usize {
         + event.key.as_ref().map_or(0, |key| 2 + key.len())
 }
 
-/// The events of a run, slices of it: nothing is copied.
-pub fn decode_events(mut run: Bytes, count: u32) -> Result<Vec<Event>, DecodeEventsError> {
-    // The count is only a claim until that many events were read.
-    let mut events = Vec::with_capacity((run.len() / EVENT_BYTES_MIN).min(count as usize));
+/// Decodes `count` events. The result consists of slices of `encoded`, without copies.
+pub fn decode_events(mut encoded: Bytes, count: u32) -> Result<Vec<Event>, DecodeEventsError> {
+    // The count is not trusted: the capacity is bounded by the bytes.
+    let mut events = Vec::with_capacity((encoded.len() / EVENT_BYTES_MIN).min(count as usize));
     for _ in 0..count {
-        events.push(decode_event(&mut run)?);
+        events.push(decode_event(&mut encoded)?);
     }
-    match run.len() {
+    match encoded.len() {
         0 => Ok(events),
         bytes => Err(DecodeEventsError::Leftover { count, bytes }),
     }
@@ -234,20 +233,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(events in proptest::collection::vec(event(), 0..12)) {
-            let run = encode_events(&events);
-            prop_assert_eq!(run.len(), events.iter().map(encoded_len).sum::<usize>());
-            prop_assert_eq!(decode_events(run, events.len() as u32).expect("they were encoded"), events);
+        fn events_roundtrip_through_encoding(events in proptest::collection::vec(event(), 0..12)) {
+            let encoded = encode_events(&events);
+            prop_assert_eq!(encoded.len(), events.iter().map(encoded_len).sum::<usize>());
+            prop_assert_eq!(decode_events(encoded, events.len() as u32).expect("encoded events"), events);
         }
 
         #[test]
-        fn a_socket_id_is_read_back(id in any::<u64>()) {
+        fn socket_id_roundtrips_through_text(id in any::<u64>()) {
             prop_assert_eq!(SocketId::parse(&SocketId(id).to_string()), Some(SocketId(id)));
         }
     }
 
     #[test]
-    fn only_the_usual_spelling_names_a_socket() {
+    fn socket_id_accepts_canonical_spelling_only() {
         for text in ["1.2", "0.0", "4294967295.4294967295"] {
             assert!(SocketId::is_shaped(text) && SocketId::parse(text).is_some(), "{text}");
         }

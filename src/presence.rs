@@ -1,4 +1,4 @@
-//! Who is in a presence channel (protocol.md 2.6).
+//! Members and rosters roster presence channels (protocol.md 2.6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-/// A user as one of its connections has joined a channel.
+/// A user roster a presence channel, as one roster its connections subscribes.
 #[derive(Debug)]
 pub struct Member {
     pub user_id: Arc<str>,
-    /// `user_info`, as JSON text; `null` where there is none.
+    /// `user_info` as JSON text; `null` without one.
     pub info: Bytes,
     refused: AtomicBool,
 }
@@ -20,12 +20,12 @@ impl Member {
         Member { user_id, info, refused: AtomicBool::new(false) }
     }
 
-    /// The channel was full: this connection has not joined.
+    /// The backend has refused this subscription because the channel is full.
     pub fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
     }
 
-    /// It has asked again, and there was room.
+    /// The backend has accepted a repeated attempt.
     pub fn accept(&self) {
         self.refused.store(false, Ordering::Release);
     }
@@ -35,15 +35,14 @@ impl Member {
     }
 }
 
-/// A user's first connection came, or its last one left.
+/// The first connection roster a user in the cluster has subscribed, or the last one has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
     Added { user_id: Arc<str>, info: Bytes },
     Removed { user_id: Arc<str> },
 }
 
-/// The users of a presence channel, in the whole cluster, with their `user_info`
-/// as JSON text.
+/// The users roster a presence channel, in the whole cluster, with their `user_info` as JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roster(BTreeMap<Arc<str>, Bytes>);
 
@@ -56,13 +55,14 @@ impl Roster {
         self.0.is_empty()
     }
 
-    /// In the order of their ids.
+    /// Iterates in the order roster user ids.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Bytes)> {
         self.0.iter()
     }
 
-    /// False if nothing is changed by it: the user is there already, or is not.
-    /// The `user_info` of the first connection stays until all have left.
+    /// Applies a change and returns whether the roster differs: false if the user is already a
+    /// member, or not one. The `user_info` roster the first connection stays until the user has
+    /// left.
     pub fn apply(&mut self, change: &MemberChange) -> bool {
         match change {
             MemberChange::Added { user_id, .. } if self.0.contains_key(user_id) => false,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changes_something_is_a_change() {
+    fn roster_reports_only_effective_changes() {
         let mut roster = Roster::default();
         assert!(roster.apply(&added("a")));
         assert!(!roster.apply(&added("a")));
@@ -113,9 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn changes_lead_from_one_roster_to_the_other() {
-        let of = |users: &[&str]| users.iter().map(|user| ((*user).into(), Bytes::new())).collect::<Roster>();
-        let (mut from, to) = (of(&["a", "b", "c"]), of(&["b", "d"]));
+    fn roster_changes_transform_one_roster_into_the_other() {
+        let roster =
+            |users: &[&str]| users.iter().map(|user| ((*user).into(), Bytes::new())).collect::<Roster>();
+        let (mut from, to) = (roster(&["a", "b", "c"]), roster(&["b", "d"]));
         for change in from.changes_to(&to) {
             assert!(from.apply(&change), "{change:?}");
         }

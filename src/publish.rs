@@ -1,5 +1,5 @@
-//! Room 3, and the conductor of everything on the way in: the events of a batch
-//! become one channel_events per channel, serialised once, and go to the backend together.
+//! Stage 3 of the path of a batch (design.md 2): groups the events of a batch by channel, encodes
+//! one publication per channel, and passes all of them to the backend in one call.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -20,28 +20,28 @@ use crate::event::{Event, encode_events, encoded_len};
 use crate::metrics::metrics;
 use crate::wire::envelope::chain_of;
 
-/// What a caller gets to know of its batch.
+/// Result of a published batch, for the reply to the caller.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// Of the channels whose counts it asked for, cluster-wide, as they were when
-    /// the batch was announced.
+    /// Cluster-wide counts of the channels for which the caller requested them, at the time of the
+    /// publication.
     pub counts: HashMap<ChannelName, Counts>,
-    /// Where the app stands in its window, if it has a rate.
+    /// State of the app's rate-limit window, if it has a rate limit.
     pub rate: Option<RateState>,
 }
 
-/// One channel's part of a batch, in the caller's order.
+/// The events of a batch on one channel, in the caller's order.
 struct ChannelEvents<'a> {
     channel: &'a ChannelName,
     events: Vec<&'a Event>,
     wants_counts: bool,
 }
 
-/// Announces every event of the batch, or none. Channels are announced in order
-/// of first appearance; the events of one channel are consecutive (P2). The app
-/// is charged for each event once per channel, for all of them or none.
+/// Publishes all events of the batch, or none (P1). The order of the publications is the order in
+/// which the batch first names their channels; the events of one channel are consecutive (P2). The
+/// app is charged for each event once per channel, for all of them or none.
 ///
-/// `delta` is what the server says of deltas where the app says nothing.
+/// `delta` has the server's delta settings, for those that the app does not set.
 pub async fn publish_batch(
     backend: &Backend,
     app: &App,
@@ -70,7 +70,7 @@ pub async fn publish_batch(
     })
 }
 
-/// Announces an event that a client has sent (protocol.md 2.7).
+/// Publishes a client event (protocol.md 2.7).
 pub async fn publish_client_event(
     backend: &Backend,
     app: &App,
@@ -82,8 +82,8 @@ pub async fn publish_client_event(
     backend.append(ControlEntry { channel_id, kind: Kind::ClientEvents, body, hooked }).await
 }
 
-/// Ends every connection that is signed in as the user, on every node
-/// (protocol.md 1.7). `own_channel` is the user's own.
+/// Closes every connection that is signed in as the user, on every node (protocol.md 1.7).
+/// `own_channel` is the user channel.
 pub async fn terminate_user(
     backend: &Backend,
     app: &App,
@@ -95,8 +95,8 @@ pub async fn terminate_user(
 }
 
 impl ChannelEvents<'_> {
-    /// As it is announced: on a channel with conflation keys, each event with its
-    /// own (protocol.md 3.8).
+    /// The publication of these events: on a channel with conflation keys, each event has its key
+    /// (protocol.md 3.8).
     fn keyed_publication(&self, app: &App, server: &DeltaConfig) -> Publication {
         if matches!(self.channel.kind(), ChannelKind::Encrypted | ChannelKind::User) {
             return self.publication(app, None);
@@ -112,7 +112,7 @@ impl ChannelEvents<'_> {
         channel_events.publication(app, Some(&delta))
     }
 
-    /// `delta` is None where no event is in a chain.
+    /// `delta` is `None` if no event is in a chain.
     fn publication(&self, app: &App, delta: Option<&ChannelDelta>) -> Publication {
         Publication {
             channel_id: ChannelId::new(&app.id, self.channel),
@@ -129,7 +129,7 @@ impl ChannelEvents<'_> {
         Some(LastEvent { bytes: encoded_len(last), ttl: app.features.cache_ttl })
     }
 
-    /// The newest event of each chain, where who joins is to be sent it.
+    /// The newest event of each chain, if new subscribers receive initial bases.
     fn bases(&self, delta: &ChannelDelta) -> Option<KeptBases> {
         if !delta.cache_sync {
             return None;
@@ -152,10 +152,10 @@ impl ChannelEvents<'_> {
 
 fn by_channel(batch: &Batch) -> Vec<ChannelEvents<'_>> {
     let mut by_channel: Vec<ChannelEvents<'_>> = Vec::new();
-    let mut positions: HashMap<&ChannelName, usize> = HashMap::with_capacity(batch.events.len());
+    let mut indexes: HashMap<&ChannelName, usize> = HashMap::with_capacity(batch.events.len());
     for item in &batch.events {
         for channel in &item.channels {
-            let at = *positions.entry(channel).or_insert_with(|| {
+            let at = *indexes.entry(channel).or_insert_with(|| {
                 by_channel.push(ChannelEvents { channel, events: Vec::new(), wants_counts: false });
                 by_channel.len() - 1
             });
@@ -181,7 +181,7 @@ mod tests {
         Event { key: Some(key.into()), ..Event::new("e", data) }
     }
 
-    /// The keys with their events' places and data, cut out of the encoded channel_events.
+    /// The keys with the indexes and data of their events, decoded from the encoded publication.
     fn bases(events: &[Event], delta: &ChannelDelta) -> Vec<(Bytes, u32, Bytes)> {
         let channel = ChannelName::parse("news", 200).expect("a valid name");
         let channel_events =
@@ -190,8 +190,7 @@ mod tests {
         let Some(KeptBases { keys_max, newest }) = channel_events.bases(delta) else { return Vec::new() };
         assert_eq!(keys_max, delta.keys_max);
         let bases = newest.into_iter().map(|KeptBase { key, index, start, bytes }| {
-            let event =
-                decode_events(body.slice(start..start + bytes), 1).expect("it is one event").remove(0);
+            let event = decode_events(body.slice(start..start + bytes), 1).expect("one event").remove(0);
             assert_eq!(event, events[index as usize]);
             (key, index, event.data)
         });
@@ -203,18 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_event_of_each_chain_is_found_in_the_run() {
+    fn bases_are_the_newest_event_of_each_chain() {
         let events = [event("a", "1"), event("b", "two"), event("", "3"), event("a", "4"), event("c", "")];
         let expected = [base("b", 1, "two"), base("a", 3, "4"), base("c", 4, "")];
         assert_eq!(bases(&events, &synced()), expected);
         assert_eq!(bases(&events, &ChannelDelta { keys_max: 2, ..synced() }), expected[1..]);
         assert_eq!(bases(&events, &ChannelDelta { cache_sync: false, ..synced() }), []);
-        let alone = [Event::new("e", "1"), Event::new("f", "2")];
-        assert_eq!(bases(&alone, &synced()), [base("", 1, "2")]);
+        let plain = [Event::new("e", "1"), Event::new("f", "2")];
+        assert_eq!(bases(&plain, &synced()), [base("", 1, "2")]);
     }
 
     #[test]
-    fn what_is_in_no_chain_is_not_kept() {
+    fn bases_exclude_events_without_a_chain() {
         let marked = |name, data, tags: Option<&'static str>| Event {
             tags: tags.map(Bytes::from),
             ..Event::new(name, data)
@@ -227,10 +226,10 @@ mod tests {
         ];
         assert_eq!(bases(&events, &synced()), [base("", 0, "base")]);
         assert_eq!(bases(&events[1..], &synced()), []);
-        // Without deltas, only what asks for them itself.
+        // With deltas disabled, only events that request them are in a chain.
         let without = ChannelDelta { enabled: false, ..synced() };
-        let asking = Event { delta: Some(true), ..Event::new("e", "asks") };
-        assert_eq!(bases(&[asking, Event::new("e", "does not")], &without), [base("", 0, "asks")]);
+        let requested = Event { delta: Some(true), ..Event::new("e", "requests") };
+        assert_eq!(bases(&[requested, Event::new("e", "does not")], &without), [base("", 0, "requests")]);
         let full = Event { delta: Some(false), ..Event::new("e", "in full") };
         assert_eq!(bases(&[full], &synced()), [base("", 0, "in full")]);
     }

@@ -1,34 +1,34 @@
 --[[
-  Number and remember what is announced on a channel: the part that all scripts
-  share which have something to say. What they announce is published at their
-  end, when everything is written.
+  Append entries to a channel's history: number them, store them, and publish them
+  at the end of the script, after all other writes. Shared by all scripts that
+  append entries.
 
   Every such script has the same first arguments:
 
-  ARGV[1]  id            8 bytes: names the operation and its entry
-  ARGV[2]  seen_seq      the highest number the node has seen anywhere
-  ARGV[3]  log_max       entries that a log keeps
+  ARGV[1]  id            8 bytes: identifies the operation and its entry
+  ARGV[2]  seen_seq      highest sequence number the node has received on any channel
+  ARGV[3]  log_max       limit of entries in a history
   ARGV[4]  log_bytes_max
-  ARGV[5]  log_age_ms    how far back a log reaches where the others let it
-  ARGV[6]  head_idle_ms  a channel is forgotten after this long in silence
+  ARGV[5]  log_age_ms    age that a history covers, within the other limits
+  ARGV[6]  head_idle_ms  time without entries after which a channel expires
 
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
-  entry; offset, the bytes of all entries since there is a head;
-  log_bytes, log_from (ms, since when the log is complete), aged (ms, when it was
-  last trimmed by age); deltas, 'off' while they are switched off; and what
-  scripts add to it.
+  entry; offset, the bytes of all entries since the head was created;
+  log_bytes, log_from (ms, since when the history is complete), aged (ms, time of
+  the last trim by age); deltas, 'off' while deltas are disabled; and fields that
+  other scripts add.
 
-  Redis hashes every byte of a string that it hands to Lua, so that an
-  entry is as dear to read as to write. A log that is over a bound loses an
-  eighth of its entries at once, and only the one that is the oldest then
-  is read: its header has its offset, and so tells the bytes that are left.
+  Redis hashes every byte of a string that it passes to Lua, so reading an entry
+  costs as much as writing it. Trimming a history that exceeds a limit therefore
+  removes an eighth of the entries at once and reads only the oldest remaining
+  one: the offset in its header determines the remaining bytes.
 ]]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now_us / 1000)
 
--- As text: Lua would write 16 digits as 1.7e+15. Redis writes the numbers that a
--- command is given in full.
+-- As text: Lua formats numbers of 16 digits as 1.7e+15 in replies. Numbers that
+-- are arguments of redis.call are passed in full.
 local function number(value)
   return string.format('%.0f', value)
 end
@@ -44,7 +44,7 @@ local function read_channel(head_key, log_key)
     seq = tonumber(head[2]),
     id = head[3],
     time = tonumber(head[4]),
-    -- A log expires before its head: then nothing was announced since `time`.
+    -- The history expires before its head: then there are no entries since `time`.
     log_bytes = length > 0 and tonumber(head[5]) or 0,
     log_from = length > 0 and tonumber(head[6]) or tonumber(head[4]),
     aged = tonumber(head[7]),
@@ -55,7 +55,7 @@ local function read_channel(head_key, log_key)
   }
 end
 
--- Where the channel stands, as scripts return it.
+-- The channel's position, in the form in which scripts return it.
 local function position(channel)
   if not channel.epoch then
     return {}
@@ -63,9 +63,9 @@ local function position(channel)
   return { number(channel.epoch), number(channel.seq), channel.id, number(channel.time) }
 end
 
--- By age only as much goes as leaves one that is too old: the log reaches back as
--- long as it shall. That is looked at now and then. Returns whether `log_from` or
--- `aged` has changed.
+-- Trimming by age keeps at least one entry that is too old, so that the history
+-- covers the whole age. Checked at most every quarter of the age. Returns whether
+-- `log_from` or `aged` has changed.
 local function trim_log(channel, length)
   local log_max, log_bytes_max, log_age_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
   local is_due = now_ms - channel.aged > log_age_ms / 4
@@ -91,7 +91,7 @@ local function trim_log(channel, length)
   return has_changed
 end
 
--- The first write is one that Redis refuses when its memory is full.
+-- The first write is RPUSH, which Redis refuses when its memory is full.
 local function append_entry(channel, kind, count, body)
   local id, seen_seq = ARGV[1], tonumber(ARGV[2])
   local is_new = not channel.epoch
@@ -108,23 +108,23 @@ local function append_entry(channel, kind, count, body)
 
   local length = redis.call('RPUSH', channel.log_key, channel.entry)
   if is_new then
-    -- The log of an earlier epoch may be left.
+    -- The history of an earlier epoch may still exist.
     redis.call('LTRIM', channel.log_key, -1, -1)
     length = 1
   end
-  -- What seldom changes is seldom written.
+  -- Fields that seldom change are written only when they do.
   if trim_log(channel, length) or length == 1 then
     redis.call('HSET', channel.head_key, 'epoch', channel.epoch, 'log_from', channel.log_from, 'aged', channel.aged)
   end
   redis.call('HSET', channel.head_key, 'seq', channel.seq, 'id', id, 'time', now_ms, 'offset', channel.offset,
     'log_bytes', channel.log_bytes)
-  channel.is_new, channel.lives_until = is_new, math.max(now_ms + tonumber(ARGV[6]), channel.last_until)
-  -- A moment: Redis reads its clock anew for a time from now.
-  redis.call('PEXPIREAT', channel.head_key, channel.lives_until)
+  channel.is_new, channel.expires_at = is_new, math.max(now_ms + tonumber(ARGV[6]), channel.last_until)
+  -- An absolute time: for a relative one, Redis would read its clock again.
+  redis.call('PEXPIREAT', channel.head_key, channel.expires_at)
   redis.call('PEXPIRE', channel.log_key, ARGV[5])
 end
 
--- Where a channel's nodes listen has the name of its log.
+-- A channel's topic has the same name as its history.
 local function publish_entry(channel)
   if channel.entry then
     redis.call('PUBLISH', channel.log_key, channel.entry)

@@ -1,15 +1,16 @@
 --[[
-  Charge an app: a window begins with the first charge and ends by itself.
+  Charge an app's rate limit. A window begins with the first charge and expires
+  by itself.
 
-  A cost of 0 only asks where it stands.
+  A cost of 0 only reads the state of the window.
 
-  Returns  whether it was charged, what is used of the window, and the ms until
-           the window ends. Nothing is written unless it is charged.
+  Returns  whether the cost was charged, the use of the window, and the ms until
+           the window ends. Without a charge, nothing is written.
 ]]
 local function charge(key, cost, limit, window_ms)
   local used = tonumber(redis.call('GET', key) or 0)
   local reset_ms = redis.call('PTTL', key)
-  -- At the very end of a window 0 ms are left, which SET does not take.
+  -- PTTL is 0 in the last ms of a window, and SET rejects an expiry of 0.
   if reset_ms <= 0 then
     used, reset_ms = 0, window_ms
   end

@@ -1,8 +1,8 @@
 --[[
-  The place of an entry in a channel's log.
+  Find the index of an entry in a channel's history.
 
-  The id stands at bytes 39 to 46 of an entry (src/entry.rs). Reads the
-  newest page first, because what is looked for is mostly near the end.
+  The id is in bytes 39 to 46 of an entry (src/entry.rs). Pages are read from the
+  newest to the oldest, because most searches are for recent entries.
 
   Returns  its index, counted from 0, or nil.
 ]]

@@ -1,11 +1,11 @@
 --[[
-  Put something that a webhook wants to hear of into the partition's outbox. A
-  full outbox drops it, and its consumer is told how many were.
+  Append a webhook event to the partition's outbox. A full outbox drops the event
+  and counts it for its consumer.
 
-  `what` is an event of a webhook, with the fields that it has beyond app and
-  channel.
+  `event` is the event type of a webhook, followed by its fields other than app
+  and channel.
 ]]
-local HOOKS = {
+local EVENT_BITS = {
   channel_occupied = 1,
   channel_vacated = 2,
   member_added = 4,
@@ -15,8 +15,8 @@ local HOOKS = {
   subscription_count = 64,
 }
 
-local function is_hooked(hooks, what)
-  return bit.band(hooks, HOOKS[what]) ~= 0
+local function is_hooked(hooked, event)
+  return bit.band(hooked, EVENT_BITS[event]) ~= 0
 end
 
 local function check_outbox(outbox_key, consumer_key)
@@ -24,10 +24,10 @@ local function check_outbox(outbox_key, consumer_key)
   redis.call('HLEN', consumer_key)
 end
 
-local function notify(outbox_key, consumer_key, outbox_max, channel_id, what, ...)
+local function notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
   if redis.call('XLEN', outbox_key) >= tonumber(outbox_max) then
     redis.call('HINCRBY', consumer_key, 'dropped', 1)
   else
-    redis.call('XADD', outbox_key, '*', 'address', channel_id, 'what', what, ...)
+    redis.call('XADD', outbox_key, '*', 'address', channel_id, 'what', event, ...)
   end
 end

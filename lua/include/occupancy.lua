@@ -1,14 +1,14 @@
 --[[
-  How many subscriptions a channel has, from the absolute numbers of all nodes:
-  the part that the two scripts share which write memberships.
+  The number of subscriptions of a channel, from the absolute numbers of all nodes.
+  Shared by the two scripts that write memberships.
 
   A channel's subs (hash) has a field for each node, named by its incarnation (16
-  characters), and total, users (on presence channels), rules (what the app's
-  settings mean to these scripts: the events that its webhooks want, and a bit
-  each for telling counts and users' status), and what scripts add to it.
+  characters), and total, users (on presence channels), rules (the app settings
+  that these scripts use: the event types of its webhooks as a bit set, and a bit
+  each for count entries and status entries), and fields that other scripts add.
 ]]
 local NODE_CHARS = 16
-local TELLS_COUNTS, TELLS_STATUS = 1, 2
+local SENDS_COUNTS, SENDS_STATUS = 1, 2
 
 local function read_occupancy(subs_key, node, rules)
   local subs = redis.call('HGETALL', subs_key)
@@ -24,10 +24,10 @@ local function read_occupancy(subs_key, node, rules)
     end
   end
   occupancy.total_before = tonumber(occupancy.fields.total or 0)
-  -- Whoever sweeps a dead node does not know its app's rules.
+  -- A sweep of a dead node does not have the app's rules.
   occupancy.rules = rules ~= '' and rules or occupancy.fields.rules or '0 0'
-  local hooks, tells = string.match(occupancy.rules, '^(%d+) (%d+)$')
-  occupancy.hooks, occupancy.tells = tonumber(hooks), tonumber(tells)
+  local hooked, sends = string.match(occupancy.rules, '^(%d+) (%d+)$')
+  occupancy.hooked, occupancy.sends = tonumber(hooked), tonumber(sends)
   return occupancy
 end
 
@@ -35,8 +35,8 @@ local function write_occupancy(occupancy, count, users, channels_key, channel_id
   local subs_key, node = occupancy.subs_key, occupancy.node
   occupancy.total = occupancy.others + count
   if count <= occupancy.before then
-    -- Leaving must work when Redis' memory is full: a deletion is not refused,
-    -- and nor is what follows it.
+    -- Leaving must work when Redis' memory is full: Redis does not refuse a
+    -- deletion, nor the writes that follow it in a script.
     redis.call('HDEL', subs_key, node)
   end
   if occupancy.total == 0 then
@@ -53,8 +53,8 @@ local function write_occupancy(occupancy, count, users, channels_key, channel_id
 end
 
 --[[
-  The index of an app's occupied channels, and the webhooks of its changes. One
-  that is vacated is told of only when it has stayed so for a while.
+  Update the index of an app's occupied channels, and append the webhook events of
+  the transition. A vacated channel is reported after the grace period.
 ]]
 local function write_index(occupancy, users, index, channel_id, grace_ms)
   local channel = string.match(channel_id, ':(.*)$')
@@ -70,22 +70,22 @@ local function write_index(occupancy, users, index, channel_id, grace_ms)
   end
   local due = 'vacated ' .. channel_id
   if is_occupied then
-    local is_back = redis.call('ZREM', index.due_key, due) == 1
-    if not is_back and is_hooked(occupancy.hooks, 'channel_occupied') then
+    local has_returned = redis.call('ZREM', index.due_key, due) == 1
+    if not has_returned and is_hooked(occupancy.hooked, 'channel_occupied') then
       index.notify('channel_occupied')
     end
   else
     redis.call('ZREM', index.occupied_key, channel)
-    if is_hooked(occupancy.hooks, 'channel_vacated') then
+    if is_hooked(occupancy.hooked, 'channel_vacated') then
       redis.call('ZADD', index.due_key, number(now_ms + grace_ms), due)
     end
   end
 end
 
 --[[
-  The last event of a cache channel, for someone who joins it: the event, its
-  number, its time (ms) and the ms until it is forgotten; or nothing, and a
-  webhook the first time that it is missed.
+  Read the last event of a cache channel for a new subscriber: the event, its
+  sequence number, its time (ms) and the ms until it expires; or nothing, and a
+  webhook event for the first cache miss.
 ]]
 local function read_last(channel, occupancy, index)
   local last = redis.call('HMGET', channel.head_key, 'last', 'last_seq', 'last_at')
@@ -93,10 +93,10 @@ local function read_last(channel, occupancy, index)
     last[4] = number(channel.last_until - now_ms)
     return last
   end
-  -- Until the next event: other entries bring nothing to be kept.
+  -- Reported again only after another event: other entries are not cached.
   local missed = last[2] or ''
-  local is_told = occupancy.total == 0 or occupancy.fields.missed == missed
-  if is_hooked(occupancy.hooks, 'cache_miss') and not is_told then
+  local is_reported = occupancy.total == 0 or occupancy.fields.missed == missed
+  if is_hooked(occupancy.hooked, 'cache_miss') and not is_reported then
     redis.call('HSET', occupancy.subs_key, 'missed', missed)
     index.notify('cache_miss')
   end

@@ -1,4 +1,4 @@
-//! WebhookEventKind a node says of its members in a channel, and what it is answered.
+//! A node's membership update for a channel, and its result.
 
 use std::sync::Arc;
 
@@ -8,36 +8,36 @@ use crate::channel::ChannelId;
 use crate::entry::Position;
 use crate::presence::Member;
 
-/// This node's membership in a channel, as absolute numbers, so that saying it
-/// again changes nothing.
+/// This node's membership of a channel, in absolute numbers, so that a repeated update changes
+/// nothing.
 #[derive(Debug, Clone)]
 pub struct MembershipUpdate {
     pub channel_id: ChannelId,
     /// Subscriptions of this node.
     pub count: u64,
-    /// On a presence channel, the users whose number may have changed.
+    /// On a presence channel, the users whose number of connections may have changed.
     pub users: Vec<UserCount>,
     pub rules: MembershipRules,
-    /// Somebody joins a cache channel: the last event is wanted.
+    /// A pending subscription of a cache channel needs the last event.
     pub wants_last: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct UserCount {
     pub member: Arc<Member>,
-    /// Connections of this user on this node, in this channel. 0 takes it away.
+    /// Connections of the user on this node, in this channel. 0 removes the user.
     pub count: u64,
-    /// All of them are joining: the limit on members may refuse them.
+    /// All of these connections are pending, so the limit on members may refuse them.
     pub is_new: bool,
 }
 
-/// WebhookEventKind the app's settings mean to a channel's scripts.
+/// The app settings that the membership scripts use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MembershipRules {
     pub hooked: HookedEvents,
-    /// Subscribers are told how many they are.
+    /// Subscribers receive subscription counts.
     pub subscription_counts: bool,
-    /// Watchers are told whether a user is online.
+    /// Watchers receive the online status of users.
     pub user_status: bool,
     pub members_max: usize,
 }
@@ -53,19 +53,19 @@ impl From<&App> for MembershipRules {
     }
 }
 
-/// A node's membership was written.
+/// Result of a membership update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdatedMembership {
-    /// Where the channel stood at that moment, after what the update itself
-    /// has announced: what comes after is for everyone who was counted.
+    /// The channel's position after the update, including the update's own entry. Every
+    /// subscription in the update receives the entries after `at`.
     pub at: Position,
     /// Subscriptions of the whole cluster.
     pub total: u64,
     /// A cache channel's last event, at `at`.
     pub last: Option<Cached>,
-    /// Places in [`MembershipUpdate::users`] of those who were not let in, because the
-    /// channel has `members_max` users. They are not counted.
+    /// Indexes in [`MembershipUpdate::users`] of the users that the backend has refused, because
+    /// the channel has `members_max` users. Their connections are not counted.
     pub refused: Vec<usize>,
-    /// The cluster has found that deltas do not pay here.
+    /// The delta toggle has disabled deltas on the channel.
     pub deltas_off: bool,
 }

@@ -1,6 +1,6 @@
-//! Room 4, and the state that nodes share: the contract that the memory backend
-//! keeps for one process and the Redis backend for all of them. One suite,
-//! `tests/it/contract.rs`, runs on both.
+//! Stage 4 of the path of a batch (design.md 2), and the state that nodes share: one contract,
+//! which the memory backend implements for one process and the Redis backend for a cluster. One
+//! suite, `tests/it/contract.rs`, runs on both.
 
 mod membership;
 pub mod memory;
@@ -26,15 +26,15 @@ use memory::Memory;
 use redis::Redis;
 use redis::apps::AppChanges;
 
-/// Who is in a presence channel.
+/// The roster of a presence channel, as a node reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RosterRead {
     pub roster: Roster,
-    /// Users that are there because of this node.
+    /// Users with connections on this node.
     pub own: Vec<Arc<str>>,
 }
 
-/// Of the whole cluster.
+/// Counts of a channel in the whole cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub subscriptions: u64,
@@ -42,17 +42,17 @@ pub struct Counts {
     pub users: u64,
 }
 
-/// WebhookEventKind an app is charged for.
+/// A charge against an app's rate limit.
 #[derive(Debug, Clone)]
 pub struct Charge {
     pub app: Arc<str>,
     pub account: Account,
-    /// 0 only asks where the app stands.
+    /// 0 only reads the state of the window.
     pub cost: u64,
     pub rate: Rate,
 }
 
-/// Each is counted by itself: a window of its own.
+/// The subject of a charge. Each account has a window of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Account {
     BackendEvents,
@@ -60,7 +60,7 @@ pub enum Account {
 }
 
 impl Account {
-    /// Part of a key's name.
+    /// The account's part of a key in Redis.
     pub fn name(self) -> &'static str {
         match self {
             Account::BackendEvents => "events",
@@ -69,12 +69,12 @@ impl Account {
     }
 }
 
-/// Where an app stands in its window.
+/// State of an app's rate-limit window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateState {
     pub limit: u64,
     pub remaining: u64,
-    /// Until the window ends.
+    /// Time until the window ends.
     pub reset: Duration,
 }
 
@@ -83,7 +83,7 @@ pub struct RateState {
 pub struct Cached {
     pub seq: u64,
     pub time_ms: u64,
-    /// Until it is forgotten.
+    /// Time until the event expires.
     pub ttl: Duration,
     pub event: Event,
 }
@@ -97,42 +97,42 @@ pub struct Occupied {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BackendError {
-    /// Nothing was done: there is no connection, or its queue is full.
+    /// Not executed: there is no connection, or its queue is full.
     #[error("Redis is not available, nothing was done")]
     Unavailable,
-    /// No answer came in time: it may have been done.
+    /// No reply in time: the operation may have been executed.
     #[error("Redis did not answer in time, the batch may have been published")]
     OutcomeUnknown,
-    /// Nothing was done: Redis is at its `maxmemory`.
+    /// Not executed: Redis has reached its `maxmemory`.
     #[error("Redis has no memory left, nothing was done")]
     OutOfMemory,
-    /// Nothing was done: the app has used up its window.
+    /// Not executed: the charge exceeds the app's rate limit.
     #[error("Rate limit exceeded: {} per window are allowed, {} are left", .0.limit, .0.remaining)]
     RateLimited(RateState),
     #[error("Redis refused: {0}")]
     Refused(String),
 }
 
-/// WebhookEventKind the backend keeps under an app's id.
+/// The stored value for an app id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredApp {
-    /// As the TOML below `[[apps]]`. With its secrets.
+    /// TOML, as below `[[apps]]`, including secrets.
     Settings(String),
-    /// There was an app, and somebody has removed it.
+    /// The app existed and was removed.
     Removed,
     Nothing,
 }
 
-/// Apps that may be others than they were.
+/// A notification that stored apps may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppChange {
-    /// The one with this id.
+    /// The app with this id.
     One(String),
-    /// Any: something may not have been heard.
+    /// Any app: notifications may have been lost.
     Any,
 }
 
-/// Where the nodes agree.
+/// The shared state of the nodes.
 #[derive(Debug)]
 pub enum Backend {
     Memory(Box<Memory>),
@@ -140,8 +140,8 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Numbers, remembers and announces each publication, all of them as one
-    /// step, in the order given; with a charge, only if the app can pay.
+    /// Appends each publication to its channel's history, all of them in one step (P1), in the
+    /// given order. With a charge, only if the app's rate limit permits it.
     pub async fn publish(
         &self,
         id: EntryId,
@@ -154,7 +154,7 @@ impl Backend {
         }
     }
 
-    /// Numbers, remembers and announces a signal.
+    /// Appends a control entry.
     pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => memory.append(control).await,
@@ -162,7 +162,8 @@ impl Backend {
         }
     }
 
-    /// From the answer on, everything announced on the channel is heard.
+    /// Listens to the channel's topic. Once this returns, this node receives every new entry of the
+    /// channel.
     pub async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => {
@@ -173,7 +174,7 @@ impl Backend {
         }
     }
 
-    /// WebhookEventKind is announced on the channel need not be heard any longer.
+    /// Stops listening to the channel's topic.
     pub fn unlisten(&self, channel_id: &ChannelId) {
         match self {
             Backend::Memory(memory) => memory.unlisten(channel_id),
@@ -181,9 +182,8 @@ impl Backend {
         }
     }
 
-    /// Writes this node's membership, and announces what has changed by it for
-    /// the cluster: who came and who left, how many there are, whether a user is
-    /// online.
+    /// Writes this node's membership and appends the resulting entry, if the numbers of the cluster
+    /// change: added and removed members, a subscription count, a user's online status.
     pub async fn update_membership(
         &self,
         update: &MembershipUpdate,
@@ -194,7 +194,7 @@ impl Backend {
         }
     }
 
-    /// Of the whole cluster: one read, however many nodes.
+    /// Counts of the whole cluster, in one read, independent of the number of nodes.
     pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_counts(channel_id)),
@@ -202,7 +202,7 @@ impl Backend {
         }
     }
 
-    /// Who is in a presence channel, in the whole cluster.
+    /// The roster of a presence channel in the whole cluster.
     pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_roster(channel_id)),
@@ -210,7 +210,7 @@ impl Backend {
         }
     }
 
-    /// The last event of a cache channel, if it is still kept.
+    /// The last event of a cache channel, unless it has expired.
     pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_cached(channel_id)),
@@ -218,7 +218,7 @@ impl Backend {
         }
     }
 
-    /// All occupied channels of an app whose names begin with `prefix`, sorted.
+    /// All occupied channels of an app whose names begin with `prefix`, sorted by name.
     pub async fn list_occupied(&self, app: &str, prefix: &str) -> Result<Vec<Occupied>, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.list_occupied(app, prefix)),
@@ -226,7 +226,7 @@ impl Backend {
         }
     }
 
-    /// Charges an app for something that has no script of its own.
+    /// Charges an app's rate limit for an operation that has no script of its own.
     pub async fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
         match self {
             Backend::Memory(memory) => memory.charge(charge),
@@ -234,23 +234,23 @@ impl Backend {
         }
     }
 
-    /// This node holds `held` connections of the app and wants `wanted` in all,
-    /// where the cluster may have `max`. Returns how many it may hold: at least
-    /// `held`, at most `wanted`.
+    /// Reports this node's current (`held`) and requested (`requested`) connections of the app,
+    /// with the limit of the cluster (`max`). Returns how many the node may hold: at least `held`,
+    /// at most `requested`.
     pub async fn hold_connections(
         &self,
         app: &str,
         held: u64,
-        wanted: u64,
+        requested: u64,
         max: u64,
     ) -> Result<u64, BackendError> {
         match self {
-            Backend::Memory(_) => Ok(wanted.min(max).max(held)),
-            Backend::Redis(redis) => redis.hold_connections(app, held, wanted, max).await,
+            Backend::Memory(_) => Ok(requested.min(max).max(held)),
+            Backend::Redis(redis) => redis.hold_connections(app, held, requested, max).await,
         }
     }
 
-    /// The app that is kept under this id.
+    /// The stored app with this id.
     pub async fn find_app(&self, id: &str) -> Result<StoredApp, BackendError> {
         match self {
             Backend::Memory(_) => Ok(StoredApp::Nothing),
@@ -258,7 +258,7 @@ impl Backend {
         }
     }
 
-    /// The id of the app that is kept with this key.
+    /// The id of the stored app with this key.
     pub async fn find_app_id(&self, key: &str) -> Result<Option<String>, BackendError> {
         match self {
             Backend::Memory(_) => Ok(None),
@@ -266,7 +266,7 @@ impl Backend {
         }
     }
 
-    /// WebhookEventKind is heard of changed apps; None where no apps are kept.
+    /// Subscribes to changes of stored apps. `None` if the backend stores no apps.
     pub fn app_changes(&self) -> Option<AppChanges> {
         match self {
             Backend::Memory(_) => None,
@@ -274,7 +274,7 @@ impl Backend {
         }
     }
 
-    /// WebhookEventKind was announced after `after`, as far as the log reaches.
+    /// The entries after `after`, as far as the history reaches back.
     pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_log(channel_id, after)),
@@ -282,9 +282,11 @@ impl Backend {
         }
     }
 
-    /// WebhookEventKind was announced after a number that a client has seen (its low 31 bits),
-    /// and up to [`limits::RESUME_BASES_MAX`] entries before it: the first of
-    /// them may still begin after the number, where the log does not reach back.
+    /// The entries after a sequence number that a client has received (its low 31 bits), and up to
+    /// [`limits::RESUME_BASES_MAX`] entries before it. The first of them may still begin after the
+    /// number, if the history does not reach back to it.
+    ///
+    /// [`limits::RESUME_BASES_MAX`]: crate::limits::RESUME_BASES_MAX
     pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_log_since(channel_id, seq)),
@@ -292,8 +294,8 @@ impl Backend {
         }
     }
 
-    /// The newest event of each of the channel's chains, as far as they are kept,
-    /// oldest first. A chain may have gone on since, without being kept.
+    /// The stored newest event of each of the channel's chains, oldest first. A chain may have
+    /// newer events that were published without being stored.
     pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_bases(channel_id)),
@@ -301,8 +303,8 @@ impl Backend {
         }
     }
 
-    /// Switches deltas on or off on a channel, and announces it if that changes
-    /// anything. Nothing on a channel that has never said anything.
+    /// Enables or disables deltas on a channel, and appends an entry if that changes the state.
+    /// Does nothing on a channel without entries.
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
         match self {
             Backend::Memory(memory) => memory.switch_deltas(channel_id, on).await,
@@ -310,7 +312,7 @@ impl Backend {
         }
     }
 
-    /// Where each channel stands; None where nothing is known of it.
+    /// The position of each channel. `None` for a channel without a head.
     pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
         match self {
             Backend::Memory(memory) => {
@@ -320,8 +322,8 @@ impl Backend {
         }
     }
 
-    /// Opens a new epoch above `seen_seq`, unless the channel has left `epoch`
-    /// already. After a fork, so that no number is used twice.
+    /// Opens a new epoch above `seen_seq`, unless the channel has left `epoch` already. Called
+    /// after a fork, so that no sequence number is used twice.
     pub async fn open_epoch(
         &self,
         channel_id: &ChannelId,
@@ -329,14 +331,13 @@ impl Backend {
         seen_seq: u64,
     ) -> Result<(), BackendError> {
         match self {
-            // One process cannot disagree with itself.
+            // The history of a single process has no forks.
             Backend::Memory(_) => Ok(()),
             Backend::Redis(redis) => redis.open_epoch(channel_id, epoch, seen_seq).await,
         }
     }
 
-    /// The partitions whose webhooks are this node's to deliver. Changes as
-    /// nodes come and go.
+    /// The partitions whose webhook events this node delivers. Changes when nodes start or stop.
     pub fn own_partitions(&self) -> Vec<Partition> {
         match self {
             Backend::Memory(_) => vec![Partition(0)],
@@ -344,9 +345,8 @@ impl Backend {
         }
     }
 
-    /// Claims a partition's outbox, or renews the claim, and reads up to
-    /// `count_max` webhook_events after `after`, oldest first. None while another node
-    /// has it.
+    /// Claims a partition's webhook outbox, or renews the claim, and reads up to `count_max`
+    /// webhook events after `after`, oldest first. `None` while another node has a claim.
     pub async fn claim_webhook_events(
         &self,
         partition: Partition,
@@ -359,7 +359,7 @@ impl Backend {
         }
     }
 
-    /// These have been delivered, or given up.
+    /// Removes webhook events that were delivered or have expired.
     pub async fn remove_webhook_events(
         &self,
         partition: Partition,
@@ -374,7 +374,7 @@ impl Backend {
         }
     }
 
-    /// Gives a partition's outbox up, for another node to claim at once.
+    /// Releases a partition's webhook outbox, so that another node can claim it at once.
     pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
         match self {
             Backend::Memory(_) => Ok(()),
@@ -382,7 +382,7 @@ impl Backend {
         }
     }
 
-    /// Why this node should get no traffic, if so.
+    /// The reason why this node is not ready for traffic, or `None` if it is ready.
     pub fn unready(&self) -> Option<&'static str> {
         match self {
             Backend::Memory(_) => None,
@@ -390,7 +390,7 @@ impl Backend {
         }
     }
 
-    /// Takes this node's memberships away, at the end of an orderly stop.
+    /// Removes this node's memberships, at the end of a drain.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = self {
             redis.leave().await;

@@ -1,4 +1,4 @@
-//! WebhookEventKind is announced: the runs of a batch, and signals outside every chain.
+//! Input of the backend: the publications of a batch, and control entries.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::channel::ChannelId;
 use crate::entry::Kind;
 use crate::event::Event;
 
-/// The run of a batch's events on one channel, serialised.
+/// The events of a batch on one channel, encoded.
 #[derive(Debug, Clone)]
 pub struct Publication {
     pub channel_id: ChannelId,
@@ -17,13 +17,12 @@ pub struct Publication {
     pub count: u32,
     /// [`crate::event::encode_events`]
     pub body: Bytes,
-    /// The caller wants to know how many are there.
+    /// The caller requests the channel's counts.
     pub wants_counts: bool,
-    /// On a cache channel: how much of the end of `body` is the last event, and
-    /// how long it is kept.
+    /// On a cache channel: the last event, at the end of `body`, and its time to live.
     pub last: Option<LastEvent>,
-    /// Where the channel's newest events are kept for who joins later
-    /// (protocol.md 3.9).
+    /// The events to store as initial bases for new subscribers (protocol.md 3.9), with
+    /// `cache_sync`.
     pub bases: Option<KeptBases>,
 }
 
@@ -33,12 +32,12 @@ pub struct LastEvent {
     pub ttl: Duration,
 }
 
-/// Which events of a publication are to be kept, each until the next of its chain.
+/// The events of a publication to store as bases, each until the next event of its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptBases {
-    /// Chains of the channel; beyond, the one that was silent longest goes.
+    /// Limit of chains of the channel; above it, the chain with the oldest event is removed.
     pub keys_max: usize,
-    /// The last of each chain, in the order of the run.
+    /// The last event of each chain, in the order of the publication.
     pub newest: Vec<KeptBase>,
 }
 
@@ -46,14 +45,14 @@ pub struct KeptBases {
 pub struct KeptBase {
     /// Of its chain; empty on a channel with one.
     pub key: Bytes,
-    /// Its place in the run, from 0.
+    /// Index of the event in the publication, from 0.
     pub index: u32,
-    /// Where it stands in the body.
+    /// Offset of the event in the body, in bytes.
     pub start: usize,
     pub bytes: usize,
 }
 
-/// The newest event of a chain.
+/// The stored newest event of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredBase {
     /// Of its chain; empty on a channel with one.
@@ -63,23 +62,23 @@ pub struct StoredBase {
     pub event: Event,
 }
 
-/// WebhookEventKind was announced, and what the caller wanted to know.
+/// Result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
-    /// In the order of the publications.
+    /// The requested counts, in the order of the publications.
     pub counts: Vec<Option<Counts>>,
-    /// Where the batch was charged.
+    /// State of the rate-limit window, for a batch with a charge.
     pub rate: Option<RateState>,
 }
 
-/// One entry outside every chain: a client event, or the end of a user's
+/// An entry without a batch, in no chain: a client event, or the termination of a user's
 /// connections.
 #[derive(Debug, Clone)]
 pub struct ControlEntry {
     pub channel_id: ChannelId,
     pub kind: Kind,
-    /// One event, encoded, or nothing.
+    /// One encoded event, or empty.
     pub body: Bytes,
-    /// A webhook wants to hear of it.
+    /// A webhook subscribes to this entry.
     pub hooked: bool,
 }

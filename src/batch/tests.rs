@@ -18,7 +18,7 @@ fn check_event(body: &str, expected: Result<(), &str>) {
 }
 
 #[test]
-fn the_first_wrong_field_is_named() {
+fn event_parse_reports_first_invalid_field() {
     check_event(r#"{"name":"e","channel":"c","data":"d"}"#, Ok(()));
     check_event(r#"{"name":"e","channels":["c"],"data":{"a":1},"unknown":[]}"#, Ok(()));
     check_event(r#"{"name":"e","channel":"c","data":null}"#, Ok(()));
@@ -66,7 +66,7 @@ fn the_first_wrong_field_is_named() {
 }
 
 #[test]
-fn lone_surrogate_is_named_with_its_field() {
+fn lone_surrogate_is_reported_with_its_field() {
     for (field, value, escape) in [
         ("name", r#""e\ud83d""#, r"\ud83d"),
         ("data", r#""\ude00""#, r"\ude00"),
@@ -89,7 +89,7 @@ fn lone_surrogate_is_named_with_its_field() {
             format!("event 1: `{field}` has half of a surrogate pair, {escape}, which is not a character");
         assert_eq!(error.to_string(), message, "{body}");
     }
-    // The text of a JSON value is published as it is: clients decode it.
+    // The text of a JSON value is published verbatim: clients decode it.
     check_event(r#"{"name":"e","channel":"c","data":{"a":"\ud83d"}}"#, Ok(()));
 }
 
@@ -98,7 +98,7 @@ fn reserved_event_name_is_refused() {
     for name in
         ["pusher:", "pusher:delta", "pusher_internal:member_removed", "sockudo:x", "sockudo_internal:y"]
     {
-        let prefix = name.split_inclusive(':').next().expect("it has a colon");
+        let prefix = name.split_inclusive(':').next().expect("a prefix with a colon");
         let body = format!(r#"{{"batch":[{{"name":"{name}","data":"d","channel":"c"}}]}}"#);
         let error = Batch::parse_batch(body.as_bytes(), &app()).unwrap_err();
         assert_eq!((error.index, error.field), (Some(0), Some("name")));
@@ -112,13 +112,13 @@ fn reserved_event_name_is_refused() {
 }
 
 #[test]
-fn byte_order_mark_before_a_body_is_skipped() {
+fn byte_order_mark_is_skipped() {
     check_event("\u{feff}{\"name\":\"e\",\"data\":\"d\",\"channel\":\"c\"}", Ok(()));
     assert!(Batch::parse_batch("\u{feff}{\"batch\":[]}".as_bytes(), &app()).is_ok());
 }
 
 #[test]
-fn a_batch_is_all_or_nothing() {
+fn batch_with_one_invalid_event_is_refused() {
     let event = r#"{"name":"e","channel":"c","data":"d"}"#;
     let parse = |body: String| Batch::parse_batch(body.as_bytes(), &app()).map_err(|e| e.to_string());
     assert_eq!(parse(r#"{"batch":[]}"#.into()).expect("an empty batch is valid").events.len(), 0);
@@ -140,7 +140,7 @@ fn a_batch_is_all_or_nothing() {
 }
 
 #[test]
-fn data_is_carried_byte_for_byte() {
+fn data_is_preserved_byte_for_byte() {
     let data = |body: &str| {
         let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
         String::from_utf8(batch.events[0].event.data.to_vec()).expect("UTF-8")
@@ -154,7 +154,7 @@ fn data_is_carried_byte_for_byte() {
 }
 
 #[test]
-fn names_are_deduplicated_in_order() {
+fn channel_names_are_deduplicated_in_order() {
     let body = r#"{"name":"e","channel":"b","channels":["a","b","a"],"data":""}"#;
     let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
     let names: Vec<&str> = batch.events[0].channels.iter().map(ChannelName::as_str).collect();
@@ -162,7 +162,7 @@ fn names_are_deduplicated_in_order() {
 }
 
 #[test]
-fn the_body_limit_leaves_room_for_every_valid_batch() {
+fn body_limit_admits_largest_valid_batch() {
     let app = AppLimits::default();
     let data = "\\u0000".repeat(app.payload_bytes_max);
     let name = "\\ud83d\\ude00".repeat(app.event_name_chars_max);
@@ -178,7 +178,7 @@ fn the_body_limit_leaves_room_for_every_valid_batch() {
 
 proptest! {
     #[test]
-    fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_body_does_not_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Batch::parse_batch(&body, &app());
         let _ = Batch::parse_event(&body, &app());
     }

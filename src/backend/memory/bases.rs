@@ -11,16 +11,17 @@ use crate::event::decode_events;
 #[derive(Debug, Default)]
 pub(super) struct Bases {
     of_key: HashMap<Bytes, StoredBase>,
-    /// Keys by the numbers of their events.
+    /// Keys by the sequence numbers of their events.
     order: BTreeMap<u64, Bytes>,
 }
 
 impl Bases {
-    /// Of the run of `count` events that was announced last, at `head`.
+    /// Stores the bases of a publication of `count` events, whose entry is the newest one, at
+    /// `head`.
     pub(super) fn keep(&mut self, kept: &KeptBases, count: u32, body: &Bytes, head: Position) {
         let first_seq = head.seq + 1 - u64::from(count);
         for KeptBase { key, index, start, bytes } in &kept.newest {
-            // A slice would hold the whole run.
+            // A copy: a slice would keep the whole body in memory.
             let event = Bytes::copy_from_slice(&body[*start..start + bytes]);
             let Ok(Some(event)) = decode_events(event, 1).map(|mut events| events.pop()) else { continue };
             let (key, seq) = (Bytes::copy_from_slice(key), first_seq + u64::from(*index));
@@ -31,9 +32,9 @@ impl Bases {
             self.order.insert(seq, key);
         }
         while self.order.len() > kept.keys_max
-            && let Some((_, silent)) = self.order.pop_first()
+            && let Some((_, oldest)) = self.order.pop_first()
         {
-            self.of_key.remove(&silent);
+            self.of_key.remove(&oldest);
         }
     }
 

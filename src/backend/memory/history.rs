@@ -1,4 +1,4 @@
-//! WebhookEventKind was announced on a channel: its numbers, its log, its last event.
+//! A channel's history: sequence numbers, entries, last event, bases.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::bases::Bases;
 pub(super) struct History {
     head: Option<Position>,
     log: VecDeque<(Instant, Entry)>,
-    /// Bytes of all bodies.
+    /// Bytes of all bodies since the first entry.
     offset: u64,
     appended: Option<Instant>,
     last: Option<(Instant, Cached)>,
@@ -33,7 +33,7 @@ impl History {
         self.appended
     }
 
-    /// Numbers from `start` on if this is the first, and remembers.
+    /// Numbers and stores an entry. The sequence numbers of a new epoch begin after `start`.
     pub(super) fn append(
         &mut self,
         id: EntryId,
@@ -57,11 +57,11 @@ impl History {
         };
         self.head = Some(entry.position());
         self.appended = Some(Instant::now());
-        self.remember(entry.clone());
+        self.store(entry.clone());
         entry
     }
 
-    /// Keeps the event that was announced last.
+    /// Stores the newest event as the channel's cached event.
     pub(super) fn cache(&mut self, event: &Bytes, ttl: Duration) {
         let head = self.head.unwrap_or_default();
         let Ok(Some(event)) = decode_events(event.clone(), 1).map(|mut events| events.pop()) else { return };
@@ -75,12 +75,12 @@ impl History {
         Some(Cached { ttl, ..cached.clone() })
     }
 
-    /// Of the last event of a cache channel, kept or not.
+    /// Sequence number of the last event of a cache channel, expired or not.
     pub(super) fn last_seq(&self) -> Option<u64> {
         self.last.as_ref().map(|(_, cached)| cached.seq)
     }
 
-    /// Keeps the newest events of the run of `count` that was announced last.
+    /// Stores the bases of the newest publication, which has `count` events.
     pub(super) fn keep(&mut self, bases: &KeptBases, count: u32, body: &Bytes) {
         self.bases.keep(bases, count, body, self.head.unwrap_or_default());
     }
@@ -93,7 +93,7 @@ impl History {
         self.deltas_off
     }
 
-    /// True if that is to be announced.
+    /// Returns whether the state changes, so that the caller appends an entry.
     pub(super) fn switch_deltas(&mut self, on: bool) -> bool {
         let changes = self.head.is_some() && self.deltas_off == on;
         self.deltas_off ^= changes;
@@ -104,7 +104,7 @@ impl History {
         self.read_from(self.log.iter().rposition(|(_, it)| it.id == after).map_or(0, |at| at + 1))
     }
 
-    /// As `lua/read_log_since.lua`.
+    /// The counterpart of `lua/read_log_since.lua`.
     pub(super) fn read_since(&self, seen: u32) -> Log {
         let Some(head) = self.head else { return Log::default() };
         let back = head.seq.wrapping_sub(seen.into()) % (1 << 31);
@@ -118,7 +118,7 @@ impl History {
         Log { head: self.head, entries: entries.map(|(_, entry)| entry.clone()).collect() }
     }
 
-    fn remember(&mut self, entry: Entry) {
+    fn store(&mut self, entry: Entry) {
         let now = Instant::now();
         self.offset += entry.body.len() as u64;
         self.log.push_back((now, entry));
@@ -140,22 +140,22 @@ impl History {
 mod tests {
     use super::*;
 
-    /// Runs of one to three events, numbered from `start` on.
+    /// Entries of one to three events, numbered after `start`.
     fn history(start: u64) -> History {
         let mut history = History::default();
-        for run in 0..100 {
+        for number in 0..100 {
             let id = EntryId::random();
-            history.append(id, Kind::ClientEvents, run % 3 + 1, Bytes::new(), start, 0);
+            history.append(id, Kind::ClientEvents, number % 3 + 1, Bytes::new(), start, 0);
         }
         history
     }
 
     #[test]
-    fn every_number_is_found_by_what_clients_see_of_it() {
+    fn read_since_finds_sequence_number_by_low_bits() {
         for start in [1_000, 1 << 31, (9 << 31) - 1, (9 << 31) - 77] {
             let history = history(start);
-            for (at, (_, run)) in history.log.iter().enumerate() {
-                for seq in run.first_seq..=run.position().seq {
+            for (at, (_, entry)) in history.log.iter().enumerate() {
+                for seq in entry.first_seq..=entry.position().seq {
                     let log = history.read_since((seq & 0x7fff_ffff) as u32);
                     assert_eq!(log.head, history.head);
                     let expected = &history.log[at.saturating_sub(limits::RESUME_BASES_MAX)];
@@ -167,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_the_log_does_not_reach_gets_all_of_it() {
+    fn read_since_returns_whole_history_when_number_is_outside() {
         let history = history(1 << 40);
         let last = history.head.map_or(0, |head| head.seq);
         for seq in [(1 << 40), last + 1, last + 1_000_000] {
             assert_eq!(history.read_since((seq & 0x7fff_ffff) as u32).entries.len(), 100);
         }
-        // No number is that low.
+        // The head of a new history is below this number.
         let young = self::history(5);
         assert_eq!(young.read_since(0x7fff_ffff).entries.len(), 100);
         assert!(History::default().read_since(7).entries.is_empty());

@@ -1,5 +1,5 @@
-//! Who is in a channel, and what is announced when that changes: what
-//! `lua/update_subscriptions.lua` and `lua/update_members.lua` do for a cluster.
+//! Subscriptions and users of a channel, and the entries of their changes: the counterpart of
+//! `lua/update_subscriptions.lua` and `lua/update_members.lua`.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -25,9 +25,10 @@ pub(super) struct Membership {
     subscriptions: u64,
     users: BTreeMap<Arc<str>, User>,
     pub(super) rules: MembershipRules,
-    /// When the count was last told, while there are too many to tell each.
-    pub(super) told: Option<Instant>,
-    /// The cache was missed after the event of this number had been the last.
+    /// Time of the last count entry, while the channel has too many subscriptions for one per
+    /// change.
+    pub(super) count_sent: Option<Instant>,
+    /// The last reported cache miss: the sequence number of the last event at that time.
     missed: Option<Option<u64>>,
 }
 
@@ -50,14 +51,14 @@ impl Membership {
         self.users.contains_key(user)
     }
 
-    /// Returns the change, if there is one; or the connections that are refused.
+    /// Returns the member change, if there is one, or the number of refused connections.
     fn update_user(&mut self, user: &UserCount, members_max: usize) -> Result<Option<MemberChange>, u64> {
         let user_id = user.member.user_id.clone();
         if user.count == 0 {
             return Ok(self.users.remove(&user_id).map(|_| MemberChange::Removed { user_id }));
         }
-        if let Some(known) = self.users.get_mut(&user_id) {
-            known.connections = user.count;
+        if let Some(stored) = self.users.get_mut(&user_id) {
+            stored.connections = user.count;
             return Ok(None);
         }
         if user.is_new && self.users.len() >= members_max {
@@ -121,23 +122,23 @@ impl State {
         }
         membership.subscriptions = count;
         if count == 0 {
-            // Whoever comes next misses the cache anew.
+            // The next subscriber's cache miss is reported again.
             membership.missed = None;
         }
-        let said = match channel_id.kind() {
+        let change = match channel_id.kind() {
             ChannelKind::User => self.user_status(channel_id, before, count),
             ChannelKind::Presence => {
-                self.keep_index(channel_id, before, count);
+                self.update_index(channel_id, before, count);
                 self.report_members(channel_id, &changes);
                 (!changes.is_empty()).then(|| (Kind::Members, encode_members(&changes)))
             }
             ChannelKind::Public | ChannelKind::Private | ChannelKind::Encrypted => {
-                self.keep_index(channel_id, before, count);
-                (before != count).then(|| self.tell_count(channel_id)).flatten()
+                self.update_index(channel_id, before, count);
+                (before != count).then(|| self.report_count(channel_id)).flatten()
             }
         };
         let incoming =
-            said.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
+            change.and_then(|(kind, body)| self.append(EntryId::random(), channel_id, kind, 1, body));
         let history = &self.channel(channel_id).history;
         let (at, deltas_off) = (history.head().unwrap_or_default(), history.deltas_off());
         let last = update.wants_last.then(|| self.channel(channel_id).history.cached());
@@ -148,24 +149,24 @@ impl State {
     }
 
     fn user_status(&mut self, channel_id: &ChannelId, before: u64, count: u64) -> Option<(Kind, Bytes)> {
-        let tells = self.channel(channel_id).membership.rules.user_status;
+        let is_sent = self.channel(channel_id).membership.rules.user_status;
         let online: &'static [u8] = if count > 0 { &[1] } else { &[0] };
-        (tells && (before > 0) != (count > 0)).then(|| (Kind::UserStatus, Bytes::from_static(online)))
+        (is_sent && (before > 0) != (count > 0)).then(|| (Kind::UserStatus, Bytes::from_static(online)))
     }
 
-    /// Occupied and vacated.
-    fn keep_index(&mut self, channel_id: &ChannelId, before: u64, count: u64) {
+    /// Updates the index of occupied channels, and appends the webhook event of the transition.
+    fn update_index(&mut self, channel_id: &ChannelId, before: u64, count: u64) {
         let hooked = self.channel(channel_id).membership.rules.hooked;
         let due = Due::Vacated(channel_id.clone());
         if before == 0 && count > 0 {
             self.occupied.insert(channel_id.clone());
             if !self.webhook_events.cancel(&due) && hooked.has("channel_occupied") {
-                self.webhook_events.put(channel_id, WebhookEventKind::ChannelOccupied);
+                self.webhook_events.append(channel_id, WebhookEventKind::ChannelOccupied);
             }
         } else if before > 0 && count == 0 {
             self.occupied.remove(channel_id);
             if hooked.has("channel_vacated") {
-                self.webhook_events.put_later(due, limits::WEBHOOK_GRACE);
+                self.webhook_events.schedule(due, limits::WEBHOOK_GRACE);
             }
         }
     }
@@ -175,24 +176,26 @@ impl State {
         for change in changes {
             match change {
                 MemberChange::Added { user_id, .. } => {
-                    let is_back =
+                    let has_returned =
                         self.webhook_events.cancel(&Due::Removed(channel_id.clone(), user_id.clone()));
-                    if !is_back && hooked.has("member_added") {
-                        self.webhook_events
-                            .put(channel_id, WebhookEventKind::MemberAdded { user_id: user_id.to_string() });
+                    if !has_returned && hooked.has("member_added") {
+                        self.webhook_events.append(
+                            channel_id,
+                            WebhookEventKind::MemberAdded { user_id: user_id.to_string() },
+                        );
                     }
                 }
                 MemberChange::Removed { user_id } if hooked.has("member_removed") => {
                     let due = Due::Removed(channel_id.clone(), user_id.clone());
-                    self.webhook_events.put_later(due, limits::WEBHOOK_GRACE);
+                    self.webhook_events.schedule(due, limits::WEBHOOK_GRACE);
                 }
                 MemberChange::Removed { .. } => {}
             }
         }
     }
 
-    /// The count has changed: tells it, or sees to it that it is told later.
-    pub(super) fn tell_count(&mut self, channel_id: &ChannelId) -> Option<(Kind, Bytes)> {
+    /// Reports a changed count at once, or schedules the report.
+    pub(super) fn report_count(&mut self, channel_id: &ChannelId) -> Option<(Kind, Bytes)> {
         let membership = &mut self.channel(channel_id).membership;
         let (total, rules) = (membership.subscriptions, membership.rules);
         let is_hooked = rules.hooked.has("subscription_count");
@@ -201,29 +204,29 @@ impl State {
         }
         if total > limits::COUNT_UNTHROTTLED_MAX {
             let now = Instant::now();
-            let next = membership.told.map(|told| told + limits::COUNT_INTERVAL);
+            let next = membership.count_sent.map(|sent| sent + limits::COUNT_INTERVAL);
             if let Some(next) = next.filter(|next| *next > now) {
-                self.webhook_events.put_later(Due::Count(channel_id.clone()), next - now);
+                self.webhook_events.schedule(Due::Count(channel_id.clone()), next - now);
                 return None;
             }
-            membership.told = Some(now);
+            membership.count_sent = Some(now);
         } else {
-            membership.told = None;
+            membership.count_sent = None;
         }
         self.webhook_events.cancel(&Due::Count(channel_id.clone()));
         if is_hooked {
-            self.webhook_events.put(channel_id, WebhookEventKind::SubscriptionCount(total));
+            self.webhook_events.append(channel_id, WebhookEventKind::SubscriptionCount(total));
         }
         let body = Bytes::copy_from_slice(&total.to_be_bytes());
         (rules.subscription_counts && total > 0).then_some((Kind::SubscriptionCount, body))
     }
 
-    /// Several who miss the same event are one webhook_event.
+    /// Appends one webhook event for all cache misses between two events.
     fn report_cache_miss(&mut self, channel_id: &ChannelId) {
         let channel = self.channel(channel_id);
         let (last, membership) = (channel.history.last_seq(), &mut channel.membership);
         if membership.rules.hooked.has("cache_miss") && membership.missed.replace(last) != Some(last) {
-            self.webhook_events.put(channel_id, WebhookEventKind::CacheMiss);
+            self.webhook_events.append(channel_id, WebhookEventKind::CacheMiss);
         }
     }
 }

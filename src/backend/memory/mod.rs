@@ -1,5 +1,5 @@
-//! The shared state of a cluster of one: the embedded default. The same contract
-//! as Redis, in one process and behind one lock.
+//! The shared state of a single node, in memory: the default. The same contract as the Redis
+//! backend, behind one lock.
 
 mod bases;
 mod history;
@@ -31,19 +31,19 @@ use webhook_outbox::WebhookOutbox;
 #[derive(Debug)]
 pub struct Memory {
     events: BackendEvents,
-    /// A `std`-like lock and not an async one: nothing is awaited under it.
+    /// A blocking lock, not an async one: no code awaits while it holds the lock.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     channels: HashMap<ChannelId, Channel>,
-    /// Channels with subscriptions, but for users' own.
+    /// Channels with subscriptions, except user channels.
     occupied: BTreeSet<ChannelId>,
-    /// Channels in the order in which they were last announced on, to forget the
-    /// idle ones; entries may be outdated.
+    /// Channels by the time of their last entry, for the removal of idle ones. Elements may be
+    /// outdated.
     idle: VecDeque<(Instant, ChannelId)>,
-    /// The newest number of all channels: a new epoch starts above it.
+    /// The highest sequence number of all channels: a new epoch starts above it.
     highest_seq: u64,
     webhook_events: WebhookOutbox,
     rates: Rates,
@@ -61,17 +61,17 @@ impl Memory {
         Memory { events, state: Mutex::default() }
     }
 
-    /// Waits for room in the inbox, then does it all in one step: a caller that
-    /// hangs up meanwhile has published nothing.
+    /// Waits for capacity in the backend events queue, then publishes in one step: a caller that
+    /// cancels while it waits has published nothing.
     pub async fn publish(
         &self,
         id: EntryId,
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
-        let mut room = self.events.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
+        let mut permits = self.events.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
-        state.forget_idle();
+        state.remove_idle();
         let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
         let mut counts = Vec::with_capacity(publications.len());
         for publication in publications {
@@ -86,22 +86,22 @@ impl Memory {
                 state.channel(&channel_id).history.keep(&bases, count, &body);
             }
             if let Some(incoming) = incoming {
-                self.events.push_reserved(&mut room, incoming);
+                self.events.push_reserved(&mut permits, incoming);
             }
         }
         Ok(Published { counts, rate })
     }
 
     pub async fn append(&self, control: ControlEntry) -> Result<(), BackendError> {
-        let mut room = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut permits = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         let ControlEntry { channel_id, kind, body, hooked } = control;
         if hooked && let Ok(mut events) = decode_events(body.clone(), 1) {
             let event = events.pop().expect("one was decoded");
-            state.webhook_events.put(&channel_id, WebhookEventKind::ClientEvent(event));
+            state.webhook_events.append(&channel_id, WebhookEventKind::ClientEvent(event));
         }
         if let Some(incoming) = state.append(EntryId::random(), &channel_id, kind, 1, body) {
-            self.events.push_reserved(&mut room, incoming);
+            self.events.push_reserved(&mut permits, incoming);
         }
         Ok(())
     }
@@ -147,13 +147,13 @@ impl Memory {
     }
 
     pub async fn switch_deltas(&self, channel_id: &ChannelId, on: bool) -> Result<(), BackendError> {
-        let mut room = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
+        let mut permits = self.events.reserve(1).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
         let Some(channel) = state.channels.get_mut(channel_id) else { return Ok(()) };
         if channel.history.switch_deltas(on) {
             let body = Bytes::copy_from_slice(&[u8::from(on)]);
             if let Some(incoming) = state.append(EntryId::random(), channel_id, Kind::Deltas, 1, body) {
-                self.events.push_reserved(&mut room, incoming);
+                self.events.push_reserved(&mut permits, incoming);
             }
         }
         Ok(())
@@ -173,7 +173,7 @@ impl State {
         self.channels.get(channel_id).map(|channel| channel.membership.counts()).unwrap_or_default()
     }
 
-    /// Numbers and remembers; returns what is to be heard, if anyone listens.
+    /// Numbers and stores an entry. Returns it if the channels actor listens to the channel.
     fn append(
         &mut self,
         id: EntryId,
@@ -186,19 +186,19 @@ impl State {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
         let channel = self.channels.entry(channel_id.clone()).or_default();
-        let was_silent = channel.history.appended().is_none();
+        let is_first = channel.history.appended().is_none();
         let entry = channel.history.append(id, kind, count, body, start, unix.as_millis() as u64);
         let listened = channel.listened;
         self.highest_seq = self.highest_seq.max(entry.position().seq);
-        if was_silent {
+        if is_first {
             self.idle.push_back((now, channel_id.clone()));
         }
         listened.then(|| Incoming { channel_id: channel_id.clone(), entry })
     }
 
-    /// Forgets the history of channels that nothing was announced on for
-    /// [`limits::HEAD_IDLE_MAX`]. Each call looks at two: as many as it may add.
-    fn forget_idle(&mut self) {
+    /// Removes the history of channels without an entry for [`limits::HEAD_IDLE_MAX`]. Each call
+    /// examines at most two channels.
+    fn remove_idle(&mut self) {
         for _ in 0..2 {
             let now = Instant::now();
             match self.idle.front() {

@@ -1,4 +1,4 @@
-//! WebhookEventKind apps have used of their windows.
+//! Rate-limit windows of apps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::backend::{Account, BackendError, Charge, RateState};
 
-/// One for each account of an app.
+/// One window for each account of an app.
 #[derive(Debug, Default)]
 pub(super) struct Rates(HashMap<(Arc<str>, Account), Window>);
 
@@ -17,7 +17,7 @@ struct Window {
 }
 
 impl Rates {
-    /// A window begins with the first charge and ends by itself.
+    /// Charges a window, which begins with the first charge and expires by itself.
     pub(super) fn charge(&mut self, charge: &Charge) -> Result<RateState, BackendError> {
         let now = Instant::now();
         let Charge { app, account, cost, rate } = charge;

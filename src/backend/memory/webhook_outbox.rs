@@ -1,4 +1,4 @@
-//! WebhookEventKind webhooks want to hear of, and what is to be looked at later.
+//! The webhook outbox, and the transitions to check again later.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct WebhookOutbox {
     due_at: HashMap<Due, Instant>,
 }
 
-/// WebhookEventKind is to be told if it is still so.
+/// A transition that is reported later, if it still holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Due {
     Vacated(ChannelId),
@@ -28,22 +28,22 @@ pub(super) enum Due {
 }
 
 impl WebhookOutbox {
-    pub(super) fn put(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
+    pub(super) fn append(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
         if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
             metrics().webhook_events_dropped.increment(1);
             return;
         }
         self.number += 1;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A clock that is set back must not disturb the order.
+        // A clock that is set back must not change the order.
         let before = self.outbox.back().map_or(0, |webhook_event| webhook_event.id.time_ms);
         let id = WebhookEventId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
         let (app, channel) = (channel_id.app().into(), channel_id.channel().to_owned());
         self.outbox.push_back(WebhookEvent { id, app, channel, what });
     }
 
-    /// Unless it is to be looked at already.
-    pub(super) fn put_later(&mut self, due: Due, after: Duration) {
+    /// Schedules a check of `due`, unless one is scheduled already.
+    pub(super) fn schedule(&mut self, due: Due, after: Duration) {
         let at = Instant::now() + after;
         if self.due_at.contains_key(&due) {
             return;
@@ -52,7 +52,7 @@ impl WebhookOutbox {
         self.due.insert((at, due));
     }
 
-    /// True if it was still to be looked at.
+    /// Cancels a scheduled check. Returns whether one was scheduled.
     pub(super) fn cancel(&mut self, due: &Due) -> bool {
         let Some(at) = self.due_at.remove(due) else { return false };
         self.due.remove(&(at, due.clone()))
@@ -70,8 +70,8 @@ impl WebhookOutbox {
 }
 
 impl Memory {
-    /// Settles what is due, then reads: as much of either. Whatever comes due at
-    /// once would not find room in the outbox.
+    /// Settles due transitions, then reads. The number of transitions is bounded, because more
+    /// webhook events at once would not fit in the outbox.
     pub fn read_webhook_events(&self, after: Option<&WebhookEventId>, count_max: usize) -> Vec<WebhookEvent> {
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -96,7 +96,7 @@ impl State {
         match due {
             Due::Vacated(channel_id) => {
                 if self.counts(&channel_id).subscriptions == 0 {
-                    self.webhook_events.put(&channel_id, WebhookEventKind::ChannelVacated);
+                    self.webhook_events.append(&channel_id, WebhookEventKind::ChannelVacated);
                 }
                 None
             }
@@ -104,13 +104,13 @@ impl State {
                 let channel = self.channels.get(&channel_id);
                 if !channel.is_some_and(|channel| channel.membership.has_user(&user)) {
                     self.webhook_events
-                        .put(&channel_id, WebhookEventKind::MemberRemoved { user_id: user.to_string() });
+                        .append(&channel_id, WebhookEventKind::MemberRemoved { user_id: user.to_string() });
                 }
                 None
             }
             Due::Count(channel_id) => {
-                self.channel(&channel_id).membership.told = None;
-                let (kind, body) = self.tell_count(&channel_id)?;
+                self.channel(&channel_id).membership.count_sent = None;
+                let (kind, body) = self.report_count(&channel_id)?;
                 self.append(EntryId::random(), &channel_id, kind, 1, body)
             }
         }

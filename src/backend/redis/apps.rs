@@ -1,8 +1,8 @@
-//! Apps kept in Redis: read by nodes, written by `fanfare app`, and how nodes
-//! hear of a change.
+//! Apps stored in Redis: nodes read them, `fanfare app` writes them, and a topic notifies nodes of
+//! changes.
 //!
-//! On a connection of its own: keys that strangers make up are looked up here,
-//! and must not stand in the way of scripts.
+//! Uses a connection of its own: nodes look up arbitrary keys of unauthenticated clients here, and
+//! these lookups must not delay scripts.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub struct AppStore {
     remove: Script,
 }
 
-/// Why a change was not made.
+/// Why a change of an app failed.
 #[derive(Debug, Error)]
 pub enum ChangeError {
     #[error("there is an app of this id already")]
@@ -46,7 +46,7 @@ pub enum ChangeError {
 }
 
 impl AppStore {
-    /// For a command: it fails at once where a node would wait.
+    /// Connects for a command of the CLI: it fails at once where a node would wait.
     pub async fn connect(url: &str, prefix: &str) -> Result<AppStore, ConnectError> {
         let config = Config { fail_fast: true, ..standalone(url)? };
         let client = build(config, limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
@@ -63,7 +63,7 @@ impl AppStore {
         }
     }
 
-    /// On a client that is connected.
+    /// Uses a connected client.
     pub(super) fn new(client: Client, keys: Keys) -> AppStore {
         AppStore {
             client,
@@ -138,38 +138,38 @@ impl AppStore {
         }
     }
 
-    /// For one task of the node.
+    /// A stream of changes, for a single task of the node.
     pub(super) fn changes(&self) -> AppChanges {
-        let mut proof = tokio::time::interval(limits::APP_CHANGES_PROOF_INTERVAL);
-        proof.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut proof_interval = tokio::time::interval(limits::APP_CHANGES_PROOF_INTERVAL);
+        proof_interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         AppChanges {
             messages: self.client.message_rx(),
             reconnects: self.client.reconnect_rx(),
             client: self.client.clone(),
             topic: self.keys.apps_changed(),
             connection: None,
-            proof,
+            proof_interval,
         }
     }
 }
 
-/// WebhookEventKind is heard of changed apps. There is no queue but the Redis client's: what
-/// does not fit there is told as [`AppChange::Any`].
+/// Receives notifications of changed apps. The only queue is the message queue of the Redis
+/// client: when it overflows, [`AppChange::Any`] is returned.
 #[derive(Debug)]
 pub struct AppChanges {
     client: Client,
     topic: String,
     messages: Receiver<Message>,
     reconnects: Receiver<Server>,
-    /// WebhookEventKind Redis calls the connection on which the topic is subscribed.
+    /// Redis's id of the connection on which the topic is subscribed.
     connection: Option<u64>,
-    /// A connection may look healthy and be deaf.
-    proof: Interval,
+    /// Interval at which the subscription is proved: a healthy connection may have lost it.
+    proof_interval: Interval,
 }
 
 impl AppChanges {
-    /// Waits for the next change. After each new subscription, the first one
-    /// too, anything may have changed unheard.
+    /// Waits for the next change. Returns [`AppChange::Any`] after each new subscription, including
+    /// the first one, because earlier notifications may have been lost.
     pub async fn next(&mut self) -> AppChange {
         loop {
             if self.connection.is_none() {
@@ -188,11 +188,11 @@ impl AppChanges {
                         }
                     }
                     Err(RecvError::Lagged(_)) => return AppChange::Any,
-                    // The client is gone, and the node with it.
+                    // The client ends only with the node.
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 _ = self.reconnects.recv() => self.connection = None,
-                _ = self.proof.tick() => {
+                _ = self.proof_interval.tick() => {
                     let connection = self.connection_id().await;
                     self.connection = self.connection.filter(|subscribed| Some(*subscribed) == connection);
                 }
@@ -200,8 +200,8 @@ impl AppChanges {
         }
     }
 
-    /// Redis calls no other connection the same: an equal answer before and after
-    /// proves that this one has carried the SUBSCRIBE.
+    /// Subscribes, and returns the connection id. Connection ids are unique: equal ids before and
+    /// after prove that this connection has carried the SUBSCRIBE.
     async fn subscribe(&self) -> Option<u64> {
         let before = self.connection_id().await?;
         self.client.with_options(&scripts::once()).subscribe(self.topic.as_str()).await.ok()?;

@@ -1,5 +1,5 @@
-//! The newest event of each of a channel's chains (`lua/include/keep_bases.lua`),
-//! and whether the channel has deltas at all.
+//! Stored bases: the newest event of each of a channel's chains (`lua/include/keep_bases.lua`), and
+//! the delta toggle.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::entry::EntryId;
 use crate::event::decode_events;
 
 impl Redis {
-    /// Those of the channel's epoch, oldest first.
+    /// The bases of the channel's current epoch, oldest first.
     pub async fn read_bases(&self, channel_id: &ChannelId) -> Result<Vec<StoredBase>, BackendError> {
         let client = self.core.client(channel_id).with_options(&scripts::once());
         let (epoch, bases): (Option<u64>, HashMap<Bytes, Bytes>) = try_join!(
@@ -25,7 +25,7 @@ impl Redis {
         .map_err(read_error)?;
         let Some(epoch) = epoch else { return Ok(Vec::new()) };
         let bases = bases.into_iter().filter_map(|(key, value)| stored_base(key, value));
-        // Numbers of an epoch begin above its name.
+        // An epoch's sequence numbers are greater than the epoch itself.
         let mut bases: Vec<StoredBase> = bases.filter(|base| base.seq > epoch).collect();
         bases.sort_unstable_by_key(|base| base.seq);
         Ok(bases)
@@ -41,15 +41,15 @@ impl Redis {
     }
 }
 
-/// A value of `bases`: number, time, event.
+/// Decodes a value of `bases`: sequence number, time, event.
 fn stored_base(key: Bytes, mut value: Bytes) -> Option<StoredBase> {
     let (seq, time_ms) = (value.try_get_u64().ok()?, value.try_get_u64().ok()?);
     let event = decode_events(value, 1).ok()?.pop()?;
     Some(StoredBase { key, seq, time_ms, event })
 }
 
-/// WebhookEventKind is to be kept of a run, as `lua/include/keep_bases.lua` reads it.
-pub(super) fn put_kept(out: &mut BytesMut, bases: &KeptBases) {
+/// Appends the bases of a publication, in the encoding of `lua/include/keep_bases.lua`.
+pub(super) fn put_bases(out: &mut BytesMut, bases: &KeptBases) {
     let KeptBases { keys_max, newest } = bases;
     let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");
     out.put_u32(number(*keys_max));

@@ -1,8 +1,7 @@
-//! Every name in Redis, and the only place where one is made.
+//! All names in Redis. No other module constructs one (design.md 3 lists them).
 //!
-//! Each partition has a hash tag that is part of all its keys and topics, so that
-//! a script about one channel may touch all of them in a cluster too. The tags
-//! can never change while data lives.
+//! Each partition has a hash tag that is part of all its keys and topics, so that a script may
+//! access all keys of a channel on a cluster too. The tags must not change while data exists.
 
 use std::sync::LazyLock;
 
@@ -10,7 +9,7 @@ use crate::backend::Charge;
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
 
-/// Names under one prefix.
+/// Constructs names with one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -25,8 +24,7 @@ impl Keys {
         self.of_channel("head", channel_id)
     }
 
-    /// Also the topic where the channel's nodes listen: what goes into the log is
-    /// announced under its name.
+    /// The channel's history, and the topic of the same name, on which entries are published.
     pub(super) fn log(&self, channel_id: &ChannelId) -> String {
         self.of_channel("log", channel_id)
     }
@@ -35,29 +33,29 @@ impl Keys {
         self.of_channel("subs", channel_id)
     }
 
-    /// The newest events of the channel's chains.
+    /// The newest event of each of the channel's chains.
     pub(super) fn bases(&self, channel_id: &ChannelId) -> String {
         self.of_channel("bases", channel_id)
     }
 
-    /// The keys of these chains, in the order of their events.
+    /// The conflation keys of these chains, in the order of their events.
     pub(super) fn base_order(&self, channel_id: &ChannelId) -> String {
         self.of_channel("base_order", channel_id)
     }
 
-    /// Who is in a presence channel.
+    /// The users of a presence channel.
     pub(super) fn users(&self, channel_id: &ChannelId) -> String {
         self.of_channel("users", channel_id)
     }
 
-    /// The channel whose topic this is.
+    /// The channel of a topic.
     pub(super) fn channel_id(&self, topic: &str) -> Option<ChannelId> {
         let rest = topic.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
         let (_tag, rest) = rest.split_once("}:log:")?;
         ChannelId::from_wire(rest)
     }
 
-    /// Channels of a node in one partition.
+    /// Channels in one partition on which a node has subscriptions.
     pub(super) fn channels(&self, partition: Partition, node: &str) -> String {
         self.of_partition("channels", partition, node)
     }
@@ -67,27 +65,27 @@ impl Keys {
         self.of_partition("occupied", partition, app)
     }
 
-    /// Their subscriptions and users.
+    /// Counts of the channels in [`Keys::occupied`]: subscriptions and users.
     pub(super) fn counts(&self, partition: Partition, app: &str) -> String {
         self.of_partition("counts", partition, app)
     }
 
-    /// WebhookEventKind webhooks want to hear of.
+    /// The webhook outbox.
     pub(super) fn outbox(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "outbox")
     }
 
-    /// WebhookEventKind is to be looked at, and when.
+    /// Transitions to check again, by time.
     pub(super) fn due(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "due")
     }
 
-    /// Who delivers what is in the outbox.
+    /// The consumer of the webhook outbox.
     pub(super) fn consumer(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "consumer")
     }
 
-    /// WebhookEventKind an app has used of a window.
+    /// The use of a rate-limit window.
     pub(super) fn rate(&self, charge: &Charge) -> String {
         format!("{}:{{nodes}}:rate:{}:{}", self.prefix, charge.app, charge.account.name())
     }
@@ -119,12 +117,12 @@ impl Keys {
         format!("{}:{{nodes}}:app_keys", self.prefix)
     }
 
-    /// Where nodes hear of changed apps.
+    /// The topic that notifies nodes of changed apps.
     pub(super) fn apps_changed(&self) -> String {
         format!("{}:{{nodes}}:apps:changed", self.prefix)
     }
 
-    /// Where a process hears itself.
+    /// The topic of a process's own probes.
     pub(super) fn probe(&self, process: &str) -> String {
         format!("{}:{{nodes}}:probe:{process}", self.prefix)
     }
@@ -138,8 +136,8 @@ impl Keys {
     }
 }
 
-/// The hash tag of a partition: a short text whose slot lies in the partition's
-/// share of the 16,384, so that any number of shards gets its even part.
+/// The hash tag of a partition: a short text whose slot is in the partition's share of the 16,384
+/// slots, so that any number of shards receives an even part.
 fn tag(partition: Partition) -> &'static str {
     static TAGS: LazyLock<Vec<String>> = LazyLock::new(tags);
     &TAGS[usize::from(partition.0)]
@@ -147,7 +145,7 @@ fn tag(partition: Partition) -> &'static str {
 
 const SLOTS: usize = 16_384;
 
-/// The first text for each partition, in the order of counting in base 36.
+/// The first text for each partition, counting in base 36.
 fn tags() -> Vec<String> {
     let mut tags = vec![String::new(); limits::PARTITIONS];
     let mut missing = tags.len();
@@ -197,22 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_those_of_redis() {
+    fn slot_matches_redis_cluster() {
         // From the Redis Cluster specification, and `CLUSTER KEYSLOT foo`.
         assert_eq!(slot(b"123456789"), 0x31c3 % SLOTS);
         assert_eq!(slot(b"foo"), 12_182);
     }
 
     #[test]
-    fn every_partition_has_its_share_of_the_slots() {
+    fn partition_tag_is_in_its_share_of_slots() {
         for partition in Partition::all() {
             assert_eq!(slot(tag(partition).as_bytes()) / 64, usize::from(partition.0));
         }
     }
 
-    /// These names are in people's Redis: a change would lose their channels.
+    /// These names exist in production: after a change, nodes would not find their channels.
     #[test]
-    fn names_never_change() {
+    fn key_names_are_stable() {
         let keys = Keys::new("fanfare");
         assert_eq!(keys.head(&channel_id("news")), "fanfare:{3e}:head:1:news");
         assert_eq!(keys.log(&channel_id("private-a:b@c")), "fanfare:{fp}:log:1:private-a:b@c");
@@ -222,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_names_its_channel() {
+    fn channel_id_is_parsed_from_topic() {
         let keys = Keys::new("my:prefix");
         for channel in ["news", "private-a:b", "a;b,c@d=e"] {
             let channel_id = channel_id(channel);

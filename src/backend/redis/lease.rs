@@ -1,5 +1,5 @@
-//! Who lives (design.md 5). A node's lease is a counter; a node whose counter
-//! stands still is condemned, and its memberships are swept by whoever saw it.
+//! Leases (design.md 5, *Leases*). A node's lease is a counter. A node that observes an unchanged
+//! counter for too long fences its owner and sweeps the owner's memberships.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,24 +25,24 @@ pub(super) struct Lease {
 
 #[derive(Debug)]
 struct State {
-    /// Names this life of the node. One that was swept is never used again.
+    /// The node's current incarnation. A fenced incarnation is never used again.
     incarnation: Arc<str>,
     renewed: Instant,
     ended: bool,
-    /// Incarnations that live, as of the last renewal.
+    /// Living incarnations, as of the last renewal.
     nodes: Vec<String>,
-    /// Dead nodes that are being swept from here.
+    /// Dead nodes that this node is sweeping.
     sweeping: HashSet<String>,
 }
 
-/// WebhookEventKind this node has seen of another's counter.
+/// This node's observation of another node's lease counter.
 #[derive(Debug)]
 struct Observation {
     counter: String,
     since: Instant,
 }
 
-/// Leases and condemned nodes, as `lua/renew_node.lua` returns them.
+/// Leases and fenced nodes, as `lua/renew_node.lua` returns them.
 #[derive(Debug, Default)]
 struct Nodes {
     leases: HashMap<String, String>,
@@ -61,25 +61,25 @@ impl Lease {
             sweeping: HashSet::new(),
         };
         let lease = Arc::new(Lease { core, state: Mutex::new(state) });
-        tokio::spawn(lease.clone().keep());
+        tokio::spawn(lease.clone().renew_regularly());
         Ok(lease)
     }
 
-    /// The name under which memberships are written; None while it may have been
-    /// swept.
+    /// The incarnation under which memberships are written. `None` after 6 s without a renewal,
+    /// when other nodes may have fenced it, and after [`Lease::end`].
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
         let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;
         (fresh && !state.ended).then(|| state.incarnation.clone())
     }
 
-    /// Incarnations of all nodes that live, this one perhaps among them.
+    /// Incarnations of all living nodes, which may include this one.
     pub(super) fn nodes(&self) -> Vec<String> {
         self.state.lock().nodes.clone()
     }
 
-    /// Takes this node's memberships away, and condemns itself: others will look
-    /// once more, for an update that was still on its way.
+    /// Removes this node's memberships and fences its own incarnation, so that other nodes sweep it
+    /// again, for updates that were still in flight.
     pub(super) async fn end(&self) {
         let incarnation = {
             let mut state = self.state.lock();
@@ -97,13 +97,13 @@ impl Lease {
         };
         match tokio::time::timeout(limits::SCRIPT_DEADLINE, end).await {
             Ok(Ok(_)) => {}
-            // Others will see the counter stand still.
-            Ok(Err(error)) => tracing::warn!(%error, "memberships not taken away"),
-            Err(_) => tracing::warn!("memberships not taken away in time"),
+            // Other nodes will observe an unchanged counter and sweep.
+            Ok(Err(error)) => tracing::warn!(%error, "memberships not removed"),
+            Err(_) => tracing::warn!("memberships not removed in time"),
         }
     }
 
-    async fn keep(self: Arc<Lease>) {
+    async fn renew_regularly(self: Arc<Lease>) {
         let mut observations: HashMap<String, Observation> = HashMap::new();
         let mut renewed = Instant::now();
         let mut interval = tokio::time::interval(limits::LEASE_INTERVAL);
@@ -124,8 +124,8 @@ impl Lease {
                         state.renewed = Instant::now();
                         state.nodes = nodes.leases.keys().cloned().collect();
                     }
-                    // WebhookEventKind this node has not watched all the time proves nothing:
-                    // it may itself have been paused, or Redis.
+                    // An observation with interruptions proves nothing: this node itself may have
+                    // been paused, or Redis.
                     if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
                         observations.clear();
                     }
@@ -141,11 +141,11 @@ impl Lease {
         }
     }
 
-    /// This life is over, though nobody has died: takes a new one, tells
-    /// everything under it, and sweeps the old when its last calls have ended.
+    /// The incarnation was fenced while the node is alive: begins a new one, reports all
+    /// memberships under it, and sweeps the old one when its last calls have ended.
     async fn restart_incarnation(&self, old: &Arc<str>) {
         metrics().leases_lost.increment(1);
-        tracing::warn!("the lease of this node is gone: taking a new one");
+        tracing::warn!("the lease of this node was lost: beginning a new incarnation");
         let incarnation = new_incarnation();
         if renew(&self.core, &incarnation, true).await.is_err() {
             return;
@@ -160,12 +160,12 @@ impl Lease {
         tokio::spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;
             if let Err(error) = sweep(&core, &old).await {
-                tracing::warn!(%error, "memberships of an earlier lease not taken away");
+                tracing::warn!(%error, "memberships of an earlier incarnation not removed");
             }
         });
     }
 
-    /// Condemns who has stood still for too long, and sweeps the condemned.
+    /// Fences nodes with an unchanged counter for too long, and sweeps fenced nodes.
     fn observe(self: &Arc<Lease>, nodes: Nodes, own: &str, observations: &mut HashMap<String, Observation>) {
         observations.retain(|node, _| nodes.leases.contains_key(node));
         for (node, counter) in nodes.leases {
@@ -181,7 +181,7 @@ impl Lease {
                 self.sweep_once(node.clone(), reap(self.core.clone(), node, counter));
             }
         }
-        // Whoever condemned them should have swept them by now, unless it died.
+        // The fencing node should have finished its sweep by now, unless it has died.
         for (node, age_ms) in nodes.dead {
             if age_ms > limits::LEASE_EXPIRY.as_millis() as u64 {
                 self.sweep_once(node.clone(), finish_sweep(self.core.clone(), node));
@@ -189,7 +189,7 @@ impl Lease {
         }
     }
 
-    /// A look comes before the sweep of the last one may have ended.
+    /// Spawns a sweep, unless one of the same node is still running.
     fn sweep_once(self: &Arc<Lease>, node: String, sweep: impl Future<Output = ()> + Send + 'static) {
         if self.state.lock().sweeping.insert(node.clone()) {
             let lease = self.clone();
@@ -221,7 +221,7 @@ fn pairs(list: Value) -> HashMap<String, String> {
     list.convert().unwrap_or_default()
 }
 
-/// `lua/fence_node.lua`: true if it was this call that condemned the node.
+/// `lua/fence_node.lua`. Returns whether this call has fenced the node.
 async fn fence(core: &RedisCore, node: &str, counter: String) -> Result<bool, BackendError> {
     let keys = vec![core.keys.leases(), core.keys.dead()];
     let arguments = vec![Value::String(node.into()), Value::String(counter.into())];
@@ -230,9 +230,9 @@ async fn fence(core: &RedisCore, node: &str, counter: String) -> Result<bool, Ba
 }
 
 async fn reap(core: Arc<RedisCore>, node: String, counter: String) {
-    // Whoever failed to fence sees the same again at the next look.
+    // A failed fence is repeated at the next renewal.
     if fence(&core, &node, counter).await == Ok(true) {
-        tracing::info!(%node, "a node has died: taking its memberships away");
+        tracing::info!(%node, "a node has died: removing its memberships");
         metrics().nodes_swept.increment(1);
         finish_sweep(core, node).await;
     }
@@ -244,12 +244,12 @@ async fn finish_sweep(core: Arc<RedisCore>, node: String) {
             let client = core.clients[0].with_options(&scripts::once());
             let _: Result<u64, _> = client.hdel(core.keys.dead(), node).await;
         }
-        Err(error) => tracing::warn!(%node, %error, "sweep not finished; it will be tried again"),
+        Err(error) => tracing::warn!(%node, %error, "sweep not finished; it will be repeated"),
     }
 }
 
-/// Takes all memberships of a node away, in bounded steps. Idempotent: sweepers
-/// may die, or be several.
+/// Removes all memberships of a node, in bounded steps. Idempotent, because sweeps may be
+/// interrupted or run concurrently.
 async fn sweep(core: &RedisCore, node: &str) -> Result<(), BackendError> {
     let partitions = stream::iter(Partition::all().map(|partition| sweep_partition(core, node, partition)));
     let mut results = partitions.buffer_unordered(limits::SWEEPS_MAX);
@@ -263,12 +263,12 @@ async fn sweep_partition(core: &RedisCore, node: &str, partition: Partition) -> 
     let key = core.keys.channels(partition, node);
     let client = core.client_of(partition).with_options(&scripts::once());
     loop {
-        let some: Vec<String> =
+        let page: Vec<String> =
             client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(super::read_error)?;
-        if some.is_empty() {
+        if page.is_empty() {
             return Ok(());
         }
-        for channel_id in some.iter().filter_map(|channel_id| ChannelId::from_wire(channel_id)) {
+        for channel_id in page.iter().filter_map(|channel_id| ChannelId::from_wire(channel_id)) {
             core.sweep_membership(&channel_id, node).await?;
         }
     }

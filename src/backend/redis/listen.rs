@@ -1,5 +1,5 @@
-//! Listening to topics (design.md 4): proved, not assumed; made good after a
-//! reconnect; and proved again and again by a probe that this node sends itself.
+//! Listening to topics (design.md 4): each subscription is proved, repeated after a reconnect, and
+//! monitored by a probe that this node publishes to itself.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,21 +30,21 @@ pub(super) struct Listener {
 enum Request {
     Listen(ChannelId, oneshot::Sender<()>),
     Unlisten(ChannelId),
-    /// The connection was made anew.
+    /// The client has reconnected.
     Renewed,
 }
 
-/// Whether this node hears what it says.
+/// Monitors whether this node receives its own messages.
 #[derive(Debug)]
 struct Probe {
     topic: String,
     started: Instant,
-    /// When a probe was last heard, in ms since `started`.
+    /// Time of the last received probe, in ms since `started`.
     received_at_ms: AtomicU64,
     /// Number of the last probe that was sent.
     sent: AtomicU64,
-    /// Number of the last that was heard, or could not be: its topic was proved
-    /// to be listened to only after it.
+    /// Number of the last probe that was received, or that was sent before the probe topic was
+    /// subscribed.
     received: AtomicU64,
 }
 
@@ -75,7 +75,7 @@ impl Listener {
         Listener { requests, probe }
     }
 
-    /// Resolves when a barrier has proved that the topic is listened to.
+    /// Resolves when the subscription to the topic is proved.
     pub(super) async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
         let (proved, proof) = oneshot::channel();
         let sent = self.requests.send(Request::Listen(channel_id.clone(), proved)).await;
@@ -83,8 +83,8 @@ impl Listener {
         proof.await.map_err(|_| BackendError::Unavailable)
     }
 
-    /// A full queue lets it pass: what is heard for nobody is let go, and asks
-    /// for this again.
+    /// Leaves the topic. A full queue drops the request: the next message on the topic has no
+    /// receiver, and repeats it.
     pub(super) fn unlisten(&self, channel_id: &ChannelId) {
         let _ = self.requests.try_send(Request::Unlisten(channel_id.clone()));
     }
@@ -94,21 +94,20 @@ impl Listener {
     }
 }
 
-/// The one task that subscribes and unsubscribes, in the order it was asked to.
+/// The single task that subscribes and unsubscribes, in the order of the requests.
 struct Topics {
     client: Client,
     core: Arc<RedisCore>,
     /// Its topic is subscribed first on every connection.
     probe: Arc<Probe>,
-    /// WebhookEventKind Redis calls the connection on which all topics but those in `again`
-    /// are subscribed. It calls no other the same, so an equal answer before and
-    /// after a SUBSCRIBE proves that it was carried by this connection; only a
-    /// Redis that was restarted counts anew, and then [`Request::Renewed`] comes.
+    /// Redis's id of the connection on which all topics except those in `again` are subscribed.
+    /// Ids are unique, so equal ids before and after a SUBSCRIBE prove that this connection has
+    /// carried it. Only a restarted Redis repeats ids, and then [`Request::Renewed`] arrives.
     connection: Option<u64>,
     topics: HashSet<String>,
-    /// To be subscribed on the connection that there is now.
+    /// Topics to subscribe again on the current connection.
     again: VecDeque<String>,
-    /// The connection is new: what was announced meanwhile may have been missed.
+    /// The connection is new: entries may have been lost during the reconnect.
     renewing: bool,
     waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
 }
@@ -121,14 +120,14 @@ impl Topics {
             if requests.is_empty() && queue.is_closed() {
                 return;
             }
-            let (wanted, unwanted) = self.sort(requests);
-            if !unwanted.is_empty() {
-                // Lost with its connection, it would have been done anyway.
-                let _ = self.client.unsubscribe(unwanted).await;
+            let (to_subscribe, to_unsubscribe) = self.apply(requests);
+            if !to_unsubscribe.is_empty() {
+                // If the connection is lost, so are its subscriptions.
+                let _ = self.client.unsubscribe(to_unsubscribe).await;
             }
-            let mut chunk = wanted;
-            let room = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
-            chunk.extend(self.again.drain(..room.min(self.again.len())));
+            let mut chunk = to_subscribe;
+            let capacity = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
+            chunk.extend(self.again.drain(..capacity.min(self.again.len())));
             chunk.retain(|topic| self.topics.contains(topic) || *topic == self.probe.topic);
             if !self.subscribe(chunk).await {
                 tokio::time::sleep(limits::RETRY_DELAY).await;
@@ -152,32 +151,32 @@ impl Topics {
         requests
     }
 
-    /// Topics to subscribe to and to leave. One that is left and wanted again in
-    /// one breath is simply kept.
-    fn sort(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
-        let mut wanted = Vec::new();
-        let mut unwanted = Vec::new();
+    /// Applies the requests. Returns the topics to subscribe to and the topics to leave. A topic
+    /// that is left and requested again in the same call stays subscribed.
+    fn apply(&mut self, requests: Vec<Request>) -> (Vec<String>, Vec<String>) {
+        let mut to_subscribe = Vec::new();
+        let mut to_unsubscribe = Vec::new();
         for request in requests {
             match request {
                 Request::Listen(channel_id, proved) => {
                     let topic = self.core.keys.log(&channel_id);
                     self.topics.insert(topic.clone());
                     self.waiting.entry(topic.clone()).or_default().push(proved);
-                    wanted.push(topic);
+                    to_subscribe.push(topic);
                 }
                 Request::Unlisten(channel_id) => {
                     let topic = self.core.keys.log(&channel_id);
                     self.topics.remove(&topic);
-                    unwanted.push(topic);
+                    to_unsubscribe.push(topic);
                 }
                 Request::Renewed => self.connection = None,
             }
         }
-        unwanted.retain(|topic| !self.topics.contains(topic));
-        (wanted, unwanted)
+        to_unsubscribe.retain(|topic| !self.topics.contains(topic));
+        (to_subscribe, to_unsubscribe)
     }
 
-    /// Subscribes and proves it. False if that has to be tried again.
+    /// Subscribes and proves it. Returns false if the caller has to retry.
     async fn subscribe(&mut self, chunk: Vec<String>) -> bool {
         let sent = chunk.is_empty() || self.client.subscribe(chunk.clone()).await.is_ok();
         let connection = match sent {
@@ -189,8 +188,8 @@ impl Topics {
             return false;
         };
         if self.connection.replace(connection) != Some(connection) {
-            // Another connection: nothing of before is subscribed on it, and of
-            // this chunk nobody knows.
+            // Another connection: it has none of the previous subscriptions, and possibly none of
+            // this chunk.
             tracing::debug!(topics = self.topics.len(), "subscribing on a new connection");
             self.again = [&self.probe.topic].into_iter().chain(&self.topics).cloned().collect();
             self.renewing = true;
@@ -201,7 +200,7 @@ impl Topics {
                 self.probe.arm();
             }
             for proved in self.waiting.remove(&topic).unwrap_or_default() {
-                // The inbox has gone: nobody to tell.
+                // The receiver is gone only if the channels actor has ended.
                 let _ = proved.send(());
             }
         }
@@ -213,8 +212,8 @@ impl Topics {
     }
 }
 
-/// Reads what is announced, and hands it on: never waits for anything else, for
-/// Redis cuts a subscriber that is slow.
+/// Receives messages and passes them on. Never waits for anything else, because Redis closes the
+/// connection of a slow subscriber.
 async fn receive(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
     let mut messages = client.message_rx();
     loop {
@@ -257,9 +256,8 @@ async fn watch(client: Client, requests: mpsc::Sender<Request>) {
     }
 }
 
-/// Says something to itself, and expects to hear it. Only probes that were sent
-/// and not heard prove anything: then the connection is made anew, however
-/// healthy its socket looks.
+/// Publishes probes to this node's own topic. Only a probe that was sent and not received proves
+/// a defect; the client then reconnects, even if its socket looks healthy.
 async fn send_probes(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
     let mut overdue_since: Option<Instant> = None;
     for number in 1_u64.. {
@@ -276,8 +274,8 @@ async fn send_probes(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
         if overdue_since.is_some_and(|since| since.elapsed() >= limits::PROBE_TIMEOUT) {
             overdue_since = None;
             metrics().probe_failures.increment(1);
-            tracing::warn!("this node does not hear its own probe: connecting anew");
-            // Its end is seen by `watch`, like that of any other reconnect.
+            tracing::warn!("this node does not receive its own probe: reconnecting");
+            // `watch` observes this reconnect like any other.
             let _ = client.force_reconnection().await;
         }
     }
@@ -289,13 +287,13 @@ impl Probe {
         self.received_at_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Its topic is listened to: what was sent before proves nothing.
+    /// The probe topic is subscribed: probes that were sent before are not expected.
     fn arm(&self) {
         self.received.fetch_max(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn since_received(&self) -> Duration {
-        let heard_at = Duration::from_millis(self.received_at_ms.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(heard_at)
+        let received_at = Duration::from_millis(self.received_at_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(received_at)
     }
 }

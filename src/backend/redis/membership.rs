@@ -1,5 +1,4 @@
-//! Who is where: what nodes write of their subscriptions, for themselves and for
-//! those that have died.
+//! Membership updates of this node, and sweeps of dead nodes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,17 +22,16 @@ impl Redis {
         &self,
         update: &MembershipUpdate,
     ) -> Result<UpdatedMembership, BackendError> {
-        // Under a lease that may have been swept, a membership could be written
-        // that nobody would ever take away.
+        // A membership that is written under a swept incarnation would never be removed.
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         self.core.update_membership(&node, update, &rules(update.rules)).await
     }
 }
 
-/// As `lua/include/occupancy.lua` reads them.
+/// Encodes the rules for `lua/include/occupancy.lua`.
 fn rules(rules: MembershipRules) -> String {
-    let tells = u8::from(rules.subscription_counts) | u8::from(rules.user_status) << 1;
-    format!("{} {tells}", rules.hooked.0)
+    let sends = u8::from(rules.subscription_counts) | u8::from(rules.user_status) << 1;
+    format!("{} {sends}", rules.hooked.0)
 }
 
 impl RedisCore {
@@ -93,8 +91,8 @@ impl RedisCore {
         names
     }
 
-    /// Takes away what a dead node had of a channel. Users go in bounded steps,
-    /// and the node's number with the last of them.
+    /// Removes a dead node's membership of a channel. Users are removed in bounded steps, and the
+    /// node's number together with the last step.
     pub(super) async fn sweep_membership(
         &self,
         channel_id: &ChannelId,
@@ -108,7 +106,7 @@ impl RedisCore {
             let rest = users.split_off(users.len().min(limits::SWEEP_USERS));
             let update = MembershipUpdate {
                 channel_id: channel_id.clone(),
-                // Nobody but the dead node would know the right number meanwhile.
+                // A lower bound: the exact number during a sweep is not known.
                 count: rest.len() as u64,
                 users: std::mem::replace(&mut users, rest),
                 rules: MembershipRules::default(),
@@ -121,7 +119,7 @@ impl RedisCore {
         }
     }
 
-    /// The users that a node has in a presence channel, to be taken away.
+    /// The users of a presence channel with connections on the node, each with a count of 0.
     async fn users_of(&self, channel_id: &ChannelId, node: &str) -> Result<Vec<UserCount>, BackendError> {
         let pages = self.client(channel_id).hscan(
             self.keys.users(channel_id),
@@ -129,7 +127,7 @@ impl RedisCore {
             Some(limits::SWEEP_CHANNELS as u32),
         );
         let mut pages = Box::pin(pages);
-        // A scan may come to a user twice.
+        // A scan may return a user twice.
         let mut users = BTreeSet::new();
         while let Some(page) = pages.next().await {
             let mut page = page.map_err(read_error)?;
@@ -141,11 +139,11 @@ impl RedisCore {
             }
             page.next();
         }
-        let gone = |user: String| {
+        let removed = |user: String| {
             let member = Arc::new(Member::new(user.into(), Bytes::new()));
             UserCount { member, count: 0, is_new: false }
         };
-        Ok(users.into_iter().map(gone).collect())
+        Ok(users.into_iter().map(removed).collect())
     }
 }
 
@@ -160,7 +158,7 @@ fn updated(answer: Value) -> Option<UpdatedMembership> {
         at: position(at.into_array()).unwrap_or_default(),
         total: total.as_u64()?,
         last: cached(last.into_array()),
-        refused: refused.into_array().iter().filter_map(|place| Some(place.as_u64()? as usize)).collect(),
+        refused: refused.into_array().iter().filter_map(|index| Some(index.as_u64()? as usize)).collect(),
         deltas_off: deltas_off.as_u64()? == 1,
     })
 }

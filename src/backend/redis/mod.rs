@@ -1,5 +1,5 @@
-//! The state that nodes share, in Redis (design.md 3 to 5): scripts number and
-//! announce, topics carry, leases tell who lives.
+//! The shared state of a cluster, in Redis (design.md 3 to 5): scripts append entries, topics
+//! distribute them, leases detect dead nodes.
 
 pub mod apps;
 mod bases;
@@ -39,10 +39,10 @@ use lease::Lease;
 use listen::Listener;
 use scripts::{Script, Scripts, backend_error, bytes, number};
 
-/// The version of what is in Redis. A node refuses to start on any other.
+/// Version of the data in Redis. A node refuses to start on any other.
 const SCHEMA: u64 = 3;
 
-/// Why Redis cannot be used. Said at start-up, where someone can do something.
+/// Why Redis cannot be used. Reported at start, when an operator can act.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error("the URL is not understood: {0}")]
@@ -69,21 +69,21 @@ pub struct Redis {
     apps: AppStore,
 }
 
-/// WebhookEventKind scripts need.
+/// State shared by all calls of scripts.
 #[derive(Debug)]
 struct RedisCore {
     keys: Keys,
     scripts: Scripts,
-    /// A channel's scripts all use the one that its channel_id chooses, so that they
-    /// cannot overtake each other.
+    /// Connections for scripts. All scripts of a channel use the connection that its partition
+    /// selects, so that they keep their order.
     clients: Vec<Client>,
     events: BackendEvents,
-    /// The highest number of any channel: where a new epoch may start.
+    /// The highest received sequence number of any channel: a lower bound for new epochs.
     seen_seq: AtomicU64,
 }
 
 impl Redis {
-    /// Connects, checks that this Redis can be used, begins a lease and starts to
+    /// Connects, checks the configuration and schema of this Redis, begins a lease and starts to
     /// listen.
     pub async fn connect(url: &str, prefix: &str, events: BackendEvents) -> Result<Redis, ConnectError> {
         let config = standalone(url)?;
@@ -148,7 +148,7 @@ impl Redis {
         Ok(Log { head: position(values), entries })
     }
 
-    /// Pipelined: one read for each channel, on the connection of the first.
+    /// Pipelines one read for each channel, on the connection of the first.
     pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
         let Some(first) = channel_ids.first() else { return Ok(Vec::new()) };
         let client = self.core.client(first).with_options(&scripts::once());
@@ -176,7 +176,7 @@ impl Redis {
         scripts.open_epoch.run(self.core.client(channel_id), names, arguments).await.map(drop)
     }
 
-    /// Apps that are kept in this Redis.
+    /// The apps stored in this Redis.
     pub fn apps(&self) -> &AppStore {
         &self.apps
     }
@@ -185,7 +185,8 @@ impl Redis {
         self.apps.changes()
     }
 
-    /// WebhookEventKind keeps this node from hearing others, or others from hearing it.
+    /// The reason why this node does not receive the messages of other nodes, or they do not
+    /// receive its own.
     pub fn unready(&self) -> Option<&'static str> {
         if self.listener.is_listening() {
             return None;
@@ -210,9 +211,10 @@ impl RedisCore {
         &self.clients[usize::from(partition.0) % self.clients.len()]
     }
 
-    /// The first arguments of every script that announces: `lua/include/announce.lua`.
-    fn appending(&self, id: EntryId, room: usize) -> Vec<Value> {
-        let mut arguments = Vec::with_capacity(6 + room);
+    /// The first arguments of every script that appends entries: `lua/include/append.lua`. Reserves
+    /// capacity for `further` arguments.
+    fn appending(&self, id: EntryId, further: usize) -> Vec<Value> {
+        let mut arguments = Vec::with_capacity(6 + further);
         arguments.extend([
             bytes(id.as_bytes().to_vec()),
             number(self.seen_seq.load(Ordering::Relaxed)),
@@ -224,8 +226,8 @@ impl RedisCore {
         arguments
     }
 
-    /// Evicted channels would lose their history and their members. Where Redis
-    /// does not say its policy, the operator has to know.
+    /// Refuses a policy that evicts keys: evicted channels lose their history and their members. If
+    /// Redis does not report its policy, the operator is responsible.
     async fn check_eviction(&self) -> Result<(), ConnectError> {
         let answer = self.clients[0].info::<String>(Some(InfoKind::Memory)).await;
         let info =
@@ -250,13 +252,13 @@ impl RedisCore {
     }
 }
 
-/// WebhookEventKind all connections have in common.
+/// The configuration of all connections.
 fn standalone(url: &str) -> Result<Config, ConnectError> {
     let config = Config::from_url(url).map_err(ConnectError::Url)?;
     Ok(Config { version: RespVersion::RESP3, fail_fast: false, ..config })
 }
 
-/// fred sets aside room for `messages_max` of each thing that it may tell.
+/// Builds a client. fred allocates `messages_max` elements for each of its broadcast channels.
 fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
     Builder::from_config(config)
         .with_connection_config(|connection: &mut ConnectionConfig| {
@@ -278,14 +280,14 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
         .build()
 }
 
-/// Redis may be starting at the same time.
+/// Connects, and retries until the timeout, because Redis may be starting at the same time.
 async fn init(client: &Client) -> Result<(), ConnectError> {
     let mut errors = client.error_rx();
     let connected = tokio::time::timeout(limits::REDIS_START_TIMEOUT, client.init()).await;
     if let Ok(Ok(_)) = connected {
         return Ok(());
     }
-    // The last error says more than that time is up.
+    // The last error is more informative than the timeout.
     let mut error = Error::new(ErrorKind::Timeout, "no answer");
     while let Ok((newer, _)) = errors.try_recv() {
         error = newer;
@@ -293,7 +295,8 @@ async fn init(client: &Client) -> Result<(), ConnectError> {
     Err(ConnectError::Unreachable { error })
 }
 
-/// After any reconnect Redis may be another, or have lost what it knew.
+/// Requests membership updates and head checks after each reconnect: it may lead to another
+/// Redis, or Redis may have lost data.
 async fn watch_reconnects(client: Client, core: Arc<RedisCore>) {
     let mut reconnects = client.reconnect_rx();
     while !matches!(reconnects.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
@@ -303,7 +306,7 @@ async fn watch_reconnects(client: Client, core: Arc<RedisCore>) {
     }
 }
 
-/// A read that fails can be done again: it is never unknown.
+/// Maps the error of a read, which can be repeated: its outcome is never unknown.
 fn read_error(error: Error) -> BackendError {
     match backend_error(error) {
         BackendError::OutcomeUnknown => BackendError::Unavailable,
@@ -311,7 +314,7 @@ fn read_error(error: Error) -> BackendError {
     }
 }
 
-/// Epoch, seq, id and time as a script returns them.
+/// Decodes epoch, seq, id and time, as scripts return them.
 fn position(values: Vec<Value>) -> Option<Position> {
     let [epoch, seq, id, time]: [Value; 4] = values.try_into().ok()?;
     let id = EntryId::from_bytes(&id.into_bytes()?)?;

@@ -1,4 +1,4 @@
-//! WebhookEventKind is announced: batches, and signals outside every chain.
+//! Publishing of batches, and appending of control entries.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
-use super::bases::put_kept;
+use super::bases::put_bases;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Redis, RedisCore};
 use crate::backend::{BackendError, Charge, ControlEntry, Counts, Publication, Published, RateState};
@@ -15,8 +15,8 @@ use crate::limits;
 use crate::metrics::metrics;
 
 impl Redis {
-    /// `lua/publish_batch.lua`, resent under its operation id where no answer has
-    /// come, until [`limits::SCRIPT_DEADLINE`].
+    /// `lua/publish_batch.lua`. Without a reply in time, the batch is resent under the same
+    /// operation id, until [`limits::SCRIPT_DEADLINE`] (design.md 3, *Run once*).
     pub async fn publish_batch(
         &self,
         id: EntryId,
@@ -27,15 +27,15 @@ impl Redis {
         let started = Instant::now();
         let mut sent_ago = None;
         let answer = loop {
-            let words = || {
+            let inputs = || {
                 let keys = self.core.publish_keys(&publications, charge.as_ref());
                 (keys, self.core.publish_arguments(id, sent_ago, charge.as_ref(), &publications))
             };
             let left = limits::SCRIPT_DEADLINE.saturating_sub(started.elapsed());
             let script = &self.core.scripts.publish_batch;
-            match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, words).await {
+            match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, inputs).await {
                 Ok(answer) => break answer,
-                // The first attempt failed before anything was sent.
+                // The first attempt has failed before it was sent.
                 Err(BackendError::Unavailable) if sent_ago.is_none() => {
                     return Err(BackendError::Unavailable);
                 }
@@ -77,9 +77,9 @@ impl Redis {
 impl RedisCore {
     fn publish_keys(&self, publications: &[Publication], charge: Option<&Charge>) -> Vec<String> {
         let channels = publications.iter().map(|publication| &publication.channel_id);
-        let names = channels.flat_map(|a| [self.keys.head(a), self.keys.log(a), self.keys.subs(a)]);
+        let names = channels.flat_map(|id| [self.keys.head(id), self.keys.log(id), self.keys.subs(id)]);
         let with_bases = publications.iter().filter(|it| it.bases.is_some()).map(|it| &it.channel_id);
-        let bases = with_bases.flat_map(|a| [self.keys.bases(a), self.keys.base_order(a)]);
+        let bases = with_bases.flat_map(|id| [self.keys.bases(id), self.keys.base_order(id)]);
         names.chain(charge.map(|charge| self.keys.rate(charge))).chain(bases).collect()
     }
 
@@ -90,7 +90,8 @@ impl RedisCore {
         charge: Option<&Charge>,
         publications: &[Publication],
     ) -> Vec<Value> {
-        // A second more: clocks are read at different moments.
+        // One second of tolerance, because this clock and Redis's clock are read at different
+        // times.
         let sent_ago_ms = sent_ago.map(|ago| (ago.as_millis() + 1_000).to_string()).unwrap_or_default();
         let mut arguments = self.appending(id, 4 + 2 * publications.len());
         arguments.extend([
@@ -100,14 +101,15 @@ impl RedisCore {
             number(charge.map_or(0, |charge| charge.rate.window.as_millis() as u64)),
         ]);
         for publication in publications {
-            arguments.extend([bytes(packed(publication)), bytes(publication.body.clone())]);
+            arguments.extend([bytes(descriptor(publication)), bytes(publication.body.clone())]);
         }
         arguments
     }
 }
 
-/// WebhookEventKind a run is, in one word: with many channels, a call costs what its words cost.
-fn packed(publication: &Publication) -> BytesMut {
+/// The descriptor of a publication, descriptor into one argument: with many channels, the cost of a
+/// call is proportional to its arguments.
+fn descriptor(publication: &Publication) -> BytesMut {
     let last_bytes = publication.last.map_or(0, |last| last.bytes);
     let mut out = BytesMut::with_capacity(17);
     out.put_u32(publication.count);
@@ -115,7 +117,7 @@ fn packed(publication: &Publication) -> BytesMut {
     out.put_u32(u32::try_from(last_bytes).expect("limits bound a batch"));
     out.put_u64(publication.last.map_or(0, |last| last.ttl.as_millis() as u64));
     if let Some(bases) = &publication.bases {
-        put_kept(&mut out, bases);
+        put_bases(&mut out, bases);
     }
     out
 }
@@ -126,9 +128,9 @@ fn published(
     charge: Option<&Charge>,
 ) -> Result<Published, BackendError> {
     let unreadable = || BackendError::Refused(format!("an answer of {} numbers", answer.len()));
-    let (&[can_pay, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
+    let (&[is_charged, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
     let rate = charge.map(|charge| rate_state(charge.rate.count, used, reset_ms));
-    if let Some(state) = rate.filter(|_| can_pay == 0) {
+    if let Some(state) = rate.filter(|_| is_charged == 0) {
         return Err(BackendError::RateLimited(state));
     }
     let mut counts = counts.chunks_exact(2);
@@ -150,8 +152,7 @@ pub(super) fn rate_state(limit: u64, used: i64, reset_ms: i64) -> RateState {
     RateState { limit, remaining: limit.saturating_sub(used), reset }
 }
 
-/// Waits until the connection can be used again; false at the deadline. An
-/// attempt to connect that failed is not the last one.
+/// Waits for a usable connection; false at the deadline. Retries failed attempts to connect.
 async fn is_connected_again(client: &Client, deadline: Instant) -> bool {
     let connected = async {
         while client.wait_for_connect().await.is_err() {

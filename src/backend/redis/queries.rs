@@ -1,4 +1,4 @@
-//! WebhookEventKind is read: counts, rosters, cached events, the index of occupied channels.
+//! Reads: counts, rosters, cached events, the index of occupied channels.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ impl Redis {
     pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
         let names = vec![self.core.keys.head(channel_id)];
         let script = &self.core.scripts.read_cached;
-        let last = script.run(self.core.client(channel_id), names, Vec::new()).await.map_err(read_again)?;
+        let last =
+            script.run(self.core.client(channel_id), names, Vec::new()).await.map_err(script_read_error)?;
         Ok(cached(last.into_array()))
     }
 
@@ -70,7 +71,7 @@ impl Redis {
     ) -> Result<Vec<Occupied>, BackendError> {
         let client = self.core.client_of(partition);
         let names = vec![self.core.keys.occupied(partition, app), self.core.keys.counts(partition, app)];
-        // Names are ASCII, so what begins with the prefix stands before this.
+        // Names are ASCII, so every name with the prefix sorts before this bound.
         let to = text(["[", prefix, "~"].concat());
         let mut from = ["[", prefix].concat();
         let mut found = Vec::new();
@@ -78,7 +79,7 @@ impl Redis {
             let arguments = vec![text(from.as_str()), to.clone(), number(limits::LISTED_CHANNELS_MAX as u64)];
             let answer = self.core.scripts.list_occupied.run(client, names.clone(), arguments).await;
             let (channels, counts): (Vec<String>, Vec<Option<String>>) =
-                answer.map_err(read_again)?.convert().map_err(backend_error)?;
+                answer.map_err(script_read_error)?.convert().map_err(backend_error)?;
             let Some(last) = channels.last() else { return Ok(found) };
             from = ["(", last].concat();
             let is_last = channels.len() < limits::LISTED_CHANNELS_MAX;
@@ -92,8 +93,8 @@ impl Redis {
     }
 }
 
-/// A script that only reads can be run again: it is never unknown.
-fn read_again(error: BackendError) -> BackendError {
+/// Maps the error of a script that only reads: it can be repeated, its outcome is never unknown.
+fn script_read_error(error: BackendError) -> BackendError {
     match error {
         BackendError::OutcomeUnknown => BackendError::Unavailable,
         error => error,
@@ -106,7 +107,7 @@ fn occupied(name: &str, counts: &str) -> Option<Occupied> {
     Some(Occupied { channel: ChannelName::parse(name, usize::MAX).ok()?, counts })
 }
 
-/// A value of `users`: "node count node count …", a line break, the `user_info`.
+/// Splits a value of `users`: "node count node count …", a line break, the `user_info`.
 pub(super) fn nodes_and_info(value: &Bytes) -> (&str, Bytes) {
     let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
     let nodes = std::str::from_utf8(&value[..end]).unwrap_or_default();
@@ -117,7 +118,7 @@ pub(super) fn names_node(nodes: &str, node: &str) -> bool {
     nodes.split(' ').step_by(2).any(|other| other == node)
 }
 
-/// Event, number, time and the ms that are left.
+/// Decodes the event, its sequence number, its time and its remaining time to live in ms.
 pub(super) fn cached(last: Vec<Value>) -> Option<Cached> {
     let [event, seq, time_ms, ttl_ms]: [Value; 4] = last.try_into().ok()?;
     let event = decode_events(event.into_bytes()?, 1).ok()?.pop()?;

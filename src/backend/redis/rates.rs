@@ -1,4 +1,4 @@
-//! WebhookEventKind an app may use: windows and connections, over all nodes.
+//! Rate limits and connection limits of apps, over all nodes.
 
 use super::Redis;
 use super::publish::rate_state;
@@ -14,9 +14,9 @@ impl Redis {
             vec![number(charge.cost), number(limit), number(charge.rate.window.as_millis() as u64)];
         let script = &self.core.scripts.charge_app;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
-        let (can_pay, used, reset_ms): (i64, i64, i64) = answer.convert().map_err(backend_error)?;
+        let (is_charged, used, reset_ms): (i64, i64, i64) = answer.convert().map_err(backend_error)?;
         match rate_state(limit, used, reset_ms) {
-            state if can_pay == 0 => Err(BackendError::RateLimited(state)),
+            state if is_charged == 0 => Err(BackendError::RateLimited(state)),
             state => Ok(state),
         }
     }
@@ -26,12 +26,12 @@ impl Redis {
         &self,
         app: &str,
         held: u64,
-        wanted: u64,
+        requested: u64,
         max: u64,
     ) -> Result<u64, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let names = vec![self.core.keys.connections(app), self.core.keys.leases()];
-        let arguments = vec![text(&*node), number(held), number(wanted), number(max)];
+        let arguments = vec![text(&*node), number(held), number(requested), number(max)];
         let script = &self.core.scripts.hold_connections;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
         answer.convert().map_err(backend_error)

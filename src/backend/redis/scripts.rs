@@ -10,7 +10,7 @@ use fred::types::scripts::Script as Source;
 use crate::backend::BackendError;
 use crate::limits;
 
-/// A script, ready to be run by its digest.
+/// A script with its digest, by which Redis runs it.
 #[derive(Debug)]
 pub(super) struct Script(Source);
 
@@ -20,7 +20,7 @@ macro_rules! scripts {
         pub(super) struct Scripts { $(pub(super) $name: Script,)* }
 
         impl Scripts {
-            /// Each with what it includes in front.
+            /// All scripts, each preceded by the files that it includes.
             pub(super) fn new() -> Scripts {
                 Scripts {
                     $($name: Script(Source::from_lua(concat!(
@@ -57,37 +57,37 @@ impl Script {
         Script(Source::from_lua(text))
     }
 
-    /// Runs once, or not at all: fred would send a command again after a
-    /// reconnect, and it may have been done. Only a script that Redis says it
-    /// does not know is sent again, with its text.
+    /// Runs the script at most once. By default, fred sends a command again after a reconnect, when
+    /// Redis may have executed it already. Only a script that Redis does not have (NOSCRIPT) is
+    /// sent again, with its text.
     pub(super) async fn run(
         &self,
         client: &Client,
         keys: Vec<String>,
         arguments: Vec<Value>,
     ) -> Result<Value, BackendError> {
-        let words = || (keys.clone(), arguments.clone());
-        self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, words).await
+        let inputs = || (keys.clone(), arguments.clone());
+        self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, inputs).await
     }
 
-    /// As [`Script::run`], with an answer within `timeout`. Keys and arguments are
-    /// made anew for each sending: to keep those of a batch for a second one that
-    /// hardly ever comes would cost a copy of each.
+    /// As [`Script::run`], with a reply within `timeout`. `inputs` creates keys and arguments for
+    /// each attempt: keeping those of a batch for a second attempt, which is rare, would cost a
+    /// copy of each.
     pub(super) async fn run_within(
         &self,
         timeout: Duration,
         client: &Client,
-        words: impl Fn() -> (Vec<String>, Vec<Value>),
+        inputs: impl Fn() -> (Vec<String>, Vec<Value>),
     ) -> Result<Value, BackendError> {
         if !is_connected(client) {
             return Err(BackendError::Unavailable);
         }
         let once = client.with_options(&Options { timeout: Some(timeout), ..once() });
-        let (keys, arguments) = words();
+        let (keys, arguments) = inputs();
         match once.evalsha(self.0.sha1().clone(), keys, arguments).await {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let text = self.0.lua().cloned().unwrap_or_default();
-                let (keys, arguments) = words();
+                let (keys, arguments) = inputs();
                 once.eval(text, keys, arguments).await.map_err(backend_error)
             }
             result => result.map_err(backend_error),
@@ -99,7 +99,7 @@ pub(super) fn is_connected(client: &Client) -> bool {
     client.state() == fred::types::ClientState::Connected
 }
 
-/// One attempt, which ends in time.
+/// Options for one attempt, with a timeout.
 pub(super) fn once() -> Options {
     Options {
         max_attempts: Some(1),
@@ -109,21 +109,26 @@ pub(super) fn once() -> Options {
     }
 }
 
-/// WebhookEventKind an error of fred says about the command: was it done?
+/// Maps an error of fred to the outcome of its command: not executed, or unknown.
 #[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(super) fn backend_error(error: Error) -> BackendError {
     let details = error.details();
-    let says = |words: &[&str]| words.iter().any(|word| details.starts_with(word));
+    let begins_with = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
     match error.kind() {
-        // Redis itself has answered: nothing was done.
-        _ if says(&["UNKNOWN"]) => BackendError::OutcomeUnknown,
-        _ if says(&["OOM"]) => BackendError::OutOfMemory,
-        _ if says(&["LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"]) => BackendError::Unavailable,
+        // Error replies of Redis: the command was not executed. After UNKNOWN, only the first
+        // attempt of a resend may have been.
+        _ if begins_with(&["UNKNOWN"]) => BackendError::OutcomeUnknown,
+        _ if begins_with(&["OOM"]) => BackendError::OutOfMemory,
+        _ if begins_with(&["LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"]) => {
+            BackendError::Unavailable
+        }
         ErrorKind::Backpressure => BackendError::Unavailable,
-        // fred's own words, under the kind that it also gives to what Redis says:
-        // there was no connection to write to; there was, and it was lost.
-        _ if says(&["Failed to route command", "Client is not initialized"]) => BackendError::Unavailable,
-        _ if says(&["Too many failed write attempts"]) => BackendError::OutcomeUnknown,
+        // fred's own messages, whose kind is also that of Redis's error replies: no connection to
+        // write to; and a connection that was lost after writing.
+        _ if begins_with(&["Failed to route command", "Client is not initialized"]) => {
+            BackendError::Unavailable
+        }
+        _ if begins_with(&["Too many failed write attempts"]) => BackendError::OutcomeUnknown,
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing => {
             BackendError::OutcomeUnknown
         }
@@ -131,20 +136,20 @@ pub(super) fn backend_error(error: Error) -> BackendError {
     }
 }
 
-/// An argument that is bytes.
+/// An argument of bytes.
 pub(super) fn bytes(bytes: impl Into<Bytes>) -> Value {
     Value::Bytes(bytes.into())
 }
 
-/// An argument that is text.
+/// A text argument.
 pub(super) fn text(text: impl Into<String>) -> Value {
     Value::String(text.into().into())
 }
 
-/// An argument that is a number.
+/// A numeric argument.
 pub(super) fn number(number: u64) -> Value {
     match number {
-        // Most of them, and no allocation.
+        // The most frequent numbers, without an allocation.
         0 => Value::from_static_str("0"),
         1 => Value::from_static_str("1"),
         _ => Value::String(number.to_string().into()),

@@ -1,4 +1,4 @@
-//! WebhookEventKind webhooks want to hear of: each partition's outbox has one consumer.
+//! The webhook outboxes. Each partition's outbox has one consumer.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,18 +20,20 @@ use crate::webhook_event::{WebhookEvent, WebhookEventId, WebhookEventKind};
 type StreamEntry = (String, HashMap<String, Bytes>);
 
 impl Redis {
-    /// Those for which this node draws the highest number of all that live: each
-    /// node comes to the same result, and a new one takes only its share.
+    /// The partitions for which this node has the highest hash of all living nodes (rendezvous
+    /// hashing): all nodes compute the same result, and a new node takes only its share.
     pub fn own_partitions(&self) -> Vec<Partition> {
         let Some(own) = self.lease.incarnation() else { return Vec::new() };
         let nodes = self.lease.nodes();
         let is_own = |partition: &Partition| {
-            nodes.iter().all(|other| **other == *own || draw(other, *partition) < draw(&own, *partition))
+            nodes.iter().all(|other| {
+                **other == *own || rendezvous_hash(other, *partition) < rendezvous_hash(&own, *partition)
+            })
         };
         Partition::all().filter(is_own).collect()
     }
 
-    /// `lua/claim_webhook_outbox.lua`; then whatever is due is settled.
+    /// `lua/claim_webhook_outbox.lua`; then settles the due transitions.
     pub async fn claim_webhook_events(
         &self,
         partition: Partition,
@@ -44,9 +46,11 @@ impl Redis {
         else {
             return Ok(None);
         };
-        for entry in due {
-            match self.settle_due(&entry).await {
-                Err(BackendError::Refused(error)) => tracing::error!(%entry, %error, "not settled"),
+        for transition in due {
+            match self.settle_due(&transition).await {
+                Err(BackendError::Refused(error)) => {
+                    tracing::error!(%transition, %error, "due transition not settled");
+                }
                 result => result?,
             }
         }
@@ -59,7 +63,7 @@ impl Redis {
         }
         if !unreadable.is_empty() {
             metrics().webhook_events_dropped.increment(unreadable.len() as u64);
-            tracing::warn!(count = unreadable.len(), "webhook events dropped: they cannot be read");
+            tracing::warn!(count = unreadable.len(), "webhook events dropped: unreadable");
             self.remove_webhook_events(partition, &unreadable).await?;
         }
         Ok(Some(webhook_events))
@@ -108,14 +112,16 @@ impl Redis {
             answer.convert().map_err(backend_error)?;
         if dropped > 0 {
             metrics().webhook_events_dropped.increment(dropped);
-            tracing::warn!(dropped, "webhook events dropped: their outbox was full");
+            tracing::warn!(dropped, "webhook events dropped: the outbox was full");
         }
         Ok(Some((entries, due)))
     }
 
     /// `lua/settle_due.lua`
-    async fn settle_due(&self, entry: &str) -> Result<(), BackendError> {
-        let Some(channel_id) = entry.split(' ').nth(1).and_then(ChannelId::from_wire) else { return Ok(()) };
+    async fn settle_due(&self, transition: &str) -> Result<(), BackendError> {
+        let Some(channel_id) = transition.split(' ').nth(1).and_then(ChannelId::from_wire) else {
+            return Ok(());
+        };
         let (keys, partition) = (&self.core.keys, channel_id.partition());
         let names = vec![
             keys.head(&channel_id),
@@ -127,20 +133,20 @@ impl Redis {
             keys.consumer(partition),
         ];
         let mut arguments = self.core.appending(EntryId::random(), 2);
-        arguments.extend([text(entry), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
+        arguments.extend([text(transition), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
         let script = &self.core.scripts.settle_due;
         script.run(self.core.client(&channel_id), names, arguments).await.map(drop)
     }
 }
 
-/// Where nodes of different builds disagree, the claim decides.
-fn draw(node: &str, partition: Partition) -> u64 {
+/// The weight of a node for a partition. If nodes of different builds disagree, the claim decides.
+fn rendezvous_hash(node: &str, partition: Partition) -> u64 {
     let mut hasher = DefaultHasher::new();
     (node, partition.0).hash(&mut hasher);
     hasher.finish()
 }
 
-/// An entry that `lua/include/notify.lua` has written.
+/// Decodes an element of the stream, which `lua/include/notify.lua` has written.
 fn webhook_event(id: &str, mut fields: HashMap<String, Bytes>) -> Option<WebhookEvent> {
     let mut take = |field: &str| fields.remove(field);
     let mut take_text = |field: &str| String::from_utf8(take(field)?.to_vec()).ok();

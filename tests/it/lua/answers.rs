@@ -1,11 +1,11 @@
-//! WebhookEventKind scripts return, read.
+//! Decoded replies of scripts.
 
-use super::calls::{Assert, Batch, Call};
+use super::calls::{Batch, Call, Update};
 use super::client::{bulk, items, number};
 use super::stage::Stage;
 use crate::support::resp::Reply;
 
-/// WebhookEventKind the two scripts that write memberships return.
+/// Reply of the two scripts that write memberships.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UpdatedMembership {
     pub at: Option<At>,
@@ -59,14 +59,14 @@ impl Stage {
         self.run(call).await.integer()
     }
 
-    /// WebhookEventKind it says of the charge, and the counts that are wanted.
+    /// The state of the charge, and the requested counts.
     pub async fn publish(&mut self, batch: &Batch) -> ([i64; 3], Vec<i64>) {
         let mut numbers: Vec<i64> = self.run_numbers(&batch.call()).await;
         let counts = numbers.split_off(3);
         (numbers.try_into().unwrap(), counts)
     }
 
-    /// The subscriptions and users of each channel that are wanted.
+    /// The subscriptions and users of each channel with requested counts.
     pub async fn published(&mut self, batch: &Batch) -> Vec<i64> {
         self.publish(batch).await.1
     }
@@ -75,8 +75,8 @@ impl Stage {
         items(self.run(call).await).iter().map(Reply::integer).collect()
     }
 
-    pub async fn assert(&mut self, assert: &Assert) -> UpdatedMembership {
-        let mut parts = items(self.run(&assert.call()).await).into_iter();
+    pub async fn update(&mut self, update: &Update) -> UpdatedMembership {
+        let mut parts = items(self.run(&update.call()).await).into_iter();
         let mut next = || parts.next().unwrap();
         UpdatedMembership {
             at: At::of(next()),
@@ -88,6 +88,6 @@ impl Stage {
     }
 
     pub async fn total(&mut self, channel: &str, node: &'static str, count: u64) -> i64 {
-        self.assert(&Assert::new(channel, node, count)).await.total
+        self.update(&Update::new(channel, node, count)).await.total
     }
 }

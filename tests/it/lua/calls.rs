@@ -1,4 +1,4 @@
-//! Calls of scripts, with the bounds of the server where a test does not say.
+//! Calls of scripts, with the server's limits as defaults.
 
 use bytes::BufMut;
 use fanfare::app::HookedEvents;
@@ -18,21 +18,21 @@ pub fn call(script: &'static str, keys: &[&str], arguments: &[&str]) -> Call {
     Call { script, keys: keys.iter().map(|key| (*key).to_owned()).collect(), arguments: words(arguments) }
 }
 
-/// Nodes have names of 16 characters.
+/// Incarnations have 16 characters.
 pub const N1: &str = "node-a----------";
 pub const N2: &str = "node-b----------";
 pub const N3: &str = "node-c----------";
 pub const NODES: [&str; 3] = [N1, N2, N3];
 
-/// As `lua/include/occupancy.lua` has them: webhooks that want these events, and
-/// whether counts and users' status are told.
+/// Rules as in `lua/include/occupancy.lua`: webhooks for these events, and whether count entries
+/// and status entries are appended.
 pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
     let hooked = hooked.iter().map(|name| HookedEvents::of(name).unwrap());
     let hooked = hooked.fold(HookedEvents::default(), HookedEvents::union);
     format!("{} {}", hooked.0, u8::from(counts) | u8::from(status) << 1)
 }
 
-/// The first arguments of all that announce.
+/// The first arguments of all scripts that append entries.
 fn appending(id: [u8; 8]) -> Vec<Vec<u8>> {
     let mut arguments = vec![id.to_vec()];
     arguments.extend(words(&["0", "3000", "1048576", "60000", "3600000"]));
@@ -50,15 +50,15 @@ pub struct Batch {
     pub head_idle_ms: u64,
     /// Cost, limit and length of the window in ms.
     pub charge: Option<(u64, u64, u64)>,
-    /// Bases are kept, of so many chains.
+    /// Stores bases, with this limit of chains.
     pub keys_max: Option<u32>,
-    pub runs: Vec<Run>,
+    pub publications: Vec<Publication>,
 }
 
 #[derive(Clone)]
-pub struct Run {
+pub struct Publication {
     channel: &'static str,
-    wants: bool,
+    wants_counts: bool,
     ttl_ms: Option<u64>,
     events: Vec<Event>,
 }
@@ -68,7 +68,7 @@ pub fn event(data: &str) -> Event {
 }
 
 impl Batch {
-    /// One event on one channel, with the bounds of the server.
+    /// One event on one channel, with the server's limits.
     pub fn new(id: [u8; 8], channel: &'static str, data: &str) -> Batch {
         let (log_age_ms, head_idle_ms, charge) = (60_000, 3_600_000, None);
         let batch = Batch {
@@ -80,36 +80,36 @@ impl Batch {
             head_idle_ms,
             charge,
             keys_max: None,
-            runs: Vec::new(),
+            publications: Vec::new(),
         };
         batch.and(channel, &[data])
     }
 
     pub fn and(mut self, channel: &'static str, bodies: &[&str]) -> Batch {
         let events = bodies.iter().map(|body| event(body)).collect();
-        self.runs.push(Run { channel, wants: false, ttl_ms: None, events });
+        self.publications.push(Publication { channel, wants_counts: false, ttl_ms: None, events });
         self
     }
 
-    /// Events in these chains, of which the newest are kept.
+    /// Events with these conflation keys. The newest of each is stored as a base.
     pub fn of_chains(id: [u8; 8], channel: &'static str, keys_max: u32, events: &[(&str, &str)]) -> Batch {
         let mut batch = Batch { keys_max: Some(keys_max), ..Batch::new(id, channel, "") };
         let events = events.iter().map(|(key, data)| keyed(key, data));
-        batch.runs[0].events = events.collect();
+        batch.publications[0].events = events.collect();
         batch
     }
 
     pub fn wanting_counts(mut self) -> Batch {
-        for run in &mut self.runs {
-            run.wants = true;
+        for publication in &mut self.publications {
+            publication.wants_counts = true;
         }
         self
     }
 
-    /// All channels are cache channels.
+    /// Stores the last event of each channel.
     pub fn cached(mut self, ttl_ms: u64) -> Batch {
-        for run in &mut self.runs {
-            run.ttl_ms = Some(ttl_ms);
+        for publication in &mut self.publications {
+            publication.ttl_ms = Some(ttl_ms);
         }
         self
     }
@@ -125,11 +125,14 @@ impl Batch {
     }
 
     pub fn call(&self) -> Call {
-        let keys =
-            self.runs.iter().flat_map(|run| ["head", "log", "subs"].map(|kind| key(kind, run.channel)));
+        let keys = self
+            .publications
+            .iter()
+            .flat_map(|publication| ["head", "log", "subs"].map(|kind| key(kind, publication.channel)));
         let keys = keys.chain(self.charge.map(|_| "rate".to_owned()));
-        let with_bases = self.runs.iter().filter(|_| self.keys_max.is_some());
-        let bases = with_bases.flat_map(|run| ["bases", "base_order"].map(|kind| key(kind, run.channel)));
+        let with_bases = self.publications.iter().filter(|_| self.keys_max.is_some());
+        let bases = with_bases
+            .flat_map(|publication| ["bases", "base_order"].map(|kind| key(kind, publication.channel)));
         Call { script: "publish_batch", keys: keys.chain(bases).collect(), arguments: self.arguments() }
     }
 
@@ -141,17 +144,17 @@ impl Batch {
         arguments.push(self.sent_ago_ms.map(|ms| ms.to_string()).unwrap_or_default().into());
         let (cost, limit, window_ms) = self.charge.unwrap_or_default();
         arguments.extend([cost, limit, window_ms].map(|number| number.to_string().into()));
-        for run in &self.runs {
-            let last = run.events.last().filter(|_| run.ttl_ms.is_some());
+        for publication in &self.publications {
+            let last = publication.events.last().filter(|_| publication.ttl_ms.is_some());
             let last_bytes = last.map_or(0, |last| encode_events([last]).len());
-            let mut packed = Vec::new();
-            packed.put_u32(run.events.len().try_into().unwrap());
-            packed.put_u8(run.wants.into());
-            packed.put_u32(last_bytes.try_into().unwrap());
-            packed.put_u64(run.ttl_ms.unwrap_or(0));
-            packed.extend(self.keys_max.map(|keys_max| run.bases(keys_max)).unwrap_or_default());
-            arguments.push(packed);
-            arguments.push(encode_events(&run.events).to_vec());
+            let mut descriptor = Vec::new();
+            descriptor.put_u32(publication.events.len().try_into().unwrap());
+            descriptor.put_u8(publication.wants_counts.into());
+            descriptor.put_u32(last_bytes.try_into().unwrap());
+            descriptor.put_u64(publication.ttl_ms.unwrap_or(0));
+            descriptor.extend(self.keys_max.map(|keys_max| publication.bases(keys_max)).unwrap_or_default());
+            arguments.push(descriptor);
+            arguments.push(encode_events(&publication.events).to_vec());
         }
         arguments
     }
@@ -162,8 +165,8 @@ pub fn keyed(key: &str, data: &str) -> Event {
     Event { key: Some(key.to_owned().into()), ..event(data) }
 }
 
-impl Run {
-    /// As `lua/include/keep_bases.lua` reads them.
+impl Publication {
+    /// The list of bases in the encoding of `lua/include/keep_bases.lua`.
     fn bases(&self, keys_max: u32) -> Vec<u8> {
         let mut out = keys_max.to_be_bytes().to_vec();
         let mut start = 0;
@@ -183,7 +186,7 @@ impl Run {
 
 /// `update_subscriptions`, and with users `update_members`.
 #[derive(Debug, Clone)]
-pub struct Assert {
+pub struct Update {
     pub channel: String,
     pub node: &'static str,
     pub count: u64,
@@ -196,9 +199,9 @@ pub struct Assert {
     pub users: Option<Vec<(String, u64, bool, String)>>,
 }
 
-impl Assert {
-    pub fn new(channel: &str, node: &'static str, count: u64) -> Assert {
-        Assert {
+impl Update {
+    pub fn new(channel: &str, node: &'static str, count: u64) -> Update {
+        Update {
             channel: channel.to_owned(),
             node,
             count,
@@ -212,30 +215,30 @@ impl Assert {
         }
     }
 
-    /// Of a presence channel: the connections of users.
-    pub fn members(channel: &str, node: &'static str, count: u64, users: &[(&str, u64)]) -> Assert {
-        let assert = Assert { users: Some(Vec::new()), ..Assert::new(channel, node, count) };
+    /// An update of a presence channel, with the connections of users.
+    pub fn members(channel: &str, node: &'static str, count: u64, users: &[(&str, u64)]) -> Update {
+        let update = Update { users: Some(Vec::new()), ..Update::new(channel, node, count) };
         users
             .iter()
-            .fold(assert, |assert, (user, count)| assert.user(user, *count, true, &format!("\"{user}\"")))
+            .fold(update, |update, (user, count)| update.user(user, *count, true, &format!("\"{user}\"")))
     }
 
-    pub fn user(mut self, user: &str, count: u64, is_new: bool, info: &str) -> Assert {
+    pub fn user(mut self, user: &str, count: u64, is_new: bool, info: &str) -> Update {
         self.users.get_or_insert_default().push((user.into(), count, is_new, info.into()));
         self
     }
 
-    pub fn with(self, rules: &str) -> Assert {
-        Assert { rules: rules.to_owned(), ..self }
+    pub fn with(self, rules: &str) -> Update {
+        Update { rules: rules.to_owned(), ..self }
     }
 
-    /// By somebody who does not know the rules.
-    pub fn sweeping(self) -> Assert {
+    /// An update by a sweep, which does not have the rules.
+    pub fn sweeping(self) -> Update {
         self.with("")
     }
 
-    pub fn wanting_last(self) -> Assert {
-        Assert { wants_last: true, ..self }
+    pub fn wanting_last(self) -> Update {
+        Update { wants_last: true, ..self }
     }
 
     pub fn call(&self) -> Call {
@@ -245,7 +248,11 @@ impl Assert {
         keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
         let mut arguments = appending(rand::random());
         arguments.extend(words(&[self.node, &self.count.to_string()]));
-        arguments.extend(words(&[&address(channel), &self.rules, if self.wants_last { "1" } else { "0" }]));
+        arguments.extend(words(&[
+            &channel_id(channel),
+            &self.rules,
+            if self.wants_last { "1" } else { "0" },
+        ]));
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
         let Some(users) = &self.users else {
             arguments.extend(words(&["100", &self.interval_ms.to_string()]));
@@ -260,27 +267,27 @@ impl Assert {
     }
 }
 
-pub fn address(channel: &str) -> String {
+pub fn channel_id(channel: &str) -> String {
     key("1", channel)
 }
 
 /// `append_control_entry`
-pub fn signal(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
+pub fn control_entry(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
     let keys = vec![key("head", channel), key("log", channel), "outbox".into(), "consumer".into()];
     let mut arguments = appending(rand::random());
     arguments.extend(words(&[&kind.to_string()]));
     arguments.push(body.to_vec());
-    arguments.push(if hooked { address(channel).into() } else { Vec::new() });
+    arguments.push(if hooked { channel_id(channel).into() } else { Vec::new() });
     arguments.push(outbox_max.to_string().into());
     Call { script: "append_control_entry", keys, arguments }
 }
 
 /// `settle_due`
-pub fn settle(channel: &str, entry: &str, outbox_max: u64) -> Call {
+pub fn settle(channel: &str, transition: &str, outbox_max: u64) -> Call {
     let mut keys = ["head", "log", "subs", "users"].map(|kind| key(kind, channel)).to_vec();
     keys.extend(["outbox", "due", "consumer"].map(String::from));
     let mut arguments = appending(rand::random());
-    arguments.extend(words(&[entry, &outbox_max.to_string()]));
+    arguments.extend(words(&[transition, &outbox_max.to_string()]));
     Call { script: "settle_due", keys, arguments }
 }
 
@@ -290,8 +297,8 @@ pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
     call("claim_webhook_outbox", &["consumer", "outbox", "due"], &arguments)
 }
 
-pub fn hold(node: &str, held: u64, wanted: u64, max: u64) -> Call {
-    let arguments = [node, &held.to_string(), &wanted.to_string(), &max.to_string()];
+pub fn hold(node: &str, held: u64, requested: u64, max: u64) -> Call {
+    let arguments = [node, &held.to_string(), &requested.to_string(), &max.to_string()];
     call("hold_connections", &["connections", "leases"], &arguments)
 }
 
@@ -312,7 +319,7 @@ pub fn read_log(channel: &str, after: [u8; 8]) -> Call {
     Call { script: "read_log", keys, arguments: vec![after.to_vec()] }
 }
 
-/// The low 31 bits of the number are sent.
+/// Sends the low 31 bits of the sequence number.
 pub fn read_log_since(channel: &str, seq: u64, before_max: u64) -> Call {
     let seen = seq & 0x7fff_ffff;
     let keys = [key("head", channel), key("log", channel)];

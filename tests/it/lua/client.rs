@@ -1,4 +1,4 @@
-//! A client of Redis for keys and arguments that are bytes.
+//! A Redis client for binary keys and arguments.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,10 +36,14 @@ impl Client {
                     self.read.drain(..length);
                     return reply;
                 }
-                assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "redis has closed");
+                assert_ne!(
+                    self.stream.read_buf(&mut self.read).await.unwrap(),
+                    0,
+                    "Redis has closed the connection"
+                );
             }
         };
-        tokio::time::timeout(PATIENCE, read).await.expect("redis answers in time")
+        tokio::time::timeout(PATIENCE, read).await.expect("Redis replies in time")
     }
 
     pub async fn command(&mut self, words: &[&[u8]]) -> Reply {
@@ -60,19 +64,19 @@ impl Client {
 pub fn items(reply: Reply) -> Vec<Reply> {
     match reply {
         Reply::Array(items) => items,
-        other => panic!("an array was expected, not {other:?}"),
+        other => panic!("expected an array, received {other:?}"),
     }
 }
 
 #[track_caller]
 pub fn number(reply: &Reply) -> u64 {
-    reply.text().parse().unwrap_or_else(|_| panic!("a number was expected, not {reply:?}"))
+    reply.text().parse().unwrap_or_else(|_| panic!("expected a number, received {reply:?}"))
 }
 
 #[track_caller]
 pub fn bulk(reply: &Reply) -> Vec<u8> {
     match reply {
         Reply::Bulk(bytes) => bytes.clone(),
-        other => panic!("bytes were expected, not {other:?}"),
+        other => panic!("expected bytes, received {other:?}"),
     }
 }

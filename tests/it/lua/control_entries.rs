@@ -1,23 +1,23 @@
-//! `append_control_entry`: client events, and the end of a user's connections.
+//! `append_control_entry`: client events, and the termination of a user's connections.
 
 use fanfare::entry::{Body, EntryId, Kind};
 use fanfare::event::encode_events;
 
-use super::calls::{Batch, event, signal};
+use super::calls::{Batch, control_entry, event};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 
 #[tokio::test]
-async fn signals_are_numbered_and_remembered_among_the_events() {
+async fn control_entries_share_sequence_and_history_with_events() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let body = encode_events([&event("moved")]);
-        stage.run(&signal("a", Kind::ClientEvents.code(), &body, false, 10)).await;
+        stage.run(&control_entry("a", Kind::ClientEvents.code(), &body, false, 10)).await;
         stage.published(&Batch::new(id(1), "a", "1")).await;
-        stage.run(&signal("a", Kind::Termination.code(), b"", false, 10)).await;
-        let said = stage.said().await;
+        stage.run(&control_entry("a", Kind::Termination.code(), b"", false, 10)).await;
+        let bodies = stage.bodies().await;
         let moved = Body::ClientEvents(vec![event("moved")]);
-        assert_eq!(said, [moved, Body::Events(vec![event("1")]), Body::Termination]);
+        assert_eq!(bodies, [moved, Body::Events(vec![event("1")]), Body::Termination]);
         let log = stage.log("a").await;
         assert_eq!(log[0].prev, EntryId::NONE);
         for pair in log.windows(2) {
@@ -25,17 +25,17 @@ async fn signals_are_numbered_and_remembered_among_the_events() {
         }
         assert_eq!(stage.head("a", "seq").await, log[2].first_seq);
         stage.assert_log_bytes("a").await;
-        assert!(!stage.exists("outbox").await, "no webhook wants to hear of it");
+        assert!(!stage.exists("outbox").await, "no webhook subscribes to client events");
     })
     .await;
 }
 
 #[tokio::test]
-async fn client_event_is_told_to_webhooks_that_want_it() {
+async fn client_event_is_reported_to_subscribed_webhooks() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let body = encode_events([&event("moved\0\n ")]);
-        stage.run(&signal("a", Kind::ClientEvents.code(), &body, true, 10)).await;
+        stage.run(&control_entry("a", Kind::ClientEvents.code(), &body, true, 10)).await;
         let expected = format!("client_event 1:a event={}", String::from_utf8_lossy(&body));
         assert_eq!(stage.webhook_events().await, [expected]);
     })

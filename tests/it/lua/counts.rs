@@ -1,36 +1,37 @@
-//! How many subscriptions a channel has: told at once while there are few, and
-//! once in each interval while there are many.
+//! Subscription counts: sent at once while there are few subscriptions, and once in each interval
+//! while there are many.
 
 use fanfare::entry::Body;
 
-use super::calls::{Assert, NODES, rules, settle};
+use super::calls::{NODES, Update, rules, settle};
 use super::stage::Stage;
 use crate::support::bounded;
 
 const INTERVAL_MS: u32 = 60_000;
 
-/// WebhookEventKind a node says, with both ways of telling, in an interval that does not end.
-fn assert(node: usize, count: u64) -> Assert {
+/// A node's membership update, with count entries and the webhook, in an interval that does not
+/// end.
+fn update(node: usize, count: u64) -> Update {
     let rules = rules(&["subscription_count"], true, false);
-    Assert { interval_ms: INTERVAL_MS.into(), ..Assert::new("a", NODES[node], count).with(&rules) }
+    Update { interval_ms: INTERVAL_MS.into(), ..Update::new("a", NODES[node], count).with(&rules) }
 }
 
 fn webhook_events(counts: &[u64]) -> Vec<String> {
     counts.iter().map(|count| format!("subscription_count 1:a count={count}")).collect()
 }
 
-fn said(counts: &[u64]) -> Vec<Body> {
+fn count_entries(counts: &[u64]) -> Vec<Body> {
     counts.iter().map(|count| Body::SubscriptionCount(*count)).collect()
 }
 
 #[tokio::test]
-async fn each_change_is_told_up_to_a_hundred() {
+async fn count_is_sent_at_each_change_up_to_100() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for (node, count) in [(0, 1), (0, 1), (1, 98), (0, 2), (0, 0), (2, 0), (1, 0)] {
-            stage.assert(&assert(node, count)).await;
+            stage.update(&update(node, count)).await;
         }
-        assert_eq!(stage.said().await, said(&[1, 99, 100, 98]), "nobody is left to hear of none");
+        assert_eq!(stage.bodies().await, count_entries(&[1, 99, 100, 98]), "a count of 0 has no subscribers");
         assert_eq!(stage.webhook_events().await, webhook_events(&[1, 99, 100, 98, 0]));
         assert_eq!(stage.due().await, []);
     })
@@ -38,73 +39,73 @@ async fn each_change_is_told_up_to_a_hundred() {
 }
 
 #[tokio::test]
-async fn above_a_hundred_the_last_count_is_told_later() {
+async fn count_above_100_is_sent_after_interval() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for (node, count) in [(0, 101), (0, 102), (1, 50), (1, 48)] {
-            stage.assert(&assert(node, count)).await;
+            stage.update(&update(node, count)).await;
         }
-        assert_eq!(stage.said().await, said(&[101]));
+        assert_eq!(stage.bodies().await, count_entries(&[101]));
         let due = stage.due().await;
         assert_eq!((due.len(), &*due[0].0), (1, "count 1:a"));
-        assert!((1..=INTERVAL_MS.into()).contains(&due[0].1), "an interval after the last: {due:?}");
+        assert!((1..=INTERVAL_MS.into()).contains(&due[0].1), "one interval after the last count: {due:?}");
         stage.run(&settle("a", "count 1:a", 10_000)).await;
-        assert_eq!(stage.said().await, said(&[150]), "what it is by then");
+        assert_eq!(stage.bodies().await, count_entries(&[150]), "the current count");
         assert_eq!(stage.webhook_events().await, webhook_events(&[101, 150]));
         assert_eq!(stage.due().await, []);
-        // From then on, an interval begins anew.
-        stage.assert(&assert(1, 49)).await;
-        assert_eq!(stage.said().await, []);
+        // A new interval begins.
+        stage.update(&update(1, 49)).await;
+        assert_eq!(stage.bodies().await, []);
         assert_eq!(stage.due().await.len(), 1);
     })
     .await;
 }
 
-/// WebhookEventKind was told at once need not be told later.
+/// A count that is sent at once cancels the scheduled one.
 #[tokio::test]
-async fn falling_below_is_told_once() {
+async fn count_falling_to_100_is_sent_once() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for count in [101, 102, 100] {
-            stage.assert(&assert(0, count)).await;
+            stage.update(&update(0, count)).await;
         }
-        assert_eq!(stage.said().await, said(&[101, 100]));
+        assert_eq!(stage.bodies().await, count_entries(&[101, 100]));
         assert_eq!(stage.due().await, []);
-        // The interval still runs.
-        stage.assert(&assert(0, 103)).await;
-        assert_eq!((stage.said().await, stage.due().await.len()), (vec![], 1));
+        // The interval has not ended.
+        stage.update(&update(0, 103)).await;
+        assert_eq!((stage.bodies().await, stage.due().await.len()), (vec![], 1));
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_interval_ends() {
+async fn count_is_sent_when_interval_has_ended() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        let soon = |count| Assert { interval_ms: 30, ..assert(0, count) };
+        let mut stage = Stage::start().await;
+        let short = |count| Update { interval_ms: 30, ..update(0, count) };
         for count in [101, 102] {
-            stage.assert(&soon(count)).await;
-            stage.pass_ms(40).await;
+            stage.update(&short(count)).await;
+            stage.wait_ms(40).await;
         }
-        assert_eq!(stage.said().await, said(&[101, 102]));
+        assert_eq!(stage.bodies().await, count_entries(&[101, 102]));
     })
     .await;
 }
 
 #[tokio::test]
-async fn webhooks_and_subscribers_are_told_each_by_their_own_rule() {
+async fn count_webhook_and_count_entry_follow_their_own_rules() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        for (hooked, tells) in [(true, false), (false, true), (false, false)] {
-            let hooks: &[&str] = if hooked { &["subscription_count"] } else { &[] };
-            let rules = rules(hooks, tells, false);
+        let mut stage = Stage::start().await;
+        for (hooked, sends) in [(true, false), (false, true), (false, false)] {
+            let hooked_events: &[&str] = if hooked { &["subscription_count"] } else { &[] };
+            let rules = rules(hooked_events, sends, false);
             stage.redis.command(&["FLUSHALL"]).await;
             for count in [5, 101, 102] {
-                stage.assert(&assert(0, count).with(&rules)).await;
+                stage.update(&update(0, count).with(&rules)).await;
             }
-            assert_eq!(stage.due().await.len(), usize::from(hooked || tells));
+            assert_eq!(stage.due().await.len(), usize::from(hooked || sends));
             stage.run(&settle("a", "count 1:a", 10_000)).await;
-            assert_eq!(stage.said().await, said(if tells { &[5, 101, 102] } else { &[] }));
+            assert_eq!(stage.bodies().await, count_entries(if sends { &[5, 101, 102] } else { &[] }));
             assert_eq!(
                 stage.webhook_events().await,
                 webhook_events(if hooked { &[5, 101, 102] } else { &[] })

@@ -1,5 +1,5 @@
-//! WebhookEventKind a script's header declares is what its code uses and what the server
-//! sends.
+//! The keys and arguments that a script's header declares are those that its code uses and the
+//! server sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,35 +12,35 @@ mod exercise;
 /// The keys and arguments that a header declares, by name.
 struct Declared {
     keys: Vec<String>,
-    /// For each channel.
+    /// Repeated for each channel.
     keys_each: Vec<String>,
-    /// Where it is wanted.
+    /// Present only with a charge.
     keys_last: Vec<String>,
-    /// For each channel where they are wanted, after all others.
+    /// Repeated for each channel with bases, after all others.
     keys_optional: Vec<String>,
     arguments: Vec<String>,
-    /// For each channel, or each user.
+    /// Repeated for each channel, or for each user.
     arguments_each: Vec<String>,
 }
 
 impl Declared {
     fn of(script: &Script) -> Declared {
-        let entries: Vec<(&str, &str, &str)> = script.header().lines().filter_map(entry).collect();
+        let entries: Vec<(&str, &str, &str)> = script.header().lines().filter_map(declaration).collect();
         let (mut keys, mut keys_each, mut keys_last, mut keys_optional) = (vec![], vec![], vec![], vec![]);
         let mut arguments = vec![];
-        for (what, place, name) in entries {
-            match (what, place) {
+        for (list, index, name) in entries {
+            match (list, index) {
                 ("ARGV", "1..6") => arguments.extend(shared_arguments()),
                 ("ARGV", _) => {
                     arguments.push(name.to_owned());
-                    assert_eq!(place, arguments.len().to_string(), "{}: ARGV in order", script.name);
+                    assert_eq!(index, arguments.len().to_string(), "{}: ARGV in order", script.name);
                 }
-                ("KEYS", place) if place.contains('i') => keys_each.push(name.to_owned()),
-                ("KEYS", place) if place.contains('j') => keys_optional.push(name.to_owned()),
-                ("KEYS", place) if place.contains('n') => keys_last.push(name.to_owned()),
+                ("KEYS", index) if index.contains('i') => keys_each.push(name.to_owned()),
+                ("KEYS", index) if index.contains('j') => keys_optional.push(name.to_owned()),
+                ("KEYS", index) if index.contains('n') => keys_last.push(name.to_owned()),
                 _ => {
                     keys.push(name.to_owned());
-                    assert_eq!(place, keys.len().to_string(), "{}: KEYS in order", script.name);
+                    assert_eq!(index, keys.len().to_string(), "{}: KEYS in order", script.name);
                 }
             }
         }
@@ -48,15 +48,15 @@ impl Declared {
         Declared { keys, keys_each, keys_last, keys_optional, arguments, arguments_each }
     }
 
-    /// Names of so many keys, in their order, where there are so many channels.
+    /// Names of `count` keys, in their order, for a number of channels.
     fn key_names(&self, count: usize, channels: usize) -> Option<Vec<&str>> {
         let each = self.keys_each.iter().cycle().take(channels * self.keys_each.len());
         let rest = count.checked_sub(self.keys.len() + channels * self.keys_each.len())?;
-        let (optional, lasts) = match self.keys_optional.len() {
+        let (optional, last) = match self.keys_optional.len() {
             0 => (0, rest),
             optional => (rest - rest % optional, rest % optional),
         };
-        let names = self.keys.iter().chain(each).chain(self.keys_last.iter().take(lasts));
+        let names = self.keys.iter().chain(each).chain(self.keys_last.iter().take(last));
         let names = names.chain(self.keys_optional.iter().cycle().take(optional));
         let names: Vec<&str> = names.map(String::as_str).collect();
         (names.len() == count).then_some(names)
@@ -72,79 +72,80 @@ impl Declared {
 }
 
 /// `  ARGV[8]  kind     of …`, `  KEYS[3i]    subs  of …`.
-fn entry(line: &str) -> Option<(&str, &str, &str)> {
-    let (what, rest) = line.strip_prefix("  ")?.split_at_checked(4)?;
-    let (place, rest) = rest.strip_prefix('[')?.split_once(']')?;
+fn declaration(line: &str) -> Option<(&str, &str, &str)> {
+    let (list, rest) = line.strip_prefix("  ")?.split_at_checked(4)?;
+    let (index, rest) = rest.strip_prefix('[')?.split_once(']')?;
     let name = rest.split_whitespace().next()?;
-    matches!(what, "KEYS" | "ARGV").then_some((what, place, name))
+    matches!(list, "KEYS" | "ARGV").then_some((list, index, name))
 }
 
-/// The first arguments of all that announce.
+/// The first arguments of all scripts that append entries.
 fn shared_arguments() -> Vec<String> {
     let append = read("include/append.lua");
-    let names: Vec<String> = header(&append).lines().filter_map(entry).map(|it| it.2.to_owned()).collect();
+    let names: Vec<String> =
+        header(&append).lines().filter_map(declaration).map(|it| it.2.to_owned()).collect();
     assert_eq!(names.len(), 6);
     names
 }
 
-/// WebhookEventKind stands, indented, below `then for each …, two:`.
+/// The names that are indented below `then for each …, two:`.
 fn each(header: &str) -> Vec<String> {
     let Some((_, rest)) = header.split_once("  ARGV") else { return Vec::new() };
     let Some((_, rest)) = rest.split_once("  then for each ") else { return Vec::new() };
-    let (said, list) = rest.split_once(":\n").unwrap();
+    let (introduction, items) = rest.split_once(":\n").unwrap();
     let of_line =
         |line: &str| line.strip_prefix("    ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
-    let lines = list.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
+    let lines = items.lines().take_while(|line| !line.is_empty()).filter_map(of_line);
     let names: Vec<String> = lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    let (_, count) = [("two", 2), ("four", 4)].into_iter().find(|it| said.ends_with(it.0)).unwrap();
+    let (_, count) = [("two", 2), ("four", 4)].into_iter().find(|it| introduction.ends_with(it.0)).unwrap();
     assert_eq!(names.len(), count, "{names:?}");
     names
 }
 
-/// The code takes each that is declared, under its name, and no other.
+/// The code uses each declared key and argument under its name, and no others.
 #[test]
-fn code_uses_what_is_declared() {
+fn script_uses_declared_keys_and_arguments() {
     for script in all() {
         let declared = Declared::of(&script);
         let code = script.source();
-        for (what, suffix, names) in [("KEYS[", "_key", &declared.keys), ("ARGV[", "", &declared.arguments)] {
+        for (list, suffix, names) in [("KEYS[", "_key", &declared.keys), ("ARGV[", "", &declared.arguments)] {
             let used: BTreeSet<usize> = code
                 .split("]]\n")
                 .flat_map(|part| part.split("--[[").next())
-                .flat_map(|part| part.split(what).skip(1))
+                .flat_map(|part| part.split(list).skip(1))
                 .filter_map(|rest| rest.split(']').next()?.parse().ok())
                 .collect();
             let expected: BTreeSet<usize> = (1..=names.len()).collect();
-            assert_eq!(used, expected, "{}: {what}…]", script.name);
-            for (name, place) in code.lines().flat_map(|line| named(line, what)) {
-                let expected = [&names[place - 1], suffix].concat();
-                assert_eq!(name, expected, "{}: {what}{place}]", script.name);
+            assert_eq!(used, expected, "{}: {list}…]", script.name);
+            for (name, index) in code.lines().flat_map(|line| named(line, list)) {
+                let expected = [&names[index - 1], suffix].concat();
+                assert_eq!(name, expected, "{}: {list}{index}]", script.name);
             }
         }
     }
 }
 
 /// Names that a line gives to keys or arguments: `local a, b = ARGV[1], ARGV[2]`.
-fn named<'a>(line: &'a str, what: &str) -> Vec<(&'a str, usize)> {
+fn named<'a>(line: &'a str, list: &str) -> Vec<(&'a str, usize)> {
     let Some((names, values)) = line.strip_prefix("local ").and_then(|line| line.split_once(" = ")) else {
         return Vec::new();
     };
     let (names, values): (Vec<&str>, Vec<&str>) = (names.split(", ").collect(), values.split(", ").collect());
-    // A call returns several values, and has several arguments.
+    // A call has several results and several arguments.
     if names.len() != values.len() {
         return Vec::new();
     }
-    let place = |value: &str| {
-        let value = value.trim_start_matches("tonumber(").strip_prefix(what)?;
+    let index = |value: &str| {
+        let value = value.trim_start_matches("tonumber(").strip_prefix(list)?;
         value.split(']').next()?.parse::<usize>().ok()
     };
     let pairs = names.into_iter().zip(values);
-    pairs.filter_map(|(name, value)| Some((name, place(value)?))).collect()
+    pairs.filter_map(|(name, value)| Some((name, index(value)?))).collect()
 }
 
-/// WebhookEventKind the server sends has the keys and arguments that the headers declare.
+/// The server's calls have the keys and arguments that the headers declare.
 #[tokio::test]
-async fn server_sends_what_is_declared() {
+async fn server_sends_declared_keys_and_arguments() {
     bounded(async {
         let redis = Redis::start().await;
         let mut client = Client::connect(&redis).await;
@@ -155,7 +156,7 @@ async fn server_sends_what_is_declared() {
         }
         let mut monitor = Client::connect(&redis).await;
         monitor.command(&[b"MONITOR"]).await;
-        let looks = async {
+        let observe = async {
             let mut missing: BTreeSet<&str> = all().iter().map(|script| script.name).collect();
             while !missing.is_empty() {
                 let Ok(line) = tokio::time::timeout(PATIENCE, monitor.next()).await else {
@@ -163,53 +164,59 @@ async fn server_sends_what_is_declared() {
                 };
                 let call = monitored(&line.text());
                 if call.first().is_some_and(|word| word.eq_ignore_ascii_case("evalsha")) {
-                    let script = scripts.get(&call[1]).expect("the server runs what is in lua/ only");
+                    let script = scripts.get(&call[1]).expect("the server runs only the scripts of lua/");
                     let (keys, arguments) = call[3..].split_at(call[2].parse().unwrap());
                     assert_agrees(script, keys, arguments);
                     missing.remove(script.name);
                 }
             }
         };
-        tokio::join!(looks, exercise::everything(&redis));
+        tokio::join!(observe, exercise::all_scripts(&redis));
     })
     .await;
 }
 
 fn assert_agrees(script: &Script, keys: &[String], arguments: &[String]) {
-    let what = format!("{}: {keys:?} {arguments:?}", script.name);
+    let context = format!("{}: {keys:?} {arguments:?}", script.name);
     let declared = Declared::of(script);
-    let argument_names = declared.argument_names(arguments.len()).expect(&what);
-    let runs: Vec<&String> =
-        argument_names.iter().zip(arguments).filter(|it| *it.0 == "run").map(|it| it.1).collect();
-    let key_names = declared.key_names(keys.len(), runs.len()).expect(&what);
+    let argument_names = declared.argument_names(arguments.len()).expect(&context);
+    let descriptors: Vec<&String> =
+        argument_names.iter().zip(arguments).filter(|it| *it.0 == "descriptor").map(|it| it.1).collect();
+    let key_names = declared.key_names(keys.len(), descriptors.len()).expect(&context);
     for (name, key) in key_names.iter().zip(keys) {
         let (_, kind) = key.split_once("}:").expect("every key has a hash tag");
         let parts: Vec<&str> = kind.split(':').collect();
         let kind = if parts[0] == "webhooks" { parts[1] } else { parts[0] };
-        assert_eq!(kind, *name, "{what}");
+        assert_eq!(kind, *name, "{context}");
     }
     for (name, argument) in argument_names.iter().zip(arguments) {
-        assert!(fits(name, argument), "{name} = {argument}: {what}");
+        assert!(fits(name, argument), "{name} = {argument}: {context}");
     }
     let tag = |key: &String| key[..key.find('}').unwrap()].to_owned();
     if script.name == "publish_batch" {
-        // Hash tag and name of the channel that a key is of.
+        // Hash tag and name of the key's channel.
         let channel = |key: &String| (tag(key), key.split(':').skip(3).collect::<Vec<_>>().join(":"));
-        let (of_runs, others) = keys.split_at(3 * runs.len());
+        let (of_publications, others) = keys.split_at(3 * descriptors.len());
         let bases: Vec<&String> = others.iter().filter(|key| key.contains(":base")).collect();
-        for of_run in of_runs.chunks(3) {
-            assert!(of_run.iter().all(|key| channel(key) == channel(&of_run[0])), "one channel: {what}");
+        for of_publication in of_publications.chunks(3) {
+            assert!(
+                of_publication.iter().all(|key| channel(key) == channel(&of_publication[0])),
+                "one channel: {context}"
+            );
         }
         for pair in bases.chunks(2) {
-            assert_eq!(channel(pair[0]), channel(pair[1]), "{what}");
-            assert!(of_runs.iter().any(|key| channel(key) == channel(pair[0])), "of the batch: {what}");
+            assert_eq!(channel(pair[0]), channel(pair[1]), "{context}");
+            assert!(
+                of_publications.iter().any(|key| channel(key) == channel(pair[0])),
+                "of the batch: {context}"
+            );
         }
     } else {
-        assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])), "one slot: {what}");
+        assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])), "one slot: {context}");
     }
 }
 
-/// Whether an argument of this name may be this.
+/// Whether the value is valid for an argument of this name.
 fn fits(name: &str, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     match name {
@@ -223,24 +230,26 @@ fn fits(name: &str, value: &str) -> bool {
         "unthrottled_max" => value == "100",
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),
         "wants_last" | "is_new" => ["0", "1"].contains(&value),
-        "address" => value.starts_with("1:") || value.is_empty(),
+        "channel_id" => value.starts_with("1:") || value.is_empty(),
         "node" => value.len() == 16,
         "sent_ago_ms" => value.is_empty() || is_number,
         "rules" => value.is_empty() || value.split(' ').all(|part| part.parse::<u8>().is_ok()),
-        "entry" => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),
+        "transition" => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),
         "from" | "to" => value.starts_with(['[', '(']),
         "user" => exercise::USERS.contains(&value),
         "info" => value.is_empty() || value == exercise::INFO,
-        "id" | "after" | "body" | "run" => true,
+        "id" | "after" | "body" | "descriptor" => true,
         "state" => ["on", "off"].contains(&value),
         "before_max" => value == "64",
         "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "kind" => is_number,
-        "members_max" | "count_max" | "held" | "wanted" | "max" | "epoch" | "counter" | "seen" => is_number,
-        other => panic!("{other} is not known to this test"),
+        "members_max" | "count_max" | "held" | "requested" | "max" | "epoch" | "counter" | "seen" => {
+            is_number
+        }
+        other => panic!("this test has no rule for argument {other}"),
     }
 }
 
-/// The words of a line of MONITOR: `1.2 [0 127.0.0.1:1] "GET" "a\"b"`.
+/// Splits a line of MONITOR into words: `1.2 [0 127.0.0.1:1] "GET" "a\"b"`.
 fn monitored(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -249,7 +258,7 @@ fn monitored(line: &str) -> Vec<String> {
         match (&mut word, c) {
             (None, '"') => word = Some(String::new()),
             (Some(_), '"') => words.extend(word.take()),
-            // WebhookEventKind is escaped is not looked at.
+            // Escape sequences are not decoded.
             (Some(text), '\\') => text.extend(chars.next()),
             (Some(text), c) => text.push(c),
             (None, _) => {}

@@ -1,12 +1,12 @@
-//! The index of occupied channels: what `list_occupied` reads, and that it is
-//! always what the channels themselves say.
+//! The index of occupied channels: pages of `list_occupied`, and agreement of the index with the
+//! channels' own counts.
 
 use std::collections::BTreeMap;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::calls::{Assert, NODES, list};
+use super::calls::{NODES, Update, list};
 use super::client::items;
 use super::stage::Stage;
 use crate::support::{Seed, bounded};
@@ -24,14 +24,14 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn channels_are_listed_by_prefix_and_page() {
+async fn occupied_channels_are_listed_by_prefix_and_page() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         assert_eq!(stage.listed("-", "+", 1_000).await, []);
         for (at, channel) in ["b", "a-2", "a", "a-1", "a;", "presence-a-1", "B"].iter().enumerate() {
             stage.total(channel, NODES[0], at as u64 + 1).await;
         }
-        stage.assert(&Assert::members("presence-a-1", NODES[0], 3, &[("ann", 2), ("bob", 1)])).await;
+        stage.update(&Update::members("presence-a-1", NODES[0], 3, &[("ann", 2), ("bob", 1)])).await;
         stage.total("a-2", NODES[0], 0).await;
         let names =
             |listed: Vec<(String, String)>| listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
@@ -48,9 +48,9 @@ async fn channels_are_listed_by_prefix_and_page() {
 }
 
 #[tokio::test]
-async fn a_page_may_be_large() {
+async fn occupied_channels_are_listed_in_pages_of_1000() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let names: Vec<String> = (0..2_500).map(|number| format!("channel-{number:04}")).collect();
         for name in &names {
             stage.total(name, NODES[0], 1).await;
@@ -68,60 +68,59 @@ async fn a_page_may_be_large() {
     .await;
 }
 
-/// WebhookEventKind every node has, by the test's own reckoning: connections by channel, node
-/// and user.
-type Reckoning = BTreeMap<&'static str, [[u64; 3]; 3]>;
+/// The expected connections by channel, node and user.
+type Model = BTreeMap<&'static str, [[u64; 3]; 3]>;
 
-/// Three nodes that come, go, repeat themselves, die and are swept.
+/// Three nodes that update, repeat updates, leave, die and are swept.
 #[tokio::test]
-async fn index_counts_and_channels_always_agree() {
+async fn index_counts_and_channels_agree_after_random_updates() {
     bounded(async {
         let mut rng = Seed::new().rng();
-        let mut stage = Stage::set().await;
-        let mut reckoning: Reckoning = CHANNELS.map(|channel| (channel, [[0; 3]; 3])).into();
+        let mut stage = Stage::start().await;
+        let mut model: Model = CHANNELS.map(|channel| (channel, [[0; 3]; 3])).into();
         for step in 0..400 {
             if rng.random_ratio(1, 20) {
-                sweep(&mut stage, &mut reckoning, rng.random_range(0..3)).await;
+                sweep(&mut stage, &mut model, rng.random_range(0..3)).await;
             } else {
-                change(&mut stage, &mut reckoning, &mut rng).await;
+                change(&mut stage, &mut model, &mut rng).await;
             }
-            agrees(&mut stage, &reckoning, step).await;
+            assert_agrees(&mut stage, &model, step).await;
         }
     })
     .await;
 }
 
-async fn change(stage: &mut Stage, reckoning: &mut Reckoning, rng: &mut StdRng) {
+async fn change(stage: &mut Stage, model: &mut Model, rng: &mut StdRng) {
     let channel = CHANNELS[rng.random_range(0..CHANNELS.len())];
     let node = rng.random_range(0..3);
-    let users = &mut reckoning.get_mut(channel).unwrap()[node];
+    let users = &mut model.get_mut(channel).unwrap()[node];
     let user = rng.random_range(0..3);
     users[user] = if rng.random() { rng.random_range(0..4) } else { 0 };
     let users = *users;
     let count = users.iter().sum();
-    let assert = match channel.starts_with("presence-") {
-        true => Assert::members(channel, NODES[node], count, &[(USERS[user], users[user])]),
-        false => Assert::new(channel, NODES[node], count),
+    let update = match channel.starts_with("presence-") {
+        true => Update::members(channel, NODES[node], count, &[(USERS[user], users[user])]),
+        false => Update::new(channel, NODES[node], count),
     };
-    assert_eq!(stage.assert(&assert).await.total.cast_unsigned(), total(&reckoning[channel]));
+    assert_eq!(stage.update(&update).await.total.cast_unsigned(), total(&model[channel]));
 }
 
-/// Takes all that a node has, a user at a time.
-async fn sweep(stage: &mut Stage, reckoning: &mut Reckoning, node: usize) {
+/// Removes all subscriptions of a node, one user at a time.
+async fn sweep(stage: &mut Stage, model: &mut Model, node: usize) {
     let channels = stage.redis.command(&["SMEMBERS", &format!("channels:{}", NODES[node])]).await;
-    for address in items(channels) {
-        let channel = address.text().split_once(':').unwrap().1.to_owned();
+    for channel_id in items(channels) {
+        let channel = channel_id.text().split_once(':').unwrap().1.to_owned();
         let left: &[u64] = if channel.starts_with("presence-") { &[2, 1, 0] } else { &[0] };
         for (at, left) in left.iter().enumerate() {
             let users = [(USERS[at], 0)];
-            let assert = match channel.starts_with("presence-") {
-                true => Assert::members(&channel, NODES[node], *left, &users),
-                false => Assert::new(&channel, NODES[node], *left),
+            let update = match channel.starts_with("presence-") {
+                true => Update::members(&channel, NODES[node], *left, &users),
+                false => Update::new(&channel, NODES[node], *left),
             };
-            stage.assert(&assert.sweeping()).await;
+            stage.update(&update.sweeping()).await;
         }
     }
-    for nodes in reckoning.values_mut() {
+    for nodes in model.values_mut() {
         nodes[node] = [0; 3];
     }
 }
@@ -130,10 +129,10 @@ fn total(nodes: &[[u64; 3]; 3]) -> u64 {
     nodes.iter().flatten().sum()
 }
 
-/// WebhookEventKind Redis says in five places is what the test has reckoned.
-async fn agrees(stage: &mut Stage, reckoning: &Reckoning, step: usize) {
+/// Compares the five keys in Redis with the model.
+async fn assert_agrees(stage: &mut Stage, model: &Model, step: usize) {
     let mut listed = Vec::new();
-    for (channel, nodes) in reckoning {
+    for (channel, nodes) in model {
         let subs = stage.hash(&format!("subs:{channel}")).await;
         let is_presence = channel.starts_with("presence-");
         let users = (0..3).filter(|user| is_presence && nodes.iter().any(|node| node[*user] > 0)).count();
@@ -145,7 +144,7 @@ async fn agrees(stage: &mut Stage, reckoning: &Reckoning, step: usize) {
             assert_eq!(subs.get(*node), expected.as_ref(), "step {step}: {channel} on {node}");
             let is_member = ["SISMEMBER", &format!("channels:{node}"), &format!("1:{channel}")];
             let is_member = stage.redis.command(&is_member).await.integer() == 1;
-            assert_eq!(is_member, count > 0, "step {step}: {channel} among those of {node}");
+            assert_eq!(is_member, count > 0, "step {step}: {channel} in the channels of {node}");
         }
         if total(nodes) > 0 {
             let counts = (total(nodes).to_string(), users.to_string());

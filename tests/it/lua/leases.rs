@@ -23,41 +23,41 @@ fn pairs<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn leases_are_renewed_and_condemned() {
+async fn lease_is_renewed_and_fenced() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        stage.refused(&renew("n1", false), "SWEPT").await;
+        let mut stage = Stage::start().await;
+        stage.assert_refused(&renew("n1", false), "SWEPT").await;
         assert_eq!(lists(&mut stage, "n1", true).await, [pairs([("n1", 1)]), pairs([])]);
         assert_eq!(lists(&mut stage, "n1", false).await, [pairs([("n1", 2)]), pairs([])]);
         assert_eq!(lists(&mut stage, "n2", true).await, [pairs([("n1", 2), ("n2", 1)]), pairs([])]);
-        assert_eq!(stage.run_integer(&fence("n1", "1")).await, 0, "it has moved on");
-        assert_eq!(stage.run_integer(&fence("n3", "1")).await, 0, "nobody knows it");
+        assert_eq!(stage.run_integer(&fence("n1", "1")).await, 0, "the counter has changed");
+        assert_eq!(stage.run_integer(&fence("n3", "1")).await, 0, "the node does not exist");
         assert_eq!(stage.run_integer(&fence("n1", "2")).await, 1);
-        assert_eq!(stage.run_integer(&fence("n1", "2")).await, 0, "by somebody else already");
-        stage.refused(&renew("n1", false), "SWEPT").await;
-        stage.pass_ms(20).await;
+        assert_eq!(stage.run_integer(&fence("n1", "2")).await, 0, "already fenced");
+        stage.assert_refused(&renew("n1", false), "SWEPT").await;
+        stage.wait_ms(20).await;
         let [leases, dead] = lists(&mut stage, "n2", false).await;
         assert_eq!(leases, pairs([("n2", 2)]));
         assert_eq!(dead.keys().collect::<Vec<_>>(), ["n1"]);
-        assert!((20..10_000).contains(&dead["n1"]), "ms since then: {dead:?}");
+        assert!((20..10_000).contains(&dead["n1"]), "ms since the fencing: {dead:?}");
     })
     .await;
 }
 
 #[tokio::test]
-async fn leases_go_on_in_full_memory() {
+async fn leases_are_renewed_when_memory_is_full() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         lists(&mut stage, "n1", true).await;
         lists(&mut stage, "n2", true).await;
-        stage.full(true).await;
+        stage.set_memory_full(true).await;
         assert_eq!(lists(&mut stage, "n1", false).await[0], pairs([("n1", 2), ("n2", 1)]));
         assert_eq!(lists(&mut stage, "n3", true).await[0], pairs([("n1", 2), ("n2", 1), ("n3", 1)]));
         assert_eq!(stage.run_integer(&fence("n2", "1")).await, 1);
         let [leases, dead] = lists(&mut stage, "n1", false).await;
         assert_eq!(leases, pairs([("n1", 3), ("n3", 1)]));
         assert!(dead.contains_key("n2"));
-        stage.refused(&renew("n2", false), "SWEPT").await;
+        stage.assert_refused(&renew("n2", false), "SWEPT").await;
     })
     .await;
 }

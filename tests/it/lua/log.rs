@@ -1,4 +1,4 @@
-//! A channel's log and head: their bounds, and who reads them.
+//! A channel's history and head: bounds, expiry, reads, epochs.
 
 use fanfare::entry::{Entry, EntryId};
 
@@ -15,14 +15,14 @@ pub fn data(entry: &Entry) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn log_is_bounded_in_entries() {
+async fn history_is_bounded_by_count() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for n in 1..=3_000 {
             stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
         assert_eq!(stage.log("a").await.len(), 3_000);
-        // One too many: an eighth goes, of the oldest.
+        // One entry above the limit: the oldest eighth is removed.
         stage.published(&Batch::new(id(3_001), "a", "3001")).await;
         let log = stage.log("a").await;
         assert_eq!(log.len(), 3_001 - 376);
@@ -34,17 +34,17 @@ async fn log_is_bounded_in_entries() {
 }
 
 #[tokio::test]
-async fn log_is_bounded_in_bytes() {
+async fn history_is_bounded_by_bytes() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let large = "x".repeat(100_000);
         for n in 1..=25 {
             stage.published(&Batch::new(id(n), "a", &large)).await;
             let bytes = stage.assert_log_bytes("a").await;
             assert!(bytes <= 1024 * 1024, "{bytes}");
         }
-        assert_eq!(stage.log("a").await.len(), 9, "eleven were too many, and two are an eighth of them");
-        // One that is too large by itself is kept, alone, until the next one.
+        assert_eq!(stage.log("a").await.len(), 9, "11 entries exceed the limit, and an eighth is 2");
+        // A single entry above the limit is kept until the next one.
         stage.published(&Batch::new(id(26), "a", &"y".repeat(2_000_000))).await;
         assert_eq!(stage.log("a").await.len(), 1);
         assert!(stage.assert_log_bytes("a").await > 2_000_000);
@@ -57,20 +57,28 @@ async fn log_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn log_is_bounded_in_age() {
+async fn history_is_bounded_by_age() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let aged = |n: u64| Batch { log_age_ms: 60_000, ..Batch::new(id(n), "a", &n.to_string()) };
         stage.published(&aged(1)).await;
         stage.age("a", 36_000).await;
         stage.published(&aged(2)).await;
         stage.age("a", 36_000).await;
         stage.published(&aged(3)).await;
-        assert_eq!(stage.log("a").await.len(), 3, "the log reaches back a minute only with the first");
+        assert_eq!(
+            stage.log("a").await.len(),
+            3,
+            "without the first entry, the history does not cover a minute"
+        );
         stage.age("a", 36_000).await;
         stage.published(&aged(4)).await;
         let log = stage.log("a").await;
-        assert_eq!(log.first().map(data), Some(vec!["2".into()]), "now it does with the second");
+        assert_eq!(
+            log.first().map(data),
+            Some(vec!["2".into()]),
+            "the history covers a minute without the first entry"
+        );
         assert_eq!(log.len(), 3);
         stage.assert_log_bytes("a").await;
         assert_eq!(stage.head("a", "log_from").await, log[0].time_ms);
@@ -78,31 +86,31 @@ async fn log_is_bounded_in_age() {
     .await;
 }
 
-/// The log of a channel in silence goes before its head.
+/// The history of a channel without entries expires before its head.
 #[tokio::test]
-async fn log_that_has_expired_begins_anew() {
+async fn history_restarts_in_same_epoch_after_expiry() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let aged = |n: u64| Batch { log_age_ms: 40, ..Batch::new(id(n), "a", &n.to_string()) };
         for n in 1..=3 {
             stage.published(&aged(2 * n)).await;
-            stage.expires("log:a").await;
+            stage.wait_until_expired("log:a").await;
             let (epoch, time) = (stage.head("a", "epoch").await, stage.head("a", "time").await);
-            // Long enough to be looked at.
+            // Long enough for the assertions.
             stage.published(&Batch { log_age_ms: 60_000, ..aged(2 * n + 1) }).await;
             assert_eq!(stage.head("a", "epoch").await, epoch);
             assert_eq!(stage.log("a").await.len(), 1);
             stage.assert_log_bytes("a").await;
-            assert_eq!(stage.head("a", "log_from").await, time, "nothing was announced since");
+            assert_eq!(stage.head("a", "log_from").await, time, "no entries since the last one");
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn head_that_has_expired_begins_a_new_epoch() {
+async fn epoch_restarts_after_head_expiry() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let mut last = 0;
         for n in 1..=3 {
             let batch = Batch { head_idle_ms: 100_000, ..Batch::new(id(n), "a", &n.to_string()) };
@@ -111,17 +119,21 @@ async fn head_that_has_expired_begins_a_new_epoch() {
             assert!(epoch > last && seq == epoch + 1, "{epoch} {seq} after {last}");
             last = seq;
             let log = stage.log("a").await;
-            assert_eq!((log.len(), data(&log[0])), (1, vec![n.to_string()]), "the old log is gone");
+            assert_eq!(
+                (log.len(), data(&log[0])),
+                (1, vec![n.to_string()]),
+                "the previous history is removed"
+            );
             assert_eq!(log[0].prev, EntryId::NONE);
             stage.assert_log_bytes("a").await;
             let idle_ms = stage.ttl_ms("head:a").await;
-            assert!((1..=100_000).contains(&idle_ms), "it is forgotten after {idle_ms} ms in silence");
-            // As if that time had passed.
+            assert!((1..=100_000).contains(&idle_ms), "the head expires after {idle_ms} ms without entries");
+            // The idle time passes.
             stage.client.command(&[b"PEXPIRE", b"head:a", b"1"]).await;
-            stage.expires("head:a").await;
-            assert!(stage.exists("log:a").await, "it lives longer");
+            stage.wait_until_expired("head:a").await;
+            assert!(stage.exists("log:a").await, "the history lives longer");
         }
-        // A node has seen higher numbers than the clock would give.
+        // A node has received higher sequence numbers than the clock gives.
         let seen_seq = stage.now_us().await + 3_600_000_000;
         stage.published(&Batch { seen_seq, ..Batch::new(id(9), "a", "9") }).await;
         assert_eq!(stage.head("a", "seq").await, seen_seq + 1);
@@ -131,17 +143,17 @@ async fn head_that_has_expired_begins_a_new_epoch() {
 }
 
 #[tokio::test]
-async fn read_log_returns_what_came_after() {
+async fn read_log_returns_entries_after_id() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let nothing = items(stage.run(&read_log("a", id(1))).await);
-        assert_eq!(nothing, vec![Reply::Nil; 4], "no head, no log");
+        assert_eq!(nothing, vec![Reply::Nil; 4], "neither head nor history");
         for n in 1..=200 {
             stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
         let log = stage.log("a").await;
         let head = log[199].position();
-        // Every place of every page; 999 is nowhere.
+        // Every index of every page; 999 does not exist.
         for after in (1..=200).chain([999]) {
             let mut reply = items(stage.run(&read_log("a", id(after))).await);
             let entries = reply.split_off(4);
@@ -159,25 +171,25 @@ async fn read_log_returns_what_came_after() {
 }
 
 #[tokio::test]
-async fn open_epoch_jumps_above_all_that_was_seen_once() {
+async fn open_epoch_continues_above_received_sequence_numbers_once() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let reply = stage.run(&open_epoch("a", 0, 5)).await;
-        assert_eq!(reply.integer(), 0, "there is no head to leave");
+        assert_eq!(reply.integer(), 0, "there is no head");
         assert!(!stage.exists("head:a").await);
         stage.published(&Batch::new(id(1), "a", "1")).await;
         let (first, now) = (stage.head("a", "epoch").await, stage.now_us().await);
         let mut open = async |epoch: u64, seen: u64| stage.run_integer(&open_epoch("a", epoch, seen)).await;
-        assert_eq!(open(first + 1, 0).await, 0, "another epoch than the one to leave");
+        assert_eq!(open(first + 1, 0).await, 0, "the channel is in another epoch");
         assert_eq!(open(first, 0).await, 1);
-        assert_eq!(open(first, u64::MAX >> 12).await, 0, "somebody has done it");
+        assert_eq!(open(first, u64::MAX >> 12).await, 0, "the epoch is open already");
         let second = stage.head("a", "epoch").await;
         assert!(second >= now && stage.head("a", "seq").await == second, "{second}");
-        // Far above the clock; not written as 1.7e+15.
+        // Far above the clock; not formatted as 1.7e+15.
         let seen = second + 86_400_000_000;
         assert_eq!(stage.run_integer(&open_epoch("a", second, seen)).await, 1);
         assert_eq!((stage.head("a", "epoch").await, stage.head("a", "seq").await), (seen, seen));
-        // The next event goes on from there, and knows what was before it.
+        // The next event continues from there, with the id of the previous entry.
         stage.published(&Batch::new(id(2), "a", "2")).await;
         let log = stage.log("a").await;
         assert_eq!((log[1].epoch, log[1].first_seq, log[1].prev), (seen, seen + 1, log[0].id));

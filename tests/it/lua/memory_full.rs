@@ -1,9 +1,9 @@
-//! Redis has reached its `maxmemory`: what would need more is refused whole, what
-//! frees some works, and so does what keeps the cluster going.
+//! Redis has reached its `maxmemory`: operations that need memory are refused as a whole,
+//! operations that free memory work, and so do those that the cluster depends on.
 
 use super::calls::{
-    Assert, Batch, Call, N1, N2, N3, charge, claim, hold, list, open_epoch, read_cached, read_log,
-    read_log_since, renew, rules, settle, signal, switch,
+    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, read_cached,
+    read_log, read_log_since, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -17,14 +17,14 @@ fn all_rules() -> String {
 }
 
 #[tokio::test]
-async fn publishing_is_refused() {
+async fn full_memory_refuses_publishing() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "old", "1").and("idle", &["1"])).await;
-        // Bases of a head that is gone would be deleted first.
+        // Bases without a head would be deleted first.
         stage.published(&Batch::of_chains(id(1), "left", 9, &[("A", "1")])).await;
         stage.redis.command(&["DEL", "head:left"]).await;
-        // A channel that is there, one that is not, and a resend.
+        // An existing channel, a new one, and a resend.
         for batch in [
             Batch::new(id(2), "old", "2").and("new", &["2"]),
             Batch::new(id(3), "new", "2").and("old", &["2"]),
@@ -35,43 +35,43 @@ async fn publishing_is_refused() {
             Batch::of_chains(id(8), "new", 9, &[("A", "2")]),
             Batch::of_chains(id(9), "left", 9, &[("A", "2")]),
         ] {
-            stage.pass_ms(1).await;
-            stage.full(true).await;
-            stage.refused(&batch.call(), "OOM").await;
-            stage.full(false).await;
+            stage.wait_ms(1).await;
+            stage.set_memory_full(true).await;
+            stage.assert_refused(&batch.call(), "OOM").await;
+            stage.set_memory_full(false).await;
         }
         let epoch = stage.head("old", "epoch").await;
-        stage.full(true).await;
+        stage.set_memory_full(true).await;
         for call in [
-            signal("old", 2, b"", true, 10),
-            signal("new", 6, b"", false, 10),
+            control_entry("old", 2, b"", true, 10),
+            control_entry("new", 6, b"", false, 10),
             switch("old", false),
             open_epoch("old", epoch, 0),
         ] {
-            stage.refused(&call, "OOM").await;
+            stage.assert_refused(&call, "OOM").await;
         }
-        stage.refused(&charge(1, 10, 1_000), "OOM").await;
+        stage.assert_refused(&charge(1, 10, 1_000), "OOM").await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn leaving_works_and_joining_does_not() {
+async fn full_memory_permits_leaving_and_refuses_subscribing() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        let asserts = |channel: &str, node, count| Assert::new(channel, node, count).with(&all_rules());
-        stage.assert(&asserts("a", N1, 3)).await;
-        stage.assert(&asserts("a", N2, 4)).await;
-        stage.full(true).await;
+        let mut stage = Stage::start().await;
+        let update = |channel: &str, node, count| Update::new(channel, node, count).with(&all_rules());
+        stage.update(&update("a", N1, 3)).await;
+        stage.update(&update("a", N2, 4)).await;
+        stage.set_memory_full(true).await;
         for (channel, node, count) in
             [("a", N3, 1), ("new", N3, 1), ("a", N1, 4), ("#server-to-user-a", N1, 1)]
         {
-            stage.refused(&asserts(channel, node, count).wanting_last().call(), "OOM").await;
+            stage.assert_refused(&update(channel, node, count).wanting_last().call(), "OOM").await;
         }
-        assert_eq!(stage.assert(&asserts("a", N1, 3)).await.total, 7, "saying it again");
-        assert_eq!(stage.assert(&asserts("a", N1, 0)).await.total, 4);
+        assert_eq!(stage.update(&update("a", N1, 3)).await.total, 7, "a repeated update");
+        assert_eq!(stage.update(&update("a", N1, 0)).await.total, 4);
         assert_eq!(stage.redis.command(&["HMGET", "subs:a", N1, N2, "total"]).await.text(), " 4 4");
-        assert_eq!(stage.assert(&asserts("a", N2, 0).sweeping()).await.total, 0);
+        assert_eq!(stage.update(&update("a", N2, 0).sweeping()).await.total, 0);
         assert!(!stage.exists("subs:a").await && !stage.exists("occupied").await);
         assert_eq!(stage.due().await[0].0, "vacated 1:a");
     })
@@ -79,40 +79,40 @@ async fn leaving_works_and_joining_does_not() {
 }
 
 #[tokio::test]
-async fn members_leave_and_do_not_come() {
+async fn full_memory_permits_removing_members_and_refuses_adding() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        let asserts = |node, count, users: &[(&str, u64)]| {
-            Assert::members("presence-a", node, count, users).with(&all_rules())
+        let mut stage = Stage::start().await;
+        let update = |node, count, users: &[(&str, u64)]| {
+            Update::members("presence-a", node, count, users).with(&all_rules())
         };
-        stage.assert(&asserts(N1, 3, &[("ann", 1), ("bob", 1), ("eve", 1)])).await;
-        stage.assert(&asserts(N2, 1, &[("ann", 1)])).await;
-        stage.assert(&asserts(N1, 2, &[("eve", 0)])).await;
-        stage.full(true).await;
-        // One who is new, one who is there, and one who comes back in time.
+        stage.update(&update(N1, 3, &[("ann", 1), ("bob", 1), ("eve", 1)])).await;
+        stage.update(&update(N2, 1, &[("ann", 1)])).await;
+        stage.update(&update(N1, 2, &[("eve", 0)])).await;
+        stage.set_memory_full(true).await;
+        // A new user, an existing one, and one that returns within the grace period.
         for user in ["new", "ann", "eve"] {
-            stage.refused(&asserts(N3, 1, &[(user, 1)]).call(), "OOM").await;
+            stage.assert_refused(&update(N3, 1, &[(user, 1)]).call(), "OOM").await;
         }
-        stage.heard().await;
-        assert_eq!(stage.assert(&asserts(N1, 1, &[("ann", 0)])).await.total, 2);
-        assert_eq!(stage.assert(&asserts(N1, 0, &[("bob", 0)]).sweeping()).await.total, 1);
-        assert_eq!(stage.assert(&asserts(N2, 0, &[("ann", 0)])).await.total, 0);
-        assert_eq!(stage.heard().await.len(), 2, "bob and ann have left");
+        stage.messages().await;
+        assert_eq!(stage.update(&update(N1, 1, &[("ann", 0)])).await.total, 2);
+        assert_eq!(stage.update(&update(N1, 0, &[("bob", 0)]).sweeping()).await.total, 1);
+        assert_eq!(stage.update(&update(N2, 0, &[("ann", 0)])).await.total, 0);
+        assert_eq!(stage.messages().await.len(), 2, "bob and ann have left");
         assert!(!stage.exists("users:presence-a").await && !stage.exists("subs:presence-a").await);
     })
     .await;
 }
 
-/// Outboxes are emptied, leases renewed, places given up.
+/// Outboxes are emptied, leases renewed, connections granted and released.
 #[tokio::test]
-async fn the_cluster_goes_on() {
+async fn full_memory_permits_cluster_operations() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "cache-a", "1").cached(60_000)).await;
-        stage.assert(&Assert::new("a", N1, 1).with(&all_rules())).await;
-        stage.assert(&Assert::new("a", N1, 0)).await;
+        stage.update(&Update::new("a", N1, 1).with(&all_rules())).await;
+        stage.update(&Update::new("a", N1, 0)).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:a"]).await;
-        stage.full(true).await;
+        stage.set_memory_full(true).await;
         let calls: [Call; 9] = [
             renew(N1, true),
             claim(N1, 60_000, "-", 10),
@@ -133,8 +133,8 @@ async fn the_cluster_goes_on() {
     .await;
 }
 
-/// Through a server: publishers are told to come back, whoever leaves is gone, and
-/// nothing has to be started again.
+/// Through a server: publishes receive 503 with `Retry-After`, leaving subscribers are removed, and
+/// no restart is needed.
 #[tokio::test]
 async fn full_memory_is_backpressure() {
     bounded(async {
@@ -151,7 +151,7 @@ async fn full_memory_is_backpressure() {
         assert!(answer.header("retry-after").is_some());
         drop(leaving);
         caller.count_becomes("left", 0).await;
-        // Whoever comes now waits.
+        // New subscriptions wait.
         let mut late = Witness::connect(&server).await;
         late.ask_for("news").await;
         late.settle().await;

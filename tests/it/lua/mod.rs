@@ -1,5 +1,5 @@
-//! Each script of `lua/` by itself, against a real Redis: what it returns, what
-//! it refuses, and that a refusal has written nothing and announced nothing.
+//! Each script of `lua/` by itself, against a real Redis: its replies, its errors, and that an
+//! error has neither written nor published anything.
 
 mod answers;
 mod calls;
@@ -12,12 +12,13 @@ mod cache;
 mod connections;
 mod control_entries;
 mod counts;
+mod delta_toggle;
 mod headers;
 mod index;
 mod leases;
 mod log;
 mod log_since;
-mod member_notices;
+mod member_webhooks;
 mod members;
 mod memory_full;
 mod outbox;
@@ -26,6 +27,5 @@ mod rates;
 mod resends;
 mod settle;
 mod subscriptions;
-mod switches;
 mod types;
 mod user_channels;

@@ -1,23 +1,22 @@
-//! A partition's outbox: who may read it, a page at a time, and what does not
-//! fit.
+//! A partition's webhook outbox: claims, pages, and events dropped from a full outbox.
 
-use super::calls::{Assert, Call, N1, N2, claim, rules, settle, signal};
+use super::calls::{Call, N1, N2, Update, claim, control_entry, rules, settle};
 use super::client::{items, number};
 use super::stage::Stage;
 use crate::support::bounded;
 use crate::support::resp::Reply;
 
-/// WebhookEventKind a claim brings.
+/// The reply to a claim.
 #[derive(Debug, PartialEq, Eq)]
 struct Claimed {
-    /// Ids of webhook_events.
+    /// Ids of webhook events.
     ids: Vec<String>,
     due: Vec<String>,
     dropped: i64,
 }
 
 impl Stage {
-    /// None while another node has it.
+    /// `None` while another node has a claim.
     async fn claim(&mut self, node: &str, lease_ms: u64, after: &str, count_max: u64) -> Option<Claimed> {
         let reply = match self.run(&claim(node, lease_ms, after, count_max)).await {
             Reply::Nil => return None,
@@ -29,7 +28,7 @@ impl Stage {
         Some(Claimed { ids, due: items(due).iter().map(Reply::text).collect(), dropped: dropped.integer() })
     }
 
-    async fn has(&mut self, node: &str, lease_ms: u64) -> bool {
+    async fn claims(&mut self, node: &str, lease_ms: u64) -> bool {
         self.claim(node, lease_ms, "-", 10).await.is_some()
     }
 
@@ -39,53 +38,56 @@ impl Stage {
 }
 
 fn occupied(channel: &str, outbox_max: u64) -> Call {
-    let assert = Assert::new(channel, N1, 1).with(&rules(&["channel_occupied"], false, false));
-    Assert { outbox_max, ..assert }.call()
+    let update = Update::new(channel, N1, 1).with(&rules(&["channel_occupied"], false, false));
+    Update { outbox_max, ..update }.call()
 }
 
 #[tokio::test]
-async fn a_claim_excludes_others_until_it_expires() {
+async fn outbox_claim_excludes_other_nodes_until_it_expires() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        assert!(stage.has(N1, 60_000).await && stage.has(N2, 60_000).await, "there is nothing to claim");
+        let mut stage = Stage::start().await;
+        assert!(
+            stage.claims(N1, 60_000).await && stage.claims(N2, 60_000).await,
+            "an empty outbox is not claimed"
+        );
         stage.run(&occupied("a", 10)).await;
-        assert!(stage.has(N1, 60_000).await);
-        assert!(!stage.has(N2, 60_000).await);
+        assert!(stage.claims(N1, 60_000).await);
+        assert!(!stage.claims(N2, 60_000).await);
         let until_ms = stage.claimed_until_ms().await;
-        stage.pass_ms(5).await;
-        assert!(stage.has(N1, 60_000).await, "it is renewed");
+        stage.wait_ms(5).await;
+        assert!(stage.claims(N1, 60_000).await, "the claim is renewed");
         let renewed_ms = stage.claimed_until_ms().await;
         let now_ms = stage.now_us().await / 1_000;
         assert!(renewed_ms > until_ms && (30_000..=60_000).contains(&(renewed_ms - now_ms)), "{renewed_ms}");
-        assert!(!stage.has(N2, 60_000).await);
-        // As if that time had passed.
+        assert!(!stage.claims(N2, 60_000).await);
+        // The claim expires.
         stage.redis.command(&["HSET", "consumer", "until", &now_ms.to_string()]).await;
-        assert!(stage.has(N2, 60_000).await, "nobody has renewed it");
-        assert!(!stage.has(N1, 60_000).await);
+        assert!(stage.claims(N2, 60_000).await, "the claim has expired");
+        assert!(!stage.claims(N1, 60_000).await);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_claim_is_given_up_by_its_holder() {
+async fn outbox_claim_is_released_by_its_holder() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.run(&occupied("a", 10)).await;
-        stage.has(N1, 60_000).await;
-        assert_eq!(stage.claim(N2, 0, "-", 0).await, None, "it is not its own");
-        assert!(!stage.has(N2, 60_000).await);
-        let given_up = Claimed { ids: vec![], due: vec![], dropped: 0 };
-        assert_eq!(stage.claim(N1, 0, "-", 0).await, Some(given_up));
+        stage.claims(N1, 60_000).await;
+        assert_eq!(stage.claim(N2, 0, "-", 0).await, None, "the claim of another node");
+        assert!(!stage.claims(N2, 60_000).await);
+        let released = Claimed { ids: vec![], due: vec![], dropped: 0 };
+        assert_eq!(stage.claim(N1, 0, "-", 0).await, Some(released));
         assert!(!stage.exists("consumer").await);
-        assert!(stage.has(N2, 60_000).await);
+        assert!(stage.claims(N2, 60_000).await);
     })
     .await;
 }
 
 #[tokio::test]
-async fn notices_are_read_a_page_at_a_time() {
+async fn outbox_is_read_in_pages() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let nothing = Claimed { ids: vec![], due: vec![], dropped: 0 };
         assert_eq!(stage.claim(N1, 60_000, "-", 3).await, Some(nothing));
         for number in 0..7 {
@@ -110,40 +112,44 @@ async fn notices_are_read_a_page_at_a_time() {
 }
 
 #[tokio::test]
-async fn what_is_due_is_read_when_it_is_due() {
+async fn due_transitions_are_read_when_due() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let now_ms = stage.now_us().await / 1_000;
-        for (entry, at_ms) in
+        for (transition, at_ms) in
             [("vacated 1:b", now_ms - 1), ("count 1:a", now_ms - 2), ("later", now_ms + 60_000)]
         {
-            stage.redis.command(&["ZADD", "due", &at_ms.to_string(), entry]).await;
+            stage.redis.command(&["ZADD", "due", &at_ms.to_string(), transition]).await;
         }
         assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().due, ["count 1:a", "vacated 1:b"]);
-        assert_eq!(stage.claim(N1, 60_000, "-", 0).await.unwrap().due.len(), 2, "also without reading");
+        assert_eq!(
+            stage.claim(N1, 60_000, "-", 0).await.unwrap().due.len(),
+            2,
+            "also without reading events"
+        );
     })
     .await;
 }
 
-/// Every script that has something to tell.
+/// Every script that appends webhook events.
 #[tokio::test]
-async fn a_full_outbox_drops_and_counts() {
+async fn full_outbox_drops_and_counts_webhook_events() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for channel in ["a", "b", "c"] {
             stage.run(&occupied(channel, 2)).await;
         }
         assert_eq!(stage.webhook_events().await, ["channel_occupied 1:a", "channel_occupied 1:b"]);
-        stage.run(&signal("a", 2, b"", true, 2)).await;
-        let member = Assert::members("presence-a", N1, 1, &[("ann", 1)]);
-        let member = Assert { outbox_max: 2, ..member.with(&rules(&["member_added"], false, false)) };
-        stage.assert(&member).await;
+        stage.run(&control_entry("a", 2, b"", true, 2)).await;
+        let member = Update::members("presence-a", N1, 1, &[("ann", 1)]);
+        let member = Update { outbox_max: 2, ..member.with(&rules(&["member_added"], false, false)) };
+        stage.update(&member).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:d"]).await;
         stage.run(&settle("d", "vacated 1:d", 2)).await;
         assert_eq!(stage.webhook_events().await.len(), 2);
         let claimed = stage.claim(N1, 60_000, "-", 10).await.unwrap();
         assert_eq!((claimed.ids.len(), claimed.dropped), (2, 4));
-        // Told once; and there is room again for each that is taken out.
+        // The number is returned once. Each removal frees capacity for one event.
         assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().dropped, 0);
         stage.redis.command(&["XDEL", "outbox", &claimed.ids[0]]).await;
         stage.run(&occupied("e", 2)).await;

@@ -1,28 +1,28 @@
-//! `publish_batch` again under the same id: applied once.
+//! `publish_batch` repeated with the same id is applied once.
 
 use super::calls::{Batch, NODES};
 use super::log::data;
 use super::stage::{Stage, id};
 use crate::support::bounded;
 
-/// Nothing is applied by this call, and it is answered as if it had been.
+/// The call applies nothing, and returns the reply of the applied one.
 async fn assert_not_applied(stage: &mut Stage, batch: &Batch, counts: &[i64]) {
-    stage.heard().await;
-    let before = stage.everything().await;
+    stage.messages().await;
+    let before = stage.dump().await;
     assert_eq!(stage.published(batch).await, counts);
-    assert!(stage.everything().await == before, "something was written");
-    assert_eq!(stage.heard().await, []);
+    assert!(stage.dump().await == before, "something was written");
+    assert_eq!(stage.messages().await, []);
 }
 
 #[tokio::test]
-async fn resend_that_is_found_in_the_log_is_not_applied() {
+async fn resend_found_in_history_is_not_applied() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.total("a", NODES[0], 3).await;
         let batch = Batch::new(id(1), "a", "1").and("b", &["2"]).wanting_counts();
         stage.published(&batch).await;
         assert_not_applied(&mut stage, &batch.clone().resent(1_000), &[3, 0, 0, 0]).await;
-        // However many came after it.
+        // Also after many later entries.
         for n in 2..=200 {
             stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
@@ -32,19 +32,19 @@ async fn resend_that_is_found_in_the_log_is_not_applied() {
 }
 
 #[tokio::test]
-async fn resend_that_is_not_in_a_log_that_covers_it_is_applied_once() {
+async fn resend_missing_from_covering_history_is_applied_once() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "a", "1").and("b", &["1"])).await;
-        stage.pass_ms(30).await;
+        stage.wait_ms(30).await;
         let batch = Batch::new(id(2), "a", "2").and("b", &["2"]);
-        stage.heard().await;
+        stage.messages().await;
         assert_eq!(stage.published(&batch.clone().resent(20)).await, [0_i64; 0]);
-        assert_eq!(stage.heard().await.len(), 2, "one entry for each channel");
+        assert_eq!(stage.messages().await.len(), 2, "one entry for each channel");
         assert_not_applied(&mut stage, &batch.clone().resent(20), &[]).await;
-        // The first attempt was on its way all the time.
+        // The first attempt arrives late.
         assert_not_applied(&mut stage, &batch, &[]).await;
-        // Also when the log no longer has the resend.
+        // Also when the history no longer has the resend.
         stage.published(&Batch { log_max: 1, ..Batch::new(id(3), "a", "3") }).await;
         assert_eq!(stage.log("a").await.len(), 1);
         assert_not_applied(&mut stage, &batch, &[]).await;
@@ -54,13 +54,13 @@ async fn resend_that_is_not_in_a_log_that_covers_it_is_applied_once() {
     .await;
 }
 
-/// Of many resends on one channel, the newest 32 are remembered.
+/// The head stores the ids of the newest 32 applied resends of a channel.
 #[tokio::test]
-async fn late_first_attempts_of_several_resends_are_not_applied() {
+async fn late_first_attempts_of_applied_resends_are_not_applied() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "a", "1")).await;
-        stage.pass_ms(30).await;
+        stage.wait_ms(30).await;
         for n in 2..=41 {
             stage.published(&Batch::new(id(n), "a", &n.to_string()).resent(20)).await;
         }
@@ -68,44 +68,44 @@ async fn late_first_attempts_of_several_resends_are_not_applied() {
             assert_not_applied(&mut stage, &Batch::new(id(n), "a", &n.to_string()), &[]).await;
         }
         let resent = stage.client.command(&[b"HSTRLEN", b"head:a", b"resent"]).await.integer();
-        assert_eq!(resent, 256, "it is bounded");
+        assert_eq!(resent, 256, "the ids are bounded");
     })
     .await;
 }
 
 #[tokio::test]
-async fn resend_that_no_log_covers_is_unknown() {
+async fn resend_without_covering_history_is_unknown() {
     bounded(async {
-        let mut stage = Stage::set().await;
-        // Nothing was ever announced here, as far as Redis knows.
+        let mut stage = Stage::start().await;
+        // The channel has no head.
         let batch = Batch::new(id(2), "a", "2").and("b", &["2"]).resent(60_000);
-        stage.refused(&batch.call(), "UNKNOWN").await;
-        // The log has begun after the first attempt.
+        stage.assert_refused(&batch.call(), "UNKNOWN").await;
+        // The history begins after the first attempt.
         stage.published(&Batch::new(id(1), "a", "1")).await;
-        stage.refused(&batch.call(), "UNKNOWN").await;
-        // It has begun before, and no longer reaches back so far.
+        stage.assert_refused(&batch.call(), "UNKNOWN").await;
+        // The history began before the first attempt, and no longer reaches back to it.
         stage.published(&Batch::new(id(3), "c", "1")).await;
         stage.age("c", 50_000).await;
         for n in 4..=5 {
             stage.published(&Batch { log_max: 1, ..Batch::new(id(n), "c", "2") }).await;
         }
         let batch = Batch::new(id(6), "c", "1").resent(40_000);
-        stage.refused(&batch.call(), "UNKNOWN").await;
+        stage.assert_refused(&batch.call(), "UNKNOWN").await;
     })
     .await;
 }
 
-/// A resend that finds itself applied costs nothing; one that is applied is
-/// charged like any other.
+/// A resend that was applied already costs nothing; one that is applied now is charged like any
+/// other batch.
 #[tokio::test]
 async fn resend_is_charged_once() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "a", "1").charged(2, 10, 60_000)).await;
-        stage.pass_ms(30).await;
+        stage.wait_ms(30).await;
         let batch = Batch::new(id(2), "a", "2").charged(3, 10, 60_000);
-        let ([paid, used, _], _) = stage.publish(&batch.clone().resent(20)).await;
-        assert_eq!((paid, used), (1, 5), "the first attempt was lost");
+        let ([charged, used, _], _) = stage.publish(&batch.clone().resent(20)).await;
+        assert_eq!((charged, used), (1, 5), "the first attempt was lost");
         for again in
             [batch.clone().resent(20), batch, Batch::new(id(1), "a", "1").charged(2, 10, 60_000).resent(0)]
         {
@@ -116,15 +116,15 @@ async fn resend_is_charged_once() {
     .await;
 }
 
-/// Not even where the window could not pay for it again.
+/// Even if the window does not permit another charge.
 #[tokio::test]
-async fn resend_that_was_applied_needs_no_credit() {
+async fn applied_resend_is_accepted_when_window_is_used_up() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let batch = Batch::new(id(1), "a", "1").charged(8, 10, 60_000);
         stage.published(&batch).await;
-        let ([paid, ..], _) = stage.publish(&batch.resent(1_000)).await;
-        assert_eq!((paid, stage.log("a").await.len()), (1, 1));
+        let ([charged, ..], _) = stage.publish(&batch.resent(1_000)).await;
+        assert_eq!((charged, stage.log("a").await.len()), (1, 1));
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! One Redis with everything around it.
+//! A Redis server with clients for scripts and for published entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::support::{PATIENCE, Redis, eventually};
 pub struct Stage {
     pub redis: Redis,
     pub client: Client,
-    /// Hears all entries.
-    ear: Client,
+    /// Receives all published entries.
+    subscriber: Client,
 }
 
 impl Stage {
-    pub async fn set() -> Stage {
+    pub async fn start() -> Stage {
         let redis = Redis::start().await;
         let client = Client::connect(&redis).await;
-        let mut ear = Client::connect(&redis).await;
-        ear.command(&[b"PSUBSCRIBE", b"log:*"]).await;
-        Stage { redis, client, ear }
+        let mut subscriber = Client::connect(&redis).await;
+        subscriber.command(&[b"PSUBSCRIBE", b"log:*"]).await;
+        Stage { redis, client, subscriber }
     }
 
     pub async fn run(&mut self, call: &Call) -> Reply {
         self.client.eval(&Script::named(call.script), &call.keys, &call.arguments).await
     }
 
-    /// Everything that Redis holds, byte for byte, apart from times to live.
-    pub async fn everything(&mut self) -> BTreeMap<String, Reply> {
+    /// All keys and values of Redis, byte for byte, without times to live.
+    pub async fn dump(&mut self) -> BTreeMap<String, Reply> {
         let mut all = BTreeMap::new();
         for key in items(self.client.command(&[b"KEYS", b"*"]).await) {
             let dump = self.client.command(&[b"DUMP", key.text().as_bytes()]).await;
@@ -42,36 +42,36 @@ impl Stage {
         all
     }
 
-    /// The bytes announced since the last call, with their topics.
-    pub async fn heard(&mut self) -> Vec<(String, Bytes)> {
+    /// The messages published since the last call, with their topics.
+    pub async fn messages(&mut self) -> Vec<(String, Bytes)> {
         self.client.command(&[b"PUBLISH", b"log:marker", b""]).await;
-        let mut heard = Vec::new();
+        let mut messages = Vec::new();
         loop {
-            let message = items(self.ear.next().await);
+            let message = items(self.subscriber.next().await);
             let topic = message[2].text();
             if topic == "log:marker" {
-                return heard;
+                return messages;
             }
-            heard.push((topic, bulk(&message[3]).into()));
+            messages.push((topic, bulk(&message[3]).into()));
         }
     }
 
-    /// WebhookEventKind the entries since the last call say.
-    pub async fn said(&mut self) -> Vec<Body> {
-        let heard = self.heard().await.into_iter();
-        heard.map(|(_, bytes)| Entry::decode(bytes).unwrap().read().unwrap()).collect()
+    /// The bodies of the entries since the last call.
+    pub async fn bodies(&mut self) -> Vec<Body> {
+        let messages = self.messages().await.into_iter();
+        messages.map(|(_, bytes)| Entry::decode(bytes).unwrap().read().unwrap()).collect()
     }
 
-    /// The script is refused with this error, and nothing has happened.
-    pub async fn refused(&mut self, call: &Call, error: &str) {
-        self.heard().await;
-        let before = self.everything().await;
+    /// The script fails with this error, and has neither written nor published anything.
+    pub async fn assert_refused(&mut self, call: &Call, error: &str) {
+        self.messages().await;
+        let before = self.dump().await;
         let reply = self.run(call).await;
         let what = format!("{} with {:?}", call.script, call.keys);
-        let Reply::Error(text) = &reply else { panic!("{what}: {error} was expected, not {reply:?}") };
+        let Reply::Error(text) = &reply else { panic!("{what}: expected {error}, received {reply:?}") };
         assert!(text.starts_with(error) || text.contains(&format!(" {error}")), "{what}: {text}");
-        assert!(self.everything().await == before, "{what}: {text}, and something was written");
-        assert_eq!(self.heard().await, [], "{what}: {text}, and something was announced");
+        assert!(self.dump().await == before, "{what}: {text}, but it has written");
+        assert_eq!(self.messages().await, [], "{what}: {text}, but it has published");
     }
 
     pub async fn head(&mut self, channel: &str, field: &str) -> u64 {
@@ -83,16 +83,16 @@ impl Stage {
         items(entries).iter().map(|entry| Entry::decode(bulk(entry).into()).unwrap()).collect()
     }
 
-    /// WebhookEventKind the head says of the log's bytes is what they are.
+    /// Checks the head's count of the history's bytes.
     pub async fn assert_log_bytes(&mut self, channel: &str) -> u64 {
-        let real: usize = self.log(channel).await.iter().map(|entry| entry.encode().len()).sum();
-        let told = self.head(channel, "log_bytes").await;
-        assert_eq!(told, real as u64, "log_bytes of {channel}");
-        told
+        let actual: usize = self.log(channel).await.iter().map(|entry| entry.encode().len()).sum();
+        let counted = self.head(channel, "log_bytes").await;
+        assert_eq!(counted, actual as u64, "log_bytes of {channel}");
+        counted
     }
 
-    /// The webhook_events in the outbox, each as `channel_occupied 1:a`, and what it has
-    /// beyond these as ` user=7`.
+    /// The webhook events in the outbox, each as `channel_occupied 1:a`, with further fields as
+    /// ` user=7`.
     pub async fn webhook_events(&mut self) -> Vec<String> {
         let entries = items(self.client.command(&[b"XRANGE", b"outbox", b"-", b"+"]).await);
         let webhook_event = |entry: Reply| {
@@ -104,7 +104,7 @@ impl Stage {
         entries.into_iter().map(webhook_event).collect()
     }
 
-    /// WebhookEventKind is to be looked at, with the ms from now.
+    /// The scheduled transitions, with the ms until they are due.
     pub async fn due(&mut self) -> Vec<(String, i64)> {
         let now_ms = i64::try_from(self.now_us().await / 1_000).unwrap();
         let entries = items(self.client.command(&[b"ZRANGE", b"due", b"0", b"-1", b"WITHSCORES"]).await);
@@ -119,36 +119,36 @@ impl Stage {
     }
 
     pub async fn keys(&mut self) -> Vec<String> {
-        self.everything().await.into_keys().collect()
+        self.dump().await.into_keys().collect()
     }
 
     pub async fn exists(&mut self, key: &str) -> bool {
         self.client.command(&[b"EXISTS", key.as_bytes()]).await.integer() == 1
     }
 
-    /// ms until Redis forgets the key.
+    /// ms until the key expires.
     pub async fn ttl_ms(&mut self, key: &str) -> i64 {
         self.client.command(&[b"PTTL", key.as_bytes()]).await.integer()
     }
 
-    /// Waits for what Redis forgets by itself.
-    pub async fn expires(&mut self, key: &str) {
+    /// Waits until the key has expired.
+    pub async fn wait_until_expired(&mut self, key: &str) {
         eventually(key, PATIENCE, async || match self.redis.command(&["EXISTS", key]).await.integer() {
             0 => Ok(()),
-            _ => Err("still there".into()),
+            _ => Err("the key exists".into()),
         })
         .await;
     }
 
-    /// Until Redis's clock has moved on by so much.
-    pub async fn pass_ms(&mut self, ms: u64) {
+    /// Waits until Redis's clock has advanced by `ms`.
+    pub async fn wait_ms(&mut self, ms: u64) {
         let start = self.now_us().await;
         while self.now_us().await < start + ms * 1_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// WebhookEventKind a channel has in Redis becomes so much older, all at once.
+    /// Moves the times of a channel's head and history into the past by `ms`.
     pub async fn age(&mut self, channel: &str, ms: u64) {
         let (head, log) = (key("head", channel), key("log", channel));
         for (index, entry) in self.log(channel).await.into_iter().enumerate() {
@@ -165,8 +165,8 @@ impl Stage {
         number(&time[0]) * 1_000_000 + number(&time[1])
     }
 
-    /// No memory is left, or again as much as there is.
-    pub async fn full(&mut self, is_full: bool) {
+    /// Sets `maxmemory` to 1 byte, or removes the limit.
+    pub async fn set_memory_full(&mut self, is_full: bool) {
         self.client.command(&[b"CONFIG", b"SET", b"maxmemory", if is_full { b"1" } else { b"0" }]).await;
     }
 }

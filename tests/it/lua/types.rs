@@ -1,24 +1,24 @@
-//! A key that holds something else, as after a mistake with another tool.
+//! Keys of a wrong type, as after a mistake with another tool.
 
 use super::calls::{
-    Assert, Batch, Call, NODES, charge, claim, fence, hold, list, open_epoch, read_cached, read_log,
-    read_log_since, renew, rules, settle, signal, switch,
+    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, read_cached,
+    read_log, read_log_since, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
 use crate::support::bounded;
 
-/// Every script, with a state in which it uses all of its keys.
+/// Calls of every script, for a state in which each uses all of its keys.
 fn calls() -> Vec<Call> {
     let all = ["channel_occupied", "channel_vacated", "member_added", "member_removed", "cache_miss"];
     let rules = rules(&all, true, true);
-    let subscriptions = |node, count| Assert::new("a", node, count).with(&rules).wanting_last().call();
+    let subscriptions = |node, count| Update::new("a", node, count).with(&rules).wanting_last().call();
     let members =
-        |count| Assert::members("presence-a", NODES[0], count, &[("ann", count)]).with(&rules).call();
+        |count| Update::members("presence-a", NODES[0], count, &[("ann", count)]).with(&rules).call();
     vec![
         Batch::new(id(2), "a", "2").and("b", &["3"]).wanting_counts().cached(9).charged(1, 9, 9).call(),
         Batch::of_chains(id(2), "a", 1, &[("A", "2"), ("B", "3")]).wanting_counts().charged(1, 9, 9).call(),
-        signal("a", 2, b"", true, 0),
+        control_entry("a", 2, b"", true, 0),
         switch("a", false),
         subscriptions(NODES[0], 2),
         subscriptions(NODES[0], 0),
@@ -43,9 +43,9 @@ fn calls() -> Vec<Call> {
 }
 
 #[tokio::test]
-async fn keys_of_another_type_are_an_error_and_nothing_is_written() {
+async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let calls = calls();
         for script in all() {
             assert!(calls.iter().any(|call| call.script == script.name), "{} is never called", script.name);
@@ -58,28 +58,28 @@ async fn keys_of_another_type_are_an_error_and_nothing_is_written() {
                     stage.total("a", node, 1).await;
                 }
                 stage.run(&renew("n1", true)).await;
-                for entry in ["vacated 1:a", "count 1:a", "removed 1:a ann"] {
-                    stage.redis.command(&["ZADD", "due", "1", entry]).await;
+                for transition in ["vacated 1:a", "count 1:a", "removed 1:a ann"] {
+                    stage.redis.command(&["ZADD", "due", "1", transition]).await;
                 }
                 stage.redis.command(&["DEL", wrong]).await;
-                let of_another_type = if wrong == "rate" { "RPUSH" } else { "SET" };
-                stage.redis.command(&[of_another_type, wrong, "text"]).await;
-                stage.refused(call, "WRONGTYPE").await;
+                let command = if wrong == "rate" { "RPUSH" } else { "SET" };
+                stage.redis.command(&[command, wrong, "text"]).await;
+                stage.assert_refused(call, "WRONGTYPE").await;
             }
         }
     })
     .await;
 }
 
-/// WebhookEventKind nobody has written is not taken for a number.
+/// A text that no script has written is not accepted as a number.
 #[tokio::test]
-async fn a_rate_that_is_no_number_is_an_error() {
+async fn rate_that_is_not_a_number_is_an_error() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         stage.redis.command(&["SET", "rate", "text", "PX", "60000"]).await;
         let batch = Batch::new(id(1), "a", "1").charged(1, 9, 9);
         for call in [charge(1, 9, 9), batch.call()] {
-            stage.refused(&call, "ERR").await;
+            stage.assert_refused(&call, "ERR").await;
         }
     })
     .await;

@@ -1,23 +1,23 @@
-//! `update_subscriptions` of a user's own channel: whether the user is online.
+//! `update_subscriptions` on a user channel: the online status of the user.
 
 use fanfare::entry::Body;
 
-use super::calls::{Assert, NODES, rules};
+use super::calls::{NODES, Update, rules};
 use super::stage::Stage;
 use crate::support::bounded;
 
 const CHANNEL: &str = "#server-to-user-ann";
 
-fn assert(node: usize, count: u64, rules: &str) -> Assert {
-    Assert::new(CHANNEL, NODES[node], count).with(rules)
+fn update(node: usize, count: u64, rules: &str) -> Update {
+    Update::new(CHANNEL, NODES[node], count).with(rules)
 }
 
 #[tokio::test]
-async fn status_is_announced_when_it_changes() {
+async fn user_status_is_sent_when_it_changes() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let rules = rules(&[], false, true);
-        for (node, count, said) in [
+        for (node, count, status) in [
             (0, 0, None),
             (0, 1, Some(true)),
             (0, 1, None),
@@ -28,47 +28,51 @@ async fn status_is_announced_when_it_changes() {
             (1, 0, None),
             (2, 5, Some(true)),
         ] {
-            let asserted = stage.assert(&assert(node, count, &rules)).await;
-            let expected: Vec<Body> = said.map(|online| Body::UserStatus { online }).into_iter().collect();
-            assert_eq!(stage.said().await, expected, "{} has {count}", NODES[node]);
-            if said.is_some() {
-                assert_eq!(asserted.at.unwrap().seq, stage.head(CHANNEL, "seq").await, "with what was said");
+            let updated = stage.update(&update(node, count, &rules)).await;
+            let expected: Vec<Body> = status.map(|online| Body::UserStatus { online }).into_iter().collect();
+            assert_eq!(stage.bodies().await, expected, "{} has {count}", NODES[node]);
+            if status.is_some() {
+                assert_eq!(
+                    updated.at.unwrap().seq,
+                    stage.head(CHANNEL, "seq").await,
+                    "including the update's own entry"
+                );
             }
         }
-        // A dead node's user goes by the rules that its channel remembers.
-        stage.assert(&assert(2, 0, "")).await;
-        assert_eq!(stage.said().await, [Body::UserStatus { online: false }]);
+        // The sweep of a dead node uses the stored rules of the channel.
+        stage.update(&update(2, 0, "")).await;
+        assert_eq!(stage.bodies().await, [Body::UserStatus { online: false }]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn status_is_not_announced_to_nobody() {
+async fn user_status_is_not_sent_without_watchlists() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         for (node, count) in [(0, 1), (0, 0)] {
-            stage.assert(&assert(node, count, &rules(&[], true, false))).await;
+            stage.update(&update(node, count, &rules(&[], true, false))).await;
         }
-        assert_eq!(stage.heard().await, []);
+        assert_eq!(stage.messages().await, []);
     })
     .await;
 }
 
-/// Users' own channels are nobody's business but the users'.
+/// User channels appear in neither the index nor webhooks.
 #[tokio::test]
-async fn neither_index_nor_webhooks_know_of_them() {
+async fn user_channels_are_absent_from_index_and_webhooks() {
     bounded(async {
-        let mut stage = Stage::set().await;
+        let mut stage = Stage::start().await;
         let all = ["channel_occupied", "channel_vacated", "subscription_count", "member_added"];
         let rules = rules(&all, true, true);
-        stage.assert(&assert(0, 200, &rules)).await;
-        stage.assert(&assert(0, 201, &rules)).await;
+        stage.update(&update(0, 200, &rules)).await;
+        stage.update(&update(0, 201, &rules)).await;
         let own = ["channels:node-a----------", "head:#server-to-user-ann", "log:#server-to-user-ann"];
         assert_eq!(stage.keys().await, [&own[..], &["subs:#server-to-user-ann"]].concat());
-        stage.assert(&assert(0, 0, &rules)).await;
+        stage.update(&update(0, 0, &rules)).await;
         assert_eq!(stage.keys().await, own[1..]);
-        let said = [true, false].map(|online| Body::UserStatus { online });
-        assert_eq!(stage.said().await, said);
+        let status = [true, false].map(|online| Body::UserStatus { online });
+        assert_eq!(stage.bodies().await, status);
     })
     .await;
 }

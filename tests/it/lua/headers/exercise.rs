@@ -1,5 +1,4 @@
-//! The Redis backend, made to run each of its scripts, and what it makes of their
-//! answers.
+//! Runs each script through the Redis backend, and checks the decoded replies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +33,7 @@ fn publication(channel: &str, data: &str, is_cached: bool) -> Publication {
     Publication { channel_id: channel_id(channel), count: 1, body, wants_counts: true, last, bases: None }
 }
 
-fn kept(publication: Publication) -> Publication {
+fn with_base(publication: Publication) -> Publication {
     let base = KeptBase { key: Bytes::new(), index: 0, start: 0, bytes: publication.body.len() };
     Publication { bases: Some(KeptBases { keys_max: 1, newest: vec![base] }), ..publication }
 }
@@ -58,40 +57,40 @@ fn charge(account: Account, cost: u64) -> Charge {
     Charge { app: "1".into(), account, cost, rate: Rate { count: 10, window: Duration::from_secs(60) } }
 }
 
-pub async fn everything(redis: &Redis) {
-    let (events, _letters) = backend_events();
+pub async fn all_scripts(redis: &Redis) {
+    let (events, _receiver) = backend_events();
     let backend = Backend::connect(&redis.url(), "fanfare", events).await.unwrap();
-    publishes(&backend).await;
-    asserts(&backend).await;
-    reads(&backend).await;
-    webhook_events(&backend).await;
+    publish(&backend).await;
+    update_memberships(&backend).await;
+    read(&backend).await;
+    claim_webhook_events(&backend).await;
     assert_eq!(backend.hold_connections("1", 3, 9, 5).await, Ok(5));
-    // A node that nobody renews is condemned.
+    // A lease without renewals is fenced.
     let (leases, node) = ("fanfare:{nodes}:leases", "0123456789abcdef");
     redis.command(&["HSET", leases, node, "7"]).await;
-    eventually("its end", 2 * PATIENCE, async || {
+    eventually("the fencing", 2 * PATIENCE, async || {
         match redis.command(&["HEXISTS", leases, node]).await.integer() {
             0 => Ok(()),
-            _ => Err("it is there".to_owned()),
+            _ => Err("the lease exists".to_owned()),
         }
     })
     .await;
 }
 
-async fn publishes(backend: &Backend) {
+async fn publish(backend: &Backend) {
     let two = vec![publication("news", "1", false), publication("cache-news", "2", true)];
     let published = backend.publish_batch(EntryId::random(), two, None).await.unwrap();
     assert_eq!((published.counts, published.rate), (vec![Some(Counts::default()); 2], None));
-    let one = || vec![publication("news", "3", false), kept(publication("kept", "4", false))];
-    let paid = backend
+    let one = || vec![publication("news", "3", false), with_base(publication("kept", "4", false))];
+    let charged = backend
         .publish_batch(EntryId::random(), one(), Some(charge(Account::BackendEvents, 8)))
         .await
         .unwrap();
-    assert_eq!(paid.rate.unwrap().remaining, 2);
-    let unpaid =
+    assert_eq!(charged.rate.unwrap().remaining, 2);
+    let refused =
         backend.publish_batch(EntryId::random(), one(), Some(charge(Account::BackendEvents, 3))).await;
-    assert!(matches!(unpaid, Err(BackendError::RateLimited(state)) if state.remaining == 2), "{unpaid:?}");
-    // Reads have a window of their own.
+    assert!(matches!(refused, Err(BackendError::RateLimited(state)) if state.remaining == 2), "{refused:?}");
+    // Reads are charged to a window of their own.
     assert_eq!(backend.charge(&charge(Account::ReadRequests, 9)).await.unwrap().remaining, 1);
     assert!(matches!(
         backend.charge(&charge(Account::ReadRequests, 2)).await,
@@ -103,7 +102,7 @@ async fn publishes(backend: &Backend) {
     backend.append(control).await.unwrap();
 }
 
-async fn asserts(backend: &Backend) {
+async fn update_memberships(backend: &Backend) {
     let missed = backend.update_membership(&update("news", 2)).await.unwrap();
     assert_eq!((missed.total, missed.last, missed.refused), (2, None, vec![]));
     let joined = backend.update_membership(&update("cache-news", 1)).await.unwrap();
@@ -113,9 +112,9 @@ async fn asserts(backend: &Backend) {
         UserCount { member, count, is_new }
     };
     let users = vec![user(USERS[0], 2, true), user(USERS[1], 1, true)];
-    let room = MembershipUpdate { users, ..update("presence-room", 3) };
-    let UpdatedMembership { at, total, refused, .. } = backend.update_membership(&room).await.unwrap();
-    assert_eq!((total, refused), (2, vec![1]), "there is room for one user");
+    let presence = MembershipUpdate { users, ..update("presence-room", 3) };
+    let UpdatedMembership { at, total, refused, .. } = backend.update_membership(&presence).await.unwrap();
+    assert_eq!((total, refused), (2, vec![1]), "the limit is one user");
     assert_eq!(backend.read_heads(&[channel_id("presence-room")]).await, Ok(vec![Some(at)]));
     let roster = backend.read_roster(&channel_id("presence-room")).await.unwrap();
     assert_eq!(roster.own, [USERS[0].into()]);
@@ -123,7 +122,7 @@ async fn asserts(backend: &Backend) {
     backend.update_membership(&update("news", 0)).await.unwrap();
 }
 
-async fn reads(backend: &Backend) {
+async fn read(backend: &Backend) {
     let news = channel_id("news");
     let log = backend.read_log(&news, EntryId::NONE).await.unwrap();
     let position = log.head.unwrap();
@@ -150,20 +149,20 @@ async fn reads(backend: &Backend) {
     assert_eq!(backend.read_counts(&channel_id("presence-room")).await, Ok(counts(2, 1)));
 }
 
-/// All that a channel had to tell, the end of which is due after a while.
-async fn webhook_events(backend: &Backend) {
+/// All webhook events of a channel. The last one is due after the grace period.
+async fn claim_webhook_events(backend: &Backend) {
     let partition = channel_id("news").partition();
     assert!(backend.own_partitions().contains(&partition));
-    let told = eventually("the end", PATIENCE, async || {
+    let claimed = eventually("channel_vacated", PATIENCE, async || {
         let webhook_events = backend.claim_webhook_events(partition, None, 100).await.unwrap().unwrap();
-        let is_over =
+        let is_complete =
             webhook_events.iter().any(|webhook_event| webhook_event.what == WebhookEventKind::ChannelVacated);
-        if is_over { Ok(webhook_events) } else { Err(format!("{webhook_events:?}")) }
+        if is_complete { Ok(webhook_events) } else { Err(format!("{webhook_events:?}")) }
     })
     .await;
     let of_news =
-        told.iter().filter(|webhook_event| webhook_event.channel == "news" && &*webhook_event.app == "1");
-    let whats: Vec<&WebhookEventKind> = of_news.map(|webhook_event| &webhook_event.what).collect();
+        claimed.iter().filter(|webhook_event| webhook_event.channel == "news" && &*webhook_event.app == "1");
+    let kinds: Vec<&WebhookEventKind> = of_news.map(|webhook_event| &webhook_event.what).collect();
     let expected = [
         &WebhookEventKind::ClientEvent(event("moved")),
         &WebhookEventKind::ChannelOccupied,
@@ -172,11 +171,11 @@ async fn webhook_events(backend: &Backend) {
         &WebhookEventKind::SubscriptionCount(0),
         &WebhookEventKind::ChannelVacated,
     ];
-    assert_eq!(whats, expected);
-    let (first, rest) = told.split_first().unwrap();
+    assert_eq!(kinds, expected);
+    let (first, rest) = claimed.split_first().unwrap();
     let after = backend.claim_webhook_events(partition, Some(&first.id), 100).await.unwrap().unwrap();
     assert_eq!(after, rest);
-    let ids: Vec<_> = told.into_iter().map(|webhook_event| webhook_event.id).collect();
+    let ids: Vec<_> = claimed.into_iter().map(|webhook_event| webhook_event.id).collect();
     backend.remove_webhook_events(partition, &ids).await.unwrap();
     assert_eq!(backend.claim_webhook_events(partition, None, 100).await, Ok(Some(vec![])));
     backend.release_webhook_outbox(partition).await.unwrap();
