@@ -1,7 +1,48 @@
-//! Fanfare: a self-hosted, Pusher-protocol realtime server whose unit of work
-//! is the batch. ARCHITECTURE.md has the walk of a batch through eight rooms;
-//! the modules below stand in reading order: the edges, the way in, the shared
-//! state, the way out, and what all of them speak of.
+//! Fanfare is a self-hosted realtime server for the Pusher protocol. Its unit of work is the
+//! batch: the events of one HTTP request, published as a whole and delivered to the WebSocket
+//! connections of every node.
+//!
+//! # The pipeline
+//!
+//! A batch passes through eight stages. To read the code, follow them in this order:
+//!
+//! | stage | module | |
+//! | --- | --- | --- |
+//! | 1 | [`http`] | verifies the signature and the limits of a request |
+//! | 2 | [`batch`] | parses and validates the events, all or none |
+//! | 3 | [`publish`] | encodes one publication per channel |
+//! | 4 | [`backend`] | numbers, stores and publishes the entries in one script call |
+//! | 5 | [`channels`] | orders the entries of each channel and repairs gaps |
+//! | 6 | [`fan_out`] | encodes frames once per group of subscribers |
+//! | 7 | [`subscribers`] | pushes a buffer of frames for each subscription |
+//! | 8 | [`sockets`] | writes once per connection |
+//!
+//! Stages 1 to 4 run in the task of the HTTP connection. [`backend_events`] is the bounded queue
+//! from the backend to stage 5 of every node, that of the publisher included. Stages 5 to 7 run
+//! in the channels actor, one task per node.
+//!
+//! # Around the pipeline
+//!
+//! - [`server`] builds the parts of a [`node`], serves and drains it; [`cli`], [`config`] and
+//!   [`logging`] belong to the binary.
+//! - [`ws`] serves WebSocket connections: it parses messages of clients and sends commands to
+//!   the channels actor. [`apps`] and [`connection_limit`] admit a connection.
+//! - [`wire`] is the protocol as data, [`delta`] encodes deltas, [`filter`] evaluates tag
+//!   filters. They do no IO.
+//! - [`webhook`] delivers webhook events to the endpoints of an app.
+//! - [`app`], [`channel`], [`event`], [`entry`], [`presence`] and [`webhook_event`] are the data
+//!   types of all modules; [`limits`] contains the bounds, [`metrics`] the counters.
+//!
+//! # Documents
+//!
+//! Paths are relative to the root of the repository.
+//!
+//! - `docs/explanation/architecture.md`: the pipeline, the modules and the invariants of the code
+//! - `docs/design.md`: the promises P1 to P8, and how the code keeps them
+//! - `docs/protocol.md`: the wire protocol in numbered clauses; comments cite them as
+//!   `protocol.md 2.4`
+//! - `docs/glossary.md`: one term per concept, with its type
+//! - `docs/decisions/`: design choices and their price
 
 pub mod node;
 pub mod server;
