@@ -63,7 +63,8 @@ pub(super) async fn get_users(
         if channel.kind() != ChannelKind::Presence {
             return Err(ApiError::no_users());
         }
-        let with_info = signed.query.get("with_user_info").is_some_and(|value| value == "1" || value == "true");
+        let with_info =
+            signed.query.get("with_user_info").is_some_and(|value| value == "1" || value == "true");
         let read = node.backend.read_roster(&ChannelId::new(&signed.app.id, &channel)).await?;
         Ok(Reply(write_users(&read.roster, with_info)))
     });

@@ -70,7 +70,11 @@ impl HttpStream {
     }
 
     /// Restarts the idle timer after a write of a response.
-    fn on_written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn on_written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() && self.phase.get() == IDLE {
             self.deadline.as_mut().reset(Instant::now() + self.keep_alive);
             // Registers the waker: hyper reads again only when it is woken.

@@ -1,5 +1,5 @@
 //! The HTTP API for app backends (protocol.md 1), and stage 1 of the pipeline. This module
-//! contains the table of routes; [`signed`] verifies a request, [`events`] publishes its batch.
+//! contains the table of routes; `signed` verifies a request, `events` publishes its batch.
 
 mod channels;
 mod error;

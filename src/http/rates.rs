@@ -21,7 +21,7 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Charges one read request, then runs `work`, or returns 429 without running it. `work` is
+/// Charges one request, then runs `work`, or returns 429 without running it. `work` is
 /// boxed, because the state of its backend call would take memory in the handler's future three
 /// times.
 pub(super) async fn read(

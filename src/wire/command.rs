@@ -357,7 +357,9 @@ fn delta_request(raw: &RawValue) -> DeltaRequest {
         },
         Ok(Form::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
         Ok(Form::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
-        Ok(Form::Settings { algorithms: Some(names), .. }) => DeltaRequest::On { algorithms: known_algorithms(&names) },
+        Ok(Form::Settings { algorithms: Some(names), .. }) => {
+            DeltaRequest::On { algorithms: known_algorithms(&names) }
+        }
         Ok(Form::Settings { .. }) => any(),
         Err(_) => DeltaRequest::Unspecified,
     }

@@ -45,7 +45,7 @@ pub fn text_len(payload_len: usize) -> usize {
 /// A control frame has at most 125 bytes, two of which are the code.
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// A close frame. A longer reason is cut at [`CLOSE_REASON_BYTES_MAX`].
+/// A close frame. A reason above 123 bytes is cut at the last character that fits.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
     let reason = reason.as_bytes();

@@ -1,5 +1,5 @@
 //! WebSocket connections (protocol.md 2): `http` upgrades a request and passes the TCP stream
-//! on; a [`connection`] reads commands from it until it ends, and dispatches them to the channels
+//! on; a `connection` reads commands from it until it ends, and dispatches them to the channels
 //! actor. Outgoing frames go through the connection's write buffer, see [`crate::sockets`].
 
 mod accept;

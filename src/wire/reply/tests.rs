@@ -134,7 +134,10 @@ fn connection_replies_match_byte_for_byte() {
             refused,
             r#"{"channel":"private-a","data":{"error":"no","status":401,"type":"AuthError"},"event":"pusher:subscription_error"}"#,
         ),
-        (channel_error, r#"{"data":{"channel":"private-a","code":4300,"message":"no"},"event":"pusher:error"}"#),
+        (
+            channel_error,
+            r#"{"data":{"channel":"private-a","code":4300,"message":"no"},"event":"pusher:error"}"#,
+        ),
         (error, r#"{"data":{"code":null,"message":"no"},"event":"pusher:error"}"#),
         (coded_error, r#"{"data":{"code":4009,"message":"no"},"event":"pusher:error"}"#),
         (off, r#"{"data":{"enabled":false},"event":"pusher:delta_compression_enabled"}"#),
