@@ -35,18 +35,26 @@
 //!
 //! # Documents
 //!
-//! Paths are relative to the root of the repository.
+//! The links lead from `target/doc` to the `docs` folder of the repository.
 //!
-//! - `docs/explanation/architecture.md`: the pipeline, the modules and the invariants of the code
-//! - `docs/design.md`: the promises P1 to P8, and how the code keeps them
-//! - `docs/protocol.md`: the wire protocol in numbered clauses; comments cite them as
-//!   `protocol.md 2.4`
-//! - `docs/glossary.md`: one term per concept, with its type
-//! - `docs/decisions/`: design choices and their price
+//! - [Architecture]: the pipeline, the modules and the invariants of the code.
+//! - [Design]: the promises P1 to P8, and how the code keeps them. Comments cite its sections as
+//!   `design.md 4`.
+//! - [Protocol]: the wire protocol in numbered clauses. Comments cite them as `protocol.md 2.4`.
+//! - [Glossary]: one term per concept, with its type.
+//! - [Decisions]: design choices and their price.
+//!
+//! [Architecture]: ../../../docs/explanation/architecture.md
+//! [Design]: ../../../docs/design.md
+//! [Protocol]: ../../../docs/protocol.md
+//! [Glossary]: ../../../docs/glossary.md
+//! [Decisions]: ../../../docs/decisions
 
+// Construction.
 pub mod node;
 pub mod server;
 
+// The edges, the pipeline, and the parts that these use.
 pub mod apps;
 pub mod backend;
 pub mod backend_events;
@@ -63,6 +71,7 @@ pub mod webhook;
 pub mod wire;
 pub mod ws;
 
+// Data types and functions that all modules share.
 pub mod app;
 pub mod auth;
 pub mod channel;
@@ -76,6 +85,7 @@ pub mod metrics;
 pub mod presence;
 pub mod webhook_event;
 
+// The binary.
 pub mod cli;
 pub mod config;
 pub mod logging;

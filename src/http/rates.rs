@@ -83,7 +83,7 @@ async fn charge(node: &Node, app: &App, account: Account, cost: u64) -> Result<O
         Err(limited @ BackendError::RateLimited(_)) => Err(limited.into()),
         Err(error) => {
             metrics().rate_limits_unenforced.increment(1);
-            tracing::debug!(app = %app.id, %error, "rate not enforced");
+            tracing::debug!(app = %app.id, %error, "rate limit not enforced");
             Ok(None)
         }
     }

@@ -331,7 +331,7 @@ fn known_algorithms(names: &[String]) -> Vec<Algorithm> {
 fn delta_request(raw: &RawValue) -> DeltaRequest {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Form {
+    enum DeltaValue {
         Switch(bool),
         Name(String),
         Settings {
@@ -349,18 +349,18 @@ fn delta_request(raw: &RawValue) -> DeltaRequest {
     let any = || DeltaRequest::On { algorithms: Algorithm::ALL.to_vec() };
     let named = |name: &str| Algorithm::parse(name).map(|one| DeltaRequest::On { algorithms: vec![one] });
     match serde_json::from_str(raw.get()) {
-        Ok(Form::Switch(true)) => any(),
-        Ok(Form::Switch(false)) => DeltaRequest::Off,
-        Ok(Form::Name(name)) => match name.to_ascii_lowercase().as_str() {
+        Ok(DeltaValue::Switch(true)) => any(),
+        Ok(DeltaValue::Switch(false)) => DeltaRequest::Off,
+        Ok(DeltaValue::Name(name)) => match name.to_ascii_lowercase().as_str() {
             "disabled" | "false" | "none" => DeltaRequest::Off,
             name => named(name).unwrap_or_else(any),
         },
-        Ok(Form::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
-        Ok(Form::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
-        Ok(Form::Settings { algorithms: Some(names), .. }) => {
+        Ok(DeltaValue::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
+        Ok(DeltaValue::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
+        Ok(DeltaValue::Settings { algorithms: Some(names), .. }) => {
             DeltaRequest::On { algorithms: known_algorithms(&names) }
         }
-        Ok(Form::Settings { .. }) => any(),
+        Ok(DeltaValue::Settings { .. }) => any(),
         Err(_) => DeltaRequest::Unspecified,
     }
 }

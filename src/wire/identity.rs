@@ -19,7 +19,8 @@ pub struct UserData {
     pub id: Arc<str>,
     /// `user_info` as JSON text; `null` if absent.
     pub info: Bytes,
-    /// The ids of the watched users, without duplicates. Neither bounded nor valid yet.
+    /// The ids of the watched users, without duplicates. Their number and form are not
+    /// checked here.
     pub watchlist: Vec<String>,
 }
 

@@ -14,9 +14,9 @@ use crate::metrics::metrics;
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(super) enum CredentialsError {
     #[error("`auth` must be the app's key, a colon and a signature")]
-    Form,
+    Malformed,
     #[error("the key in `auth` is not the key of this connection")]
-    Key,
+    WrongKey,
     /// Repeats the signed text, as Pusher does: the author of an auth endpoint needs it to find
     /// the mistake.
     #[error(
@@ -24,7 +24,7 @@ pub(super) enum CredentialsError {
         shortened(text),
         shortened(signature)
     )]
-    Signature { text: String, signature: String },
+    WrongSignature { text: String, signature: String },
 }
 
 /// Verifies that `auth` is the app's key, a colon, and the signature of one of `texts`, which
@@ -32,12 +32,12 @@ pub(super) enum CredentialsError {
 pub(super) fn check(app: &App, auth: &str, texts: &[String]) -> Result<(), CredentialsError> {
     let is_signature = |signature: &str| texts.iter().any(|text| auth::verify(&app.secrets, text, signature));
     let error = match auth.split_once(':') {
-        None => CredentialsError::Form,
-        Some((key, _)) if key != app.key => CredentialsError::Key,
+        None => CredentialsError::Malformed,
+        Some((key, _)) if key != app.key => CredentialsError::WrongKey,
         Some((_, signature)) if is_signature(signature) => return Ok(()),
         Some((_, signature)) => {
             let (text, signature) = (texts[0].clone(), signature.to_owned());
-            CredentialsError::Signature { text, signature }
+            CredentialsError::WrongSignature { text, signature }
         }
     };
     metrics().auth_failures.increment(1);
