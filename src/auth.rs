@@ -1,4 +1,4 @@
-//! Pusher's signatures (protocol.md 1.2 and 2.4): pure functions, no clock.
+//! Pusher's signatures (protocol.md 1.2, 2.4, 2.9): pure functions, without a clock.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
@@ -6,8 +6,8 @@ use sha2::Sha256;
 
 use crate::app::Secret;
 
-/// The text that signs a request: method, path as received, and every query
-/// parameter but the signature, keys lower-cased and sorted, values decoded.
+/// The signed text of a request: method, path, and every query parameter except the signature,
+/// joined by newlines. Keys are lower-cased and sorted, values must be decoded already.
 pub fn request_text<'a>(
     method: &str,
     path: &str,
@@ -18,14 +18,14 @@ pub fn request_text<'a>(
         .map(|(key, value)| (key.to_ascii_lowercase(), value))
         .filter(|(key, _)| key != "auth_signature")
         .collect();
-    // Stable, so that repeated keys (`channels[]`) keep the order they came in.
+    // A stable sort: repeated keys (`channels[]`) keep their order.
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     let query: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [method, path, &query.join("&")].join("\n")
 }
 
-/// The text that signs a subscription to a private or encrypted channel; for
-/// presence with `channel_data`, byte for byte as the client sent it.
+/// The signed text of a subscription to a private, encrypted or presence channel.
+/// `channel_data` is byte for byte as the client sent it.
 pub fn subscription_text(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     match channel_data {
         Some(data) => [socket_id, channel, data].join(":"),
@@ -38,19 +38,19 @@ pub fn sign(secret: &Secret, text: impl AsRef<[u8]>) -> String {
     hex::encode(mac(secret, text).finalize().into_bytes())
 }
 
-/// Whether `signature` is the hex HMAC of `text` under one of `secrets`, each
-/// compared in constant time.
+/// Whether `signature` is the HMAC-SHA256 of `text` under one of `secrets`, in hex of either
+/// case. Each comparison takes constant time.
 pub fn verify(secrets: &[Secret], text: &str, signature: &str) -> bool {
     let Ok(bytes) = hex::decode(signature) else { return false };
     secrets.iter().any(|secret| mac(secret, text).verify_slice(&bytes).is_ok())
 }
 
-/// The text that signs a sign-in (protocol.md 2.9).
+/// The signed text of a sign-in (protocol.md 2.9). `user_data` is as the client sent it.
 pub fn signin_text(socket_id: &str, user_data: &str) -> String {
     [socket_id, "::user::", user_data].concat()
 }
 
-/// MD5 of a request body in lower-case hex, as `body_md5` carries it.
+/// MD5 of a request body in lower-case hex, the value of `body_md5`.
 pub fn body_md5(body: &[u8]) -> String {
     hex::encode(Md5::digest(body))
 }
@@ -71,9 +71,9 @@ mod tests {
         Secret::new("7ad3773142a6692b25b8")
     }
 
-    /// The vectors of protocol.md 1.2, confirmed against Pusher's own libraries.
+    /// The test vectors of protocol.md 1.2, confirmed against Pusher's own libraries.
     #[test]
-    fn signs_like_pusher() {
+    fn request_signature_matches_pusher() {
         assert_eq!(body_md5(BODY.as_bytes()), "ec365a775a4cd0599faeb73354201b6f");
         let query = [
             ("auth_version", "1.0"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_subscriptions_like_pusher() {
+    fn subscription_and_signin_signatures_match_pusher() {
         let private = subscription_text("1234.1234", "private-foobar", None);
         assert_eq!(
             sign(&secret(), &private),

@@ -1,15 +1,14 @@
-//! What our own JSON code adds to serde_json: a bound on nesting that is checked
-//! before anything recurses, escapes that stand for no character, and strings
-//! written straight into a frame.
+//! Additions to serde_json: a limit of nesting that is checked before anything recurses, errors
+//! for escapes that are half of a surrogate pair, and strings written directly into a frame.
 
 use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Whether `text` nests arrays and objects at most `depth_max` deep. Linear, no
-/// recursion, no allocation; says nothing about the text being valid JSON.
+/// Whether `text` nests arrays and objects at most `depth_max` levels deep. Linear time, without
+/// recursion or allocation. Does not check that the text is valid JSON.
 pub fn depth_within(text: &[u8], depth_max: usize) -> bool {
-    // Most texts have fewer brackets than that, and counting them is far faster.
+    // Most texts have fewer brackets than `depth_max`, and counting them is much faster.
     if text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= depth_max {
         return true;
     }
@@ -41,19 +40,19 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-/// Some programs write it before UTF-8 text. It is no part of the JSON.
+/// U+FEFF, which some programs write before UTF-8 text. It is not part of the JSON.
 pub const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why a JSON value cannot be decoded as the requested type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// It has another type.
+    /// The value has another type.
     Type,
-    /// A string in it has this escape, which is half of a surrogate pair.
+    /// A string in the value has this escape, which is half of a surrogate pair.
     LoneSurrogate(String),
 }
 
-/// Decodes a value whose syntax has been checked already.
+/// Decodes a value of valid JSON syntax.
 pub fn decode<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Result<T, DecodeError> {
     serde_json::from_str(raw.get()).map_err(|error| match lone_surrogate(raw.get().as_bytes()) {
         Some(escape) if !error.is_data() => DecodeError::LoneSurrogate(escape),
@@ -61,7 +60,8 @@ pub fn decode<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Result<T, DecodeE
     })
 }
 
-/// Bytes of JSON text when each escape counts as the character that it stands for.
+/// The length of JSON text in bytes, with each escape counted as its decoded character in UTF-8
+/// (protocol.md 1.9).
 pub fn decoded_len(text: &[u8]) -> usize {
     let saved = |escape: Escape| escape.len - escape.character.map_or(3, char::len_utf8);
     text.len() - escapes(text).map(saved).sum::<usize>()
@@ -76,9 +76,9 @@ fn lone_surrogate(text: &[u8]) -> Option<String> {
 struct Escape {
     /// Index of the backslash.
     at: usize,
-    /// Bytes: 2, or 6 with `\u`, or 12 for a surrogate pair.
+    /// Length in bytes: 2, 6 with `\u`, or 12 for a surrogate pair.
     len: usize,
-    /// None for half of a surrogate pair.
+    /// `None` for half of a surrogate pair.
     character: Option<char>,
 }
 
@@ -105,8 +105,8 @@ fn code_unit(text: &[u8], at: usize) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Appends `text` (UTF-8) as a JSON string with its quotes, escaping only what
-/// JSON demands, exactly as serde_json does.
+/// Appends `text` (UTF-8) as a quoted JSON string. Escapes only the characters that JSON
+/// requires, exactly as serde_json does.
 pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     let mut written = 0;
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_are_written_as_serde_writes_them(text in any::<String>()) {
+        fn write_string_equals_serde_json(text in any::<String>()) {
             let mut out = Vec::new();
             write_string(&mut out, text.as_bytes());
             prop_assert_eq!(String::from_utf8(out).expect("escapes are ASCII"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogate_is_named() {
+    fn lone_surrogate_error_contains_the_escape() {
         let decode = |text: &str| {
             let raw: &RawValue = serde_json::from_str(text).expect(text);
             super::decode::<String>(raw)
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoded_len_counts_characters(text in any::<String>()) {
+        fn decoded_len_counts_decoded_characters(text in any::<String>()) {
             let escaped = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
             prop_assert_eq!(decoded_len(escaped.as_bytes()), text.len());
             let json = serde_json::to_string(&text).expect("a string is JSON");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_objects_and_arrays_are_containers() {
+    fn only_complete_objects_and_arrays_are_containers() {
         for (text, is) in [
             ("{}", true),
             (" [1] ", true),

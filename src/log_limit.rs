@@ -1,4 +1,4 @@
-//! Limits a log line to once per subject and minute, where strangers cause it.
+//! Rate limit of log lines that any client can cause: one per subject and minute.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use crate::limits;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The subjects that were logged in the current minute, at most
-/// [`limits::LOG_SUBJECTS_MAX`]: beyond, nothing is logged until the minute is over.
-/// What the lines report has a counter of its own.
+/// The subjects that were logged in the current minute, at most [`limits::LOG_SUBJECTS_MAX`].
+/// Above this limit nothing is logged until the minute is over. The reported events have
+/// counters of their own, so none is lost to the operator.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     window: Mutex<Window>,

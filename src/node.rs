@@ -1,4 +1,4 @@
-//! The parts of this process behind one cheap handle.
+//! One cheap handle for the parts of a node, which is one Fanfare process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,17 +26,20 @@ pub struct NodeState {
     pub delta: DeltaConfig,
     /// Whether subscriptions may be filtered by tags (protocol.md 4).
     pub tag_filtering: bool,
+    /// Silence of a client before its keepalive begins (protocol.md 2.2).
     pub activity_timeout: Duration,
-    /// Both APIs are below it too: empty, or `/…` without a slash at its end.
+    /// The prefix below which all routes exist in addition to the root: empty, or `/…` without a
+    /// trailing slash.
     pub path_prefix: String,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// For lines that strangers cause.
+    /// For log lines that any client can cause.
     pub log_limit: LogLimit,
     draining: AtomicBool,
 }
 
-/// What a node is told of itself.
+/// The part of the configuration that requests and connections use. The fields are as in
+/// [`NodeState`].
 #[derive(Debug)]
 pub struct Settings {
     pub delta: DeltaConfig,
@@ -71,7 +74,7 @@ impl NodeState {
         }
     }
 
-    /// From now on this node is not ready, and takes no new sockets.
+    /// Begins to drain: from now on the node is not ready and refuses new connections.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -80,7 +83,7 @@ impl NodeState {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Why this node should get no traffic, if so.
+    /// Why the node is not ready for traffic, or `None` if it is.
     pub fn unready(&self) -> Option<&'static str> {
         match self.is_draining() {
             true => Some("draining"),

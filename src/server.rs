@@ -1,4 +1,4 @@
-//! Builds the parts, serves, drains.
+//! The server process: construction of the parts, serving, drain.
 
 use std::future::Future;
 use std::io;
@@ -41,8 +41,8 @@ pub enum ServeError {
     Redis(#[from] ConnectError),
 }
 
-/// Serves until `shutdown` resolves and the node is drained. `ready` is told the
-/// address, whose port may have been chosen by the system.
+/// Serves until `shutdown` resolves and the node is drained. Calls `ready` with the bound
+/// address, whose port the system chooses if the configured one is 0.
 pub async fn run(
     config: Config,
     ready: impl FnOnce(SocketAddr),
@@ -78,8 +78,8 @@ pub async fn run(
     );
     ready(listen);
     let webhooks = webhook::start(node.clone());
-    // Every HTTP connection holds a receiver: it is told of the end, and missed
-    // until it has ended.
+    // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
+    // `closed` waits until every connection has dropped its receiver.
     let (ending, connections) = watch::channel(());
     let serve = async {
         tokio::join!(
@@ -87,8 +87,8 @@ pub async fn run(
             accept(metrics_listener, http::metrics_router(), config.keep_alive_timeout, connections)
         );
     };
-    // Both go on while draining: the load balancer must hear that this node is
-    // not ready, and whoever has not heard it yet is served.
+    // Both listeners keep serving during the drain: the load balancer polls `/ready`, and sends
+    // requests until it has seen the 503.
     tokio::select! {
         () = serve => {}
         () = async {
@@ -96,10 +96,10 @@ pub async fn run(
             drain(&node, config.drain_delay, config.drain_window).await;
         } => {}
     }
-    // What is carried out is answered.
+    // Requests in progress still receive their response.
     let _ = ending.send(());
     let _ = tokio::time::timeout(limits::SCRIPT_DEADLINE, ending.closed()).await;
-    // After the sockets, whose going is an event too.
+    // After the connections: their end causes webhook events too.
     webhooks.stop().await;
     node.backend.leave().await;
     tracing::info!("drained");
@@ -109,7 +109,7 @@ pub async fn run(
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A server that was stopped a moment ago does not keep its successor out.
+        // Allows a restart while connections of the previous process are in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(limits::ACCEPT_QUEUE_MAX)
@@ -129,8 +129,8 @@ async fn accept(listener: TcpListener, router: Router, keep_alive: Duration, end
                 tokio::spawn(serve_connection(stream, peer, router, keep_alive, ending.clone()));
             }
             Err(error) => {
-                // Out of descriptors, mostly: whoever waits is served when some
-                // are free again.
+                // Usually out of file descriptors. Waiting connections stay in the accept queue
+                // until some are free again.
                 tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -167,7 +167,7 @@ async fn serve_connection(
     let served = tokio::select! {
         served = connection.as_mut() => served,
         _ = ending.changed() => {
-            // The request under way is answered, then the connection closed.
+            // A request in progress receives its response, then the connection is closed.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -177,23 +177,24 @@ async fn serve_connection(
     }
 }
 
-/// Unready first, so that the load balancer looks elsewhere; then sockets are
-/// told to reconnect, spread over `window`, for they come back at once.
+/// Drains the node (design.md 5, protocol.md 6). It is not ready for `delay`, so that the load
+/// balancer stops sending new connections. Then it closes its connections with 4200, spread
+/// over `window`, because clients reconnect immediately.
 async fn drain(node: &Node, delay: Duration, window: Duration) {
     tracing::info!(sockets = node.connections.len(), "draining");
     node.drain();
     tokio::time::sleep(delay).await;
     const STEPS: u32 = 50;
-    for left in (1..=STEPS).rev() {
+    for steps_left in (1..=STEPS).rev() {
         let open = node.connections.open();
         if open.is_empty() {
             break;
         }
-        close_all(&open[..open.len().div_ceil(left as usize)]);
+        close_all(&open[..open.len().div_ceil(steps_left as usize)]);
         tokio::time::sleep(window / STEPS).await;
     }
     close_all(&node.connections.open());
-    // The last close frames are on their way; memberships go with their sockets.
+    // Waits for the last close frames. Memberships end with their connections.
     let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, async {
         while !node.connections.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,5 +1,5 @@
-//! What the cluster knows of channels (protocol.md 1.5): all of them, one, and
-//! who is in it.
+//! Queries of channels (protocol.md 1.5): the occupied channels, one channel, and the users of
+//! a presence channel. All responses describe the whole cluster.
 
 use std::io::Write;
 
@@ -17,8 +17,8 @@ use crate::json;
 use crate::node::Node;
 use crate::presence::Roster;
 
-/// `{"channels":{name:attributes}}` of all occupied channels, sorted. Users are
-/// only counted where the question is limited to presence channels.
+/// Returns `{"channels":{name:attributes}}` of all occupied channels, sorted by name. Users are
+/// counted only if `filter_by_prefix` limits the query to presence channels.
 pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest) -> Response {
     let work = Box::pin(async {
         let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
@@ -29,8 +29,8 @@ pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest
     rates::read(&node, &signed.app, work).await
 }
 
-/// `{"occupied":bool}` and the attributes asked for. A channel that nobody has
-/// subscribed to is not an error.
+/// Returns `{"occupied":bool}` and the requested attributes. A channel without subscribers is
+/// not an error.
 pub(super) async fn get_channel(
     State(node): State<Node>,
     PathParams((_, name)): PathParams<(String, String)>,
@@ -51,8 +51,8 @@ pub(super) async fn get_channel(
     rates::read(&node, &signed.app, work).await
 }
 
-/// `{"users":[{"id":id}]}` of a presence channel; with `with_user_info=1`, each
-/// with its `user_info`, as it was given.
+/// Returns `{"users":[{"id":id}]}` of a presence channel, sorted by id. With `with_user_info=1`
+/// each user has its `user_info`, verbatim.
 pub(super) async fn get_users(
     State(node): State<Node>,
     PathParams((_, name)): PathParams<(String, String)>,
@@ -63,7 +63,8 @@ pub(super) async fn get_users(
         if channel.kind() != ChannelKind::Presence {
             return Err(ApiError::no_users());
         }
-        let with_info = signed.query.get("with_user_info").is_some_and(|is| is == "1" || is == "true");
+        let with_info =
+            signed.query.get("with_user_info").is_some_and(|value| value == "1" || value == "true");
         let read = node.backend.read_roster(&ChannelId::new(&signed.app.id, &channel)).await?;
         Ok(Reply(write_users(&read.roster, with_info)))
     });
@@ -74,8 +75,8 @@ fn parse_name(name: &str, signed: &SignedRequest) -> Result<ChannelName, ApiErro
     Ok(ChannelName::parse(name, signed.app.limits.channel_name_chars_max)?)
 }
 
-/// Names and numbers only, which need no escaping, straight into one text: there
-/// may be a hundred thousand of them.
+/// Writes channel names and numbers, neither of which needs escaping, directly into one buffer:
+/// there may be 100,000 occupied channels.
 fn write_channels(occupied: &[Occupied], attributes: Attributes) -> Vec<u8> {
     const ATTRIBUTES_BYTES: usize = 64;
     let bytes = occupied.iter().map(|it| it.channel.as_str().len() + ATTRIBUTES_BYTES).sum();
@@ -86,7 +87,7 @@ fn write_channels(occupied: &[Occupied], attributes: Attributes) -> Vec<u8> {
         out.extend_from_slice(channel.as_str().as_bytes());
         out.extend_from_slice(b"\":{");
         write_counts(&mut out, *counts, attributes);
-        // An attribute is written with a comma behind it.
+        // Every attribute ends with a comma.
         out.pop_if(|last| *last == b',');
         out.push(b'}');
     }
@@ -94,7 +95,7 @@ fn write_channels(occupied: &[Occupied], attributes: Attributes) -> Vec<u8> {
     out
 }
 
-/// `cached` is there if it was asked for.
+/// `cached` is `Some` if the query requests the attribute `cache`.
 fn write_channel(counts: Counts, attributes: Attributes, cached: Option<Option<Cached>>) -> Vec<u8> {
     let mut out = Vec::new();
     let _ = write!(out, "{{\"occupied\":{},", counts.subscriptions > 0);
@@ -105,7 +106,7 @@ fn write_channel(counts: Counts, attributes: Attributes, cached: Option<Option<C
         Some(Some(cached)) => {
             out.extend_from_slice(b"\"cache\":{\"data\":");
             json::write_string(&mut out, &cached.event.data);
-            // Rounded up: what is still kept is not said to be gone.
+            // Rounded up: an event that is still cached never has a `ttl` of 0.
             let _ = write!(out, ",\"ttl\":{}}},", cached.ttl.as_secs_f64().ceil() as u64);
         }
     }
@@ -114,7 +115,7 @@ fn write_channel(counts: Counts, attributes: Attributes, cached: Option<Option<C
     out
 }
 
-/// Nothing that is written to memory can fail.
+/// Writes to a `Vec` never fail, so the results are ignored.
 fn write_counts(out: &mut Vec<u8>, counts: Counts, attributes: Attributes) {
     if attributes.user_count {
         let _ = write!(out, "\"user_count\":{},", counts.users);

@@ -1,6 +1,5 @@
-//! Every error of the API becomes a status and a body here, and only here:
-//! `{"error":text,"code":slug,"status":int}`, with `index` and `field` where
-//! they apply (protocol.md 1.2).
+//! Errors of the HTTP API (protocol.md 1.2). Only this module chooses the status and the body:
+//! `{"error":text,"code":slug,"status":int}`, with `index` and `field` if they apply.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,9 +23,9 @@ pub(super) struct ApiError {
     error: String,
     index: Option<usize>,
     field: Option<&'static str>,
-    /// Seconds after which a retry makes sense.
+    /// The header `Retry-After`, in seconds.
     retry_after: Option<u64>,
-    /// The window that the app has used up.
+    /// The exceeded rate limit of a 429, for the `X-RateLimit-…` headers.
     rate: Option<Box<RateState>>,
 }
 
@@ -122,7 +121,7 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "limit_exceeded", error).in_field("channels")
     }
 
-    /// Whether the app has used up its window.
+    /// Whether the app has exceeded its rate limit.
     pub(super) fn is_limited(&self) -> bool {
         self.rate.is_some()
     }

@@ -13,35 +13,35 @@ use crate::channel::{ChannelKind, ChannelName};
 use crate::node::Node;
 use crate::publish::{Published, publish_batch};
 
-/// `{}`, or `{"channels":{name:attributes}}` if the event asked for `info`.
+/// Publishes one event. Returns `{}`, or `{"channels":{name:attributes}}` if the event has `info`.
 pub(super) async fn post_event(State(node): State<Node>, signed: SignedRequest) -> Response {
     let parsed = Batch::parse_event(&signed.body, &signed.app.limits);
-    let published = publish(&node, &signed, parsed.map_err(ApiError::from), answer_event).await;
-    rates::published(&node, &signed.app, published).await
+    let published = publish(&node, &signed, parsed.map_err(ApiError::from), event_reply).await;
+    rates::publish_response(&node, &signed.app, published).await
 }
 
-/// `{}`, or `{"batch":[attributes]}`, one for each event in its place, if any of
-/// them asked for `info`.
+/// Publishes a batch. Returns `{}`, or, if any event has `info`, `{"batch":[attributes]}` with
+/// one object per event, at the event's index.
 pub(super) async fn post_batch(State(node): State<Node>, signed: SignedRequest) -> Response {
     let parsed = Batch::parse_batch(&signed.body, &signed.app.limits);
-    let published = publish(&node, &signed, parsed.map_err(ApiError::from), answer_batch).await;
-    rates::published(&node, &signed.app, published).await
+    let published = publish(&node, &signed, parsed.map_err(ApiError::from), batch_reply).await;
+    rates::publish_response(&node, &signed.app, published).await
 }
 
 async fn publish(
     node: &Node,
     signed: &SignedRequest,
     batch: Result<Batch, ApiError>,
-    answer: fn(&Batch, &Published) -> Reply,
+    reply: fn(&Batch, &Published) -> Reply,
 ) -> Result<(Reply, Option<RateState>), ApiError> {
     check_idempotency_header(signed)?;
     let batch = batch?;
     rates::check_affordable(&signed.app, &batch)?;
     let published = publish_batch(&node.backend, &signed.app, &batch, &node.delta).await?;
-    Ok((answer(&batch, &published), published.rate))
+    Ok((reply(&batch, &published), published.rate))
 }
 
-fn answer_event(batch: &Batch, published: &Published) -> Reply {
+fn event_reply(batch: &Batch, published: &Published) -> Reply {
     let event = &batch.events[0];
     if !event.info.asked {
         return Reply::empty();
@@ -51,16 +51,17 @@ fn answer_event(batch: &Batch, published: &Published) -> Reply {
     Reply::json(&json!({ "channels": channels }))
 }
 
-fn answer_batch(batch: &Batch, published: &Published) -> Reply {
+fn batch_reply(batch: &Batch, published: &Published) -> Reply {
     if !batch.events.iter().any(|event| event.info.asked) {
         return Reply::empty();
     }
-    let answers: Vec<Value> =
+    let attributes: Vec<Value> =
         batch.events.iter().map(|event| attributes(event, &event.channels[0], published)).collect();
-    Reply::json(&json!({ "batch": answers }))
+    Reply::json(&json!({ "batch": attributes }))
 }
 
-/// What the event asked to know of a channel, as far as the channel has it.
+/// The attributes in the event's `info` that the channel has. Others are left out
+/// (protocol.md 1.6).
 fn attributes(event: &BatchEvent, channel: &ChannelName, published: &Published) -> Value {
     let mut attributes = json!({});
     if let Some(counts) = published.counts.get(channel) {

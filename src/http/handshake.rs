@@ -1,5 +1,5 @@
-//! The WebSocket handshake (RFC 6455, 4.2; protocol.md 2.1): what the request must
-//! have, and what the answer carries.
+//! The WebSocket handshake (RFC 6455, 4.2; protocol.md 2.1): the required headers of the
+//! request, and the headers of the response.
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName};
@@ -9,14 +9,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::ws::client::{is_pusher_subprotocol, is_supported_subprotocol};
 
-/// What a 101 and a 426 both carry.
+/// The headers of both a 101 and a 426. A 101 is without the version.
 pub(super) const UPGRADE_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::CONNECTION, HeaderValue::from_static("Upgrade")),
     (header::UPGRADE, HeaderValue::from_static("websocket")),
     (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
 ];
 
-/// Why a request for a WebSocket path is no upgrade.
+/// Why a request for a WebSocket path is not a valid upgrade; the text of a 426.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum HandshakeError {
     #[error("This path is for WebSockets: the request must be an upgrade, version 13")]
@@ -35,13 +35,13 @@ pub(super) enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Whether it is the mistake of an operator, worth a line in the log.
-    pub(super) fn is_of_proxy(self) -> bool {
+    /// Whether a misconfigured proxy is the cause. The operator needs a line in the log.
+    pub(super) fn is_caused_by_proxy(self) -> bool {
         self != HandshakeError::NoUpgrade
     }
 }
 
-/// A request that may become a WebSocket.
+/// A valid WebSocket handshake.
 #[derive(Debug)]
 pub(super) struct Handshake {
     accept: HeaderValue,
@@ -50,10 +50,11 @@ pub(super) struct Handshake {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Subprotocol {
-    /// None of Pusher's.
+    /// The client offers no Pusher subprotocol.
     NotOffered,
-    /// The first offered one that is supported.
+    /// The first supported one that the client offers.
     Chosen(HeaderValue),
+    /// The client offers Pusher subprotocols, none of which is supported.
     Unsupported,
 }
 
@@ -69,6 +70,7 @@ impl Subprotocol {
 }
 
 impl Handshake {
+    /// Validates the headers and the HTTP version of an upgrade.
     pub(super) fn read(request: &Request) -> Result<Handshake, HandshakeError> {
         let headers = request.headers();
         let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::NoUpgrade)?;
@@ -88,12 +90,12 @@ impl Handshake {
         })
     }
 
-    /// The client offers subprotocols of Pusher's, and none that is supported.
+    /// Whether the client offers Pusher subprotocols, none of which is supported.
     pub(super) fn is_subprotocol_unsupported(&self) -> bool {
         self.subprotocol == Subprotocol::Unsupported
     }
 
-    /// The headers of the 101.
+    /// The headers of the 101 response.
     pub(super) fn into_headers(self) -> HeaderMap {
         let mut headers = HeaderMap::from_iter(UPGRADE_HEADERS);
         headers.remove(header::SEC_WEBSOCKET_VERSION);
@@ -105,12 +107,12 @@ impl Handshake {
     }
 }
 
-/// The items of a header that is a list, on however many lines.
+/// The items of a list header, on one or several lines.
 pub(super) fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn has_item(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
-    items(headers, name).any(|item| item.eq_ignore_ascii_case(wanted))
+fn has_item(headers: &HeaderMap, name: HeaderName, expected: &str) -> bool {
+    items(headers, name).any(|item| item.eq_ignore_ascii_case(expected))
 }

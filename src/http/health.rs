@@ -1,4 +1,4 @@
-//! Whether this process lives, and whether it should get traffic.
+//! Liveness, readiness and metrics (protocol.md 1.1).
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -12,7 +12,8 @@ use super::{ApiError, socket};
 use crate::metrics;
 use crate::node::Node;
 
-/// The name and version of this server, for whoever looks where nothing else is.
+/// Returns the name and version of the server. A WebSocket handshake is closed with 4005, as on
+/// any other unknown path.
 pub(super) async fn root(State(node): State<Node>, request: Request) -> Result<Response, ApiError> {
     if Handshake::read(&request).is_ok() {
         return socket::refuse_path(&node, request, ApiError::unknown_route());
@@ -21,12 +22,13 @@ pub(super) async fn root(State(node): State<Node>, request: Request) -> Result<R
     Ok(Reply::json(&body).into_response())
 }
 
-/// 200 while the process serves. Never touches Redis.
+/// Returns 200 as long as the process serves. Never depends on Redis.
 pub(super) async fn live() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"live"}"#)
 }
 
-/// 503 while draining, or while Redis is away or cannot be heard.
+/// Returns 503 while the node drains, while Redis is unavailable, and while messages from its
+/// topics do not arrive.
 pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
     let unready = node.unready();
     metrics::metrics().ready.set(if unready.is_none() { 1.0 } else { 0.0 });
@@ -37,7 +39,7 @@ pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string())
 }
 
-/// In Prometheus' text format.
+/// Returns the metrics in the Prometheus text format.
 pub(super) async fn metrics() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())
 }

@@ -1,5 +1,5 @@
-//! The attributes that a query asks for (protocol.md 1.6): on a `GET`, one that
-//! a channel does not have is an error.
+//! The requested attributes of a query (protocol.md 1.6). On a `GET`, an attribute that the
+//! channel does not have is an error.
 
 use super::ApiError;
 use super::signed::SignedRequest;
@@ -12,7 +12,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// `info=a,b`; unknown names are refused.
+    /// Parses `info=a,b`. Fails on an unknown name.
     pub(super) fn of(query: &SignedRequest) -> Result<Attributes, ApiError> {
         let mut attributes = Attributes::default();
         let names = query.query.get("info").map_or("", String::as_str);
@@ -29,8 +29,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// Fails unless whoever is asked has users, and a last event, as far as they
-    /// are attributes.
+    /// Fails if an attribute requires users or a cached event and the queried channels have none.
     pub(super) fn check(self, has_users: bool, has_cache: bool) -> Result<Attributes, ApiError> {
         if self.user_count && !has_users {
             return Err(ApiError::invalid_info("`user_count` is only there on presence channels"));

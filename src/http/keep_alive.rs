@@ -1,8 +1,8 @@
-//! The two timeouts of an HTTP connection: a request head that has begun has to
-//! arrive soon, while a connection between two requests stays open for longer than
-//! the load balancers in front keep theirs.
+//! The two timeouts of an HTTP connection (protocol.md 1.10). A request head has to arrive soon
+//! after its first byte. An idle connection between two requests stays open for longer than
+//! load balancers keep theirs.
 //!
-//! hyper has one timeout for both.
+//! hyper has a single timeout for both cases.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -18,24 +18,24 @@ use tokio::time::{Instant, Sleep};
 
 use crate::limits;
 
-/// Nothing of a request has arrived.
+/// No byte of a request has arrived.
 const IDLE: u8 = 0;
-/// A request head has begun.
+/// The head of a request has begun to arrive.
 const HEAD: u8 = 1;
-/// A request is being answered. Its body and its answer have timeouts of their own.
+/// A request is in progress. Its body and its response have timeouts of their own.
 const BUSY: u8 = 2;
 
-/// What a connection is waiting for. Its stream and its requests share it.
+/// The phase of a connection, shared by its stream and the service of its requests.
 #[derive(Debug, Clone, Default)]
 pub struct Phase(Arc<AtomicU8>);
 
 impl Phase {
-    /// A request head has arrived whole.
+    /// The head of a request is complete.
     pub fn begin_request(&self) {
         self.0.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The answer is about to be written.
+    /// The response is ready, but not written yet.
     pub fn end_request(&self) {
         self.0.store(IDLE, Ordering::Relaxed);
     }
@@ -49,8 +49,9 @@ impl Phase {
     }
 }
 
-/// A connection that ends itself: when idle for too long, as if the client had closed
-/// it; when a head takes too long, with an error.
+/// A TCP stream with timeouts. When it is idle for `keep_alive`, a read returns the end of the
+/// stream, as if the client had closed it. When a request head takes longer than
+/// [`limits::HTTP_HEAD_TIMEOUT`], a read fails.
 #[derive(Debug)]
 pub struct HttpStream {
     stream: TcpStream,
@@ -68,10 +69,15 @@ impl HttpStream {
         self.stream
     }
 
-    fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Restarts the idle timer after a write of a response.
+    fn on_written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() && self.phase.get() == IDLE {
             self.deadline.as_mut().reset(Instant::now() + self.keep_alive);
-            // hyper reads again only when it is woken.
+            // Registers the waker: hyper reads again only when it is woken.
             let _ = self.deadline.as_mut().poll(context);
         }
         written
@@ -110,7 +116,7 @@ impl AsyncWrite for HttpStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(context, written)
+        self.on_written(context, written)
     }
 
     fn poll_write_vectored(
@@ -119,7 +125,7 @@ impl AsyncWrite for HttpStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(context, written)
+        self.on_written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

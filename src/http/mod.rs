@@ -1,4 +1,5 @@
-//! The edge where backends speak to us: the routes, as a table.
+//! The HTTP API for app backends (protocol.md 1), and stage 1 of the pipeline. This module
+//! contains the table of routes; `signed` verifies a request, `events` publishes its batch.
 
 mod channels;
 mod error;
@@ -27,8 +28,8 @@ use crate::node::Node;
 
 use error::ApiError;
 
-/// Both APIs, at the root and below the prefix, where there is one: a proxy may
-/// strip it or keep it. And what tells whether this node is well.
+/// The routes of the HTTP API, the WebSocket endpoint and the health checks. With a path prefix
+/// they exist at the root and below the prefix, because a proxy may strip or keep it.
 pub fn router(node: Node) -> Router {
     let mut router = api(Router::new(), "");
     if !node.path_prefix.is_empty() {
@@ -45,7 +46,7 @@ pub fn router(node: Node) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(other_method)
         .with_state(node);
-    // Around the routes, so that they are found by the normalised path.
+    // A router around the routes, so that routing uses the normalised path.
     Router::new()
         .fallback_service(routes)
         .layer(middleware::map_request(path::normalize))
@@ -68,7 +69,7 @@ fn api(router: Router<Node>, prefix: &str) -> Router<Node> {
         .route(&at("/up"), get(health::ready))
 }
 
-/// `GET /metrics`, on a port of its own: not for the internet.
+/// `GET /metrics`, on a port of its own, which must not be reachable from the internet.
 pub fn metrics_router() -> Router {
     Router::new()
         .route("/metrics", get(health::metrics))
@@ -76,6 +77,7 @@ pub fn metrics_router() -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
 }
 
+/// Counts responses with an error status.
 async fn count_failures(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     if response.status().is_server_error() {

@@ -1,5 +1,5 @@
-//! Paths: how they are normalised for routing, which ones a client may have signed,
-//! and the parameters in them.
+//! Paths: normalisation for routing, the variants that a client may have signed, and path
+//! parameters (protocol.md 1.1, 1.2).
 
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::Uri;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::ApiError;
 
-/// The path's parameters, percent-decoded once.
+/// The parameters of a path, percent-decoded once. The rejection is a 400.
 #[derive(Debug)]
 pub(super) struct PathParams<T>(pub(super) T);
 
@@ -29,8 +29,8 @@ where
     }
 }
 
-/// Routes a request as if its path had no repeated and no trailing slash: base URLs
-/// are joined with one slash too many in many configurations.
+/// Removes repeated and trailing slashes from the path of a request. Many clients join a base
+/// URL and a path with one slash too many.
 pub(super) async fn normalize(mut request: Request) -> Request {
     let uri = request.uri();
     if let Some(path) = normalized(uri.path()) {
@@ -41,13 +41,13 @@ pub(super) async fn normalize(mut request: Request) -> Request {
         if let Ok(path_and_query) = PathAndQuery::try_from(path_and_query) {
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
             parts.path_and_query = Some(path_and_query);
-            *request.uri_mut() = Uri::from_parts(parts).expect("only the path is another one");
+            *request.uri_mut() = Uri::from_parts(parts).expect("only the path has changed");
         }
     }
     request
 }
 
-/// None if the path is normal already.
+/// The path without repeated and trailing slashes, or `None` if it has none.
 fn normalized(path: &str) -> Option<String> {
     let is_normal = !path.contains("//") && (path == "/" || !path.ends_with('/'));
     (!is_normal).then(|| {
@@ -57,14 +57,14 @@ fn normalized(path: &str) -> Option<String> {
     })
 }
 
-/// The path as if there were no prefix.
+/// The path below `prefix`, or the whole path if it does not begin with `prefix`.
 pub(super) fn below<'a>(path: &'a str, prefix: &str) -> &'a str {
     path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
-/// The paths that a client may have signed, given the path that arrived, each once and
-/// at most 40: proxies collapse slashes, strip or add a prefix, and decode; libraries
-/// sign an id as it is and send it encoded.
+/// The variants of the received path that a client may have signed (protocol.md 1.2), without
+/// duplicates, at most 40, the received path first. Proxies collapse slashes, strip or add a
+/// prefix, and decode; some libraries sign an id unencoded and send it encoded.
 pub(super) fn signed_paths(received: &str, prefix: &str) -> Vec<String> {
     let normal = normalized(received).unwrap_or_else(|| received.to_owned());
     let slashes = [received, &normal, &[&normal, "/"].concat(), &["/", &normal].concat()].map(str::to_owned);
@@ -84,7 +84,7 @@ pub(super) fn signed_paths(received: &str, prefix: &str) -> Vec<String> {
     paths
 }
 
-/// What encodeURIComponent, RFC 3986 and encodeURI encode in a segment.
+/// The characters of a segment that encodeURIComponent, RFC 3986 and encodeURI encode.
 const COMPONENT: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'\'').remove(b'(').remove(b')');
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const WHOLE_URI: &AsciiSet = &COMPONENT
@@ -97,11 +97,11 @@ const WHOLE_URI: &AsciiSet = &COMPONENT
     .remove(b'+')
     .remove(b'$');
 
-/// The path as it is, decoded, and encoded in the ways of the usual libraries.
+/// The path as received, encoded in the three ways of common libraries, and decoded.
 fn encodings(path: String) -> [String; 5] {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let decoded = decode(&path);
-    // Segment by segment: a slash in a segment stays encoded.
+    // Segment by segment, so that a slash within a segment stays encoded.
     let encoded = |set| {
         let segments = path.split('/').map(|segment| utf8_percent_encode(&decode(segment), set).to_string());
         segments.collect::<Vec<_>>().join("/")
@@ -116,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn slashes_are_collapsed_and_dropped_at_the_end() {
+    fn normalized_path_has_no_repeated_and_no_trailing_slash() {
         for (path, normal) in [
             ("/apps/1/events", None),
             ("/", None),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_path_is_found_whatever_a_proxy_did() {
+    fn signed_paths_contain_the_path_before_a_proxy_rewrite() {
         for (received, prefix, signed) in [
             ("/apps/1/events", "", "/apps/1/events"),
             ("/apps/1/events", "/realtime", "/realtime/apps/1/events"),

@@ -1,5 +1,5 @@
-//! Who is at the other end: the peer of the connection, or whom a proxy of ours
-//! names.
+//! The address of the client: the peer of the TCP connection, or the address in
+//! `X-Forwarded-For` if the peer is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,18 +8,18 @@ use ipnet::IpNet;
 
 use crate::node::Node;
 
-/// The other end of a TCP connection: every request of a connection has it.
+/// The address of the peer of a TCP connection, an extension of each of its requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The address of the client that asks, for the log.
+/// The address of the client that sent the request, for the log.
 pub(super) fn client(node: &Node, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
     let Peer(peer) = extensions.get()?;
     Some(client_behind(peer.ip().to_canonical(), headers, &node.trusted_proxies))
 }
 
-/// Each proxy appends whom it was asked by, so the list is read from its end, for
-/// as long as it was written by those whom we trust. Anyone can write the rest.
+/// Each proxy appends the address of its peer, so the list is read from its end, as long as the
+/// addresses are those of trusted proxies. Any client can forge the entries before.
 fn client_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer;
     let lines = headers.get_all("x-forwarded-for").iter().rev();
@@ -31,7 +31,7 @@ fn client_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr
     client
 }
 
-/// An address, in some proxies' writing with a port.
+/// Parses an address. Some proxies append the port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim();
     let address = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|it| it.ip()));
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_address_that_no_proxy_of_ours_has_is_the_client() {
+    fn client_address_is_the_last_one_that_is_not_a_trusted_proxy() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|net| net.parse().expect("a network"));
         for (peer, lines, client) in [
             ("192.0.2.1", &["203.0.113.7"][..], "192.0.2.1"),

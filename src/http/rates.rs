@@ -1,7 +1,7 @@
-//! How often an app may ask, and what every answer says of it (protocol.md 1.8).
+//! Rate limits of an app, and the headers that report them (protocol.md 1.8).
 //!
-//! The limiter refuses, but it never fails: while Redis is away rates are not
-//! enforced, because what they would limit is refused anyway.
+//! While Redis is unavailable, rate limits are not enforced: the requests that they limit fail
+//! in any case.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,8 +21,9 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Does `work` if the app may ask once more. It comes boxed: what a call to Redis
-/// takes would lie in the handler three times over.
+/// Charges one request, then runs `work`, or returns 429 without running it. `work` is
+/// boxed, because the state of its backend call would take memory in the handler's future three
+/// times.
 pub(super) async fn read(
     node: &Node,
     app: &App,
@@ -34,9 +35,10 @@ pub(super) async fn read(
     }
 }
 
-/// What came of a publish, which is charged where it is carried out. Where it was
-/// not carried out, the app is told where it stands all the same.
-pub(super) async fn published(
+/// The response to a publish, with the rate limit headers. The publishing script charges the
+/// rate limit. A publish that was refused before it reached the script has no state of the
+/// window, so it is read with a charge of 0.
+pub(super) async fn publish_response(
     node: &Node,
     app: &App,
     outcome: Result<(Reply, Option<RateState>), ApiError>,
@@ -46,7 +48,7 @@ pub(super) async fn published(
         Err(error) if error.is_limited() => return error.into_response(),
         Err(error) => (error.into_response(), None),
     };
-    // Where the server has failed, the question would not be answered either.
+    // After a failure of the server, another call to the backend would fail too.
     if rate.is_some() || response.status().is_server_error() {
         return with_headers(response, rate);
     }
@@ -57,7 +59,8 @@ pub(super) async fn published(
     with_headers(response, rate)
 }
 
-/// A batch that no window can hold would be told to come back for ever.
+/// Fails if a batch costs more than a whole window holds: with a 429 the client would retry for
+/// ever.
 pub(super) fn check_affordable(app: &App, batch: &Batch) -> Result<(), ApiError> {
     match app.rates.backend_events {
         Some(rate) if batch.cost() > rate.count => {
@@ -67,7 +70,8 @@ pub(super) fn check_affordable(app: &App, batch: &Batch) -> Result<(), ApiError>
     }
 }
 
-/// `None` where there is no limit, or nobody can say where the app stands.
+/// Charges a rate limit and returns the state of its window. `None` without a rate limit, and if
+/// the backend cannot be reached.
 async fn charge(node: &Node, app: &App, account: Account, cost: u64) -> Result<Option<RateState>, ApiError> {
     let rate = match account {
         Account::BackendEvents => app.rates.backend_events,
@@ -79,7 +83,7 @@ async fn charge(node: &Node, app: &App, account: Account, cost: u64) -> Result<O
         Err(limited @ BackendError::RateLimited(_)) => Err(limited.into()),
         Err(error) => {
             metrics().rate_limits_unenforced.increment(1);
-            tracing::debug!(app = %app.id, %error, "rate not enforced");
+            tracing::debug!(app = %app.id, %error, "rate limit not enforced");
             Ok(None)
         }
     }
@@ -98,7 +102,7 @@ pub(super) fn write_headers(headers: &mut HeaderMap, rate: RateState) {
     headers.insert(RESET, reset_secs(rate).into());
 }
 
-/// Whole seconds, rounded up: whoever waits so long does not come too early.
+/// Whole seconds to the end of the window, rounded up, so that a retry never comes too early.
 pub(super) fn reset_secs(rate: RateState) -> u64 {
     rate.reset.as_secs() + u64::from(rate.reset.subsec_nanos() > 0)
 }

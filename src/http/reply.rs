@@ -1,5 +1,5 @@
-//! An answer that went well: always 200 with a JSON object, for that is all that
-//! some libraries take (protocol.md 1.2).
+//! The response of a successful request: always 200 with a JSON object, because some client
+//! libraries accept nothing else (protocol.md 1.2).
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};

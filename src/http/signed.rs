@@ -1,5 +1,5 @@
-//! Room 1: a request that got this far is signed and within bounds. The
-//! extractor is the proof (protocol.md 1.2).
+//! Stage 1 of the pipeline: an extractor that authenticates a request and reads its body
+//! (protocol.md 1.2). A [`SignedRequest`] that exists is signed and within the limits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::auth;
 use crate::limits;
 use crate::node::Node;
 
-/// A request from someone who holds the app's secret.
+/// An authenticated request: its sender has a secret of the app.
 #[derive(Debug)]
 pub(super) struct SignedRequest {
     pub app: Arc<App>,
-    /// Whole, its MD5 part of what was signed. Empty for a GET.
+    /// The complete body, whose MD5 is part of the signed text. Not verified for a GET.
     pub body: Bytes,
-    /// Decoded, without the `auth_…` parameters.
+    /// The percent-decoded query, arrays joined, without the `auth_…` parameters.
     pub query: HashMap<String, String>,
     pub headers: HeaderMap,
 }
@@ -32,15 +32,15 @@ pub(super) struct SignedRequest {
 impl FromRequest<Node> for SignedRequest {
     type Rejection = ApiError;
 
-    /// The signature covers the body's MD5, not the body: it is checked before
-    /// any of the body is read, so that strangers cannot make us read.
+    /// The signature covers the MD5 of the body, not the body. It is verified before any of the
+    /// body is read, so that unauthenticated senders cannot make the server buffer bodies.
     async fn from_request(request: Request, node: &Node) -> Result<SignedRequest, ApiError> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
         let pairs = parse_query(parts.uri.query().unwrap_or_default());
-        // What was signed is the path before `path::normalize`.
+        // The client signed the path before `path::normalize`.
         let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());
         let presented = PresentedSignature { method: &parts.method, path: received, pairs: &pairs };
         let body_md5 = presented.verify(&app, &node.path_prefix).inspect_err(|error| {
@@ -59,13 +59,14 @@ impl FromRequest<Node> for SignedRequest {
     }
 }
 
-/// A batch may be as large as the app's limits make it; anything else is one event.
+/// The maximum size of a body. It follows from the limits of the app: those of a batch for
+/// `batch_events`, those of one event for any other request.
 fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
     let events = if path.ends_with("/batch_events") { app.batch_events_max } else { 1 };
     app.body_bytes_max(events)
 }
 
-/// What a signature stands for.
+/// The parts of a request that its signature covers, and the signature.
 struct PresentedSignature<'a> {
     method: &'a Method,
     path: &'a str,
@@ -73,7 +74,8 @@ struct PresentedSignature<'a> {
 }
 
 impl PresentedSignature<'_> {
-    /// Checks key, time and signature; returns the MD5 that was signed.
+    /// Verifies key, timestamp, version and signature, in this order. Returns the signed
+    /// `body_md5`.
     fn verify(&self, app: &App, prefix: &str) -> Result<Option<String>, ApiError> {
         if self.required("auth_key")? != app.key {
             return Err(ApiError::unauthorized("`auth_key` is not the key of this app"));
@@ -84,13 +86,13 @@ impl PresentedSignature<'_> {
         }
         let signature = self.required("auth_signature")?;
         let is_signed = |path: &str| {
-            let texts = self.texts_for(path);
+            let texts = self.signed_texts(path);
             texts.iter().any(|text| auth::verify(&app.secrets, text, signature))
         };
         if !is_signed(self.path) && !signed_paths(self.path, prefix)[1..].iter().any(|path| is_signed(path)) {
-            // What was signed helps whoever debugs a client; the signature would
-            // help whoever reads the log to replay the request.
-            let text = self.texts_for(self.path).swap_remove(0).replace('\n', "\\n");
+            // The signed text helps to debug a client. The signature is not logged: with it, a
+            // reader of the log could replay the request.
+            let text = self.signed_texts(self.path).swap_remove(0).replace('\n', "\\n");
             tracing::debug!(app = %app.id, signed = %text, "signature refused");
             return Err(ApiError::unauthorized(
                 "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
@@ -109,9 +111,9 @@ impl PresentedSignature<'_> {
         self.find(name).ok_or_else(missing)
     }
 
-    /// Arrays in the query stay as they are for some, and are joined under the
-    /// bare key for others (protocol.md 1.2).
-    fn texts_for(&self, path: &str) -> Vec<String> {
+    /// The texts that the client may have signed: with the arrays of the query as received, and
+    /// with each array joined into one pair (protocol.md 1.2).
+    fn signed_texts(&self, path: &str) -> Vec<String> {
         let method = self.method.as_str();
         let borrowed = self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let mut texts = vec![auth::request_text(method, path, borrowed)];
@@ -124,7 +126,7 @@ impl PresentedSignature<'_> {
     }
 }
 
-/// The elements of an array, `a[]=x&a[]=y` or `a[0]=x&a[1]=y`, as one pair `a=x,y`.
+/// Joins the elements of an array, `a[]=x&a[]=y` or `a[0]=x&a[1]=y`, into one pair `a=x,y`.
 fn joined(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
     let mut joined: Vec<(String, String)> = Vec::new();
     let mut arrays: HashMap<String, usize> = HashMap::new();
@@ -148,7 +150,7 @@ fn joined(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)
     joined
 }
 
-/// `a` of `a[]` and `a[0]`.
+/// Returns `a` for `a[]` and `a[0]`, and `None` for a key that is not an array element.
 fn array_name(key: &str) -> Option<&str> {
     let (name, index) = key.strip_suffix(']')?.rsplit_once('[')?;
     (!name.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
@@ -174,8 +176,8 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// One library sends the MD5 of nothing with its GETs: it is part of the text
-/// that was signed, and compared only where a body counts.
+/// Compares `body_md5` with the body. Not for a GET: one library sends the MD5 of an empty body
+/// with every GET. There it is part of the signed text only (protocol.md 1.2).
 fn check_md5(method: &Method, body: &[u8], body_md5: Option<&str>) -> Result<(), ApiError> {
     if method == Method::GET {
         return Ok(());
@@ -188,11 +190,12 @@ fn check_md5(method: &Method, body: &[u8], body_md5: Option<&str>) -> Result<(),
     }
 }
 
-/// Reads up to `bytes_max`. What is larger is refused, but first read on for a
-/// while: a sender whose connection is reset never sees the answer.
+/// Reads a body of up to `bytes_max` bytes. The rest of a larger body is read and discarded, up
+/// to [`limits::BODY_DRAIN_BYTES_MAX`], before the request is refused: with unread data the
+/// connection would be reset, and the client would not receive the response.
 async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let read = async {
-        // Most bodies come in one piece, and are not copied.
+        // Most bodies arrive in one frame, which is not copied.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut read = 0;
         while let Some(frame) = body.frame().await {
@@ -220,7 +223,7 @@ async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> 
     tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, read).await.unwrap_or(Err(ApiError::body_timeout()))
 }
 
-/// `a=1&b=2`, percent-decoded: `+` stays itself, as in the text that is signed.
+/// Parses `a=1&b=2` into percent-decoded pairs. `+` is a plus sign, as in the signed text.
 pub(super) fn parse_query(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs

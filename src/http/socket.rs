@@ -1,4 +1,4 @@
-//! `GET /app/{key}`: the request becomes a WebSocket (protocol.md 2.1).
+//! `GET /app/{key}`: the upgrade of a request to a WebSocket (protocol.md 2.1).
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -16,8 +16,8 @@ use crate::node::Node;
 use crate::wire::close::Close;
 use crate::ws::{self, client::Client};
 
-/// Accepts every upgrade: a client that is refused learns the reason from a close
-/// frame, for an HTTP status would look to a browser like a lost connection.
+/// Accepts every valid upgrade. A refused client receives the reason in a close frame, because a
+/// browser reports any HTTP status as a lost connection.
 pub(super) async fn get_socket(
     State(node): State<Node>,
     PathParams(key): PathParams<String>,
@@ -28,8 +28,8 @@ pub(super) async fn get_socket(
     Ok(upgrade(request, handshake, |stream, read| ws::serve(node, stream, read, client)))
 }
 
-/// A request for a path that is nothing to it: `error`, but for a WebSocket a close
-/// frame with the path.
+/// Refuses a request for an unknown path or method: with `error`, or for a WebSocket handshake
+/// with a close frame that contains the path.
 pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Result<Response, ApiError> {
     let Ok(handshake) = Handshake::read(&request) else { return Err(error) };
     if node.is_draining() {
@@ -52,7 +52,7 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
         return Err(ApiError::draining());
     }
     Handshake::read(request).map_err(|error| {
-        if error.is_of_proxy() && node.log_limit.admits(&error.to_string()) {
+        if error.is_caused_by_proxy() && node.log_limit.admits(&error.to_string()) {
             let client = peer::client(node, request.extensions(), request.headers());
             tracing::warn!(client = client.map(tracing::field::display), %error, "WebSocket refused");
         }
@@ -70,8 +70,8 @@ fn client(node: &Node, key: String, handshake: &Handshake, request: &Request) ->
     client
 }
 
-/// Answers 101, and hands the stream to `serve`, with what the client has sent behind
-/// its request.
+/// Returns the 101 response. After the upgrade a task passes the stream to `serve`, with the bytes
+/// that arrived after the request head.
 fn upgrade<F: Future<Output = ()> + Send>(
     mut request: Request,
     handshake: Handshake,

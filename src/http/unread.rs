@@ -1,10 +1,10 @@
-//! Requests that are answered before their body has been read, which is how a wrong
-//! signature is refused.
+//! Responses before the body of the request has been read, such as the refusal of a wrong
+//! signature (protocol.md 1.10).
 //!
-//! What has arrived of a small body is read after all, so that the connection can be
-//! used again. Otherwise it cannot, and the client has to know: the answer carries
-//! `Connection: close`, and what the client is still sending is discarded for a while,
-//! so that it reads an answer and not a reset.
+//! If the rest of the body is small and arrives soon, it is read and discarded, and the
+//! connection is kept. Otherwise the connection cannot be reused: the response carries
+//! `Connection: close`, and the data that still arrives is discarded for a while, so that the
+//! client receives the response instead of a connection reset.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,21 +22,22 @@ use parking_lot::Mutex;
 
 use crate::limits;
 
+/// Middleware that closes the connection of a request whose body stays unread.
 pub(super) async fn close_unread(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // A client that waits for `100 Continue` sends no body when it reads an answer.
-    let is_coming = !request.headers().contains_key(header::EXPECT);
+    // A client that waits for `100 Continue` sends no body after a final response.
+    let is_sent = !request.headers().contains_key(header::EXPECT);
     let returned = Returned::default();
     let mut response =
         next.run(request.map(|inner| Body::new(RequestBody { inner, returned: returned.clone() }))).await;
     let Some(mut body) = returned.lock().take() else { return response };
-    if is_coming && discard(&mut body, limits::UNREAD_BODY_BYTES_MAX, limits::UNREAD_BODY_TIMEOUT).await {
+    if is_sent && discard(&mut body, limits::UNREAD_BODY_BYTES_MAX, limits::UNREAD_BODY_TIMEOUT).await {
         return response;
     }
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if is_coming {
+    if is_sent {
         tokio::spawn(async move {
             discard(&mut body, limits::BODY_DRAIN_BYTES_MAX, limits::CLOSE_TIMEOUT).await;
         });
@@ -44,10 +45,10 @@ pub(super) async fn close_unread(request: Request, next: Next) -> Response {
     response
 }
 
-/// A body that was dropped before its end.
+/// The rest of a body that the handler dropped before its end.
 type Returned = Arc<Mutex<Option<Body>>>;
 
-/// The body as handlers read it. What they leave of it comes back.
+/// The body that handlers read. It returns the unread rest when it is dropped.
 struct RequestBody {
     inner: Body,
     returned: Returned,
@@ -81,15 +82,15 @@ impl Drop for RequestBody {
     }
 }
 
-/// Reads and drops a body. True if it has ended within the bounds.
-async fn discard(body: &mut Body, bytes_max: usize, within: Duration) -> bool {
+/// Reads and discards a body. Returns whether it ended within `bytes_max` bytes and `timeout`.
+async fn discard(body: &mut Body, bytes_max: usize, timeout: Duration) -> bool {
     let discard = async {
-        let mut left = bytes_max;
+        let mut remaining = bytes_max;
         while let Some(frame) = body.frame().await {
             let bytes = frame.ok()?.data_ref().map_or(0, Bytes::len);
-            left = left.checked_sub(bytes)?;
+            remaining = remaining.checked_sub(bytes)?;
         }
         Some(())
     };
-    matches!(tokio::time::timeout(within, discard).await, Ok(Some(())))
+    matches!(tokio::time::timeout(timeout, discard).await, Ok(Some(())))
 }

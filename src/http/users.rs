@@ -11,8 +11,8 @@ use crate::channel::ChannelName;
 use crate::node::Node;
 use crate::publish::terminate_user;
 
-/// `{}`, for a user whom nobody has seen too. What stands in the body is ignored:
-/// some libraries send `{}` and some nothing.
+/// Closes all connections that are signed in as the user. Returns `{}`, for an unknown user too.
+/// The body is ignored: some libraries send `{}`, others an empty body.
 pub(super) async fn post_terminate(
     State(node): State<Node>,
     PathParams((_, user_id)): PathParams<(String, String)>,

@@ -1,39 +1,39 @@
-//! Why a connection ends (protocol.md 2.3). Below 4100 a client must not come
-//! back, from 4100 it comes back after a pause, from 4200 at once.
+//! Close codes (protocol.md 2.3). A client stops after 4000 to 4099, reconnects after a pause
+//! from 4100 to 4199, and reconnects immediately from 4200 to 4299.
 
-/// A close code with its reason. Never 4000 (TLS) and never 43xx: clients take
-/// those in ways nobody wants.
+/// Why a connection ends: a close code and its reason. Never 4000, which makes a client retry
+/// over TLS, and never 4300 or above, which makes pusher-js stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
-    /// The client closed first; its code is answered.
+    /// The client closed first. The response repeats its code.
     Normal,
-    /// Not a WebSocket frame as a client must send it.
+    /// A frame that RFC 6455 does not allow from a client.
     Garbage,
     NotUtf8,
     TooBig,
     UnknownApp,
-    /// No WebSocket is served at the requested path; the reason names it.
+    /// No WebSocket is served at the requested path. The reason contains the path.
     UnknownPath,
     AppDisabled,
-    /// The app's limit, over all nodes.
+    /// The connection limit of the app, over all nodes.
     OverConnectionQuota,
     InvalidVersion,
     UnsupportedProtocol,
-    /// Of messages: `format` names another one than JSON.
+    /// The message format in the query parameter `format` is not JSON.
     UnsupportedFormat,
-    /// `allowed_origins` does not name the page.
+    /// No pattern of `allowed_origins` matches the `Origin` header.
     OriginNotAllowed,
     /// A sign-in with a wrong signature.
     Unauthorized,
-    /// Neither signed in nor on a private channel in time.
+    /// Neither a sign-in nor an authorised subscription within `user_authentication_timeout`.
     AuthorizationTimeout,
-    /// The app's backend has ended all connections of this user.
+    /// The app's backend has terminated all connections of this user.
     Terminated,
-    /// Said more than it may, where the app closes those.
+    /// A message above a rate limit with `terminate_on_limit`.
     RateLimited,
-    /// The write_buffer is full: the client reads more slowly than it is sent to.
+    /// The write buffer is full: the client reads more slowly than the server sends.
     SlowClient,
-    /// A bound of the node is reached.
+    /// A limit of the node is reached, or the app cannot be read from Redis.
     OverCapacity,
     Draining,
     PongTimeout,
@@ -62,7 +62,7 @@ impl Close {
         }
     }
 
-    /// What the close frame carries where nothing more specific is known.
+    /// The reason in the close frame. [`Close::UnknownPath`] appends the path.
     pub fn reason(self) -> &'static str {
         match self {
             Close::Normal => "",
@@ -88,7 +88,7 @@ impl Close {
         }
     }
 
-    /// The label of the counter that shows it.
+    /// The label of this reason in the counter of closed connections.
     pub const fn label(self) -> &'static str {
         match self {
             Close::Normal => "client",

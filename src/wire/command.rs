@@ -1,5 +1,5 @@
-//! What a client says (protocol.md 2.2, 2.4, 2.7, 2.9, 3.2, 3.10): text becomes a
-//! [`Command`], or an error that can be sent back.
+//! Messages from clients (protocol.md 2.2, 2.4, 2.7, 2.9, 3.2, 3.10): parses a text message
+//! into a [`Command`], or into an error for the client.
 
 use std::borrow::Cow;
 
@@ -13,6 +13,7 @@ use crate::delta::Algorithm;
 use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
 
+/// A message from a client. Nothing but its form has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Ping,
@@ -23,39 +24,42 @@ pub enum Command {
     },
     Signin(Signin),
     ClientEvent(ClientEvent),
-    /// `enable_delta_compression`, with those of the algorithms that are known; no list
-    /// means any.
+    /// `enable_delta_compression`, with the known ones of its algorithms. A message without a
+    /// list accepts any.
     EnableDelta {
         algorithms: Vec<Algorithm>,
     },
-    /// `delta_sync_error`: the client has no base for a delta.
+    /// `delta_sync_error`: the client lacks the base of a delta.
     DeltaSyncError {
         channel: String,
     },
 }
 
+/// `subscribe` (protocol.md 2.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     pub channel: String,
-    /// `key:signature`; absent or empty for public channels.
+    /// `key:signature`. Absent or empty for public channels.
     pub auth: Option<String>,
-    /// On presence channels, who joins: the text that `auth` has signed.
+    /// The member of a presence channel, as the exact text that `auth` signs.
     pub channel_data: Option<String>,
     pub delta: DeltaRequest,
-    /// JSON text, to be compiled.
+    /// JSON text, not yet compiled.
     pub filter: Option<FilterText>,
-    /// JSON text, to be read (docs/resume.md).
+    /// JSON text, not yet parsed (docs/resume.md).
     pub resume: Option<String>,
 }
 
 impl Subscribe {
-    /// Some libraries send an empty string for what they do not have.
+    /// `channel_data`, unless it is absent or empty: some libraries send an empty string for an
+    /// absent one.
     pub fn channel_data(&self) -> Option<&str> {
         self.channel_data.as_deref().filter(|text| !text.is_empty())
     }
 }
 
-/// Which of the two members stands there; `filter` wins (protocol.md 4).
+/// The member that contains the filter of a subscription: `filter` or `tags_filter`. With both,
+/// `filter` counts (protocol.md 4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterText {
     Filter(String),
@@ -67,36 +71,36 @@ pub enum FilterText {
 pub struct Signin {
     /// `key:signature`
     pub auth: String,
-    /// The text that `auth` has signed.
+    /// The exact text that `auth` signs.
     pub user_data: String,
 }
 
-/// An event for the others on a channel (protocol.md 2.7).
+/// An event for the other subscribers of a channel (protocol.md 2.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientEvent {
     /// Begins with `client-`.
     pub name: String,
     pub channel: String,
-    /// The string that was sent, or the JSON text of another value, as Pusher
-    /// does it. `{}` where there is none: libraries parse it.
+    /// A string as it is, any other value as its JSON text, as Pusher does. `{}` if absent:
+    /// client libraries parse it.
     pub data: String,
 }
 
-/// What a subscription says of deltas, in all forms of protocol.md 3.2.
+/// The member `delta` of a subscription, parsed from all forms of protocol.md 3.2.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DeltaRequest {
-    /// Nothing, or nothing that means something: the socket's opt-in decides.
+    /// Absent or without a meaning: the setting of the connection applies.
     #[default]
     Unspecified,
     Off,
-    /// On, in one of these formats: those of the client's that are known. Any, if it
-    /// names none or another one.
+    /// On, in one of these algorithms: the known ones of the client's list. All algorithms if
+    /// the client names none, or a single unknown one.
     On {
         algorithms: Vec<Algorithm>,
     },
 }
 
-/// Why a message is no command. The connection stays open.
+/// Why a message is not a command. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CommandError {
     #[error("The message is nested deeper than {} levels", limits::JSON_DEPTH_MAX)]
@@ -111,15 +115,14 @@ pub enum CommandError {
     Binary,
     #[error("`{field}` {fault}")]
     Field { field: &'static str, fault: Fault, code: Option<u16> },
-    /// In a subscription whose channel is known, so that the error is reported on
-    /// the channel.
+    /// An error in a subscription with a valid `channel`: the server reports it on the channel.
     #[error("{error}")]
     Subscription { channel: String, error: Box<CommandError> },
     #[error("`{0}` is not an event that a client may send")]
     Unknown(String),
 }
 
-/// What is wrong with a member of a message.
+/// Why a member of a message is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
     #[error("must be {0}")]
@@ -129,8 +132,8 @@ pub enum Fault {
 }
 
 impl CommandError {
-    /// Protocol.md 2.3: 4301 for client events, 4009 for sign-ins, none where no
-    /// code fits.
+    /// The code of the `pusher:error` (protocol.md 2.3): 4301 for client events, 4009 for
+    /// sign-ins, otherwise none.
     pub fn code(&self) -> Option<u16> {
         match self {
             CommandError::Field { code, .. } => *code,
@@ -154,16 +157,16 @@ struct Message<'a> {
     event: Option<&'a RawValue>,
     #[serde(borrow, default)]
     channel: Option<&'a RawValue>,
-    // `null` is a value of a client event.
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    // `null` is a valid value in a client event, and different from an absent member.
+    #[serde(borrow, default, deserialize_with = "keep_null")]
     data: Option<&'a RawValue>,
 }
 
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+fn keep_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The members of `data` that mean something in one command or another.
+/// The members of `data` of all commands. A command reads only its own.
 #[derive(Deserialize, Default)]
 struct Data<'a> {
     #[serde(borrow, default)]
@@ -187,20 +190,20 @@ struct Data<'a> {
 }
 
 impl Command {
-    /// Reads one text message. Members that mean nothing are ignored.
+    /// Parses one text message. Unknown members are ignored.
     pub fn parse(text: &str) -> Result<Command, CommandError> {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         if !json::depth_within(text.as_bytes(), limits::JSON_DEPTH_MAX) {
             return Err(CommandError::TooDeep);
         }
-        // An array would do for serde: its elements would be taken for the members.
+        // serde also accepts an array, and reads its elements as the members.
         if !text.trim_start().starts_with('{') {
             return Err(not_an_object(text));
         }
         let message: Message<'_> =
             serde_json::from_str(text).map_err(|error| CommandError::NotJson(error.to_string()))?;
         let event = string("event", message.event)?;
-        match own_name(&event) {
+        match protocol_event(&event) {
             Some("ping") => Ok(Command::Ping),
             Some("pong") => Ok(Command::Pong),
             Some("subscribe") => with_data(message.data, |data| subscribe(&data)),
@@ -222,9 +225,9 @@ impl Command {
     }
 }
 
-/// What the event is called without its prefix, which may be that of either
-/// event_prefix, whichever the connection is spoken to in (protocol.md 2.1).
-fn own_name(event: &str) -> Option<&str> {
+/// The name of a protocol event without its event prefix. Either prefix is accepted on every
+/// connection (protocol.md 2.1).
+fn protocol_event(event: &str) -> Option<&str> {
     let (prefix, name) = event.split_once(':')?;
     [EventPrefix::Pusher, EventPrefix::Sockudo]
         .iter()
@@ -232,7 +235,7 @@ fn own_name(event: &str) -> Option<&str> {
         .then_some(name)
 }
 
-/// Why a message that does not begin as an object is refused.
+/// The error of a message that does not begin with `{`.
 fn not_an_object(text: &str) -> CommandError {
     match (other_protocol(text), serde_json::from_str::<IgnoredAny>(text)) {
         (Some(protocol), _) => CommandError::OtherProtocol(protocol),
@@ -241,8 +244,8 @@ fn not_an_object(text: &str) -> CommandError {
     }
 }
 
-/// The packets of Engine.IO begin with a digit for their type. Type 4 is a message,
-/// in which Socket.IO puts a type of its own: `40`, `42["name"]`.
+/// Recognises the packets of two other protocols. An Engine.IO packet begins with a digit for
+/// its type. Type 4 is a message, in which Socket.IO adds a type of its own: `40`, `42["name"]`.
 fn other_protocol(text: &str) -> Option<&'static str> {
     let is_type = |byte: &u8| (b'0'..=b'6').contains(byte);
     match text.trim_start().as_bytes() {
@@ -253,8 +256,8 @@ fn other_protocol(text: &str) -> Option<&'static str> {
     }
 }
 
-/// `data` is an object, or a string whose content is one (protocol.md 2.4);
-/// absent is empty.
+/// Parses `data` and passes it to `read`. `data` is an object, or a string that holds one
+/// (protocol.md 2.4); absent and `null` count as an empty object.
 fn with_data<T>(
     raw: Option<&RawValue>,
     read: impl FnOnce(Data<'_>) -> Result<T, CommandError>,
@@ -268,7 +271,7 @@ fn with_data<T>(
     if !json::depth_within(text.as_bytes(), limits::JSON_DEPTH_MAX) {
         return Err(CommandError::TooDeep);
     }
-    // An array would do as well: its elements would be taken for the members.
+    // serde also accepts an array, and reads its elements as the members.
     if !text.trim_start().starts_with('{') {
         return Err(not_object());
     }
@@ -291,7 +294,7 @@ fn subscribe(data: &Data<'_>) -> Result<Command, CommandError> {
     }))
 }
 
-/// JSON text of a member that is there.
+/// The JSON text of a member, if it is present.
 fn text(raw: Option<&RawValue>) -> Option<String> {
     raw.map(|raw| raw.get().to_owned())
 }
@@ -301,8 +304,8 @@ fn signin(data: &Data<'_>) -> Result<Command, CommandError> {
     Ok(Command::Signin(Signin { auth, user_data: string("user_data", data.user_data)? }))
 }
 
-/// Members other than these three are dropped: `user_id`, for one, is not for
-/// the client to say.
+/// Keeps `event`, `channel` and `data` only. A `user_id` from the client would be forged: the
+/// server takes it from the subscription.
 fn client_event(name: String, message: &Message<'_>) -> Result<Command, CommandError> {
     let channel = string("channel", message.channel)?;
     let data = match message.data.map(RawValue::get) {
@@ -316,19 +319,19 @@ fn client_event(name: String, message: &Message<'_>) -> Result<Command, CommandE
 fn enable_delta(data: &Data<'_>) -> Result<Command, CommandError> {
     let algorithms = data.algorithms.map(|list| {
         let names: Vec<String> = decode("algorithms", "an array of strings", Some(list))?;
-        Ok(known(&names))
+        Ok(known_algorithms(&names))
     });
     Ok(Command::EnableDelta { algorithms: algorithms.transpose()?.unwrap_or(Algorithm::ALL.to_vec()) })
 }
 
-fn known(names: &[String]) -> Vec<Algorithm> {
+fn known_algorithms(names: &[String]) -> Vec<Algorithm> {
     names.iter().filter_map(|name| Algorithm::parse(name)).collect()
 }
 
 fn delta_request(raw: &RawValue) -> DeltaRequest {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Form {
+    enum DeltaValue {
         Switch(bool),
         Name(String),
         Settings {
@@ -346,16 +349,18 @@ fn delta_request(raw: &RawValue) -> DeltaRequest {
     let any = || DeltaRequest::On { algorithms: Algorithm::ALL.to_vec() };
     let named = |name: &str| Algorithm::parse(name).map(|one| DeltaRequest::On { algorithms: vec![one] });
     match serde_json::from_str(raw.get()) {
-        Ok(Form::Switch(true)) => any(),
-        Ok(Form::Switch(false)) => DeltaRequest::Off,
-        Ok(Form::Name(name)) => match name.to_ascii_lowercase().as_str() {
+        Ok(DeltaValue::Switch(true)) => any(),
+        Ok(DeltaValue::Switch(false)) => DeltaRequest::Off,
+        Ok(DeltaValue::Name(name)) => match name.to_ascii_lowercase().as_str() {
             "disabled" | "false" | "none" => DeltaRequest::Off,
             name => named(name).unwrap_or_else(any),
         },
-        Ok(Form::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
-        Ok(Form::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
-        Ok(Form::Settings { algorithms: Some(names), .. }) => DeltaRequest::On { algorithms: known(&names) },
-        Ok(Form::Settings { .. }) => any(),
+        Ok(DeltaValue::Settings { enabled: Some(false), .. }) => DeltaRequest::Off,
+        Ok(DeltaValue::Settings { algorithm: Some(name), .. }) => named(&name).unwrap_or_else(any),
+        Ok(DeltaValue::Settings { algorithms: Some(names), .. }) => {
+            DeltaRequest::On { algorithms: known_algorithms(&names) }
+        }
+        Ok(DeltaValue::Settings { .. }) => any(),
         Err(_) => DeltaRequest::Unspecified,
     }
 }

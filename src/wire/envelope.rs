@@ -1,5 +1,4 @@
-//! An event as clients see it (protocol.md 2.8, 3.3, 3.4): the JSON text inside
-//! a frame.
+//! The envelope of an event: the JSON text inside a frame (protocol.md 2.8, 3.3, 3.4).
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -16,17 +15,16 @@ use crate::delta::settings::MarkerStyle;
 use crate::event::Event;
 use crate::json;
 
-/// What an envelope has beyond Pusher's, for clients that have opted in to
-/// something.
+/// The members of an envelope in addition to Pusher's, for subscribers with an extension.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extras {
     pub tags: bool,
-    /// The number of an event that has no marker (docs/resume.md).
+    /// The sequence number as `__seq`, for an event without markers (docs/resume.md).
     pub seq: Option<u64>,
 }
 
-/// Pusher's envelope: `data` is always a string, and `user_id` is there on client
-/// events of presence channels.
+/// Pusher's envelope (protocol.md 2.8): `data` is always a string; client events on presence
+/// channels have `user_id`.
 pub fn plain(channel: &str, event: &Event, extras: Extras) -> Vec<u8> {
     let Event { name, data, user, .. } = event;
     let mut out = open(channel, name, data.len() + data.len() / 8);
@@ -43,9 +41,9 @@ pub fn plain(channel: &str, event: &Event, extras: Extras) -> Vec<u8> {
     out
 }
 
-/// The base text of protocol.md 3.5, for sockets with deltas: `data` is the
-/// publisher's text verbatim where that is a JSON object or array, so that a
-/// full event and a decoded delta give the application the same value.
+/// The base text of protocol.md 3.5, for subscribers with deltas. `data` is the published text
+/// verbatim if that is a JSON object or array, so that a full event and a decoded delta give
+/// the application the same value.
 fn base(channel: &str, event: &Event, tags: bool) -> Vec<u8> {
     let Event { name, data, .. } = event;
     if !json::is_container(data) {
@@ -58,9 +56,9 @@ fn base(channel: &str, event: &Event, tags: bool) -> Vec<u8> {
     out
 }
 
-/// An event in full, for sockets with deltas: the text of the frame, and the text
-/// that a client holds then, which the next of its chain is a delta to. In the style
-/// that is not stripped they are one.
+/// A full event for subscribers with deltas: the text of the frame, and the base that the
+/// client derives from it, against which the next event of the chain is encoded. With
+/// [`MarkerStyle::Plain`] clients remove no markers, and both texts are the same buffer.
 pub fn full(channel: &str, event: &Event, seq: u64, tags: bool, style: MarkerStyle) -> (Bytes, Bytes) {
     let base = Bytes::from(base(channel, event, tags));
     let text = Bytes::from(marked(&base, seq, event.key.as_deref(), style));
@@ -70,8 +68,8 @@ pub fn full(channel: &str, event: &Event, seq: u64, tags: bool, style: MarkerSty
     }
 }
 
-/// A full frame's text: the base with its number, and the key of its chain where
-/// the channel has keys, as last members (protocol.md 3.3).
+/// The text of a full frame: the base with its sequence number and, on a channel with
+/// conflation keys, the key as last members (protocol.md 3.3).
 fn marked(base: &[u8], seq: u64, key: Option<&[u8]>, style: MarkerStyle) -> Vec<u8> {
     let [seq_marker, key_marker] = match style {
         MarkerStyle::Underscore => MARKERS,
@@ -89,7 +87,7 @@ fn marked(base: &[u8], seq: u64, key: Option<&[u8]>, style: MarkerStyle) -> Vec<
     out
 }
 
-/// What a delta frame says (protocol.md 3.4).
+/// The members of a delta frame (protocol.md 3.4).
 #[derive(Debug)]
 pub struct DeltaText<'a> {
     pub event_prefix: EventPrefix,
@@ -97,13 +95,13 @@ pub struct DeltaText<'a> {
     pub name: &'a [u8],
     pub patch: &'a [u8],
     pub seq: u64,
-    /// Goes out as `base_index`: it is a number all the same.
+    /// The sequence number of the base. The member is named `base_index`, but is no index.
     pub base_seq: u64,
     pub algorithm: Option<&'a str>,
     pub key: Option<&'a [u8]>,
 }
 
-/// A delta frame's text.
+/// The text of a delta frame.
 pub fn delta(delta: &DeltaText<'_>) -> Vec<u8> {
     let DeltaText { event_prefix, channel, name, patch, .. } = delta;
     let mut out = Vec::with_capacity(200 + channel.len() + name.len() + patch.len() / 3 * 4);
@@ -128,33 +126,35 @@ pub fn delta(delta: &DeltaText<'_>) -> Vec<u8> {
     out
 }
 
-/// The chain that a backend's event is in; outside every chain are what clients
-/// would corrupt by stripping markers, what has no key where others have one, and,
-/// where deltas are not `enabled`, what does not ask for them itself (protocol.md
-/// 3.5, 3.8, 3.11).
+/// The key of the chain that a published event belongs to. `None`, so in no chain, are events
+/// with the text of a marker (protocol.md 3.5), events without a key on a channel with
+/// conflation keys (3.8), and, where deltas are not `enabled`, events without `"delta":true`
+/// (3.11).
 pub fn chain_of(event: &Event, enabled: bool) -> Option<Bytes> {
-    let is_wanted = enabled || event.delta == Some(true);
+    let is_requested = enabled || event.delta == Some(true);
     let key = event.key.clone().unwrap_or(NO_KEY);
     let is_keyless = event.key.is_some() && key.is_empty();
-    (is_wanted && !is_keyless && !has_marker(event)).then_some(key)
+    (is_requested && !is_keyless && !has_marker(event)).then_some(key)
 }
 
-/// Whether an event would be corrupted by the clients' stripping: it must go out
-/// unmarked, and never be a base (protocol.md 3.5).
+/// Whether an event contains the text of a marker. Clients remove markers by patterns over the
+/// whole text and would corrupt it, so it is sent without markers and is never a base
+/// (protocol.md 3.5).
 pub fn has_marker(event: &Event) -> bool {
     static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| MARKERS.map(Finder::new));
     let texts = [Some(&event.name), Some(&event.data), event.tags.as_ref()];
     texts.into_iter().flatten().any(|text| FINDERS.iter().any(|marker| marker.find(text).is_some()))
 }
 
-fn put_tags(out: &mut Vec<u8>, event: &Event, wanted: bool) {
-    if let Some(tags) = event.tags.as_ref().filter(|_| wanted) {
+fn put_tags(out: &mut Vec<u8>, event: &Event, enabled: bool) {
+    if let Some(tags) = event.tags.as_ref().filter(|_| enabled) {
         out.extend_from_slice(br#","tags":"#);
         out.extend_from_slice(tags);
     }
 }
 
-/// What clients see of a sequence number: some read 32-bit integers.
+/// The low 31 bits of a sequence number: some clients read it as a signed 32-bit integer
+/// (protocol.md 3.7).
 pub fn wire_seq(seq: u64) -> u64 {
     seq & 0x7fff_ffff
 }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_are_exact() {
+    fn plain_and_base_envelopes_match_byte_for_byte() {
         let plain = |event: &Event| text(plain("m", event, Extras::default()));
         assert_eq!(plain(&event("e\"", "{\"a\":1}")), r#"{"event":"e\"","channel":"m","data":"{\"a\":1}"}"#);
         assert_eq!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_opted_in_sees_more() {
+    fn extensions_append_tags_sequence_number_and_markers() {
         let tagged = Event { tags: Some(r#"{"t":"1"}"#.into()), ..event("e", "[1]") };
         let extras = Extras { tags: true, seq: Some(1 << 31 | 5) };
         assert_eq!(
@@ -219,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn deltas_are_exact() {
-        let whole = DeltaText {
+    fn delta_frames_match_byte_for_byte() {
+        let complete = DeltaText {
             event_prefix: EventPrefix::Pusher,
             channel: "m",
             name: b"e",
@@ -231,26 +231,26 @@ mod tests {
             key: Some(b"k"),
         };
         assert_eq!(
-            text(delta(&whole)),
+            text(delta(&complete)),
             r#"{"event":"pusher:delta","channel":"m","data":{"event":"e","delta":"MTs=","seq":85,"algorithm":"fossil","conflation_key":"k","base_index":84}}"#
         );
-        let least = DeltaText {
+        let minimal = DeltaText {
             event_prefix: EventPrefix::Sockudo,
             patch: b"",
             seq: 1 << 40 | 3,
             base_seq: 2,
             algorithm: None,
             key: None,
-            ..whole
+            ..complete
         };
         assert_eq!(
-            text(delta(&least)),
+            text(delta(&minimal)),
             r#"{"event":"sockudo:delta","channel":"m","data":{"event":"e","delta":"","seq":3,"base_index":2}}"#
         );
     }
 
     #[test]
-    fn marker_texts_are_seen_wherever_they_stand() {
+    fn marker_text_is_found_in_name_data_and_tags() {
         assert!(has_marker(&event("e", r#"{"a":1,"__delta_seq":5}"#)));
         assert!(has_marker(&event("__conflation_key", "")));
         assert!(has_marker(&Event { tags: Some(r#"{"__delta_seq":"1"}"#.into()), ..event("e", "") }));

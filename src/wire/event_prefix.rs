@@ -1,7 +1,7 @@
-//! The names of a connection's own events: Pusher's, or Sockudo's where the
-//! client has connected with `protocol=2` (protocol.md 2.1). All else is the same.
+//! The names of protocol events: Pusher's, or Sockudo's for a client that has connected with
+//! `protocol=2` (protocol.md 2.1). Nothing else depends on the event prefix.
 
-/// Which family of names a connection is spoken to in.
+/// The family of protocol event names on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EventPrefix {
     #[default]
@@ -10,7 +10,7 @@ pub enum EventPrefix {
 }
 
 impl EventPrefix {
-    /// What the names of events begin with, before the colon.
+    /// The prefix of protocol event names, without the colon.
     pub fn prefix(self) -> &'static str {
         match self {
             EventPrefix::Pusher => "pusher",
@@ -18,7 +18,8 @@ impl EventPrefix {
         }
     }
 
-    /// The same, of events that are between server and library.
+    /// The prefix of internal event names, which client libraries do not pass on to the
+    /// application, without the colon.
     pub fn internal(self) -> &'static str {
         match self {
             EventPrefix::Pusher => "pusher_internal",

@@ -1,7 +1,7 @@
-//! WebSocket framing of what the server sends (RFC 6455, 5.2).
+//! WebSocket framing of the server's messages (RFC 6455, 5.2).
 //!
-//! A server's frames are not masked, so the bytes of a message are the same for
-//! every socket: they are made once and shared.
+//! Frames from a server are not masked, so the bytes of a message are the same for every
+//! connection: they are encoded once and shared.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -45,7 +45,7 @@ pub fn text_len(payload_len: usize) -> usize {
 /// A control frame has at most 125 bytes, two of which are the code.
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// A close frame. A longer reason is cut at [`CLOSE_REASON_BYTES_MAX`].
+/// A close frame. A reason above 123 bytes is cut at the last character that fits.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
     let reason = reason.as_bytes();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_the_shortest_form() {
+    fn frame_length_uses_the_shortest_encoding() {
         for (len, header) in [
             (0, vec![0x81, 0]),
             (125, vec![0x81, 125]),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn close_reason_fits_a_control_frame() {
+    fn close_reason_is_cut_to_fit_a_control_frame() {
         assert_eq!(close(4005, "no")[..], [0x88, 4, 15, 165, b'n', b'o']);
         let cut = close(4005, &"é".repeat(100));
         assert_eq!((cut.len(), std::str::from_utf8(&cut[4..])), (126, Ok("é".repeat(61).as_str())));

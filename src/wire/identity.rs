@@ -1,5 +1,5 @@
-//! Who a client says it is, as its app's backend has signed it (protocol.md 2.6,
-//! 2.9): the JSON inside `channel_data` and `user_data`.
+//! The identity of a client, signed by its app's backend: the JSON inside `channel_data` and
+//! `user_data` (protocol.md 2.6, 2.9).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +13,18 @@ use crate::json::{self, DecodeError};
 use crate::limits;
 use crate::presence::Member;
 
-/// `user_data` of a sign-in, valid.
+/// The validated `user_data` of a sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserData {
     pub id: Arc<str>,
-    /// `user_info`, as JSON text; `null` where there is none.
+    /// `user_info` as JSON text; `null` if absent.
     pub info: Bytes,
-    /// The users that this one watches, each once.
+    /// The ids of the watched users, without duplicates. Their number and form are not
+    /// checked here.
     pub watchlist: Vec<String>,
 }
 
-/// A signed text that does not say who its client is.
+/// Why a signed text does not identify a user.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IdentityError {
     #[error("`{text}` must be a JSON object: {error}")]
@@ -40,8 +41,8 @@ pub enum IdentityError {
     TooLong { field: &'static str, chars: usize, chars_max: usize },
 }
 
-/// Who joins a presence channel. A number becomes the string of its JSON text,
-/// for Pusher's own sample has one (protocol.md 2.6).
+/// Parses `channel_data` into the member of a presence channel. A number as `user_id` becomes
+/// its JSON text, because Pusher's own sample has one (protocol.md 2.6).
 pub fn parse_channel_data(text: &str) -> Result<Member, IdentityError> {
     #[derive(Deserialize)]
     struct ChannelData<'a> {
@@ -56,7 +57,7 @@ pub fn parse_channel_data(text: &str) -> Result<Member, IdentityError> {
 }
 
 impl UserData {
-    /// Numbers are not taken for the `id`, as Pusher does not.
+    /// Parses `user_data`. `id` must be a string: a number is refused, as by Pusher.
     pub fn parse(text: &str) -> Result<UserData, IdentityError> {
         #[derive(Deserialize)]
         struct Raw<'a> {
@@ -82,7 +83,7 @@ fn object<'a, T: Deserialize<'a>>(name: &'static str, text: &'a str) -> Result<T
         return Err(IdentityError::TooDeep { text: name });
     }
     let not_object = |error: String| IdentityError::NotObject { text: name, error };
-    // Otherwise an array would do: its elements would be taken for the members.
+    // serde also accepts an array, and reads its elements as the members.
     if !text.trim_start().starts_with('{') {
         return Err(not_object("it does not begin with {".to_owned()));
     }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_read_verbatim() {
+    fn channel_data_keeps_user_info_verbatim() {
         for (text, user_id, info) in [
             (r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#, "10", r#"{"name":"Mr. Channels"}"#),
             (r#"{"user_id":"a"}"#, "a", "null"),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_field() {
+    fn channel_data_error_names_the_field() {
         let long = json!({ "user_id": "ä".repeat(limits::USER_ID_CHARS_MAX + 1) }).to_string();
         for (text, error) in [
             ("", "`channel_data` must be a JSON object"),
@@ -179,15 +180,15 @@ mod tests {
             (&long, "`user_id` has 129 characters, 128 are allowed"),
             (&"[".repeat(20_000), "`channel_data` is nested deeper than 64 levels"),
         ] {
-            let mistake = member(text).expect_err(text);
-            assert!(mistake.starts_with(error), "{text}: {mistake}");
+            let found = member(text).expect_err(text);
+            assert!(found.starts_with(error), "{text}: {found}");
         }
         let longest = json!({ "user_id": "ä".repeat(limits::USER_ID_CHARS_MAX) }).to_string();
         assert!(member(&longest).is_ok());
     }
 
     #[test]
-    fn users_are_read() {
+    fn user_data_is_parsed_or_its_error_names_the_field() {
         let parse = |text: &str| UserData::parse(text).map_err(|error| error.to_string());
         let user = parse(r#"{"id":"42","user_info":{"n":1.0},"watchlist":["1",2,"1"],"more":0}"#);
         let expected = UserData {
@@ -206,28 +207,28 @@ mod tests {
             (r#"{"id":"1","watchlist":"2"}"#, "`watchlist` must be an array of user ids"),
             (r#"{"id":"1","watchlist":[["2"]]}"#, "`watchlist` must be an array of user ids"),
         ] {
-            let mistake = parse(text).expect_err(text);
-            assert!(mistake.starts_with(error), "{text}: {mistake}");
+            let found = parse(text).expect_err(text);
+            assert!(found.starts_with(error), "{text}: {found}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>(), json in "[\\[\\]{}\":,a-z_0-9.\\\\-]{0,40}") {
+        fn parse_never_panics_on_any_text(text in any::<String>(), json in "[\\[\\]{}\":,a-z_0-9.\\\\-]{0,40}") {
             for text in [text, json.clone(), format!(r#"{{"user_id":{json}}}"#), format!(r#"{{"id":{json}}}"#)] {
                 let _ = (parse_channel_data(&text), UserData::parse(&text));
             }
         }
 
         #[test]
-        fn any_number_is_an_id(number in any::<f64>().prop_filter("JSON has these only", |n| n.is_finite())) {
+        fn numeric_user_id_becomes_its_json_text(number in any::<f64>().prop_filter("JSON has these only", |n| n.is_finite())) {
             let text = serde_json::to_string(&number).expect("a finite number is JSON");
             let (user_id, _) = member(&format!(r#"{{"user_id":{text}}}"#)).expect("a number is an id");
             prop_assert_eq!(user_id, text);
         }
 
         #[test]
-        fn any_info_is_kept_to_the_byte(user_id in "[a-z]{1,9}", info in any::<String>(), space in "[ \t\n]{0,3}") {
+        fn user_info_is_kept_byte_for_byte(user_id in "[a-z]{1,9}", info in any::<String>(), space in "[ \t\n]{0,3}") {
             let info = format!("{{{space}\"x\"{space}:{}}}", json!(info));
             let text = format!(r#"{{"user_id":"{user_id}","user_info":{info}}}"#);
             prop_assert_eq!(member(&text), Ok((user_id, info)));

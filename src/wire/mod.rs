@@ -1,5 +1,5 @@
-//! The Pusher protocol as data (protocol.md 2 and 3): what clients say, what is
-//! said to them, and WebSocket framing. No IO.
+//! The Pusher protocol as data (protocol.md 2 and 3): commands of clients, replies, envelopes
+//! of events, close codes and WebSocket framing. No IO.
 
 pub mod close;
 pub mod command;

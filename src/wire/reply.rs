@@ -1,5 +1,5 @@
-//! What the server says to one socket, as frames ready to write, in the socket's
-//! own [`EventPrefix`]. Events have their own place: [`crate::fan_out`].
+//! Protocol events from the server to one connection, as encoded frames with the connection's
+//! [`EventPrefix`]. Published events are encoded in [`crate::fan_out`].
 
 use bytes::Bytes;
 use serde_json::json;
@@ -14,8 +14,8 @@ use crate::event::SocketId;
 use crate::json;
 use crate::presence::Roster;
 
-/// The first frame of every connection (protocol.md 2.1). `data` is a string:
-/// libraries parse it a second time.
+/// The first frame of every connection (protocol.md 2.1). `data` is a string, which client
+/// libraries parse a second time.
 pub fn connection_established(
     event_prefix: EventPrefix,
     socket: SocketId,
@@ -33,17 +33,18 @@ pub fn pong(event_prefix: EventPrefix) -> Bytes {
     with_data_text(&own(event_prefix, "pong"), None, b"{}")
 }
 
-/// Protocol.md 2.4. `data` is a string, as Pusher's. It tells where the subscription
-/// stands if its client wants to know (docs/resume.md).
+/// Confirms a subscription (protocol.md 2.4). `data` is a string, as Pusher's. With `resume` it
+/// contains the position of the subscription (protocol.md 2.13).
 pub fn subscription_succeeded(event_prefix: EventPrefix, channel: &str, standing: Option<Standing>) -> Bytes {
     let mut data = b"{".to_vec();
-    put_standing(&mut data, standing);
+    put_position(&mut data, standing);
     data.push(b'}');
     let (event, data) = (internal(event_prefix, "subscription_succeeded"), String::from_utf8_lossy(&data));
     to_frame(&json!({ "event": event, "channel": channel, "data": data }))
 }
 
-fn put_standing(data: &mut Vec<u8>, standing: Option<Standing>) {
+/// Appends the members `epoch`, `seq` and `resumed` to an object that is not closed yet.
+fn put_position(data: &mut Vec<u8>, standing: Option<Standing>) {
     let Some(Standing { epoch, seq, resumed }) = standing else { return };
     if data.len() > 1 {
         data.push(b',');
@@ -52,8 +53,8 @@ fn put_standing(data: &mut Vec<u8>, standing: Option<Standing>) {
     data.extend_from_slice(format!(r#""epoch":{epoch},"seq":{seq},"resumed":{resumed}"#).as_bytes());
 }
 
-/// Everything up to here was sent, as far as it was for this subscription; `missed`
-/// if something before may be lost (docs/resume.md).
+/// A position notice (protocol.md 2.13): every event up to `seq` that the subscription receives
+/// has been sent. `missed` if earlier events may be lost.
 pub fn position(event_prefix: EventPrefix, channel: &str, epoch: u64, seq: u64, missed: bool) -> Bytes {
     let mut data = json!({ "epoch": epoch, "seq": wire_seq(seq) });
     if missed {
@@ -62,8 +63,9 @@ pub fn position(event_prefix: EventPrefix, channel: &str, epoch: u64, seq: u64, 
     to_frame(&json!({ "event": own(event_prefix, "position"), "channel": channel, "data": data }))
 }
 
-/// Protocol.md 3.9: replaces all bases that the client holds of the channel. Each
-/// state is a key, the text of its newest event and that event's number.
+/// The initial bases (protocol.md 3.9). They replace all bases that the client holds for the
+/// channel. Each state is a conflation key, the text of its newest event and the event's
+/// sequence number.
 pub fn delta_cache_sync(
     event_prefix: EventPrefix,
     channel: &str,
@@ -88,13 +90,13 @@ pub fn delta_cache_sync(
     with_data_text(&own(event_prefix, "delta_cache_sync"), Some(channel), &data)
 }
 
-/// Code of a refused subscription in `pusher:error`. Some clients disconnect on
-/// codes below 4300 (pysher), or know none from 5000 on (.NET).
+/// Code of a refused subscription in `pusher:error`. Some clients disconnect on codes below
+/// 4300 (Pysher), or have no codes from 5000 on (.NET).
 const SUBSCRIPTION_REFUSED: u16 = 4300;
 
-/// Two frames (protocol.md 2.4): an event of the channel, without which pusher-js
-/// would keep the subscription pending, and `pusher:error`, which is all that older
-/// clients handle.
+/// Refuses a subscription in two frames (protocol.md 2.4): `subscription_error` on the channel,
+/// without which pusher-js would keep the subscription pending, and `pusher:error`, the only
+/// one that older clients handle.
 pub fn subscription_refused(
     event_prefix: EventPrefix,
     channel: &str,
@@ -125,13 +127,13 @@ fn channel_error(event_prefix: EventPrefix, channel: &str, message: &str) -> Byt
     to_frame(&json!({ "event": own(event_prefix, "error"), "data": data }))
 }
 
-/// Protocol.md 2.3. `data` is an object here.
+/// An error that does not belong to a channel (protocol.md 2.3). `data` is an object.
 pub fn error(event_prefix: EventPrefix, code: Option<u16>, message: &str) -> Bytes {
     to_frame(&json!({ "event": own(event_prefix, "error"), "data": { "message": message, "code": code } }))
 }
 
-/// Protocol.md 3.2: the answer to an opt-in, for the socket or for one channel.
-/// `data` is an object. Without an algorithm, deltas stay off.
+/// Confirms that deltas are enabled, for the connection or for one channel (protocol.md 3.2).
+/// `data` is an object. Without an algorithm, deltas are off.
 pub fn delta_enabled(event_prefix: EventPrefix, channel: Option<&str>, algorithm: Option<&str>) -> Bytes {
     let mut data = json!({ "enabled": algorithm.is_some() });
     if let Some(algorithm) = algorithm {
@@ -146,8 +148,8 @@ pub fn delta_enabled(event_prefix: EventPrefix, channel: Option<&str>, algorithm
     to_frame(&event)
 }
 
-/// Protocol.md 2.6: who is in the channel, the subscriber included. `user_info`
-/// goes out as the text that it came in.
+/// Confirms a subscription to a presence channel, with the roster of the cluster, the
+/// subscriber included (protocol.md 2.6). `user_info` is verbatim JSON text.
 pub fn presence_succeeded(
     event_prefix: EventPrefix,
     channel: &str,
@@ -166,12 +168,13 @@ pub fn presence_succeeded(
         data.extend_from_slice(info);
     }
     data.extend_from_slice(format!(r#"}},"count":{}}}"#, roster.len()).as_bytes());
-    put_standing(&mut data, standing);
+    put_position(&mut data, standing);
     data.push(b'}');
     with_data_text(&internal(event_prefix, "subscription_succeeded"), Some(channel), &data)
 }
 
-/// A user's first connection has joined (protocol.md 2.6). `info` is JSON text.
+/// The first connection of a user in the cluster has subscribed (protocol.md 2.6). `info` is
+/// JSON text.
 pub fn member_added(event_prefix: EventPrefix, channel: &str, user_id: &str, info: &[u8]) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
@@ -181,7 +184,7 @@ pub fn member_added(event_prefix: EventPrefix, channel: &str, user_id: &str, inf
     with_data_text(&internal(event_prefix, "member_added"), Some(channel), &data)
 }
 
-/// A user's last connection has left (protocol.md 2.6).
+/// The last connection of a user in the cluster has left (protocol.md 2.6).
 pub fn member_removed(event_prefix: EventPrefix, channel: &str, user_id: &str) -> Bytes {
     let mut data = br#"{"user_id":"#.to_vec();
     json::write_string(&mut data, user_id.as_bytes());
@@ -189,19 +192,19 @@ pub fn member_removed(event_prefix: EventPrefix, channel: &str, user_id: &str) -
     with_data_text(&internal(event_prefix, "member_removed"), Some(channel), &data)
 }
 
-/// Protocol.md 2.11: subscriptions of the whole cluster.
+/// The number of subscriptions in the cluster (protocol.md 2.11).
 pub fn subscription_count(event_prefix: EventPrefix, channel: &str, count: u64) -> Bytes {
     let data = format!(r#"{{"subscription_count":{count}}}"#);
     with_data_text(&internal(event_prefix, "subscription_count"), Some(channel), data.as_bytes())
 }
 
-/// Protocol.md 2.12: the cache channel has no event to begin with.
+/// The cache channel has no cached event for the new subscriber (protocol.md 2.12).
 pub fn cache_miss(event_prefix: EventPrefix, channel: &str) -> Bytes {
     with_data_text(&own(event_prefix, "cache_miss"), Some(channel), b"{}")
 }
 
-/// Protocol.md 2.9. `data` is an object, and `user_data` in it the very string
-/// that was signed.
+/// Confirms a sign-in (protocol.md 2.9). `data` is an object, and its `user_data` the exact
+/// text that was signed.
 pub fn signin_success(event_prefix: EventPrefix, user_data: &str) -> Bytes {
     let event = own(event_prefix, "signin_success");
     let mut text = format!(r#"{{"event":"{event}","data":{{"user_data":"#).into_bytes();
@@ -210,8 +213,7 @@ pub fn signin_success(event_prefix: EventPrefix, user_data: &str) -> Bytes {
     frame::text(&text)
 }
 
-/// Protocol.md 2.10: who of the watched users is online and who is not. A list
-/// without users is left out.
+/// The online status of watched users (protocol.md 2.10). A list without users is left out.
 pub fn watchlist_events(event_prefix: EventPrefix, online: &[&str], offline: &[&str]) -> Bytes {
     let mut data = br#"{"events":["#.to_vec();
     let lists = [("online", online), ("offline", offline)];
@@ -227,12 +229,12 @@ pub fn watchlist_events(event_prefix: EventPrefix, online: &[&str], offline: &[&
     with_data_text(&internal(event_prefix, "watchlist_events"), None, &data)
 }
 
-/// The name of an event that is the connection's own.
+/// The name of a protocol event.
 fn own(event_prefix: EventPrefix, name: &str) -> String {
     format!("{}:{name}", event_prefix.prefix())
 }
 
-/// The same, of an event between server and library.
+/// The name of an internal protocol event, which libraries do not pass on to the application.
 fn internal(event_prefix: EventPrefix, name: &str) -> String {
     format!("{}:{name}", event_prefix.internal())
 }
@@ -249,7 +251,7 @@ fn put_strings<'a>(out: &mut Vec<u8>, strings: impl IntoIterator<Item = &'a str>
     out.push(b']');
 }
 
-/// A frame whose `data` is a string that holds JSON, as libraries expect.
+/// Encodes a frame whose `data` is a string that holds JSON, as client libraries expect.
 fn with_data_text(event: &str, channel: Option<&str>, data: &[u8]) -> Bytes {
     let mut text = Vec::with_capacity(96 + data.len() + data.len() / 4);
     text.extend_from_slice(format!(r#"{{"event":"{event}","#).as_bytes());

@@ -1,5 +1,5 @@
-//! What a client says of what it has had, when it subscribes, and what it is
-//! answered (docs/resume.md).
+//! The member `resume` of a subscription, and the position in its confirmation (protocol.md
+//! 2.13, docs/resume.md).
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,38 +11,40 @@ use crate::limits;
 /// The member `resume` of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResumeRequest {
-    /// Tell me where I stand.
+    /// `true`: the client requests its position, and no missed events.
     Position,
-    /// Send me what I have missed.
+    /// The client requests the events that it missed since this position.
     From(Resume),
 }
 
-/// What a client has had. Numbers are as clients see them: 31 bits.
+/// The position of a client and the bases that it holds. Sequence numbers are as on the wire:
+/// their low 31 bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Resume {
     pub epoch: u64,
-    /// Of the last event that it had.
+    /// The sequence number of the last event that the client received.
     pub seq: u32,
-    /// It holds as bases what it was sent after this number.
+    /// The client still holds the bases that it received after this sequence number.
     pub from: Option<u32>,
-    /// Its previous_socket_ids connections.
+    /// The socket ids of the client's previous connections, for `socket_id` exclusion. At most
+    /// [`limits::PREVIOUS_SOCKETS_MAX`].
     pub previous_socket_ids: Vec<SocketId>,
 }
 
-/// Where a subscription stands as it begins.
+/// The position at which a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     pub epoch: u64,
     pub seq: u64,
-    /// Everything missed follows.
+    /// All missed events follow.
     pub resumed: bool,
 }
 
-/// What is wrong with `resume`.
+/// Why `resume` is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`resume{member}` must be {expected}")]
 pub struct ResumeError {
-    /// `.seq`, or nothing.
+    /// The path of the invalid member, such as `.seq`, or empty for `resume` itself.
     member: &'static str,
     expected: &'static str,
 }
@@ -51,8 +53,7 @@ const EPOCH_MAX: u64 = 1 << 53;
 const SEQ_MAX: u64 = (1 << 31) - 1;
 
 impl ResumeRequest {
-    /// Reads the member; members of it that mean nothing are ignored. None for
-    /// `false`.
+    /// Parses the JSON text of `resume`. Unknown members are ignored. `None` for `false`.
     pub fn parse(text: &str) -> Result<Option<ResumeRequest>, ResumeError> {
         #[derive(Deserialize)]
         struct Members<'a> {
@@ -65,7 +66,7 @@ impl ResumeRequest {
             #[serde(borrow)]
             socket_id: Option<&'a RawValue>,
         }
-        let wrong = |member, expected| ResumeError { member, expected };
+        let invalid = |member, expected| ResumeError { member, expected };
         match text {
             "true" => return Ok(Some(ResumeRequest::Position)),
             "false" => return Ok(None),
@@ -74,18 +75,18 @@ impl ResumeRequest {
         let members: Members<'_> = Some(text)
             .filter(|text| text.starts_with('{'))
             .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or(wrong("", "true, or an object of `epoch`, `seq`, `from` and `socket_id`"))?;
+            .ok_or(invalid("", "true, or an object of `epoch`, `seq`, `from` and `socket_id`"))?;
         let seq = |raw| integer(raw, SEQ_MAX).map(|seq| seq as u32);
         let expected = "an integer of 0 to 2147483647";
         Ok(Some(ResumeRequest::From(Resume {
-            epoch: integer(members.epoch, EPOCH_MAX).ok_or(wrong(".epoch", "an integer of 0 to 2^53"))?,
-            seq: seq(members.seq).ok_or(wrong(".seq", expected))?,
+            epoch: integer(members.epoch, EPOCH_MAX).ok_or(invalid(".epoch", "an integer of 0 to 2^53"))?,
+            seq: seq(members.seq).ok_or(invalid(".seq", expected))?,
             from: match members.from {
                 None => None,
-                from => Some(seq(from).ok_or(wrong(".from", expected))?),
+                from => Some(seq(from).ok_or(invalid(".from", expected))?),
             },
             previous_socket_ids: previous_socket_ids(members.socket_id)
-                .ok_or(wrong(".socket_id", "a socket id, or a list of at most 8"))?,
+                .ok_or(invalid(".socket_id", "a socket id, or a list of at most 8"))?,
         })))
     }
 }
@@ -101,10 +102,10 @@ fn previous_socket_ids(raw: Option<&RawValue>) -> Option<Vec<SocketId>> {
         true => serde_json::from_str(raw.get()).ok()?,
         false => vec![serde_json::from_str(raw.get()).ok()?],
     };
-    let is_fine =
+    let is_valid =
         texts.len() <= limits::PREVIOUS_SOCKETS_MAX && texts.iter().all(|it| SocketId::is_shaped(it));
-    // One that no connection can have had excepts nobody.
-    is_fine.then(|| texts.iter().filter_map(|text| SocketId::parse(text)).collect())
+    // A well-formed id that the server never issues excludes no connection, so it is dropped.
+    is_valid.then(|| texts.iter().filter_map(|text| SocketId::parse(text)).collect())
 }
 
 #[cfg(test)]
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_has_had_is_read() {
+    fn resume_member_is_parsed_or_its_error_names_the_member() {
         let parse = |text: &str| ResumeRequest::parse(text).map_err(|error| error.to_string());
         assert_eq!(parse("true"), Ok(Some(ResumeRequest::Position)));
         assert_eq!(parse("false"), Ok(None));
@@ -142,8 +143,8 @@ mod tests {
             (r#"{"epoch":7,"seq":5,"socket_id":"x"}"#, "`resume.socket_id` must be a socket id"),
             (&format!(r#"{{"epoch":7,"seq":5,"socket_id":{:?}}}"#, ["1.2"; 9]), "`resume.socket_id` must be"),
         ] {
-            let mistake = parse(text).expect_err(text);
-            assert!(mistake.starts_with(error), "{text}: {mistake}");
+            let found = parse(text).expect_err(text);
+            assert!(found.starts_with(error), "{text}: {found}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Who may connect (protocol.md 2.1, 6).
+//! Admission of a connection: protocol version, app, origin and connection limit
+//! (protocol.md 2.1, 6).
 
 use std::sync::Arc;
 
@@ -8,18 +9,20 @@ use crate::connection_limit::{ConnectionPermit, LimitReached};
 use crate::node::Node;
 use crate::wire::close::Close;
 
-/// Admits a client, and takes a permit of the app's for as long as it stays.
-pub(super) async fn enter(node: &Node, client: &Client) -> Result<(Arc<App>, ConnectionPermit), Close> {
-    let app = admit(node, client).await?;
+/// Admits a client and takes a connection permit of its app, which the caller keeps until the
+/// connection ends. Fails with the close code of the first check that fails.
+pub(super) async fn admit(node: &Node, client: &Client) -> Result<(Arc<App>, ConnectionPermit), Close> {
+    let app = check(node, client).await?;
     let permit =
         node.connection_limiter.acquire(&app).await.map_err(|LimitReached| Close::OverConnectionQuota)?;
     Ok((app, permit))
 }
 
-/// The app that the client connects to, or why it may not.
-pub(super) async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
+/// Returns the app that the client connects to, or the close code of the first failed check,
+/// in the order of protocol.md 2.1. Takes no permit.
+pub(super) async fn check(node: &Node, client: &Client) -> Result<Arc<App>, Close> {
     client.check_protocol()?;
-    // Where the apps are not known just now, the client comes back later.
+    // The app cannot be read from Redis at the moment: 4100 makes the client retry later.
     let app = node.apps.by_key(&client.key).await.map_err(|_| Close::OverCapacity)?;
     let app = app.ok_or(Close::UnknownApp)?;
     if !app.enabled {
@@ -31,12 +34,11 @@ pub(super) async fn admit(node: &Node, client: &Client) -> Result<Arc<App>, Clos
     Ok(app)
 }
 
-/// Whether one of `patterns` names the page that connects: the whole origin, as
-/// in `https://a.com:8443`, what is behind its scheme, or its host alone. None of
-/// them allows all.
+/// Whether one of `patterns` matches `origin`: the whole origin, as in `https://a.com:8443`,
+/// its host with the port, or its host alone. An empty list allows every origin.
 ///
-/// A client without an origin is no browser, could name any, and is let in: the
-/// list keeps other people's pages away, not other people.
+/// A client without an `Origin` header is not a browser, could send any origin, and is
+/// admitted: the list keeps out the pages of other sites, not other programs.
 fn allows(patterns: &[OriginPattern], origin: Option<&str>) -> bool {
     let Some(origin) = origin.filter(|_| !patterns.is_empty()) else { return true };
     let origin = origin.to_ascii_lowercase();
@@ -50,15 +52,16 @@ fn allows(patterns: &[OriginPattern], origin: Option<&str>) -> bool {
     })
 }
 
-/// `*` stands for any text. The pieces between are looked for from the left,
-/// each behind the one before, and the last at the end: no text makes it slow.
+/// Whether `pattern` matches all of `text`; `*` matches any text. The search for the pieces
+/// between asterisks runs from left to right, the last piece has to be the end of the text,
+/// and nothing backtracks: the time is linear in the length of `text`.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(start) else { return false };
     let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
     for piece in middle.split('*') {
         match text.split_once(piece) {
-            Some((_, behind)) => text = behind,
+            Some((_, after)) => text = after,
             None => return false,
         }
     }
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_name_origins() {
+    fn origin_pattern_matches_origin_authority_or_host() {
         for (pattern, origin, allowed) in [
             ("*", "https://a.com", true),
             ("*", "null", true),

@@ -1,4 +1,4 @@
-//! Who connects, as the handshake says (protocol.md 2.1).
+//! The client of a connection, as described by its handshake (protocol.md 2.1, 3.6).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,25 +9,27 @@ use crate::wire::event_prefix::EventPrefix;
 
 const SUBPROTOCOL: &str = "pusher-channels-protocol-";
 
-/// Whether an item of `Sec-WebSocket-Protocol` names a version of Pusher's protocol.
+/// Whether an item of `Sec-WebSocket-Protocol` names a version of Pusher's protocol, supported
+/// or not.
 pub fn is_pusher_subprotocol(offered: &str) -> bool {
     offered.starts_with(SUBPROTOCOL)
 }
 
-/// Whether it names one that is spoken here.
+/// Whether an item of `Sec-WebSocket-Protocol` names a supported version: 4 to 7.
 pub fn is_supported_subprotocol(offered: &str) -> bool {
     offered.strip_prefix(SUBPROTOCOL).is_some_and(|version| ["4", "5", "6", "7"].contains(&version))
 }
 
+/// Path, query parameters and headers of a handshake, as far as the connection uses them.
 #[derive(Debug)]
 pub struct Client {
     /// The app key in the path.
     pub key: String,
-    /// The page that connects; only browsers name one.
+    /// The `Origin` header. Only browsers send one.
     pub origin: Option<String>,
-    /// Where it connects from, for the log.
+    /// The client's address, for the log.
     pub address: Option<IpAddr>,
-    /// It offers subprotocols of Pusher's, and none that is supported.
+    /// The handshake offers Pusher subprotocols, none of which is supported.
     pub is_subprotocol_unsupported: bool,
     protocol: Option<String>,
     format: Option<String>,
@@ -50,8 +52,9 @@ impl Client {
         }
     }
 
-    /// 4 to 7 are the same to us; a client that names none is taken at its word.
-    /// Only with 2 has `format` a meaning, and JSON is all that we speak.
+    /// Checks `protocol`, `format` and the subprotocol (protocol.md 2.1). The server treats the
+    /// versions 4 to 7 alike, and a client without a version as one of them. `format` counts
+    /// only with version 2, and JSON is the only format of the server.
     pub fn check_protocol(&self) -> Result<(), Close> {
         match self.protocol() {
             Some(Ok(2)) if self.format.as_ref().is_some_and(|format| format != "json") => {
@@ -64,7 +67,7 @@ impl Client {
         }
     }
 
-    /// In which names it is spoken to, also when it is turned away.
+    /// The event prefix of the connection, also of the error that refuses it.
     pub fn event_prefix(&self) -> EventPrefix {
         match self.protocol() {
             Some(Ok(2)) => EventPrefix::Sockudo,
@@ -76,11 +79,11 @@ impl Client {
         self.protocol.as_deref().map(str::parse)
     }
 
-    /// Whether one of `patterns`, such as `python/<=2.2`, speaks of this client.
+    /// Whether one of `patterns`, such as `python/<=2.2`, matches this client.
     ///
-    /// `name` or `name/*` is any version, `name/2.2` all of 2.2, `name/<=2.2`
-    /// those and all before.
-    pub fn is_among(&self, patterns: &[String]) -> bool {
+    /// `name` or `name/*` matches any version, `name/2.2` every 2.2, `name/<=2.2` every 2.2
+    /// and earlier version (protocol.md 3.6).
+    pub fn matches_any(&self, patterns: &[String]) -> bool {
         patterns.iter().any(|pattern| self.matches(pattern))
     }
 
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_told_apart() {
+    fn protocol_version_selects_event_prefix_or_close_code() {
         for (protocol, expected, event_prefix) in [
             (None, Ok(()), EventPrefix::Pusher),
             (Some("4"), Ok(()), EventPrefix::Pusher),
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockudo_clients_choose_a_format() {
+    fn format_parameter_is_ignored_except_with_protocol_2() {
         for (protocol, format, expected) in [
             ("2", "json", Ok(())),
             ("2", "messagepack", Err(Close::UnsupportedFormat)),
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_name_clients_and_versions() {
+    fn client_pattern_matches_name_and_version() {
         for (pattern, name, version, matches) in [
             ("python/<=2.2", "python", "2.2.0", true),
             ("python/<=2.2", "python", "2.0", true),
@@ -159,7 +162,7 @@ mod tests {
             ("python/*", "python", "9", true),
         ] {
             let client = client(&[("client", name), ("version", version)]);
-            assert_eq!(client.is_among(&[pattern.to_owned()]), matches, "{pattern} {name} {version}");
+            assert_eq!(client.matches_any(&[pattern.to_owned()]), matches, "{pattern} {name} {version}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! An event from a client to the others on its channel (protocol.md 2.7).
+//! Client events: from one subscriber to the other subscribers of its channel
+//! (protocol.md 2.7).
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -12,7 +13,7 @@ use crate::metrics::metrics;
 use crate::publish::publish_client_event;
 use crate::wire::command::ClientEvent;
 
-/// Told in a `pusher:error` with code 4301.
+/// Why the server refuses a client event; the text of a `pusher:error` with code 4301.
 #[derive(Debug, PartialEq, Eq, Error)]
 enum ClientEventError {
     #[error("Client events are not enabled for this app")]
@@ -36,14 +37,15 @@ enum ClientEventError {
 }
 
 impl Connection {
-    /// Nothing comes back of an event that was sent. The socket's next message
-    /// waits for the backend's answer, so that they are sent in their order.
+    /// Publishes a client event, or reports the error to the client. A published event has no
+    /// response. The connection handles its next message only after the backend has returned,
+    /// so its client events keep their order.
     pub(super) async fn trigger(&mut self, event: ClientEvent) {
         match self.try_trigger(event).await {
             Ok(()) => metrics().client_events.increment(1),
             Err(error @ ClientEventError::RateLimitExceeded(_)) => {
                 self.send_error(Some(4301), &error.to_string());
-                self.over_rate(self.app.rates.client_events_terminate);
+                self.on_rate_exceeded(self.app.rates.client_events_terminate);
             }
             Err(error) => self.send_error(Some(4301), &error.to_string()),
         }
@@ -52,8 +54,8 @@ impl Connection {
     async fn try_trigger(&mut self, event: ClientEvent) -> Result<(), ClientEventError> {
         let (channel, event) = self.check_event(event)?;
         self.admits_client_event()?;
-        let sent = publish_client_event(&self.node.backend, &self.app, &channel, &event).await;
-        sent.map_err(|error| match error {
+        let published = publish_client_event(&self.node.backend, &self.app, &channel, &event).await;
+        published.map_err(|error| match error {
             BackendError::OutcomeUnknown => ClientEventError::Unknown,
             error => ClientEventError::NotSent(error),
         })
@@ -63,26 +65,27 @@ impl Connection {
         if !self.app.features.client_events {
             return Err(ClientEventError::Disabled);
         }
-        let app = &self.app.limits;
-        let (chars, chars_max) = (event.name.chars().count(), app.event_name_chars_max);
+        let limits = &self.app.limits;
+        let (chars, chars_max) = (event.name.chars().count(), limits.event_name_chars_max);
         if chars > chars_max {
             return Err(ClientEventError::Name { chars, chars_max });
         }
-        let channel = ChannelName::parse(&event.channel, app.channel_name_chars_max)?;
+        let channel = ChannelName::parse(&event.channel, limits.channel_name_chars_max)?;
         if let ChannelKind::Public | ChannelKind::User = channel.kind() {
             return Err(ClientEventError::Kind(channel));
         }
         let subscription = self.subscriptions.get(&channel).filter(|subscription| subscription.is_live());
         let Some(subscription) = subscription else { return Err(ClientEventError::NotSubscribed(channel)) };
-        let (bytes, bytes_max) = (event.data.len(), app.payload_bytes_max);
+        let (bytes, bytes_max) = (event.data.len(), limits.payload_bytes_max);
         if bytes > bytes_max {
             return Err(ClientEventError::Data { bytes, bytes_max });
         }
-        // Of the subscription, never of the frame: nobody speaks as someone else.
-        let user = subscription.member.as_ref();
+        // `user_id` comes from the subscription, never from the message: a client cannot send
+        // as another user.
+        let member = subscription.member.as_ref();
         let event = Event {
             except: Some(self.socket),
-            user: user.map(|member| Bytes::copy_from_slice(member.user_id.as_bytes())),
+            user: member.map(|member| Bytes::copy_from_slice(member.user_id.as_bytes())),
             ..Event::new(event.name, event.data)
         };
         Ok((channel, event))

@@ -1,4 +1,5 @@
-//! The life of one socket: open, loop, close (protocol.md 2.1 to 2.3, 2.9).
+//! The lifecycle of one connection: admission, event loop, close
+//! (protocol.md 2.1 to 2.3, 2.9).
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -9,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::accept::{admit, enter};
+use super::accept;
 use super::client::Client;
 use super::connection_event::{self, ConnectionEvent};
 use super::keepalive::{Keepalive, KeepaliveAction};
@@ -32,36 +33,38 @@ use crate::wire::command::{Command, CommandError};
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
-/// What a socket is, apart from its stream.
+/// The state of one connection, without its stream.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) node: Node,
     pub(super) app: Arc<App>,
     pub(super) socket: SocketId,
-    /// Of everything that is the connection's own; events are the same in both.
+    /// The prefix of all protocol events on this connection. Published events do not depend
+    /// on it.
     pub(super) event_prefix: EventPrefix,
     pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
-    /// The formats in which the socket has opted in to deltas.
-    pub(super) accepted: Box<[Algorithm]>,
-    /// It says it decodes deltas, and is known not to (protocol.md 3.6).
+    /// The delta algorithms that the client has enabled for the connection. Empty: none.
+    pub(super) accepted_algorithms: Box<[Algorithm]>,
+    /// The client enables deltas, but its version has no working decoder (protocol.md 3.6).
     pub(super) is_refused_deltas: bool,
-    /// Whom it has signed in as.
+    /// The user that the connection has signed in as.
     pub(super) user: Option<Box<User>>,
-    /// What it has said lately, where the app wants that counted.
+    /// The open rate limit windows. None until a message counts against a rate limit.
     pub(super) windows: Option<Box<RateWindows>>,
-    /// It has to have shown a signature of the app by then; None when it has, or
-    /// need not (protocol.md 2.9).
+    /// The deadline for a sign-in or an authorised subscription. None after either, and for
+    /// apps without a deadline (protocol.md 2.9).
     pub(super) authorize_by: Option<Instant>,
 }
 
-/// What a socket remembers of one subscription.
+/// A subscription, as far as the connection has to keep it.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    /// It has said whether it wants deltas; else the socket's opt-in decides.
+    /// The subscription has a `delta` of its own. Otherwise the connection's setting applies.
     pub(super) requests_deltas: bool,
+    /// When the last resync was admitted.
     pub(super) synced: Option<std::time::Instant>,
-    /// On a presence channel: as whom. The inbox may have refused it meanwhile.
+    /// The member on a presence channel. The channels actor may have refused it in the meantime.
     pub(super) member: Option<Arc<Member>>,
 }
 
@@ -70,25 +73,26 @@ impl Subscription {
         self.member.clone()
     }
 
-    /// False where the inbox let nobody in, because the channel was full.
+    /// False if the channels actor has refused the member because the presence channel was full.
     pub(super) fn is_live(&self) -> bool {
         !self.member.as_ref().is_some_and(|member| member.is_refused())
     }
 }
 
-/// Why the loop ended.
+/// Why the event loop ended.
 enum End {
-    /// We close, with a code.
+    /// The server closes the connection with this code.
     Close(Close),
-    /// The client has closed, or the connection cannot be used any more.
-    Gone { reason: &'static str },
+    /// The client has closed the connection, or the stream has failed. `reason` is the label
+    /// of the counter.
+    Disconnected { reason: &'static str },
 }
 
-const GONE: End = End::Gone { reason: Close::Normal.label() };
+const DISCONNECTED: End = End::Disconnected { reason: Close::Normal.label() };
 
-/// Serves a socket until it ends.
+/// Serves a connection until it ends.
 pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>) {
-    let (app, permit) = match Box::pin(enter(&node, &client)).await {
+    let (app, permit) = match Box::pin(accept::admit(&node, &client)).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             let address = client.address.map(tracing::field::display);
@@ -100,12 +104,13 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     let write_buffer = stream.get_ref().write_buffer.clone();
     let registration =
         Registration::new(node.connections.clone(), app.id.clone(), socket, write_buffer.clone());
-    // The app may have ended before it was known to have a socket here.
-    if let Err(refusal) = Box::pin(admit(&node, &client)).await {
+    // A change of the app closes registered connections only. The app may have been disabled or
+    // removed between the admission and the registration, so check again.
+    if let Err(refusal) = Box::pin(accept::check(&node, &client)).await {
         write_buffer.close(refusal);
     }
     let mut connection = Connection {
-        is_refused_deltas: client.is_among(&node.delta.refused_clients),
+        is_refused_deltas: client.matches_any(&node.delta.refused_clients),
         authorize_by: app.features.authorization_timeout.map(|timeout| Instant::now() + timeout),
         node,
         app,
@@ -113,7 +118,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         event_prefix: client.event_prefix(),
         write_buffer,
         subscriptions: HashMap::new(),
-        accepted: Box::default(),
+        accepted_algorithms: Box::default(),
         user: None,
         windows: None,
     };
@@ -123,28 +128,29 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     connection.write_buffer.send(established);
     let end = connection.serve(&mut stream).await;
     Box::pin(connection.unsubscribe_all()).await;
-    // Whom we send away comes back before the goodbye is over.
+    // Before the closing handshake: the client may reconnect before that is complete.
     drop(permit);
     match end {
         End::Close(close) => Box::pin(send_close(&mut stream, close, close.reason())).await,
-        End::Gone { reason } => metrics::connection_closed(reason),
+        End::Disconnected { reason } => metrics::connection_closed(reason),
     }
-    // Only now: a drain waits for the last close frame.
+    // After the close frame: a drain waits until no connection is registered.
     drop(registration);
 }
 
-/// Reports the refusal twice: as `pusher:error`, which some libraries need, and in
-/// the close frame.
+/// Closes a refused connection. Reports the reason twice: in `pusher:error`, which some
+/// libraries need, and in the close frame (protocol.md 2.1).
 pub(super) async fn refuse(stream: &mut Socket, event_prefix: EventPrefix, refusal: Close, reason: &str) {
     stream.get_ref().write_buffer.send(reply::error(event_prefix, Some(refusal.code()), reason));
     send_close(stream, refusal, reason).await;
 }
 
-/// Sends the close frame and waits for the client's, or for the end.
+/// Sends the close frame, then waits for the client's close frame or the end of the stream,
+/// for at most [`limits::CLOSE_TIMEOUT`].
 async fn send_close(stream: &mut Socket, close: Close, reason: &str) {
     metrics::connection_closed(close.label());
     stream.get_ref().write_buffer.send_close(close, reason);
-    let goodbye = async {
+    let closing_handshake = async {
         writer::write_all(stream.get_ref(), limits::CLOSE_TIMEOUT).await?;
         while let Some(Ok(message)) = stream.next().await {
             if message.is_close() {
@@ -153,8 +159,8 @@ async fn send_close(stream: &mut Socket, close: Close, reason: &str) {
         }
         Ok::<(), std::io::Error>(())
     };
-    // Nobody is left to tell if it fails.
-    let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, goodbye).await;
+    // The connection ends either way, so an error has no consequence.
+    let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, closing_handshake).await;
 }
 
 impl Connection {
@@ -175,8 +181,8 @@ impl Connection {
                     }
                 }
                 ConnectionEvent::Write(WriteEvent::Close(close)) => return End::Close(close),
-                ConnectionEvent::Write(WriteEvent::Lost) => return GONE,
-                ConnectionEvent::Due => {
+                ConnectionEvent::Write(WriteEvent::Lost) => return DISCONNECTED,
+                ConnectionEvent::Deadline => {
                     match keepalive.elapsed() {
                         Some(KeepaliveAction::Ping) => self.write_buffer.send(reply::ping(self.event_prefix)),
                         Some(KeepaliveAction::Close) => return End::Close(Close::PongTimeout),
@@ -185,25 +191,28 @@ impl Connection {
                     deadline.as_mut().reset(self.deadline(&keepalive));
                 }
             }
-            // After any turn: who never stops talking is never due.
+            // Checked after every event: a client that keeps sending never reaches the deadline
+            // of the timer.
             if self.authorize_by.is_some_and(|by| Instant::now() >= by) {
                 return End::Close(Close::AuthorizationTimeout);
             }
         }
     }
 
-    /// When something is due that no frame brings about.
+    /// The next time at which the task has to act without a frame: keepalive or authorisation.
     fn deadline(&self, keepalive: &Keepalive) -> Instant {
         let deadline = keepalive.deadline();
         self.authorize_by.map_or(deadline, |by| by.min(deadline))
     }
 
+    /// Flushes some of the write buffer. The connection ends as one of a slow client if the kernel
+    /// accepts nothing for `activity_timeout` and the pong timeout together.
     async fn write(&self, stream: &Socket) -> Result<(), End> {
-        let patience = self.node.activity_timeout + limits::PONG_TIMEOUT;
-        let written = writer::write_some(stream.get_ref(), patience).await;
+        let timeout = self.node.activity_timeout + limits::PONG_TIMEOUT;
+        let written = writer::write_some(stream.get_ref(), timeout).await;
         written.map_err(|error| match error.kind() {
-            std::io::ErrorKind::TimedOut => End::Gone { reason: Close::SlowClient.label() },
-            _ => GONE,
+            std::io::ErrorKind::TimedOut => End::Disconnected { reason: Close::SlowClient.label() },
+            _ => DISCONNECTED,
         })
     }
 
@@ -215,16 +224,17 @@ impl Connection {
         match message {
             Some(Ok(Message::Text(text))) => self.dispatch(Command::parse(&text)).await,
             Some(Ok(Message::Binary(_))) => self.dispatch(Err(CommandError::Binary)).await,
-            // The library's answer must be out before we write past it.
+            // The library queues the pong. The flush moves it to the write buffer, in front of
+            // later frames, which bypass the library.
             Some(Ok(Message::Ping(_))) => {
                 if stream.flush().await.is_err() {
-                    return ControlFlow::Break(GONE);
+                    return ControlFlow::Break(DISCONNECTED);
                 }
             }
             Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Close(_))) => {
                 let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, stream.flush()).await;
-                return ControlFlow::Break(GONE);
+                return ControlFlow::Break(DISCONNECTED);
             }
             Some(Err(tungstenite::Error::Capacity(_))) => {
                 return ControlFlow::Break(End::Close(Close::TooBig));
@@ -234,24 +244,24 @@ impl Connection {
                 tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
             )))
             | Some(Err(tungstenite::Error::Io(_) | tungstenite::Error::ConnectionClosed))
-            | None => return ControlFlow::Break(GONE),
+            | None => return ControlFlow::Break(DISCONNECTED),
             Some(Err(_)) => return ControlFlow::Break(End::Close(Close::Garbage)),
         }
         ControlFlow::Continue(())
     }
 
     async fn dispatch(&mut self, command: Result<Command, CommandError>) {
-        // Its last frame is on the way: nothing that it still says is done.
+        // The close frame is in the write buffer: later messages have no effect.
         if self.write_buffer.is_closing() {
             return;
         }
-        // Pings are never counted: who has said too much must not look dead.
+        // Pings and pongs never count: a client above its rate limit must not miss its keepalive.
         let is_counted = !matches!(command, Ok(Command::Ping | Command::Pong));
         if is_counted && !self.admits_message(command.as_ref().ok()) {
             return;
         }
         if matches!(command, Ok(Command::Subscribe(_) | Command::Signin(_))) {
-            // The app's secrets may have been rotated since the socket came.
+            // The app's secrets may have been rotated since the connection was opened.
             self.app = self.node.apps.current(&self.app).await;
         }
         match command {
@@ -270,6 +280,7 @@ impl Connection {
         }
     }
 
+    /// Sends `pusher:error` (protocol.md 2.3). The connection stays open.
     pub(super) fn send_error(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
         self.write_buffer.send(reply::error(self.event_prefix, code, message));

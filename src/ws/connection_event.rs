@@ -1,4 +1,4 @@
-//! What the task of a socket finds when it is woken.
+//! The events that wake the task of a connection.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,17 +11,18 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::Socket;
 use crate::sockets::write_buffer::WriteEvent;
 
-/// What there is to do that takes more than a poll.
+/// An event whose handling takes more than a poll.
 pub(super) enum ConnectionEvent {
+    /// A message, an error, or the end of the stream (`None`).
     Received(Option<Result<Message, tungstenite::Error>>),
     Write(WriteEvent),
-    /// Something may be due that no frame brings about.
-    Due,
+    /// The timer has fired. The deadline may have moved since it was set.
+    Deadline,
 }
 
-/// Everything that a waking may be for, once each: what there is to hear, which
-/// the answer to a ping may be among; what could not be written by whoever had
-/// something for the socket; and only then the clock.
+/// Polls each source of events once: first received messages, because the response to a ping
+/// may be among them; then the write buffer, for data that its producers could not flush; the
+/// timer last.
 pub(super) fn poll(
     context: &mut Context<'_>,
     stream: &mut Socket,
@@ -33,5 +34,5 @@ pub(super) fn poll(
     if let Poll::Ready(event) = stream.get_ref().write_buffer.poll_event(context) {
         return Poll::Ready(ConnectionEvent::Write(event));
     }
-    deadline.poll(context).map(|()| ConnectionEvent::Due)
+    deadline.poll(context).map(|()| ConnectionEvent::Deadline)
 }

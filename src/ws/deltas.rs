@@ -1,4 +1,4 @@
-//! Opting in to deltas (protocol.md 3.2), and saying that a base is missing (3.10).
+//! Enabling deltas (protocol.md 3.2), and reports of missing bases (3.10).
 
 use std::time::Instant;
 
@@ -16,18 +16,18 @@ use crate::wire::command::DeltaRequest;
 use crate::wire::reply;
 
 impl Connection {
-    /// The socket's own opt-in: holds for every subscription that has said
-    /// nothing of its own, before or after, and erases nothing.
+    /// Enables deltas for the connection: for every subscription, existing or later, that has
+    /// no `delta` of its own. Resets neither options nor bases.
     pub(super) async fn enable_deltas(&mut self, accepted: Vec<Algorithm>) {
         let preferred = self.node.delta.algorithm;
         let chosen = Algorithm::choose(preferred, &accepted).filter(|_| self.node.delta.enabled);
         self.write_buffer.send(reply::delta_enabled(self.event_prefix, None, chosen.map(Algorithm::name)));
-        if chosen.is_none() || !self.accepted.is_empty() {
+        if chosen.is_none() || !self.accepted_algorithms.is_empty() {
             return;
         }
-        self.accepted = accepted.into();
-        let unsaid = self.subscriptions.iter().filter(|(_, subscription)| !subscription.requests_deltas);
-        let channels: Vec<ChannelName> = unsaid.map(|(channel, _)| channel.clone()).collect();
+        self.accepted_algorithms = accepted.into();
+        let unspecified = self.subscriptions.iter().filter(|(_, subscription)| !subscription.requests_deltas);
+        let channels: Vec<ChannelName> = unspecified.map(|(channel, _)| channel.clone()).collect();
         for channel in channels {
             let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unspecified) else { continue };
             let channel_id = ChannelId::new(&self.app.id, &channel);
@@ -38,23 +38,24 @@ impl Connection {
         }
     }
 
-    /// The format of a subscription's deltas, if it gets any. The server only
-    /// permits; it is the client that asks.
+    /// The format of a subscription's deltas, or `None` without deltas. Settings only permit
+    /// deltas; the client requests them.
     ///
-    /// Where they are disabled for the channel it is as if all events were too small:
-    /// an event that asks for it itself is a delta all the same (protocol.md 3.11).
+    /// A channel whose deltas are disabled still has a format: an event with `"delta":true` is
+    /// sent as a delta there too (protocol.md 3.11).
     pub(super) fn algorithm_for(&self, channel: &ChannelName, request: &DeltaRequest) -> Option<Algorithm> {
         let accepted: &[Algorithm] = match request {
             DeltaRequest::Off => &[],
-            DeltaRequest::Unspecified => &self.accepted,
+            DeltaRequest::Unspecified => &self.accepted_algorithms,
             DeltaRequest::On { algorithms } => algorithms,
         };
-        let may_be = self.node.delta.enabled && !self.is_refused_deltas && !never_has_deltas(channel);
-        Algorithm::choose(self.deltas_on(channel).algorithm, accepted).filter(|_| may_be)
+        let is_permitted = self.node.delta.enabled && !self.is_refused_deltas && !never_has_deltas(channel);
+        Algorithm::choose(self.delta_settings(channel).algorithm, accepted).filter(|_| is_permitted)
     }
 
-    /// The answer to an opt-in for one channel. On encrypted channels and those of
-    /// users deltas are off without a word (protocol.md 3.12).
+    /// `delta_compression_enabled` for a subscription whose `delta` means on, else empty.
+    /// Encrypted channels and user channels have no deltas and no confirmation
+    /// (protocol.md 3.12).
     pub(super) fn delta_confirmation(
         &self,
         channel: &ChannelName,
@@ -65,22 +66,23 @@ impl Connection {
         if never_has_deltas(channel) {
             return Bytes::new();
         }
-        let deltas = self.deltas_on(channel);
-        // Who decodes no deltas is answered as if it did.
-        let chosen = options.algorithm.or(Algorithm::choose(deltas.algorithm, algorithms));
-        let algorithm = chosen.filter(|_| deltas.enabled).map(Algorithm::name);
+        let settings = self.delta_settings(channel);
+        // A client without a working decoder is confirmed like any other (protocol.md 3.6).
+        let chosen = options.algorithm.or(Algorithm::choose(settings.algorithm, algorithms));
+        let algorithm = chosen.filter(|_| settings.enabled).map(Algorithm::name);
         reply::delta_enabled(self.event_prefix, Some(channel.as_str()), algorithm)
     }
 
-    fn deltas_on(&self, channel: &ChannelName) -> ChannelDelta {
+    fn delta_settings(&self, channel: &ChannelName) -> ChannelDelta {
         self.app.deltas.on(channel.as_str(), &self.node.delta)
     }
 
-    /// The client has no base: its next event is full.
+    /// Handles `delta_sync_error`: the client lacks a base, so its next event of each chain is
+    /// full. Ignored without a subscription, and above the limit of [`Self::admits_sync`].
     pub(super) async fn resync(&mut self, channel: &str) {
         let Some((channel, _)) = self.subscriptions.get_key_value(channel) else { return };
         let channel = channel.clone();
-        if self.may_sync(&channel) {
+        if self.admits_sync(&channel) {
             metrics().delta_resyncs.increment(1);
             let channel_id = ChannelId::new(&self.app.id, &channel);
             self.node.channels.send(channels::Command::Resync { channel_id, socket: self.socket }).await;
@@ -89,14 +91,16 @@ impl Connection {
         }
     }
 
-    /// Whether a client may name the position that it resumes from. To do that on a
-    /// channel that it is on is another way to say that it has no base.
-    pub(super) fn may_resume(&mut self, channel: &ChannelName) -> bool {
-        !self.subscriptions.contains_key(channel) || self.may_sync(channel)
+    /// Whether a subscription may resume from a position. A resume on a channel with an existing
+    /// subscription clears its bases, so it counts against the limit of `delta_sync_error`
+    /// (protocol.md 2.13, 3.10).
+    pub(super) fn admits_resume(&mut self, channel: &ChannelName) -> bool {
+        !self.subscriptions.contains_key(channel) || self.admits_sync(channel)
     }
 
-    /// Once a second at most: full events are what deltas are there to avoid.
-    fn may_sync(&mut self, channel: &ChannelName) -> bool {
+    /// Rate limit of full events on request: one per channel and
+    /// [`limits::DELTA_SYNC_INTERVAL`], because full events are what deltas avoid.
+    fn admits_sync(&mut self, channel: &ChannelName) -> bool {
         let Some(subscription) = self.subscriptions.get_mut(channel) else { return false };
         if subscription.synced.is_some_and(|synced| synced.elapsed() < limits::DELTA_SYNC_INTERVAL) {
             return false;

@@ -1,5 +1,6 @@
-//! The edge where browsers speak to us: a TCP stream that has become a WebSocket
-//! is handed to a [`connection`] for its life (protocol.md 2).
+//! WebSocket connections (protocol.md 2): `http` upgrades a request and passes the TCP stream
+//! on; a `connection` reads commands from it until it ends, and dispatches them to the channels
+//! actor. Outgoing frames go through the connection's write buffer, see [`crate::sockets`].
 
 mod accept;
 pub mod client;
@@ -28,22 +29,23 @@ use crate::wire::close::Close;
 use client::Client;
 use stream::Stream;
 
-/// The socket as the connection reads it; what it writes goes past the library,
-/// through the write_buffer.
+/// The reading side of a connection. Frames to the client bypass the library and go through the
+/// write buffer (docs/decisions/0003-frames-bypass-the-websocket-library.md).
 type Socket = WebSocketStream<Stream>;
 
-/// Serves an upgraded stream until it ends. `read` is what the client has sent
-/// behind its request.
+/// Serves an upgraded stream until it ends. `read` contains the bytes that arrived after the
+/// request head.
 ///
-/// What is boxed, here and below, would lie in the task of every idle socket,
-/// some of it three times over: a future has room for the arguments of each call
-/// that it is in, and for the largest of the calls it ever makes.
+/// The boxes, here and below, keep the task of an idle connection small. A future contains the
+/// arguments of every call that it awaits and the state of the largest of these calls, so an
+/// unboxed value would take memory in each idle task, some of it three times.
 pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Client>) {
     let socket = Box::pin(socket(stream, read)).await;
     connection::run(node, socket, client).await;
 }
 
-/// Closes an upgraded stream with a reason that a browser can see.
+/// Closes an upgraded stream with a reason. A browser shows the close code, but not an HTTP
+/// status.
 pub async fn refuse(stream: TcpStream, read: Bytes, client: &Client, close: Close, reason: &str) {
     let mut socket = socket(stream, read).await;
     connection::refuse(&mut socket, client.event_prefix(), close, reason).await;
@@ -58,7 +60,7 @@ async fn socket(stream: TcpStream, read: Bytes) -> Box<Socket> {
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
     let socket =
         WebSocketStream::from_partially_read(Stream::new(stream), read.to_vec(), Role::Server, Some(config));
-    // `read` is a slice of the 8 KiB that the HTTP parser has read the request into:
-    // it ends here, and does not live as long as the socket.
+    // `read` is a slice of the 8 KiB read buffer of the HTTP parser. It is copied and dropped
+    // here, so that the buffer does not live as long as the connection.
     Box::new(Box::pin(socket).await)
 }

@@ -1,4 +1,4 @@
-//! Joining a presence channel: as whom (protocol.md 2.4, 2.6).
+//! The member of a subscription to a presence channel (protocol.md 2.4, 2.6).
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::wire::command::Subscribe;
 use crate::wire::identity;
 
 impl Connection {
-    /// The member whom the app's backend has signed: the one in `channel_data`,
-    /// or without it the user who has signed in on this connection. A socket that
-    /// is on the channel already stays who it is.
+    /// Returns the member that the app's backend has signed: the one in `channel_data`, or
+    /// without `channel_data` the signed-in user of the connection. A repeated subscription
+    /// keeps its member.
     ///
-    /// Whether there is room in the channel, the inbox finds out.
+    /// The channels actor checks the limit of members later.
     pub(super) fn check_presence(
         &self,
         channel: &ChannelName,
@@ -42,7 +42,7 @@ impl Connection {
             let error = format!("`user_info` has {bytes} bytes, {bytes_max} are allowed");
             return Err(Refusal::new("LimitReached", error, 4301));
         }
-        let joined = self.subscriptions.get(channel).filter(|subscription| subscription.is_live());
-        Ok(joined.and_then(Subscription::member).unwrap_or_else(|| Arc::new(member)))
+        let existing = self.subscriptions.get(channel).filter(|subscription| subscription.is_live());
+        Ok(existing.and_then(Subscription::member).unwrap_or_else(|| Arc::new(member)))
     }
 }

@@ -1,5 +1,5 @@
-//! How often one connection may speak (protocol.md 2.7, 6). Pings are not
-//! counted.
+//! Rate limits of one connection: messages and client events (protocol.md 2.7, 6). Pings and
+//! pongs do not count.
 
 use std::time::Instant;
 
@@ -12,59 +12,63 @@ use crate::metrics::metrics;
 use crate::wire::close::Close;
 use crate::wire::command::Command;
 
-/// What a connection has said in the windows that are open.
+/// The open windows of a connection, one per rate limit.
 #[derive(Debug)]
 pub(super) struct RateWindows {
     messages: RateWindow,
     client_events: RateWindow,
 }
 
-/// It begins with the first message, and the next one with the first after it.
+/// A fixed window. It begins with its first message; the next window begins with the first
+/// message after its end.
 #[derive(Debug)]
 struct RateWindow {
     began: Instant,
     count: u64,
 }
 
-/// Told in a `pusher:error` with code 4301; what was said has no effect.
+/// The message is above a rate limit and has no effect; the text of a `pusher:error` with code
+/// 4301.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("Rate limit exceeded: {} {what} per {:?} are allowed", .rate.count, .rate.window)]
+#[error("Rate limit exceeded: {} {unit} per {:?} are allowed", .rate.count, .rate.window)]
 pub(super) struct RateLimitExceeded {
-    what: &'static str,
+    /// The counted messages, in the plural.
+    unit: &'static str,
     rate: Rate,
 }
 
 impl Connection {
-    /// Counts one message of any kind; false if it is one too many, which the
-    /// client has been told. A subscription is refused as one, for its channel
-    /// would stay pending for ever (protocol.md 2.4).
+    /// Counts one message of any kind. Returns false, after an error to the client, if it is
+    /// above the rate limit. The error of a subscription is a refusal, because without one the
+    /// client library would keep the channel pending for ever (protocol.md 2.4).
     pub(super) fn admits_message(&mut self, command: Option<&Command>) -> bool {
         let Some(rate) = self.app.rates.messages else { return true };
         if self.windows().messages.admits(rate, Instant::now()) {
             return true;
         }
-        let exceeded = RateLimitExceeded { what: "messages", rate };
+        let exceeded = RateLimitExceeded { unit: "messages", rate };
         if let Some(Command::Subscribe(subscribe)) = command {
             let refusal = Refusal::new("LimitReached", exceeded.to_string(), 4301);
             self.refuse(&subscribe.channel, refusal);
         } else {
             self.send_error(Some(4301), &exceeded.to_string());
         }
-        self.over_rate(self.app.rates.messages_terminate);
+        self.on_rate_exceeded(self.app.rates.messages_terminate);
         false
     }
 
-    /// Counts one client event.
+    /// Counts one client event. Fails if it is above the rate limit.
     pub(super) fn admits_client_event(&mut self) -> Result<(), RateLimitExceeded> {
         let Some(rate) = self.app.rates.client_events else { return Ok(()) };
         match self.windows().client_events.admits(rate, Instant::now()) {
             true => Ok(()),
-            false => Err(RateLimitExceeded { what: "client events", rate }),
+            false => Err(RateLimitExceeded { unit: "client events", rate }),
         }
     }
 
-    /// Counts a refused message, and closes the connection where the app wants that.
-    pub(super) fn over_rate(&self, terminate: bool) {
+    /// Counts a message above a rate limit, and closes the connection if the app is configured to
+    /// (`terminate_on_limit`).
+    pub(super) fn on_rate_exceeded(&self, terminate: bool) {
         metrics().messages_rate_limited.increment(1);
         if terminate {
             self.write_buffer.close(Close::RateLimited);
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_admits_what_its_rate_says() {
+    fn rate_window_admits_count_messages_per_window() {
         let rate = Rate { count: 2, window: Duration::from_secs(1) };
         let began = Instant::now();
         let mut window = RateWindow { began, count: 0 };
@@ -108,7 +112,7 @@ mod tests {
             let now = began + Duration::from_millis(after_ms);
             assert_eq!(window.admits(rate, now), admitted, "after {after_ms} ms");
         }
-        let message = RateLimitExceeded { what: "messages", rate }.to_string();
+        let message = RateLimitExceeded { unit: "messages", rate }.to_string();
         assert_eq!(message, "Rate limit exceeded: 2 messages per 1s are allowed");
     }
 }

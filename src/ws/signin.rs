@@ -1,5 +1,5 @@
-//! Signing in, being reached as a user, and watching others (protocol.md 2.9,
-//! 2.10).
+//! Sign-in, the user channel of a signed-in connection, and its watchlist
+//! (protocol.md 2.9, 2.10).
 
 use std::sync::Arc;
 
@@ -19,21 +19,22 @@ use crate::wire::command::Signin;
 use crate::wire::identity::{IdentityError, UserData};
 use crate::wire::reply;
 
-/// Whom a connection has signed in as.
+/// The user that a connection has signed in as.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) id: Arc<str>,
     /// `user_info`, as JSON text.
     pub(super) info: Bytes,
-    /// The user's own. To be subscribed to it is what makes the user online, and
-    /// the way for what is sent to the user, its termination included.
+    /// The user channel. The subscription to it makes the user online, and carries events to
+    /// the user as well as the termination of the user's connections.
     pub(super) channel: ChannelName,
-    /// The channels of the users that this one watches.
+    /// The user channels of the watchlist.
     watched: Vec<ChannelId>,
 }
 
-/// Told in a `pusher:error` with code 4009. A wrong signature ends the
-/// connection, as elsewhere; what the app's backend has signed is only a mistake.
+/// Why the server refuses a sign-in; the text of a `pusher:error` with code 4009. A wrong
+/// signature also closes the connection. Invalid `user_data` with a valid signature is a mistake
+/// of the app's backend and leaves it open.
 #[derive(Debug, PartialEq, Eq, Error)]
 enum SigninError {
     #[error(transparent)]
@@ -50,9 +51,10 @@ impl Connection {
     pub(super) async fn sign_in(&mut self, signin: Signin) {
         match self.check_signin(&signin) {
             Ok((data, channel)) if self.user.is_none() => self.sign_in_as(data, channel, &signin).await,
-            // Again, as the same user: nothing changes.
+            // A repeated sign-in as the same user is confirmed and changes nothing.
             Ok((_, channel)) => {
-                self.enter(&channel, reply::signin_success(self.event_prefix, &signin.user_data)).await;
+                let confirmation = reply::signin_success(self.event_prefix, &signin.user_data);
+                self.subscribe_to_user_channel(&channel, confirmation).await;
             }
             Err(error) => {
                 self.send_error(Some(4009), &error.to_string());
@@ -63,13 +65,14 @@ impl Connection {
         }
     }
 
-    /// Whether this is the channel of the user who has signed in here: nobody
-    /// needs a signature for their own, and nobody gets on another one.
-    pub(super) fn is_own(&self, channel: &ChannelName) -> bool {
+    /// Whether `channel` is the user channel of this connection. A subscription to it needs no
+    /// signature; one to any other user channel is refused.
+    pub(super) fn is_own_user_channel(&self, channel: &ChannelName) -> bool {
         self.user.as_ref().is_some_and(|user| user.channel == *channel)
     }
 
-    /// The connection has ended: its user may be offline now.
+    /// Ends the watchlist and the subscription to the user channel when the connection has
+    /// ended. The user is offline after the last connection in the cluster.
     pub(super) async fn sign_out(&mut self) {
         let Some(user) = self.user.take() else { return };
         if !user.watched.is_empty() {
@@ -105,7 +108,7 @@ impl Connection {
                 [confirmation, reply::error(self.event_prefix, Some(4302), &message)].concat().into();
             watchlist.truncate(count_max);
         }
-        self.enter(&channel, confirmation).await;
+        self.subscribe_to_user_channel(&channel, confirmation).await;
         let watched = self.channel_ids(&watchlist);
         if !watched.is_empty() {
             let (app, socket, write_buffer) = (self.app.clone(), self.socket, self.write_buffer.clone());
@@ -119,8 +122,8 @@ impl Connection {
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
     }
 
-    /// Subscribes to the user's own channel. It has no deltas (protocol.md 3.12).
-    async fn enter(&self, channel: &ChannelName, confirmation: Bytes) {
+    /// Subscribes to the user channel, which has no deltas (protocol.md 3.12).
+    async fn subscribe_to_user_channel(&self, channel: &ChannelName, confirmation: Bytes) {
         let command = channels::Command::Subscribe {
             channel_id: ChannelId::new(&self.app.id, channel),
             app: self.app.clone(),
@@ -134,7 +137,8 @@ impl Connection {
         self.node.channels.send(command).await;
     }
 
-    /// Ids that nobody can sign in with are left out: they are never online.
+    /// The user channels of `users`. Invalid ids are left out: a sign-in with such an id fails,
+    /// so it is never online (protocol.md 2.10).
     fn channel_ids(&self, users: &[String]) -> Vec<ChannelId> {
         let channels = users.iter().filter_map(|user| ChannelName::of_user(user).ok());
         channels.map(|channel| ChannelId::new(&self.app.id, &channel)).collect()

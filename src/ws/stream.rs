@@ -1,4 +1,4 @@
-//! A TCP stream that is read here and written to through its write_buffer.
+//! The TCP stream of a connection: reads go to the stream, writes to the write buffer.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +12,9 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use crate::sockets::write_buffer::WriteBuffer;
 
-/// What the library sees of a socket. What it writes, answers to control frames, is
-/// queued with everything else, and so never inside another frame.
+/// The stream that the WebSocket library works on. The library writes only responses to control
+/// frames. They are queued in the write buffer with all other frames, so that a response never
+/// lands inside another frame.
 #[derive(Debug)]
 pub(super) struct Stream {
     read: OwnedReadHalf,
@@ -31,7 +32,7 @@ impl Stream {
     }
 }
 
-/// The connection ends though others may still know its write_buffer.
+/// Ends the write buffer with the connection: other tasks may still hold a reference to it.
 impl Drop for Stream {
     fn drop(&mut self) {
         self.write_buffer.end();
@@ -49,7 +50,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    /// Whole frames, as the library has no buffer for several writes.
+    /// Queues `frames`, which are whole: the library's own write buffer has size 0.
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, frames: &[u8]) -> Poll<io::Result<usize>> {
         self.write_buffer.send(Bytes::copy_from_slice(frames));
         Poll::Ready(Ok(frames.len()))

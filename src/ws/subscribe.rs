@@ -1,4 +1,5 @@
-//! The conductor of joining and leaving, by channel kind (protocol.md 2.4, 3.2).
+//! Subscribing and unsubscribing, by channel kind (protocol.md 2.4, 3.2). This module validates
+//! a subscription; the channels actor confirms it.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
 use crate::wire::reply;
 use crate::wire::resume::ResumeRequest;
 
-/// Why a subscription fails; the socket stays open.
+/// Type, text and status of a refused subscription (protocol.md 2.4). The connection stays open.
 #[derive(Debug)]
 pub(super) struct Refusal {
     kind: &'static str,
@@ -26,18 +27,18 @@ pub(super) struct Refusal {
     status: u16,
 }
 
-/// Whether `channel_data` may be sent without being part of the signed text.
+/// Whether a signature that does not cover `channel_data` is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsigned {
     Allowed,
     Refused,
 }
 
-/// A subscription that may be.
+/// A subscription that has passed all checks of the connection.
 #[derive(Debug)]
 struct CheckedSubscription {
     channel: ChannelName,
-    /// On a presence channel: as whom.
+    /// The member on a presence channel.
     member: Option<Arc<Member>>,
     filter: Option<Arc<Filter>>,
     resume: Option<ResumeRequest>,
@@ -46,19 +47,20 @@ struct CheckedSubscription {
 impl Connection {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) {
         match self.check(&subscribe) {
-            Ok(permit) => self.join(permit, subscribe.delta).await,
+            Ok(checked) => self.send_subscribe(checked, subscribe.delta).await,
             Err(refusal) => self.refuse(&subscribe.channel, refusal),
         }
     }
 
+    /// Reports a refused subscription in two frames (protocol.md 2.4).
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
         self.write_buffer.send(reply::subscription_refused(self.event_prefix, channel, kind, &error, status));
     }
 
-    /// The user's own channel is not among the subscriptions: only the end of the
-    /// connection leaves it.
+    /// Ends a subscription, if there is one. `subscriptions` does not contain the user channel,
+    /// whose subscription ends only with the connection.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
             let channel_id = ChannelId::new(&self.app.id, &channel);
@@ -66,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// The connection has ended.
+    /// Ends all subscriptions, that to the user channel included, when the connection has ended.
     pub(super) async fn unsubscribe_all(&mut self) {
         self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
@@ -91,12 +93,12 @@ impl Connection {
         match channel.kind() {
             ChannelKind::Public => {}
             ChannelKind::Private | ChannelKind::Encrypted => {
-                // Some libraries send `channel_data` that they have not signed.
+                // Some backend libraries leave `channel_data` of private channels unsigned.
                 let channel_data = subscribe.channel_data();
                 self.check_auth(&channel, subscribe.auth.as_deref(), channel_data, Unsigned::Allowed)?;
             }
             ChannelKind::Presence => member = Some(self.check_presence(&channel, subscribe)?),
-            ChannelKind::User => self.check_own(&channel)?,
+            ChannelKind::User => self.check_user_channel(&channel)?,
         }
         Ok(CheckedSubscription { channel, member, filter, resume })
     }
@@ -115,14 +117,15 @@ impl Connection {
         Ok(Some(Arc::new(filter)))
     }
 
-    fn check_own(&self, channel: &ChannelName) -> Result<(), Refusal> {
-        if self.is_own(channel) {
+    fn check_user_channel(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        if self.is_own_user_channel(channel) {
             return Ok(());
         }
         let error = "a user's channel is for connections that have signed in as that user";
         Err(Refusal::new("AuthError", error.to_owned(), 401))
     }
 
+    /// Verifies `auth` over socket id, channel and `channel_data`.
     pub(super) fn check_auth(
         &self,
         channel: &ChannelName,
@@ -139,8 +142,9 @@ impl Connection {
             .map_err(|error| Refusal::new("AuthError", error.to_string(), 401))
     }
 
-    async fn join(&mut self, permit: CheckedSubscription, deltas: DeltaRequest) {
-        let CheckedSubscription { channel, member, filter, resume } = permit;
+    /// Sends the subscription to the channels actor, which confirms it to the client.
+    async fn send_subscribe(&mut self, checked: CheckedSubscription, deltas: DeltaRequest) {
+        let CheckedSubscription { channel, member, filter, resume } = checked;
         let options = DeliveryOptions {
             event_prefix: self.event_prefix,
             algorithm: self.algorithm_for(&channel, &deltas),
@@ -148,7 +152,7 @@ impl Connection {
             filter,
         };
         let resume = match resume {
-            Some(ResumeRequest::From(resume)) if self.may_resume(&channel) => Some(Box::new(resume)),
+            Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => Some(Box::new(resume)),
             _ => None,
         };
         let command = channels::Command::Subscribe {
@@ -165,15 +169,16 @@ impl Connection {
             self.authorize_by = None;
         }
         if channel.kind() != ChannelKind::User {
-            let synced = self.subscriptions.get(&channel).and_then(|earlier| earlier.synced);
-            let said = deltas != DeltaRequest::Unspecified;
-            self.subscriptions.insert(channel, Subscription { requests_deltas: said, synced, member });
+            let synced = self.subscriptions.get(&channel).and_then(|existing| existing.synced);
+            let requests_deltas = deltas != DeltaRequest::Unspecified;
+            self.subscriptions.insert(channel, Subscription { requests_deltas, synced, member });
         }
         self.node.channels.send(command).await;
     }
 
-    /// `subscription_succeeded`, unless it is the inbox's to say, and an answer to
-    /// an opt-in for this channel.
+    /// The frames that confirm the subscription: `subscription_succeeded`, and
+    /// `delta_compression_enabled` if the subscription has `delta`. The channels actor adds
+    /// `subscription_succeeded` itself if it contains a roster or a position.
     fn confirmation(&self, channel: &ChannelName, deltas: &DeltaRequest, options: &DeliveryOptions) -> Bytes {
         let succeeded = match channel.kind() {
             ChannelKind::Presence => Bytes::new(),

@@ -1,9 +1,9 @@
-//! The shape of the source tree, where the compiler does not see it.
+//! Rules of the source tree that the compiler cannot check.
 
 use std::path::{Path, PathBuf};
 
-/// Modules from the edge to the ground: each may use those after it only. One
-/// that is not here yet belongs somewhere in this line, and the test says so.
+/// All modules, from the edges to the data types: each may import only itself and those after it. A
+/// test fails for a module that is not in the list.
 const ORDER: &[&str] = &[
     "main",
     "cli",
@@ -21,14 +21,13 @@ const ORDER: &[&str] = &[
     "sockets",
     "fan_out",
     "backend",
-    "events",
+    "backend_events",
     "webhook_event",
     "entry",
     "wire",
     "batch",
     "auth",
     "config",
-    "filter",
     "event",
     "filter",
     "presence",
@@ -40,23 +39,24 @@ const ORDER: &[&str] = &[
     "limits",
 ];
 
-/// Counters: anyone may touch them.
+/// Counters, which every module may import.
 const FREE: &[&str] = &["metrics"];
 
 fn root() -> PathBuf {
-    // A scratch crate may point elsewhere.
+    // Another crate can include these tests and set the root of the tree that they check.
     std::env::var_os("FANFARE_TREE").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 pub struct Source {
-    /// Below the root, such as `src/http/events.rs`.
+    /// Relative to the root, such as `src/http/events.rs`.
     pub path: String,
     text: String,
 }
 
-pub fn sources(below: &str, extension: &str) -> Vec<Source> {
+/// All files with this extension in a folder and its subfolders, sorted by path.
+pub fn sources(folder: &str, extension: &str) -> Vec<Source> {
     let mut found = Vec::new();
-    collect(&root().join(below), extension, &mut found);
+    collect(&root().join(folder), extension, &mut found);
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
@@ -75,7 +75,7 @@ fn collect(dir: &Path, extension: &str, found: &mut Vec<Source>) {
 }
 
 impl Source {
-    /// The code that ships: without its tests, without comments.
+    /// The numbered lines of the shipped code: without unit tests, without comments.
     pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test = self.path.ends_with("/tests.rs");
         let shipped = self.text.split("#[cfg(test)]\nmod ").next().filter(|_| !is_test);
@@ -87,19 +87,19 @@ impl Source {
             .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// `src/http/events.rs` and `src/http.rs` are `http`.
+    /// The top-level module: `http` for `src/http/events.rs` and `src/http.rs`.
     fn module(&self) -> &str {
-        let below = self.path.trim_start_matches("src/");
-        below.split('/').next().unwrap().trim_end_matches(".rs")
+        let path = self.path.trim_start_matches("src/");
+        path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 }
 
-/// Fails with all of them at once.
-pub fn report(what: &str, faults: &[String]) {
-    assert!(faults.is_empty(), "{what}:\n{}", faults.join("\n"));
+/// Fails with the rule and all faults, if there are any.
+pub fn report(rule: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
 }
 
-/// Every line of shipped code for which `is_fault`.
+/// All lines of shipped code for which `is_fault` returns true.
 fn lines(sources: &[Source], is_fault: impl Fn(&Source, &str) -> bool) -> Vec<String> {
     let mut faults = Vec::new();
     for source in sources {
@@ -111,27 +111,28 @@ fn lines(sources: &[Source], is_fault: impl Fn(&Source, &str) -> bool) -> Vec<St
 }
 
 #[test]
-fn no_queue_is_unbounded() {
+fn queues_are_bounded() {
     let unbounded =
         |_: &Source, line: &str| line.contains("unbounded_channel") || line.contains("unbounded(");
     report("every queue has a bound", &lines(&sources("src", "rs"), unbounded));
 }
 
-/// A key or topic is made where its name can be read next to all others.
+/// One file contains the names of all keys and topics, so that they can be compared.
 #[test]
-fn redis_names_are_made_in_one_file() {
+fn redis_names_are_created_in_one_file() {
     let elsewhere = |source: &Source, line: &str| {
-        let formats = ["format!(", "concat(", "push_str("].iter().any(|made| line.contains(made));
+        let formats = ["format!(", "concat(", "push_str("].iter().any(|call| line.contains(call));
         let in_backend = source.path.starts_with("src/backend/redis");
-        // A hash tag anywhere, or a colon between words, as keys have it.
+        // The syntax of keys: a hash tag, or a colon between words.
         let tag = line.contains("{{") && line.contains("format!(") && in_backend;
         let colon = line.split('"').skip(1).step_by(2).any(has_key_colon) && in_backend;
         source.path != "src/backend/redis/keys.rs" && formats && (tag || colon)
     };
-    report("names of keys are made in backend/redis/keys.rs", &lines(&sources("src", "rs"), elsewhere));
+    report("Redis names are created in backend/redis/keys.rs", &lines(&sources("src", "rs"), elsewhere));
 }
 
-/// `a:b`, not `a: b` nor `a::b` nor the `{a:?}` of a format.
+/// Whether a literal contains a colon as in `a:b`, but not as in `a: b`, `a::b`, `a://b` or the
+/// `{a:?}` of a format string.
 fn has_key_colon(literal: &str) -> bool {
     let mut depth = 0;
     let chars: Vec<char> = literal.chars().collect();
@@ -144,7 +145,7 @@ fn has_key_colon(literal: &str) -> bool {
 }
 
 #[test]
-fn every_script_opens_with_its_contract() {
+fn lua_scripts_begin_with_their_contract() {
     let mut faults = Vec::new();
     for script in sources("lua", "lua").iter().filter(|script| !script.path.contains("include/")) {
         let header = script.text.strip_prefix("--[[").and_then(|rest| rest.split("]]").next());
@@ -154,38 +155,56 @@ fn every_script_opens_with_its_contract() {
         };
         for word in ["KEYS", "ARGV", "Returns", "Errors"] {
             if !header.contains(word) {
-                faults.push(format!("{}: the header does not say {word}", script.path));
+                faults.push(format!("{}: the header has no {word}", script.path));
             }
         }
     }
-    report("a script opens with what it does, KEYS, ARGV, Returns and Errors", &faults);
+    report("a script begins with its purpose, KEYS, ARGV, Returns and Errors", &faults);
+}
+
+/// A duplicate would weaken the order: the first occurrence counts, so the module could import
+/// everything between the two.
+#[test]
+fn module_order_lists_each_existing_module_once() {
+    let sources = sources("src", "rs");
+    let mut faults = Vec::new();
+    for (index, module) in ORDER.iter().enumerate() {
+        if ORDER[..index].contains(module) {
+            faults.push(format!("{module}: listed twice"));
+        }
+        if !sources.iter().any(|source| source.module() == *module) {
+            faults.push(format!("{module}: there is no such module"));
+        }
+    }
+    report("ORDER in tests/it/tidy.rs lists each module once", &faults);
 }
 
 #[test]
-fn modules_use_only_what_is_below_them() {
-    let place = |module: &str| ORDER.iter().position(|other| *other == module);
+fn modules_import_only_modules_below_them() {
+    let index = |module: &str| ORDER.iter().position(|other| *other == module);
     let mut faults = Vec::new();
     for source in sources("src", "rs").iter().filter(|source| source.module() != "lib") {
         if FREE.contains(&source.module()) {
             continue;
         }
-        let Some(own) = place(source.module()) else {
-            faults.push(format!("{}: {} has no place in ORDER", source.path, source.module()));
+        let Some(own) = index(source.module()) else {
+            faults.push(format!("{}: {} is missing in ORDER", source.path, source.module()));
             continue;
         };
-        for (number, used) in uses(source) {
-            let is_below = place(&used).is_some_and(|place| place >= own) || FREE.contains(&used.as_str());
+        for (number, import) in imports(source) {
+            let is_below =
+                index(&import).is_some_and(|index| index >= own) || FREE.contains(&import.as_str());
             if !is_below {
-                faults.push(format!("{}:{number}: {} uses {used}", source.path, source.module()));
+                faults.push(format!("{}:{number}: {} imports {import}", source.path, source.module()));
             }
         }
     }
-    report("imports go one way, as in tests/it/tidy.rs", &faults);
+    report("imports go one way, in the order of ORDER in tests/it/tidy.rs", &faults);
 }
 
-/// The modules of this crate that a file names: `crate::a`, `crate::{a, b::C}`,
-/// and `fanfare::a` in the binary.
-fn uses(source: &Source) -> Vec<(usize, String)> {
+/// The modules of this crate that a file imports, with line numbers: `crate::a`,
+/// `crate::{a, b::C}`, and `fanfare::a` in the binary.
+fn imports(source: &Source) -> Vec<(usize, String)> {
     let code: Vec<(usize, &str)> = source.code().collect();
     let mut found = Vec::new();
     for (at, (number, line)) in code.iter().enumerate() {
@@ -202,7 +221,7 @@ fn uses(source: &Source) -> Vec<(usize, String)> {
             }
         }
     }
-    // `crate::Something` in capitals is a re-export, which `lib.rs` has none of.
+    // `lib.rs` has no re-exports, so every name after `crate::` is a module.
     found.retain(|(_, module)| !module.is_empty());
     found
 }
@@ -211,7 +230,7 @@ fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// `{a::{b, c}, d}` names `a` and `d`.
+/// The top-level names of a list of imports: `a` and `d` of `{a::{b, c}, d}`.
 fn top_level(list: &str) -> Vec<String> {
     let mut depth = 0;
     let mut parts = vec![String::new()];
@@ -231,12 +250,12 @@ fn top_level(list: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_tidiness_tests_see_what_they_look_for() {
+fn tidy_helpers_find_imports_and_key_colons() {
     assert_eq!(top_level("{a::{b, c}, d, e_f::G}"), ["a", "d", "e_f"]);
-    let text = "use crate::hub::Hub;\nuse crate::{app::App, limits};\n// crate::no\n#[cfg(test)]\nmod tests { use crate::not; }";
+    let text = "use crate::subscribers::Subscribers;\nuse crate::{app::App, limits};\n// crate::no\n#[cfg(test)]\nmod tests { use crate::not; }";
     let source = Source { path: "src/http/events.rs".into(), text: text.into() };
-    let used: Vec<String> = uses(&source).into_iter().map(|(_, module)| module).collect();
-    assert_eq!((source.module(), used), ("http", vec!["hub".into(), "app".into(), "limits".into()]));
+    let used: Vec<String> = imports(&source).into_iter().map(|(_, module)| module).collect();
+    assert_eq!((source.module(), used), ("http", vec!["subscribers".into(), "app".into(), "limits".into()]));
     assert!(has_key_colon("{prefix}:{channel}") && has_key_colon("head:{tag}"));
     assert!(
         !has_key_colon("{error:?}") && !has_key_colon("no answer: {error}") && !has_key_colon("redis://{x}")

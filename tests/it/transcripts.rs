@@ -1,5 +1,5 @@
-//! Recorded conversations (protocol.md 1, 2, 3.2 to 3.4, 3.10), replayed byte
-//! for byte: each on a server of its own, and most on two nodes as well.
+//! Recorded transcripts (protocol.md 1, 2, 3.2 to 3.4, 3.10), replayed and compared byte for
+//! byte: each on a server of its own, and most also on a cluster of two nodes.
 //!
 //! ```text
 //! # A comment; `app key = value` and `config key = value` are settings.
@@ -11,67 +11,68 @@
 //! ann< close 4009 Why
 //! ```
 //!
-//! Sockets have names, `backend` speaks HTTP, `operator` has the processes. What
-//! is indented belongs to the line above. Words in `<…>` are in `words.rs`; each
-//! name stands for what it stood for when it first came, `<number>` for any
-//! digits. Between what two different actors get there is no order.
+//! Lines with `>` are sent to the server, lines with `<` are expected from it. Each begins with
+//! its actor: the name of a socket, `backend` for HTTP requests, `operator` for actions on the
+//! processes. Indented lines are details of the line above. `placeholders.rs` describes the
+//! placeholders in `<…>`: a name keeps the value of its first occurrence, `<number>` matches any
+//! digits. The order is compared per actor, not between actors.
 //!
-//! Each is held in Pusher's dialect, as it is written, and in Sockudo's, in which
-//! only the names differ: `voice.rs`.
+//! Each transcript is replayed with Pusher's event prefix, as written, and with Sockudo's, which
+//! changes the names of events only: `event_prefix.rs`.
 //!
-//! To record anew, having written only what is said:
-//! `RECORD_TRANSCRIPTS=1 cargo nextest run -E 'test(transcripts::)'`, and read
-//! the difference.
+//! To record a transcript of which only the lines with `>` are written, run
+//! `RECORD_TRANSCRIPTS=1 cargo nextest run -E 'test(transcripts::)'` and review the diff.
 
-mod answer;
 mod complete;
+mod event_prefix;
+mod placeholders;
 mod play;
 mod record;
+mod request;
 mod script;
 mod socket;
-mod voice;
-mod words;
 
 use crate::support::{Backend, bounded};
+use event_prefix::PrefixMode;
 use play::Play;
 use script::Script;
-use voice::Voice;
 
-/// Each conversation as a test: those of the first list with one server and with
-/// two nodes, of the second with one server, of the third with two nodes. In the
-/// other voices one of them is enough: names do not travel between nodes.
-macro_rules! conversations {
+/// Defines a test per transcript and backend: those in `both` run on one server and on a
+/// cluster, those in `memory` on one server, those in `redis` on a cluster. With the other event
+/// prefixes one backend is enough, because nodes do not exchange event names with a prefix.
+macro_rules! transcripts {
     (both: [$($both:ident),* $(,)?], memory: [$($memory:ident),* $(,)?], redis: [$($redis:ident),* $(,)?]) => {
-        /// Those that have one server, or may.
-        const OF_ONE: &[&str] = &[$(stringify!($both),)* $(stringify!($memory),)*];
-        const OF_TWO_ONLY: &[&str] = &[$(stringify!($redis),)*];
+        /// Transcripts that run on one server.
+        const SINGLE_NODE: &[&str] = &[$(stringify!($both),)* $(stringify!($memory),)*];
+        /// Transcripts that run on a cluster only.
+        const CLUSTER_ONLY: &[&str] = &[$(stringify!($redis),)*];
         mod memory {
-            $(conversations!(test $both Memory Written);)*
-            $(conversations!(test $memory Memory Written);)*
+            $(transcripts!(test $both Memory Written);)*
+            $(transcripts!(test $memory Memory Written);)*
         }
         mod redis {
-            $(conversations!(test $both Redis Written);)*
-            $(conversations!(test $redis Redis Written);)*
+            $(transcripts!(test $both Redis Written);)*
+            $(transcripts!(test $redis Redis Written);)*
         }
         mod sockudo {
-            $(conversations!(test $both Memory Sockudo);)*
-            $(conversations!(test $memory Memory Sockudo);)*
-            $(conversations!(test $redis Redis Sockudo);)*
+            $(transcripts!(test $both Memory Sockudo);)*
+            $(transcripts!(test $memory Memory Sockudo);)*
+            $(transcripts!(test $redis Redis Sockudo);)*
         }
         mod crossed {
-            $(conversations!(test $both Memory Crossed);)*
-            $(conversations!(test $memory Memory Crossed);)*
+            $(transcripts!(test $both Memory Crossed);)*
+            $(transcripts!(test $memory Memory Crossed);)*
         }
     };
-    (test $name:ident $backend:ident $voice:ident) => {
+    (test $name:ident $backend:ident $mode:ident) => {
         #[tokio::test]
         async fn $name() {
-            super::hold(stringify!($name), crate::support::Backend::$backend, super::Voice::$voice).await;
+            super::run(stringify!($name), crate::support::Backend::$backend, super::PrefixMode::$mode).await;
         }
     };
 }
 
-conversations! {
+transcripts! {
     both: [
         authorization_timeout,
         batch_events,
@@ -127,21 +128,21 @@ conversations! {
     ]
 }
 
-/// Replays the conversation, or records it where the environment says so.
-async fn hold(name: &str, backend: Backend, voice: Voice) {
+/// Replays a transcript, or records it if `RECORD_TRANSCRIPTS` is set.
+async fn run(name: &str, backend: Backend, prefix_mode: PrefixMode) {
     let records = std::env::var_os("RECORD_TRANSCRIPTS").is_some();
     let script = Script::read(name);
-    // One writes the file; the other is compared with it the next time.
-    let is_first = backend == Backend::Memory || OF_TWO_ONLY.contains(&name);
-    let writes = records && is_first && voice == Voice::Written;
+    // One test writes the file. The others compare with it in the next run.
+    let is_first = backend == Backend::Memory || CLUSTER_ONLY.contains(&name);
+    let writes = records && is_first && prefix_mode == PrefixMode::Written;
     bounded(async {
-        let mut play = Play::begin(&script, backend, voice).await;
+        let mut play = Play::begin(&script, backend, prefix_mode).await;
         match (records, writes) {
             (true, true) => record::record(name, &script, &mut play).await,
             (true, false) => {}
             (false, _) => {
-                if let Err(why) = play.replay(&script).await {
-                    panic!("{why}\nwith the backend {backend:?}, {voice:?}");
+                if let Err(error) = play.replay(&script).await {
+                    panic!("{error}\nwith the backend {backend:?} and event prefixes {prefix_mode:?}");
                 }
             }
         }

@@ -6,7 +6,7 @@ fn on(algorithms: &[Algorithm]) -> DeltaRequest {
 }
 
 #[test]
-fn every_form_of_delta_is_read() {
+fn delta_member_is_parsed_in_every_form() {
     use Algorithm::{Fossil, Vcdiff};
     let any = || on(&Algorithm::ALL);
     for (form, expected) in [
@@ -34,7 +34,7 @@ fn every_form_of_delta_is_read() {
 }
 
 #[test]
-fn filters_and_positions_are_read_as_they_are() {
+fn filter_and_resume_keep_their_json_text() {
     let subscribe = |members: &str| {
         let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c"{members}}}}}"#);
         match Command::parse(&text) {
@@ -56,7 +56,7 @@ fn data_may_be_a_string() {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn invalid_message_error_names_the_cause() {
     for (text, error) in [
         ("{}", "`event` must be a string"),
         (r#"{"event":7}"#, "`event` must be a string"),
@@ -88,7 +88,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn mistakes_have_the_code_of_their_command() {
+fn invalid_message_error_has_the_code_of_its_command() {
     for (text, code, error) in [
         (r#"{"event":"pusher:signin"}"#, 4009, "`auth` must be a string"),
         (r#"{"event":"pusher:signin","data":{"auth":"a:b"}}"#, 4009, "`user_data` must be a string"),
@@ -106,15 +106,15 @@ fn mistakes_have_the_code_of_their_command() {
             r"`data` has half of a surrogate pair, \ud800, which is not a character",
         ),
     ] {
-        let mistake = Command::parse(text).expect_err(text);
-        assert_eq!((mistake.code(), mistake.to_string().as_str()), (Some(code), error), "{text}");
+        let found = Command::parse(text).expect_err(text);
+        assert_eq!((found.code(), found.to_string().as_str()), (Some(code), error), "{text}");
     }
-    let mistake = Command::parse(r#"{"event":"pusher:subscribe"}"#).expect_err("no channel");
-    assert_eq!(mistake.code(), None);
+    let found = Command::parse(r#"{"event":"pusher:subscribe"}"#).expect_err("no channel");
+    assert_eq!(found.code(), None);
 }
 
 #[test]
-fn subscription_with_a_wrong_field_keeps_its_channel() {
+fn subscription_error_in_a_field_keeps_the_channel() {
     for (members, error) in [
         (r#""auth":{}"#, "`auth` must be a string"),
         (r#""auth":"","channel_data":{"user_id":"1"}"#, "`channel_data` must be a string"),
@@ -129,7 +129,7 @@ fn subscription_with_a_wrong_field_keeps_its_channel() {
 }
 
 #[test]
-fn packets_of_other_protocols_are_recognised() {
+fn socket_io_and_engine_io_packets_are_recognised() {
     let socket_io = "This is a Socket.IO packet";
     let engine_io = "This is an Engine.IO packet";
     let no_object = "The message must be";
@@ -157,7 +157,7 @@ fn byte_order_mark_before_a_message_is_skipped() {
 }
 
 #[test]
-fn a_client_event_is_read_in_every_form() {
+fn client_event_data_becomes_a_string_in_every_form() {
     for (members, data) in [
         (r#","data":"text""#, "text"),
         (r#","data":"{\"a\":1}""#, r#"{"a":1}"#),
@@ -174,7 +174,7 @@ fn a_client_event_is_read_in_every_form() {
 }
 
 #[test]
-fn a_sign_in_is_read_from_both_forms_of_data() {
+fn signin_data_is_an_object_or_a_string() {
     let signin = Signin { auth: "key:sig".into(), user_data: r#"{"id":"1"}"#.into() };
     let data = serde_json::json!({ "auth": signin.auth, "user_data": signin.user_data });
     for data in [data.clone(), data.to_string().into()] {
@@ -183,16 +183,16 @@ fn a_sign_in_is_read_from_both_forms_of_data() {
     }
 }
 
-/// Whatever the connection is spoken to in (protocol.md 2.1).
+/// On every connection, independent of its own event prefix (protocol.md 2.1).
 #[test]
-fn either_dialect_is_understood() {
+fn command_with_either_event_prefix_is_accepted() {
     for command in ["ping", "pong", "subscribe", "unsubscribe", "signin", "enable_delta_compression"] {
-        let said = |prefix: &str| {
+        let parse = |prefix: &str| {
             let data = r#"{"channel":"c","auth":"a:b","user_data":"{}"}"#;
             Command::parse(&format!(r#"{{"event":"{prefix}:{command}","data":{data}}}"#))
         };
-        assert!(said("pusher").is_ok(), "{command}");
-        assert_eq!(said("sockudo"), said("pusher"), "{command}");
+        assert!(parse("pusher").is_ok(), "{command}");
+        assert_eq!(parse("sockudo"), parse("pusher"), "{command}");
     }
     for name in [
         "sockudo:nonsense",
@@ -208,9 +208,9 @@ fn either_dialect_is_understood() {
 }
 
 proptest! {
-    /// What was signed is what is checked, to the byte.
+    /// A signature covers the exact bytes of its text.
     #[test]
-    fn signed_texts_come_through_unchanged(signed in any::<String>()) {
+    fn signed_text_is_kept_byte_for_byte(signed in any::<String>()) {
         let data = serde_json::json!({ "channel": "presence-c", "auth": "a", "channel_data": signed });
         let text = serde_json::json!({ "event": "pusher:subscribe", "data": data }).to_string();
         let Ok(Command::Subscribe(subscribe)) = Command::parse(&text) else { panic!("{text}") };
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn no_command_makes_it_panic(
+    fn parse_never_panics_on_malformed_commands(
         event in prop::sample::select(vec!["client-a", "pusher:signin", "pusher:subscribe"]),
         member in prop::sample::select(vec!["channel", "auth", "channel_data", "user_data", "delta"]),
         value in "[\\[\\]{}\":,a-z0-9\\\\]{0,24}",
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in any::<String>()) {
+    fn parse_never_panics_on_any_text(text in any::<String>()) {
         let _ = Command::parse(&text);
     }
 }

@@ -24,7 +24,7 @@ fn roster(users: &[(&str, &'static str)]) -> Roster {
 }
 
 #[test]
-fn rosters_are_exact() {
+fn presence_succeeded_matches_byte_for_byte() {
     let empty = r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{\"ids\":[],\"hash\":{},\"count\":0}}"}"#;
     assert_eq!(text(&presence_succeeded(EventPrefix::Pusher, "presence-a", &Roster::default(), None)), empty);
     let two = roster(&[("10", r#"{"name" : "Mr. \"X\"", "n":1.0}"#), ("b\"\\", "null")]);
@@ -35,7 +35,7 @@ fn rosters_are_exact() {
 }
 
 #[test]
-fn member_events_are_exact() {
+fn member_events_match_byte_for_byte() {
     assert_eq!(
         text(&member_added(EventPrefix::Pusher, "presence-a", "1", br#"{"n":1.0}"#)),
         r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"1\",\"user_info\":{\"n\":1.0}}"}"#
@@ -47,7 +47,7 @@ fn member_events_are_exact() {
 }
 
 #[test]
-fn what_a_channel_tells_is_exact() {
+fn subscription_count_and_cache_miss_match_byte_for_byte() {
     assert_eq!(
         text(&subscription_count(EventPrefix::Pusher, "news", 7)),
         r#"{"event":"pusher_internal:subscription_count","channel":"news","data":"{\"subscription_count\":7}"}"#
@@ -59,7 +59,7 @@ fn what_a_channel_tells_is_exact() {
 }
 
 #[test]
-fn what_a_user_is_told_is_exact() {
+fn signin_success_and_watchlist_events_match_byte_for_byte() {
     assert_eq!(
         text(&signin_success(EventPrefix::Pusher, r#"{"id":"42", "x":1.0}"#)),
         r#"{"event":"pusher:signin_success","data":{"user_data":"{\"id\":\"42\", \"x\":1.0}"}}"#
@@ -80,7 +80,7 @@ fn what_a_user_is_told_is_exact() {
     }
 }
 
-/// Everything that names an event, in one event_prefix.
+/// Every reply with an event name, with one event prefix.
 fn every_reply(event_prefix: EventPrefix) -> [Bytes; 18] {
     let socket = SocketId::parse("1.2").expect("a socket id");
     let roster = roster(&[("1", "null")]);
@@ -107,9 +107,21 @@ fn every_reply(event_prefix: EventPrefix) -> [Bytes; 18] {
 }
 
 #[test]
-fn what_is_the_connections_own_is_exact() {
-    let [established, ping, pong, succeeded, refused, of_channel, mistake, coded, off, on, on_channel, ..] =
-        every_reply(EventPrefix::Pusher);
+fn connection_replies_match_byte_for_byte() {
+    let [
+        established,
+        ping,
+        pong,
+        succeeded,
+        refused,
+        channel_error,
+        error,
+        coded_error,
+        off,
+        on,
+        on_channel,
+        ..,
+    ] = every_reply(EventPrefix::Pusher);
     for (frame, expected) in [
         (
             established,
@@ -122,9 +134,12 @@ fn what_is_the_connections_own_is_exact() {
             refused,
             r#"{"channel":"private-a","data":{"error":"no","status":401,"type":"AuthError"},"event":"pusher:subscription_error"}"#,
         ),
-        (of_channel, r#"{"data":{"channel":"private-a","code":4300,"message":"no"},"event":"pusher:error"}"#),
-        (mistake, r#"{"data":{"code":null,"message":"no"},"event":"pusher:error"}"#),
-        (coded, r#"{"data":{"code":4009,"message":"no"},"event":"pusher:error"}"#),
+        (
+            channel_error,
+            r#"{"data":{"channel":"private-a","code":4300,"message":"no"},"event":"pusher:error"}"#,
+        ),
+        (error, r#"{"data":{"code":null,"message":"no"},"event":"pusher:error"}"#),
+        (coded_error, r#"{"data":{"code":4009,"message":"no"},"event":"pusher:error"}"#),
         (off, r#"{"data":{"enabled":false},"event":"pusher:delta_compression_enabled"}"#),
         (on, r#"{"data":{"algorithm":"fossil","enabled":true},"event":"pusher:delta_compression_enabled"}"#),
         (
@@ -136,9 +151,9 @@ fn what_is_the_connections_own_is_exact() {
     }
 }
 
-/// The other event_prefix has other names, and no other difference.
+/// The other event prefix changes the names of events, and nothing else.
 #[test]
-fn dialects_differ_by_their_names_only() {
+fn event_prefixes_differ_in_event_names_only() {
     for (pusher, sockudo) in every_reply(EventPrefix::Pusher).iter().zip(&every_reply(EventPrefix::Sockudo)) {
         let (pusher, sockudo) = (text(pusher), text(sockudo));
         let renamed = pusher.replacen(r#""event":"pusher:"#, r#""event":"sockudo:"#, 1).replacen(
@@ -152,9 +167,9 @@ fn dialects_differ_by_their_names_only() {
 }
 
 proptest! {
-    /// Whatever users are called and say of themselves, it is what clients read.
+    /// Any user id and any `user_info` reach the client unchanged.
     #[test]
-    fn any_user_survives_the_frames(users in prop::collection::btree_map(any::<String>(), any::<String>(), 0..5)) {
+    fn presence_frames_preserve_any_user(users in prop::collection::btree_map(any::<String>(), any::<String>(), 0..5)) {
         let info = |text: &String| Bytes::from(json!({ "info": text }).to_string());
         let roster: Roster = users.iter().map(|(user, text)| (user.as_str().into(), info(text))).collect();
         let presence = data(&presence_succeeded(EventPrefix::Pusher, "presence-a", &roster, None))["presence"].clone();

@@ -1,20 +1,20 @@
-//! That nothing the server can say is without its conversation: the sources are
-//! read for what they say, as `tidy.rs` reads them.
+//! Completeness of the transcripts: every protocol event, close code and error text of the
+//! server occurs in one. The tests read them from the sources, as `tidy.rs` does.
 
 use std::collections::BTreeSet;
 
 use super::script::{Script, directory};
-use super::{OF_ONE, OF_TWO_ONLY};
+use super::{CLUSTER_ONLY, SINGLE_NODE};
 use crate::tidy::{report, sources};
 
-/// What no conversation shows, and why.
+/// Events, codes and texts that occur in no transcript, and the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("close slow_client", "needs a client that does not read: slow_client.rs"),
     ("close over_capacity", "needs 100,000 pending subscriptions, or apps that cannot be looked up"),
     ("code request_timeout", "needs a body that does not arrive for 30 s"),
     ("code internal_error", "needs a defect of ours, or a Redis that refuses its scripts"),
     ("text The body did not arrive in time", "as request_timeout"),
-    ("text The body did not arrive whole", "whoever hangs up half-way reads no answer"),
+    ("text The body did not arrive whole", "a client that disconnects early receives no response"),
     ("text The server could not do this; its log says why", "as internal_error"),
     ("text Redis refused: {0}", "is only logged"),
     (
@@ -22,64 +22,63 @@ const EXCEPTIONS: &[(&str, &str)] = &[
          (nginx: `proxy_http_version 1.1`)",
         "needs HTTP/1.0: handshake.rs",
     ),
-    ("text the user id must not be empty", "an empty id is refused before: `id` must not be empty"),
+    ("text the user id must not be empty", "an earlier check refuses an empty id: `id` must not be empty"),
 ];
 
-/// What came in all conversations, by the line.
-fn everything() -> Vec<String> {
-    let names = OF_ONE.iter().chain(OF_TWO_ONLY);
+/// All lines that are expected from the server, of all transcripts.
+fn received_lines() -> Vec<String> {
+    let names = SINGLE_NODE.iter().chain(CLUSTER_ONLY);
     let scripts = names.map(|name| Script::read(name));
-    scripts.flat_map(|script| script.all_that_came().map(str::to_owned).collect::<Vec<_>>()).collect()
+    scripts.flat_map(|script| script.received_texts().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// The shipped code of a file, or of all files in a folder.
-fn code(of: &str) -> String {
+fn code(path: &str) -> String {
     let files = sources("src", "rs");
-    let files = files.iter().filter(|source| source.path.starts_with(of));
+    let files = files.iter().filter(|source| source.path.starts_with(path));
     let text: String = files
         .flat_map(|source| source.code().map(|(_, line)| line.to_owned() + "\n").collect::<Vec<_>>())
         .collect();
-    assert!(!text.is_empty(), "there is no {of}");
+    assert!(!text.is_empty(), "no source at {path}");
     text
 }
 
-/// Fails unless each of these is shown, or is an exception; an exception that is
-/// shown is none.
-fn check(kind: &str, all: impl IntoIterator<Item = (String, bool)>) {
+/// Fails unless each item is either covered by a transcript or an exception.
+fn check(kind: &str, items: impl IntoIterator<Item = (String, bool)>) {
     let mut faults = BTreeSet::new();
-    for (what, is_shown) in all {
-        let what = format!("{kind} {what}");
-        let excepted = EXCEPTIONS.iter().any(|(exception, _)| *exception == what);
-        if is_shown == excepted {
-            faults.insert(match is_shown {
-                true => format!("{what}: in a conversation, and no exception any more"),
-                false => format!("{what}: in no conversation"),
+    for (item, is_covered) in items {
+        let item = format!("{kind} {item}");
+        let is_excepted = EXCEPTIONS.iter().any(|(exception, _)| *exception == item);
+        if is_covered == is_excepted {
+            faults.insert(match is_covered {
+                true => format!("{item}: in a transcript, remove the exception"),
+                false => format!("{item}: in no transcript"),
             });
         }
     }
-    report("every frame, close code and error has its conversation", &faults.into_iter().collect::<Vec<_>>());
+    report("every frame, close code and error is in a transcript", &faults.into_iter().collect::<Vec<_>>());
 }
 
 #[test]
-fn every_conversation_is_listed() {
+fn every_transcript_file_is_listed() {
     let mut faults: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(directory()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let is_listed = OF_ONE.iter().chain(OF_TWO_ONLY).any(|listed| *listed == name);
+        let is_listed = SINGLE_NODE.iter().chain(CLUSTER_ONLY).any(|listed| *listed == name);
         if path.extension().is_some_and(|this| this == "txt") && !is_listed {
-            faults.push(format!("{name}.txt is never held"));
+            faults.push(format!("{name}.txt is never replayed"));
         }
     }
-    report("every conversation is in the lists of transcripts.rs", &faults);
+    report("every transcript is in the lists of transcripts.rs", &faults);
 }
 
 #[test]
-fn every_close_code_is_shown() {
+fn every_close_code_is_in_a_transcript() {
     let close = code("src/wire/close.rs");
     let (codes, reasons, labels) =
         (arms(&close, "fn code"), arms(&close, "fn reason"), arms(&close, "fn label"));
-    let everything = everything();
+    let received = received_lines();
     let find = |table: &[(String, String)], variant: &str| {
         let found = table.iter().find(|(other, _)| other == variant);
         found.unwrap_or_else(|| panic!("Close::{variant} is missing in close.rs")).1.clone()
@@ -87,20 +86,20 @@ fn every_close_code_is_shown() {
     check(
         "close",
         labels.iter().map(|(variant, label)| {
-            let line = format!("close {} {}", find(&codes, variant), find(&reasons, variant));
-            // A reason may go on with what is special.
-            (label.clone(), everything.iter().any(|came| came.starts_with(line.trim_end())))
+            let close = format!("close {} {}", find(&codes, variant), find(&reasons, variant));
+            // Some reasons continue with details, such as the path.
+            (label.clone(), received.iter().any(|line| line.starts_with(close.trim_end())))
         }),
     );
 }
 
 #[test]
-fn every_code_of_an_http_error_is_shown() {
-    let everything = everything();
+fn every_http_error_code_is_in_a_transcript() {
+    let received = received_lines();
     let error = code("src/http/error.rs");
     let words = literals(&error).into_iter().filter(|(before, word, after)| {
         let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        // Fields of the request, and members of the body, are no codes.
+        // Excludes the names of request fields and of members of the body.
         is_word
             && !["in_field(", "[", "= ["].iter().any(|other| before.ends_with(other))
             && !after.starts_with([':', ']'])
@@ -109,41 +108,42 @@ fn every_code_of_an_http_error_is_shown() {
         "code",
         words.map(|(_, word, _)| {
             let member = format!("\"code\":\"{word}\"");
-            (word, everything.iter().any(|came| came.contains(&member)))
+            (word, received.iter().any(|line| line.contains(&member)))
         }),
     );
 }
 
 #[test]
-fn every_event_of_ours_is_shown() {
-    let everything = everything();
+fn every_protocol_event_is_in_a_transcript() {
+    let received = received_lines();
     let code = code("src/wire/reply.rs") + &code("src/wire/envelope.rs");
-    // How the two name events: of the connection's own, internal, and in a format.
-    let ways = [
+    // The three forms of event names in these files: protocol events, internal events, and
+    // format strings.
+    let forms = [
         ("own(event_prefix, \"", "pusher"),
         ("internal(event_prefix, \"", "pusher_internal"),
         ("{}:", "pusher"),
     ];
-    let names = ways.into_iter().flat_map(|(way, prefix)| {
-        let behind = code.split(way).skip(1);
+    let names = forms.into_iter().flat_map(|(form, prefix)| {
+        let after = code.split(form).skip(1);
         let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let named = behind.map(move |rest| rest.split(|c| !is_name(c)).next().unwrap());
-        named.filter(|name| !name.is_empty()).map(move |name| format!("{prefix}:{name}"))
+        let names = after.map(move |rest| rest.split(|c| !is_name(c)).next().unwrap());
+        names.filter(|name| !name.is_empty()).map(move |name| format!("{prefix}:{name}"))
     });
     let names: Vec<String> = names.collect();
-    assert!(names.len() > 10, "where are they? {names:?}");
+    assert!(names.len() > 10, "expected more than 10 protocol events: {names:?}");
     check(
         "event",
         names.into_iter().map(|name| {
             let member = format!("\"event\":\"{name}\"");
-            (name, everything.iter().any(|came| came.contains(&member)))
+            (name, received.iter().any(|line| line.contains(&member)))
         }),
     );
 }
 
 #[test]
-fn every_kind_of_refused_subscription_is_shown() {
-    let everything = everything();
+fn every_type_of_refused_subscription_is_in_a_transcript() {
+    let received = received_lines();
     let ws = code("src/ws/") + &code("src/channels/");
     let kinds = ws.split("Refusal::new(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
     check(
@@ -151,19 +151,19 @@ fn every_kind_of_refused_subscription_is_shown() {
         kinds.map(|rest| {
             let kind = rest.split('"').next().unwrap();
             let member = format!("\"type\":\"{kind}\"");
-            (kind.to_owned(), everything.iter().any(|came| came.contains(&member)))
+            (kind.to_owned(), received.iter().any(|line| line.contains(&member)))
         }),
     );
 }
 
 #[test]
-fn every_text_of_an_error_is_shown() {
-    let everything = everything();
+fn every_error_text_is_in_a_transcript() {
+    let received = received_lines();
     let files = ["src/wire/command.rs", "src/wire/identity.rs", "src/ws/", "src/batch.rs", "src/channel.rs"];
     let code: String = files.into_iter().chain(["src/backend/mod.rs", "src/http/"]).map(code).collect();
     let is_text = |before: &str, text: &str| {
         let is_sentence = text.contains(' ') && text.starts_with(|c: char| c.is_uppercase() || c == '`');
-        // Of an enum by its attribute, over HTTP by being a sentence.
+        // Error enums have the attribute, texts of HTTP errors are sentences.
         before.ends_with("#[error(") || is_sentence
     };
     let texts = literals(&code).into_iter().filter(|(before, text, _)| is_text(before, text));
@@ -171,13 +171,13 @@ fn every_text_of_an_error_is_shown() {
         "text",
         texts.map(|(_, text, _)| {
             let text = text.split("\\\n").map(str::trim_start).collect::<String>();
-            let is_shown = everything.iter().any(|came| has_in_order(came, &pieces(&text)));
-            (text, is_shown)
+            let is_covered = received.iter().any(|line| has_in_order(line, &pieces(&text)));
+            (text, is_covered)
         }),
     );
 }
 
-/// What each variant becomes in a `match` of this function.
+/// The variants of `Close` in the `match` of a function, each with its value.
 fn arms(code: &str, function: &str) -> Vec<(String, String)> {
     let (_, body) = code.split_once(function).unwrap_or_else(|| panic!("close.rs has no {function}"));
     let body = body.split("\n    }\n").next().unwrap();
@@ -196,7 +196,7 @@ fn arms(code: &str, function: &str) -> Vec<(String, String)> {
     arms
 }
 
-/// Every string of some code, with what stands before and after it.
+/// Every string literal of some code, with the code before and after it.
 fn literals(code: &str) -> Vec<(&str, String, &str)> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -219,7 +219,7 @@ fn literals(code: &str) -> Vec<(&str, String, &str)> {
     found
 }
 
-/// What stands around the `{…}` of a format, as JSON has it.
+/// The literal text around the `{…}` of a format string.
 fn pieces(format: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut depth = 0;
@@ -247,7 +247,7 @@ fn has_in_order(line: &str, pieces: &[String]) -> bool {
 }
 
 #[test]
-fn the_tests_of_completeness_see_what_they_look_for() {
+fn completeness_helpers_find_match_arms_literals_and_pieces() {
     let code = "match self {\n Close::A\n | Close::B => 4009,\n Close::C => \"Why, so\",\n}";
     let arms = arms(&format!("fn code(self) {code}\n    }}\n"), "fn code");
     let arms: Vec<(&str, &str)> = arms.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();

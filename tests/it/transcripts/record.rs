@@ -1,53 +1,53 @@
-//! Writes down what comes, in place of what was expected: a conversation needs
-//! only what is said to be recorded. What still fits stays as it is written.
+//! Records a transcript: replaces the expected lines by the received ones. Only the lines with
+//! `>` have to be written by hand. Expected lines that still match stay as they are written.
 
 use std::time::Duration;
 
 use super::play::Play;
-use super::script::{Is, Script, directory};
+use super::script::{Kind, Script, directory};
 use crate::support::PATIENCE;
 
-/// After this long without a word, nothing more is thought to come. Only a
-/// recording guesses so; a replay knows what it waits for.
+/// After this long without a message, a recording assumes that no more will arrive. A replay
+/// has expected lines to wait for instead.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// Plays the conversation and writes its file anew.
+/// Sends the lines of a transcript and rewrites its file.
 pub async fn record(name: &str, script: &Script, play: &mut Play) {
     let mut out: Vec<String> = Vec::new();
-    let mut asides: Vec<String> = Vec::new();
+    let mut others: Vec<String> = Vec::new();
     for (at, line) in script.lines.iter().enumerate() {
-        match &line.is {
-            Is::Aside => asides.push(line.raw.clone()),
-            Is::Said { actor, details, .. } => {
+        match &line.kind {
+            Kind::Other => others.push(line.raw.clone()),
+            Kind::Sent { actor, details, .. } => {
                 write_rest(play, &mut out).await;
-                out.append(&mut asides);
+                out.append(&mut others);
                 out.push(line.raw.clone());
-                let said = match details.iter().any(|detail| detail == "until") {
-                    true => play.ask_until(line, &script.answer_to(at, actor)).await,
-                    false => play.say(line).await,
+                let sent = match details.iter().any(|detail| detail == "until") {
+                    true => play.send_until_expected(line, &script.expected_after(at, actor)).await,
+                    false => play.send(line).await,
                 };
-                said.unwrap_or_else(|why| panic!("{}:{}: {}\n{why}", script.path, line.number, line.raw));
+                sent.unwrap_or_else(|error| panic!("{}:{}: {}\n{error}", script.path, line.number, line.raw));
             }
-            Is::Came { actor, text } => {
+            Kind::Received { actor, text } => {
                 let Some(got) = play.next(actor, PATIENCE).await else { continue };
-                out.append(&mut asides);
-                match play.words().fits(text, &got) {
+                out.append(&mut others);
+                match play.placeholders().matches(text, &got) {
                     Ok(()) => out.push(line.raw.clone()),
-                    Err(_) => out.push(format!("{actor}< {}", play.words().generalize(&got))),
+                    Err(_) => out.push(format!("{actor}< {}", play.placeholders().generalize(&got))),
                 }
             }
         }
     }
     write_rest(play, &mut out).await;
-    out.append(&mut asides);
+    out.append(&mut others);
     std::fs::write(directory().join(name).with_extension("txt"), out.join("\n") + "\n").unwrap();
 }
 
-/// What came beyond what was expected.
+/// Records the messages that arrive in addition to the expected ones.
 async fn write_rest(play: &mut Play, out: &mut Vec<String>) {
     for actor in play.actors() {
         while let Some(got) = play.next(&actor, QUIET).await {
-            out.push(format!("{actor}< {}", play.words().generalize(&got)));
+            out.push(format!("{actor}< {}", play.placeholders().generalize(&got)));
         }
     }
 }

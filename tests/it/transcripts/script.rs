@@ -1,4 +1,4 @@
-//! A conversation as it stands in its file: who says what, and what comes back.
+//! The parser of transcripts: lines to send, with their details, and expected lines.
 
 use std::path::{Path, PathBuf};
 
@@ -6,28 +6,28 @@ use crate::support::AppSpec;
 
 /// One file of `tests/it/transcripts`.
 pub struct Script {
-    /// Below the root of the repository.
+    /// Relative to the root of the repository.
     pub path: String,
     pub lines: Vec<Line>,
 }
 
-/// A line with its number, and its text as it is written back.
+/// A line with its number, and its text as the recorder writes it back.
 pub struct Line {
     pub number: usize,
     pub raw: String,
-    pub is: Is,
+    pub kind: Kind,
 }
 
-pub enum Is {
-    /// A comment, nothing, or a setting.
-    Aside,
+pub enum Kind {
+    /// A comment, an empty line, or a setting.
+    Other,
     /// `ann> …`, with the indented lines below it.
-    Said { actor: String, text: String, details: Vec<String> },
+    Sent { actor: String, text: String, details: Vec<String> },
     /// `ann< …`
-    Came { actor: String, text: String },
+    Received { actor: String, text: String },
 }
 
-/// What stands before the first words: how the servers are started.
+/// The settings of the servers, from the lines with `app` and `config`.
 #[derive(Default)]
 pub struct Settings {
     /// Lines of the configuration.
@@ -46,22 +46,22 @@ impl Script {
         let mut lines: Vec<Line> = Vec::new();
         for (number, raw) in (1..).zip(text.lines()) {
             if raw.starts_with(' ') {
-                let Some(Line { raw: above, is: Is::Said { details, .. }, .. }) = lines.last_mut() else {
-                    panic!("{file:?}:{number}: nothing was said that this could be a detail of");
+                let Some(Line { raw: above, kind: Kind::Sent { details, .. }, .. }) = lines.last_mut() else {
+                    panic!("{file:?}:{number}: a detail must follow a line with `>`");
                 };
                 details.push(raw.trim().into());
                 above.push('\n');
                 above.push_str(raw);
                 continue;
             }
-            lines.push(Line { number, raw: raw.into(), is: Is::of(raw) });
+            lines.push(Line { number, raw: raw.into(), kind: Kind::of(raw) });
         }
         Script { path: format!("tests/it/transcripts/{name}.txt"), lines }
     }
 
     pub fn settings(&self) -> Settings {
         let mut settings = Settings::default();
-        for line in self.lines.iter().filter(|line| matches!(line.is, Is::Aside)) {
+        for line in self.lines.iter().filter(|line| matches!(line.kind, Kind::Other)) {
             if let Some(setting) = line.raw.strip_prefix("config ") {
                 settings.config.push_str(setting);
                 settings.config.push('\n');
@@ -70,41 +70,41 @@ impl Script {
                 let (key, value) = setting.split_once(" = ").expect("a setting is `key = value`");
                 settings.app = Some(app.set(key, value));
             } else if !line.raw.is_empty() && !line.raw.starts_with('#') {
-                panic!("{}:{}: what is this? {}", self.path, line.number, line.raw);
+                panic!("{}:{}: not a line of a transcript: {}", self.path, line.number, line.raw);
             }
         }
         settings
     }
 
-    /// What is expected of `actor` right after the line at `at`.
-    pub fn answer_to(&self, at: usize, actor: &str) -> Vec<&str> {
+    /// The lines that `actor` is expected to receive directly after the line at index `at`.
+    pub fn expected_after(&self, at: usize, actor: &str) -> Vec<&str> {
         let following = self.lines[at + 1..].iter();
-        let came = following.map_while(|line| match &line.is {
-            Is::Came { actor: whose, text } if whose == actor => Some(text.as_str()),
+        let expected = following.map_while(|line| match &line.kind {
+            Kind::Received { actor: receiver, text } if receiver == actor => Some(text.as_str()),
             _ => None,
         });
-        came.collect()
+        expected.collect()
     }
 
-    /// Everything that the server is seen to say.
-    pub fn all_that_came(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter_map(|line| match &line.is {
-            Is::Came { text, .. } => Some(text.as_str()),
+    /// The texts of all expected lines.
+    pub fn received_texts(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| match &line.kind {
+            Kind::Received { text, .. } => Some(text.as_str()),
             _ => None,
         })
     }
 }
 
-impl Is {
-    fn of(raw: &str) -> Is {
+impl Kind {
+    fn of(raw: &str) -> Kind {
         let name: String = raw.chars().take_while(char::is_ascii_lowercase).collect();
         let text = |sign: &str| raw[name.len()..].strip_prefix(sign).map(|text| text.trim().to_owned());
         if let Some(text) = text("> ").filter(|_| !name.is_empty()) {
-            return Is::Said { actor: name, text, details: Vec::new() };
+            return Kind::Sent { actor: name, text, details: Vec::new() };
         }
         match text("< ").filter(|_| !name.is_empty()) {
-            Some(text) => Is::Came { actor: name, text },
-            None => Is::Aside,
+            Some(text) => Kind::Received { actor: name, text },
+            None => Kind::Other,
         }
     }
 }

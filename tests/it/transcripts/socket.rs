@@ -1,4 +1,4 @@
-//! A WebSocket as it is, without any knowledge of what goes through it.
+//! A raw WebSocket connection, independent of the Pusher protocol.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::answer;
+use super::request;
 use crate::support::PATIENCE;
 
 pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    /// `Err` has the lines of the answer that refused the upgrade.
+    /// `Err` contains the lines of the HTTP response that refused the upgrade.
     pub async fn connect(
         addr: SocketAddr,
         path: &str,
@@ -36,14 +36,15 @@ impl Socket {
             Ok((socket, _)) => Ok(Socket(socket)),
             Err(Error::Http(response)) => {
                 let (head, body) = response.into_parts();
-                Err(answer::lines(head.status.as_u16(), &head.headers, &body.unwrap_or_default()))
+                Err(request::lines(head.status.as_u16(), &head.headers, &body.unwrap_or_default()))
             }
             Err(error) => panic!("{path}: {error}"),
         }
     }
 
-    /// `{…}` is sent as it is; other words say what kind of frame it is.
-    pub async fn say(&mut self, text: &str) -> Result<(), String> {
+    /// Sends one message. Text that begins with `{`, `[` or `"` is sent as it is; otherwise the
+    /// first word is the kind of the frame.
+    pub async fn send(&mut self, text: &str) -> Result<(), String> {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let message = match verb {
             "text" => Message::text(rest),
@@ -54,7 +55,7 @@ impl Socket {
                 code: rest.parse::<u16>().map_err(|_| format!("{rest:?} is not a close code"))?.into(),
                 reason: "".into(),
             })),
-            // Past the library, which would send nothing wrong.
+            // Bypasses the library, which sends valid frames only.
             "bytes" => {
                 let bytes = hex::decode(rest.replace(' ', "")).map_err(|error| format!("{rest}: {error}"))?;
                 let stream = self.0.get_mut();
@@ -64,13 +65,13 @@ impl Socket {
             _ => return Err(format!("a socket cannot {verb:?}")),
         };
         match tokio::time::timeout(PATIENCE, self.0.send(message)).await {
-            Ok(sent) => sent.map_err(|error| format!("the socket cannot say this: {error}")),
-            Err(_) => Err(format!("no room to send within {PATIENCE:?}")),
+            Ok(sent) => sent.map_err(|error| format!("the socket cannot send this: {error}")),
+            Err(_) => Err(format!("the message was not sent within {PATIENCE:?}")),
         }
     }
 
-    /// What comes next, as a line of a conversation; none within this time.
-    pub async fn hear(&mut self, within: Duration) -> Option<String> {
+    /// The next message, as a line of a transcript. `None` after `within`.
+    pub async fn receive(&mut self, within: Duration) -> Option<String> {
         let next = async {
             loop {
                 match self.0.next().await {
@@ -92,8 +93,9 @@ impl Socket {
         tokio::time::timeout(within, next).await.ok()
     }
 
-    /// Lets the server have its close frame answered.
-    pub async fn see_off(mut self) {
+    /// Completes the closing handshake: reads until the stream ends, so that the library responds
+    /// to the server's close frame.
+    pub async fn finish_close(mut self) {
         let rest = async { while let Some(Ok(_)) = self.0.next().await {} };
         let _ = tokio::time::timeout(PATIENCE, rest).await;
     }

@@ -1,5 +1,5 @@
-//! What stands between `<` and `>` in a conversation: names for what is
-//! different each time, and ways to write what would be long.
+//! Placeholders between `<` and `>` in a transcript: names for values that differ in each run,
+//! and short forms of long texts.
 
 use std::collections::BTreeMap;
 
@@ -7,61 +7,61 @@ use fanfare::app::Secret;
 use fanfare::auth;
 use serde_json::Value;
 
-/// Any digits: what varies and is not worth a name, such as the time.
+/// Matches any digits: a value that varies and needs no name, such as a time.
 const NUMBER: &str = "number";
 
-/// What is known by name so far.
+/// The values of the placeholders so far.
 #[derive(Default, Clone)]
-pub struct Words {
-    /// Socket ids by the names of their sockets, and numbers that have come.
-    known: BTreeMap<String, String>,
-    /// The app keys that sockets have connected with. `key7` signs with `secret7`.
+pub struct Placeholders {
+    /// Socket ids by the names of their sockets, and received numbers by name.
+    values: BTreeMap<String, String>,
+    /// The app keys of the sockets, by name. The secret of `key7` is `secret7`.
     keys: BTreeMap<String, String>,
 }
 
-/// A piece of a text that is expected.
+/// A piece of an expected text.
 enum Piece {
     Exactly(String),
     Digits { name: String },
 }
 
-impl Words {
-    pub fn connects(&mut self, name: &str, path: &str) {
+impl Placeholders {
+    pub fn on_connect(&mut self, name: &str, path: &str) {
         let key = path.rsplit('/').next().and_then(|end| end.split('?').next()).unwrap_or_default();
         self.keys.insert(name.into(), key.into());
-        self.known.remove(name);
+        self.values.remove(name);
     }
 
-    /// The first frame of a socket gives it its id.
-    pub fn heard(&mut self, name: &str, text: &str) {
+    /// Stores the socket id in the first frame of a socket.
+    pub fn on_received(&mut self, name: &str, text: &str) {
         let Ok(frame) = serde_json::from_str::<Value>(text) else { return };
         if frame["event"].as_str().is_some_and(|event| event.ends_with(":connection_established")) {
             let data: Value =
                 serde_json::from_str(frame["data"].as_str().unwrap_or_default()).unwrap_or_default();
-            self.known.insert(name.into(), data["socket_id"].as_str().unwrap_or_default().into());
+            self.values.insert(name.into(), data["socket_id"].as_str().unwrap_or_default().into());
         }
     }
 
-    /// What is sent where `text` is written.
-    pub fn spell(&self, text: &str) -> Result<String, String> {
+    /// The text with all placeholders replaced by their values. Fails on one without a value.
+    pub fn expand(&self, text: &str) -> Result<String, String> {
         let mut out = String::new();
         for piece in self.pieces(text)? {
             match piece {
                 Piece::Exactly(text) => out.push_str(&text),
-                Piece::Digits { name } => return Err(format!("nobody knows <{name}> here")),
+                Piece::Digits { name } => return Err(format!("<{name}> has no value yet")),
             }
         }
         Ok(out)
     }
 
-    /// Whether `got` is what `expected` says, byte for byte. New names are
-    /// learned from it.
-    pub fn fits(&mut self, expected: &str, got: &str) -> Result<(), String> {
-        let mut learned = self.clone();
+    /// Compares `got` with `expected`, byte for byte. If they match, stores the values of new
+    /// names.
+    pub fn matches(&mut self, expected: &str, got: &str) -> Result<(), String> {
+        let mut updated = self.clone();
         let mut at = 0;
         for piece in self.pieces(expected)? {
             let rest = &got[at..];
-            let is_right = match piece {
+            let is_match = match piece {
                 Piece::Exactly(text) => {
                     let same = common(rest, &text);
                     at += same;
@@ -70,28 +70,28 @@ impl Words {
                 Piece::Digits { name } => {
                     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
                     at += digits.len();
-                    let came = !digits.is_empty();
+                    let has_digits = !digits.is_empty();
                     if name != NUMBER {
-                        learned.known.insert(name, digits);
+                        updated.values.insert(name, digits);
                     }
-                    came
+                    has_digits
                 }
             };
-            if !is_right {
+            if !is_match {
                 return Err(differs(got, at));
             }
         }
         if at < got.len() {
             return Err(differs(got, at));
         }
-        *self = learned;
+        *self = updated;
         Ok(())
     }
 
-    /// How `got` is written down: with names where it has what they stand for.
+    /// The received text as a recording writes it: with placeholders instead of their values.
     pub fn generalize(&mut self, got: &str) -> String {
         let mut text = got.to_owned();
-        for (name, value) in self.known.iter().filter(|(_, value)| value.contains('.')) {
+        for (name, value) in self.values.iter().filter(|(_, value)| value.contains('.')) {
             text = text.replace(value.as_str(), &format!("<{name}>"));
         }
         for member in ["\"__delta_seq\":", "\"__seq\":", "\"seq\":", r#"\"seq\":"#, "\"base_index\":"] {
@@ -104,11 +104,11 @@ impl Words {
     }
 
     fn name_sequence(&mut self, digits: &str) -> String {
-        let first = self.known.entry("seq".into()).or_insert_with(|| digits.into());
+        let first = self.values.entry("seq".into()).or_insert_with(|| digits.into());
         let number = |digits: &str| digits.parse::<u64>().unwrap_or_default();
         match number(digits).wrapping_sub(number(first)) {
             0 => "<seq>".into(),
-            past => format!("<seq+{past}>"),
+            offset => format!("<seq+{offset}>"),
         }
     }
 
@@ -116,23 +116,23 @@ impl Words {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('<') {
-            let end = end_of_word(after).ok_or_else(|| format!("a < without its > in {text}"))?;
+            let end = placeholder_end(after).ok_or_else(|| format!("a < without its > in {text}"))?;
             pieces.push(Piece::Exactly(before.into()));
-            pieces.push(self.word(&after[..end])?);
+            pieces.push(self.placeholder(&after[..end])?);
             rest = &after[end + 1..];
         }
         pieces.push(Piece::Exactly(rest.into()));
         Ok(pieces)
     }
 
-    fn word(&self, word: &str) -> Result<Piece, String> {
-        let (verb, rest) = word.split_once(' ').unwrap_or((word, ""));
+    fn placeholder(&self, text: &str) -> Result<Piece, String> {
+        let (function, rest) = text.split_once(' ').unwrap_or((text, ""));
         if rest.is_empty() {
-            return self.name(word);
+            return self.name(text);
         }
-        let rest = self.spell(rest)?;
+        let rest = self.expand(rest)?;
         let (first, more) = rest.split_once(' ').unwrap_or((&rest, ""));
-        let text = match verb {
+        let text = match function {
             // <auth ann presence-room {"user_id":"1"}>
             "auth" => {
                 let (channel, data) = more.split_once(' ').map_or((more, None), |(c, data)| (c, Some(data)));
@@ -148,28 +148,28 @@ impl Words {
             "list" => {
                 (0..count(first)?).map(|at| more.replace('#', &at.to_string())).collect::<Vec<_>>().join(",")
             }
-            _ => return Err(format!("there is no word <{verb} …>")),
+            _ => return Err(format!("unknown placeholder <{function} …>")),
         };
         Ok(Piece::Exactly(text))
     }
 
     /// `<ann>`, `<seq>`, `<seq+1>`
     fn name(&self, name: &str) -> Result<Piece, String> {
-        let (base, past) = name.split_once('+').unwrap_or((name, "0"));
-        match self.known.get(base) {
+        let (base, offset) = name.split_once('+').unwrap_or((name, "0"));
+        match self.values.get(base) {
             None => Ok(Piece::Digits { name: name.into() }),
             Some(value) if base == name => Ok(Piece::Exactly(value.clone())),
             Some(value) => {
                 let number = value.parse::<usize>().map_err(|_| format!("<{base}> is not a number"))?;
-                Ok(Piece::Exactly((number + count(past)?).to_string()))
+                Ok(Piece::Exactly((number + count(offset)?).to_string()))
             }
         }
     }
 
-    /// `key:signature`, as the socket's own backend would answer.
+    /// `key:signature`, as from the auth endpoint of the socket's app.
     fn sign(&self, name: &str, text: impl Fn(&str) -> String) -> Result<String, String> {
         let unknown = || format!("{name} is not connected");
-        let socket = self.known.get(name).ok_or_else(unknown)?;
+        let socket = self.values.get(name).ok_or_else(unknown)?;
         let key = self.keys.get(name).ok_or_else(unknown)?;
         let secret = Secret::new(key.replace("key", "secret"));
         Ok(format!("{key}:{}", auth::sign(&secret, text(socket))))
@@ -180,8 +180,8 @@ fn count(digits: &str) -> Result<usize, String> {
     digits.parse().map_err(|_| format!("{digits:?} is not a number"))
 }
 
-/// Words may stand in words: `<auth ann private-<fill 200 x>>`.
-fn end_of_word(text: &str) -> Option<usize> {
+/// The index of the closing `>`. Placeholders may be nested: `<auth ann private-<fill 200 x>>`.
+fn placeholder_end(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.char_indices().find_map(|(at, c)| {
         depth += i32::from(c == '<') - i32::from(c == '>');
@@ -189,7 +189,7 @@ fn end_of_word(text: &str) -> Option<usize> {
     })
 }
 
-/// Times are the only numbers of ten digits that the server says.
+/// Replaces times: they are the only numbers of ten or more digits that the server sends.
 fn hide_times(text: &str) -> String {
     let is_digit = |c: &char| c.is_ascii_digit();
     runs(text, |a, b| is_digit(&a) && is_digit(&b))
@@ -197,7 +197,7 @@ fn hide_times(text: &str) -> String {
         .collect()
 }
 
-/// `xxxx…` is easier to read as its length.
+/// Replaces 40 or more equal characters by `<fill N x>`.
 fn shorten(text: &str) -> String {
     let short = |run: &str| match run.chars().next() {
         Some(c) if run.len() >= 40 => format!("<fill {} {c}>", run.chars().count()),
@@ -206,15 +206,15 @@ fn shorten(text: &str) -> String {
     runs(text, |a, b| a == b).map(short).collect()
 }
 
-/// The text in pieces whose neighbouring characters belong together.
-fn runs(text: &str, together: impl Fn(char, char) -> bool) -> impl Iterator<Item = &str> {
+/// Splits the text between all neighbouring characters that are not in the `same_run`.
+fn runs(text: &str, same_run: impl Fn(char, char) -> bool) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let mut chars = rest.char_indices().peekable();
         let end = loop {
             let (at, c) = chars.next()?;
             match chars.peek() {
-                Some((_, next)) if together(c, *next) => {}
+                Some((_, next)) if same_run(c, *next) => {}
                 _ => break at + c.len_utf8(),
             }
         };
@@ -224,7 +224,7 @@ fn runs(text: &str, together: impl Fn(char, char) -> bool) -> impl Iterator<Item
     })
 }
 
-/// Bytes that both begin with.
+/// The length of the common prefix, in bytes.
 fn common(a: &str, b: &str) -> usize {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
     same.map(|(c, _)| c.len_utf8()).sum()
@@ -232,17 +232,17 @@ fn common(a: &str, b: &str) -> usize {
 
 fn differs(got: &str, at: usize) -> String {
     let rest: String = got[at..].chars().take(60).collect();
-    format!("it differs from byte {at} on, where it says {rest:?}")
+    format!("differs from byte {at} on: {rest:?}")
 }
 
 #[test]
-fn what_is_expected_is_compared_to_the_byte() {
-    let mut words = Words::default();
+fn expected_text_is_compared_byte_for_byte() {
+    let mut placeholders = Placeholders::default();
     let greeting = r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"12.34\"}"}"#;
-    words.connects("ann", "/app/key1?protocol=7");
-    words.heard("ann", greeting);
-    assert_eq!(words.generalize(greeting), greeting.replace("12.34", "<ann>"));
-    for (expected, got, fits) in [
+    placeholders.on_connect("ann", "/app/key1?protocol=7");
+    placeholders.on_received("ann", greeting);
+    assert_eq!(placeholders.generalize(greeting), greeting.replace("12.34", "<ann>"));
+    for (expected, got, is_match) in [
         (r#"{"a":1}"#, r#"{"a":1}"#, true),
         (r#"{"a":1}"#, r#"{"a": 1}"#, false),
         (r#"{"a":1}"#, r#"{"a":1} "#, false),
@@ -253,25 +253,26 @@ fn what_is_expected_is_compared_to_the_byte() {
         ("at <number>", "at noon", false),
         ("<fill 3 x>", "xxx", true),
         ("<fill 3 x>", "xx", false),
-        // The first <seq> is whatever comes; from then on it is known.
+        // The first <seq> matches any number; later ones must have its value.
         (r#""seq":<seq>"#, r#""seq":77"#, true),
         (r#""seq":<seq+1>,"base_index":<seq>"#, r#""seq":78,"base_index":77"#, true),
         (r#""seq":<seq+1>"#, r#""seq":77"#, false),
     ] {
-        assert_eq!(words.fits(expected, got).is_ok(), fits, "{expected} and {got}");
+        assert_eq!(placeholders.matches(expected, got).is_ok(), is_match, "{expected} and {got}");
     }
-    let why = words.fits("one two three", "one two four").unwrap_err();
-    assert_eq!(why, "it differs from byte 8 on, where it says \"four\"");
+    let error = placeholders.matches("one two three", "one two four").unwrap_err();
+    assert_eq!(error, "differs from byte 8 on: \"four\"");
 }
 
 #[test]
-fn what_is_said_is_spelled_out() {
-    let mut words = Words::default();
-    words.connects("ann", "/app/key1");
-    words.heard("ann", r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\"}"}"#);
+fn sent_text_has_its_placeholders_expanded() {
+    let mut placeholders = Placeholders::default();
+    placeholders.on_connect("ann", "/app/key1");
+    placeholders
+        .on_received("ann", r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\"}"}"#);
     let secret = Secret::new("secret1");
     let signed = |text: &str| format!("key1:{}", auth::sign(&secret, text));
-    for (text, spelled) in [
+    for (text, expanded) in [
         ("<ann>", "1.2".to_owned()),
         ("<auth ann private-a>", signed("1.2:private-a")),
         (r#"<auth ann presence-a { "user_id":1 }>"#, signed(r#"1.2:presence-a:{ "user_id":1 }"#)),
@@ -279,9 +280,9 @@ fn what_is_said_is_spelled_out() {
         (r#"<string {"id":"<fill 3 u>"}>"#, r#""{\"id\":\"uuu\"}""#.to_owned()),
         (r#"[<list 3 "c#">]"#, r#"["c0","c1","c2"]"#.to_owned()),
     ] {
-        assert_eq!(words.spell(text), Ok(spelled), "{text}");
+        assert_eq!(placeholders.expand(text), Ok(expanded), "{text}");
     }
-    for wrong in ["<bob>", "<nonsense 1>", "<auth bob private-a>", "<fill x y>", "a < b"] {
-        assert!(words.spell(wrong).is_err(), "{wrong}");
+    for invalid in ["<bob>", "<nonsense 1>", "<auth bob private-a>", "<fill x y>", "a < b"] {
+        assert!(placeholders.expand(invalid).is_err(), "{invalid}");
     }
 }

@@ -1,32 +1,32 @@
-//! An HTTP request and its answer, as lines of a conversation.
+//! HTTP requests and their responses, as lines of a transcript.
 
 use hyper::HeaderMap;
 
 use crate::support::http::{self, Answer, Connection};
 use crate::support::{Caller, Server};
 
-/// Headers that are part of the protocol: where one of them is sent, the
-/// conversation shows it.
-const SHOWN: &[&str] = &["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+/// Headers that are part of the protocol. A transcript contains each one in a response.
+const PROTOCOL_HEADERS: &[&str] =
+    &["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
 
-/// `200 {}`, and a line for each header that counts.
+/// The lines of a response: `200 {}`, then one line per header in [`PROTOCOL_HEADERS`].
 pub fn lines(status: u16, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
     let kind = headers.get("content-type").map(|kind| kind.to_str().unwrap_or_default());
     let kind = kind.filter(|kind| *kind != "application/json").map(|kind| format!(" ({kind})"));
     let first = format!("{status}{} {}", kind.unwrap_or_default(), String::from_utf8_lossy(body));
-    let shown = SHOWN.iter().filter_map(|name| {
+    let headers = PROTOCOL_HEADERS.iter().filter_map(|name| {
         let value = headers.get(*name)?.to_str().unwrap_or_default();
         Some(format!("{name}: {value}"))
     });
-    [first.trim_end().to_owned()].into_iter().chain(shown).collect()
+    [first.trim_end().to_owned()].into_iter().chain(headers).collect()
 }
 
-/// `POST /apps/1/events {…}`, signed for the app in its path unless a detail
-/// says otherwise.
-pub async fn ask(node: &Server, text: &str, details: &[String]) -> Result<Vec<String>, String> {
+/// Sends a request, such as `POST /apps/1/events {…}`, and returns the lines of its response.
+/// Signed for the app in its path, unless there is the detail `unsigned`.
+pub async fn send(node: &Server, text: &str, details: &[String]) -> Result<Vec<String>, String> {
     let mut words = text.splitn(3, ' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Err("a request is a method, a path and perhaps a body".into());
+        return Err("a request is a method, a path and an optional body".into());
     };
     let body = words.next().unwrap_or_default();
     let is_signed = target.contains("/apps/") && !details.iter().any(|detail| detail == "unsigned");
@@ -45,7 +45,7 @@ async fn signed(
     details: &[String],
 ) -> Result<Answer, String> {
     let id = target.split('/').skip_while(|part| *part != "apps").nth(1).unwrap_or_default();
-    // Whoever asks for an app that is not there is somebody else's backend.
+    // A request for an unknown app is signed with the credentials of app 1.
     let app = if ["1", "2", "3"].contains(&id) { id } else { "1" };
     let caller: Caller = node.caller(app);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -93,14 +93,15 @@ async fn unsigned(
     Connection::new(node.addr()).send(request).await
 }
 
-/// `signed 601 seconds ago`, `signed 601 seconds ahead`
+/// Parses the offset of `signed 601 seconds ago` and `signed 601 seconds ahead`.
 fn seconds(text: &str) -> Result<i64, String> {
-    let (count, way) = text.split_once(" seconds ").ok_or("signed when?")?;
-    let count: i64 = count.parse().map_err(|_| "how many seconds?")?;
-    match way {
+    let expected = || format!("`signed {text}` must be `signed N seconds ago` or `signed N seconds ahead`");
+    let (count, direction) = text.split_once(" seconds ").ok_or_else(expected)?;
+    let count: i64 = count.parse().map_err(|_| expected())?;
+    match direction {
         "ago" => Ok(-count),
         "ahead" => Ok(count),
-        _ => Err("a request is signed so many seconds ago, or ahead".into()),
+        _ => Err(expected()),
     }
 }
 
