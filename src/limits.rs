@@ -104,8 +104,9 @@ pub const RESUME_BASES_MAX: usize = 64;
 /// Time from a position change without an event for a subscriber to its position
 /// notice.
 pub const POSITION_DELAY: Duration = Duration::from_secs(1);
-/// Bytes of one client's missed events, and of its initial bases: half of a write
-/// buffer, so that recovery does not overflow it and close the connection.
+/// Bytes of the frames of one client's missed events: half of a write buffer, so that
+/// recovery does not overflow it and close the connection. Initial bases may have half of
+/// this before they are escaped.
 pub const CATCH_UP_BYTES_MAX: usize = WRITE_BUFFER_BYTES_MAX / 2;
 /// Concurrent reads of a node: of histories for recovery, and, counted apart, of
 /// initial bases. Further channels wait in a queue.
