@@ -343,5 +343,4 @@ const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX
 const _: () = assert!(CATCH_UP_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script passes them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
-const _: () =
-    assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");
+const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

@@ -150,7 +150,11 @@ pub fn install() -> &'static PrometheusHandle {
             .expect("the buckets are not empty")
             .install_recorder()
             .expect("this is the only recorder of the process");
-        describe_counter!("fanfare_connections_closed_total", Unit::Count, "WebSocket connections closed, by reason.");
+        describe_counter!(
+            "fanfare_connections_closed_total",
+            Unit::Count,
+            "WebSocket connections closed, by reason."
+        );
         gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         metrics();
         handle

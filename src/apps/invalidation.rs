@@ -52,6 +52,11 @@ impl Apps {
             Ok(CachedApp::Nothing | CachedApp::Unreadable) | Err(_) => return,
         };
         let closed = connections.close_app(id, close);
-        tracing::info!(app = id, sockets = closed, reason = close.label(), "app removed or disabled: sockets closed");
+        tracing::info!(
+            app = id,
+            sockets = closed,
+            reason = close.label(),
+            "app removed or disabled: sockets closed"
+        );
     }
 }

@@ -46,10 +46,12 @@ pub struct Serve {
     /// Path of the configuration file, in TOML [env: FANFARE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the HTTP API and of WebSocket connections [env: FANFARE_LISTEN] [default: 0.0.0.0:6001]
+    /// Address of the HTTP API and of WebSocket connections [env: FANFARE_LISTEN]
+    /// [default: 0.0.0.0:6001]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// URL of the Redis that nodes share; without it, one node keeps its state in memory [env: FANFARE_REDIS]
+    /// URL of the Redis that nodes share; without it, one node keeps its state in memory
+    /// [env: FANFARE_REDIS]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// Address of /metrics [env: FANFARE_METRICS_LISTEN] [default: 127.0.0.1:9601]

@@ -30,8 +30,8 @@ pub enum FossilError {
 
 /// Encodes `target` as a delta against `base`, in the text form of protocol.md 3.14.
 ///
-/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the caller
-/// compares. A target must stay under 2 GiB, the most a client can read.
+/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the
+/// caller compares. A target must stay under 2 GiB, the most a client can read.
 pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
     // Few deltas that are worth sending are longer.
     let mut out = Delta(Vec::with_capacity(target.len() / 4 + 64));
@@ -67,7 +67,8 @@ impl Format for Delta {
 
 /// Applies `delta` (protocol.md 3.14) to `base` and returns the target.
 ///
-/// Never panics, and never allocates more than `target_bytes_max` bytes, whatever the delta declares.
+/// Never panics, and never allocates more than `target_bytes_max` bytes, whatever the delta
+/// declares.
 ///
 /// # Errors
 ///
@@ -122,7 +123,7 @@ fn take_int(rest: &mut &[u8], follower: Option<u8>) -> Result<u32, FossilError> 
     }
     let follows = *rest.first().ok_or(FossilError::MissingTerminator)?;
     match follower {
-        Some(wanted) if follows != wanted => {
+        Some(expected) if follows != expected => {
             return Err(FossilError::BadCommand { byte: follows, left: rest.len() });
         }
         Some(_) => take_byte(rest)?,
@@ -131,7 +132,8 @@ fn take_int(rest: &mut &[u8], follower: Option<u8>) -> Result<u32, FossilError> 
     value.ok_or(FossilError::BadInteger { left })
 }
 
-/// The sum of the big-endian 32-bit words modulo 2^32; the last word is filled with zeros on the right.
+/// The sum of the big-endian 32-bit words modulo 2^32; the last word is filled with zeros on the
+/// right.
 fn checksum(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
@@ -156,7 +158,8 @@ mod tests {
 
     use super::*;
 
-    /// Encodes, checks that the delta decodes, and that it is no longer than one insert of everything.
+    /// Encodes, checks that the delta decodes, and that it is no longer than one insert of
+    /// everything.
     fn round_trip(base: &[u8], target: &[u8]) -> Vec<u8> {
         let delta = encode(base, target);
         assert_eq!(decode(base, &delta, target.len()).as_deref(), Ok(target));

@@ -1,8 +1,8 @@
 //! Match search between two texts, shared by all delta formats.
 //!
-//! A frame usually differs from its base in a few short ranges. So the search strips the common prefix and
-//! suffix, then covers the middle at rising cost: first with long matches aligned with the copies around them,
-//! then, for the larger gaps that remain, through an index of the base.
+//! A frame usually differs from its base in a few short ranges. So the search strips the common
+//! prefix and suffix, then covers the middle at rising cost: first with long matches aligned with
+//! the copies around them, then, for the larger gaps that remain, through an index of the base.
 
 mod index;
 mod words;
@@ -13,11 +13,12 @@ use words::{WINDOW, common_prefix, common_suffix, word_at};
 /// The largest offset and length of a copy: readers in JavaScript use signed 32-bit arithmetic.
 const INT_MAX: usize = i32::MAX as usize;
 
-/// A match this long is accepted without a search for a better one, so that most edits need no index.
+/// A match this long is accepted without a search for a better one, so that most edits need no
+/// index.
 const LEN_GOOD: usize = 48;
 
-/// Bytes by which a match may extend backwards from where it was found, so that overlapping matches take
-/// linear time.
+/// Bytes by which a match may extend backwards from where it was found, so that overlapping matches
+/// take linear time.
 const BACK_MAX: usize = 512;
 
 /// Gaps below this length do not cause an index to be built: it would cost more than it saves.
@@ -25,11 +26,12 @@ const INDEXED_GAP_MIN: usize = 24;
 
 /// A delta format, as the search uses it.
 pub(super) trait Format {
-    /// Whether the copy is shorter than its bytes. A copy that `splits` an insert costs a second insert
-    /// instruction.
+    /// Whether the copy is shorter than its bytes. A copy that `splits` an insert costs a second
+    /// insert instruction.
     fn pays(copy: Match, splits: bool) -> bool;
 
-    /// Writes bytes that are not copied from the base. Never empty, and never followed by another insert.
+    /// Writes bytes that are not copied from the base. Never empty, and never followed by another
+    /// insert.
     fn insert(&mut self, bytes: &[u8]);
 
     /// Writes bytes of the base, at least one.
@@ -49,8 +51,8 @@ impl Match {
         self.target + self.len
     }
 
-    /// The offset in the base that is aligned with offset `at` in the target; past the end of the base if there
-    /// is none.
+    /// The offset in the base that is aligned with offset `at` in the target; past the end of the
+    /// base if there is none.
     fn aligned(&self, at: usize) -> usize {
         at.wrapping_add(self.base).wrapping_sub(self.target)
     }
@@ -60,7 +62,8 @@ impl Match {
 ///
 /// Takes time linear in both lengths. A target must stay under 2 GiB, the most a client can read.
 pub(super) fn write<F: Format>(base: &[u8], target: &[u8], out: &mut F) {
-    // A prefix or suffix too short to save bytes is left to the search, which may find a longer match.
+    // A prefix or suffix too short to save bytes is left to the search, which may find a longer
+    // match.
     let if_worthwhile = |len| if len < WINDOW { 0 } else { len };
     let base = &base[..base.len().min(INT_MAX)];
     let prefix = if_worthwhile(common_prefix(base, target));
@@ -85,8 +88,8 @@ struct Search<'a, F> {
 }
 
 impl<F: Format> Search<'_, F> {
-    /// Writes the target up to the end of `next`, a given match. Searches first for long matches aligned with
-    /// the copy before or with `next`: the text around an edit is aligned.
+    /// Writes the target up to the end of `next`, a given match. Searches first for long matches
+    /// aligned with the copy before or with `next`: the text around an edit is aligned.
     fn cover(&mut self, next: Match) {
         let mut at = self.copied.target_end();
         while at + WINDOW <= next.target {
@@ -127,8 +130,8 @@ impl<F: Format> Search<'_, F> {
         self.copy(next);
     }
 
-    /// The longest match around the window at `at` between the last copy and `next`. The offsets aligned with
-    /// `previous` and `next` are tried before those of the index.
+    /// The longest match around the window at `at` between the last copy and `next`. The offsets
+    /// aligned with `previous` and `next` are tried before those of the index.
     fn best(&self, at: usize, previous: Match, next: Match) -> Option<Match> {
         let rest = &self.target[at..next.target];
         let window = word_at(rest, 0)?;
@@ -160,8 +163,8 @@ impl<F: Format> Search<'_, F> {
         })
     }
 
-    /// Adds a match to those found in a gap up to `end`. Of two overlapping matches the longer one keeps its
-    /// bytes.
+    /// Adds a match to those found in a gap up to `end`. Of two overlapping matches the longer one
+    /// keeps its bytes.
     fn settle(&mut self, mut new: Match, end: usize) {
         while let Some(last) = self.found.last_mut()
             && last.target_end() > new.target

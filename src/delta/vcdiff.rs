@@ -1,7 +1,7 @@
 //! The subset of VCDIFF (RFC 3284) that all clients can decode (protocol.md 3.15).
 //!
-//! A delta is a header and windows. Each window has three sections: new bytes, instructions, and addresses of
-//! copies. Addresses count from the start of the base and continue through the target.
+//! A delta is a header and windows. Each window has three sections: new bytes, instructions, and
+//! addresses of copies. Addresses count from the start of the base and continue through the target.
 
 mod addresses;
 mod codes;
@@ -13,7 +13,8 @@ mod tests;
 pub use decoder::{VcdiffError, decode};
 pub use encoder::encode;
 
-/// The magic bytes with the version, then `Hdr_Indicator`: no compression of sections, no custom code table.
+/// The magic bytes with the version, then `Hdr_Indicator`: no compression of sections, no custom
+/// code table.
 const HEADER: [u8; 5] = [0xd6, 0xc3, 0xc4, 0x00, 0x00];
 
 /// `Win_Indicator` of a window that can copy from the base; 0 for one that cannot.

@@ -174,8 +174,10 @@ mod tests {
             channel_suffix: None,
         };
         let sent = headers(&app(), &endpoint, b"the body");
-        let mut sent: Vec<(&str, &str)> =
-            sent.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("the value is a text"))).collect();
+        let mut sent: Vec<(&str, &str)> = sent
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("the value is a text")))
+            .collect();
         sent.sort_unstable();
         let signature = auth::sign(&Secret::new("old"), "the body");
         let expected = [

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::call;
-use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, Finished, EndpointId};
+use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, EndpointId, Finished};
 use super::in_flight::InFlight;
 use super::work::{self, CallOutcome, ClaimedEvent, JobResult};
 use crate::app::{App, Webhook};
@@ -290,7 +290,8 @@ async fn wait_until(due: Option<Instant>) {
 fn matches(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
     let prefix_matches =
         endpoint.channel_prefix.as_ref().is_none_or(|prefix| webhook_event.channel.starts_with(prefix));
-    let suffix_matches = endpoint.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
+    let suffix_matches =
+        endpoint.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
     prefix_matches && suffix_matches && endpoint.events.has(webhook_event.what.name())
 }
 

@@ -119,7 +119,8 @@ impl InFlight {
 
     /// Whether events of this partition wait for their removal from the outbox.
     pub(super) fn has_pending_removals(&self, partition: Partition) -> bool {
-        let has_pending = |state: &PartitionState| state.removal != Removal::Idle || !state.settled.is_empty();
+        let has_pending =
+            |state: &PartitionState| state.removal != Removal::Idle || !state.settled.is_empty();
         self.0.get(&partition).is_some_and(has_pending)
     }
 

@@ -60,7 +60,7 @@ impl Draft {
 
     /// Converts a setting with the same meaning under the name `ours`.
     pub(super) fn take(&mut self, theirs: &str, ours: &'static str, value: &Json) {
-        let Some(kind) = place(ours).map(|at| KEYS[at].kind) else {
+        let Some(kind) = table_index(ours).map(|at| KEYS[at].kind) else {
             return self.no_equal(theirs);
         };
         let taken = match kind {
@@ -184,12 +184,12 @@ impl Draft {
     }
 }
 
-fn place(ours: &str) -> Option<usize> {
+fn table_index(ours: &str) -> Option<usize> {
     position(&format!("apps.{ours}"))
 }
 
 fn is_unbuilt(ours: &str) -> bool {
-    place(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
+    table_index(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
 }
 
 /// Checks a value against the configuration. The error has no app and no line of a file,
@@ -248,7 +248,7 @@ impl fmt::Display for Draft {
         writeln!(f, "[[apps]]")?;
         // In the order of the table of all keys, which groups related ones.
         let mut lines: Vec<&Line> = self.lines.iter().collect();
-        lines.sort_by_key(|line| place(line.name));
+        lines.sort_by_key(|line| table_index(line.name));
         for Line { name, value, comment } in lines {
             writeln!(f, "{name} = {value}{comment}")?;
         }

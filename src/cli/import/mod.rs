@@ -22,7 +22,8 @@ pub use source::ImportError;
 /// The result goes to stdout. Settings without an equivalent are listed on stderr, one per line.
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// Configuration in JSON or TOML, config/reverb.php as JSON, or a .env with REVERB_APP_…; - is stdin
+    /// Configuration in JSON or TOML, config/reverb.php as JSON, or a .env with
+    /// REVERB_APP_…; - is stdin
     file: PathBuf,
 }
 

@@ -6,8 +6,8 @@ use super::int_len;
 pub(super) const NEAR: usize = 4;
 /// Modes in which an address is one byte of the hash of an earlier, equal address.
 const SAME: usize = 3;
-/// All modes. The other two are the offset from the start of the base, and the distance back from the copy's
-/// own target address.
+/// All modes. The other two are the offset from the start of the base, and the distance back from
+/// the copy's own target address.
 pub(super) const MODES: usize = 2 + NEAR + SAME;
 
 /// The addresses of earlier copies of a window. All of them are below 2^32.
@@ -31,7 +31,7 @@ impl Addresses {
         if int_len(number) > 1 && self.same[slot] as usize == address {
             (mode, number) = (2 + NEAR + slot / 256, slot % 256);
         }
-        self.remember(address);
+        self.update(address);
         (mode, number)
     }
 
@@ -44,18 +44,19 @@ impl Addresses {
             _ => self.same[(mode - 2 - NEAR) * 256 + number] as usize,
         };
         let address = Some(address).filter(|address| *address < here)?;
-        self.remember(address);
+        self.update(address);
         Some(address)
     }
 
-    fn remember(&mut self, address: usize) {
+    fn update(&mut self, address: usize) {
         self.near[self.next] = address as u32;
         self.next = (self.next + 1) % NEAR;
         self.same[address % self.same.len()] = address as u32;
     }
 }
 
-/// Whether numbers of this mode are always one byte. Those of other modes are integers of variable length.
+/// Whether numbers of this mode are always one byte. Those of other modes are integers of variable
+/// length.
 pub(super) fn is_byte(mode: usize) -> bool {
     mode >= 2 + NEAR
 }

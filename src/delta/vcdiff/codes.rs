@@ -17,8 +17,8 @@ const RUN: usize = 0;
 /// The code of an add with its size after it. The codes of adds of 1 to 17 bytes follow.
 const ADD: usize = 1;
 const ADD_MAX: usize = 17;
-/// The code of a copy in mode 0 with its size after it. The codes of copies of 4 to 18 bytes follow, then those
-/// of the next mode.
+/// The code of a copy in mode 0 with its size after it. The codes of copies of 4 to 18 bytes
+/// follow, then those of the next mode.
 const COPY: usize = 19;
 const COPY_MIN: usize = 4;
 const COPY_MAX: usize = 18;

@@ -13,8 +13,8 @@ pub enum VcdiffError {
     Unsupported { field: &'static str, value: u8 },
     #[error("no integer of at most 31 bits with {left} bytes left")]
     BadInteger { left: usize },
-    #[error("{wanted} bytes are wanted with {left} left")]
-    Truncated { wanted: usize, left: usize },
+    #[error("{needed} bytes are wanted with {left} left")]
+    Truncated { needed: usize, left: usize },
     #[error("{left} bytes of a section or window are left over")]
     LeftOver { left: usize },
     #[error("source of {len} bytes at {offset} runs past the base of {base_len} bytes")]
@@ -31,7 +31,8 @@ pub enum VcdiffError {
 
 /// Applies `delta` (protocol.md 3.15) to `base` and returns the target.
 ///
-/// Never panics, and never returns a target of more than `target_bytes_max` bytes, whatever the delta declares.
+/// Never panics, and never returns a target of more than `target_bytes_max` bytes, whatever the
+/// delta declares.
 ///
 /// # Errors
 ///
@@ -102,7 +103,8 @@ impl<'a> Window<'a> {
                     }
                     _ => take_int(&mut self.instructions)?,
                 };
-                // Checked before the bytes are appended, so that the target never exceeds its declared size.
+                // Checked before the bytes are appended, so that the target never exceeds its
+                // declared size.
                 let found = target.len() - start + size;
                 if found > declared {
                     return Err(VcdiffError::SizeMismatch { declared, found });
@@ -122,8 +124,8 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Copies from the source, or from the target of this window, which begins at `start`. A copy that spans
-    /// both is an error: RFC 3284 allows it, clients reject it.
+    /// Copies from the source, or from the target of this window, which begins at `start`. A copy
+    /// that spans both is an error: RFC 3284 allows it, clients reject it.
     fn copy(
         &mut self,
         size: usize,
@@ -158,9 +160,9 @@ fn repeat(target: &mut Vec<u8>, from: usize, size: usize) {
     }
 }
 
-fn take<'a>(rest: &mut &'a [u8], wanted: usize) -> Result<&'a [u8], VcdiffError> {
+fn take<'a>(rest: &mut &'a [u8], needed: usize) -> Result<&'a [u8], VcdiffError> {
     let left = rest.len();
-    rest.split_off(..wanted).ok_or(VcdiffError::Truncated { wanted, left })
+    rest.split_off(..needed).ok_or(VcdiffError::Truncated { needed, left })
 }
 
 fn take_byte(rest: &mut &[u8]) -> Result<u8, VcdiffError> {

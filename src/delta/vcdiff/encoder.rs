@@ -7,8 +7,8 @@ use crate::delta::matches::{self, Format, Match};
 
 /// Encodes `target` as a delta against `base`, of one window (protocol.md 3.15).
 ///
-/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the caller
-/// compares. Base and target together must stay under 2 GiB, the most a client can read.
+/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the
+/// caller compares. Base and target together must stay under 2 GiB, the most a client can read.
 pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
     let mut window = Window {
         data: Vec::with_capacity(target.len() / 4 + 16),
@@ -27,7 +27,8 @@ struct Window {
     data: Vec<u8>,
     instructions: Vec<u8>,
     addresses: Vec<u8>,
-    /// The instruction whose code is the last byte of `instructions`. The next one may share that code.
+    /// The instruction whose code is the last byte of `instructions`. The next one may share that
+    /// code.
     last: Option<Instruction>,
     cache: Addresses,
     base_len: usize,
@@ -109,8 +110,8 @@ impl Window {
     }
 }
 
-/// Start and end of the first run of one byte that saves bytes even if it splits an insert. The search compares
-/// aligned words, so it misses a run without a whole word.
+/// Start and end of the first run of one byte that saves bytes even if it splits an insert. The
+/// search compares aligned words, so it misses a run without a whole word.
 fn long_run(bytes: &[u8]) -> Option<(usize, usize)> {
     let words = bytes.as_chunks::<8>().0;
     let from = words.iter().position(|word| *word == [word[0]; 8])? * 8;

@@ -76,7 +76,8 @@ fn windows_are_decoded_in_order() {
 
 #[test]
 fn instructions_and_address_modes_are_all_decoded() {
-    // A run, an add with a copy and a copy with an add, each pair in one code; and addresses of each mode.
+    // A run, an add with a copy and a copy with an add, each pair in one code; and addresses of
+    // each mode.
     let codes = [0, 3, 163, 247 + 1, 20 + 16 * 2, 20 + 16 * 3, 20 + 16 * 6];
     let addresses = [2, 5, 0, 0, 13];
     let target = b"xxxy2345y234z2345y234y234";
@@ -92,23 +93,23 @@ fn decode_of_an_invalid_delta_returns_the_specific_error() {
     assert_eq!(refused(b""), BadHeader);
     assert_eq!(refused(&hex("d6c3c4 00 04")), BadHeader);
     assert_eq!(refused(&hex("d6c3c4 53 00")), BadHeader);
-    assert_eq!(refused(&HEADER), Truncated { wanted: 1, left: 0 });
+    assert_eq!(refused(&HEADER), Truncated { needed: 1, left: 0 });
     assert_eq!(refused(&hex("d6c3c4 00 00 02")), Unsupported { field: "Win_Indicator", value: 2 });
     assert_eq!(refused(&hex("d6c3c4 00 00 05")), Unsupported { field: "Win_Indicator", value: 5 });
     assert_eq!(refused(&hex("d6c3c4 00 00 00 02 00 01")), Unsupported { field: "Delta_Indicator", value: 1 });
     assert_eq!(refused(&hex("d6c3c4 00 00 01 0b 00")), SourcePastBase { offset: 0, len: 11, base_len: 10 });
     assert_eq!(refused(&hex("d6c3c4 00 00 01 01 0a")), SourcePastBase { offset: 10, len: 1, base_len: 10 });
     assert_eq!(refused(&hex("d6c3c4 00 00 00 ffffffffff7f")), BadInteger { left: 6 });
-    assert_eq!(refused(&hex("d6c3c4 00 00 00 06 00")), Truncated { wanted: 6, left: 1 });
+    assert_eq!(refused(&hex("d6c3c4 00 00 00 06 00")), Truncated { needed: 6, left: 1 });
     assert_eq!(refused(&hex("d6c3c4 00 00 00 06 00 00 00 00 00 00")), LeftOver { left: 1 });
     assert_eq!(
         refused(&hex("d6c3c4 00 00 00 05 65 00 00 00 00")),
         TargetTooLarge { declared: 101, bound: 100 }
     );
-    assert_eq!(sections(2, b"a", &[3], &[]), Truncated { wanted: 2, left: 1 });
+    assert_eq!(sections(2, b"a", &[3], &[]), Truncated { needed: 2, left: 1 });
     assert_eq!(sections(2, b"abc", &[3], &[]), LeftOver { left: 1 });
     assert_eq!(sections(4, b"", &[20], &[0, 0]), LeftOver { left: 1 });
-    assert_eq!(sections(4, b"", &[20], &[]), Truncated { wanted: 1, left: 0 });
+    assert_eq!(sections(4, b"", &[20], &[]), Truncated { needed: 1, left: 0 });
     assert_eq!(sections(4, b"", &[20], &[10]), BadAddress { here: 10 });
     assert_eq!(sections(4, b"", &[20 + 16], &[11]), BadAddress { here: 10 });
     assert_eq!(sections(4, b"", &[20], &[7]), CopyPastSource { address: 7, size: 4, source_len: 10 });

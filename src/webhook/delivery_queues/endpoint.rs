@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Call, Change, Delivery, Finished, EndpointId};
+use super::{Call, Change, Delivery, EndpointId, Finished};
 use crate::channel::Partition;
 use crate::limits;
 use crate::webhook_event::WebhookEventId;
