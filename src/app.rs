@@ -6,32 +6,31 @@ use std::time::Duration;
 use crate::delta::channels::ChannelDeltas;
 use crate::limits;
 
-/// One tenant. Whoever holds its secret may publish; whoever knows its key may
+/// One tenant. Its secret authorises backends to publish; its key authorises clients to
 /// connect.
 #[derive(Debug)]
 pub struct App {
-    /// In the path of every API call. All digits in most client libraries.
+    /// Part of the path of every API call. Most client libraries expect digits only.
     pub id: Arc<str>,
-    /// Public: browsers name it in `/app/{key}`.
+    /// Public: browsers connect to `/app/{key}`.
     pub key: String,
-    /// Each of them signs requests and subscriptions: more than one while they
-    /// are being rotated, the newest first. What this server signs, it signs with
-    /// the oldest. At least one.
+    /// Each of them verifies requests and subscriptions. At least one; more during a
+    /// rotation, the newest first. The server signs webhooks with the oldest, the last.
     pub secrets: Vec<Secret>,
-    /// A disabled app answers 403 and closes its sockets with 4003.
+    /// For a disabled app, API calls return 403 and sockets are closed with 4003.
     pub enabled: bool,
     pub limits: AppLimits,
     pub rates: AppRates,
     pub features: AppFeatures,
-    /// `allowed_origins`: empty allows all.
+    /// `allowed_origins`: an empty list allows all.
     pub origins: Vec<OriginPattern>,
     pub webhooks: Vec<Webhook>,
-    /// `channel_delta_compression`: where clients may ask for deltas.
+    /// `channel_delta_compression`: delta settings by channel pattern.
     pub deltas: ChannelDeltas,
 }
 
 impl App {
-    /// The events that some webhook of the app wants to hear of.
+    /// The event types that at least one webhook of the app is configured for.
     pub fn hooked_events(&self) -> HookedEvents {
         self.webhooks.iter().fold(HookedEvents::default(), |all, webhook| all.union(webhook.events))
     }
@@ -57,7 +56,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What an app may send (protocol.md 1.9); the config keys are Sockudo's names.
+/// Sizes and counts that an app may use (protocol.md 1.9). The configuration keys are
+/// Sockudo's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppLimits {
     /// `max_event_batch_size`
@@ -80,42 +80,44 @@ pub struct AppLimits {
     pub connections_max: Option<u64>,
 }
 
-/// How often (protocol.md 1.8, 6).
+/// Rate limits of an app (protocol.md 1.8, 6). `None` is unlimited.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AppRates {
-    /// `max_backend_events_per_second`: each event counts once per channel
+    /// `max_backend_events_per_second`: an event counts once per channel
     pub backend_events: Option<Rate>,
     /// `max_read_requests_per_second`
     pub read_requests: Option<Rate>,
     /// `max_client_events_per_second` in `decay_seconds`, of one connection
     pub client_events: Option<Rate>,
-    /// `terminate_on_limit`: close who passes it, with 4301's text and 4100
+    /// `terminate_on_limit`: close a connection above its limit with 4100 and the text of
+    /// error 4301
     pub client_events_terminate: bool,
     /// `message_rate_limit`: all messages of one connection
     pub messages: Option<Rate>,
+    /// `terminate_on_limit` within `message_rate_limit`
     pub messages_terminate: bool,
 }
 
-/// At most `count` in each window.
+/// At most `count` events or requests in each window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub count: u64,
     pub window: Duration,
 }
 
-/// What an app has switched on.
+/// Optional features of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppFeatures {
     /// `enable_client_messages`
     pub client_events: bool,
-    /// `enable_user_authentication`: a connection that has neither signed in nor
-    /// joined a private or presence channel by then is closed with 4009
+    /// `enable_user_authentication`: time after which a connection without a sign-in and
+    /// without a private or presence subscription is closed with 4009
     pub authorization_timeout: Option<Duration>,
     /// `enable_watchlist_events`
     pub watchlists: bool,
-    /// `enable_subscription_count`: the event, not the attribute
+    /// `enable_subscription_count`: the event; the `info` attribute is always available
     pub subscription_counts: bool,
-    /// `cache_ttl_in_seconds`: how long a cache channel keeps its last event
+    /// `cache_ttl_in_seconds`: time for which a cache channel keeps its last event
     pub cache_ttl: Duration,
 }
 
@@ -131,25 +133,25 @@ impl Default for AppFeatures {
     }
 }
 
-/// An origin that browsers may connect from: `https://a.com`, `a.com`, with `*`
-/// for any characters.
+/// An allowed origin of browsers: `https://a.com` or `a.com`, with `*` for any
+/// characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginPattern(pub String);
 
-/// Where the app's backend wants to hear of what happens (protocol.md 5).
+/// An endpoint of the app's backend that receives webhook events (protocol.md 5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
     pub url: String,
     /// `event_types`
     pub events: HookedEvents,
-    /// `headers`: sent with every call, but never in place of ours
+    /// `headers`: sent with every call; they cannot replace the server's own headers
     pub headers: Vec<(String, String)>,
-    /// `filter`: both, where given
+    /// `filter`: a channel has to match both, where given
     pub channel_prefix: Option<String>,
     pub channel_suffix: Option<String>,
 }
 
-/// By hand: headers, and the query of a URL, may be credentials.
+/// Implemented by hand: headers, and the query of a URL, may be credentials.
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let url = self.url.split('?').next().unwrap_or_default();
@@ -157,12 +159,12 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// A set of the events of protocol.md 5. A script gets it as its number.
+/// A set of event types of protocol.md 5, one bit each. Scripts receive it as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HookedEvents(pub u8);
 
 impl HookedEvents {
-    /// Names, as in `event_types` and in the body of a webhook, by their bit.
+    /// Names as in `event_types` and in the body of a webhook, indexed by bit.
     pub const NAMES: [&'static str; 7] = [
         "channel_occupied",
         "channel_vacated",
@@ -184,7 +186,7 @@ impl HookedEvents {
         HookedEvents(self.0 | other.0)
     }
 
-    /// Whether the event of this name is among them.
+    /// Whether the set contains the event type of this name.
     pub fn has(self, name: &str) -> bool {
         Self::of(name).is_some_and(|event| self.0 & event.0 != 0)
     }
@@ -207,11 +209,10 @@ impl Default for AppLimits {
 }
 
 impl AppLimits {
-    /// The largest body that a valid batch of `events` events can have.
+    /// The largest body, in bytes, of a valid batch of `events` events.
     ///
-    /// It follows from the other limits: every character may be escaped to six
-    /// bytes, and the names of all channels are bounded for the batch as a
-    /// whole.
+    /// It follows from the other limits: a character may be escaped to six bytes, and
+    /// [`AppLimits::batch_publications_max`] bounds the channel names of the whole batch.
     pub fn body_bytes_max(&self, events: usize) -> usize {
         let per_event = limits::JSON_ESCAPE_FACTOR
             * (self.payload_bytes_max + self.event_name_chars_max * 4 + limits::TAGS_BYTES_MAX)

@@ -1,319 +1,346 @@
-//! Every bound of the server, in one place: unit and bound last in the name,
-//! the reason above, relations between them asserted at compile time.
+//! The limits of the server, with the unit and the bound last in the name, the
+//! reason above, and relations between them asserted at compile time.
 //!
-//! What an app may change for itself is in [`crate::app::AppLimits`], whose
-//! defaults come from here. What happens at each bound, and the counter that
-//! shows it, is in the README's table of limits.
+//! Bounds that concern one module only are defined there;
+//! docs/explanation/architecture.md lists them. [`crate::app::AppLimits`] holds
+//! the limits that an app can change, with defaults from here. The effect of a
+//! limit, and the counter that shows it, are in docs/guides/limits.md.
 
 use std::time::Duration;
 
-// --- what a backend may send (protocol.md 1.9) -------------------------------
+// --- requests of a backend (protocol.md 1.9) ---------------------------------
 
 /// Events in one `POST …/batch_events`: Pusher's limit on shared clusters.
 pub const BATCH_EVENTS_MAX: usize = 10;
 /// Bytes of one event's `data`: Pusher's 10 KB.
 pub const PAYLOAD_BYTES_MAX: usize = 10 * 1024;
-/// Channels that one event may name: Pusher's limit.
+/// Channels of one event: Pusher's limit.
 pub const EVENT_CHANNELS_MAX: usize = 100;
 /// Characters of an event name: Pusher's limit, checked by its libraries too.
 pub const EVENT_NAME_CHARS_MAX: usize = 200;
 /// Characters of a channel name. Pusher documents 164; its libraries allow 200.
 pub const CHANNEL_NAME_CHARS_MAX: usize = 200;
-/// Events times channels of one batch: the work of one script call, during
-/// which Redis serves nobody else.
+/// Events times channels of one batch: the work of one script call, which
+/// blocks Redis for all other clients.
 pub const BATCH_PUBLICATIONS_MAX: usize = 10_000;
-/// Bytes of one event's `tags`, keys and values together. They travel with the
-/// event to every node.
+/// Bytes of one event's `tags`, keys and values together. Every node receives
+/// them with the event.
 pub const TAGS_BYTES_MAX: usize = 4 * 1024;
 /// Characters of an idempotency key (protocol.md 1.9).
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
-/// JSON text may multiply a payload by six: `\u0000` is one byte of data.
+/// Bytes of JSON text per byte of payload, at most: `\u0000` is one byte of data.
 pub const JSON_ESCAPE_FACTOR: usize = 6;
-/// Room in a body for what has no limit of its own: `socket_id`, `info`,
-/// punctuation, white space, fields that are ignored.
+/// Bytes of a request body, per event and once per request, for the parts without
+/// a limit of their own: `socket_id`, `info`, punctuation, white space, ignored fields.
 pub const EVENT_OVERHEAD_BYTES_MAX: usize = 4 * 1024;
-/// Nesting of JSON that strangers send, checked before anything recurses.
+/// Levels of nesting in untrusted JSON, checked before any recursive parser runs.
 pub const JSON_DEPTH_MAX: usize = 64;
-/// A request whose body is refused as too large is still read this far, so
-/// that its sender gets to see the 413 instead of a reset connection.
+/// Bytes that are still read of a body after its refusal as too large, so that
+/// the sender receives the 413 and not a connection reset.
 pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A body that is not needed for the answer is read this far, and waited for this
-/// long, so that its connection can be used again.
+/// Bytes that are read of a body which the response did not need, so that the
+/// connection can be reused.
 pub const UNREAD_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Time limit for reading such a body.
 pub const UNREAD_BODY_TIMEOUT: Duration = Duration::from_millis(100);
-/// Connections that the kernel has taken and we have not. One more finds no answer,
-/// and its client tries again after a whole second: at the 128 that a library asks for,
-/// 256 clients that come back at once already wait that long.
+/// Connections that the kernel has completed and the server has not accepted. The
+/// kernel drops one more, and its client retries after a whole second: with the
+/// backlog of 128 that libraries use, 256 clients that reconnect at once already do.
 pub const ACCEPT_QUEUE_MAX: u32 = 4 * 1024;
 /// Bytes of request line and headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// A request head arrives within this time from its first byte on.
+/// Time from the first byte of a request head to its last.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Subjects of limited log lines in one minute. Further ones are not logged.
+/// Subjects of rate limited log lines in one minute. Further ones are not logged.
 pub const LOG_SUBJECTS_MAX: usize = 64;
-/// A request body must arrive within this time.
+/// Time until a request body has arrived completely.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Clocks of server and backend may differ by this much (protocol.md 1.2).
+/// Seconds between the clocks of server and backend (protocol.md 1.2).
 pub const TIMESTAMP_SKEW_SECS_MAX: u64 = 600;
 
-// --- what a socket may send and hold (protocol.md 2) -------------------------
+// --- messages and state of a socket (protocol.md 2) --------------------------
 
 /// Bytes of one WebSocket message from a client: a client event of 10 KB,
-/// escaped, with room for its envelope.
+/// escaped, and its envelope.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// What one read of a socket takes, and an idle socket keeps room for: with 256 it
-/// costs 2.5 KB in all, with 512 2.8, with 1,024 3.3, with 4,096 6.3. A message of 200
-/// bytes costs the same with each of them; one of 3,000 takes several reads, with 512
-/// about a tenth more CPU than with 1,024.
+/// Bytes of one read of a socket, and of the read buffer that an idle socket keeps. An
+/// idle socket costs 2.5 KB in all with 256, 2.8 with 512, 3.3 with 1,024, 6.3 with
+/// 4,096. A message of 200 bytes costs the same CPU with each of them; one of 3,000
+/// needs several reads, and about a tenth more CPU with 512 than with 1,024.
 pub const SOCKET_BUFFER_BYTES: usize = 512;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT_BYTES_MAX: usize = 1024;
 /// Subscriptions of one socket.
 pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 10_000;
-/// Bytes waiting for one socket. At the bound the client is closed with 4100.
+/// Bytes in the write buffer of one socket. Above it, the server closes the
+/// connection with 4100.
 pub const WRITE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
-/// Chunks waiting for one socket: each is one reply, or one run of events.
+/// Chunks in the write buffer of one socket: each is a reply or an encoded batch.
 pub const WRITE_BUFFER_CHUNKS_MAX: usize = 1024;
 /// Chunks handed to the kernel in one vectored write.
 pub const WRITE_CHUNKS_MAX: usize = 64;
-/// Sockets that the inbox writes to itself, in a round of few; and that a thread
-/// writes to at a time. Some microseconds each.
+/// Sockets that the channels actor flushes itself; above it, the writer pool does, in
+/// portions of this size. A flush takes some microseconds.
 pub const ROUND_WRITES_MAX: usize = 64;
-/// After a ping the client has this long to say anything (protocol.md 2.2).
+/// Time after a ping in which the client has to send a message (protocol.md 2.2).
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(30);
-/// A close frame is sent, and the client's answer awaited, this long.
+/// Time for sending a close frame and receiving the client's.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// `pusher:delta_sync_error` is honoured once per subscription in this time
-/// (protocol.md 3.10).
+/// Minimum time between two `pusher:delta_sync_error` of a subscription that have an
+/// effect (protocol.md 3.10).
 pub const DELTA_SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of a conflation key: it stands in every frame of its chain.
+/// Bytes of a conflation key. Every frame of its chain contains it.
 pub const CONFLATION_KEY_BYTES_MAX: usize = 256;
-/// Chains of one channel may be set this far: a node has the newest event of each,
-/// and the oldest of all is looked for when one is forgotten.
+/// Largest configurable number of chains of a channel. A node keeps the newest event of
+/// each, and eviction searches all of them for the oldest.
 pub const CHAINS_CEILING: u64 = 10_000;
-/// Chains of which a subscriber does not hold the base, remembered one by one.
-/// Beyond, each chain that it follows begins anew for it.
+/// Missing bases of a subscriber that are recorded one by one. Above it, every chain
+/// starts again with a full event for this subscriber.
 pub const MISSING_BASES_MAX: usize = 8;
-/// Former connections that a client may name when it resumes.
+/// Previous socket ids in a client's resume request.
 pub const PREVIOUS_SOCKETS_MAX: usize = 8;
-/// Announcements before a resumed position that are read for the bases in them.
+/// Entries before a resumed position that are read for their bases.
 pub const RESUME_BASES_MAX: usize = 64;
-/// A client that resumes is told its position this long after it has moved without
-/// an event for it.
+/// Time from a position change without an event for a subscriber to its position
+/// notice.
 pub const POSITION_DELAY: Duration = Duration::from_secs(1);
-/// Bytes of what one client has missed, and of the bases that one is sent at once:
-/// half of an outbox, or to catch up would itself close the connection.
+/// Bytes of the frames of one client's missed events: half of a write buffer, so that
+/// recovery does not overflow it and close the connection. Initial bases may have half of
+/// this before they are escaped.
 pub const CATCH_UP_BYTES_MAX: usize = WRITE_BUFFER_BYTES_MAX / 2;
-/// Logs for clients that resume, and bases for those who join, read by a node at
-/// once; more channels wait.
+/// Concurrent reads of a node: of histories for recovery, and, counted apart, of
+/// initial bases. Further channels wait in a queue.
 pub const CATCH_UP_READS_MAX: usize = 32;
 
-/// What a subscription's filter may hold (protocol.md 4). It is evaluated once per
-/// event for all who share it; together these bound what one evaluation costs.
+// A subscription's filter (protocol.md 4). A node evaluates it once per event for all
+// subscriptions with an equal filter; the limits together bound one evaluation.
+
+/// Event names in a filter.
 pub const FILTER_EVENTS_MAX: usize = 64;
+/// Bytes of an event name in a filter.
 pub const FILTER_EVENT_BYTES_MAX: usize = 256;
+/// Nodes of a filter expression.
 pub const FILTER_NODES_MAX: usize = 128;
+/// Levels of a filter expression.
 pub const FILTER_DEPTH_MAX: usize = 16;
+/// Bytes of a tag key in a filter.
 pub const FILTER_KEY_BYTES_MAX: usize = 256;
+/// Bytes of a value in a filter.
 pub const FILTER_VALUE_BYTES_MAX: usize = 1024;
 /// Values of one `in` or `nin`.
 pub const FILTER_VALUES_MAX: usize = 128;
 
-/// Users of a presence channel, and bytes of a member's `user_info`: Pusher's
-/// 100, and soketi's 2 KB (protocol.md 1.9).
+/// Users of a presence channel: Pusher's 100 (protocol.md 1.9).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
+/// Bytes of a member's `user_info`: soketi's 2 KB (protocol.md 1.9).
 pub const PRESENCE_MEMBER_BYTES_MAX: usize = 2 * 1024;
-/// An app may raise the first this far: a roster is one frame to whoever joins.
+/// Largest `max_presence_members_per_channel` of an app: a new subscriber receives
+/// the roster in one frame.
 pub const PRESENCE_MEMBERS_CEILING: u64 = 10_000;
 /// Characters of a user id (protocol.md 1.9).
 pub const USER_ID_CHARS_MAX: usize = 128;
-/// Users that one socket may watch (protocol.md 2.10).
+/// Users on the watchlist of one socket (protocol.md 2.10).
 pub const WATCHLIST_MAX: usize = 100;
-/// A cache channel keeps its last event this long (protocol.md 2.12).
+/// Time for which a cache channel keeps its last event (protocol.md 2.12).
 pub const CACHE_TTL: Duration = Duration::from_secs(1_800);
-/// Above this many subscribers a count is told once in this time (protocol.md
-/// 2.11).
+/// Subscribers up to which every change of the count is broadcast
+/// (protocol.md 2.11).
 pub const COUNT_UNTHROTTLED_MAX: u64 = 100;
+/// Minimum time between two broadcasts of a larger count.
 pub const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 // --- apps --------------------------------------------------------------------
 
-/// Secrets of one app: each is tried for a signature.
+/// Secrets of one app: a signature is compared with each.
 pub const APP_SECRETS_MAX: usize = 8;
 /// Bytes of an app's id or key.
 pub const APP_NAME_BYTES_MAX: usize = 200;
-/// Apps kept in Redis that a node remembers, and ids and keys that are nobody's.
+/// Apps of Redis in a node's cache, and unknown ids and keys.
 pub const APPS_CACHED_MAX: u64 = 10_000;
-/// What is remembered of an app is read again after this long. Changes are heard
-/// of at once: this is for what was not heard.
+/// Time after which a cached app is read again. Change notifications invalidate it at
+/// once; the expiry covers lost notifications.
 pub const APP_CACHE_TTL: Duration = Duration::from_secs(60);
-/// That there is no such app is remembered this long.
+/// Time for which the absence of an app is cached.
 pub const UNKNOWN_APP_CACHE_TTL: Duration = Duration::from_millis(1_500);
-/// Reads of apps of a node under way at once; more wait. Strangers make keys up
-/// faster than Redis should be asked for them.
+/// Concurrent reads of apps by a node; more wait. Unauthenticated clients can send
+/// invented keys at a higher rate than Redis should serve.
 pub const APP_LOOKUPS_MAX: usize = 64;
-/// Times that a look-up starts anew because apps were changed meanwhile.
+/// Attempts of a look-up: it starts again when an app changed during the read.
 pub const APP_LOOKUP_ATTEMPTS_MAX: usize = 5;
-/// The connection that hears of changed apps is proved this often.
+/// Interval of the check that the connection for app changes still receives.
 pub const APP_CHANGES_PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
 // --- webhooks (protocol.md 5) --------------------------------------------------
 
-/// A channel that is vacated, or a member that leaves, may come back within this
-/// time, and no webhook is sent: a page was reloaded.
+/// Time in which a vacated channel is occupied again, or a removed member returns,
+/// without a webhook event: a page reload.
 pub const WEBHOOK_GRACE: Duration = Duration::from_secs(3);
-/// Events waiting in the outbox of one partition. Beyond, new ones are dropped.
+/// Events in the outbox of one partition. Above it, new ones are dropped.
 pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
-/// Events of one partition that its consumer works on at once.
+/// Events of one partition that its consumer has read and not yet removed.
 pub const WEBHOOK_PENDING_MAX: usize = 1_000;
-/// What was put off is looked at this much at a time.
+/// Events at the end of their grace period that one read of an outbox handles.
 pub const WEBHOOK_DUE_MAX: usize = 100;
 /// Events in one call.
 pub const WEBHOOK_BATCH_MAX: usize = 100;
-/// Calls of a node under way at once, and of one webhook: a receiver that hangs
-/// leaves room for all others.
+/// Concurrent calls of a node.
 pub const WEBHOOK_CALLS_MAX: usize = 64;
+/// Concurrent calls of one endpoint: a receiver that hangs leaves capacity for all
+/// others.
 pub const WEBHOOK_ENDPOINT_CALLS_MAX: usize = 16;
-/// How many of either may repeat what has failed before: the channels that fail
-/// leave room for those that do not.
+/// Concurrent retries of a node: failing channels leave capacity for the others.
 pub const WEBHOOK_RETRIES_MAX: usize = WEBHOOK_CALLS_MAX / 2;
+/// Concurrent retries of one endpoint, for the same reason.
 pub const WEBHOOK_ENDPOINT_RETRIES_MAX: usize = WEBHOOK_ENDPOINT_CALLS_MAX / 2;
-/// A receiver has this long to answer, and this much of its answer is read.
+/// Time until a receiver has answered a call.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are read of a receiver's response body.
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 * 1024;
-/// The first pause after a failed call; each further one is twice as long.
+/// The first backoff after a failed call; each further one is twice as long.
 pub const WEBHOOK_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// The longest backoff between two attempts.
 pub const WEBHOOK_BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// An event that could not be delivered for this long is given up.
+/// Age at which an undelivered event is dropped.
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(300);
-/// A partition's outbox is looked at this often.
+/// Interval at which a node reads a partition's outbox.
 pub const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Partitions whose outbox a node looks at, at the same time.
+/// Partitions whose outbox a node reads concurrently.
 pub const WEBHOOK_CLAIMS_MAX: usize = 32;
-/// A consumer that has not renewed its lease for this long is replaced.
+/// Time without renewal after which another node replaces a consumer.
 pub const WEBHOOK_LEASE: Duration = Duration::from_secs(5);
-/// At an orderly stop, calls under way and what is waiting have this long. It is
-/// not renewed any more, so no longer than the lease.
+/// Time for calls in progress and queued events at a graceful stop. The consumer no
+/// longer renews its lease, so it must not exceed [`WEBHOOK_LEASE`].
 pub const WEBHOOK_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 // --- a node -------------------------------------------------------------------
 
-/// Connections of one app waiting to be let in. Beyond, sockets wait with their
-/// handshake done and nothing said.
+/// Connections of one app in the queue for a connection permit. When it is full,
+/// further sockets wait before it, with a completed handshake and no message sent.
 pub const CONNECTION_WAITERS_MAX: usize = 4 * 1024;
-/// An app's connections are counted anew in the cluster this often.
+/// Interval at which a node reports an app's connections to the cluster.
 pub const CONNECTION_LIMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// Announcements waiting for the inbox, and their bytes. One that finds it full
-/// is dropped and counted, and the inbox reads the channel's log instead.
+/// Entries in the queue of backend events. When it is full, an entry is dropped and
+/// counted, and the channels actor reads the channel's history instead.
 pub const BACKEND_EVENTS_MAX: usize = 16 * 1024;
+/// Bytes of the entries in that queue, with the same effect.
 pub const BACKEND_EVENTS_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Subscribe and unsubscribe requests waiting for the inbox. Sockets wait.
+/// Commands in the queue of the channels actor. When it is full, sockets wait.
 pub const COMMANDS_MAX: usize = 4 * 1024;
-/// Announcements or requests that the inbox handles before it wakes the sockets
-/// it has written to.
+/// Entries or commands that the channels actor handles before it flushes the write
+/// buffers that it has filled.
 pub const ROUND_MAX: usize = 256;
-/// Subscriptions waiting for the backend. Beyond, the socket that asks is closed
+/// Pending subscriptions of a node. Above it, the server closes the requesting socket
 /// with 4100.
 pub const PENDING_MAX: usize = 100_000;
-/// Membership scripts of a node under way at once.
+/// Concurrent membership updates of a node.
 pub const MEMBERSHIP_UPDATES_MAX: usize = 256;
-/// Channels compared with their heads in one call, and calls under way at once.
+/// Channels compared with their heads in one call.
 pub const POSITION_CHECK_CHANNELS: usize = 256;
+/// Concurrent head checks of a node.
 pub const POSITION_CHECKS_MAX: usize = 4;
-/// A head that is ahead of us is given this long to be heard before its log is
-/// read.
+/// Time for the entries of a newer head to arrive, before a head check reads the
+/// channel's history.
 pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
-/// What the backend refused is tried again after this long.
+/// Pause before a failed backend call is repeated.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// Gauges that have to be counted are counted this often.
+/// Interval of the gauges that are computed by counting.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
-/// The inbox looks at what is due this often.
+/// Interval at which the channels actor runs due work.
 pub const CHANNELS_TICK: Duration = Duration::from_millis(100);
-/// Deliveries kept for joiners whose script is still under way, per channel.
-/// Beyond, the joiner starts anew from the head.
+/// Entries in the catch-up buffer of a channel, for pending subscriptions whose
+/// membership update is in flight. Above it, such a subscription starts at the head.
 pub const CATCH_UP_BUFFER_ENTRIES_MAX: usize = 1_000;
-/// Users of a presence channel that one script tells of.
+/// Users of a presence channel in one membership update.
 pub const UPDATED_USERS_MAX: usize = 100;
-/// Changes of a roster while it is read. Beyond, it is read anew.
+/// Changes of a roster during its read. Above it, the roster is read again.
 pub const ROSTER_CHANGES_MAX: usize = 10_000;
-/// After Redis may have lost members, all nodes have told it of theirs by then.
+/// Time after a loss of members in Redis in which all nodes report theirs again.
 pub const ROSTER_DELAY: Duration = Duration::from_secs(3);
-/// A channel without local subscribers stays listened to this long.
+/// Time for which a node stays subscribed to the topic of a channel without local
+/// subscribers.
 pub const LINGER: Duration = Duration::from_secs(5);
 
 // --- Redis ----------------------------------------------------------------------
 
 /// Partitions of all channels. Part of every key: can never change.
 pub const PARTITIONS: usize = 256;
-/// What a channel's log keeps (design.md 3): entries, bytes, age. In Redis an
-/// eighth goes at once. Of 500 single events in a second that leaves more than the
-/// last five seconds: what a client misses that connects anew.
+/// Entries in a channel's history (design.md 3). Redis removes an eighth at once. With
+/// 500 single events per second the rest covers more than the last five seconds: the
+/// time that a client needs to reconnect.
 pub const LOG_ENTRIES_MAX: usize = 3_000;
+/// Bytes of a channel's history (design.md 3).
 pub const LOG_BYTES_MAX: usize = 1024 * 1024;
+/// Age of a channel's history (design.md 3).
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(60);
-/// A channel's head is forgotten after this long without an entry.
+/// Time without an entry after which a channel's head expires.
 pub const HEAD_IDLE_MAX: Duration = Duration::from_secs(3_600);
-/// One attempt of a script waits this long for its answer.
+/// Time for the reply to one attempt of a script.
 pub const SCRIPT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// All attempts of one operation together. Beyond: 503 `outcome_unknown`.
+/// Time in which attempts of one operation may begin. After it: 503 `outcome_unknown`.
 pub const SCRIPT_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two looks at a connection that is being made anew.
+/// Pause between two checks of a connection that is reconnecting.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
-/// Commands waiting in one Redis connection. Beyond: 503.
+/// Commands in the queue of one Redis connection. Above it: 503.
 pub const REDIS_COMMANDS_MAX: usize = 20_000;
-/// Connections that run scripts; a channel's scripts all use the same one.
+/// Connections that run scripts; all scripts of a channel use the same one.
 pub const REDIS_CONNECTIONS: usize = 4;
-/// A node that starts waits this long for Redis.
+/// Time that a starting node waits for Redis.
 pub const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Topics to listen to, or not to, waiting for the one task that does it.
+/// Requests to subscribe to topics, or to unsubscribe, in the queue of the listening
+/// task.
 pub const LISTEN_REQUESTS_MAX: usize = 64 * 1024;
-/// Topics in one SUBSCRIBE: more would pass the server's buffer limit.
+/// Topics in one SUBSCRIBE: more would exceed the server's output buffer limit.
 pub const SUBSCRIBE_TOPICS_MAX: usize = 512;
-/// Messages that the Redis client holds for us before it drops and says so.
+/// Messages that the Redis client buffers before it drops some and reports the loss.
 pub const REDIS_MESSAGES_MAX: usize = 4 * 1024;
-/// The same for connections that run scripts, which have only reconnects to tell.
+/// The same for connections that run scripts, which report reconnects only.
 pub const REDIS_EVENTS_MAX: usize = 64;
-/// Log reads of a node under way at once.
+/// Concurrent reads of histories by a node, and, counted apart, of rosters.
 pub const REPAIRS_MAX: usize = 32;
-/// Bytes of logs that a node reads per [`POSITION_CHECK_INTERVAL`]. Beyond,
-/// a channel skips to its head and is counted.
+/// Bytes of histories that a node reads per [`POSITION_CHECK_INTERVAL`]. Above it, a
+/// channel continues at its head, and the gap counts as not repaired.
 pub const REPAIR_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Announcements held back while a channel's log is read.
+/// Entries buffered during the repair of a channel's gap.
 pub const REPAIR_BUFFER_ENTRIES_MAX: usize = 1_000;
-/// Every listened channel is compared with its head within this time.
+/// Time in which every channel with a topic subscription is compared with its head.
 pub const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Every channel's membership is asserted anew within this time.
+/// Time in which every channel's membership is reported again.
 pub const MEMBERSHIP_INTERVAL: Duration = Duration::from_secs(60);
-/// A node whose lease counter stands still this long is dead.
+/// Time without a change of its lease counter after which a node is dead.
 pub const LEASE_EXPIRY: Duration = Duration::from_secs(8);
-/// Short: what it adds to the expiry, twice, and the sweep have to end within the
-/// ten seconds that are promised, on a busy machine too.
+/// Interval at which a node increments its lease counter. Short: the expiry, two
+/// intervals and the sweep have to fit in the promised ten seconds, on a busy machine
+/// too.
 pub const LEASE_INTERVAL: Duration = Duration::from_millis(250);
-/// Partitions of a dead node swept at once, and channels read at once in each.
+/// Partitions of a dead node that are swept concurrently.
 pub const SWEEPS_MAX: usize = 32;
+/// Channels in one page of a sweep, and users in one page of a roster.
 pub const SWEEP_CHANNELS: usize = 128;
-/// Users of a dead node taken from one channel in one step.
+/// Users of a dead node removed from one channel in one script call.
 pub const SWEEP_USERS: usize = 100;
-/// Channels in one page of the index, and pages read at once by one query.
+/// Channels in one page of the index.
 pub const LISTED_CHANNELS_MAX: usize = 1_000;
+/// Partitions whose index one query reads concurrently.
 pub const LISTINGS_MAX: usize = 8;
-/// The node hears its own probe within this time, or is deaf.
+/// Time until a node has received its own probe; otherwise it reconnects its listening
+/// connection.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of the probes.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// Redis may be away this long before `/ready` says so: a blip must not empty
+/// Outage of Redis before `/ready` fails: a short one must not remove every node from
 /// the load balancer.
 pub const READY_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(PARTITIONS == 256, "the partition is one byte of a hash");
 const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.as_millis());
 const _: () =
-    assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the log");
+    assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the history");
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
-const _: () = assert!(WEBHOOK_ENDPOINT_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook takes all calls");
+const _: () = assert!(WEBHOOK_ENDPOINT_CALLS_MAX * 4 <= WEBHOOK_CALLS_MAX, "no webhook uses all calls");
 const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX);
 const _: () = assert!(CATCH_UP_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
-const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script hands them on with unpack");
+const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script passes them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
 const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

@@ -1,12 +1,12 @@
-//! Where the log goes and what it looks like. What may stand in it is up to
-//! those who write it: no secret, no signature, no payload.
+//! Destination and format of the log. Every call site is responsible for its fields: no
+//! secret, no signature, no payload.
 
 use std::io::{IsTerminal, stderr};
 
 use crate::config::LogFormat;
 use tracing_subscriber::EnvFilter;
 
-/// Sets up the log on stderr, which leaves stdout to what was asked for.
+/// Initialises the log on stderr, so that stdout carries only the output of commands.
 pub fn init(filter: &str, format: Option<LogFormat>) {
     let is_terminal = stderr().is_terminal();
     let format = format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
@@ -18,9 +18,9 @@ pub fn init(filter: &str, format: Option<LogFormat>) {
     }
 }
 
-/// The Redis client warns of every lost connection, several times; what it means
-/// for this server is said here. It is heard where the filter names it. The
-/// WebSocket library would trace what clients say: it is never heard.
+/// Adds directives for two libraries. The Redis client logs several warnings per lost
+/// connection, and the server logs the effect itself: `fred` is off unless the filter
+/// names it. The WebSocket library traces the messages of clients: it is always off.
 fn env_filter(filter: &str) -> EnvFilter {
     let names_fred = filter.split(',').any(|directive| directive.trim().starts_with("fred"));
     let fred = if names_fred { "" } else { ",fred=off" };

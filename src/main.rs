@@ -1,5 +1,5 @@
-//! Flags and environment in, one call: the server, or one of the commands of
-//! [`fanfare::cli`].
+//! Entry point: parses flags and environment, then runs the server or one of the
+//! commands of [`fanfare::cli`].
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use fanfare::cli::{Banner, Cli, Serve, StopSignals};
 use fanfare::config::{self, Config, Environment, Loaded};
 use fanfare::{logging, server};
 
-/// Gives back what a burst has taken (docs/decisions/0007).
+/// Returns memory to the system after a burst (docs/decisions/0007).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -33,15 +33,15 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
     }
     let config = match config {
         Ok(config) => config,
-        // What was written can be shown, and is right as far as it goes.
+        // The settings are valid and can be printed; only an app is missing.
         Err(problems) if problems.only_app_missing() && flags.print_config && !flags.check => {
-            complain(&problems);
+            print_error(&problems);
             return ExitCode::SUCCESS;
         }
         Err(problems) => return fail(&problems),
     };
     if flags.check || flags.print_config {
-        warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+        warnings.iter().for_each(|warning| print_error(&format!("warning: {warning}")));
         if flags.check {
             print("the configuration is good\n");
         }
@@ -53,11 +53,11 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    // As a task: what is accepted on a worker starts there, without waking another thread.
+    // In a task: connections accepted on a worker start there, without waking another thread.
     runtime.block_on(async { tokio::spawn(run(config)).await.unwrap_or(ExitCode::FAILURE) })
 }
 
-/// The first signal drains; a second one is from somebody who will not wait.
+/// The first signal starts a drain; a second one ends the process without waiting for it.
 async fn run(config: Config) -> ExitCode {
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
@@ -74,7 +74,7 @@ async fn run(config: Config) -> ExitCode {
     let shutdown = async {
         let _ = stopped.await;
     };
-    let impatience = async {
+    let second_signal = async {
         signals.next().await;
         let _ = stop.send(());
         signals.next().await;
@@ -84,18 +84,18 @@ async fn run(config: Config) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        () = impatience => fail(&"stopped by a second signal, without draining"),
+        () = second_signal => fail(&"stopped by a second signal, without draining"),
     }
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    complain(error);
+    print_error(error);
     ExitCode::FAILURE
 }
 
-/// On stderr, and plainly: there may be no log yet. Not `eprintln!`, which
-/// panics when nobody reads.
-fn complain(message: &dyn std::fmt::Display) {
+/// Prints to stderr and not to the log, which may not be initialised yet. `eprintln!`
+/// would panic when stderr is closed.
+fn print_error(message: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "fanfare: {message}");
 }
 

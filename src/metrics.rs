@@ -1,7 +1,7 @@
-//! Every counter, with its name as seen outside. Anyone may touch them.
+//! All metrics with their exported names. Every module may increment them.
 //!
-//! Gauges are set from the structures they describe, never counted up and down,
-//! so they cannot drift.
+//! Gauges are set from the structures that they describe, never incremented and
+//! decremented, so they cannot drift.
 
 mod striped;
 
@@ -17,9 +17,9 @@ use striped::Striped;
 
 macro_rules! catalogue {
     ($($kind:ident $field:ident $name:literal $unit:ident $help:literal)*) => {
-        /// Handles, made once: an increment is one atomic addition.
+        /// Handles, created once: an increment is one atomic addition.
         #[derive(Clone)]
-        #[allow(missing_debug_implementations, reason = "the handles have nothing to show")]
+        #[allow(missing_debug_implementations, reason = "the handles have no state to show")]
         pub struct Metrics { $(#[doc = $help] pub $field: catalogue!(@type $kind),)* }
 
         impl Metrics {
@@ -29,7 +29,7 @@ macro_rules! catalogue {
             }
         }
 
-        /// Name and meaning of each, for the documentation.
+        /// Name and help text of each metric, for the documentation.
         pub const CATALOGUE: &[(&str, &str)] = &[$(($name, $help),)*];
     };
     (@type counter) => { Counter };
@@ -47,90 +47,90 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    gauge connections "fanfare_connections" Count "Open WebSockets on this node."
-    counter connections_opened "fanfare_connections_opened_total" Count "WebSockets accepted."
-    gauge channels "fanfare_channels" Count "Channels this node listens to."
-    gauge channels_without_deltas "fanfare_channels_without_deltas" Count "Of these, channels where deltas are off because of what they save."
-    gauge subscriptions "fanfare_subscriptions" Count "Subscriptions of this node's sockets."
-    gauge connections_awaiting_writer "fanfare_connections_awaiting_writer" Count "Sockets of a crowd that have something to be sent and no thread yet that writes it."
-    counter subscriptions_refused "fanfare_subscriptions_refused_total" Count "Subscriptions refused: bad signature, kind or name."
-    counter batches_published "fanfare_batches_published_total" Count "Batches accepted over HTTP; a single event is a batch of one."
-    counter events_published "fanfare_events_published_total" Count "Events accepted over HTTP, times their channels."
-    histogram publish_duration_seconds "fanfare_publish_duration_seconds" Seconds "From a checked batch to the backend's yes."
-    counter requests_refused "fanfare_requests_refused_total" Count "API requests answered with 4xx."
-    counter requests_failed "fanfare_requests_failed_total" Count "API requests answered with 5xx."
-    counter requests_rate_limited "fanfare_requests_rate_limited_total" Count "API requests answered with 429, because the app had used up its rate."
-    counter rate_limits_unenforced "fanfare_rate_limits_unenforced_total" Count "API requests let pass because nobody could say where the app stood."
-    counter connection_limits_unenforced "fanfare_connection_limits_unenforced_total" Count "Times connections were let in without being counted in the cluster."
-    counter auth_failures "fanfare_auth_failures_total" Count "Requests and subscriptions with wrong credentials."
-    counter entries_received "fanfare_entries_received_total" Count "Entries that reached this node."
-    counter entries_duplicate "fanfare_entries_duplicate_total" Count "Entries heard twice and delivered once."
-    counter entries_unreadable "fanfare_entries_unreadable_total" Count "Entries of a version or form this node cannot read."
-    counter backend_events_dropped "fanfare_backend_events_dropped_total" Count "Entries dropped because the inbox was full; read from the log later."
-    counter gaps "fanfare_gaps_total" Count "Times a channel's entries did not connect."
-    counter gaps_repaired "fanfare_gaps_repaired_total" Count "Gaps closed from the channel's log."
-    counter gaps_unrepaired "fanfare_gaps_unrepaired_total" Count "Gaps whose events the log no longer had: events may be lost."
+    gauge connections "fanfare_connections" Count "Open WebSocket connections of this node."
+    counter connections_opened "fanfare_connections_opened_total" Count "WebSocket connections accepted."
+    gauge channels "fanfare_channels" Count "Channels whose topics this node is subscribed to."
+    gauge channels_without_deltas "fanfare_channels_without_deltas" Count "Channels of this node whose deltas are switched off because they saved too few bytes."
+    gauge subscriptions "fanfare_subscriptions" Count "Subscriptions of the connections of this node."
+    gauge connections_awaiting_writer "fanfare_connections_awaiting_writer" Count "Connections with frames to send in the queue of the writer pool."
+    counter subscriptions_refused "fanfare_subscriptions_refused_total" Count "Subscriptions refused: wrong signature, or an invalid or disallowed channel."
+    counter batches_published "fanfare_batches_published_total" Count "Batches published over HTTP; a single event is a batch of one."
+    counter events_published "fanfare_events_published_total" Count "Events published over HTTP, multiplied by their channels."
+    histogram publish_duration_seconds "fanfare_publish_duration_seconds" Seconds "Time from a validated batch to its confirmation by the backend, in seconds."
+    counter requests_refused "fanfare_requests_refused_total" Count "API requests with a 4xx response."
+    counter requests_failed "fanfare_requests_failed_total" Count "API requests with a 5xx response."
+    counter requests_rate_limited "fanfare_requests_rate_limited_total" Count "API requests with a 429 response: rate limit of the app exceeded."
+    counter rate_limits_unenforced "fanfare_rate_limits_unenforced_total" Count "API requests admitted without a rate limit check because the backend was unreachable."
+    counter connection_limits_unenforced "fanfare_connection_limits_unenforced_total" Count "Reports of an app's connections that failed; connections were admitted without the cluster-wide limit."
+    counter auth_failures "fanfare_auth_failures_total" Count "API requests, subscriptions and sign-ins with wrong credentials."
+    counter entries_received "fanfare_entries_received_total" Count "Channel entries received from the backend."
+    counter entries_duplicate "fanfare_entries_duplicate_total" Count "Channel entries received more than once and delivered once."
+    counter entries_unreadable "fanfare_entries_unreadable_total" Count "Channel entries in a version or format that this node cannot decode."
+    counter backend_events_dropped "fanfare_backend_events_dropped_total" Count "Channel entries dropped because the queue of backend events was full; read from the history later."
+    counter gaps "fanfare_gaps_total" Count "Gaps in the sequence of a channel's entries."
+    counter gaps_repaired "fanfare_gaps_repaired_total" Count "Gaps repaired from the channel's history."
+    counter gaps_unrepaired "fanfare_gaps_unrepaired_total" Count "Gaps older than the channel's history: subscribers may have missed events."
     counter rosters_read "fanfare_rosters_read_total" Count "Rosters of presence channels read from the backend."
-    counter members_refused "fanfare_members_refused_total" Count "Subscriptions to presence channels that had as many members as they may."
-    counter epochs_opened "fanfare_epoch_changes_total" Count "Times a channel's history began anew or forked."
-    counter deliveries "fanfare_deliveries_total" Count "Events handed to sockets."
-    counter write_buffer_overflows "fanfare_write_buffer_overflows_total" Count "Sockets closed with 4100 because they read too slowly."
-    counter pending_subscription_overflows "fanfare_pending_subscription_overflows_total" Count "Sockets closed with 4100 because too many subscriptions waited for the backend."
-    counter held_entries_dropped "fanfare_held_entries_dropped_total" Count "Entries let go while a log was read or a join was under way; the gap is repaired or counted."
-    striped bytes_sent "fanfare_bytes_sent_total" Bytes "Bytes written to sockets."
-    striped writes "fanfare_writes_total" Count "Write calls to sockets."
-    counter deltas_encoded "fanfare_deltas_encoded_total" Count "Deltas computed: once per event, however many sockets."
-    counter delta_full_bytes "fanfare_delta_full_bytes_total" Bytes "What events would have taken in full for which a delta was computed: once per event, however many sockets."
-    counter delta_sent_bytes "fanfare_delta_sent_bytes_total" Bytes "What they take as they are sent, as deltas where that pays."
-    counter chains_evicted "fanfare_chains_evicted_total" Count "Chains of conflation keys forgotten because a channel has too many; the next event of each is full."
-    counter deltas_skipped "fanfare_deltas_skipped_total" Count "Events sent in full to delta sockets: no base, interval, size or setting."
-    counter delta_toggles "fanfare_delta_toggles_total" Count "Times this node heard that deltas were switched off or on for a channel because of what they save."
-    counter filter_evaluations "fanfare_filter_evaluations_total" Count "Filters evaluated: once per event and distinct filter of a channel, however many sockets."
-    counter resumes "fanfare_resumes_total" Count "Subscriptions resumed: everything missed was sent."
-    counter resumes_failed "fanfare_resumes_failed_total" Count "Subscriptions that could not be resumed and were told so."
-    counter resumes_too_large "fanfare_resumes_too_large_total" Count "Subscriptions not resumed because what they missed would not fit their write_buffer."
-    counter position_notices "fanfare_position_notices_total" Count "Positions told without an event, once per channel and audience."
-    counter cache_syncs "fanfare_cache_syncs_total" Count "Subscribers that were sent bases when they joined."
-    counter delta_resyncs "fanfare_delta_resyncs_total" Count "`pusher:delta_sync_error` honoured."
-    counter delta_resyncs_ignored "fanfare_delta_resyncs_ignored_total" Count "`pusher:delta_sync_error` sent again within a second."
-    counter client_events "fanfare_client_events_total" Count "Client events announced."
-    counter messages_rate_limited "fanfare_messages_rate_limited_total" Count "Client messages and client events refused because a connection sent too many."
+    counter members_refused "fanfare_members_refused_total" Count "Subscriptions to presence channels refused because the channel was full."
+    counter epochs_opened "fanfare_epoch_changes_total" Count "Channel histories that restarted or forked, for example after a loss of data in Redis."
+    counter deliveries "fanfare_deliveries_total" Count "Events delivered to connections: events multiplied by their subscribers."
+    counter write_buffer_overflows "fanfare_write_buffer_overflows_total" Count "Connections closed with 4100 because the client read too slowly."
+    counter pending_subscription_overflows "fanfare_pending_subscription_overflows_total" Count "Connections closed with 4100 because too many subscriptions waited for the backend."
+    counter held_entries_dropped "fanfare_held_entries_dropped_total" Count "Channel entries dropped from the buffer of a gap repair or a pending subscription; the gap is repaired or counted."
+    striped bytes_sent "fanfare_bytes_sent_total" Bytes "Bytes written to WebSocket connections."
+    striped writes "fanfare_writes_total" Count "Write calls on WebSocket connections."
+    counter deltas_encoded "fanfare_deltas_encoded_total" Count "Deltas encoded, once per event, base and format for any number of connections."
+    counter delta_full_bytes "fanfare_delta_full_bytes_total" Bytes "Bytes of the full frames of events for which a delta was encoded, once per delta."
+    counter delta_sent_bytes "fanfare_delta_sent_bytes_total" Bytes "Bytes of the frames chosen for these events: the delta, or the full frame where the delta saves too little."
+    counter chains_evicted "fanfare_chains_evicted_total" Count "Delta chains of conflation keys evicted because a channel had too many; the next event of each is sent in full."
+    counter deltas_skipped "fanfare_deltas_skipped_total" Count "Events sent in full to subscribers with deltas: no base, interval event, too small, or disabled."
+    counter delta_toggles "fanfare_delta_toggles_total" Count "Switches of a channel's deltas to off or on, as received by this node."
+    counter filter_evaluations "fanfare_filter_evaluations_total" Count "Filter evaluations, once per event and distinct filter for any number of connections."
+    counter resumes "fanfare_resumes_total" Count "Subscriptions resumed with all missed events."
+    counter resumes_failed "fanfare_resumes_failed_total" Count "Subscriptions not resumed because the history no longer had the missed events."
+    counter resumes_too_large "fanfare_resumes_too_large_total" Count "Subscriptions not resumed because the missed events would not fit in the write buffer."
+    counter position_notices "fanfare_position_notices_total" Count "Position notices sent, once per channel and group of subscribers."
+    counter cache_syncs "fanfare_cache_syncs_total" Count "New subscribers that were sent initial bases for deltas."
+    counter delta_resyncs "fanfare_delta_resyncs_total" Count "`pusher:delta_sync_error` messages that reset a subscription's base."
+    counter delta_resyncs_ignored "fanfare_delta_resyncs_ignored_total" Count "`pusher:delta_sync_error` messages ignored because they came within a second of another."
+    counter client_events "fanfare_client_events_total" Count "Client events published."
+    counter messages_rate_limited "fanfare_messages_rate_limited_total" Count "Messages of clients refused by the rate limit of their connection, client events included."
     counter signins "fanfare_signins_total" Count "Connections signed in as a user."
-    counter messages_refused "fanfare_messages_refused_total" Count "Client messages answered with `pusher:error`."
-    counter redis_reconnects "fanfare_redis_reconnects_total" Count "Connections to Redis made anew."
-    counter redis_resends "fanfare_redis_resends_total" Count "Scripts sent again under the same operation id."
-    counter redis_unknown "fanfare_redis_outcome_unknown_total" Count "Publishes answered 503 `outcome_unknown`."
-    counter redis_unavailable "fanfare_redis_unavailable_total" Count "Publishes answered 503 because Redis was away."
-    counter probe_failures "fanfare_probe_failures_total" Count "Times this node did not hear its own probe."
-    counter head_checks "fanfare_head_checks_total" Count "Channels compared with their head."
-    counter membership_updates "fanfare_membership_updates_total" Count "Memberships written to the backend."
-    counter webhook_events_dropped "fanfare_webhook_events_dropped_total" Count "Webhook events dropped because their write_buffer was full."
-    counter leases_lost "fanfare_leases_lost_total" Count "Times this node was swept, or its lease was gone."
-    counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node took away."
-    counter app_lookups "fanfare_app_lookups_total" Count "Ids and keys of apps looked up in Redis."
-    counter app_lookups_refused "fanfare_app_lookups_refused_total" Count "Look-ups of apps given up because too many were under way."
-    counter app_changes "fanfare_app_changes_total" Count "Times this node heard that apps in Redis may have changed."
-    counter webhook_events_delivered "fanfare_webhook_events_delivered_total" Count "Webhook events that a receiver has taken, once per webhook."
-    counter webhook_calls_failed "fanfare_webhook_calls_failed_total" Count "Calls to receivers of webhooks that were not answered with 2xx."
-    counter webhook_events_abandoned "fanfare_webhook_events_abandoned_total" Count "Webhook events given up after five minutes of failed calls, once per webhook."
-    counter webhook_events_orphaned "fanfare_webhook_events_orphaned_total" Count "Webhook events that were not delivered because their app or webhook is gone."
-    gauge webhook_events_pending "fanfare_webhook_events_pending" Count "Webhook events that this node has read and not yet delivered."
-    gauge nodes "fanfare_nodes" Count "Live nodes, as this node sees them."
-    gauge ready "fanfare_ready" Count "1 while `/ready` says 200."
+    counter messages_refused "fanfare_messages_refused_total" Count "Messages of clients with a `pusher:error` as reply."
+    counter redis_reconnects "fanfare_redis_reconnects_total" Count "Reconnects to Redis."
+    counter redis_resends "fanfare_redis_resends_total" Count "Scripts resent to Redis with the same operation id."
+    counter redis_unknown "fanfare_redis_outcome_unknown_total" Count "API requests with a 503 `outcome_unknown` response."
+    counter redis_unavailable "fanfare_redis_unavailable_total" Count "API requests with a 503 response because Redis was unavailable."
+    counter probe_failures "fanfare_probe_failures_total" Count "Reconnects of the listening connection because this node did not receive its own probe."
+    counter head_checks "fanfare_head_checks_total" Count "Channels compared with their heads in Redis."
+    counter membership_updates "fanfare_membership_updates_total" Count "Membership updates sent to the backend."
+    counter webhook_events_dropped "fanfare_webhook_events_dropped_total" Count "Webhook events dropped because the webhook outbox was full, or in a format that this node cannot decode."
+    counter leases_lost "fanfare_leases_lost_total" Count "Times that this node lost its lease or was fenced, and took a new incarnation."
+    counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node removed."
+    counter app_lookups "fanfare_app_lookups_total" Count "App ids and keys looked up in Redis."
+    counter app_lookups_refused "fanfare_app_lookups_refused_total" Count "App look-ups refused because too many were in progress."
+    counter app_changes "fanfare_app_changes_total" Count "Change notifications for apps in Redis."
+    counter webhook_events_delivered "fanfare_webhook_events_delivered_total" Count "Webhook events delivered, once per webhook."
+    counter webhook_calls_failed "fanfare_webhook_calls_failed_total" Count "Webhook calls without a 2xx response."
+    counter webhook_events_abandoned "fanfare_webhook_events_abandoned_total" Count "Webhook events dropped after five minutes of failed calls, once per webhook."
+    counter webhook_events_orphaned "fanfare_webhook_events_orphaned_total" Count "Webhook events dropped because their app or webhook was removed."
+    gauge webhook_events_pending "fanfare_webhook_events_pending" Count "Webhook events that this node has read and not yet removed from the outbox."
+    gauge nodes "fanfare_nodes" Count "Live nodes of the cluster, as observed by this node."
+    gauge ready "fanfare_ready" Count "1 while `/ready` returns 200, otherwise 0."
 }
 
-/// The handles. Before [`install`] they count into nothing.
+/// The handles. Before [`install`], increments have no effect.
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
 }
 
-/// Connections closed by this server or its clients, by reason.
+/// Counts a connection closed by the server or its client, by reason.
 pub fn connection_closed(reason: &'static str) {
     counter!("fanfare_connections_closed_total", "reason" => reason).increment(1);
 }
 
-/// What `/metrics` says, in Prometheus' text format.
+/// The body of `/metrics`, in Prometheus' text format.
 pub fn render() -> String {
     let handle = install();
     metrics().bytes_sent.gather();
@@ -138,7 +138,7 @@ pub fn render() -> String {
     handle.render()
 }
 
-/// Starts counting, once per process.
+/// Installs the recorder, once per process.
 pub fn install() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
@@ -150,7 +150,11 @@ pub fn install() -> &'static PrometheusHandle {
             .expect("the buckets are not empty")
             .install_recorder()
             .expect("this is the only recorder of the process");
-        describe_counter!("fanfare_connections_closed_total", Unit::Count, "WebSockets ended, by reason.");
+        describe_counter!(
+            "fanfare_connections_closed_total",
+            Unit::Count,
+            "WebSocket connections closed, by reason."
+        );
         gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         metrics();
         handle

@@ -1,4 +1,4 @@
-//! WebhookEventKind a webhook tells (protocol.md 5), from the script that decided it to the
+//! Webhook events (protocol.md 5), from the script that detects the transition to the
 //! call that delivers it.
 
 use std::fmt;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::event::Event;
 
-/// Names a webhook_event, the same at every delivery: receivers tell repetitions by it.
-/// The place in the outbox, `<ms>-<n>`, behind the name of the partition.
+/// The id of an entry in the outbox of a partition, `<ms>-<n>`. With the partition as
+/// prefix it is the `id` in calls: the same at every attempt, so that receivers
+/// recognise repetitions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebhookEventId {
-    /// When it was decided, in ms of the backend's clock.
+    /// Time of the transition, in ms since 1970 by the backend's clock.
     pub time_ms: u64,
     pub number: u64,
 }
@@ -28,7 +29,7 @@ impl fmt::Display for WebhookEventId {
     }
 }
 
-/// One event of a webhook.
+/// One webhook event, as read from the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub id: WebhookEventId,
@@ -37,6 +38,7 @@ pub struct WebhookEvent {
     pub what: WebhookEventKind,
 }
 
+/// Type of a webhook event, with the members that depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WebhookEventKind {
     ChannelOccupied,
@@ -47,14 +49,14 @@ pub enum WebhookEventKind {
     MemberRemoved {
         user_id: String,
     },
-    /// `except` is the connection that sent it.
+    /// `except` is the socket id of the sender.
     ClientEvent(Event),
     CacheMiss,
     SubscriptionCount(u64),
 }
 
 impl WebhookEventKind {
-    /// As in [`crate::app::HookedEvents::NAMES`].
+    /// The `name` in calls: one of [`crate::app::HookedEvents::NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
             WebhookEventKind::ChannelOccupied => "channel_occupied",

@@ -1,4 +1,4 @@
-//! What was read of apps, as long as it holds.
+//! A cache for reads of apps, with expiry and invalidation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,31 +9,31 @@ use moka::future::Cache;
 use crate::backend::BackendError;
 use crate::limits;
 
-/// Answers by name, for a while. At most [`limits::APPS_CACHED_MAX`]: the one that
-/// is asked for least often is forgotten, and read again.
+/// Values by name, each with its lifetime. At most [`limits::APPS_CACHED_MAX`] entries:
+/// above it, the least used one is evicted.
 #[derive(Debug)]
 pub(super) struct AppCache<V: Clone + Send + Sync + 'static>(Cache<String, CacheEntry<V>>);
 
 #[derive(Debug, Clone)]
 struct CacheEntry<V> {
     value: V,
-    /// [`Invalidations::count`] before it was read.
+    /// [`Invalidations::count`] at the start of the read.
     read_at: u64,
 }
 
-/// When names have changed, counted in changes: an answer that was being read
-/// meanwhile may be the old one, however late it comes.
+/// The last change of each name, as a number of changes so far. An entry whose read began
+/// before the last change of its name may be stale.
 #[derive(Debug)]
 pub(super) struct Invalidations {
     count: AtomicU64,
-    /// Everything has, at this count.
+    /// Count at the last change of all names.
     all: AtomicU64,
-    /// Longer than any answer is remembered. Ids and keys together: a key that is
-    /// somebody's id is read once too often.
+    /// Count at the last change of a name, kept longer than any entry of the cache. Ids and
+    /// keys share it: a key equal to a changed id is read once more than necessary.
     names: Cache<String, u64>,
 }
 
-/// What has an end of its own: that there is no app, above all.
+/// The lifetime of a cached value: short for absent apps.
 pub(super) trait Lifetime {
     fn lifetime(&self) -> Duration;
 }
@@ -44,8 +44,13 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> AppCache<V> {
         AppCache(cache.expire_after(ByValue).build())
     }
 
-    /// What is remembered, or what `read` says: once for all who ask at the same
-    /// time. Never what was read before a change that is in `changes`.
+    /// The cached value, or the result of `read`, which runs once for concurrent callers.
+    /// Never returns a value whose read began before the last change of the name.
+    ///
+    /// # Errors
+    ///
+    /// The error of `read`, or [`BackendError::Unavailable`] after
+    /// [`limits::APP_LOOKUP_ATTEMPTS_MAX`] attempts with a change during each.
     pub(super) async fn get<F>(
         &self,
         name: &str,
@@ -56,21 +61,21 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> AppCache<V> {
         F: Future<Output = Result<V, BackendError>>,
     {
         for _ in 0..limits::APP_LOOKUP_ATTEMPTS_MAX {
-            let answer = match self.0.get(name).await {
-                Some(answer) => answer,
+            let entry = match self.0.get(name).await {
+                Some(entry) => entry,
                 None => {
                     let read = async {
                         let read_at = changes.count.load(Ordering::Acquire);
                         Ok(CacheEntry { value: read().await?, read_at })
                     };
-                    // Boxed: the future of a Redis command is large, and nearly
-                    // all who ask need none.
+                    // Boxed: the future of a Redis command is large, and nearly all
+                    // calls find a cached value.
                     let read = Box::pin(self.0.try_get_with_by_ref(name, read));
                     read.await.map_err(|error: std::sync::Arc<BackendError>| (*error).clone())?
                 }
             };
-            if answer.read_at >= changes.last(name).await {
-                return Ok(answer.value);
+            if entry.read_at >= changes.last(name).await {
+                return Ok(entry.value);
             }
             self.0.invalidate(name).await;
         }
@@ -105,8 +110,8 @@ impl Invalidations {
 struct ByValue;
 
 impl<V: Lifetime> Expiry<String, CacheEntry<V>> for ByValue {
-    fn expire_after_create(&self, _: &String, answer: &CacheEntry<V>, _: Instant) -> Option<Duration> {
-        Some(answer.value.lifetime())
+    fn expire_after_create(&self, _: &String, entry: &CacheEntry<V>, _: Instant) -> Option<Duration> {
+        Some(entry.value.lifetime())
     }
 }
 
@@ -135,9 +140,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_read_again_after_a_change_of_this_name() {
-        let (remembered, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
-        let get = async |name| remembered.get(name, &changes, || source.read()).await.expect("an answer");
+    async fn value_is_read_again_after_a_change_of_its_name() {
+        let (cache, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
+        let get = async |name| cache.get(name, &changes, || source.read()).await.expect("a value");
         assert_eq!((get("a").await, get("a").await), (1, 1));
         changes.invalidate("b").await;
         assert_eq!(get("a").await, 1);
@@ -147,32 +152,32 @@ mod tests {
         assert_eq!((get("a").await, get("a").await), (3, 3));
     }
 
-    /// The old answer arrives after the change was heard, while two wait for it.
+    /// The stale value arrives after the change, while two callers wait for it.
     #[tokio::test]
-    async fn what_was_being_read_during_a_change_is_not_believed() {
-        let (remembered, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
+    async fn value_read_during_a_change_is_discarded() {
+        let (cache, changes, source) = (AppCache::new(), Invalidations::new(), Source::default());
         let gate = Semaphore::new(0);
         let read = async || {
             let value = source.read().await;
             gate.acquire().await.expect("open").forget();
             value
         };
-        let early = remembered.get("a", &changes, read);
+        let early = cache.get("a", &changes, read);
         let change = async {
             tokio::task::yield_now().await;
             changes.invalidate("a").await;
             gate.add_permits(10);
-            remembered.get("a", &changes, read).await
+            cache.get("a", &changes, read).await
         };
         let (early, late) = tokio::join!(early, change);
-        assert!(early.expect("an answer") > 1 && late.expect("an answer") > 1);
+        assert!(early.expect("a value") > 1 && late.expect("a value") > 1);
     }
 
     #[tokio::test]
-    async fn errors_are_not_remembered() {
-        let (remembered, changes) = (AppCache::<usize>::new(), Invalidations::new());
-        let away = remembered.get("a", &changes, async || Err(BackendError::Unavailable)).await;
-        assert_eq!(away, Err(BackendError::Unavailable));
-        assert_eq!(remembered.get("a", &changes, async || Ok(1)).await, Ok(1));
+    async fn errors_are_not_cached() {
+        let (cache, changes) = (AppCache::<usize>::new(), Invalidations::new());
+        let unavailable = cache.get("a", &changes, async || Err(BackendError::Unavailable)).await;
+        assert_eq!(unavailable, Err(BackendError::Unavailable));
+        assert_eq!(cache.get("a", &changes, async || Ok(1)).await, Ok(1));
     }
 }

@@ -1,5 +1,5 @@
-//! Invalidations of apps, as they are heard: what is remembered is forgotten, and the
-//! sockets of an app that has ended are closed.
+//! Applies changes of apps in Redis: invalidates the cache and closes the sockets of
+//! apps that were removed or disabled.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::metrics::metrics;
 use crate::sockets::connections::Connections;
 use crate::wire::close::Close;
 
-/// Runs as long as the node.
+/// Applies changes until the node stops.
 pub async fn watch_changes(apps: Arc<Apps>, connections: Arc<Connections>, mut changes: AppChanges) {
     loop {
         let change = changes.next().await;
@@ -31,16 +31,16 @@ pub async fn watch_changes(apps: Arc<Apps>, connections: Arc<Connections>, mut c
 }
 
 impl Apps {
-    /// Closes the sockets of an app that has ended. One that nothing is known of
-    /// keeps them: Redis may have lost its data, and clients that are told that
-    /// there is no such app do not come back.
+    /// Closes the sockets of an app that was removed or disabled. Those of an app that is
+    /// absent stay open: Redis may have lost its data, and clients do not reconnect after
+    /// a close with 4001.
     async fn apply_changes(&self, id: &str, connections: &Connections) {
         if self.by_id.contains_key(id) {
             return;
         }
         let close = match self.cached(id).await {
             Ok(CachedApp::App(app)) => {
-                // Somebody may have been told that nobody has this key.
+                // The absence of an app with this key may be cached.
                 self.changes.invalidate(&app.key).await;
                 if app.enabled {
                     return;
@@ -48,10 +48,15 @@ impl Apps {
                 Close::AppDisabled
             }
             Ok(CachedApp::Removed) => Close::UnknownApp,
-            // After the next reconnect all is looked at again.
+            // The next reconnect to Redis checks all apps again.
             Ok(CachedApp::Nothing | CachedApp::Unreadable) | Err(_) => return,
         };
         let closed = connections.close_app(id, close);
-        tracing::info!(app = id, sockets = closed, reason = close.label(), "the app has ended");
+        tracing::info!(
+            app = id,
+            sockets = closed,
+            reason = close.label(),
+            "app removed or disabled: sockets closed"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The apps that this node serves, found by id (backends) or by key (browsers):
-//! those of the configuration, then those that are cached in the backend.
+//! The apps of this node, by id (backends) or by key (clients): first those of the
+//! configuration, then those stored in Redis, through a cache.
 
 mod app_cache;
 mod invalidation;
@@ -26,27 +26,27 @@ pub struct Apps {
     by_id: HashMap<Arc<str>, Arc<App>>,
     by_key: HashMap<String, Arc<App>>,
     backend: Arc<Backend>,
-    /// What the backend keeps, by id.
+    /// Apps stored in the backend, by id.
     cached: AppCache<CachedApp>,
-    /// Ids by key, of the same apps; None is a key of nobody.
+    /// Ids of the same apps, by key; `None` for a key without an app.
     ids: AppCache<Option<String>>,
     changes: Invalidations,
     lookups: Semaphore,
 }
 
-/// What the backend keeps under an id.
+/// The state of an id in the backend.
 #[derive(Debug, Clone)]
 enum CachedApp {
     App(Arc<App>),
     Removed,
+    /// Never stored, or lost.
     Nothing,
-    /// Settings that this version does not understand.
+    /// Settings that this version cannot parse.
     Unreadable,
 }
 
 impl Apps {
-    /// `configured` have distinct ids and distinct keys: [`crate::config`] has
-    /// checked it.
+    /// The ids and the keys of `configured` must be distinct: [`crate::config`] checks it.
     pub fn new(configured: impl IntoIterator<Item = App>, backend: Arc<Backend>) -> Apps {
         let mut apps = Apps {
             by_id: HashMap::new(),
@@ -65,8 +65,12 @@ impl Apps {
         apps
     }
 
-    /// [`BackendError::Unavailable`] where the backend would have to be asked,
-    /// and does not answer.
+    /// Looks up an app by its id.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] if the app is not configured or cached and the backend
+    /// does not answer; [`BackendError::Refused`] if its settings cannot be parsed.
     pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
         match self.by_id.get(id) {
             Some(app) => Ok(Some(app.clone())),
@@ -74,7 +78,7 @@ impl Apps {
         }
     }
 
-    /// As [`Apps::by_id`].
+    /// Looks up an app by its key. Errors are those of [`Apps::by_id`].
     pub async fn by_key(&self, key: &str) -> Result<Option<Arc<App>>, BackendError> {
         if let Some(app) = self.by_key.get(key) {
             return Ok(Some(app.clone()));
@@ -85,13 +89,13 @@ impl Apps {
         let read = || self.lookup(self.backend.find_app_id(key));
         let Some(id) = self.ids.get(key, &self.changes, read).await? else { return Ok(None) };
         let app = self.by_id(&id).await?;
-        // The id may have been given to another app since.
+        // The id may belong to another app by now.
         Ok(app.filter(|app| app.key == key))
     }
 
-    /// The app as it is now, for a socket that has come with an earlier `app`. As
-    /// it was, where that cannot be learned: the socket is told of its end
-    /// otherwise.
+    /// The current state of an app, for a socket that holds an earlier one. Returns `app`
+    /// itself if the look-up fails or finds no app: [`watch_changes`] closes the sockets of
+    /// removed apps.
     pub async fn current(&self, app: &Arc<App>) -> Arc<App> {
         match self.by_id(&app.id).await {
             Ok(Some(current)) => current,
@@ -110,8 +114,8 @@ impl Apps {
         self.cached.get(id, &self.changes, read).await
     }
 
-    /// At most [`limits::APP_LOOKUPS_MAX`] at once; the others wait, and are told
-    /// after a while that the backend is not available.
+    /// Runs `read`, with at most [`limits::APP_LOOKUPS_MAX`] concurrent reads. Others wait
+    /// for up to [`limits::SCRIPT_DEADLINE`], then fail as unavailable.
     async fn lookup<T>(
         &self,
         read: impl Future<Output = Result<T, BackendError>>,
@@ -135,11 +139,11 @@ impl CachedApp {
         match config::read_app(&text, &Origin::Stored { id: id.to_owned() }) {
             Ok(app) if &*app.id == id => CachedApp::App(Arc::new(app)),
             Ok(app) => {
-                tracing::error!(id, found = %app.id, "the app in Redis says that it is another one");
+                tracing::error!(id, found = %app.id, "app in Redis contains the id of another app");
                 CachedApp::Unreadable
             }
             Err(problems) => {
-                tracing::error!(id, %problems, "the settings of an app in Redis are not understood");
+                tracing::error!(id, %problems, "invalid settings of an app in Redis");
                 CachedApp::Unreadable
             }
         }
@@ -156,14 +160,14 @@ impl CachedApp {
     }
 }
 
-/// What could be the id or the key of an app. Anything else is not looked up,
-/// nor remembered.
+/// Whether the text can be the id or the key of an app. Other texts are neither looked up
+/// nor cached.
 fn is_valid_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
     (1..=limits::APP_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// That there is no app is remembered for a moment only: it may be added.
+/// The absence of an app is cached only for a short time: the app may be added.
 fn lifetime(is_known: bool) -> Duration {
     if is_known { limits::APP_CACHE_TTL } else { limits::UNKNOWN_APP_CACHE_TTL }
 }

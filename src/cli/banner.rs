@@ -1,13 +1,15 @@
-//! What `--dev` prints once it listens: the address, and commands to copy.
+//! The banner that `--dev` prints when the server is ready: its address and example
+//! commands.
 
 use std::net::SocketAddr;
 
 use crate::config::{Config, DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN};
 
-/// Made before the server takes the configuration, shown when it is ready.
+/// Created before the server takes ownership of the configuration, printed when the
+/// address is known.
 #[derive(Debug)]
 pub struct Banner {
-    /// How this program was called, so that the commands work from here.
+    /// The name with which the program was started, so that the commands can be copied.
     program: String,
     app_id: String,
     app_key: String,
@@ -16,7 +18,7 @@ pub struct Banner {
 
 impl Banner {
     pub fn new(program: &str, config: &Config) -> Banner {
-        // A configuration has an app, or it would not be one.
+        // Without Redis, a valid configuration has at least one app.
         let (app_id, app_key, demo) =
             config.apps.first().map_or((DEV_APP_ID.into(), DEV_APP_KEY.into(), true), |app| {
                 let demo = &*app.id == DEV_APP_ID
@@ -32,7 +34,7 @@ impl Banner {
         let Banner { program, app_id, app_key, .. } = self;
         let (host, port) = (reachable_host(address), address.port());
         let url = format!("http://{host}:{port}");
-        // The commands find the address of `--dev` by themselves.
+        // The default address of the commands is that of `--dev`.
         let option =
             if format!("{host}:{port}") == DEV_LISTEN { String::new() } else { format!(" --url {url}") };
         let app = self.app_text();
@@ -47,7 +49,7 @@ Publish, in another:
 The same with curl:
   BODY='{{\"name\":\"greeting\",\"channel\":\"news\",\"data\":\"hello\"}}'
   curl -d \"$BODY\" \"$({program} sign POST /apps/{app_id}/events --body \"$BODY\"{option})\"
-Ask who is there:
+Query the channel:
   {program} channel news --info subscription_count{option}
 In a browser, with pusher-js:
   new Pusher('{app_key}', {{ wsHost: '{host}', wsPort: {port}, forceTLS: false, enabledTransports: ['ws'], cluster: '' }})
@@ -59,7 +61,7 @@ In a browser, with pusher-js:
         let Banner { app_id, app_key, .. } = self;
         if self.demo {
             return format!(
-                "demo app: id {app_id}, key {app_key}, secret {DEV_APP_SECRET} (everybody knows it)\n"
+                "demo app: id {app_id}, key {app_key}, secret {DEV_APP_SECRET} (public: for tests only)\n"
             );
         }
         format!(
@@ -69,7 +71,7 @@ In a browser, with pusher-js:
     }
 }
 
-/// Whoever listens everywhere is reached here.
+/// The host for clients on this machine: loopback if the server listens on all addresses.
 fn reachable_host(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(it) if it.ip().is_unspecified() => "127.0.0.1".to_owned(),
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_can_be_copied() {
+    fn banner_commands_can_be_copied() {
         let text = text(&[], "127.0.0.1:6001");
         for command in [
             "fanfare listens on http://127.0.0.1:6001\n",
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn another_address_and_app_are_named_but_no_secret() {
+    fn banner_of_another_app_has_address_and_id_but_no_secret() {
         let app = [("FANFARE_APP_ID", "7"), ("FANFARE_APP_KEY", "k"), ("FANFARE_APP_SECRET", "hush")];
         let text = text(&app, "[::]:7001");
         assert!(text.contains("./fanfare listen news --url http://[::1]:7001\n"), "{text}");

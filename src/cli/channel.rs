@@ -1,4 +1,4 @@
-//! `fanfare channel`: who is there.
+//! `fanfare channel`: queries the state of a channel.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::target::Target;
 use super::{client, output};
 use crate::config::Environment;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Query a channel: whether it is occupied, and its counts.
+/// Query the state of a channel: occupied or not, and its counts.
 #[derive(Debug, clap::Args)]
 pub struct Channel {
     /// Name of the channel
     name: String,
-    /// What to answer, such as subscription_count
+    /// Attributes to return, with commas between, such as subscription_count
     #[arg(long, value_name = "NAMES")]
     info: Option<String>,
     #[command(flatten)]
@@ -31,7 +31,7 @@ impl Channel {
         let path = format!("/apps/{}/channels/{}", encode(&app.app_id), encode(&self.name));
         let query: Vec<_> = self.info.into_iter().map(|info| ("info".to_owned(), info)).collect();
         let target = signed_target(&app, "GET", &path, &query, b"", now())?;
-        let answer = client::send(&authority, Method::GET, &target, Vec::new(), PATIENCE).await?;
+        let answer = client::send(&authority, Method::GET, &target, Vec::new(), TIMEOUT).await?;
         Ok(output::line(&answer)?)
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP request to a server, over one connection.
+//! One HTTP request to a server, over a connection of its own.
 
 use std::time::Duration;
 
@@ -11,19 +11,24 @@ use tokio::time::timeout;
 
 use super::error::CliError;
 
-/// More than any answer of the HTTP API.
+/// Limit of response bodies, in bytes: above any response of the HTTP API.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The body of an answer below 400; else [`CliError::Refused`].
+/// Sends a request and returns the body of the response.
+///
+/// # Errors
+///
+/// [`CliError::Refused`] for a status of 400 or above, [`CliError::Timeout`] after
+/// `time_limit`, or an error of the connection.
 pub(super) async fn send(
     authority: &str,
     method: Method,
     target: &str,
     body: Vec<u8>,
-    patience: Duration,
+    time_limit: Duration,
 ) -> Result<String, CliError> {
-    let answered = timeout(patience, exchange(authority, method, target, body)).await;
-    let late = |_| CliError::Timeout { authority: authority.to_owned(), after: patience };
+    let answered = timeout(time_limit, exchange(authority, method, target, body)).await;
+    let late = |_| CliError::Timeout { authority: authority.to_owned(), after: time_limit };
     let (status, body) = answered.map_err(late)??;
     if status.as_u16() >= 400 { Err(CliError::Refused { status, body }) } else { Ok(body) }
 }
@@ -50,7 +55,7 @@ async fn exchange(
         .map_err(|_| CliError::BadPath { path: target.to_owned() })?;
     let stream = TokioIo::new(connect(authority).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broken)?;
-    // It ends with the answer; what may go wrong is told by the sender as well.
+    // The task ends with the response. `send_request` returns its errors too.
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(broken)?;
     let status = answer.status();

@@ -1,4 +1,4 @@
-//! Deltas back into events, as a client does it (protocol.md 3.3 to 3.5).
+//! Decodes deltas to events, as client libraries do (protocol.md 3.3 to 3.5).
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use super::error::DecodeError;
 use super::frame::Frame;
 use crate::delta::{Algorithm, fossil, vcdiff};
 
-/// More than any frame of a server: a broken delta must not ask for more.
+/// Limit of decoded frames, in bytes: above any frame of a server. A broken delta cannot
+/// allocate more.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The data of `pusher:delta`.
@@ -25,30 +26,30 @@ struct Delta {
     base_index: u64,
 }
 
-/// The newest message of a chain.
+/// The newest event of a chain.
 #[derive(Debug)]
 struct Base {
     sequence: u64,
     text: String,
 }
 
-/// One chain per channel and conflation key.
+/// Bases by channel and conflation key.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
     bases: HashMap<(String, String), Base>,
 }
 
-/// What a delta stood for.
+/// The event that a delta encodes.
 #[derive(Debug)]
 pub(super) struct Decoded {
-    /// Of the delta frame; that of the envelope is ignored.
+    /// Event name of the delta frame; that of the decoded envelope is ignored.
     pub(super) event: String,
-    /// The whole envelope.
+    /// The decoded envelope.
     pub(super) text: String,
 }
 
 impl Chains {
-    /// A full frame with markers is the base of what follows it.
+    /// Stores a full frame with markers as the base of its chain.
     pub(super) fn keep(&mut self, frame: &Frame<'_>, text: &str) {
         if let (Some(channel), Some(sequence)) = (&frame.channel, frame.sequence) {
             let chain = (channel.clone(), frame.conflation_key.clone().unwrap_or_default());
@@ -56,7 +57,8 @@ impl Chains {
         }
     }
 
-    /// After an error the channel starts anew, with its next full frame.
+    /// Decodes a delta frame. After an error, the bases of the channel are dropped until its
+    /// next full frame.
     pub(super) fn apply(&mut self, frame: &Frame<'_>) -> Result<Decoded, DecodeError> {
         let channel = frame.channel.as_deref().unwrap_or_default();
         let decoded = self.decode(channel, frame);
@@ -86,8 +88,8 @@ impl Chains {
     }
 }
 
-/// What the JavaScript client does with `/,"__delta_seq":\d+/g` and
-/// `/,"__conflation_key":"[^"]*"/g`: everywhere in the text, also in a payload.
+/// Removes the markers as the JavaScript client does with `/,"__delta_seq":\d+/g` and
+/// `/,"__conflation_key":"[^"]*"/g`: everywhere in the text, payloads included.
 fn without_markers(text: &str) -> String {
     let sequence = remove(text, ",\"__delta_seq\":", |rest| {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -96,8 +98,8 @@ fn without_markers(text: &str) -> String {
     remove(&sequence, ",\"__conflation_key\":\"", |rest| rest.find('"').map(|at| at + 1))
 }
 
-/// `text` without each `start` that is followed by a value; `value` says how
-/// many bytes that has.
+/// Removes each `start` that is followed by a value. `value` returns the length of the
+/// value in bytes, or `None` if there is none.
 fn remove(text: &str, start: &str, value: impl Fn(&str) -> Option<usize>) -> String {
     let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find(start) {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_becomes_the_next_envelope_and_the_next_base() {
+    fn delta_decodes_to_the_next_envelope_and_base() {
         let (mut chains, text) = (kept(), delta(7));
         let decoded = chains.apply(&Frame::parse(&text).expect("a frame")).expect("decoded");
         assert_eq!((decoded.event.as_str(), &decoded.text), ("tick", &second()));
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_is_of_the_algorithm_that_it_names() {
+    fn delta_is_decoded_with_its_own_algorithm() {
         let apply = |algorithm: &str, delta: &[u8]| {
             let text = frame(algorithm, delta, 7);
             kept().apply(&Frame::parse(&text).expect("a frame"))
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_against_another_base_ends_the_chain() {
+    fn delta_against_another_base_drops_the_chain() {
         let (mut chains, text) = (kept(), delta(6));
         let refused = chains.apply(&Frame::parse(&text).expect("a frame"));
         assert!(matches!(refused, Err(DecodeError::NoBase { base_index: 6, held: Some(7) })), "{refused:?}");
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_go_and_nothing_else() {
+    fn without_markers_removes_only_markers() {
         let check = |text: &str, expect: &str| assert_eq!(without_markers(text), expect);
         check(r#"{"a":1,"__delta_seq":84,"__conflation_key":"BTC"}"#, r#"{"a":1}"#);
         check(r#"{"a":{"b":1,"__delta_seq":3},"__delta_seq":84}"#, r#"{"a":{"b":1}}"#);

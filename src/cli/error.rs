@@ -1,4 +1,4 @@
-//! Why a command failed, in a sentence for whoever typed it.
+//! Errors of commands, each a sentence for the user.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub enum CliError {
     #[error("the answer of {authority} cannot be read: {error}")]
     Answer { authority: String, error: Box<dyn std::error::Error + Send + Sync> },
 
-    /// Status and body, as they came.
+    /// Status and body of the response, verbatim.
     #[error("refused with {status}: {body}")]
     Refused { status: hyper::StatusCode, body: String },
 
@@ -107,13 +107,13 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// Nobody reads the output any more.
+    /// Whether the reader of the output has closed it.
     pub(super) fn is_closed_output(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Why a delta frame gave no event.
+/// The reason why a delta frame cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
     #[error("it is not a delta frame: {0}")]

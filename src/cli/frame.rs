@@ -1,4 +1,4 @@
-//! A frame as a client reads it.
+//! A frame as a client parses it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,24 +23,23 @@ impl<'a> Frame<'a> {
         serde_json::from_str(text)
     }
 
-    /// Whether an application would get it; the others are the protocol's own.
+    /// Whether the frame is an event for the application, not one of the protocol.
     pub(super) fn is_event(&self) -> bool {
         !self.event.starts_with("pusher:") && !self.event.starts_with("pusher_internal:")
     }
 
-    /// `data` once unwrapped: the text that the publisher sent, whether it
-    /// travelled as a string or as inline JSON.
+    /// The published data: the value of a string, or the text of inline JSON.
     pub(super) fn data_text(&self) -> String {
         let Some(raw) = self.data else { return String::new() };
         serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
     }
 
-    /// `data` of the protocol's own frames: an object, or the text of one.
+    /// `data` of a protocol frame: an object, or a string with the JSON of one.
     pub(super) fn data_as<T: serde::de::DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_str(&self.data_text())
     }
 
-    /// Event, channel and data, with tabs between, on one line.
+    /// Event, channel and data, separated by tabs, on one line.
     pub(super) fn columns(&self) -> String {
         let channel = self.channel.as_deref().unwrap_or("-");
         [&self.event, channel, &self.data_text()].map(printable).join("\t")
@@ -57,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_shows_what_was_published() {
+    fn columns_contain_event_channel_and_published_data() {
         check(r#"{"event":"e","channel":"c","data":"{\"a\": 1}"}"#, "e\tc\t{\"a\": 1}", true);
         check(r#"{"event":"e","channel":"c","data":{"a": 1},"__delta_seq":4}"#, "e\tc\t{\"a\": 1}", true);
         check(r#"{"event":"e","channel":"c","data":"two\nlines"}"#, "e\tc\ttwo\\nlines", true);

@@ -1,4 +1,4 @@
-//! `fanfare healthcheck`: for an image without a shell.
+//! `fanfare healthcheck`: a health check for images without a shell.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::target::Target;
 use super::{client, output};
 use crate::config::Environment;
 
-/// A supervisor asks every few seconds and wants an answer before the next.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Supervisors check every few seconds and expect a result before the next check.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Exit with 0 if the server is ready, else with 1.
+/// Check that the server is ready: exit status 0 or 1.
 #[derive(Debug, clap::Args)]
 pub struct Healthcheck {
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct Healthcheck {
 impl Healthcheck {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let authority = self.target.authority(environment)?;
-        let answer = client::send(&authority, Method::GET, "/ready", Vec::new(), PATIENCE).await?;
+        let answer = client::send(&authority, Method::GET, "/ready", Vec::new(), TIMEOUT).await?;
         Ok(output::line(&answer)?)
     }
 }

@@ -1,4 +1,4 @@
-//! `fanfare listen`: subscribe, and print what arrives.
+//! `fanfare listen`: subscribes to channels and prints received frames.
 
 use std::time::Duration;
 
@@ -20,22 +20,22 @@ use super::{StopSignals, client, output};
 use crate::auth;
 use crate::config::Environment;
 
-/// A handshake, and an answer to our ping, take no longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of the handshake, and of the reply to a ping.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Subscribe to channels and print every frame: event, channel, data.
+/// Subscribe to channels and print every received frame: event, channel, data.
 #[derive(Debug, clap::Args)]
 pub struct Listen {
-    /// Names of the channels; private ones are signed with the secret
+    /// Channel names; subscriptions to private channels are signed with the secret
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<String>,
-    /// As whom to join presence channels
+    /// User id on presence channels
     #[arg(long, value_name = "ID", default_value = "listener")]
     user: String,
-    /// Ask for deltas, and show for each event how it came and its bytes on the wire
+    /// Enable deltas, and print for each event whether it was full or a delta, and its bytes
     #[arg(long)]
     delta: bool,
-    /// Stop after so many events
+    /// Number of events after which to stop
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
@@ -55,28 +55,29 @@ struct SubscriptionError {
     error: String,
 }
 
-/// What came, for the sum at the end.
+/// Totals of the received events.
 #[derive(Debug, Default)]
 struct Tally {
     full: u64,
     deltas: u64,
-    /// On the wire.
+    /// Bytes of the frames received.
     received_bytes: usize,
-    /// What the same events would have been in full.
+    /// Bytes of the same events as full frames.
     full_bytes: usize,
 }
 
-/// One connection and what was asked of it.
+/// One connection and the options of the command.
 struct Listener {
     authority: String,
     app: Credentials,
     channels: Vec<String>,
     user: String,
     count: Option<u64>,
-    /// Of `--delta`.
+    /// With `--delta` only.
     chains: Option<Chains>,
     tally: Tally,
     socket: WebSocketStream<TcpStream>,
+    /// Silence after which a ping is sent: the server's `activity_timeout`.
     silence_max: Duration,
 }
 
@@ -93,7 +94,7 @@ impl Listen {
             count: self.count,
             chains: self.delta.then(Chains::default),
             tally: Tally::default(),
-            silence_max: PATIENCE,
+            silence_max: TIMEOUT,
         };
         let mut stop = StopSignals::new().map_err(CliError::Runtime)?;
         let outcome = tokio::select! {
@@ -111,15 +112,15 @@ async fn connect(authority: &str, key: &str) -> Result<WebSocketStream<TcpStream
         encode(key)
     );
     let stream = client::connect(authority).await?;
-    let shaken = timeout(PATIENCE, tokio_tungstenite::client_async(url, stream)).await;
-    match shaken {
+    let handshake = timeout(TIMEOUT, tokio_tungstenite::client_async(url, stream)).await;
+    match handshake {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(answer))) => {
             let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             Err(CliError::Refused { status: answer.status(), body: body.into_owned() })
         }
         Ok(Err(error)) => Err(broken(authority, error)),
-        Err(_) => Err(CliError::Timeout { authority: authority.to_owned(), after: PATIENCE }),
+        Err(_) => Err(CliError::Timeout { authority: authority.to_owned(), after: TIMEOUT }),
     }
 }
 
@@ -128,14 +129,13 @@ fn broken(authority: &str, error: tungstenite::Error) -> CliError {
 }
 
 impl Listener {
-    /// Returns after `count` events, or with the reason why there are no more.
+    /// Prints frames until `count` events have arrived or the connection fails.
     async fn read(&mut self) -> Result<(), CliError> {
         loop {
             match self.next().await? {
                 Message::Text(text) => self.take(text.as_str()).await?,
                 Message::Close(close) => return Err(closed(close)),
-                // Pings are answered by the library, and nothing else is sent
-                // in protocol 7.
+                // The library answers pings. Protocol 7 has no other messages.
                 _ => {}
             }
             if self.count.is_some_and(|count| self.tally.full + self.tally.deltas >= count) {
@@ -144,21 +144,22 @@ impl Listener {
         }
     }
 
-    /// A server that has gone silent is asked whether it is there.
+    /// The next message. After `silence_max` it sends a ping; without any message after
+    /// another [`TIMEOUT`], it fails.
     async fn next(&mut self) -> Result<Message, CliError> {
-        let mut patience = self.silence_max;
-        for asked in [false, true] {
-            match timeout(patience, self.socket.next()).await {
+        let mut time_limit = self.silence_max;
+        for has_pinged in [false, true] {
+            match timeout(time_limit, self.socket.next()).await {
                 Ok(Some(message)) => return message.map_err(|error| broken(&self.authority, error)),
                 Ok(None) => return Err(CliError::Gone),
-                Err(_) if asked => break,
+                Err(_) if has_pinged => break,
                 Err(_) => {
                     self.send(&json!({ "event": "pusher:ping", "data": {} })).await?;
-                    patience = PATIENCE;
+                    time_limit = TIMEOUT;
                 }
             }
         }
-        Err(CliError::Timeout { authority: self.authority.clone(), after: PATIENCE })
+        Err(CliError::Timeout { authority: self.authority.clone(), after: TIMEOUT })
     }
 
     async fn take(&mut self, text: &str) -> Result<(), CliError> {
@@ -231,10 +232,10 @@ impl Listener {
         }
     }
 
-    /// With `--delta`, how the event came stands before it.
-    fn print(&self, form: &str, text: &str, columns: &str) -> Result<(), CliError> {
+    /// Prints a frame. With `--delta`, its kind and its bytes precede it.
+    fn print(&self, kind: &str, text: &str, columns: &str) -> Result<(), CliError> {
         match self.chains {
-            Some(_) => Ok(output::line(&format!("{form}\t{}\t{columns}", text.len()))?),
+            Some(_) => Ok(output::line(&format!("{kind}\t{}\t{columns}", text.len()))?),
             None => Ok(output::line(columns)?),
         }
     }
@@ -246,7 +247,7 @@ impl Listener {
 
     async fn end(mut self, outcome: Result<(), CliError>) -> Result<(), CliError> {
         if outcome.is_ok() {
-            // A courtesy: the server forgets us at once.
+            // With a close frame, the server removes the connection at once.
             let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
         }
         if self.chains.is_some() {
@@ -259,7 +260,7 @@ impl Listener {
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Tally { full, deltas, received_bytes, full_bytes } = self;
-        // A server sends no delta that is longer than its event.
+        // A delta is never longer than its event, unless the server is broken.
         let saved = full_bytes.saturating_sub(*received_bytes);
         let percent = if *full_bytes == 0 { 0 } else { saved * 100 / full_bytes };
         write!(f, "{} events: {full} full, {deltas} deltas; {received_bytes} bytes", full + deltas)?;
@@ -283,7 +284,7 @@ fn closed(close: Option<CloseFrame>) -> CliError {
     CliError::Closed { code, meaning: meaning(code), reason: output::printable(&close.reason) }
 }
 
-/// Close codes of protocol.md 2.3.
+/// The meaning of a close code of protocol.md 2.3.
 fn meaning(code: u16) -> &'static str {
     match code {
         1000 => "a normal end",
@@ -314,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_says_what_deltas_saved() {
+    fn tally_contains_the_bytes_saved_by_deltas() {
         let tally = Tally { full: 2, deltas: 8, received_bytes: 250, full_bytes: 1000 };
         assert_eq!(
             tally.to_string(),
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_a_sentence() {
+    fn subscription_error_is_formatted_with_channel_and_reason() {
         let text = r#"{"event":"pusher:subscription_error","channel":"private-x","data":{"type":"AuthError","error":"bad signature","status":401}}"#;
         let error = refused(&Frame::parse(text).expect("a frame"));
         assert_eq!(error.to_string(), "subscription to `private-x` refused: bad signature");

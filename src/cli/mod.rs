@@ -1,5 +1,5 @@
-//! The command line: flags that run the server, and small commands that speak
-//! to one, so that nothing but `fanfare` itself is needed to see it work.
+//! The command line: flags of the server, and small commands that connect to a running
+//! server, so that no other tool is needed to try it.
 
 mod app;
 mod banner;
@@ -28,8 +28,8 @@ pub use import::ImportError;
 pub use signals::StopSignals;
 pub use target::Target;
 
-/// A self-hosted, Pusher-protocol realtime server. Without a command it runs
-/// the server.
+/// A self-hosted realtime server for the Pusher protocol. Without a command, it runs the
+/// server.
 #[derive(Debug, clap::Parser)]
 #[command(name = "fanfare", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub struct Cli {
@@ -39,26 +39,28 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What runs the server. Texts are checked with the rest of the configuration,
-/// so that all mistakes are told together.
+/// Flags of the server. Their texts are validated with the rest of the configuration, so
+/// that all mistakes are reported together.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
-    /// TOML file with the configuration [env: FANFARE_CONFIG]
+    /// Path of the configuration file, in TOML [env: FANFARE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of both APIs [env: FANFARE_LISTEN] [default: 0.0.0.0:6001]
+    /// Address of the HTTP API and of WebSocket connections [env: FANFARE_LISTEN]
+    /// [default: 0.0.0.0:6001]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// URL of the shared backend; without it this process is alone [env: FANFARE_REDIS]
+    /// URL of the Redis that nodes share; without it, one node keeps its state in memory
+    /// [env: FANFARE_REDIS]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// Address of /metrics [env: FANFARE_METRICS_LISTEN] [default: 127.0.0.1:9601]
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_listen: Option<String>,
-    /// Try it: listen on 127.0.0.1:6001, with a demo app if none is configured
+    /// Development mode: address 127.0.0.1:6001, and a demo app if none is configured
     #[arg(long)]
     pub dev: bool,
-    /// Show every setting, its value and where it came from, then exit
+    /// Print all settings with their values and sources, then exit
     #[arg(long)]
     pub print_config: bool,
     /// Check the configuration, then exit
@@ -78,7 +80,7 @@ impl Serve {
     }
 }
 
-/// What speaks to a running server.
+/// Commands: most connect to a running server or to its Redis.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Listen(listen::Listen),
@@ -91,11 +93,11 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command to its end, and says on stderr what went wrong.
+    /// Runs the command to its end and prints an error to stderr.
     pub fn run(self, environment: &Environment) -> ExitCode {
         match self.try_run(environment) {
             Ok(()) => ExitCode::SUCCESS,
-            // `fanfare listen news | head -1` has what it wanted.
+            // As in `fanfare listen news | head -1`: not an error.
             Err(error) if error.is_closed_output() => ExitCode::SUCCESS,
             Err(error) => {
                 output::error(&error);

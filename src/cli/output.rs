@@ -1,8 +1,8 @@
-//! What a command says. Not `println!`, which panics when nobody reads.
+//! Output of commands. `println!` would panic when the reader has closed the pipe.
 
 use std::io::{self, Write};
 
-/// One line on stdout, at once: whoever watches or pipes wants it now.
+/// Prints one line to stdout and flushes it, so that pipes receive it at once.
 pub(super) fn line(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -10,13 +10,13 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// One line on stderr. If nobody reads there, nobody can be told either.
+/// Prints one line to stderr. A failure is ignored: there is no other output for it.
 pub(super) fn error(error: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "fanfare: {error}");
 }
 
-/// `text` on one line, and without what a terminal would obey: events come
-/// from strangers.
+/// `text` on one line, with control characters escaped: events are untrusted, and a
+/// terminal would interpret escape sequences.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for char in text.chars() {
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_as_a_command() {
+    fn printable_escapes_control_characters() {
         assert_eq!(printable("täglich 🎺 {\"a\":1}"), "täglich 🎺 {\"a\":1}");
         assert_eq!(printable("a\nb\t\u{1b}[2J\u{9b}"), "a\\nb\\t\\u{1b}[2J\\u{9b}");
     }

@@ -1,5 +1,4 @@
-//! `fanfare sign`: a signed URL for curl, and the signing that the other
-//! commands use.
+//! `fanfare sign`: prints a signed URL for curl. The other commands use its functions.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,20 +12,20 @@ use super::target::{Credentials, Target};
 use crate::auth;
 use crate::config::Environment;
 
-/// Print a signed URL, valid for ten minutes, for curl.
+/// Print a signed URL for curl, valid for ten minutes.
 #[derive(Debug, clap::Args)]
 pub struct Sign {
-    /// As in GET or POST
+    /// HTTP method, such as GET or POST
     method: String,
-    /// As in /apps/1001/events
+    /// Path of the request, such as /apps/1001/events
     path: String,
-    /// The body that will be sent
+    /// Body of the request
     #[arg(long, conflicts_with = "body_file")]
     body: Option<String>,
-    /// File with the body that will be sent; - is stdin
+    /// File with the body of the request; - is stdin
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
-    /// Further parameter; may be repeated
+    /// Further query parameter; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     query: Vec<(String, String)>,
     #[command(flatten)]
@@ -80,7 +79,7 @@ pub(super) fn signed_target(
     Ok(format!("{path}?{}", pairs.join("&")))
 }
 
-/// What needs no escape anywhere in a URL.
+/// All characters except those that need no escape in any part of a URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encoded for a segment of a path or a part of a query.
@@ -88,7 +87,7 @@ pub(super) fn encode(text: &str) -> impl std::fmt::Display {
     utf8_percent_encode(text, ESCAPED)
 }
 
-/// Seconds since 1970, as requests carry them.
+/// Seconds since 1970, the unit of `auth_timestamp`.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -121,7 +120,7 @@ mod tests {
 
     /// The vector of protocol.md 1.2.
     #[test]
-    fn signs_like_pusher() {
+    fn signed_target_matches_the_protocol_vector() {
         let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let target =
             signed_target(&app(), "post", "/apps/3/events", &[], body, 1_353_088_179).expect("signed");
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_parameters_as_they_are_and_sends_them_encoded() {
+    fn signed_target_signs_raw_parameters_and_sends_them_encoded() {
         let query = [("info".to_owned(), "user_count,subscription_count".to_owned())];
         let target = signed_target(&app(), "GET", "/apps/3/channels/a%23b", &query, b"", 7).expect("signed");
         assert!(target.contains("&info=user_count%2Csubscription_count&auth_signature="), "{target}");
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_would_not_verify() {
+    fn signed_target_rejects_requests_that_would_not_verify() {
         for path in ["apps/3", "/apps/3?info=x", "/apps/3/a b", "/apps/3#x", "/ä"] {
             let refused = signed_target(&app(), "GET", path, &[], b"", 7);
             assert!(matches!(refused, Err(CliError::BadPath { .. })), "{path}");

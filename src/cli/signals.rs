@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT: asked to stop, by a supervisor or by a person.
+//! SIGTERM and SIGINT: requests to stop, from a supervisor or a terminal.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// From its creation on, neither signal ends the process by itself.
+/// Handlers of both signals. Once they exist, the signals no longer end the process.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -19,7 +19,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next of either.
+    /// Waits for the next signal of either kind.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! Which server a command speaks to, and as which app.
+//! The server and the app of a command.
 
 use std::net::SocketAddr;
 
@@ -6,11 +6,11 @@ use super::error::CliError;
 use crate::app::Secret;
 use crate::config::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Environment};
 
-/// Options that all commands share. What is not given is that of `--dev`.
+/// Options of all commands that connect to a server. Defaults are those of `--dev`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server and app")]
 pub struct Target {
-    /// Server to speak to [default: http://127.0.0.1:6001, with the port of FANFARE_LISTEN]
+    /// URL of the server [default: http://127.0.0.1:6001, or the address of FANFARE_LISTEN]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Id of the app [env: FANFARE_APP_ID] [default: that of --dev]
@@ -24,7 +24,7 @@ pub struct Target {
     secret: Option<Secret>,
 }
 
-/// Whoever holds these may publish.
+/// Id, key and secret of an app: they authorise to publish.
 #[derive(Debug, Clone)]
 pub(super) struct Credentials {
     pub(super) app_id: String,
@@ -69,8 +69,9 @@ fn secret_of(environment: &Environment) -> Result<Secret, CliError> {
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
-/// A server that listens everywhere is spoken to at this machine, so that
-/// `fanfare healthcheck` in a container needs no option.
+/// The address at which a client on this machine reaches a server that listens on
+/// `listen`: loopback if that is all addresses. So `fanfare healthcheck` in a container
+/// needs no option.
 fn reachable(listen: &str) -> Option<String> {
     let address: SocketAddr = listen.parse().ok()?;
     let port = address.port();
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_app_is_given_by_flag_environment_or_dev() {
+    fn credentials_come_from_flags_environment_or_dev() {
         let environment: Environment =
             [("FANFARE_APP_ID", "7"), ("FANFARE_APP_KEY", "k")].into_iter().collect();
         let given = Target { key: Some("flag".into()), ..target() };
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_given_by_flag_environment_or_dev() {
+    fn authority_comes_from_flag_environment_or_dev() {
         let at = |listen: &str| {
             target().authority(&[("FANFARE_LISTEN", listen)].into_iter().collect()).expect("good")
         };

@@ -1,4 +1,4 @@
-//! `fanfare trigger`: one event or a batch, signed and sent.
+//! `fanfare trigger`: signs and publishes one event or a batch.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::target::Target;
 use super::{client, output};
 use crate::config::Environment;
 
-/// A batch may wait for Redis.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of a publish, which may wait for Redis.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Publish an event, or the events of a JSON file.
+/// Publish one event, or the events of a JSON file.
 #[derive(Debug, clap::Args)]
 pub struct Trigger {
     /// Channel to publish on
@@ -25,16 +25,16 @@ pub struct Trigger {
     /// Name of the event
     #[arg(required_unless_present = "file")]
     event: Option<String>,
-    /// Data of the event, delivered as it is
+    /// Data of the event, delivered verbatim
     #[arg(required_unless_present = "file", allow_negative_numbers = true)]
     data: Option<String>,
-    /// This connection does not get the event
+    /// Socket id of a connection that does not receive the event
     #[arg(long, value_name = "ID")]
     socket_id: Option<String>,
-    /// What to answer about the channel, such as subscription_count
+    /// Attributes of the channel to return, such as subscription_count
     #[arg(long, value_name = "NAMES")]
     info: Option<String>,
-    /// Send this event in full to everyone
+    /// Full event for all subscribers, never a delta
     #[arg(long)]
     no_delta: bool,
     /// JSON file with one event, a list of events or {"batch":[…]}; - is stdin
@@ -58,7 +58,7 @@ struct Event<'a> {
     delta: Option<bool>,
 }
 
-/// A body and the end of the path it goes to.
+/// The body of a request and the last segment of its path.
 #[derive(Debug, PartialEq)]
 struct Request {
     endpoint: &'static str,
@@ -75,7 +75,7 @@ impl Trigger {
         };
         let path = format!("/apps/{}/{endpoint}", encode(&app.app_id));
         let target = signed_target(&app, "POST", &path, &[], &body, now())?;
-        let answer = client::send(&authority, Method::POST, &target, body, PATIENCE).await?;
+        let answer = client::send(&authority, Method::POST, &target, body, TIMEOUT).await?;
         Ok(output::line(&answer)?)
     }
 
@@ -95,8 +95,8 @@ impl Trigger {
     }
 }
 
-/// The file goes out as it stands, whatever its events hold: it is the
-/// server's to judge. A bare list gets its envelope.
+/// The request for a file. Its JSON is sent verbatim, and the server validates the events.
+/// A bare list is wrapped in `{"batch":…}`.
 fn request_of_file(path: &Path, text: &[u8]) -> Result<Request, CliError> {
     let raw: &RawValue =
         serde_json::from_slice(text).map_err(|error| CliError::NotJson { path: path.to_owned(), error })?;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_by_its_form_where_it_goes() {
+    fn request_of_file_selects_the_endpoint_by_the_json() {
         let event = r#"{"name":"e","channel":"c","data":{"n":1.0}}"#;
         assert_eq!(of_file(&format!(" {event}\n")), Some(("events", event.to_owned())));
         let batch = format!("{{\"batch\":[{event}]}}");

@@ -1,11 +1,10 @@
-//! The settings of one app, and what the edge is told, from the file and from
-//! variables.
+//! Settings of one app and of the network edge, from the file and from variables.
 
 use super::tests::{given, with_app};
 use crate::app::{App, AppFeatures, AppRates, HookedEvents, OriginPattern, Rate, Webhook};
 use std::time::Duration;
 
-/// The app `7` with these lines.
+/// The app `7`, configured with these lines.
 fn app(lines: &str) -> App {
     given(&format!("[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\n{lines}"), &[]).config().apps.remove(0)
 }
@@ -25,7 +24,7 @@ fn per_second(count: u64) -> Option<Rate> {
 }
 
 #[test]
-fn nothing_is_limited_but_client_events() {
+fn rates_by_default_limit_only_client_events() {
     let app = app("");
     assert_eq!(app.rates, AppRates { client_events: per_second(10), ..AppRates::default() });
     assert_eq!(app.features, AppFeatures::default());
@@ -33,7 +32,7 @@ fn nothing_is_limited_but_client_events() {
 }
 
 #[test]
-fn rates_are_read() {
+fn rates_are_parsed() {
     let app = app(
         "max_connections = 500\nmax_client_events_per_second = 30\ndecay_seconds = 3\nterminate_on_limit = true\n\
                    max_backend_events_per_second = '1000'\nmax_read_requests_per_second = 50\n\
@@ -54,7 +53,7 @@ fn rates_are_read() {
 }
 
 #[test]
-fn no_limit_may_be_said_as_others_do() {
+fn limits_of_zero_or_minus_one_are_no_limits() {
     for none in ["0", "-1", "'-1'"] {
         let app = app(&format!(
             "max_connections = {none}\nmax_client_events_per_second = {none}\nmax_backend_events_per_second = {none}\n\
@@ -67,7 +66,7 @@ fn no_limit_may_be_said_as_others_do() {
 }
 
 #[test]
-fn features_are_switched_on() {
+fn features_are_enabled() {
     let app = app(
         "enable_client_messages = true\nenable_user_authentication = true\nuser_authentication_timeout = 7\n\
                    enable_watchlist_events = true\nenable_subscription_count = true\ncache_ttl_in_seconds = 60\n\
@@ -87,19 +86,19 @@ fn features_are_switched_on() {
 }
 
 #[test]
-fn a_rate_says_whether_it_holds() {
+fn message_rate_without_enabled_is_an_error() {
     assert_eq!(
         problems("message_rate_limit = { max_attempts = 0, decay = 3 }"),
         [
             "`apps[0].message_rate_limit.decay` is not a setting; the nearest is `decay_seconds` (file FILE, line 5)",
-            "`apps[0].message_rate_limit.enabled` (limit of all messages of one connection) must be true or false; it is missing (file FILE, line 5)",
-            "`apps[0].message_rate_limit.max_attempts` (limit of all messages of one connection) must be a whole number from 1; it is 0 (file FILE, line 5)",
+            "`apps[0].message_rate_limit.enabled` (rate limit of all messages of a connection) must be true or false; it is missing (file FILE, line 5)",
+            "`apps[0].message_rate_limit.max_attempts` (rate limit of all messages of a connection) must be a whole number from 1; it is 0 (file FILE, line 5)",
         ]
     );
 }
 
 #[test]
-fn several_secrets_begin_with_the_usual_one() {
+fn secrets_begin_with_secret_and_have_no_duplicates() {
     assert_eq!(secrets(&app("secrets = ['old', 's', 'older']")), [&b"s"[..], b"old", b"older"]);
     let only = given("[[apps]]\nid = 7\nkey = 'k'\nsecrets = ['new', 'old']\n", &[]).config();
     assert_eq!(secrets(&only.apps[0]), [&b"new"[..], b"old"]);
@@ -115,7 +114,7 @@ fn several_secrets_begin_with_the_usual_one() {
 }
 
 #[test]
-fn origins_are_read() {
+fn origins_are_parsed() {
     let origins =
         |lines: &str| -> Vec<String> { app(lines).origins.into_iter().map(|OriginPattern(it)| it).collect() };
     assert_eq!(
@@ -131,7 +130,7 @@ fn origins_are_read() {
 }
 
 #[test]
-fn webhooks_are_read_in_both_spellings() {
+fn webhooks_with_names_of_soketi_or_sockudo_are_parsed() {
     let app = app("[[apps.webhooks]]\nurl = 'https://a.example/hook?token=x'\n\
                    [[apps.webhooks]]\nurl = 'http://b.example:8080'\nevent_types = ['channel_occupied', 'channel_vacated']\n\
                    headers = { Authorization = 'Bearer x', X-Number = 7 }\n\
@@ -157,7 +156,7 @@ fn webhooks_are_read_in_both_spellings() {
 }
 
 #[test]
-fn every_mistake_in_a_webhook_has_its_place() {
+fn webhook_mistakes_are_all_reported_with_their_path() {
     let mut found = problems(
         "[[apps.webhooks]]\nurl = 'ftp://a'\nevent_types = ['channel_ocupied']\n\
                           [[apps.webhooks]]\nlambda_function = 'f'\n\
@@ -165,7 +164,7 @@ fn every_mistake_in_a_webhook_has_its_place() {
                           filter = { channel_pattern = 'x', channel_prefix = 'a', channel_name_starts_with = 'b' }\n",
     );
     found.sort();
-    let doc = "(who is told of what happens in the app)";
+    let doc = "(endpoints that receive webhook events of the app)";
     let expect = [
         format!(
             "`apps[0].webhooks[0].event_types` {doc} must be a list of channel_occupied, channel_vacated, member_added, \
@@ -196,7 +195,7 @@ fn every_mistake_in_a_webhook_has_its_place() {
 }
 
 #[test]
-fn what_a_webhook_carries_is_hidden() {
+fn webhook_credentials_are_hidden_in_output() {
     let given = given(
         "[[apps]]\nid = 7\nkey = 'k'\nsecrets = ['hush1', 'hush2']\n\
          webhooks = [{ url = 'http://a/?token=hush3', headers = { Authorization = 'hush4' } }]\n",
@@ -213,7 +212,7 @@ fn what_a_webhook_carries_is_hidden() {
 }
 
 #[test]
-fn the_edge_is_told_what_to_believe() {
+fn path_prefix_and_trusted_proxies_are_parsed() {
     let file = "path_prefix = '/realtime'\ntrusted_proxies = ['10.0.0.0/8', '192.0.2.7']\n";
     let config = given(file, &with_app(&[])).config();
     assert_eq!(config.path_prefix, "/realtime");
@@ -225,7 +224,7 @@ fn the_edge_is_told_what_to_believe() {
 }
 
 #[test]
-fn with_redis_apps_may_come_later() {
+fn apps_may_be_empty_with_redis_only() {
     let config = given("redis = 'redis://localhost'", &[]).config();
     assert!(config.apps.is_empty());
     assert!(given("", &[]).problems()[0].starts_with("no app is configured"));

@@ -1,4 +1,4 @@
-//! Settings → [`Config`], with what concerns more than one key.
+//! Builds a [`Config`] from the settings and checks relations between keys.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::app::{App, AppFeatures, AppLimits, AppRates, OriginPattern, Rate};
 use crate::delta::settings::{DeltaConfig, MarkerStyle};
 use crate::limits;
 
-/// With problems the configuration is only a sketch, and must not be used.
+/// Builds the configuration. If `problems` is not empty afterwards, the result is
+/// incomplete and must not be used.
 pub(super) fn build(
     settings: &Settings,
     dev: bool,
@@ -21,12 +22,12 @@ pub(super) fn build(
 ) -> Config {
     let top = Reader { settings, app: None };
     check_addresses(settings, problems);
-    // Nobody knows which apps stand in a file that cannot be read.
+    // A file that cannot be read may contain apps.
     let unread = |it: &Problem| matches!(it, Problem::FileUnreadable { .. } | Problem::Syntax { .. });
-    // Apps may be kept in Redis, and be added there later.
+    // Redis may store apps, now or later.
     let redis = Place::top("redis");
-    let may_come = settings.get(redis).is_some() || settings.was_refused(redis);
-    if settings.apps().is_empty() && !may_come && !problems.iter().any(unread) {
+    let has_redis = settings.get(redis).is_some() || settings.was_refused(redis);
+    if settings.apps().is_empty() && !has_redis && !problems.iter().any(unread) {
         problems.push(Problem::NoApp);
     }
     let listen = top.address("listen");
@@ -175,13 +176,13 @@ fn app_features(app: &Reader<'_>) -> AppFeatures {
     }
 }
 
-/// The key's range keeps the number positive and far below what a float can
-/// count exactly.
+/// The key's range keeps the number positive and far below the largest integer that a
+/// float represents exactly.
 fn bytes_of_kb(kilobytes: f64) -> usize {
     (kilobytes * 1024.0) as usize
 }
 
-/// Of two apps with one id, one would never be found.
+/// Reports apps with equal ids or keys: a look-up would find only one of them.
 fn check_distinct(settings: &Settings, name: &str, problems: &mut Vec<Problem>) {
     let mut seen: HashMap<&str, Place> = HashMap::new();
     for app in 0..settings.apps().len() {
@@ -196,7 +197,8 @@ fn check_distinct(settings: &Settings, name: &str, problems: &mut Vec<Problem>) 
     }
 }
 
-/// Two listeners on one address: the second would fail to bind, and say less.
+/// Reports two listeners on one address: the second would fail to bind, with a less
+/// specific error.
 fn check_addresses(settings: &Settings, problems: &mut Vec<Problem>) {
     let (place, other) = (Place::top("metrics_listen"), Place::top("listen"));
     let (Some(metrics), Some(listen)) = (settings.get(place), settings.get(other)) else { return };

@@ -1,5 +1,5 @@
-//! `channel_delta_compression`: a table from channel patterns to what deltas are
-//! there (protocol.md 3.11).
+//! `channel_delta_compression`: a table from channel patterns to delta settings
+//! (protocol.md 3.11).
 
 use std::collections::BTreeMap;
 
@@ -30,14 +30,14 @@ const NAMES: &[&str] = &[
 ];
 const FLAG: &str = "true or false";
 
-/// Pairs of a pattern and what it says.
+/// Parses the table into pairs of a pattern and its setting.
 pub(super) fn read(raw: &Raw) -> Result<Vec<(String, ChannelSetting)>, Wrong> {
     let parsed = raw.parsed();
     match parsed.as_ref().unwrap_or(raw) {
-        // First, for one of the channels may be called `enabled`.
+        // Before `is_empty`, because a channel may have the name `enabled`.
         Raw::Table(patterns) => read_patterns(patterns),
         raw if raw.is_empty() => Ok(Vec::new()),
-        // As an environment variable: `quiet-*=disabled,loud=fossil`.
+        // In an environment variable: `quiet-*=disabled,loud=fossil`.
         Raw::Text(text) => read_words(text).ok_or_else(expected).and_then(|it| read_patterns(&it)),
         _ => Err(expected()),
     }
@@ -47,7 +47,7 @@ fn expected() -> Wrong {
     Wrong::Expected(EXPECTED.to_owned())
 }
 
-/// None if one is no pair, or a pattern stands there twice.
+/// `None` if an item is not a pair, or if a pattern occurs twice.
 fn read_words(text: &str) -> Option<BTreeMap<String, Raw>> {
     let mut patterns = BTreeMap::new();
     for item in text.split([',', '\n']) {
@@ -90,13 +90,14 @@ fn read_setting(raw: &Raw, inside: String, mistakes: &mut Vec<Mistake>) -> Optio
     setting
 }
 
-/// "inherit" says nothing, and no other pattern is looked at.
+/// Parses a setting of one word. "inherit" sets nothing, and as the first match it hides
+/// all other patterns.
 fn read_word(word: &str) -> Option<ChannelSetting> {
-    let nothing = ChannelSetting::default();
+    let unset = ChannelSetting::default();
     match word.to_ascii_lowercase().as_str() {
-        "inherit" => Some(nothing),
-        "disabled" => Some(ChannelSetting { enabled: Some(false), ..nothing }),
-        name => Some(ChannelSetting { algorithm: Some(Algorithm::parse(name)?), ..nothing }),
+        "inherit" => Some(unset),
+        "disabled" => Some(ChannelSetting { enabled: Some(false), ..unset }),
+        name => Some(ChannelSetting { algorithm: Some(Algorithm::parse(name)?), ..unset }),
     }
 }
 
@@ -120,7 +121,7 @@ fn count(raw: &Raw) -> Option<usize> {
     (1..=CHAINS_CEILING).contains(&number).then_some(usize::try_from(number).ok()?)
 }
 
-/// As in TOML.
+/// TOML notation.
 pub(super) fn shown(patterns: &[(String, ChannelSetting)]) -> String {
     let items = patterns.iter().map(|(pattern, it)| format!("{} = {}", quoted(pattern), shown_setting(it)));
     match patterns.is_empty() {

@@ -1,4 +1,4 @@
-//! What can be set for deltas and tags: for the server, and for channels of an app.
+//! Settings of deltas and tags, for the server and for channels of an app.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn server(lines: &str) -> Config {
     given(lines, &with_app(&[])).config()
 }
 
-/// An app whose `channel_delta_compression` is this.
+/// A file with an app that has this `channel_delta_compression`.
 fn app_file(deltas: &str) -> String {
     format!("[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\nchannel_delta_compression = {deltas}\n")
 }
@@ -26,7 +26,7 @@ fn expected(patterns: &[(&str, ChannelSetting)]) -> ChannelDeltas {
     ChannelDeltas::new(patterns.iter().map(|(pattern, setting)| ((*pattern).to_owned(), setting.clone())))
 }
 
-const NOTHING: ChannelSetting = ChannelSetting {
+const UNSET: ChannelSetting = ChannelSetting {
     enabled: None,
     algorithm: None,
     conflation_key: None,
@@ -37,7 +37,7 @@ const NOTHING: ChannelSetting = ChannelSetting {
 };
 
 #[test]
-fn everything_can_be_set_for_the_server() {
+fn server_delta_settings_are_all_parsed() {
     let config = server(
         "[delta_compression]\nenabled = false\nalgorithm = 'XDelta3'\nmarkers = 'Plain'\nfull_message_interval = 7\n\
          min_message_size = 50\nmin_compression_ratio = 0.5\nmax_state_age_secs = 60\nomit_delta_algorithm = true\n\
@@ -67,7 +67,7 @@ fn everything_can_be_set_for_the_server() {
 }
 
 #[test]
-fn tags_are_shown_where_they_are_filtered_and_nobody_forbids_it() {
+fn tags_are_shown_with_tag_filtering_unless_enable_tags_is_false() {
     for (lines, filters, shows) in [
         ("enabled = true", true, true),
         ("enabled = true\nenable_tags = false", true, false),
@@ -80,7 +80,7 @@ fn tags_are_shown_where_they_are_filtered_and_nobody_forbids_it() {
 }
 
 #[test]
-fn what_needs_no_setting_here_may_be_set_to_anything() {
+fn moot_keys_accept_any_value_without_effect() {
     for value in ["0", "100", "true", "false", "'redis'", "{}"] {
         let lines = format!(
             "[delta_compression]\nmax_channel_states_per_socket = {value}\ncluster_coordination = {value}\n"
@@ -93,7 +93,7 @@ fn what_needs_no_setting_here_may_be_set_to_anything() {
 }
 
 #[test]
-fn what_is_wrong_for_the_server_is_told() {
+fn server_delta_mistakes_are_all_reported() {
     let lines = "[delta_compression]\nmarkers = 'both'\nmax_conflation_states_per_channel = 0\nconflation_key_path = 'a..b'\n\
                  cache_sync = 'maybe'\n[tag_filtering]\nenabled = 2\n";
     let found = given(lines, &with_app(&[])).problems().join("\n");
@@ -101,8 +101,8 @@ fn what_is_wrong_for_the_server_is_told() {
         "must be underscore or plain; it is \"both\" (file FILE, line 2)",
         "must be a whole number from 1 to 10000; it is 0 (file FILE, line 3)",
         "must be names with dots between them, such as `symbol` or `asset.id`; it is \"a..b\" (file FILE, line 4)",
-        "`delta_compression.cache_sync` (send bases to who joins a channel) must be true or false; it is \"maybe\"",
-        "`tag_filtering.enabled` (whether subscriptions may be filtered by tags) must be true or false; it is 2",
+        "`delta_compression.cache_sync` (initial bases for new subscribers) must be true or false; it is \"maybe\"",
+        "`tag_filtering.enabled` (filters of subscriptions by tags) must be true or false; it is 2",
     ] {
         assert!(found.contains(expect), "{expect}\nnot in\n{found}");
     }
@@ -110,7 +110,7 @@ fn what_is_wrong_for_the_server_is_told() {
 }
 
 #[test]
-fn channels_are_told_in_words_or_tables() {
+fn channel_deltas_are_parsed_from_words_and_tables() {
     let table = "{ enabled = true, algorithm = 'Vcdiff', conflation_key = 'data.asset.id', max_messages_per_key = 5, \
                  max_conflation_keys = '50', enable_tags = false, cache_sync = true }";
     let toml = format!(
@@ -126,25 +126,25 @@ fn channels_are_told_in_words_or_tables() {
         shows_tags: Some(false),
         cache_sync: Some(true),
     };
-    let disabled = ChannelSetting { enabled: Some(false), ..NOTHING };
-    let in_format = |algorithm| ChannelSetting { algorithm: Some(algorithm), ..NOTHING };
+    let disabled = ChannelSetting { enabled: Some(false), ..UNSET };
+    let in_format = |algorithm| ChannelSetting { algorithm: Some(algorithm), ..UNSET };
     let expect = expected(&[
         ("quiet-*", disabled.clone()),
-        ("a", NOTHING),
+        ("a", UNSET),
         ("b", in_format(Algorithm::Fossil)),
         ("c", in_format(Algorithm::Vcdiff)),
         ("market-*", all),
-        ("d", NOTHING),
+        ("d", UNSET),
         ("e.*.f", disabled),
     ]);
     assert_eq!(deltas(&toml), expect);
-    // In a variable as in the file.
+    // A variable has the notation of the file.
     let env = given("", &with_app(&[("FANFARE_APP_CHANNEL_DELTA_COMPRESSION", &toml)])).config();
     assert_eq!(env.apps[0].deltas, expect);
-    // What is kept in Redis is the same text.
+    // The text stored in Redis has it as well.
     let stored = format!("id = '7'\nkey = 'k'\nsecret = 's'\nchannel_delta_compression = {toml}");
     assert_eq!(read_app(&stored, &Origin::Command).expect("an app").deltas, expect);
-    // And what is printed means the same.
+    // The printed form parses to the same value.
     let printed = given(&app_file(&toml), &[]).printed();
     let line = printed.lines().find_map(|line| line.strip_prefix("apps[0].channel_delta_compression = "));
     let (shown, _) = line.expect("a line").rsplit_once("  # ").expect("an origin");
@@ -153,12 +153,12 @@ fn channels_are_told_in_words_or_tables() {
 }
 
 #[test]
-fn a_variable_may_have_words_only() {
+fn channel_deltas_in_a_variable_may_be_pairs_of_words() {
     let read =
         |text: &str| given("", &with_app(&[("FANFARE_APP_CHANNEL_DELTA_COMPRESSION", text)])).load().config;
     let good = read("quiet-*=disabled, b = Xdelta3").expect("a configuration").apps.remove(0).deltas;
-    let disabled = ChannelSetting { enabled: Some(false), ..NOTHING };
-    let vcdiff = ChannelSetting { algorithm: Some(Algorithm::Vcdiff), ..NOTHING };
+    let disabled = ChannelSetting { enabled: Some(false), ..UNSET };
+    let vcdiff = ChannelSetting { algorithm: Some(Algorithm::Vcdiff), ..UNSET };
     assert_eq!(good, expected(&[("quiet-*", disabled), ("b", vcdiff)]));
     assert_eq!(read("").expect("nothing").apps.remove(0).deltas, ChannelDeltas::default());
     for wrong in ["quiet-*", "a=loud", "a=fossil,a=disabled", "a=fossil,", "=fossil", "a**=fossil"] {
@@ -167,14 +167,14 @@ fn a_variable_may_have_words_only() {
 }
 
 #[test]
-fn every_mistake_about_channels_has_its_place() {
+fn channel_delta_mistakes_are_all_reported_with_their_path() {
     let toml = "{ 'market-*' = { conflation_key = 'a..b', algoritm = 'fossil', max_conflation_keys = 0 }, \
                 'a*b*' = 'fossil', b = 'off', c = 7, d = { algorithm = 'bsdiff', enable_tags = 'x', cache_sync = 2 } }";
     let mut found = given(&app_file(toml), &[]).problems();
     found.sort();
     let wrong = |inside: &str, expected: &str| {
         format!(
-            "`apps[0].channel_delta_compression.{inside}` (what deltas are on which channels) must be {expected} (file FILE, line 5)"
+            "`apps[0].channel_delta_compression.{inside}` (delta settings by channel pattern) must be {expected} (file FILE, line 5)"
         )
     };
     let setting = "\"inherit\", \"disabled\", \"fossil\", \"xdelta3\" or a table of `enabled`, `algorithm`, \
@@ -193,9 +193,9 @@ fn every_mistake_about_channels_has_its_place() {
     assert_eq!(found, expect);
 }
 
-/// From the file to what holds on a channel.
+/// From the file to the effective settings of a channel.
 #[test]
-fn a_pattern_speaks_over_the_server() {
+fn channel_pattern_overrides_server_settings() {
     let file = format!(
         "[delta_compression]\nconflation_key_path = 'id'\nmax_conflation_states_per_channel = 20\n\
          [tag_filtering]\nenabled = true\n{}",

@@ -1,5 +1,5 @@
-//! What the edge believes: where browsers may come from, whose word about an
-//! address is taken, what a path begins with.
+//! Settings of the network edge: allowed origins of browsers, trusted proxies, and the
+//! prefix of paths.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ pub(super) const NETWORKS_EXPECTED: &str =
     "a list of addresses and CIDRs, such as `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`";
 pub(super) const PATH_PREFIX_EXPECTED: &str = "empty, or a path such as `/realtime`: of letters, digits, `-`, `_`, `.` and `~`, without a slash at its end";
 
-/// Browsers write origins in lower case. `*` alone is all of them, which an
-/// empty list says.
+/// Origin patterns in lower case, as browsers send origins. If one is `*`, the result is
+/// an empty list, which allows all.
 pub(super) fn read_origins(texts: Vec<String>) -> Option<Vec<String>> {
     let patterns: Vec<String> = texts.into_iter().map(|text| text.to_ascii_lowercase()).collect();
     if !patterns.iter().all(|pattern| is_origin(pattern)) {
@@ -22,7 +22,7 @@ pub(super) fn read_origins(texts: Vec<String>) -> Option<Vec<String>> {
     Some(if all { Vec::new() } else { patterns })
 }
 
-/// What could never be equal to an origin is a mistake, above all a path.
+/// Whether the pattern can match an origin. One with a path, for example, never does.
 fn is_origin(pattern: &str) -> bool {
     let (scheme, host) = pattern.split_once("://").unwrap_or(("*", pattern));
     let is_made_of = |text: &str, extra: &str| {
@@ -31,7 +31,7 @@ fn is_origin(pattern: &str) -> bool {
     is_made_of(scheme, "+-.*") && is_made_of(host, "-._:[]*")
 }
 
-/// One address is a network of its own.
+/// Parses addresses and CIDRs. A single address becomes a network of one address.
 pub(super) fn read_networks(texts: &[String]) -> Option<Vec<IpNet>> {
     let network = |text: &String| match text.parse::<IpAddr>() {
         Ok(address) => Some(IpNet::from(address)),

@@ -1,14 +1,14 @@
-//! The environment as a map: the process brings its own, a test a small one.
+//! The environment as a map: that of the process, or a small one in tests.
 
 use std::collections::BTreeMap;
 
 use super::keys::VARIABLE_PREFIX;
 
-/// The variables that are ours: their names begin with `FANFARE_`.
+/// The server's variables: their names begin with `FANFARE_`.
 #[derive(Debug, Default, Clone)]
 pub struct Environment(BTreeMap<String, String>);
 
-/// A variable of ours holds bytes that are no text.
+/// The value of one of the server's variables is not UTF-8.
 #[derive(Debug, thiserror::Error)]
 #[error("`{name}` in the environment is not UTF-8")]
 pub struct NotUtf8 {
@@ -32,7 +32,7 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Names and values that somebody set, in the order of their names.
+    /// Names and values, sorted by name, without those that Kubernetes adds.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let ours = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         ours.filter(|(name, value)| !is_service_link(name, value))
@@ -45,9 +45,9 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-/// Kubernetes puts `FANFARE_PORT=tcp://10.0.0.1:6001` and its like into every
-/// pod beside a Service called `fanfare` or `fanfare-…`. Nobody wrote them, so
-/// nobody can correct them.
+/// Whether Kubernetes has set the variable. It adds `FANFARE_PORT=tcp://10.0.0.1:6001`
+/// and others to every pod in the namespace of a Service called `fanfare` or
+/// `fanfare-…`. The operator cannot remove them, so they are not errors.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_port_of = |rest: &str| {
         let mut parts = rest.split('_');

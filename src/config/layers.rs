@@ -1,5 +1,5 @@
-//! The four places a value may come from, lowest first: defaults, file,
-//! environment, flags. Each layer overrides single keys of those below it.
+//! The four sources of a value, lowest first: defaults, file, environment, flags.
+//! Each layer overrides single keys of the layers below it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use super::raw::Raw;
 use super::value::{Fault, Mistake, Value, Wrong};
 use super::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Flags};
 
-/// Where a value was written.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -23,11 +23,11 @@ pub enum Origin {
         name: String,
         line: usize,
     },
-    /// An app that is kept in Redis.
+    /// An app stored in Redis.
     Stored {
         id: String,
     },
-    /// Arguments of a command that makes an app.
+    /// Arguments of a command that creates or changes an app.
     Command,
     Env(String),
     Flag(&'static str),
@@ -46,11 +46,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A key, and for a key of `[[apps]]` the number of the app.
+/// A key and, for a key of `[[apps]]`, the index of the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     app: Option<usize>,
-    /// In [`KEYS`], so that places sort as the table does.
+    /// Index in [`KEYS`], so that the order is that of the table.
     position: usize,
 }
 
@@ -59,7 +59,7 @@ impl Place {
         Place { app: None, position: keys::position(path).expect("the path of a key in the table") }
     }
 
-    /// `name` is without its section.
+    /// `name` is without the section `apps`.
     pub(super) fn app(app: usize, name: &str) -> Place {
         Place { app: Some(app), ..Place::top(&format!("apps.{name}")) }
     }
@@ -79,22 +79,22 @@ impl fmt::Display for Place {
     }
 }
 
-/// A value and who said so.
+/// A value and its source.
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub value: Value,
     pub origin: Origin,
 }
 
-/// All values, the highest layer of each.
+/// The effective value of each key: that of the highest layer.
 #[derive(Debug, Default)]
 pub struct Settings {
     entries: BTreeMap<Place, Setting>,
-    /// What was written and could not be read. It is not "missing" as well.
+    /// Keys with an invalid value. They are not reported as missing as well.
     refused: BTreeSet<Place>,
-    /// Where each app was first named.
+    /// The source that first defined each app.
     apps: Vec<Origin>,
-    /// The file, and who named it.
+    /// The path of the configuration file and the source of that path.
     pub(super) file: Option<(String, Origin)>,
 }
 
@@ -107,7 +107,7 @@ impl Settings {
         self.entries.iter().map(|(place, setting)| (*place, setting))
     }
 
-    /// Where each app was first named.
+    /// The source that first defined each app.
     pub(super) fn apps(&self) -> &[Origin] {
         &self.apps
     }
@@ -145,7 +145,7 @@ impl Settings {
         app
     }
 
-    /// The number of the app with this id, if there is one.
+    /// The index of the app with this id.
     fn app_with_id(&self, id: &str) -> Option<usize> {
         let has_id = |app: &usize| {
             let setting = self.get(Place::app(*app, "id"));
@@ -158,7 +158,7 @@ impl Settings {
         for (position, key) in KEYS.iter().enumerate() {
             if let Some(default) = key.default.filter(|_| (key.section() == "apps") == app.is_some()) {
                 let value = key.kind.read(&Raw::Text(default.to_owned()));
-                let value = value.expect("every default is of the kind of its key");
+                let value = value.expect("every default is valid for its key");
                 self.entries.insert(Place { app, position }, Setting { value, origin: Origin::Default });
             }
         }
@@ -205,7 +205,7 @@ fn read_file(settings: &mut Settings, flags: &Flags, environment: &Environment, 
     }
 }
 
-/// Where in the file an offset stands.
+/// Maps a byte offset in `text` to its line in the file at `path`.
 fn origin_in<'a>(path: &Path, text: &'a str) -> impl Fn(usize) -> Origin + use<'a> {
     let name = path.display().to_string();
     move |at: usize| {
@@ -214,7 +214,7 @@ fn origin_in<'a>(path: &Path, text: &'a str) -> impl Fn(usize) -> Origin + use<'
     }
 }
 
-/// `origin` says of an offset in `text` where that was written.
+/// Reads settings from TOML. `origin` maps a byte offset in `text` to its source.
 pub(super) fn read_text(
     settings: &mut Settings,
     origin: &impl Fn(usize) -> Origin,
@@ -233,7 +233,7 @@ pub(super) fn read_text(
 struct FileReader<'a, F> {
     settings: &'a mut Settings,
     problems: &'a mut Vec<Problem>,
-    /// From an offset in the text.
+    /// Maps a byte offset in the text to its source.
     origin: F,
 }
 
@@ -277,7 +277,7 @@ impl<F: Fn(usize) -> Origin> FileReader<'_, F> {
     ) {
         let origin = (self.origin)(at);
         let path = if section.is_empty() { name.to_string() } else { format!("{section}.{name}") };
-        // A quoted "apps.id" at the top is not the key of an app.
+        // A quoted "apps.id" at the top level is not the key of an app.
         let position = keys::position(&path).filter(|position| KEYS[*position].section() == section);
         if let Some(position) = position {
             return self.settings.put(Place { app, position }, &value.into(), origin, self.problems);
@@ -292,7 +292,7 @@ impl<F: Fn(usize) -> Origin> FileReader<'_, F> {
     }
 }
 
-/// As written, so that mistakes are told from the top of the file down.
+/// In the order of the file, so that mistakes are reported from its top to its end.
 fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Spanned<DeString<'i>>, &'a Spanned<DeValue<'i>>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
@@ -312,8 +312,8 @@ fn read_environment(settings: &mut Settings, environment: &Environment, problems
     }
 }
 
-/// The app that the variables are about: one of the file if they give its id,
-/// or its only one if they give none (a file without its secret), else one more.
+/// The app that the variables configure: the app of the file with the same id; without
+/// an id, the only app of the file (a file without the secret); otherwise a new one.
 fn env_app(settings: &mut Settings, given: &[(&'static Key, Origin, String)]) -> Option<usize> {
     let (_, origin, _) = given.iter().find(|(key, ..)| key.section() == "apps")?;
     let id = given.iter().find(|(key, ..)| key.path == "apps.id");
@@ -344,7 +344,7 @@ fn read_variable(
         return None;
     }
     match std::fs::read_to_string(value) {
-        // Editors and `echo` end a file with a line break that nobody means.
+        // Editors and `echo` end a file with a line break, which is not part of the value.
         Ok(text) => Some((key, origin, text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => {
             problems.push(Problem::ValueFileUnreadable { path: value.to_owned(), origin, error });
@@ -353,7 +353,7 @@ fn read_variable(
     }
 }
 
-/// The shared backend alone, for commands that know nothing else.
+/// Reads `redis` and `redis_prefix` only, for commands that need nothing else.
 pub(super) fn read_redis(
     url: Option<&str>,
     prefix: Option<&str>,

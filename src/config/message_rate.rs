@@ -1,4 +1,4 @@
-//! `message_rate_limit`: a table of how many messages one connection may send.
+//! `message_rate_limit`: a table with the rate limit of one connection's messages.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,15 +14,15 @@ pub(super) const EXPECTED: &str =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageRate {
     pub rate: Rate,
-    /// Who sends more is closed.
+    /// Whether a connection above the limit is closed.
     pub terminate: bool,
 }
 
 const NAMES: &[&str] = &["enabled", "max_attempts", "decay_seconds", "terminate_on_limit"];
 const FLAG: &str = "true or false";
 
-/// None is no limit. `enabled` has to be said: a limit that somebody wrote and
-/// that does not hold would be found out too late.
+/// Parses the table; `None` is no limit. `enabled` is mandatory, so that a limit without
+/// effect is noticed at start.
 pub(super) fn read(raw: &Raw) -> Result<Option<MessageRate>, Wrong> {
     let parsed = raw.parsed();
     let members = match parsed.as_ref().unwrap_or(raw) {

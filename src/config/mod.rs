@@ -1,11 +1,10 @@
-//! Strings from file, environment and flags become one typed [`Config`], once,
-//! with all mistakes reported together.
+//! Configuration: strings from file, environment and flags become one typed
+//! [`Config`]. All mistakes are reported together.
 //!
-//! [`keys`] is the table of everything that can be set; [`layers`] reads the
-//! four places a value may come from; [`value`] turns what was written into
-//! what was meant; [`build`] checks what concerns several keys at once;
-//! [`print`] shows the result. The environment comes in as a map, so that a
-//! test never touches that of the process.
+//! [`keys`] is the table of all settings. [`layers`] reads the four sources of a
+//! value. [`value`] parses and checks single values. [`build`] checks relations
+//! between keys. [`print`] formats the result. The environment is a map, so that
+//! tests do not depend on that of the process.
 
 mod build;
 mod channel_deltas;
@@ -47,59 +46,59 @@ pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;
 pub use value::Value;
 
-/// The app that `--dev` adds when no other is configured. All digits, because
-/// the Python library takes no other id.
+/// Id of the app that `--dev` adds when no other is configured. All digits, because
+/// Pusher's Python library rejects other ids.
 pub const DEV_APP_ID: &str = "1001";
 pub const DEV_APP_KEY: &str = "dev-key";
 pub const DEV_APP_SECRET: &str = "dev-secret";
-/// Where `--dev` listens: this machine only, since everybody knows its secret.
+/// Listening address of `--dev`: loopback only, because the secret is public.
 pub const DEV_LISTEN: &str = "127.0.0.1:6001";
 
-/// Everything the server was told, checked.
+/// The complete configuration of a server, validated.
 pub struct Config {
-    /// `listen`: both APIs.
+    /// `listen`: address of the HTTP API and of WebSocket connections.
     pub listen: SocketAddr,
-    /// `metrics_listen`: `/metrics`.
+    /// `metrics_listen`: address of `/metrics`.
     pub metrics_listen: SocketAddr,
-    /// `redis`: the URL of the shared backend; none is the memory backend. It
-    /// may hold a password: show it through [`hide_password`] only.
+    /// `redis`: URL of the Redis backend; `None` selects the memory backend. It may
+    /// contain a password: print it through [`hide_password`] only.
     pub redis: Option<String>,
-    /// `redis_prefix`: every key and topic begins with it.
+    /// `redis_prefix`: prefix of every Redis key and topic.
     pub redis_prefix: String,
-    /// `path_prefix`: what the paths of both APIs begin with. Empty, or with a
-    /// slash at its beginning and none at its end.
+    /// `path_prefix`: prefix of the paths of the HTTP API and of WebSocket connections.
+    /// Empty, or with a leading and without a trailing slash.
     pub path_prefix: String,
-    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    /// `trusted_proxies`: networks whose `X-Forwarded-For` is used.
     pub trusted_proxies: Vec<IpNet>,
-    /// Silence after which clients ping. The server pings after 1.25 of it.
+    /// Silence after which clients ping. The server pings after 1.25 times as long.
     pub activity_timeout: Duration,
-    /// How long an HTTP connection stays open between two requests.
+    /// Time for which an idle HTTP connection stays open between two requests.
     pub keep_alive_timeout: Duration,
-    /// `drain_delay` seconds unready before closing begins, and `drain_window`
-    /// seconds over which all sockets are closed.
+    /// Time from `/ready` failing to the first closed connection of a drain.
     pub drain_delay: Duration,
+    /// Time over which a drain closes all connections.
     pub drain_window: Duration,
     pub apps: Vec<App>,
     pub delta: DeltaConfig,
-    /// `tag_filtering.enabled`: whether subscriptions may be filtered by tags
+    /// `tag_filtering.enabled`: whether subscriptions may have tag filters
     /// (protocol.md 4).
     pub tag_filtering: bool,
-    /// `log`: a filter that `tracing_subscriber::EnvFilter` can read.
+    /// `log`: a filter in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
-    /// `log_format`; none is text on a terminal, else JSON.
+    /// `log_format`; `None` is text on a terminal, otherwise JSON.
     pub log_format: Option<LogFormat>,
-    /// `--dev`: print addresses and commands to copy.
+    /// `--dev`: print addresses and example commands.
     pub dev: bool,
 }
 
-/// How a line of the log is written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
     Json,
 }
 
-/// What the command line said: the topmost layer.
+/// Flags of the command line: the highest layer.
 #[derive(Debug, Default, Clone)]
 pub struct Flags {
     pub config: Option<PathBuf>,
@@ -109,8 +108,8 @@ pub struct Flags {
     pub dev: bool,
 }
 
-/// The outcome of [`load`]. The settings are there even when they do not make
-/// a configuration, so that `--print-config` can show what is wrong.
+/// The outcome of [`load`]. The settings are present even if the configuration is
+/// invalid, so that `--print-config` can show them.
 #[derive(Debug)]
 pub struct Loaded {
     pub settings: Settings,
@@ -128,7 +127,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Loaded {
     Loaded { settings, config, warnings }
 }
 
-/// By hand, because a Redis URL may hold a password.
+/// Implemented by hand, because a Redis URL may contain a password.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")

@@ -1,5 +1,5 @@
-//! Parts of a configuration that are read by themselves: an app as it is kept in
-//! Redis, and where that Redis is.
+//! Parts of a configuration that are read separately: an app stored in Redis, and the
+//! address of that Redis.
 
 use super::environment::Environment;
 use super::layers::{self, Origin, Place, Settings};
@@ -8,11 +8,11 @@ use super::reader::Reader;
 use super::{build, keys};
 use crate::app::App;
 
-/// The app that `text` describes: what would stand below `[[apps]]`.
+/// Parses the settings of one app: `text` is TOML as below `[[apps]]`.
 pub fn read_app(text: &str, origin: &Origin) -> Result<App, Problems> {
     let mut problems = Vec::new();
     let settings = read_body(text, origin, &mut problems);
-    // Which ids a library refuses was said when the app was added.
+    // `fanfare app add` has already printed the warnings.
     let app = build::build_app(&settings, 0, &mut problems, &mut Vec::new());
     match app.filter(|_| problems.is_empty()) {
         Some(app) => Ok(app),
@@ -20,14 +20,14 @@ pub fn read_app(text: &str, origin: &Origin) -> Result<App, Problems> {
     }
 }
 
-/// What is wrong with `value`, written as in TOML, for the key `name` of an app.
+/// Checks `value`, in TOML notation, for the key `name` of an app.
 pub fn check_app_setting(name: &str, value: &str, origin: &Origin) -> Result<(), Problems> {
     let mut problems = Vec::new();
     read_body(&format!("{name} = {value}"), origin, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
-/// Whether a file with nothing but these `[[apps]]` would be taken.
+/// Checks the text of a configuration file that contains only `[[apps]]`.
 pub fn check_apps(text: &str) -> Result<(), Problems> {
     let mut problems = Vec::new();
     let mut settings = Settings::default();
@@ -38,16 +38,16 @@ pub fn check_apps(text: &str) -> Result<(), Problems> {
 
 fn read_body(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Settings {
     let mut settings = Settings::default();
-    // A header of its own, so that a key of the text cannot be one of the top.
+    // With a header, so that no key of the text is a top-level key.
     layers::read_text(&mut settings, &|_| origin.clone(), &format!("[[apps]]\n{text}"), problems);
-    // Nor may the text begin a section, or another app.
+    // The text must not contain another section or a second app either.
     if settings.apps().len() != 1 || settings.iter().any(|(place, _)| place.key().section() != "apps") {
         problems.push(Problem::NotOneApp { origin: origin.clone() });
     }
     settings
 }
 
-/// Every key that may stand in `[[apps]]`, but those without which there is none.
+/// The optional keys of `[[apps]]` that have an effect.
 pub fn app_setting_names() -> impl Iterator<Item = &'static str> {
     let optional = |key: &&keys::Key| {
         key.section() == "apps" && !matches!(key.name(), "id" | "key" | "secret" | "secrets") && key.matters()
@@ -55,22 +55,22 @@ pub fn app_setting_names() -> impl Iterator<Item = &'static str> {
     keys::KEYS.iter().filter(optional).map(|key| key.name())
 }
 
-/// Where the shared backend is.
+/// The address of the Redis backend.
 #[derive(Clone)]
 pub struct RedisTarget {
-    /// May hold a password.
+    /// May contain a password.
     pub url: String,
     pub prefix: String,
 }
 
-/// By hand, because the URL may hold a password.
+/// Implemented by hand, because the URL may contain a password.
 impl std::fmt::Debug for RedisTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisTarget").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
-/// `redis` and `redis_prefix`, from flags or the environment.
+/// Reads `redis` and `redis_prefix` from flags, or else from the environment.
 pub fn redis_target(
     url: Option<&str>,
     prefix: Option<&str>,
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn one_app_is_read() {
+    fn read_app_returns_one_app() {
         let app =
             read_app("id = '7'\nkey = 'k'\nsecret = 's'\nmax_connections = 5", &STORED).expect("an app");
         assert_eq!((&*app.id, app.key.as_str(), app.limits.connections_max), ("7", "k", Some(5)));
     }
 
     #[test]
-    fn nothing_else_is_read() {
+    fn read_app_with_other_sections_or_missing_keys_fails() {
         let good = "id = '7'\nkey = 'k'\nsecret = 's'\n";
         for more in ["[[apps]]\nid = '8'", "[delta_compression]\nenabled = false"] {
             assert!(read_app(&format!("{good}{more}"), &STORED).is_err(), "{more}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_setting_is_checked_by_itself() {
+    fn check_app_setting_checks_one_setting() {
         assert!(check_app_setting("max_connections", "-1", &STORED).is_ok());
         assert!(check_app_setting("max_connections", "\"many\"", &STORED).is_err());
         assert!(check_app_setting("max_conections", "1", &STORED).is_err());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_redis_is_given_by_flag_or_environment() {
+    fn redis_target_comes_from_flag_or_environment() {
         let environment: Environment =
             [("FANFARE_REDIS", "redis://env"), ("FANFARE_REDIS_PREFIX", "e"), ("FANFARE_LISTN", "x")]
                 .into_iter()

@@ -1,4 +1,4 @@
-//! `--print-config`: every key with its value and who said so, secrets hidden.
+//! `--print-config`: every key with its value and source, secrets hidden.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use super::keys::KEYS;
 use super::layers::{Place, Settings};
 
 impl fmt::Display for Settings {
-    /// One `key = value  # origin` a line. Keys that change nothing are shown only
-    /// where somebody wrote them.
+    /// One line `key = value  # origin` per key. Keys without effect are printed only if
+    /// they are set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<(String, String)> = Vec::new();
         if let Some((name, origin)) = &self.file {

@@ -1,10 +1,10 @@
-//! What can be wrong with a configuration, each with the place it was written.
+//! Errors and warnings about a configuration, each with its source.
 
 use std::path::PathBuf;
 
 use super::layers::{Origin, Place};
 
-/// One mistake.
+/// One mistake in a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("cannot read the configuration file `{path}` ({origin}): {error}")]
@@ -19,11 +19,12 @@ pub enum Problem {
     #[error("`{name}` is not a variable that fanfare knows; the nearest is `{nearest}` (environment)")]
     UnknownVariable { name: String, nearest: String },
 
-    /// A section that is no table, or `apps` that is no list of tables.
+    /// A section that is not a table, or an `apps` that is not a list of tables.
     #[error("`{section}` must be written as {expected} ({origin})")]
     NotASection { section: &'static str, expected: String, origin: Origin },
 
-    /// `inside` is where within the value, such as `[1].url`; empty for all of it.
+    /// An invalid value. `inside` is the path within it, such as `[1].url`; empty for
+    /// the value itself.
     #[error("`{place}{inside}` ({doc}) must be {expected}; it is {found} ({origin})", doc = place.key().doc)]
     Wrong { place: Place, inside: String, expected: String, found: String, origin: Origin },
 
@@ -39,7 +40,7 @@ pub enum Problem {
     #[error("`{place}` = {value} is not supported by this version ({origin})")]
     UnsupportedValue { place: Place, value: String, origin: Origin },
 
-    /// One value given twice in one layer: which one was meant?
+    /// One key set twice in one layer, without an order between the two.
     #[error("`{name}` and `{name}_FILE` are both set: keep one (environment)")]
     GivenTwice { name: String },
 
@@ -64,12 +65,12 @@ pub enum Problem {
     NoApp,
 }
 
-/// All mistakes of a configuration, for one look at them.
+/// All mistakes of a configuration, reported together.
 #[derive(Debug)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Nothing that was written is wrong; there is only no app yet.
+    /// Whether all settings are valid and only an app is missing.
     pub fn only_app_missing(&self) -> bool {
         self.0.iter().all(|problem| matches!(problem, Problem::NoApp))
     }
@@ -87,7 +88,7 @@ impl std::fmt::Display for Problems {
     }
 }
 
-/// What works, and may still surprise.
+/// A valid setting with a likely unwanted effect.
 #[derive(Debug, thiserror::Error)]
 pub enum Warning {
     #[error("`{place}` = {id:?} is not all digits: Pusher's Python library will refuse it ({origin})")]

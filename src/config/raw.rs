@@ -1,17 +1,17 @@
-//! What was written for a key, before anybody asks what it should have been.
+//! Values as written, before they are checked against the type of their key.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use toml::de::{DeString, DeValue};
 
-/// A value as somebody wrote it. The environment and the flags have only texts;
-/// every kind can be read from a text.
+/// A value as written in its source. The environment and the flags provide only texts;
+/// every kind can be parsed from a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Raw {
     Text(String),
     Flag(bool),
-    /// An integer or a fraction, in the digits it was written with.
+    /// An integer or a fraction, with its digits as written.
     Number(String),
     List(Vec<Raw>),
     Table(BTreeMap<String, Raw>),
@@ -22,7 +22,7 @@ impl Raw {
         if let Raw::Text(text) = self { Some(text) } else { None }
     }
 
-    /// `id = 1001` is a number to TOML, and clear enough to us.
+    /// A text, or the digits of a number: `id = 1001` is a number in TOML.
     pub(super) fn word(&self) -> Option<String> {
         match self {
             Raw::Text(text) | Raw::Number(text) => Some(text.clone()),
@@ -55,8 +55,8 @@ impl Raw {
         }
     }
 
-    /// A list or table that had to be given as a text: in a variable, or after
-    /// `--set`. It is written as in the file.
+    /// A list or table that a text contains: the value of a variable or of `--set`, in
+    /// the notation of the file.
     pub(super) fn parsed(&self) -> Option<Raw> {
         let text = self.text()?.trim();
         let value = DeValue::parse(text).ok().filter(|_| text.starts_with(['[', '{']))?;
@@ -74,7 +74,7 @@ impl Raw {
     }
 }
 
-/// As in TOML.
+/// TOML notation.
 impl fmt::Display for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,7 +99,7 @@ impl From<&DeValue<'_>> for Raw {
         match value {
             DeValue::String(text) => Raw::Text(text.clone().into_owned()),
             DeValue::Integer(integer) if integer.radix() == 10 => Raw::Number(integer.as_str().to_owned()),
-            // A number too large to read stays as written and is refused by its key.
+            // A number above i64 stays as written; the key rejects it.
             DeValue::Integer(integer) => Raw::Number(
                 i64::from_str_radix(integer.as_str(), integer.radix())
                     .map_or_else(|_| integer.to_string(), |number| number.to_string()),
@@ -116,7 +116,7 @@ impl From<&DeValue<'_>> for Raw {
     }
 }
 
-/// A TOML basic string; control characters must not reach a terminal.
+/// A TOML basic string with control characters escaped, safe for a terminal.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }

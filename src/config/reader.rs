@@ -1,4 +1,4 @@
-//! [`Settings`], with their types.
+//! Typed access to [`Settings`].
 
 use std::net::SocketAddr;
 
@@ -12,9 +12,9 @@ use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDeltas;
 use crate::delta::conflation::KeyPath;
 
-/// Typed access. A key with a default always has a value of its kind, because
-/// nothing gets into [`Settings`] but through `Kind::read`; tests.rs reads them
-/// all once.
+/// Reads settings of the server or of one app. A key with a default always has a value
+/// of its kind, because only `Kind::read` creates the values in [`Settings`]; tests.rs
+/// reads all of them once. A key of another kind panics.
 pub(super) struct Reader<'a> {
     pub(super) settings: &'a Settings,
     pub(super) app: Option<usize>,
@@ -44,13 +44,13 @@ impl Reader<'_> {
         found.expect(TYPED)
     }
 
-    /// 0 is no limit.
+    /// `None` is no limit: 0 in the settings.
     pub(super) fn limit(&self, name: &str) -> Option<u64> {
         Some(self.count(name)).filter(|count| *count > 0)
     }
 
     pub(super) fn size(&self, name: &str) -> usize {
-        usize::try_from(self.count(name)).expect("the table bounds it far below")
+        usize::try_from(self.count(name)).expect("the table of keys bounds it below usize::MAX")
     }
 
     pub(super) fn number(&self, name: &str) -> f64 {
@@ -88,7 +88,7 @@ impl Reader<'_> {
         self.value("redis").and_then(|it| if let Value::RedisUrl(it) = it { Some(it.clone()) } else { None })
     }
 
-    /// `secret` first: what this server signs, it signs with that one.
+    /// `secret`, then `secrets`, without duplicates: the newest first.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         if let Some(Value::Secret(secret)) = self.value("secret") {

@@ -1,9 +1,9 @@
-//! The Redis URL: what it may look like, and how it is shown.
+//! The Redis URL: its syntax, and its form without the password.
 
-/// Why a URL cannot be the shared backend.
+/// The reason why a URL is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RedisUrlError {
-    /// A kind of Redis that is not built yet.
+    /// A kind of Redis that is not implemented yet.
     Unsupported(&'static str),
     Malformed,
 }
@@ -19,7 +19,7 @@ const UNSUPPORTED: &[&str] = &[
 
 /// `redis://[user]:[password]@host[:port][/database]`, or `rediss://` for TLS.
 ///
-/// A query is refused rather than ignored: whoever wrote one meant something.
+/// A query is an error and not ignored, because it would have no effect.
 pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     if let Some(scheme) = UNSUPPORTED.iter().find(|scheme| url.starts_with(**scheme)) {
         return Err(RedisUrlError::Unsupported(scheme));
@@ -28,7 +28,7 @@ pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     let rest = rest.ok_or(RedisUrlError::Malformed)?;
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
-    // The colons of an IPv6 address stand within brackets.
+    // The colons of an IPv6 address are within brackets.
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (address, None),
@@ -39,11 +39,11 @@ pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     if host_good && port_good && database_good { Ok(()) } else { Err(RedisUrlError::Malformed) }
 }
 
-/// The URL as it may be shown: without its password.
+/// The URL without its password, for output.
 ///
-/// It also has to hide what was mistyped, so it looks for the last `@` of the
-/// whole text and hides everything before it but the scheme and a user's name,
-/// and a query, where other programs take a password.
+/// This works for mistyped URLs too: everything before the last `@` of the text is
+/// hidden, except the scheme and a user name, and so is a query, where other programs
+/// accept a password.
 pub fn hide_password(url: &str) -> String {
     let (credentials, address) = match url.rsplit_once('@') {
         Some((before, address)) => (hide_credentials(before), address),
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_one_redis_can_be_called() {
+    fn check_accepts_urls_of_one_redis() {
         for url in [
             "redis://localhost",
             "redis://localhost:6379",
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn check_rejects_clusters_sentinels_and_malformed_urls() {
         let cluster = Err(RedisUrlError::Unsupported("redis-cluster://"));
         assert_eq!(check("redis-cluster://a:6379"), cluster);
         let sentinel = Err(RedisUrlError::Unsupported("redis-sentinel://"));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_no_password() {
+    fn hide_password_hides_credentials_and_query() {
         assert_eq!(hide_password("redis://h:6379/1"), "redis://h:6379/1");
         assert_eq!(hide_password("redis://:pw@h"), "redis://:[hidden]@h");
         assert_eq!(hide_password("rediss://ann:p@w@h:1"), "rediss://ann:[hidden]@h:1");

@@ -1,22 +1,21 @@
-//! Reading a table within a value, so that all of its mistakes are told, each
-//! with its place.
+//! Reads a table within a value and collects all of its mistakes, each with its path.
 
 use std::collections::BTreeMap;
 
 use super::raw::Raw;
 use super::value::{Fault, Mistake};
 
-/// One table, and what is wrong with it so far.
+/// One table and the mistakes found so far.
 pub(super) struct Table<'a> {
     members: &'a BTreeMap<String, Raw>,
-    /// From the key on: `[1]`, `.filter`.
+    /// Path of the table from the key on: `[1]`, `.filter`.
     inside: String,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl<'a> Table<'a> {
-    /// Every name must be one of `known`; those in `unsupported` are told apart
-    /// from mere slips.
+    /// Reports every name that is not in `known`: as unsupported if it is in
+    /// `unsupported`, otherwise as unknown.
     pub(super) fn new(
         members: &'a BTreeMap<String, Raw>,
         inside: String,
@@ -34,7 +33,8 @@ impl<'a> Table<'a> {
         Table { members, inside, mistakes }
     }
 
-    /// What `read` makes of the member, if it is there.
+    /// The member as parsed by `read`, or `None` if it is absent. Reports a mistake if
+    /// `read` returns `None`.
     pub(super) fn read<T>(
         &mut self,
         name: &str,
@@ -49,7 +49,7 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// The same of a member that has to be there.
+    /// The same for a mandatory member.
     pub(super) fn require<T>(
         &mut self,
         name: &str,
@@ -71,7 +71,7 @@ impl<'a> Table<'a> {
         self.mistakes.push(Mistake { inside: format!("{}.{name}", self.inside), fault });
     }
 
-    /// The table under this name, with its place and where its mistakes belong.
+    /// The table of this name, its path, and the list for its mistakes.
     pub(super) fn within(
         &mut self,
         name: &str,
@@ -88,6 +88,6 @@ impl<'a> Table<'a> {
 }
 
 fn nearest(known: &'static [&'static str], name: &str) -> &'static str {
-    let near = |it: &&&str| (strsim::normalized_damerau_levenshtein(it, name) * 1000.0) as u32;
-    known.iter().max_by_key(near).copied().unwrap_or_default()
+    let similarity = |it: &&&str| (strsim::normalized_damerau_levenshtein(it, name) * 1000.0) as u32;
+    known.iter().max_by_key(similarity).copied().unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! The front door: flags, environment and a file in; a configuration, or every
-//! sentence that says what is wrong, out.
+//! Tests of [`load`]: from flags, environment and a file to a configuration or to all
+//! error messages.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::app::AppLimits;
 pub(super) struct Given {
     flags: Flags,
     environment: Environment,
-    /// Kept open: it goes when the test does.
+    /// Deleted when it is dropped.
     _file: Option<tempfile::NamedTempFile>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn with_app<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'
 }
 
 #[test]
-fn defaults_are_those_of_the_app_limits() {
+fn defaults_equal_those_of_app_limits_and_delta_config() {
     let config = given("", APP).config();
     let app = &config.apps[0];
     assert_eq!((&*app.id, app.key.as_str(), app.secrets[0].reveal()), ("7", "public", &b"hush"[..]));
@@ -80,10 +80,10 @@ fn defaults_are_those_of_the_app_limits() {
     assert!(!config.tag_filtering && !config.dev);
 }
 
-/// Each row: the file's `listen`, the variable, the flag, with and without
-/// `--dev`, and what wins.
+/// Each row: `listen` of the file, the variable and the flag, whether `--dev` is set,
+/// then the effective value and its source.
 #[test]
-fn a_higher_layer_wins() {
+fn value_of_the_highest_layer_is_effective() {
     let rows = [
         (None, None, None, false, "0.0.0.0:6001", "default"),
         (None, None, None, true, "127.0.0.1:6001", "flag --dev"),
@@ -112,7 +112,7 @@ fn a_higher_layer_wins() {
 }
 
 #[test]
-fn every_key_can_be_set_in_the_environment() {
+fn keys_can_all_be_set_in_the_environment() {
     for key in KEYS {
         let text = match key.kind {
             Kind::Address => "127.0.0.1:7777",
@@ -144,7 +144,7 @@ fn every_key_can_be_set_in_the_environment() {
 }
 
 #[test]
-fn names_of_variables() {
+fn variable_names() {
     let variable = |path: &str| KEYS[keys::position(path).expect("a key")].variable();
     assert_eq!(variable("metrics_listen"), "FANFARE_METRICS_LISTEN");
     assert_eq!(variable("delta_compression.min_message_size"), "FANFARE_DELTA_COMPRESSION__MIN_MESSAGE_SIZE");
@@ -152,7 +152,7 @@ fn names_of_variables() {
 }
 
 #[test]
-fn unknown_keys_and_variables_name_their_nearest() {
+fn unknown_keys_and_variables_are_reported_with_the_nearest() {
     let file = "lisen = 'x'\n[delta_compresion]\nenabled = true\n[delta_compression]\nfull_interval = 1\n\
                 redis = ''\n[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nmaxEventBatchSize = 10\n";
     let variables = [
@@ -185,7 +185,7 @@ fn unknown_keys_and_variables_name_their_nearest() {
 }
 
 #[test]
-fn kubernetes_may_add_its_variables() {
+fn kubernetes_service_variables_are_ignored() {
     let links = [
         ("FANFARE_PORT", "tcp://10.0.0.1:6001"),
         ("FANFARE_PORT_6001_TCP", "tcp://10.0.0.1:6001"),
@@ -201,7 +201,7 @@ fn kubernetes_may_add_its_variables() {
 }
 
 #[test]
-fn all_mistakes_are_told_together() {
+fn mistakes_are_all_reported_together() {
     let file = "activity_timeout = 0\nredis = 'redis-cluster://a:1'\n\
                 [delta_compression]\nmin_compression_ratio = 1.5\nalgorithm = 'bsdiff'\n\
                 [[apps]]\nid = '1/2'\nkey = 'k'\nsecret = ''\n\
@@ -210,18 +210,18 @@ fn all_mistakes_are_told_together() {
     given.flags.listen = Some("6001".into());
     let found = given.problems().join("\n");
     for expect in [
-        "`activity_timeout` (seconds of silence before a ping) must be a whole number from 1 to 86400; it is 0 (file FILE, line 1)",
+        "`activity_timeout` (seconds of silence before a client pings) must be a whole number from 1 to 86400; it is 0 (file FILE, line 1)",
         "`redis` = redis-cluster:// is not supported by this version (file FILE, line 2)",
         "must be a number from 0 to 1; it is 1.5 (file FILE, line 4)",
         "must be fossil or xdelta3 or vcdiff; it is \"bsdiff\" (file FILE, line 5)",
         "`apps[0].id`",
-        "`apps[0].secret` (signs API calls and subscriptions) must be a text that is not empty; it is [hidden] (file FILE, line 9)",
+        "`apps[0].secret` (secret that signs API calls and subscriptions) must be a text that is not empty; it is [hidden] (file FILE, line 9)",
         "`apps[1].key` and `apps[0].key` are the same: give each app its own (file FILE, line 12)",
         "it is \"many\" (file FILE, line 13)",
         "`apps[1].secret` is not set: add it to [[apps]], or set FANFARE_APP_SECRET (file FILE, line 10)",
         "it is \"soon\" (env FANFARE_DRAIN_DELAY)",
         "it is \"x\" (env FANFARE_METRICS_LISTEN)",
-        "`listen` (address of both APIs) must be HOST:PORT, such as `0.0.0.0:6001` or `[::]:6001`; it is \"6001\" (flag --listen)",
+        "`listen` (address of the HTTP API and of WebSocket connections) must be HOST:PORT, such as `0.0.0.0:6001` or `[::]:6001`; it is \"6001\" (flag --listen)",
     ] {
         assert!(found.contains(expect), "{expect}\nnot in\n{found}");
     }
@@ -231,7 +231,7 @@ fn all_mistakes_are_told_together() {
 }
 
 #[test]
-fn without_an_app_it_says_what_to_set() {
+fn configuration_without_an_app_is_an_error_with_instructions() {
     let loaded = given("", &[]).load();
     let problems = loaded.config.expect_err("no app");
     assert!(problems.only_app_missing());
@@ -242,7 +242,7 @@ fn without_an_app_it_says_what_to_set() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_the_only_mistake() {
+fn unreadable_file_is_the_only_mistake_reported() {
     let given_name = given("", &[("FANFARE_CONFIG", "/nowhere/fanfare.toml")]);
     let problems = given_name.problems();
     assert_eq!(problems.len(), 1);
@@ -253,7 +253,7 @@ fn a_file_that_cannot_be_read_is_the_only_mistake() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_by_name() {
+fn unbuilt_keys_are_rejected_by_name() {
     let file = "[[apps]]\nid = '7'\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = true }\n\
                 channel_namespaces = [{ name = 'chat' }]\n";
     let mut found = given(file, &[]).problems();
@@ -268,7 +268,7 @@ fn what_is_not_built_is_refused_by_name() {
 }
 
 #[test]
-fn what_is_not_built_may_be_off() {
+fn unbuilt_keys_may_be_disabled() {
     let file = "[[apps]]\nid = 7\nkey = 'k'\nsecret = 's'\nidempotency = { enabled = false, ttl_seconds = 120 }\n\
                 channel_namespaces = []\n";
     let given = given(file, &[]);
@@ -277,7 +277,7 @@ fn what_is_not_built_may_be_off() {
 }
 
 #[test]
-fn the_app_of_the_environment_joins_those_of_the_file() {
+fn environment_app_overrides_or_extends_apps_of_the_file() {
     let file =
         "[[apps]]\nid = '1'\nkey = 'one'\nsecret = 's1'\n[[apps]]\nid = '7'\nkey = 'seven'\nsecret = 's7'\n";
     let overridden =
@@ -298,7 +298,7 @@ fn the_app_of_the_environment_joins_those_of_the_file() {
 }
 
 #[test]
-fn a_secret_may_come_from_elsewhere_than_the_file() {
+fn secret_may_come_from_environment_or_a_file_of_its_own() {
     let mut secret = tempfile::NamedTempFile::new().expect("a temporary file");
     secret.write_all(b"from a file\n").expect("written");
     let path = secret.path().display().to_string();
@@ -317,7 +317,7 @@ fn a_secret_may_come_from_elsewhere_than_the_file() {
 }
 
 #[test]
-fn secrets_are_hidden() {
+fn secrets_are_hidden_in_output() {
     let variables = with_app(&[("FANFARE_REDIS", "redis://ann:geheim@host:6379/1")]);
     let given = given("[[apps]]\nid = '1'\nkey = 'one'\nsecret = 'another'\n", &variables);
     let shown = format!("{}{:?}{:?}", given.printed(), given.config(), given.load());
@@ -331,7 +331,7 @@ fn secrets_are_hidden() {
 }
 
 #[test]
-fn dev_brings_an_app_only_if_there_is_none() {
+fn dev_adds_a_demo_app_only_without_another_app() {
     let config = given("", &[]).dev().config();
     assert!(config.dev);
     assert_eq!(config.listen.to_string(), "127.0.0.1:6001");
@@ -346,7 +346,7 @@ fn dev_brings_an_app_only_if_there_is_none() {
 }
 
 #[test]
-fn an_id_that_python_refuses_is_a_warning() {
+fn app_id_with_non_digits_is_a_warning() {
     let mut variables = APP.to_vec();
     variables[0].1 = "my-app";
     let loaded = given("", &variables).load();
@@ -357,7 +357,7 @@ fn an_id_that_python_refuses_is_a_warning() {
 }
 
 #[test]
-fn a_demo_app_for_everybody_is_a_warning() {
+fn demo_app_on_a_public_address_is_a_warning() {
     let mut exposed = given("", &[]).dev();
     assert!(exposed.load().warnings.is_empty());
     exposed.flags.listen = Some("0.0.0.0:6001".into());
@@ -366,7 +366,7 @@ fn a_demo_app_for_everybody_is_a_warning() {
 }
 
 #[test]
-fn two_listeners_need_two_addresses() {
+fn listeners_with_the_same_address_are_an_error() {
     let same = given("", &with_app(&[("FANFARE_METRICS_LISTEN", "0.0.0.0:6001")])).problems();
     assert_eq!(
         same,
@@ -377,7 +377,7 @@ fn two_listeners_need_two_addresses() {
 }
 
 #[test]
-fn kilobytes_may_have_a_fraction() {
+fn kilobyte_limits_may_have_a_fraction() {
     let limit = |text: &str| {
         let config = given("", &with_app(&[("FANFARE_APP_MAX_EVENT_PAYLOAD_IN_KB", text)])).config();
         config.apps[0].limits.payload_bytes_max

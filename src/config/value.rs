@@ -1,5 +1,5 @@
-//! From what was written for a key to what it means: [`Kind::read`] is the
-//! only way.
+//! Parses raw values into typed ones. [`Kind::read`] is the only constructor of a
+//! [`Value`].
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,47 +16,47 @@ use crate::delta::channels::ChannelSetting;
 use crate::delta::conflation::KeyPath;
 use crate::limits;
 
-/// A value that is what its key asks for.
+/// A value that is valid for its key.
 #[derive(Clone, PartialEq)]
 pub enum Value {
     Address(SocketAddr),
     Text(String),
     Secret(Secret),
-    /// Holds a password, perhaps.
+    /// May contain a password.
     RedisUrl(String),
     Flag(bool),
     Count(u64),
     Number(f64),
     List(Vec<String>),
     ChannelDeltas(Vec<(String, ChannelSetting)>),
-    /// None is nowhere.
+    /// `None`: no conflation key.
     KeyPath(Option<KeyPath>),
     Secrets(Vec<Secret>),
     Networks(Vec<IpNet>),
-    /// None is no limit.
+    /// `None`: no limit.
     MessageRate(Option<MessageRate>),
     Webhooks(Vec<Webhook>),
-    /// Of a key that changes nothing: what was written.
+    /// The text of a value for a key without effect.
     Idle(String),
 }
 
-/// Why a value cannot be what its key asks for.
+/// The reason why a value is invalid for its key.
 #[derive(Debug, PartialEq)]
 pub(super) enum Wrong {
-    /// What it must be.
+    /// A description of valid values.
     Expected(String),
-    /// The whole key is not built.
+    /// The feature of the key is not implemented.
     Unsupported,
-    /// This value is not built.
+    /// The feature of this value is not implemented.
     UnsupportedValue(String),
-    /// The value is made of several, and these are wrong.
+    /// Mistakes in elements of a list or table.
     Inside(Vec<Mistake>),
 }
 
 /// One mistake within a list or table.
 #[derive(Debug, PartialEq)]
 pub(super) struct Mistake {
-    /// From the key on, such as `[1].url`.
+    /// Path from the key on, such as `[1].url`.
     pub(super) inside: String,
     pub(super) fault: Fault,
 }
@@ -109,7 +109,7 @@ impl Kind {
         read.ok_or_else(|| Wrong::Expected(self.to_string()))
     }
 
-    /// Whether a value that was not understood may be shown.
+    /// An invalid value as shown in error messages, without secrets.
     pub(super) fn shown(self, raw: &Raw) -> String {
         match self {
             Kind::Secret | Kind::Secrets | Kind::Webhooks => "[hidden]".to_owned(),
@@ -119,7 +119,7 @@ impl Kind {
     }
 }
 
-/// "must be …"
+/// The end of the sentence "must be …" in error messages.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,7 +161,7 @@ impl fmt::Display for Kind {
 }
 
 impl fmt::Display for Value {
-    /// As in TOML; what is secret is hidden.
+    /// TOML notation, with secrets hidden.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Address(address) => write!(f, "\"{address}\""),
@@ -190,15 +190,14 @@ pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
-/// As shown, and so without a password.
+/// Equal to `Display`, and so without secrets.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// A name is looked up, and `localhost` must then be where people look for it:
-/// at 127.0.0.1.
+/// Resolves host names. IPv4 addresses are preferred: `localhost` is 127.0.0.1.
 fn read_address(text: &str) -> Option<SocketAddr> {
     let addresses: Vec<SocketAddr> = text.trim().to_socket_addrs().ok()?.collect();
     addresses.iter().find(|it| it.is_ipv4()).or(addresses.first()).copied()
@@ -241,9 +240,9 @@ fn is_client_pattern(text: &str) -> bool {
     is_word(client, "-_.") && version.split('.').all(|part| part.parse::<u32>().is_ok())
 }
 
-/// A filter with a word that is no level would be taken as "everything of the
-/// module with this name, and nothing else": `FANFARE_LOG=verbose` would be
-/// silence.
+/// Whether the text is a log filter in which every bare word is a level. `EnvFilter`
+/// parses another word as the name of a module: `FANFARE_LOG=verbose` would log only the
+/// module `verbose`, that is, nothing.
 fn is_log_filter(text: &str) -> bool {
     let is_level =
         |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_may_be_texts() {
+    fn numbers_are_parsed_from_texts_within_their_range() {
         check(Kind::Count(1, 10), " 10 ", Some(Value::Count(10)));
         check(Kind::Count(1, 10), "11", None);
         check(Kind::Count(1, 10), "-1", None);
@@ -285,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_has_two_spellings() {
+    fn limit_of_zero_or_minus_one_is_no_limit() {
         for (text, expect) in [("0", Some(0)), ("-1", Some(0)), ("7", Some(7)), ("11", None), ("-2", None)] {
             check(Kind::Limit(10), text, expect.map(Value::Count));
         }
     }
 
     #[test]
-    fn secrets_are_several_and_not_too_many() {
+    fn secrets_are_a_bounded_list() {
         let secrets = |texts: &[&str]| Value::Secrets(texts.iter().map(|it| Secret::new(*it)).collect());
         check(Kind::Secrets, "new, old", Some(secrets(&["new", "old"])));
         check(Kind::Secrets, "new\nold", Some(secrets(&["new", "old"])));
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_take_any_case() {
+    fn choices_ignore_case() {
         let kind = Kind::Choice(&["fossil", "xdelta3"]);
         check(kind, "Fossil", Some(Value::Text("fossil".into())));
         check(kind, " XDelta3", Some(Value::Text("xdelta3".into())));
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_to_keys() {
+    fn key_paths() {
         check(Kind::KeyPath, "", Some(Value::KeyPath(None)));
         check(Kind::KeyPath, "data.asset.id", Some(Value::KeyPath(KeyPath::parse("asset.id"))));
         for wrong in ["a.", ".a", "a..b"] {
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_filter_means_what_it_says() {
+    fn log_filter_with_unknown_level_is_rejected() {
         for good in ["info", "DEBUG", "warn,fanfare=debug", "fanfare::ws=trace,info", "off"] {
             check(Kind::LogFilter, good, Some(Value::Text(good.into())));
         }
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_may_be_off() {
+    fn unbuilt_key_accepts_only_values_that_disable_it() {
         let text = |text: &str| Raw::Text(text.into());
         let table = |name: &str, value: Raw| Raw::Table(BTreeMap::from([(name.to_owned(), value)]));
         let off = table("enabled", Raw::Flag(false));

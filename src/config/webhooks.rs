@@ -1,5 +1,5 @@
-//! `[[apps.webhooks]]`: a list of tables (protocol.md 5), in Sockudo's and in
-//! soketi's spelling.
+//! `[[apps.webhooks]]`: a list of tables (protocol.md 5), with the key names of Sockudo
+//! and of soketi.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(super) fn read(raw: &Raw) -> Result<Vec<Webhook>, Wrong> {
     match parsed.as_ref().unwrap_or(raw) {
         Raw::List(list) => read_list(list),
         raw if raw.is_empty() => Ok(Vec::new()),
-        // As an environment variable: `https://a.example/hook,https://b.example`.
+        // In an environment variable: `https://a.example/hook,https://b.example`.
         Raw::Text(text) => {
             let hook = |url: &str| Some(Webhook { url: read_url(url.trim())?, ..every_event() });
             let hooks = text.split([',', '\n']).map(hook).collect::<Option<Vec<_>>>();
@@ -65,7 +65,7 @@ fn read_hook(
     let mut table = Table::new(members, inside, NAMES, UNSUPPORTED, mistakes);
     let mut hook = every_event();
     let is_lambda = UNSUPPORTED.iter().any(|name| table.has(name));
-    // That it has no URL is not a second mistake.
+    // A Lambda function without a URL is one mistake, not two.
     let url = match is_lambda {
         true => None,
         false => table.require("url", URL, |raw| raw.text().and_then(read_url)),
@@ -93,15 +93,15 @@ fn read_url(text: &str) -> Option<String> {
     (http && plain).then(|| text.to_owned())
 }
 
-/// None at all would be a webhook that is never called: leaving the list out
-/// means every event.
+/// `None` for an empty list: such a webhook would never be called. An absent list means
+/// every event type.
 fn read_events(raw: &Raw) -> Option<HookedEvents> {
     let names = raw.texts().filter(|names| !names.is_empty())?;
     names.iter().try_fold(HookedEvents::default(), |all, name| Some(all.union(HookedEvents::of(name)?)))
 }
 
-/// A receiver must be able to trust our signature: nobody may write another in
-/// its place. Values may be credentials, and are never shown.
+/// Parses custom headers. None may begin with `X-Pusher-`, so that receivers can rely on
+/// the server's signature. Values may be credentials and are never shown.
 fn read_headers(
     members: &BTreeMap<String, Raw>,
     inside: &str,
@@ -124,7 +124,7 @@ fn read_headers(
     headers
 }
 
-/// The same under two names: giving both is a mistake.
+/// Reads one setting that has two names; both at once are a mistake.
 fn read_spellings(filter: &mut Table<'_>, name: &str, other: &str) -> Option<String> {
     let text = |raw: &Raw| raw.text().map(str::to_owned);
     let (first, second) = (filter.read(name, "a text", text), filter.read(other, "a text", text));
@@ -134,7 +134,7 @@ fn read_spellings(filter: &mut Table<'_>, name: &str, other: &str) -> Option<Str
     first.or(second)
 }
 
-/// As in TOML, without what may be a secret.
+/// TOML notation, with possible secrets hidden.
 pub(super) fn shown(hook: &Webhook) -> String {
     let mut members = vec![format!("url = {}", quoted(&hide_password(&hook.url)))];
     if hook.events != HookedEvents::ALL {

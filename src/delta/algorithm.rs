@@ -1,8 +1,8 @@
-//! The delta formats that clients know, by name.
+//! The delta formats that clients support, by name.
 
 use super::{fossil, vcdiff};
 
-/// A delta format that a client can ask for.
+/// A delta format that a client can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     Fossil,
@@ -10,10 +10,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// In the order in which the server prefers them.
+    /// In the server's order of preference.
     pub const ALL: [Algorithm; 2] = [Algorithm::Fossil, Algorithm::Vcdiff];
 
-    /// As frames say it (protocol.md 3.4).
+    /// The name in frames (protocol.md 3.4).
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Fossil => "fossil",
@@ -21,7 +21,7 @@ impl Algorithm {
         }
     }
 
-    /// The one that a client or a configuration means, in any case.
+    /// Parses a name from a client or the configuration, ignoring case.
     pub fn parse(name: &str) -> Option<Algorithm> {
         let is_any_of = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
         match name {
@@ -31,13 +31,14 @@ impl Algorithm {
         }
     }
 
-    /// Of those that a client accepts: the one that is preferred, or else the first
+    /// Selects one of the algorithms that a client accepts: `preferred`, or else the first
     /// in the order of [`Algorithm::ALL`].
     pub fn choose(preferred: Algorithm, accepted: &[Algorithm]) -> Option<Algorithm> {
         std::iter::once(preferred).chain(Algorithm::ALL).find(|algorithm| accepted.contains(algorithm))
     }
 
-    /// The difference from `base` to `target`; correct, but not always smaller.
+    /// Encodes the difference from `base` to `target`. The result may be longer than
+    /// `target`.
     pub fn encode(self, base: &[u8], target: &[u8]) -> Vec<u8> {
         match self {
             Algorithm::Fossil => fossil::encode(base, target),
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_means_one_algorithm_in_any_case() {
+    fn parse_ignores_case_and_rejects_unknown_names() {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::parse(algorithm.name()), Some(algorithm));
         }
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_chooses_what_it_prefers() {
+    fn choose_prefers_the_server_algorithm() {
         use Algorithm::{Fossil, Vcdiff};
         assert_eq!(Algorithm::choose(Vcdiff, &[Fossil, Vcdiff]), Some(Vcdiff));
         assert_eq!(Algorithm::choose(Vcdiff, &[Fossil]), Some(Fossil));

@@ -1,12 +1,12 @@
-//! What deltas are on one channel: the app's `channel_delta_compression` over the
-//! server's settings (protocol.md 3.8, 3.11). All of it only permits: it is the
-//! client that asks.
+//! Delta settings of a channel: the app's `channel_delta_compression` overrides the
+//! server's settings (protocol.md 3.8, 3.11). Settings only permit deltas; a client has to
+//! enable them.
 
 use super::Algorithm;
 use super::conflation::KeyPath;
 use super::settings::DeltaConfig;
 
-/// What one pattern says; None is what the server has.
+/// The settings of one channel pattern; `None` is the server's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChannelSetting {
     pub enabled: Option<bool>,
@@ -21,27 +21,26 @@ pub struct ChannelSetting {
     pub cache_sync: Option<bool>,
 }
 
-/// Channel patterns with what they say. The default says nothing.
+/// Channel patterns with their settings. By default there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChannelDeltas(Vec<(String, ChannelSetting)>);
 
-/// What holds on one channel.
+/// The effective settings of one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelDelta {
-    /// Where false, only events that ask for it themselves (`delta: true`) are in
-    /// the chain.
+    /// If false, only events with `delta: true` are in the chain.
     pub enabled: bool,
-    /// Where the client leaves the choice.
+    /// The format for clients without a preference.
     pub algorithm: Algorithm,
-    /// Where the key of an event's chain stands in its `data`.
+    /// Path of the conflation key in an event's `data`.
     pub conflation_key: Option<KeyPath>,
-    /// Chains of the channel; beyond, the one that was silent longest is forgotten.
+    /// Chains of the channel; above it, the least recently used one is evicted.
     pub keys_max: usize,
-    /// What clients are told to keep.
+    /// Events per chain that clients keep, sent with the initial bases (protocol.md 3.9).
     pub messages_per_key_max: usize,
-    /// Who asked for deltas, positions or a filter gets events with their tags.
+    /// Whether events have their tags, for clients with deltas, positions or a filter.
     pub shows_tags: bool,
-    /// Who joins is sent the newest event of each chain as a base.
+    /// Whether a new subscriber receives initial bases: the newest event of each chain.
     pub cache_sync: bool,
 }
 
@@ -52,13 +51,11 @@ impl Default for ChannelDelta {
 }
 
 impl ChannelDeltas {
-    /// A pattern is a channel name with at most one `*`, which stands for any
-    /// text.
+    /// A pattern is a channel name with at most one `*`, which matches any text.
     pub fn new(patterns: impl IntoIterator<Item = (String, ChannelSetting)>) -> ChannelDeltas {
         let mut patterns: Vec<(String, ChannelSetting)> = patterns.into_iter().collect();
-        // An exact name says more than any pattern, and a long pattern more than
-        // a short one. Among equals the order of the alphabet decides, so that
-        // every node decides alike.
+        // An exact name precedes patterns, and a long pattern a short one. Equal ranks are
+        // in alphabetical order, so that all nodes agree.
         patterns.sort_by(|(a, _), (b, _)| {
             let rank = |pattern: &str| (pattern.contains('*'), usize::MAX - pattern.len());
             rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
@@ -66,16 +63,16 @@ impl ChannelDeltas {
         ChannelDeltas(patterns)
     }
 
-    /// The pattern that speaks of the channel; no other is looked at.
+    /// The setting of the first pattern that matches. Other patterns have no effect.
     fn find(&self, channel: &str) -> Option<&ChannelSetting> {
         self.0.iter().find(|(pattern, _)| matches(pattern, channel)).map(|(_, setting)| setting)
     }
 
-    /// What holds on the channel.
+    /// The effective settings of the channel.
     pub fn on(&self, channel: &str, server: &DeltaConfig) -> ChannelDelta {
         let setting = self.find(channel);
-        fn choose<T: Clone>(said: Option<&Option<T>>, server: &T) -> T {
-            said.and_then(Option::clone).unwrap_or_else(|| server.clone())
+        fn choose<T: Clone>(pattern: Option<&Option<T>>, server: &T) -> T {
+            pattern.and_then(Option::clone).unwrap_or_else(|| server.clone())
         }
         ChannelDelta {
             enabled: server.enabled && choose(setting.map(|it| &it.enabled), &true),
@@ -107,7 +104,7 @@ fn matches(pattern: &str, channel: &str) -> bool {
 mod tests {
     use super::*;
 
-    const NOTHING: ChannelSetting = ChannelSetting {
+    const UNSET: ChannelSetting = ChannelSetting {
         enabled: None,
         algorithm: None,
         conflation_key: None,
@@ -121,9 +118,9 @@ mod tests {
         ChannelDeltas::new(patterns.iter().map(|(pattern, setting)| ((*pattern).to_owned(), setting.clone())))
     }
 
-    /// Which pattern speaks, told by a number that each says.
+    /// Each pattern sets a different number, which identifies the match.
     #[test]
-    fn a_name_wins_over_patterns_and_a_long_pattern_over_a_short_one() {
+    fn exact_name_precedes_patterns_and_long_patterns_precede_short_ones() {
         let patterns = [
             "*",
             "m*",
@@ -137,7 +134,7 @@ mod tests {
             "price",
         ];
         let numbered = |(at, pattern): (usize, &&'static str)| {
-            (*pattern, ChannelSetting { keys_max: Some(at), ..NOTHING })
+            (*pattern, ChannelSetting { keys_max: Some(at), ..UNSET })
         };
         let mut numbered: Vec<_> = patterns.iter().enumerate().map(numbered).collect();
         let cases = [
@@ -155,7 +152,7 @@ mod tests {
             ("price", "price"),
             ("price-x", "*"),
         ];
-        // Whatever the order in which they were written.
+        // In any order of the configuration.
         for _ in 0..patterns.len() {
             numbered.rotate_left(1);
             let deltas = deltas(&numbered);
@@ -167,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_says_nothing_ends_the_search() {
-        let disabled = ChannelSetting { enabled: Some(false), ..NOTHING };
-        let deltas = deltas(&[("*", disabled), ("market-*", NOTHING)]);
+    fn pattern_without_settings_hides_other_patterns() {
+        let disabled = ChannelSetting { enabled: Some(false), ..UNSET };
+        let deltas = deltas(&[("*", disabled), ("market-*", UNSET)]);
         let server = DeltaConfig::default();
         assert!(!deltas.on("news", &server).enabled);
         assert!(deltas.on("market-x", &server).enabled);
@@ -199,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_as_for_the_server() {
-        let some = ChannelSetting { keys_max: Some(3), ..NOTHING };
-        let deltas = deltas(&[("none", NOTHING), ("some", some)]);
+    fn unset_settings_are_those_of_the_server() {
+        let some = ChannelSetting { keys_max: Some(3), ..UNSET };
+        let deltas = deltas(&[("none", UNSET), ("some", some)]);
         for channel in ["none", "elsewhere"] {
             assert_eq!(deltas.on(channel, &server()), as_the_server());
         }
@@ -209,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_counts() {
+    fn pattern_settings_override_those_of_the_server() {
         let all = ChannelSetting {
             enabled: Some(false),
             algorithm: Some(Algorithm::Fossil),
@@ -232,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn no_pattern_permits_what_the_server_forbids() {
-        let yes = ChannelSetting { enabled: Some(true), shows_tags: Some(true), ..NOTHING };
+    fn pattern_cannot_enable_what_the_server_disables() {
+        let yes = ChannelSetting { enabled: Some(true), shows_tags: Some(true), ..UNSET };
         let server = DeltaConfig { enabled: false, shows_tags: false, ..server() };
         let expect = ChannelDelta { enabled: false, shows_tags: false, ..as_the_server() };
         assert_eq!(deltas(&[("a", yes)]).on("a", &server), expect);

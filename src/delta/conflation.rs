@@ -1,5 +1,4 @@
-//! Conflation keys (protocol.md 3.8): which of a channel's chains an event belongs
-//! to, read from its own data.
+//! Conflation keys (protocol.md 3.8): a member of an event's data selects its chain.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,24 +19,24 @@ pub const NO_KEY: Bytes = Bytes::new();
 pub struct KeyPath(Arc<[Box<str>]>);
 
 impl KeyPath {
-    /// None where a segment is empty. A leading `data.` says nothing.
+    /// `None` if a segment is empty. A leading `data.` is ignored.
     pub fn parse(path: &str) -> Option<KeyPath> {
         let path = path.strip_prefix("data.").unwrap_or(path);
         let segments: Arc<[Box<str>]> = path.split('.').map(Box::from).collect();
         (!segments.iter().any(|segment| segment.is_empty())).then_some(KeyPath(segments))
     }
 
-    /// As it was written, without a leading `data.`.
+    /// The path as text, without a leading `data.`.
     pub fn text(&self) -> String {
         self.0.join(".")
     }
 
-    /// The conflation key of an event with this `data`: a string as it is, anything
-    /// else but null as its JSON text. [`NO_KEY`] where there is none that every
-    /// client could read: such an event is in no chain.
+    /// The conflation key of an event with this `data`: the value of a string, otherwise
+    /// the JSON text, verbatim. [`NO_KEY`] for null, for an absent member, and for a key
+    /// that some clients cannot parse: such an event is in no chain.
     ///
-    /// Only objects are walked, and of members with one name the last counts, as
-    /// for those who get the event.
+    /// The path leads through objects only. Of duplicate members the last one counts, as in
+    /// JSON parsers of clients.
     pub fn key(&self, data: &[u8]) -> Bytes {
         if !json::depth_within(data, limits::JSON_DEPTH_MAX) {
             return NO_KEY;
@@ -56,12 +55,12 @@ fn read_key(json: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A string that is only copied if it has escapes.
+/// A string, copied only if it has escapes.
 #[derive(serde::Deserialize)]
 struct Unescaped<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The key stands in frames between quotes, and clients cut it out up to the next
-/// quote.
+/// Whether clients can parse the key: frames contain it between quotation marks, and
+/// clients cut it out up to the next one.
 fn is_usable(key: &str) -> bool {
     let is_plain = |char: char| !char.is_control() && !matches!(char, '"' | '\\');
     key.len() <= limits::CONFLATION_KEY_BYTES_MAX
@@ -69,8 +68,8 @@ fn is_usable(key: &str) -> bool {
         && !MARKERS.iter().any(|marker| key.contains(marker))
 }
 
-/// The JSON text of a member, if `object` is an object and has it. The other
-/// members are skipped without being built, and without recursion.
+/// The JSON text of a member, if `object` is an object and has it. Other members are
+/// skipped without allocation or recursion.
 fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut parser = serde_json::Deserializer::from_slice(object);
     let found = parser.deserialize_map(Find(name)).ok()??;
@@ -78,7 +77,7 @@ fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(found.get().as_bytes())
 }
 
-/// Goes through an object for the last member with this name.
+/// Searches an object for the last member with this name.
 struct Find<'n>(&'n str);
 
 impl<'de> Visitor<'de> for Find<'_> {
@@ -90,8 +89,8 @@ impl<'de> Visitor<'de> for Find<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(is_it) = members.next_key_seed(Is(self.0))? {
-            match is_it {
+        while let Some(is_match) = members.next_key_seed(Is(self.0))? {
+            match is_match {
                 true => found = Some(members.next_value()?),
                 false => drop(members.next_value::<IgnoredAny>()?),
             }
@@ -100,7 +99,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-/// Whether a string is this one.
+/// Deserializes a string to whether it equals this one.
 struct Is<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {
@@ -132,11 +131,11 @@ mod tests {
 
     fn key(path: &str, data: &str) -> String {
         let key = KeyPath::parse(path).expect("a path").key(data.as_bytes());
-        String::from_utf8(key.to_vec()).expect("a key is a text")
+        String::from_utf8(key.to_vec()).expect("a key is UTF-8")
     }
 
     #[test]
-    fn a_path_has_no_empty_segment() {
+    fn path_with_an_empty_segment_is_rejected() {
         for (path, text) in [("symbol", "symbol"), ("data.asset.id", "asset.id"), ("data", "data")] {
             assert_eq!(KeyPath::parse(path).map(|it| it.text()).as_deref(), Some(text));
         }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_text_of_what_stands_there() {
+    fn key_is_the_string_or_the_json_text_of_the_member() {
         let data = r#" {"a" : "BTC", "b":{"c":{"d":"x y"}}, "n":1.50e3, "t":true, "f":false, "l":[1,2],
             "o":{}, "e":"", "u":"\u00e9\/\ud83d\ude00", "\u0061b":"escaped name"} "#;
         for (path, expect) in [
@@ -167,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn of_several_members_the_last_counts() {
+    fn key_of_duplicate_members_is_that_of_the_last() {
         assert_eq!(key("a", r#"{"a":1,"a":2}"#), "2");
         assert_eq!(key("a", r#"{"a":1,"a":null}"#), "");
         assert_eq!(key("a.b", r#"{"a":{"b":1},"a":{}}"#), "");
     }
 
     #[test]
-    fn what_has_no_key_is_in_no_chain() {
+    fn data_without_the_member_has_no_key() {
         for data in
             ["", " ", "text", "7", "[1]", "\"{\\\"a\\\":1}\"", "{}", "{\"a\":1", "{\"a\":1}}", "{'a':1}"]
         {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_clients_would_misread_is_none() {
+    fn key_that_clients_cannot_parse_is_none() {
         for unusable in [
             r#""say \"hi\"""#,
             r#""a\\b""#,
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn key_of_deeply_nested_data_is_none() {
         let nested = |depth: usize| format!("{{\"a\":7,\"b\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(key("a", &nested(limits::JSON_DEPTH_MAX - 1)), "7");
         assert_eq!(key("a", &nested(limits::JSON_DEPTH_MAX)), "");
@@ -216,7 +215,7 @@ mod tests {
         assert_eq!(key(&vec!["a"; steps].join("."), &deep), "");
     }
 
-    /// The same, slowly.
+    /// Reference implementation with a full parse.
     fn naive(path: &str, data: &str) -> String {
         let Ok(value) = serde_json::from_str::<Value>(data) else { return String::new() };
         let found = path.split('.').try_fold(&value, |object, name| object.as_object()?.get(name));
@@ -229,7 +228,7 @@ mod tests {
         if is_clean && text.len() <= limits::CONFLATION_KEY_BYTES_MAX { text } else { String::new() }
     }
 
-    /// Few names, so that paths hit.
+    /// Few names, so that paths match often.
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -248,12 +247,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_full_parse(value in json(), path in "[ab](\\.[abé\"]){0,2}", pretty: bool) {
+        fn key_agrees_with_a_full_parse(value in json(), path in "[ab](\\.[abé\"]){0,2}", pretty: bool) {
             let data = match pretty {
                 true => serde_json::to_string_pretty(&value),
                 false => serde_json::to_string(&value),
             }.expect("a value is JSON");
-            // Only of a text without white space is what stands there the same.
+            // With white space, the JSON text of an object or array differs.
             if !pretty {
                 prop_assert_eq!(key(&path, &data), naive(&path, &data));
             } else if !naive(&path, &data).starts_with(['{', '[']) {
@@ -262,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(data in any::<Vec<u8>>(), text in "[{}\\[\\]\":,a1\\\\]{0,40}") {
+        fn key_never_panics(data in any::<Vec<u8>>(), text in "[{}\\[\\]\":,a1\\\\]{0,40}") {
             let path = KeyPath::parse("a.b").expect("a path");
             path.key(&data);
             path.key(text.as_bytes());

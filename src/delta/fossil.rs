@@ -4,7 +4,8 @@ use super::matches::{self, Format, Match};
 
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
-/// Why a delta cannot be applied. All counts are bytes; `left` is what was left of the delta.
+/// The reason why a delta cannot be applied. All counts are bytes; `left` counts those not yet read
+/// of the delta.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FossilError {
     #[error("no integer of at most 32 bits with {left} bytes left")]
@@ -29,10 +30,10 @@ pub enum FossilError {
 
 /// Encodes `target` as a delta against `base`, in the text form of protocol.md 3.14.
 ///
-/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the caller
-/// compares. A target must stay under 2 GiB, the most a client can read.
+/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the
+/// caller compares. A target must stay under 2 GiB, the most a client can read.
 pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
-    // Few deltas are longer than this and still worth sending.
+    // Few deltas that are worth sending are longer.
     let mut out = Delta(Vec::with_capacity(target.len() / 4 + 64));
     put_int(&mut out.0, target.len());
     out.0.push(b'\n');
@@ -42,7 +43,7 @@ pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
     out.0
 }
 
-/// What is written of a delta so far.
+/// The part of a delta that is written so far.
 struct Delta(Vec<u8>);
 
 impl Format for Delta {
@@ -66,11 +67,12 @@ impl Format for Delta {
 
 /// Applies `delta` (protocol.md 3.14) to `base` and returns the target.
 ///
-/// Never panics, and never allocates more than `target_bytes_max` bytes, whatever the delta declares.
+/// Never panics, and never allocates more than `target_bytes_max` bytes, whatever the delta
+/// declares.
 ///
 /// # Errors
 ///
-/// Any [`FossilError`]; a base other than the one encoded against shows up, at best, as a bad checksum.
+/// Any [`FossilError`]. A wrong base is detected by the checksum at best.
 pub fn decode(base: &[u8], delta: &[u8], target_bytes_max: usize) -> Result<Vec<u8>, FossilError> {
     let mut rest = delta;
     let declared = take_int(&mut rest, Some(b'\n'))? as usize;
@@ -98,7 +100,7 @@ pub fn decode(base: &[u8], delta: &[u8], target_bytes_max: usize) -> Result<Vec<
             },
             byte => return Err(FossilError::BadCommand { byte, left }),
         };
-        // Checked before the bytes are appended, so that the target never outgrows its allocation.
+        // Checked before the bytes are appended, so that the target never exceeds its allocation.
         if bytes.len() > declared - target.len() {
             return Err(FossilError::SizeMismatch { declared, found: target.len() + bytes.len() });
         }
@@ -110,7 +112,7 @@ fn take_byte(rest: &mut &[u8]) -> Result<u8, FossilError> {
     rest.split_off_first().copied().ok_or(FossilError::MissingTerminator)
 }
 
-/// Takes an integer, and the byte that has to follow it if one is given.
+/// Takes an integer and, if `follower` is given, the byte that must follow it.
 fn take_int(rest: &mut &[u8], follower: Option<u8>) -> Result<u32, FossilError> {
     let left = rest.len();
     let mut value = None;
@@ -121,7 +123,7 @@ fn take_int(rest: &mut &[u8], follower: Option<u8>) -> Result<u32, FossilError> 
     }
     let follows = *rest.first().ok_or(FossilError::MissingTerminator)?;
     match follower {
-        Some(wanted) if follows != wanted => {
+        Some(expected) if follows != expected => {
             return Err(FossilError::BadCommand { byte: follows, left: rest.len() });
         }
         Some(_) => take_byte(rest)?,
@@ -130,7 +132,8 @@ fn take_int(rest: &mut &[u8], follower: Option<u8>) -> Result<u32, FossilError> 
     value.ok_or(FossilError::BadInteger { left })
 }
 
-/// The sum of the big-endian 32-bit words modulo 2^32; the last word is filled with zeros on the right.
+/// The sum of the big-endian 32-bit words modulo 2^32; the last word is filled with zeros on the
+/// right.
 fn checksum(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
@@ -138,7 +141,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     words.iter().fold(u32::from_be_bytes(last), |sum, word| sum.wrapping_add(u32::from_be_bytes(*word)))
 }
 
-/// How many base-64 digits `value` takes.
+/// The number of base-64 digits of `value`.
 fn digits(value: usize) -> usize {
     (value | 1).ilog2() as usize / 6 + 1
 }
@@ -151,11 +154,12 @@ fn put_int(out: &mut Vec<u8>, value: usize) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*, sample::Index as Place};
+    use proptest::{collection::vec, prelude::*, sample::Index as Offset};
 
     use super::*;
 
-    /// Encodes, checks that the delta decodes, and that it is no longer than one insert of everything.
+    /// Encodes, checks that the delta decodes, and that it is no longer than one insert of
+    /// everything.
     fn round_trip(base: &[u8], target: &[u8]) -> Vec<u8> {
         let delta = encode(base, target);
         assert_eq!(decode(base, &delta, target.len()).as_deref(), Ok(target));
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vector_of_the_protocol() {
+    fn protocol_vector_round_trips() {
         let frame = |p: u8| {
             let head =
                 format!("{{\"event\":\"tick\",\"channel\":\"m\",\"data\":\"{{\\\"p\\\":{p},\\\"q\\\":\\\"");
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_lies_between_edits_and_what_moved() {
+    fn encode_finds_matches_between_edits_and_in_moved_text() {
         let member = |n: usize, price: usize| format!("{{\"symbol\":\"S{n}\",\"price\":{price}}},");
         let base: Vec<String> = (0..40).map(|n| member(n, n * n * 7919)).collect();
         let mut target = base.clone();
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_delta_is_refused_for_what_is_wrong() {
+    fn decode_of_an_invalid_delta_returns_the_specific_error() {
         use FossilError::*;
         let refused = |delta: &str| decode(b"0123456789", delta.as_bytes(), 100).expect_err(delta);
         assert_eq!(refused(""), MissingTerminator);
@@ -217,18 +221,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pair_comes_back(base in text(), target in text()) {
+        fn any_pair_round_trips(base in text(), target in text()) {
             round_trip(&base, &target);
         }
 
         #[test]
-        fn edited_text_comes_back(
+        fn edited_text_round_trips(
             base in text(),
-            edits in vec((any::<Place>(), 0usize..60, vec(any::<u8>(), 0..9)), 0..8),
+            edits in vec((any::<Offset>(), 0usize..60, vec(any::<u8>(), 0..9)), 0..8),
         ) {
             let mut target = base.clone();
-            for (place, removed, inserted) in edits {
-                let from = place.index(target.len() + 1);
+            for (offset, removed, inserted) in edits {
+                let from = offset.index(target.len() + 1);
                 target.splice(from..(from + removed).min(target.len()), inserted);
             }
             round_trip(&base, &target);
@@ -236,13 +240,13 @@ mod tests {
         }
 
         #[test]
-        fn no_delta_panics_or_passes_the_bound(
+        fn decode_of_any_bytes_neither_panics_nor_exceeds_the_bound(
             base in text(),
             noise in vec(any::<u8>(), 0..60),
-            spot in any::<Place>(),
+            offset in any::<Offset>(),
         ) {
             let mut delta = encode(&base, &noise);
-            let from = spot.index(delta.len());
+            let from = offset.index(delta.len());
             delta.truncate(from);
             delta.extend_from_slice(&noise);
             for delta in [&delta, &noise] {

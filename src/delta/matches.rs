@@ -1,8 +1,8 @@
-//! What two texts have in common, found once for every delta format.
+//! Match search between two texts, shared by all delta formats.
 //!
-//! A frame usually differs from its base in a few short places, so the search strips what both ends share,
-//! then covers the middle at rising cost: first with long runs that line up with the copies around them, and
-//! only where that leaves a gap worth the work through an index over the base.
+//! A frame usually differs from its base in a few short ranges. So the search strips the common
+//! prefix and suffix, then covers the middle at rising cost: first with long matches aligned with
+//! the copies around them, then, for the larger gaps that remain, through an index of the base.
 
 mod index;
 mod words;
@@ -13,21 +13,25 @@ use words::{WINDOW, common_prefix, common_suffix, word_at};
 /// The largest offset and length of a copy: readers in JavaScript use signed 32-bit arithmetic.
 const INT_MAX: usize = i32::MAX as usize;
 
-/// A match this long is taken without looking for a better one, so that most edits need no index.
+/// A match this long is accepted without a search for a better one, so that most edits need no
+/// index.
 const LEN_GOOD: usize = 48;
 
-/// How far a match may reach back from where it was found, so that overlapping matches stay linear.
+/// Bytes by which a match may extend backwards from where it was found, so that overlapping matches
+/// take linear time.
 const BACK_MAX: usize = 512;
 
-/// A shorter gap does not get an index built for it, which would cost more than it saves.
+/// Gaps below this length do not cause an index to be built: it would cost more than it saves.
 const INDEXED_GAP_MIN: usize = 24;
 
-/// A delta format, as far as the search has to know it.
+/// A delta format, as the search uses it.
 pub(super) trait Format {
-    /// Whether the copy is shorter than its bytes; one that `splits` an insert costs that insert twice.
+    /// Whether the copy is shorter than its bytes. A copy that `splits` an insert costs a second
+    /// insert instruction.
     fn pays(copy: Match, splits: bool) -> bool;
 
-    /// Writes bytes that are new. Never empty, and never followed by another insert.
+    /// Writes bytes that are not copied from the base. Never empty, and never followed by another
+    /// insert.
     fn insert(&mut self, bytes: &[u8]);
 
     /// Writes bytes of the base, at least one.
@@ -47,21 +51,23 @@ impl Match {
         self.target + self.len
     }
 
-    /// The place of the base that is in line with place `at` of the target; beyond the base if there is none.
-    fn in_line(&self, at: usize) -> usize {
+    /// The offset in the base that is aligned with offset `at` in the target; past the end of the
+    /// base if there is none.
+    fn aligned(&self, at: usize) -> usize {
         at.wrapping_add(self.base).wrapping_sub(self.target)
     }
 }
 
-/// Has `out` write all of `target`, as copies from `base` and inserts, in order.
+/// Writes all of `target` to `out`, as copies from `base` and inserts, in order.
 ///
 /// Takes time linear in both lengths. A target must stay under 2 GiB, the most a client can read.
 pub(super) fn write<F: Format>(base: &[u8], target: &[u8], out: &mut F) {
-    // A shared end too short to save anything is left to the search, which may find something longer.
-    let worth_fixing = |len| if len < WINDOW { 0 } else { len };
+    // A prefix or suffix too short to save bytes is left to the search, which may find a longer
+    // match.
+    let if_worthwhile = |len| if len < WINDOW { 0 } else { len };
     let base = &base[..base.len().min(INT_MAX)];
-    let prefix = worth_fixing(common_prefix(base, target));
-    let suffix = worth_fixing(common_suffix(&base[prefix..], &target[prefix..]));
+    let prefix = if_worthwhile(common_prefix(base, target));
+    let suffix = if_worthwhile(common_suffix(&base[prefix..], &target[prefix..]));
     let last = Match { base: base.len() - suffix, target: target.len() - suffix, len: suffix };
 
     let copied = Match { base: 0, target: 0, len: 0 };
@@ -82,8 +88,8 @@ struct Search<'a, F> {
 }
 
 impl<F: Format> Search<'_, F> {
-    /// Writes the target up to the end of `next`, a match known already, looking first for long runs in line
-    /// with the copy before or with `next`: an edit leaves the text around it like that.
+    /// Writes the target up to the end of `next`, a given match. Searches first for long matches
+    /// aligned with the copy before or with `next`: the text around an edit is aligned.
     fn cover(&mut self, next: Match) {
         let mut at = self.copied.target_end();
         while at + WINDOW <= next.target {
@@ -113,7 +119,7 @@ impl<F: Format> Search<'_, F> {
             at += 1;
             if let Some(best) = best {
                 self.settle(best, next.target);
-                // Something longer has a window that reaches beyond this match.
+                // A longer match has a window that extends past the end of this one.
                 at = at.max((best.target_end() + 1).saturating_sub(WINDOW));
             }
         }
@@ -124,40 +130,41 @@ impl<F: Format> Search<'_, F> {
         self.copy(next);
     }
 
-    /// The longest match around the window at `at` between the last copy and `next`. The places in line with
-    /// `previous` and `next` are tried before those of the index.
+    /// The longest match around the window at `at` between the last copy and `next`. The offsets
+    /// aligned with `previous` and `next` are tried before those of the index.
     fn best(&self, at: usize, previous: Match, next: Match) -> Option<Match> {
         let rest = &self.target[at..next.target];
         let window = word_at(rest, 0)?;
         let (mut best, mut best_len) = (None, WINDOW - 1);
-        let mut consider = |place: usize| {
-            // The last bytes of a longer match are equal too; most shorter ones fail there at one load.
+        let mut consider = |offset: usize| {
+            // The last bytes of a longer match are equal too; one load rejects most shorter ones.
             let probe = best_len + 1 - WINDOW;
             if best_len < rest.len()
-                && word_at(self.base, place.wrapping_add(probe)) == word_at(rest, probe)
-                && word_at(self.base, place) == Some(window)
+                && word_at(self.base, offset.wrapping_add(probe)) == word_at(rest, probe)
+                && word_at(self.base, offset) == Some(window)
             {
-                let len = common_prefix(&self.base[place..], rest);
+                let len = common_prefix(&self.base[offset..], rest);
                 if len > best_len {
-                    (best, best_len) = (Some(place), len);
+                    (best, best_len) = (Some(offset), len);
                 }
             }
             best_len >= LEN_GOOD
         };
-        if !consider(previous.in_line(at))
-            && !consider(next.in_line(at))
+        if !consider(previous.aligned(at))
+            && !consider(next.aligned(at))
             && let Some(index) = &self.index
         {
             index.candidates(window).any(consider);
         }
-        best.map(|place| {
+        best.map(|offset| {
             let floor = self.copied.target_end().max(at.saturating_sub(BACK_MAX));
-            let back = common_suffix(&self.base[..place], &self.target[floor..at]);
-            Match { base: place - back, target: at - back, len: back + best_len }
+            let back = common_suffix(&self.base[..offset], &self.target[floor..at]);
+            Match { base: offset - back, target: at - back, len: back + best_len }
         })
     }
 
-    /// Adds a match to those found in a gap up to `end`: where two overlap the longer one keeps its bytes.
+    /// Adds a match to those found in a gap up to `end`. Of two overlapping matches the longer one
+    /// keeps its bytes.
     fn settle(&mut self, mut new: Match, end: usize) {
         while let Some(last) = self.found.last_mut()
             && last.target_end() > new.target
@@ -179,7 +186,7 @@ impl<F: Format> Search<'_, F> {
         }
     }
 
-    /// Writes the bytes before `next` as an insert, then `next` as a copy, leaving out what is empty.
+    /// Writes the bytes before `next` as an insert, then `next` as a copy. Empty ones are omitted.
     fn copy(&mut self, next: Match) {
         let insert = &self.target[self.copied.target_end()..next.target];
         if !insert.is_empty() {

@@ -1,4 +1,4 @@
-//! What the operator has set for deltas.
+//! Delta settings of the server.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use super::conflation::KeyPath;
 /// `[delta_compression]` (protocol.md 3.11).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeltaConfig {
-    /// `enabled`: whether this server permits deltas at all.
+    /// `enabled`: whether clients can enable deltas at all.
     pub enabled: bool,
-    /// `algorithm`: where neither the client nor the channel chooses.
+    /// `algorithm`: the format if neither the client nor the channel pattern selects one.
     pub algorithm: Algorithm,
-    /// `markers`
+    /// `markers`: names of the markers in full events.
     pub markers: MarkerStyle,
-    /// `full_message_interval`: every event whose number divides by one more
-    /// than this goes out in full to everyone; 0 means never.
+    /// `full_message_interval`: an event whose sequence number is divisible by one more than
+    /// this is sent in full to all subscribers; 0 means never.
     pub full_message_interval: u64,
-    /// `min_message_size`: bytes of the full frame below which no delta is tried.
+    /// `min_message_size`: bytes of an event's base text below which it is sent in full.
     pub min_message_bytes: usize,
-    /// `min_compression_ratio`: a delta frame is sent only if it is at most this
-    /// fraction of the full frame.
+    /// `min_compression_ratio`: largest size of a delta frame, as a fraction of the full
+    /// frame.
     pub compression_ratio_max: f64,
-    /// `max_state_age_secs`: an older base is not used.
+    /// `max_state_age_secs`: age above which a base is not used.
     pub base_age_max: Duration,
-    /// `omit_delta_algorithm`
+    /// `omit_delta_algorithm`: omit `algorithm` from delta frames in the server's own format.
     pub omit_algorithm: bool,
-    /// `refused_clients`: `client/version` patterns that say they decode deltas
-    /// and do not (protocol.md 3.6).
+    /// `refused_clients`: `client/version` patterns of clients that enable deltas without a
+    /// working decoder (protocol.md 3.6).
     pub refused_clients: Vec<String>,
-    /// `conflation_key_path`: on channels whose pattern names none.
+    /// `conflation_key_path`: path for channels whose pattern has none.
     pub conflation_key: Option<KeyPath>,
-    /// `max_conflation_states_per_channel`: chains of a channel whose pattern says
-    /// no other number.
+    /// `max_conflation_states_per_channel`: number of chains for channels whose pattern has
+    /// none.
     pub keys_max: usize,
-    /// `cache_sync`: who joins is sent the newest event of each chain as a base.
+    /// `cache_sync`: whether a new subscriber receives initial bases.
     pub cache_sync: bool,
-    /// `tag_filtering.enabled` and `tag_filtering.enable_tags`: who has opted in to
-    /// something gets events with their tags.
+    /// `tag_filtering.enabled` and `tag_filtering.enable_tags`: whether events have their
+    /// tags, for clients with an extension enabled.
     pub shows_tags: bool,
 }
 
-/// How a full event says that it is a base (protocol.md 3.3, 3.5).
+/// The names of the markers in full events (protocol.md 3.3, 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MarkerStyle {
-    /// `__delta_seq`, `__conflation_key`: clients strip them to get the base.
+    /// `__delta_seq`, `__conflation_key`: clients remove them to get the base.
     #[default]
     Underscore,
     /// `sequence`, `conflation_key`: they are part of the base.
@@ -52,7 +52,7 @@ pub enum MarkerStyle {
 }
 
 impl Default for DeltaConfig {
-    /// What holds where nothing is said (protocol.md 3.11).
+    /// The defaults of protocol.md 3.11 and 6.
     fn default() -> DeltaConfig {
         DeltaConfig {
             enabled: true,

@@ -1,7 +1,7 @@
-//! VCDIFF (RFC 3284), as much of it as all clients can read (protocol.md 3.15).
+//! The subset of VCDIFF (RFC 3284) that all clients can decode (protocol.md 3.15).
 //!
-//! A delta is a header and windows. Each window has three sections: the bytes that are new, the instructions,
-//! and the addresses of copies, which count from the start of the base on through the target.
+//! A delta is a header and windows. Each window has three sections: new bytes, instructions, and
+//! addresses of copies. Addresses count from the start of the base and continue through the target.
 
 mod addresses;
 mod codes;
@@ -13,13 +13,14 @@ mod tests;
 pub use decoder::{VcdiffError, decode};
 pub use encoder::encode;
 
-/// The magic bytes with the version, then `Hdr_Indicator`: no compression of sections, no other code table.
+/// The magic bytes with the version, then `Hdr_Indicator`: no compression of sections, no custom
+/// code table.
 const HEADER: [u8; 5] = [0xd6, 0xc3, 0xc4, 0x00, 0x00];
 
-/// `Win_Indicator` of a window that may copy from the base; 0 for one that may not.
+/// `Win_Indicator` of a window that can copy from the base; 0 for one that cannot.
 const VCD_SOURCE: u8 = 0x01;
 
-/// The bytes of `value` in base 128, of which all but the last have the highest bit.
+/// The number of bytes of `value` in base 128. All but the last have the highest bit set.
 fn int_len(value: usize) -> usize {
     (value | 1).ilog2() as usize / 7 + 1
 }

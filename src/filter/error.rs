@@ -1,14 +1,14 @@
-//! Why a filter was refused, and where in it.
+//! Errors in filters, with the path of the member at fault.
 
 use thiserror::Error;
 
 use crate::limits;
 
-/// A filter that cannot be compiled: the subscription fails.
+/// A filter that cannot be compiled. The subscription fails with this error.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{at}` {fault}")]
 pub struct FilterError {
-    /// The member at fault, from the subscription's data on:
+    /// Path of the member at fault within the subscription's data:
     /// `filter.tags.nodes[2].val`.
     pub at: String,
     pub fault: FilterFault,
@@ -16,7 +16,7 @@ pub struct FilterError {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FilterFault {
-    /// Not JSON, or an object that has a member twice.
+    /// Not JSON, or an object with a duplicate member.
     #[error("cannot be read: {0}")]
     Unreadable(String),
     #[error("is nested deeper than {levels_max} levels")]
@@ -42,7 +42,7 @@ pub enum FilterFault {
 }
 
 impl FilterError {
-    /// An error in the value that is just being read.
+    /// An error in the current value, with an empty path.
     pub(super) fn here(fault: FilterFault) -> FilterError {
         FilterError { at: String::new(), fault }
     }
@@ -51,7 +51,7 @@ impl FilterError {
         FilterError::here(FilterFault::Type { expected })
     }
 
-    /// The same error, as seen by whoever reads the value around it.
+    /// Prepends the name of the surrounding member to the path.
     pub(super) fn inside(mut self, member: &str) -> FilterError {
         let separator = if self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
         self.at = format!("{member}{separator}{}", self.at);

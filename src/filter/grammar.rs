@@ -1,5 +1,5 @@
-//! The grammar of protocol.md 4: JSON text becomes a compiled filter, or an error
-//! that names the member at fault.
+//! The grammar of protocol.md 4: compiles JSON text to a filter, or returns an error with
+//! the path of the member at fault.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,7 +9,7 @@ use super::{Filter, FilterError, FilterFault};
 use crate::json::{self, DecodeError};
 use crate::limits;
 
-/// What `filter` may be besides a node.
+/// The compound form of `filter`, and the two members that identify a node.
 #[derive(Deserialize)]
 struct Compound<'a> {
     #[serde(borrow, default)]
@@ -66,8 +66,8 @@ fn json_text(text: &str) -> Result<&RawValue, FilterError> {
 }
 
 fn compound(parts: &Compound<'_>) -> Result<Filter, FilterError> {
-    // The JMESPath of other servers: a hundred bytes of it double a document
-    // twenty times over, whatever limits its source keeps.
+    // JMESPath, as in other servers: an expression of a hundred bytes can double a document
+    // twenty times, so limits on its source do not bound the work.
     if parts.expression.is_some() {
         return Err(FilterError::here(FilterFault::Unsupported).inside("expression"));
     }
@@ -89,7 +89,7 @@ fn root(raw: &RawValue) -> Result<Node, FilterError> {
     node(raw, 1, &mut 0)
 }
 
-/// `depth` of this node, `count` of those read before it.
+/// `depth` is that of this node, `count` the number of nodes read before it.
 fn node(raw: &RawValue, depth: usize, count: &mut usize) -> Result<Node, FilterError> {
     let levels_max = limits::FILTER_DEPTH_MAX;
     if depth > levels_max {
@@ -167,7 +167,7 @@ fn several(raw: Option<&RawValue>) -> Result<Vec<Box<str>>, FilterError> {
     not_empty(elements(raw, expected, limits::FILTER_VALUES_MAX, value)?, expected)
 }
 
-/// A number or boolean is compared as the text that it was sent as.
+/// A value as text. Numbers and booleans are compared by their JSON text, verbatim.
 fn value(raw: &RawValue) -> Result<Box<str>, FilterError> {
     let value = match raw.get().as_bytes() {
         [b't' | b'f' | b'-' | b'0'..=b'9', ..] => raw.get().to_owned(),
@@ -189,7 +189,7 @@ fn bounded(text: String, bytes_max: usize) -> Result<Box<str>, FilterError> {
     }
 }
 
-/// Reads each element of an array, if there are not too many.
+/// Reads the elements of an array of at most `count_max`.
 fn elements<T>(
     raw: &RawValue,
     expected: &'static str,
@@ -221,7 +221,7 @@ fn string(raw: &RawValue, expected: &'static str) -> Result<String, FilterError>
     })
 }
 
-/// An array would do as well: its elements would be taken for the members.
+/// Reads an object. serde would accept an array too, with its elements as members.
 fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, FilterError> {
     match raw.get().starts_with('{') {
         true => serde_json::from_str(raw.get()).map_err(unreadable),

@@ -1,6 +1,6 @@
-//! Which events a subscription wants, by their names and tags (protocol.md 4).
-//! [`Filter::parse`] compiles what the client sent, once; [`Filter::passes`] is
-//! asked for every event, on behalf of all subscribers whose filters are equal.
+//! Filters of subscriptions by event names and tags (protocol.md 4). [`Filter::parse`]
+//! compiles a filter once per subscription. [`Filter::passes`] runs once per event for all
+//! subscribers with equal filters.
 
 mod error;
 mod grammar;
@@ -11,36 +11,41 @@ pub use error::{FilterError, FilterFault};
 use node::Node;
 pub use tags::Tags;
 
-/// What a subscription wants to receive, compiled. Equal filters are equal
-/// values: that is how subscribers share an evaluation. Order and repetition
-/// within `events`, `vals` and the nodes of a branch make no difference.
+/// A compiled filter. Filters with the same meaning are equal values, so that subscribers
+/// share an evaluation: order and repetition within `events`, `vals` and the nodes of a
+/// branch do not matter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
-    /// Sorted. Empty wants every name.
+    /// Event names, sorted. Empty matches every name.
     events: Box<[Box<str>]>,
-    /// `None` wants all tags, and none.
+    /// `None` matches any tags, and events without tags.
     tags: Option<Node>,
 }
 
 impl Filter {
-    /// `filter` of a subscription, as JSON text: a node, or the compound
-    /// `{"events":[…],"tags":node}`, whose parts must both be met. An empty
-    /// `events` wants every name. `null` is an error here: it is no filter.
+    /// Compiles `filter` of a subscription, as JSON text: a node, or the compound
+    /// `{"events":[…],"tags":node}`, whose parts both have to match. An empty `events`
+    /// matches every name. `null` is an error here; the caller treats it as no filter.
+    ///
+    /// # Errors
+    ///
+    /// Any [`FilterError`]: invalid JSON, an unknown form, or a limit exceeded.
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         grammar::filter(text).map_err(|error| error.inside("filter"))
     }
 
-    /// `tags_filter` of a subscription, as JSON text: a node.
+    /// Compiles `tags_filter` of a subscription, as JSON text: a node. Errors are those of
+    /// [`Filter::parse`].
     pub fn parse_tags(text: &str) -> Result<Filter, FilterError> {
         grammar::tags_filter(text).map_err(|error| error.inside("tags_filter"))
     }
 
-    /// Whether an event of this name with these tags is wanted.
+    /// Whether an event with this name and these tags matches.
     pub fn passes(&self, name: &[u8], tags: &Tags<'_>) -> bool {
-        self.wants_name(name) && self.tags.as_ref().is_none_or(|node| node.holds(tags))
+        self.matches_name(name) && self.tags.as_ref().is_none_or(|node| node.holds(tags))
     }
 
-    fn wants_name(&self, name: &[u8]) -> bool {
+    fn matches_name(&self, name: &[u8]) -> bool {
         self.events.is_empty() || self.events.binary_search_by(|event| event.as_bytes().cmp(name)).is_ok()
     }
 }

@@ -1,15 +1,15 @@
-//! A compiled condition on tags. Every leaf asks for a tag that is there; those
-//! that a missing tag meets (`neq`, `nin`, `nex`) are the negation of such a one.
+//! A compiled condition on tags. Every leaf requires its tag to be present. Comparisons
+//! that match a missing tag (`neq`, `nin`, `nex`) are negations of a leaf.
 
 use memchr::memmem;
 
 use super::tags::Tags;
 
-/// Made by the functions below only, so that conditions which are the same up to
-/// order, repetition and needless nesting are the same value.
+/// Constructed only by the functions below, so that conditions that differ only in order,
+/// repetition or redundant nesting are equal values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Node {
-    /// The tag is there, and its value meets the test.
+    /// The tag is present, and its value passes the test.
     Tag {
         key: Box<str>,
         test: Test,
@@ -22,7 +22,7 @@ pub(super) enum Node {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Test {
     Exists,
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     OneOf(Box<[Box<str>]>),
     StartsWith(Box<str>),
     EndsWith(Box<str>),
@@ -30,7 +30,7 @@ pub(super) enum Test {
     Number(Relation, Bound),
 }
 
-/// How a tag stands to the bound.
+/// The relation of a tag's value to the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Relation {
     Greater,
@@ -39,7 +39,7 @@ pub(super) enum Relation {
     LessOrEqual,
 }
 
-/// The bits of a finite `f64` that is not -0, so that equal numbers are equal.
+/// The bits of a finite `f64` other than -0, so that equal numbers have equal bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Bound(u64);
 
@@ -93,10 +93,10 @@ impl Test {
         Test::OneOf(values.into())
     }
 
-    /// A bound that is no number is met by no tag.
+    /// A comparison with a bound. If the bound is not a finite number, no tag passes.
     pub(super) fn number(relation: Relation, bound: &str) -> Test {
         match finite(bound) {
-            // Adding 0 makes 0 of -0.
+            // Adding 0 turns -0 into 0.
             Some(bound) => Test::Number(relation, Bound((bound + 0.0).to_bits())),
             None => Test::OneOf(Box::default()),
         }

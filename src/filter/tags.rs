@@ -1,4 +1,4 @@
-//! The tags of one event, as all its filters see them.
+//! The tags of one event, parsed for all filters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,26 +6,25 @@ use std::fmt;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The tags of one event, read once for all filters.
+/// The tags of one event, parsed once for all filters.
 #[derive(Debug, Default)]
 pub struct Tags<'a> {
-    /// By key, each once.
+    /// Sorted by key, without duplicates.
     sorted: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-/// Tags of an event, as they usually are.
+/// Number of tags up to which a linear search is faster; events rarely have more.
 const FEW: usize = 8;
 
 impl<'a> Tags<'a> {
-    /// `json` is an object of strings, as it was checked when it was published.
-    /// Anything else, like `None`, has no tags. Of a key that is there twice the
-    /// last counts.
+    /// Parses `json`, an object of strings as validated at publication. Anything else, and
+    /// `None`, has no tags. Of duplicate keys the last one counts.
     pub fn read(json: Option<&'a [u8]>) -> Tags<'a> {
         json.and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
     }
 
     fn of(mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Tags<'a> {
-        // Stable and from the end on: the last of equal keys is the one that stays.
+        // Reversed and sorted stably: of equal keys, `dedup_by` keeps the last one.
         pairs.reverse();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         pairs.dedup_by(|(a, _), (b, _)| a == b);
@@ -33,7 +32,7 @@ impl<'a> Tags<'a> {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        // Few keys are found sooner by equality, which looks at lengths first.
+        // Equality compares lengths first, which is faster for few keys.
         let at = match self.sorted.len() {
             0..=FEW => self.sorted.iter().position(|(other, _)| *other == *key),
             _ => self.sorted.binary_search_by(|(other, _)| (**other).cmp(key)).ok(),
@@ -66,7 +65,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// Borrowed from the JSON text where it has no escapes: serde does so for a `Cow`
-/// that is a field and asks for it, not for one that stands alone.
+/// Borrowed from the JSON text unless it has escapes. serde borrows a `Cow` only as a field
+/// with this attribute, not as a map key or value itself.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -10,9 +10,9 @@ fn passes(filter: &str, tags: Option<&str>) -> bool {
     filter.passes(b"e", &Tags::read(tags.map(str::as_bytes)))
 }
 
-/// Each comparison, with the values of tag `k` that meet it and those that do not.
+/// Each comparison, with values of tag `k` that match and values that do not.
 #[test]
-fn every_comparison_means_what_its_table_says() {
+fn comparisons_match_the_values_in_the_table() {
     for (leaf, when_missing, met_by, not_met_by) in [
         (r#""cmp":"eq","val":"a""#, false, &["a"][..], &["", "A", "aa"][..]),
         (r#""cmp":"neq","val":"a""#, true, &["", "A", "aa"], &["a"]),
@@ -34,7 +34,7 @@ fn every_comparison_means_what_its_table_says() {
         (r#""cmp":"lte","val":"-1.5""#, false, &["-1.5", "-1e300"], &["-1.4", "x", "-inf"]),
         (r#""cmp":"gt","val":"x""#, false, &[], &["y", "1", "x"]),
         (r#""cmp":"lt","val":"inf""#, false, &[], &["1", "x"]),
-        // Numbers and booleans are compared as they were written.
+        // Numbers and booleans are compared by their JSON text.
         (r#""cmp":"eq","val":1.0"#, false, &["1.0"], &["1"]),
         (r#""cmp":"eq","val":1e3"#, false, &["1e3"], &["1000"]),
         (r#""cmp":"eq","val":true"#, false, &["true"], &["1"]),
@@ -53,7 +53,7 @@ fn every_comparison_means_what_its_table_says() {
 }
 
 #[test]
-fn branches_combine_and_compounds_want_both() {
+fn branches_combine_and_compounds_require_both_parts() {
     let (yes, no) = (r#"{"key":"k","cmp":"ex"}"#, r#"{"key":"k","cmp":"nex"}"#);
     for (op, nodes, expected) in [
         ("and", vec![yes], true),
@@ -81,7 +81,7 @@ fn branches_combine_and_compounds_want_both() {
 }
 
 #[test]
-fn tags_are_read_as_json_reads_them() {
+fn tags_are_parsed_as_json() {
     let tags = Tags::read(Some(br#" {"b":"1","\u0061":"\"x\"","b":"2","":"","b":"3"} "#));
     let read = |key| tags.get(key);
     assert_eq!((read("a"), read("b"), read(""), read("c")), (Some("\"x\""), Some("3"), Some(""), None));
@@ -91,7 +91,7 @@ fn tags_are_read_as_json_reads_them() {
 }
 
 #[test]
-fn what_means_the_same_is_the_same() {
+fn filters_with_the_same_meaning_are_equal() {
     let hash = |filter: &Filter| {
         let mut hasher = DefaultHasher::new();
         filter.hash(&mut hasher);
@@ -135,7 +135,7 @@ fn what_means_the_same_is_the_same() {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn errors_name_the_member_at_fault() {
     for (text, error) in [
         ("null", "`filter` must be an object"),
         ("7", "`filter` must be an object"),
@@ -214,9 +214,9 @@ fn nested(levels: usize) -> String {
     format!(r#"{open}{{"key":"k","cmp":"ex"}}{close}"#)
 }
 
-/// Each limit: what just keeps it is a filter, one more is refused by name.
+/// For each limit: a filter at the limit is valid, one above it is an error with its path.
 #[test]
-fn limits_are_kept_to_the_last() {
+fn limits_are_exact() {
     let leaf = |key: usize, value: usize| {
         json!({ "key": "k".repeat(key), "cmp": "eq", "val": "v".repeat(value) }).to_string()
     };
@@ -226,7 +226,7 @@ fn limits_are_kept_to_the_last() {
         json!({ "op": "or", "nodes": [{ "op": "and", "nodes": nodes }] }).to_string()
     };
     let events = |count: usize, bytes: usize| json!({ "events": vec!["e".repeat(bytes); count] }).to_string();
-    for (kept, broken, at) in [
+    for (valid, invalid, at) in [
         (leaf(limits::FILTER_KEY_BYTES_MAX, 1), leaf(limits::FILTER_KEY_BYTES_MAX + 1, 1), "filter.key"),
         (leaf(1, limits::FILTER_VALUE_BYTES_MAX), leaf(1, limits::FILTER_VALUE_BYTES_MAX + 1), "filter.val"),
         (several(limits::FILTER_VALUES_MAX), several(limits::FILTER_VALUES_MAX + 1), "filter.vals"),
@@ -242,8 +242,8 @@ fn limits_are_kept_to_the_last() {
             "filter.events[0]",
         ),
     ] {
-        assert!(Filter::parse(&kept).is_ok(), "{at}: {:?}", Filter::parse(&kept));
-        assert_eq!(Filter::parse(&broken).map_err(|error| error.at), Err(at.to_owned()));
+        assert!(Filter::parse(&valid).is_ok(), "{at}: {:?}", Filter::parse(&valid));
+        assert_eq!(Filter::parse(&invalid).map_err(|error| error.at), Err(at.to_owned()));
     }
     let deepest = format!(r#"{{"tags":{}}}"#, nested(limits::FILTER_DEPTH_MAX));
     assert!(Filter::parse(&deepest).is_ok());

@@ -1,23 +1,23 @@
-//! A counter for what every write counts.
+//! A counter for increments on every write to a socket.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use metrics::Counter;
 
-/// Each thread adds to a cache line of its own: on one for all of them, every worker
-/// would wait for the others with every write.
+/// Each thread adds to a cache line of its own. On a shared one, every write of a worker
+/// would contend with the writes of all others.
 #[derive(Clone)]
-#[allow(missing_debug_implementations, reason = "the handle has nothing to show")]
+#[allow(missing_debug_implementations, reason = "the handle has no state to show")]
 pub struct Striped {
     stripes: Arc<[Stripe; STRIPES]>,
     total: Counter,
 }
 
-/// More threads than these share.
+/// Above this number, threads share stripes.
 const STRIPES: usize = 16;
 
-/// As long as two cache lines, which processors fetch in pairs.
+/// Aligned to two cache lines: processors prefetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe(AtomicU64);
@@ -35,7 +35,7 @@ impl Striped {
         STRIPE.with(|stripe| self.stripes[*stripe].0.fetch_add(value, Ordering::Relaxed));
     }
 
-    /// Brings the total up to date, which is shown.
+    /// Sets the exported counter to the sum of the stripes.
     pub(super) fn gather(&self) {
         self.total.absolute(self.sum());
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_however_many_threads_count() {
+    fn striped_counter_with_more_threads_than_stripes_loses_no_increment() {
         let striped = Striped::new(Counter::noop());
         std::thread::scope(|scope| {
             for _ in 0..2 * STRIPES {
@@ -59,6 +59,6 @@ mod tests {
         });
         assert_eq!(striped.sum(), 2 * STRIPES as u64 * 2000);
         let used = striped.stripes.iter().filter(|stripe| stripe.0.load(Ordering::Relaxed) > 0);
-        assert!(used.count() > 1, "threads count apart");
+        assert!(used.count() > 1, "threads use different stripes");
     }
 }

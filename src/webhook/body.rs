@@ -7,8 +7,8 @@ use crate::webhook_event::WebhookEventKind;
 
 use super::delivery_queues::Delivery;
 
-/// `{"time_ms":…,"events":[…]}`, in the order given. `time_ms` is when the call is
-/// made, in ms of this node's clock; that of an event, when it was decided.
+/// `{"time_ms":…,"events":[…]}`, in the given order. `time_ms` is the time of the call in
+/// ms by this node's clock; that of an event is the time of its cause by the backend's.
 pub(super) fn encode(time_ms: u64, events: &[Delivery]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + events.len() * 160);
     write!(out, r#"{{"time_ms":{time_ms},"events":["#).expect("a Vec takes every write");
@@ -27,14 +27,14 @@ fn write_event(out: &mut Vec<u8>, event: &Delivery) {
     out.extend_from_slice(b"{\"name\":");
     json::write_string(out, webhook_event.what.name().as_bytes());
     write_text(out, "channel", webhook_event.channel.as_bytes());
-    write_what(out, &webhook_event.what);
+    write_kind(out, &webhook_event.what);
     write_number(out, "time_ms", webhook_event.id.time_ms);
     write_text(out, "id", event.id().as_bytes());
     out.push(b'}');
 }
 
-fn write_what(out: &mut Vec<u8>, what: &WebhookEventKind) {
-    match what {
+fn write_kind(out: &mut Vec<u8>, kind: &WebhookEventKind) {
+    match kind {
         WebhookEventKind::ChannelOccupied | WebhookEventKind::ChannelVacated => {}
         WebhookEventKind::MemberAdded { user_id } | WebhookEventKind::MemberRemoved { user_id } => {
             write_text(out, "user_id", user_id.as_bytes());
@@ -73,23 +73,23 @@ mod tests {
     use crate::event::{Event, SocketId};
     use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-    fn check(what: WebhookEventKind, fields: &str) {
+    fn check(kind: WebhookEventKind, fields: &str) {
         let id = WebhookEventId { time_ms: 1_327_078_148_132, number: 4 };
-        let (name, channel) = (what.name(), "presence-a;b".to_owned());
-        let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel, what });
+        let (name, channel) = (kind.name(), "presence-a;b".to_owned());
+        let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel, what: kind });
         let event = Delivery::new(Partition(7), webhook_event, Instant::now());
         let one = format!(
             r#"{{"name":"{name}","channel":"presence-a;b"{fields},"time_ms":1327078148132,"id":"7-1327078148132-4"}}"#
         );
-        let body = |events: &[Delivery]| String::from_utf8(encode(99, events)).expect("it is UTF-8");
+        let body = |events: &[Delivery]| String::from_utf8(encode(99, events)).expect("a body is UTF-8");
         assert_eq!(body(std::slice::from_ref(&event)), format!(r#"{{"time_ms":99,"events":[{one}]}}"#));
         let two = body(&[event.clone(), event]);
         assert_eq!(two, format!(r#"{{"time_ms":99,"events":[{one},{one}]}}"#));
-        serde_json::from_str::<serde_json::Value>(&two).expect("it is JSON");
+        serde_json::from_str::<serde_json::Value>(&two).expect("a body is JSON");
     }
 
     #[test]
-    fn each_event_has_its_fields() {
+    fn body_has_the_members_of_each_event_type() {
         check(WebhookEventKind::ChannelOccupied, "");
         check(WebhookEventKind::ChannelVacated, "");
         check(WebhookEventKind::MemberAdded { user_id: "a\"b".into() }, r#","user_id":"a\"b""#);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_event_has_the_data_as_the_string_that_was_delivered() {
+    fn client_event_body_has_data_as_the_delivered_string() {
         let event = Event {
             name: "client-\n".into(),
             data: r#"{"x":1}"#.into(),

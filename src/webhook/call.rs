@@ -1,5 +1,5 @@
-//! One call to a receiver: signed over the bytes that are sent, and nothing that
-//! comes back is trusted but the status.
+//! One call to a receiver. The signature covers the exact body; of the response only the
+//! status is used.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use crate::app::{App, Webhook};
 use crate::backend::BackendError;
 use crate::{auth, limits};
 
-/// Why a call is made again later.
+/// The reason why a call failed and is retried.
 #[derive(Debug, Error)]
 pub(super) enum CallError {
     #[error("answered {0}")]
@@ -32,7 +32,7 @@ pub(super) enum CallError {
     App(#[from] BackendError),
 }
 
-/// The client of all calls: its connections are kept between them.
+/// The HTTP client for all calls. It reuses connections.
 pub(super) fn client() -> Client {
     Client::builder()
         .tls_backend_preconfigured(tls())
@@ -44,20 +44,20 @@ pub(super) fn client() -> Client {
         .expect("the settings are constant, and the TLS configuration is complete")
 }
 
-/// Receivers are trusted as the system trusts them. A system without certificates
-/// can call `http` only.
+/// Trusts the root certificates of the system. A system without any can call only
+/// `http` URLs.
 fn tls() -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring speaks the default versions")
+        .expect("ring supports the default versions")
         .with_root_certificates(roots)
         .with_no_client_auth()
 }
 
-/// Posts the events. 2xx is a success, and everything else is not, redirects too:
-/// the receiver that was configured is the one to say yes.
+/// Posts the events. Only a 2xx response is a success: a redirect is a failure, because
+/// the configured receiver itself has to accept the events.
 pub(super) async fn post(
     client: &Client,
     app: &App,
@@ -75,7 +75,7 @@ pub(super) async fn post(
     }
 }
 
-/// So that the connection can be used again, where the answer is short.
+/// Reads a short response body, so that the connection can be reused.
 async fn read_bounded(mut answer: Response) {
     let mut read = 0;
     while read < limits::WEBHOOK_ANSWER_BYTES_MAX {
@@ -86,12 +86,14 @@ async fn read_bounded(mut answer: Response) {
     }
 }
 
-/// WebhookEventKind decides where a call goes and where it ends is not for configuration.
+/// Headers that determine the target or the length of a request. The configuration cannot
+/// set them.
 const RESERVED: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT];
 
-/// Ours come last, and replace what has the same name.
+/// The headers of a call. The server's own come last and replace custom ones of the same
+/// name.
 fn headers(app: &App, endpoint: &Webhook, body: &[u8]) -> HeaderMap {
-    // While secrets are rotated, the oldest is the one that every backend knows.
+    // During a rotation, only the oldest secret is deployed on every backend.
     let signature = auth::sign(app.secrets.last().expect("an app has a secret"), body);
     let owned = [
         ("content-type", "application/json"),
@@ -102,7 +104,7 @@ fn headers(app: &App, endpoint: &Webhook, body: &[u8]) -> HeaderMap {
     let custom = endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut headers = HeaderMap::new();
     for (name, value) in custom.chain(owned) {
-        // WebhookEventKind cannot be a header is left out: it would spoil every call.
+        // An invalid header is skipped: it would make every call fail.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }
@@ -123,7 +125,7 @@ impl From<reqwest::Error> for CallError {
     }
 }
 
-/// Of this node's clock.
+/// Milliseconds since 1970 by this node's clock.
 pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn custom_headers_are_added_and_replace_nothing() {
+    fn custom_headers_are_added_but_replace_no_own_header() {
         let custom = [
             ("X-Custom", "yes"),
             ("x-PUSHER-signature", "forged"),
@@ -172,8 +174,10 @@ mod tests {
             channel_suffix: None,
         };
         let sent = headers(&app(), &endpoint, b"the body");
-        let mut sent: Vec<(&str, &str)> =
-            sent.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("it is text"))).collect();
+        let mut sent: Vec<(&str, &str)> = sent
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("the value is a text")))
+            .collect();
         sent.sort_unstable();
         let signature = auth::sign(&Secret::new("old"), "the body");
         let expected = [

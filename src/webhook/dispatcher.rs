@@ -1,6 +1,5 @@
-//! The one task that owns what this node delivers. It never waits: looks at the
-//! outboxes, calls and removals are under way by themselves, and come back as
-//! [`JobResult`].
+//! The task that owns the deliveries of this node. It never awaits a job: claims, calls
+//! and removals run in tasks of their own and return a [`JobResult`].
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::call;
-use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, Finished, HookId};
+use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, EndpointId, Finished};
 use super::in_flight::InFlight;
-use super::work::{self, CallOutcome, Found, JobResult};
+use super::work::{self, CallOutcome, ClaimedEvent, JobResult};
 use crate::app::{App, Webhook};
 use crate::channel::Partition;
 use crate::limits;
@@ -29,14 +28,15 @@ pub(super) struct Dispatcher {
     client: Client,
     queues: DeliveryQueues,
     in_flight: InFlight,
-    /// Those whose webhooks are this node's to deliver, as of the last tick.
-    own: HashSet<Partition>,
-    /// Those that were, and are given up as soon as their calls have ended. WebhookEventKind
-    /// was waiting is forgotten, so they are read from the start if they come back.
-    leaving: HashSet<Partition>,
-    /// To be looked at, each once, and those being looked at.
-    looks: VecDeque<Partition>,
-    looking: HashSet<Partition>,
+    /// Partitions that this node delivers, as of the last tick.
+    owned: HashSet<Partition>,
+    /// Partitions owned before, to be released when their calls have ended. Their queued
+    /// events are dropped, so that they are read from the start if the node owns them again.
+    releasing: HashSet<Partition>,
+    /// Partitions whose outbox is to be claimed and read, each at most once.
+    claim_queue: VecDeque<Partition>,
+    /// Partitions with a claim in progress.
+    claiming: HashSet<Partition>,
     work: JoinSet<JobResult>,
     is_stopping: bool,
 }
@@ -48,10 +48,10 @@ impl Dispatcher {
             client: call::client(),
             queues: DeliveryQueues::default(),
             in_flight: InFlight::default(),
-            own: HashSet::new(),
-            leaving: HashSet::new(),
-            looks: VecDeque::new(),
-            looking: HashSet::new(),
+            owned: HashSet::new(),
+            releasing: HashSet::new(),
+            claim_queue: VecDeque::new(),
+            claiming: HashSet::new(),
             work: JoinSet::new(),
             is_stopping: false,
         }
@@ -74,7 +74,7 @@ impl Dispatcher {
     }
 
     fn tick(&mut self) {
-        self.own = self.node.backend.own_partitions().into_iter().collect();
+        self.owned = self.node.backend.own_partitions().into_iter().collect();
         self.release_lost_partitions();
         self.claim_all();
         self.in_flight.retry_removals();
@@ -82,30 +82,30 @@ impl Dispatcher {
         metrics().webhook_events_pending.set(self.in_flight.len() as f64);
     }
 
-    /// Also at those that are being left, to keep the claim until they are.
+    /// Includes partitions that are being released, whose claims are renewed until then.
     fn claim_all(&mut self) {
-        let partitions: Vec<Partition> = self.own.union(&self.leaving).copied().collect();
+        let partitions: Vec<Partition> = self.owned.union(&self.releasing).copied().collect();
         partitions.into_iter().for_each(|partition| self.claim(partition));
     }
 
-    /// A look that is under way, or waits for its turn, is not asked for again.
+    /// Queues a claim unless one is queued or in progress.
     fn claim(&mut self, partition: Partition) {
-        if !self.looking.contains(&partition) && !self.looks.contains(&partition) {
-            self.looks.push_back(partition);
+        if !self.claiming.contains(&partition) && !self.claim_queue.contains(&partition) {
+            self.claim_queue.push_back(partition);
         }
     }
 
-    /// WebhookEventKind is under way ends first, so that the next owner does not call for the
-    /// same events meanwhile.
+    /// Releases partitions that other nodes own now. Calls in progress end first, so that
+    /// the next owner does not deliver the same events concurrently.
     fn release_lost_partitions(&mut self) {
-        self.leaving.extend(self.in_flight.partitions().into_iter().filter(|it| !self.own.contains(it)));
-        if self.leaving.is_empty() {
+        self.releasing.extend(self.in_flight.partitions().into_iter().filter(|it| !self.owned.contains(it)));
+        if self.releasing.is_empty() {
             return;
         }
-        self.queues.cancel(&self.leaving);
-        for partition in self.leaving.clone() {
-            let is_busy = self.looking.contains(&partition) || self.queues.is_in_progress(partition);
-            if !is_busy && self.in_flight.is_delivered(partition) {
+        self.queues.cancel(&self.releasing);
+        for partition in self.releasing.clone() {
+            let is_busy = self.claiming.contains(&partition) || self.queues.is_in_progress(partition);
+            if !is_busy && !self.in_flight.has_pending_removals(partition) {
                 self.release(partition);
             }
         }
@@ -113,14 +113,14 @@ impl Dispatcher {
 
     fn release(&mut self, partition: Partition) {
         self.in_flight.release(partition);
-        self.leaving.remove(&partition);
-        self.looks.retain(|other| *other != partition);
+        self.releasing.remove(&partition);
+        self.claim_queue.retain(|other| *other != partition);
         self.work.spawn(work::release(self.node.clone(), partition));
     }
 
     fn start_work(&mut self) {
-        while self.looking.len() < limits::WEBHOOK_CLAIMS_MAX {
-            let Some(partition) = self.looks.pop_front() else { break };
+        while self.claiming.len() < limits::WEBHOOK_CLAIMS_MAX {
+            let Some(partition) = self.claim_queue.pop_front() else { break };
             self.start_claim(partition);
         }
         let now = Instant::now();
@@ -133,26 +133,26 @@ impl Dispatcher {
     }
 
     fn start_claim(&mut self, partition: Partition) {
-        let (after, room) = self.in_flight.reach(partition);
-        // Without room the claim is renewed.
-        let count_max = if self.is_owned(partition) { room } else { 0 };
-        self.looking.insert(partition);
+        let (after, capacity) = self.in_flight.next_read(partition);
+        // A read of no events renews the claim.
+        let count_max = if self.is_owned(partition) { capacity } else { 0 };
+        self.claiming.insert(partition);
         self.work.spawn(work::claim(self.node.clone(), partition, after, count_max));
     }
 
     fn finish(&mut self, done: Result<JobResult, tokio::task::JoinError>) {
         let done = match done {
             Ok(done) => done,
-            // The process ends at once.
+            // The runtime is shutting down.
             Err(error) if error.is_cancelled() => return,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            JobResult::Looked(partition, found) => {
-                self.looking.remove(&partition);
+            JobResult::ClaimEnded(partition, found) => {
+                self.claiming.remove(&partition);
                 match found {
-                    Some(found) => self.found(partition, found),
-                    None => self.lost(partition),
+                    Some(found) => self.claimed(partition, found),
+                    None => self.claim_lost(partition),
                 }
             }
             JobResult::Called(call, outcome) => self.called(call, &outcome),
@@ -162,22 +162,22 @@ impl Dispatcher {
                 }
             }
             JobResult::Removed(partition, ids, Err(error)) => {
-                tracing::debug!(?partition, %error, "delivered webhook events are still in the outbox");
+                tracing::debug!(?partition, %error, "webhook events not removed from the outbox");
                 self.in_flight.not_removed(partition, ids);
             }
             JobResult::Released => {}
         }
     }
 
-    /// Where something was found, more may be: there is no waiting for the tick.
-    fn found(&mut self, partition: Partition, found: Vec<Found>) {
+    /// A non-empty read is followed by the next one at once, not at the next tick.
+    fn claimed(&mut self, partition: Partition, found: Vec<ClaimedEvent>) {
         let is_any = !found.is_empty();
         for (webhook_event, app) in found {
-            self.hold(partition, &Arc::new(webhook_event), app.as_deref());
+            self.accept(partition, &Arc::new(webhook_event), app.as_deref());
         }
-        let (_, room) = self.in_flight.reach(partition);
-        self.in_flight.claimed(partition, room == 0);
-        if is_any && room > 0 {
+        let (_, capacity) = self.in_flight.next_read(partition);
+        self.in_flight.claimed(partition, capacity == 0);
+        if is_any && capacity > 0 {
             self.claim_again(partition);
         }
     }
@@ -189,32 +189,31 @@ impl Dispatcher {
     }
 
     fn is_owned(&self, partition: Partition) -> bool {
-        self.own.contains(&partition) && !self.leaving.contains(&partition)
+        self.owned.contains(&partition) && !self.releasing.contains(&partition)
     }
 
-    fn hold(&mut self, partition: Partition, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
+    fn accept(&mut self, partition: Partition, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
         if app.is_none() {
             metrics().webhook_events_orphaned.increment(1);
         }
         let endpoints = app.map_or(&[][..], |app| &app.webhooks[..]);
         let indices: Vec<usize> =
-            (0..endpoints.len()).filter(|index| wants(&endpoints[*index], webhook_event)).collect();
-        if !self.in_flight.hold(partition, &webhook_event.id, indices.len()) {
+            (0..endpoints.len()).filter(|index| matches(&endpoints[*index], webhook_event)).collect();
+        if !self.in_flight.insert(partition, &webhook_event.id, indices.len()) {
             return;
         }
         let expires = expiry(webhook_event.id.time_ms);
         for index in indices {
-            let endpoint = HookId { app: webhook_event.app.clone(), index };
+            let endpoint = EndpointId { app: webhook_event.app.clone(), index };
             self.queues.offer(endpoint, Delivery::new(partition, webhook_event.clone(), expires));
         }
     }
 
-    /// Another node has the partition, or it could not be asked for in time to be
-    /// sure that no other has.
-    fn lost(&mut self, partition: Partition) {
-        self.leaving.remove(&partition);
+    /// Another node holds the claim, or the backend did not answer in time to exclude it.
+    fn claim_lost(&mut self, partition: Partition) {
+        self.releasing.remove(&partition);
         if self.in_flight.release(partition) {
-            self.queues.abandon(&HashSet::from([partition]));
+            self.queues.detach(&HashSet::from([partition]));
         }
     }
 
@@ -225,19 +224,19 @@ impl Dispatcher {
             CallOutcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
             CallOutcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
         }
-        // Those that failed together do not come back together.
+        // Channels that failed together are not retried together.
         let jitter = rand::random_range(0.9..1.1);
         let is_failed = matches!(outcome, CallOutcome::Failed(_));
         let finished = self.queues.finish(call, !is_failed, Instant::now(), jitter);
         self.settle(&finished.settled);
-        metrics().webhook_events_abandoned.increment(finished.given_up as u64);
+        metrics().webhook_events_abandoned.increment(finished.abandoned as u64);
         report(&endpoint, outcome, &finished);
     }
 
     fn expire(&mut self) {
         let expired = self.queues.expire(Instant::now());
         if !expired.is_empty() {
-            tracing::warn!(events = expired.len(), "webhook events given up: too many channels fail");
+            tracing::warn!(events = expired.len(), "webhook events dropped: too many channels fail");
         }
         metrics().webhook_events_abandoned.increment(expired.len() as u64);
         self.settle(&expired);
@@ -249,8 +248,8 @@ impl Dispatcher {
         }
     }
 
-    /// One last look, and what can be delivered now is. WebhookEventKind has failed and waits
-    /// for its time is left to other nodes.
+    /// Reads the outboxes once more and delivers the events that can be delivered now.
+    /// Events in backoff stay in the outbox for other nodes.
     async fn stop(mut self) {
         self.is_stopping = true;
         self.claim_all();
@@ -265,8 +264,8 @@ impl Dispatcher {
         );
         let _ = tokio::time::timeout(limits::SCRIPT_ATTEMPT_TIMEOUT, releases).await;
         match self.in_flight.len() {
-            0 => tracing::info!("webhooks delivered"),
-            events => tracing::warn!(events, "webhook events left behind, for other nodes if there are any"),
+            0 => tracing::info!("webhook events delivered"),
+            events => tracing::warn!(events, "webhook events left in the outbox for other nodes"),
         }
     }
 
@@ -288,32 +287,33 @@ async fn wait_until(due: Option<Instant>) {
     }
 }
 
-fn wants(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
-    let begins =
+fn matches(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
+    let prefix_matches =
         endpoint.channel_prefix.as_ref().is_none_or(|prefix| webhook_event.channel.starts_with(prefix));
-    let ends = endpoint.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
-    begins && ends && endpoint.events.has(webhook_event.what.name())
+    let suffix_matches =
+        endpoint.channel_suffix.as_ref().is_none_or(|suffix| webhook_event.channel.ends_with(suffix));
+    prefix_matches && suffix_matches && endpoint.events.has(webhook_event.what.name())
 }
 
-fn expiry(decided_ms: u64) -> Instant {
-    let age = Duration::from_millis(call::unix_ms().saturating_sub(decided_ms));
+fn expiry(caused_ms: u64) -> Instant {
+    let age = Duration::from_millis(call::unix_ms().saturating_sub(caused_ms));
     Instant::now() + limits::WEBHOOK_AGE_MAX.saturating_sub(age)
 }
 
-/// One line when it begins to fail and one when it is over, not one per call. The
-/// URL may hold a secret: the webhook is named by its place in the app.
-fn report(endpoint: &HookId, outcome: &CallOutcome, finished: &Finished) {
-    let HookId { app, index } = endpoint;
+/// Logs the first failure and the recovery of a webhook, not every call. The URL may
+/// contain a secret, so the log names the index of the webhook within its app.
+fn report(endpoint: &EndpointId, outcome: &CallOutcome, finished: &Finished) {
+    let EndpointId { app, index } = endpoint;
     match (outcome, finished.change) {
         (CallOutcome::Failed(error), Some(Change::BeganToFail)) => {
-            tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are tried again");
+            tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are retried");
         }
         (CallOutcome::Delivered, Some(Change::Recovered)) => {
-            tracing::warn!(%app, webhook = index, "webhook works again");
+            tracing::warn!(%app, webhook = index, "webhook has recovered");
         }
         _ => {}
     }
-    if finished.given_up > 0 {
-        tracing::warn!(%app, webhook = index, events = finished.given_up, "webhook events given up");
+    if finished.abandoned > 0 {
+        tracing::warn!(%app, webhook = index, events = finished.abandoned, "webhook events dropped: too old");
     }
 }

@@ -1,5 +1,5 @@
-//! Which webhook_events of which partitions this node holds, and what has to be told to
-//! the backend about them. Pure.
+//! The webhook events that this node has read and not yet removed from the outbox, by
+//! partition. No IO.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,18 +8,18 @@ use crate::limits;
 use crate::webhook_event::WebhookEventId;
 
 #[derive(Debug, Default)]
-pub(super) struct InFlight(HashMap<Partition, Holding>);
+pub(super) struct InFlight(HashMap<Partition, PartitionState>);
 
-/// WebhookEventKind is held of one partition.
+/// The in-flight events of one partition.
 #[derive(Debug, Default)]
-struct Holding {
-    /// Every webhook_event that was read and is still in the outbox, with the number of
-    /// webhooks that have not got it yet.
+struct PartitionState {
+    /// Events read and still in the outbox, with the number of webhooks that have not
+    /// received them yet.
     open: BTreeMap<WebhookEventId, usize>,
-    /// No webhook waits for these any more.
+    /// Events that no webhook waits for any more, to be removed.
     settled: Vec<WebhookEventId>,
     removal: Removal,
-    /// There may be more than there was room for.
+    /// Whether the outbox may contain events above [`limits::WEBHOOK_PENDING_MAX`].
     has_more: bool,
 }
 
@@ -27,104 +27,106 @@ struct Holding {
 enum Removal {
     #[default]
     Idle,
-    UnderWay,
-    /// Not before the next look.
+    InProgress,
+    /// Retried after [`InFlight::retry_removals`].
     Failed,
 }
 
 impl InFlight {
-    /// After which webhook_event to read, and how many. Nothing is remembered but what is
-    /// held: an outbox that was lost and begins anew is read from its start.
-    pub(super) fn reach(&self, partition: Partition) -> (Option<WebhookEventId>, usize) {
-        let Some(holding) = self.0.get(&partition) else { return (None, limits::WEBHOOK_PENDING_MAX) };
-        let after = holding.open.last_key_value().map(|(id, _)| id.clone());
-        (after, limits::WEBHOOK_PENDING_MAX.saturating_sub(holding.open.len()))
+    /// Start and size of the next read: the last event in flight and the free capacity.
+    /// Derived from the events in flight only, so that an outbox which was lost and
+    /// started again is read from its start.
+    pub(super) fn next_read(&self, partition: Partition) -> (Option<WebhookEventId>, usize) {
+        let Some(state) = self.0.get(&partition) else { return (None, limits::WEBHOOK_PENDING_MAX) };
+        let after = state.open.last_key_value().map(|(id, _)| id.clone());
+        (after, limits::WEBHOOK_PENDING_MAX.saturating_sub(state.open.len()))
     }
 
-    /// The claim was confirmed. With `has_more`, [`InFlight::removed`] says when there
-    /// is room again.
+    /// Records a confirmed claim. With `has_more`, [`InFlight::removed`] returns true when
+    /// there is capacity again.
     pub(super) fn claimed(&mut self, partition: Partition, has_more: bool) {
         self.0.entry(partition).or_default().has_more = has_more;
     }
 
-    /// Holds a webhook_event that so many webhooks wait for. False if it is held already.
-    pub(super) fn hold(&mut self, partition: Partition, id: &WebhookEventId, webhooks: usize) -> bool {
-        let holding = self.0.entry(partition).or_default();
-        if holding.open.contains_key(id) {
+    /// Adds an event for this number of webhooks. Returns false if it is present already.
+    pub(super) fn insert(&mut self, partition: Partition, id: &WebhookEventId, webhooks: usize) -> bool {
+        let state = self.0.entry(partition).or_default();
+        if state.open.contains_key(id) {
             return false;
         }
-        holding.open.insert(id.clone(), webhooks);
+        state.open.insert(id.clone(), webhooks);
         if webhooks == 0 {
-            holding.settled.push(id.clone());
+            state.settled.push(id.clone());
         }
         true
     }
 
-    /// One webhook waits no longer for this webhook_event.
+    /// Records that one webhook needs no further delivery of this event.
     pub(super) fn settle(&mut self, partition: Partition, id: &WebhookEventId) {
-        let Some(holding) = self.0.get_mut(&partition) else { return };
-        // It may have been let go meanwhile.
-        let Some(open @ 1..) = holding.open.get_mut(id) else { return };
+        let Some(state) = self.0.get_mut(&partition) else { return };
+        // The partition may have been released in between.
+        let Some(open @ 1..) = state.open.get_mut(id) else { return };
         *open -= 1;
         if *open == 0 {
-            holding.settled.push(id.clone());
+            state.settled.push(id.clone());
         }
     }
 
-    /// WebhookEventKind to remove from the outboxes: at most one removal of each is under way.
+    /// Starts the removals from the outboxes: at most one at a time per partition.
     pub(super) fn removals(&mut self) -> Vec<(Partition, Vec<WebhookEventId>)> {
         let ready = self.0.iter_mut().filter(|(_, it)| it.removal == Removal::Idle && !it.settled.is_empty());
-        let begin = |(partition, holding): (&Partition, &mut Holding)| {
-            holding.removal = Removal::UnderWay;
-            (*partition, std::mem::take(&mut holding.settled))
+        let begin = |(partition, state): (&Partition, &mut PartitionState)| {
+            state.removal = Removal::InProgress;
+            (*partition, std::mem::take(&mut state.settled))
         };
         ready.map(begin).collect()
     }
 
-    /// They are out of the outbox. Returns whether it is worth a look: something
-    /// is there for which there was no room.
+    /// Records that the events are removed from the outbox. Returns whether it may contain
+    /// events that exceeded the capacity before.
     pub(super) fn removed(&mut self, partition: Partition, ids: &[WebhookEventId]) -> bool {
-        let Some(holding) = self.0.get_mut(&partition) else { return false };
-        holding.removal = Removal::Idle;
+        let Some(state) = self.0.get_mut(&partition) else { return false };
+        state.removal = Removal::Idle;
         for id in ids {
-            holding.open.remove(id);
+            state.open.remove(id);
         }
-        std::mem::take(&mut holding.has_more)
+        std::mem::take(&mut state.has_more)
     }
 
-    /// They may still be in the outbox.
+    /// Records a failed removal: the events may still be in the outbox.
     pub(super) fn not_removed(&mut self, partition: Partition, ids: Vec<WebhookEventId>) {
-        let Some(holding) = self.0.get_mut(&partition) else { return };
-        holding.removal = Removal::Failed;
-        let open = &holding.open;
-        holding.settled.extend(ids.into_iter().filter(|id| open.get(id) == Some(&0)));
+        let Some(state) = self.0.get_mut(&partition) else { return };
+        state.removal = Removal::Failed;
+        let open = &state.open;
+        state.settled.extend(ids.into_iter().filter(|id| open.get(id) == Some(&0)));
     }
 
-    /// Lets failed removals be tried again.
+    /// Allows retries of failed removals.
     pub(super) fn retry_removals(&mut self) {
-        let failed = self.0.values_mut().filter(|holding| holding.removal == Removal::Failed);
-        failed.for_each(|holding| holding.removal = Removal::Idle);
+        let failed = self.0.values_mut().filter(|state| state.removal == Removal::Failed);
+        failed.for_each(|state| state.removal = Removal::Idle);
     }
 
-    /// Forgets all of a partition. Returns whether there was anything.
+    /// Drops the state of a partition. Returns whether it had events in flight.
     pub(super) fn release(&mut self, partition: Partition) -> bool {
-        self.0.remove(&partition).is_some_and(|holding| !holding.open.is_empty())
+        self.0.remove(&partition).is_some_and(|state| !state.open.is_empty())
     }
 
-    /// The partitions that were claimed and not let go.
+    /// The partitions that are claimed and not released.
     pub(super) fn partitions(&self) -> Vec<Partition> {
         self.0.keys().copied().collect()
     }
 
-    /// Whether the backend has nothing left to be told of this partition.
-    pub(super) fn is_delivered(&self, partition: Partition) -> bool {
-        let is_delivered = |holding: &Holding| holding.removal == Removal::Idle && holding.settled.is_empty();
-        self.0.get(&partition).is_none_or(is_delivered)
+    /// Whether events of this partition wait for their removal from the outbox.
+    pub(super) fn has_pending_removals(&self, partition: Partition) -> bool {
+        let has_pending =
+            |state: &PartitionState| state.removal != Removal::Idle || !state.settled.is_empty();
+        self.0.get(&partition).is_some_and(has_pending)
     }
 
-    /// WebhookOutbox held, of all partitions.
+    /// Number of events in flight, over all partitions.
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(|holding| holding.open.len()).sum()
+        self.0.values().map(|state| state.open.len()).sum()
     }
 }
 
@@ -139,60 +141,60 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_removed_when_no_webhook_waits_for_it() {
-        let mut held = InFlight::default();
-        assert_eq!(held.reach(P), (None, limits::WEBHOOK_PENDING_MAX));
+    fn event_is_removed_when_no_webhook_waits_for_it() {
+        let mut in_flight = InFlight::default();
+        assert_eq!(in_flight.next_read(P), (None, limits::WEBHOOK_PENDING_MAX));
         for (number, webhooks) in [(1, 2), (2, 0), (3, 1)] {
-            assert!(held.hold(P, &id(number), webhooks));
+            assert!(in_flight.insert(P, &id(number), webhooks));
         }
-        assert!(!held.hold(P, &id(3), 1), "it is held already");
-        assert_eq!(held.reach(P), (Some(id(3)), limits::WEBHOOK_PENDING_MAX - 3));
-        assert_eq!(held.removals(), [(P, vec![id(2)])]);
-        held.settle(P, &id(1));
-        held.settle(P, &id(3));
-        assert_eq!(held.removals(), [], "one removal at a time");
-        held.removed(P, &[id(2)]);
-        assert_eq!(held.removals(), [(P, vec![id(3)])]);
-        held.settle(P, &id(1));
-        held.removed(P, &[id(3)]);
-        assert_eq!(held.removals(), [(P, vec![id(1)])]);
-        assert!(!held.is_delivered(P));
-        held.removed(P, &[id(1)]);
-        assert!(held.is_delivered(P) && held.len() == 0);
-        assert_eq!(held.reach(P).0, None, "an outbox that begins anew is read from its start");
+        assert!(!in_flight.insert(P, &id(3), 1), "a second insert has no effect");
+        assert_eq!(in_flight.next_read(P), (Some(id(3)), limits::WEBHOOK_PENDING_MAX - 3));
+        assert_eq!(in_flight.removals(), [(P, vec![id(2)])]);
+        in_flight.settle(P, &id(1));
+        in_flight.settle(P, &id(3));
+        assert_eq!(in_flight.removals(), [], "one removal is in progress");
+        in_flight.removed(P, &[id(2)]);
+        assert_eq!(in_flight.removals(), [(P, vec![id(3)])]);
+        in_flight.settle(P, &id(1));
+        in_flight.removed(P, &[id(3)]);
+        assert_eq!(in_flight.removals(), [(P, vec![id(1)])]);
+        assert!(in_flight.has_pending_removals(P));
+        in_flight.removed(P, &[id(1)]);
+        assert!(!in_flight.has_pending_removals(P) && in_flight.len() == 0);
+        assert_eq!(in_flight.next_read(P).0, None, "an empty outbox is read from its start");
     }
 
     #[test]
-    fn a_removal_that_failed_is_tried_again_later() {
-        let mut held = InFlight::default();
-        held.hold(P, &id(1), 0);
-        let (_, ids) = held.removals().remove(0);
-        held.not_removed(P, ids);
-        assert_eq!(held.removals(), []);
-        held.retry_removals();
-        assert_eq!(held.removals(), [(P, vec![id(1)])]);
+    fn failed_removal_is_retried_after_retry_removals() {
+        let mut in_flight = InFlight::default();
+        in_flight.insert(P, &id(1), 0);
+        let (_, ids) = in_flight.removals().remove(0);
+        in_flight.not_removed(P, ids);
+        assert_eq!(in_flight.removals(), []);
+        in_flight.retry_removals();
+        assert_eq!(in_flight.removals(), [(P, vec![id(1)])]);
     }
 
     #[test]
-    fn what_was_let_go_is_not_settled() {
-        let mut held = InFlight::default();
-        held.hold(P, &id(1), 1);
-        assert!(held.release(P) && !held.release(P));
-        held.settle(P, &id(1));
-        held.hold(P, &id(1), 2);
-        held.settle(P, &id(1));
-        assert_eq!(held.removals(), []);
+    fn released_event_is_not_settled() {
+        let mut in_flight = InFlight::default();
+        in_flight.insert(P, &id(1), 1);
+        assert!(in_flight.release(P) && !in_flight.release(P));
+        in_flight.settle(P, &id(1));
+        in_flight.insert(P, &id(1), 2);
+        in_flight.settle(P, &id(1));
+        assert_eq!(in_flight.removals(), []);
     }
 
     #[test]
-    fn there_is_another_look_where_there_was_no_room() {
-        let mut held = InFlight::default();
+    fn removal_after_full_capacity_requests_another_read() {
+        let mut in_flight = InFlight::default();
         for number in 0..limits::WEBHOOK_PENDING_MAX as u64 {
-            held.hold(P, &id(number), 0);
+            in_flight.insert(P, &id(number), 0);
         }
-        assert_eq!(held.reach(P).1, 0);
-        held.claimed(P, true);
-        let (_, ids) = held.removals().remove(0);
-        assert!(held.removed(P, &ids) && !held.removed(P, &ids));
+        assert_eq!(in_flight.next_read(P).1, 0);
+        in_flight.claimed(P, true);
+        let (_, ids) = in_flight.removals().remove(0);
+        assert!(in_flight.removed(P, &ids) && !in_flight.removed(P, &ids));
     }
 }

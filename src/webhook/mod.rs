@@ -1,13 +1,13 @@
-//! Delivers what happens in channels to the apps' backends (protocol.md 5).
+//! Delivers webhook events to the apps' backends (protocol.md 5).
 //!
-//! The scripts of the backend have decided each event and put it into the outbox
-//! of its partition. One node delivers a partition: it claims the outbox, reads
-//! it, calls the webhooks, and removes what all of them have got. So an event is
-//! delivered at least once, whatever happens to nodes, and under the same id.
+//! The backend's scripts write each event to the outbox of its partition. One node
+//! delivers a partition: it claims the outbox, reads it, calls the webhooks, and removes
+//! the events that all of them have received. So every event is delivered at least once,
+//! with the same id at each attempt, even if nodes fail.
 //!
-//! [`queues`] says what to call when, and [`held`] what is known of the outboxes:
-//! neither does IO. [`work`] is what does, [`call`] one call of it; [`desk`] is the task
-//! that brings them together.
+//! [`delivery_queues`] schedules the calls, and [`in_flight`] tracks the events read from
+//! the outboxes; neither does IO. [`work`] contains the jobs that do, [`call`] a single
+//! call. [`dispatcher`] is the task that connects them.
 
 mod body;
 mod call;
@@ -23,14 +23,14 @@ use crate::node::Node;
 
 use dispatcher::Dispatcher;
 
-/// The task of this node.
+/// The running webhook task of this node.
 #[derive(Debug)]
 pub struct Webhooks {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-/// Delivers until [`Webhooks::stop`].
+/// Starts the task. It runs until [`Webhooks::stop`].
 pub fn start(node: Node) -> Webhooks {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(Dispatcher::new(node).run(stopped));
@@ -38,8 +38,8 @@ pub fn start(node: Node) -> Webhooks {
 }
 
 impl Webhooks {
-    /// Delivers what is there, as far as [`crate::limits::WEBHOOK_STOP_TIMEOUT`]
-    /// allows, and leaves the rest to other nodes.
+    /// Delivers queued events for up to [`crate::limits::WEBHOOK_STOP_TIMEOUT`]. The rest
+    /// stays in the outbox for other nodes.
     pub async fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.task.await;

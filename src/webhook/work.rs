@@ -1,5 +1,5 @@
-//! WebhookEventKind takes time: each of these is under way by itself, and tells the desk what
-//! came of it.
+//! The jobs of the dispatcher: calls and backend operations. Each runs in a task of its
+//! own and returns a [`JobResult`].
 
 use std::sync::Arc;
 
@@ -13,36 +13,36 @@ use crate::channel::Partition;
 use crate::node::Node;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
-/// Something that took time has ended.
+/// The outcome of a job.
 #[derive(Debug)]
 pub(super) enum JobResult {
-    /// None: another node has the partition, or nobody knows.
-    Looked(Partition, Option<Vec<Found>>),
+    /// The events read. `None`: another node holds the claim, or the backend did not answer.
+    ClaimEnded(Partition, Option<Vec<ClaimedEvent>>),
     Called(Call, CallOutcome),
     Removed(Partition, Vec<WebhookEventId>, Result<(), BackendError>),
     Released,
 }
 
-/// A webhook_event, and its app if there still is one.
-pub(super) type Found = (WebhookEvent, Option<Arc<App>>);
+/// A webhook event and its app; `None` if the app was removed.
+pub(super) type ClaimedEvent = (WebhookEvent, Option<Arc<App>>);
 
 #[derive(Debug)]
 pub(super) enum CallOutcome {
     Delivered,
     Failed(CallError),
-    /// The app or the webhook is not configured any more.
+    /// The app or the webhook is no longer configured.
     Gone,
 }
 
-/// Claims the partition and reads on. As far as the apps are known: where one is
-/// not known just now, the next look begins with its webhook_event.
+/// Claims the partition and reads up to `count_max` events after `after`. Stops before the
+/// first event whose app cannot be looked up now; the next claim starts there.
 pub(super) async fn claim(
     node: Node,
     partition: Partition,
     after: Option<WebhookEventId>,
     count_max: usize,
 ) -> JobResult {
-    JobResult::Looked(partition, find(&node, partition, after.as_ref(), count_max).await)
+    JobResult::ClaimEnded(partition, find(&node, partition, after.as_ref(), count_max).await)
 }
 
 async fn find(
@@ -50,11 +50,11 @@ async fn find(
     partition: Partition,
     after: Option<&WebhookEventId>,
     count_max: usize,
-) -> Option<Vec<Found>> {
+) -> Option<Vec<ClaimedEvent>> {
     let webhook_events = match node.backend.claim_webhook_events(partition, after, count_max).await {
         Ok(webhook_events) => webhook_events?,
         Err(error) => {
-            tracing::debug!(?partition, %error, "the outbox of webhooks could not be claimed");
+            tracing::debug!(?partition, %error, "webhook outbox not claimed");
             return None;
         }
     };
@@ -66,8 +66,8 @@ async fn find(
     Some(found)
 }
 
-/// To the webhook as it is configured now: whoever mends a URL need not wait for
-/// new events.
+/// Calls the webhook as configured now, so that a corrected URL is effective for queued
+/// events too.
 pub(super) async fn call(node: Node, client: Client, call: Call) -> JobResult {
     let outcome = match node.apps.by_id(&call.endpoint.app).await {
         Err(error) => CallOutcome::Failed(error.into()),
@@ -87,7 +87,7 @@ pub(super) async fn remove(node: Node, partition: Partition, ids: Vec<WebhookEve
     JobResult::Removed(partition, ids, result)
 }
 
-/// If it fails, the claim lapses by itself.
+/// Releases the claim. If this fails, the claim expires.
 pub(super) async fn release(node: Node, partition: Partition) -> JobResult {
     let _ = node.backend.release_webhook_outbox(partition).await;
     JobResult::Released

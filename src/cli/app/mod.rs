@@ -1,4 +1,4 @@
-//! `fanfare app`: apps that are kept in Redis, changed while nodes run.
+//! `fanfare app`: manages the apps stored in Redis while nodes run.
 
 mod settings;
 
@@ -11,10 +11,10 @@ use crate::config::{self, Environment};
 
 use settings::{AppSettings, is_enabled};
 
-/// Somebody else may change the app between our look and our change.
+/// Attempts of a change: another client may change the app between the read and the write.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Manage apps kept in Redis, while nodes run.
+/// Manage the apps stored in Redis, without a restart of nodes.
 #[derive(Debug, clap::Args)]
 pub struct AppCommand {
     #[command(subcommand)]
@@ -29,7 +29,7 @@ struct Store {
     /// URL of the Redis that the nodes share [env: FANFARE_REDIS or FANFARE_REDIS_FILE]
     #[arg(long, value_name = "URL", global = true)]
     redis: Option<String>,
-    /// What its keys begin with [env: FANFARE_REDIS_PREFIX] [default: fanfare]
+    /// Prefix of the nodes' Redis keys [env: FANFARE_REDIS_PREFIX] [default: fanfare]
     #[arg(long, value_name = "PREFIX", global = true)]
     redis_prefix: Option<String>,
 }
@@ -37,20 +37,20 @@ struct Store {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Add(Add),
-    /// Show id, key and state of all apps
+    /// List the ids, keys and states of all apps
     List,
-    /// Close an app's sockets and refuse its calls, until it is enabled again
+    /// Disable an app: close its connections and refuse its API calls
     Disable {
         /// Id of the app
         id: String,
     },
-    /// Let a disabled app in again
+    /// Enable a disabled app
     Enable {
         /// Id of the app
         id: String,
     },
     Rotate(Rotate),
-    /// Close an app's sockets for good and forget it
+    /// Remove an app and close its connections
     Remove {
         /// Id of the app
         id: String,
@@ -60,7 +60,7 @@ enum Action {
 /// Add an app
 #[derive(Debug, clap::Args)]
 struct Add {
-    /// Id of the app: digits only, for Pusher's Python library
+    /// Id of the app; digits only for Pusher's Python library
     #[arg(long)]
     id: String,
     /// Key of the app [default: random]
@@ -69,20 +69,20 @@ struct Add {
     /// Secret of the app [default: random]
     #[arg(long, value_parser = secret)]
     secret: Option<Secret>,
-    /// A setting of the app, as in [[apps]] of the configuration; may be repeated
+    /// Setting of the app, as in [[apps]] of the configuration; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
-/// Give an app a new secret; those before go on working until --drop-old
+/// Add a new secret to an app; older ones stay valid until --drop-old
 #[derive(Debug, clap::Args)]
 struct Rotate {
     /// Id of the app
     id: String,
-    /// The new secret [default: random]
+    /// New secret [default: random]
     #[arg(long, value_parser = secret, conflicts_with = "drop_old")]
     secret: Option<Secret>,
-    /// End a rotation: only the newest secret goes on working
+    /// End of a rotation: remove all secrets except the newest
     #[arg(long)]
     drop_old: bool,
 }
@@ -95,7 +95,7 @@ impl AppCommand {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let Store { redis, redis_prefix } = &self.store;
         let target = config::redis_target(redis.as_deref(), redis_prefix.as_deref(), environment)?;
-        // What is wrong with an app is said before anybody is asked.
+        // Invalid settings are reported before the connection to Redis.
         let app = match &self.action {
             Action::Add(add) => Some(add.settings()?),
             _ => None,
@@ -106,16 +106,16 @@ impl AppCommand {
             Action::List => list(&store).await,
             Action::Disable { id } => {
                 change(&store, &id, |app| app.set_enabled(false)).await?;
-                say(&format!("app {id} is disabled"))
+                print(&format!("app {id} is disabled"))
             }
             Action::Enable { id } => {
                 change(&store, &id, |app| app.set_enabled(true)).await?;
-                say(&format!("app {id} is enabled"))
+                print(&format!("app {id} is enabled"))
             }
             Action::Rotate(rotate) => rotate.run(&store).await,
             Action::Remove { id } => {
                 remove(&store, &id).await?;
-                say(&format!("app {id} is removed"))
+                print(&format!("app {id} is removed"))
             }
         }
     }
@@ -139,8 +139,8 @@ async fn add(store: &AppStore, app: &AppSettings) -> Result<(), CliError> {
             "warning: Pusher's Python library will refuse the id {id}: it is not all digits"
         ));
     }
-    say(&format!("app {id} is added. Its backend needs:\n"))?;
-    say(&format!("PUSHER_APP_ID={id}\nPUSHER_APP_KEY={key}\nPUSHER_APP_SECRET={}", app.text("secret")))
+    print(&format!("app {id} is added. Its backend needs:\n"))?;
+    print(&format!("PUSHER_APP_ID={id}\nPUSHER_APP_KEY={key}\nPUSHER_APP_SECRET={}", app.text("secret")))
 }
 
 async fn list(store: &AppStore) -> Result<(), CliError> {
@@ -159,7 +159,7 @@ async fn list(store: &AppStore) -> Result<(), CliError> {
         std::iter::once(["ID", "KEY", "STATE"].map(str::to_owned)).chain(apps.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (ids, keys) = (width(0), width(1));
-    rows.iter().try_for_each(|[id, key, state]| say(&format!("{id:ids$}  {key:keys$}  {state}")))
+    rows.iter().try_for_each(|[id, key, state]| print(&format!("{id:ids$}  {key:keys$}  {state}")))
 }
 
 impl Rotate {
@@ -167,16 +167,16 @@ impl Rotate {
         let id = &self.id;
         if self.drop_old {
             let app = change(store, id, AppSettings::drop_old_secrets).await?;
-            return say(&format!("app {id} has one secret, the newest: {} older dropped", app.dropped));
+            return print(&format!("app {id} has one secret, the newest: {} older dropped", app.dropped));
         }
         let secret = self.secret.unwrap_or_else(|| Secret::new(random_hex(20)));
         let app = change(store, id, |app| app.add_secret(&secret)).await?;
-        say(&format!(
+        print(&format!(
             "app {id} has a new secret, and {} older that go on working. When its backend has the new one:\n\
              fanfare app rotate {id} --drop-old\n",
             app.secrets().len() - 1
         ))?;
-        say(&format!("PUSHER_APP_SECRET={}", app.text("secret")))
+        print(&format!("PUSHER_APP_SECRET={}", app.text("secret")))
     }
 }
 
@@ -192,7 +192,7 @@ async fn remove(store: &AppStore, id: &str) -> Result<(), CliError> {
     Err(failed(id, ChangeError::Changed))
 }
 
-/// Returns the app as it is now.
+/// Applies `change` to the stored app and returns the result.
 async fn change(
     store: &AppStore,
     id: &str,
@@ -235,7 +235,7 @@ fn unread(error: BackendError) -> CliError {
     }
 }
 
-fn say(text: &str) -> Result<(), CliError> {
+fn print(text: &str) -> Result<(), CliError> {
     Ok(output::line(text)?)
 }
 

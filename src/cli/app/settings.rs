@@ -1,5 +1,5 @@
-//! The settings of one app, as they are kept: the TOML below `[[apps]]`, one key
-//! a line.
+//! The settings of one app as stored in Redis: the TOML below `[[apps]]`, one key per
+//! line.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use crate::config::{self, Origin};
 #[derive(Default)]
 pub(super) struct AppSettings {
     members: Table,
-    /// Secrets that the last change took away.
+    /// Number of secrets that the last change removed.
     pub(super) dropped: usize,
 }
 
-/// By hand: it holds secrets.
+/// Implemented by hand, because the settings contain secrets.
 impl fmt::Debug for AppSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppSettings").field("id", &self.text("id")).finish_non_exhaustive()
@@ -25,7 +25,7 @@ impl fmt::Debug for AppSettings {
 }
 
 impl AppSettings {
-    /// `set` are `KEY=VALUE`, with values as in TOML; what is no TOML is a text.
+    /// `set` contains `KEY=VALUE` pairs. A value that is not TOML is a text.
     pub(super) fn new(id: &str, key: &str, secret: &Secret, set: &[String]) -> Result<AppSettings, CliError> {
         let secret = String::from_utf8_lossy(secret.reveal()).into_owned();
         let own = [("id", id.to_owned()), ("key", key.to_owned()), ("secret", secret)];
@@ -47,18 +47,18 @@ impl AppSettings {
         Some(AppSettings { members: text.parse().ok()?, dropped: 0 })
     }
 
-    /// By the code that reads the configuration of a node.
+    /// Validates the settings with the parser that nodes use.
     pub(super) fn check(&self) -> Result<(), CliError> {
         config::read_app(&self.to_string(), &Origin::Command)?;
         Ok(())
     }
 
-    /// Empty if it is not there, or no text.
+    /// A member as text; empty if it is absent or not a text.
     pub(super) fn text(&self, name: &str) -> &str {
         self.members.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The newest first.
+    /// All secrets, the newest first.
     pub(super) fn secrets(&self) -> Vec<String> {
         let further = self.members.get("secrets").and_then(Value::as_array);
         let further = further.into_iter().flatten().filter_map(Value::as_str);
@@ -101,7 +101,7 @@ impl fmt::Display for AppSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut members: Vec<_> = self.members.iter().collect();
         members.sort_by_key(|(name, _)| position(&format!("apps.{name}")));
-        // Each on its line, also lists of tables: nothing but keys of the app.
+        // One line per key, inline tables included, so that all keys belong to the app.
         members.into_iter().try_for_each(|(name, value)| writeln!(f, "{name} = {value}"))
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setting_is_refused() {
+    fn invalid_settings_are_rejected() {
         let bad =
             |setting: &str| AppSettings::new("7", "k", &Secret::new("s"), &[setting.to_owned()]).is_err();
         for setting in ["max_connections", "=5", "id=8", "secret=x", "a.b=1", "a b=1"] {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_keeps_the_old_until_it_ends() {
+    fn rotation_keeps_old_secrets_until_they_are_dropped() {
         let mut app = app(&[]);
         app.add_secret(&Secret::new("s2"));
         app.add_secret(&Secret::new("s3"));

@@ -1,4 +1,4 @@
-//! An app on its way into our words.
+//! An app during its conversion to Fanfare's settings.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::config::keys::{KEYS, Kind, position};
 use crate::config::{self, Origin};
 
 pub(super) struct Draft {
-    /// For notes: its id, or where it stands.
+    /// For notes: the id of the app, or its number in the file.
     label: String,
     lines: Vec<Line>,
     webhooks: Vec<toml::Table>,
-    /// What has no equal.
+    /// Settings that are not converted, or only in part.
     pub(super) notes: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl Draft {
         Draft { label, lines: Vec::new(), webhooks: Vec::new(), notes: Vec::new() }
     }
 
-    /// Id, key or secret. What is wrong with one is told when all is checked.
+    /// Sets id, key or secret. Their mistakes are reported by the final check.
     pub(super) fn identify(&mut self, name: &'static str, value: Option<&Json>) {
         if let Some(text) = value.and_then(text) {
             self.write(name, Value::String(text), "");
@@ -50,16 +50,17 @@ impl Draft {
         self.lines.iter().any(|line| line.name == ours)
     }
 
-    /// What holds there where nothing is said, and not here.
+    /// Writes a default of the other product that differs from Fanfare's, unless the setting
+    /// is present.
     pub(super) fn default(&mut self, ours: &'static str, value: impl Into<Value>, product: &str) {
         if !self.has(ours) {
             self.write(ours, value.into(), &format!("  # the default of {product}"));
         }
     }
 
-    /// A setting that means the same under the name `ours`.
+    /// Converts a setting with the same meaning under the name `ours`.
     pub(super) fn take(&mut self, theirs: &str, ours: &'static str, value: &Json) {
-        let Some(kind) = place(ours).map(|at| KEYS[at].kind) else {
+        let Some(kind) = table_index(ours).map(|at| KEYS[at].kind) else {
             return self.no_equal(theirs);
         };
         let taken = match kind {
@@ -74,7 +75,7 @@ impl Draft {
         self.put(theirs, ours, taken);
     }
 
-    /// Only what the configuration will accept.
+    /// Writes a setting if the configuration accepts it, otherwise a note.
     pub(super) fn put(&mut self, theirs: &str, ours: &'static str, value: Option<Value>) {
         let checked = value.map(|value| (check(ours, &value), value));
         match checked {
@@ -90,7 +91,7 @@ impl Draft {
         self.lines.push(Line { name, value, comment: comment.to_owned() });
     }
 
-    /// Where 0 is no limit here as there.
+    /// A limit for which 0 is no limit in both products, lowered to Fanfare's maximum.
     fn limit(&mut self, theirs: &str, given: f64, max: f64) -> Value {
         if given > max {
             self.note(theirs, &format!("is lowered to {max}, the most that there is here"));
@@ -98,7 +99,7 @@ impl Draft {
         plain(given.min(max))
     }
 
-    /// Where there always is a limit here.
+    /// A limit that always applies in Fanfare: no limit becomes its maximum.
     fn bound(&mut self, theirs: &str, given: f64, max: f64) -> Value {
         if given <= 0.0 {
             self.note(theirs, &format!("has a limit here: {max}, the most that there is"));
@@ -107,7 +108,8 @@ impl Draft {
         self.limit(theirs, given, max)
     }
 
-    /// What is not understood must not become "all".
+    /// Converts origins. A list without any valid origin must not become an empty list,
+    /// which would allow all.
     fn take_origins(&mut self, theirs: &str, value: &Json) {
         let list = match value {
             Json::Array(list) => list.clone(),
@@ -142,7 +144,8 @@ impl Draft {
         }
     }
 
-    /// One whose filter is not understood would be told too much: it is left out.
+    /// Converts a webhook. One with an invalid filter would receive too many events, so it is
+    /// omitted.
     fn take_webhook(&mut self, theirs: &str, hook: &Object) {
         let mut table = toml::Table::new();
         for (name, value) in hook.iter().filter(|(_, value)| !value.is_null()) {
@@ -164,7 +167,7 @@ impl Draft {
         }
     }
 
-    /// None if nothing would ever be sent.
+    /// The known event types, or `None` if there is none: the webhook would never be called.
     fn known_events(&mut self, theirs: &str, value: &Json) -> Option<Value> {
         let mut known = Vec::new();
         for name in value.as_array().into_iter().flatten().filter_map(Json::as_str) {
@@ -181,21 +184,21 @@ impl Draft {
     }
 }
 
-fn place(ours: &str) -> Option<usize> {
+fn table_index(ours: &str) -> Option<usize> {
     position(&format!("apps.{ours}"))
 }
 
 fn is_unbuilt(ours: &str) -> bool {
-    place(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
+    table_index(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
 }
 
-/// Why a value would be refused. Of no app and no place in a file: there is
-/// neither yet.
+/// Checks a value against the configuration. The error has no app and no line of a file,
+/// because neither exists yet.
 fn check(ours: &str, value: &Value) -> Result<(), String> {
     let checked = config::check_app_setting(ours, &value.to_string(), &Origin::Command);
     checked.map_err(|problems| {
-        let told: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
-        told.join("; ").replace("`apps[0].", "`").replace(&format!(" ({})", Origin::Command), "")
+        let texts: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+        texts.join("; ").replace("`apps[0].", "`").replace(&format!(" ({})", Origin::Command), "")
     })
 }
 
@@ -207,7 +210,7 @@ pub(super) fn text(value: &Json) -> Option<String> {
     }
 }
 
-/// Sockudo's limits may be texts.
+/// A finite number, which may be a text as in Sockudo's limits.
 pub(super) fn number(value: &Json) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|it| it.is_finite())
 }
@@ -224,18 +227,18 @@ pub(super) fn flag(value: &Json) -> Option<bool> {
     }
 }
 
-/// What is null is not said, and TOML has no word for it.
+/// Removes null members: null means absent, and TOML has no null.
 fn without_nulls(value: &Json) -> Json {
     match value {
         Json::Object(members) => {
-            let said = members.iter().filter(|(_, value)| !value.is_null());
-            said.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
+            let present = members.iter().filter(|(_, value)| !value.is_null());
+            present.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
         }
         other => other.clone(),
     }
 }
 
-/// Whole, where it is whole.
+/// An integer if the number is whole, otherwise a float.
 pub(super) fn plain(number: f64) -> Value {
     if number.fract() == 0.0 { Value::Integer(number as i64) } else { Value::Float(number) }
 }
@@ -243,9 +246,9 @@ pub(super) fn plain(number: f64) -> Value {
 impl fmt::Display for Draft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[[apps]]")?;
-        // As in the table of all settings: what belongs together stands together.
+        // In the order of the table of all keys, which groups related ones.
         let mut lines: Vec<&Line> = self.lines.iter().collect();
-        lines.sort_by_key(|line| place(line.name));
+        lines.sort_by_key(|line| table_index(line.name));
         for Line { name, value, comment } in lines {
             writeln!(f, "{name} = {value}{comment}")?;
         }

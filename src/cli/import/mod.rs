@@ -1,4 +1,4 @@
-//! `fanfare import`: apps of soketi, Sockudo and Reverb, in our words.
+//! `fanfare import`: converts apps of soketi, Sockudo and Reverb.
 
 mod draft;
 mod reverb;
@@ -17,12 +17,13 @@ use source::Product;
 
 pub use source::ImportError;
 
-/// Turn the apps of a soketi, Sockudo or Reverb configuration into [[apps]].
+/// Convert the apps of a soketi, Sockudo or Reverb configuration to [[apps]].
 ///
-/// The result goes to stdout. What has no equal is named on stderr, a line each.
+/// The result goes to stdout. Settings without an equivalent are listed on stderr, one per line.
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// JSON or TOML of the other server, JSON of config/reverb.php, or a .env with REVERB_APP_…; - is stdin
+    /// Configuration in JSON or TOML, config/reverb.php as JSON, or a .env with
+    /// REVERB_APP_…; - is stdin
     file: PathBuf,
 }
 
@@ -44,7 +45,7 @@ impl Import {
         for note in source.notes.iter().chain(drafts.iter().flat_map(|draft| &draft.notes)) {
             output::error(&output::printable(note));
         }
-        // Whoever puts it into a file gets one that is good.
+        // The output has to be a valid configuration file.
         config::check_apps(&toml)?;
         let (product, count) = (source.product, drafts.len());
         let apps = if count == 1 { "app" } else { "apps" };

@@ -33,7 +33,7 @@ pub(super) fn draft(index: usize, app: &Object) -> Draft {
     draft
 }
 
-/// Bytes there, of a whole message; ours is about its data.
+/// Converts bytes of a whole message, the unit in Reverb, to kilobytes of data.
 fn take_size(draft: &mut Draft, name: &str, value: &Json) {
     let kilobytes = number(value).map(|bytes| (bytes / 1024.0 * 1000.0).ceil() / 1000.0);
     match kilobytes.filter(|it| *it > 0.0) {

@@ -1,5 +1,5 @@
-//! soketi and Sockudo: our names are Sockudo's, and soketi's are the same words
-//! in camel case (protocol.md 6).
+//! soketi and Sockudo: Fanfare has Sockudo's names (protocol.md 6), and soketi's are the
+//! same in camel case.
 
 use serde_json::Value as Json;
 use toml::Value;
@@ -24,7 +24,7 @@ pub(super) fn draft(index: usize, product: Product, app: &Object) -> Draft {
             },
         }
     }
-    // What nobody has written holds all the same.
+    // Defaults of the other product are written out.
     let product = product.to_string();
     draft.default("max_event_payload_in_kb", 100, &product);
     draft.default("max_client_events_per_second", 0, &product);
@@ -32,7 +32,7 @@ pub(super) fn draft(index: usize, product: Product, app: &Object) -> Draft {
     draft
 }
 
-/// Known to us by name only, and fine as long as it is off.
+/// Handles a setting that Fanfare does not implement: valid only if it is disabled.
 fn take_other(draft: &mut Draft, theirs: &str, name: &str, value: &Json) {
     match ["channel_namespaces", "idempotency"].into_iter().find(|unbuilt| *unbuilt == name) {
         Some(unbuilt) => draft.put(theirs, unbuilt, Value::try_from(value).ok()),
@@ -40,7 +40,7 @@ fn take_other(draft: &mut Draft, theirs: &str, name: &str, value: &Json) {
     }
 }
 
-/// Numbers may be texts, and `enabled` may be missing, which is off.
+/// Converts a message rate limit. Numbers may be texts; without `enabled` it is off.
 pub(super) fn take_rate(draft: &mut Draft, theirs: &str, value: &Json) {
     let get = |name: &str| value.get(name).filter(|it| !it.is_null());
     let mut table = toml::Table::new();
@@ -59,7 +59,8 @@ pub(super) fn take_rate(draft: &mut Draft, theirs: &str, value: &Json) {
     }
 }
 
-/// Their name, ours, and the value; what stands in `policy.…` comes up.
+/// The settings as original name, Fanfare's name, and value. Members of `policy.…` move
+/// to the top level.
 fn flattened(app: &Object) -> Vec<(String, String, &Json)> {
     let mut settings = Vec::new();
     for (name, value) in app.iter().filter(|(_, value)| !value.is_null()) {

@@ -1,4 +1,4 @@
-//! What the file is, and where in it the apps are.
+//! Detects the product of a configuration file and finds its apps.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,11 +27,11 @@ impl fmt::Display for Product {
 pub(super) struct Source {
     pub(super) product: Product,
     pub(super) apps: Vec<Object>,
-    /// What is not about apps.
+    /// Notes on sections that do not concern apps.
     pub(super) notes: Vec<String>,
 }
 
-/// Why nothing can be made of a file.
+/// The reason why a file cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(
@@ -67,7 +67,8 @@ pub(super) fn read(text: &str) -> Result<Source, ImportError> {
     recognise(parse(text)?)
 }
 
-/// A table of TOML and a list of JSON both begin with a bracket.
+/// Parses JSON or TOML. Both are tried, because a TOML table and a JSON list both begin
+/// with a bracket.
 fn parse(text: &str) -> Result<Value, ImportError> {
     let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
@@ -95,7 +96,7 @@ fn recognise(value: Value) -> Result<Source, ImportError> {
             return Ok(Source { product, apps: objects(apps, path)?, notes: others(&root, section) });
         }
     }
-    // `config('reverb')`, or an array that has it under its name.
+    // `config('reverb')`, or an array with it as the member `reverb`.
     let reverb = root.get("reverb").and_then(Value::as_object).unwrap_or(&root);
     if let Some(apps) = reverb.get("apps").and_then(|apps| apps.get("apps")) {
         let apps = objects(apps, "apps.apps")?;
@@ -105,7 +106,7 @@ fn recognise(value: Value) -> Result<Source, ImportError> {
     bare(list, others(&root, "apps"))
 }
 
-/// A list alone: its apps say by their words whose they are.
+/// A bare list of apps. The names of their members identify the product.
 fn bare(list: &Value, notes: Vec<String>) -> Result<Source, ImportError> {
     let apps = objects(list, "apps")?;
     let any = |is: &dyn Fn(&str) -> bool| apps.iter().any(|app| app.keys().any(|name| is(name)));
@@ -138,7 +139,7 @@ fn others(root: &Object, section: &str) -> Vec<String> {
 
 const REVERB_APP: &str = "REVERB_APP_";
 
-/// `NAME=value`, as dotenv has it. Empty if this is anything else.
+/// Parses lines `NAME=value` as dotenv does. Empty for any other format.
 fn variables(text: &str) -> BTreeMap<String, String> {
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
@@ -160,7 +161,7 @@ fn unquoted(value: &str) -> String {
     value.split(" #").next().unwrap_or_default().trim().to_owned()
 }
 
-/// The variables that Laravel's own config/reverb.php reads.
+/// The app of the variables that Laravel's config/reverb.php reads.
 fn of_variables(variables: &BTreeMap<String, String>) -> Result<Source, ImportError> {
     let mut app = Object::new();
     let mut notes = Vec::new();
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn each_product_is_known_by_its_words() {
+    fn product_is_detected_by_member_names() {
         check(r#"{"appManager":{"driver":"array","array":{"apps":[{"id":"1"}]}}}"#, Product::Soketi);
         check(r#"[{"id":"1","key":"k","maxConnections":-1}]"#, Product::Soketi);
         check(r#"{"app_manager":{"array":{"apps":[{"id":"1"}]}}}"#, Product::Sockudo);
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them_says_why() {
+    fn unknown_file_returns_a_specific_error() {
         let error = |text: &str| read(text).err().map(|error| error.to_string()).unwrap_or_default();
         for text in ["", "7", "hello", "{}", "[{\"name\":1}]", "a = 1", "FOO=1", "{\"apps\":[{}]}"] {
             assert!(error(text).starts_with("this is none of"), "{text}: {}", error(text));
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dotenv_is_read_as_dotenv_does() {
+    fn variables_are_parsed_as_in_dotenv() {
         let found = variables("A=1 # one\nB=\"two # 2\"\n C = 'x'\n# D=1\nnot a line\n");
         let expect = [("A", "1"), ("B", "two # 2"), ("C", "x")];
         assert_eq!(found, expect.map(|(name, value)| (name.to_owned(), value.to_owned())).into());

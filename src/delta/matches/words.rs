@@ -1,14 +1,16 @@
-//! Comparing bytes several at a time.
+//! Comparison of several bytes at a time.
 
-/// Bytes that must be equal before a match is looked at: one load, and about where a copy starts to pay.
+/// Bytes that must be equal before a match is considered: one load, and about the length at which a
+/// copy starts to save bytes.
 pub(super) const WINDOW: usize = 8;
 
-/// The [`WINDOW`] bytes at `at` as one word, unless they run past the end.
+/// The [`WINDOW`] bytes at offset `at` as one word, or `None` past the end.
 pub(super) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
 }
 
-/// The length of the longest common prefix: by blocks, which compare as vectors, then words, then bytes.
+/// The length of the longest common prefix: by blocks, which compare as vectors, then words, then
+/// bytes.
 pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     fn by<const N: usize>(a: &[u8], b: &[u8], len: usize) -> usize {
         let (a, b) = (a[len..].as_chunks::<N>().0, b[len..].as_chunks::<N>().0);

@@ -1,4 +1,4 @@
-//! How the address of a copy is written: in full, or relative to earlier ones (RFC 3284, 5.3).
+//! Encoding of the addresses of copies: absolute, or relative to earlier ones (RFC 3284, 5.3).
 
 use super::int_len;
 
@@ -6,7 +6,8 @@ use super::int_len;
 pub(super) const NEAR: usize = 4;
 /// Modes in which an address is one byte of the hash of an earlier, equal address.
 const SAME: usize = 3;
-/// And two more: from the start of the base, and back from where the copy goes.
+/// All modes. The other two are the offset from the start of the base, and the distance back from
+/// the copy's own target address.
 pub(super) const MODES: usize = 2 + NEAR + SAME;
 
 /// The addresses of earlier copies of a window. All of them are below 2^32.
@@ -21,7 +22,7 @@ impl Addresses {
         Self { near: [0; NEAR], next: 0, same: [0; SAME * 256] }
     }
 
-    /// The shortest form of `address` for a copy to `here`: the mode, and the number to write in it.
+    /// The shortest encoding of `address` for a copy to `here`: the mode and the number to write.
     pub(super) fn shortest(&mut self, address: usize, here: usize) -> (usize, usize) {
         let near = self.near.iter().enumerate();
         let near = near.filter_map(|(slot, near)| Some((address.checked_sub(*near as usize)?, 2 + slot)));
@@ -30,11 +31,11 @@ impl Addresses {
         if int_len(number) > 1 && self.same[slot] as usize == address {
             (mode, number) = (2 + NEAR + slot / 256, slot % 256);
         }
-        self.remember(address);
+        self.update(address);
         (mode, number)
     }
 
-    /// The address of a copy to `here`, from the number written in `mode`; `None` where it is not before it.
+    /// The address of a copy to `here`, from a number in `mode`. `None` if it is not before `here`.
     pub(super) fn resolve(&mut self, mode: usize, number: usize, here: usize) -> Option<usize> {
         let address = match mode {
             0 => number,
@@ -43,18 +44,19 @@ impl Addresses {
             _ => self.same[(mode - 2 - NEAR) * 256 + number] as usize,
         };
         let address = Some(address).filter(|address| *address < here)?;
-        self.remember(address);
+        self.update(address);
         Some(address)
     }
 
-    fn remember(&mut self, address: usize) {
+    fn update(&mut self, address: usize) {
         self.near[self.next] = address as u32;
         self.next = (self.next + 1) % NEAR;
         self.same[address % self.same.len()] = address as u32;
     }
 }
 
-/// Whether numbers of this mode are one byte, whatever they are; those of others are integers.
+/// Whether numbers of this mode are always one byte. Those of other modes are integers of variable
+/// length.
 pub(super) fn is_byte(mode: usize) -> bool {
     mode >= 2 + NEAR
 }

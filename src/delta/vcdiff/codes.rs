@@ -1,36 +1,37 @@
-//! The default code table of RFC 3284, 5.6: one byte stands for one or two instructions.
+//! The default code table of RFC 3284, 5.6: one byte encodes one or two instructions.
 
 use super::addresses::{MODES, NEAR};
 
-/// One instruction; a size of 0 means that it follows, as an integer.
+/// One instruction. A size of 0 means that the size follows the code, as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instruction {
     /// Takes bytes from the data section.
     Add { size: usize },
-    /// Copies bytes from an address, which is written in a mode.
+    /// Copies bytes from an address, which is encoded in this mode.
     Copy { size: usize, mode: usize },
     /// Repeats one byte of the data section.
     Run,
 }
 
 const RUN: usize = 0;
-/// Of adds with their size after them; those of 1 to 17 bytes are next.
+/// The code of an add with its size after it. The codes of adds of 1 to 17 bytes follow.
 const ADD: usize = 1;
 const ADD_MAX: usize = 17;
-/// Of copies with their size after them; those of 4 to 18 bytes are next, and then the next mode.
+/// The code of a copy in mode 0 with its size after it. The codes of copies of 4 to 18 bytes
+/// follow, then those of the next mode.
 const COPY: usize = 19;
 const COPY_MIN: usize = 4;
 const COPY_MAX: usize = 18;
 const COPIES: usize = COPY_MAX - COPY_MIN + 2;
-/// Of an add of 1 to 4 bytes with a copy of 4 to 6, in the modes with an integer.
+/// The first code of an add of 1 to 4 bytes with a copy of 4 to 6, in modes with integer addresses.
 const ADD_COPY: usize = COPY + MODES * COPIES;
-/// The same with a copy of 4 only, in the modes with a byte.
+/// The same with a copy of 4 bytes only, in modes with addresses of one byte.
 const ADD_COPY_SAME: usize = ADD_COPY + (2 + NEAR) * 12;
-/// Of a copy of 4 bytes with an add of 1, for each mode.
+/// The first code of a copy of 4 bytes with an add of 1, one for each mode.
 const COPY_ADD: usize = ADD_COPY_SAME + (MODES - 2 - NEAR) * 4;
 const _: () = assert!(COPY_ADD + MODES == 256);
 
-/// The code of an instruction, and whether its size is in it.
+/// The code of an instruction, and whether the code includes its size.
 pub(super) fn single(instruction: Instruction) -> (u8, bool) {
     use Instruction::{Add, Copy, Run};
     let (code, has_size) = match instruction {
@@ -43,7 +44,7 @@ pub(super) fn single(instruction: Instruction) -> (u8, bool) {
     (code as u8, has_size)
 }
 
-/// The code of two instructions in a row, if there is one.
+/// The code of two successive instructions, if there is one.
 pub(super) fn double(first: Instruction, second: Instruction) -> Option<u8> {
     use Instruction::{Add, Copy};
     let code = match (first, second) {
@@ -59,7 +60,7 @@ pub(super) fn double(first: Instruction, second: Instruction) -> Option<u8> {
     Some(code as u8)
 }
 
-/// What a code stands for.
+/// The one or two instructions of a code.
 pub(super) fn instructions(code: u8) -> (Instruction, Option<Instruction>) {
     use Instruction::{Add, Copy, Run};
     let code = code as usize;
@@ -90,7 +91,7 @@ mod tests {
 
     /// Samples of the table of RFC 3284, 5.6, by its index.
     #[test]
-    fn the_table_of_the_standard() {
+    fn code_table_is_that_of_the_rfc() {
         let check = |code, first, second| assert_eq!(instructions(code), (first, second), "{code}");
         check(0, Run, None);
         check(1, Add { size: 0 }, None);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_that_of_what_it_stands_for() {
+    fn codes_round_trip_through_their_instructions() {
         for code in 0..=u8::MAX {
             match instructions(code) {
                 (first, Some(second)) => assert_eq!(double(first, second), Some(code)),

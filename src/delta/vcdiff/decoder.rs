@@ -1,10 +1,10 @@
-//! Windows back into their target, trusting nothing that they declare.
+//! Decodes windows to their target. All declared sizes are checked.
 
 use super::addresses::{Addresses, is_byte};
 use super::codes::{self, Instruction};
 use super::{HEADER, VCD_SOURCE};
 
-/// Why a delta cannot be applied. All counts are bytes.
+/// The reason why a delta cannot be applied. All counts are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VcdiffError {
     #[error("not the header of a delta without compression, code table and application data")]
@@ -13,8 +13,8 @@ pub enum VcdiffError {
     Unsupported { field: &'static str, value: u8 },
     #[error("no integer of at most 31 bits with {left} bytes left")]
     BadInteger { left: usize },
-    #[error("{wanted} bytes are wanted with {left} left")]
-    Truncated { wanted: usize, left: usize },
+    #[error("{needed} bytes are wanted with {left} left")]
+    Truncated { needed: usize, left: usize },
     #[error("{left} bytes of a section or window are left over")]
     LeftOver { left: usize },
     #[error("source of {len} bytes at {offset} runs past the base of {base_len} bytes")]
@@ -31,15 +31,16 @@ pub enum VcdiffError {
 
 /// Applies `delta` (protocol.md 3.15) to `base` and returns the target.
 ///
-/// Never panics, and never makes a target of more than `target_bytes_max` bytes, whatever the delta declares.
+/// Never panics, and never returns a target of more than `target_bytes_max` bytes, whatever the
+/// delta declares.
 ///
 /// # Errors
 ///
-/// Any [`VcdiffError`]. Nothing in a delta tells that its base is another one.
+/// Any [`VcdiffError`]. A wrong base is not detected: a delta has no checksum.
 pub fn decode(base: &[u8], delta: &[u8], target_bytes_max: usize) -> Result<Vec<u8>, VcdiffError> {
     let mut rest = delta.strip_prefix(&HEADER).ok_or(VcdiffError::BadHeader)?;
     let mut target = Vec::new();
-    // Clients fail without a window, and so do we.
+    // A delta without a window is an error, as in clients.
     loop {
         let window = Window::take(&mut rest, base)?;
         let declared = target.len() + window.target_len;
@@ -53,7 +54,7 @@ pub fn decode(base: &[u8], delta: &[u8], target_bytes_max: usize) -> Result<Vec<
     }
 }
 
-/// One window, cut into its parts.
+/// One window, split into its parts.
 struct Window<'a> {
     source: &'a [u8],
     target_len: usize,
@@ -88,7 +89,7 @@ impl<'a> Window<'a> {
         Ok(Self { source, target_len, data, instructions, addresses })
     }
 
-    /// Appends the target of this window to those of the windows before.
+    /// Appends the target of this window to that of the previous windows.
     fn apply(mut self, target: &mut Vec<u8>) -> Result<(), VcdiffError> {
         let (start, declared) = (target.len(), self.target_len);
         let mut cache = Addresses::new();
@@ -102,7 +103,8 @@ impl<'a> Window<'a> {
                     }
                     _ => take_int(&mut self.instructions)?,
                 };
-                // Checked before the bytes are appended, so that the target never outgrows what was declared.
+                // Checked before the bytes are appended, so that the target never exceeds its
+                // declared size.
                 let found = target.len() - start + size;
                 if found > declared {
                     return Err(VcdiffError::SizeMismatch { declared, found });
@@ -122,8 +124,8 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Copies from the source, or from the target of this window, which begins at `start`; never from both,
-    /// which RFC 3284 allows and clients refuse.
+    /// Copies from the source, or from the target of this window, which begins at `start`. A copy
+    /// that spans both is an error: RFC 3284 allows it, clients reject it.
     fn copy(
         &mut self,
         size: usize,
@@ -149,7 +151,7 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Appends `size` bytes from `from` on, of which the first may be the source of later ones.
+/// Appends `size` bytes from offset `from`. The range may overlap the bytes that it appends.
 fn repeat(target: &mut Vec<u8>, from: usize, size: usize) {
     let end = target.len() + size;
     while target.len() < end {
@@ -158,16 +160,16 @@ fn repeat(target: &mut Vec<u8>, from: usize, size: usize) {
     }
 }
 
-fn take<'a>(rest: &mut &'a [u8], wanted: usize) -> Result<&'a [u8], VcdiffError> {
+fn take<'a>(rest: &mut &'a [u8], needed: usize) -> Result<&'a [u8], VcdiffError> {
     let left = rest.len();
-    rest.split_off(..wanted).ok_or(VcdiffError::Truncated { wanted, left })
+    rest.split_off(..needed).ok_or(VcdiffError::Truncated { needed, left })
 }
 
 fn take_byte(rest: &mut &[u8]) -> Result<u8, VcdiffError> {
     take(rest, 1).map(|bytes| bytes[0])
 }
 
-/// Takes an integer of at most 31 bits: readers in JavaScript use signed arithmetic.
+/// Takes an integer of at most 31 bits: decoders in JavaScript use signed arithmetic.
 fn take_int(rest: &mut &[u8]) -> Result<usize, VcdiffError> {
     let left = rest.len();
     let mut value = 0u32;

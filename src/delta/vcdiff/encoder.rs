@@ -1,4 +1,4 @@
-//! Copies and inserts into the sections of one window.
+//! Encodes copies and inserts to the sections of one window.
 
 use super::addresses::{Addresses, is_byte};
 use super::codes::{self, Instruction};
@@ -7,8 +7,8 @@ use crate::delta::matches::{self, Format, Match};
 
 /// Encodes `target` as a delta against `base`, of one window (protocol.md 3.15).
 ///
-/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the caller
-/// compares. Base and target together must stay under 2 GiB, the most a client can read.
+/// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the
+/// caller compares. Base and target together must stay under 2 GiB, the most a client can read.
 pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
     let mut window = Window {
         data: Vec::with_capacity(target.len() / 4 + 16),
@@ -27,7 +27,8 @@ struct Window {
     data: Vec<u8>,
     instructions: Vec<u8>,
     addresses: Vec<u8>,
-    /// The instruction whose code is the last byte of `instructions`, which it may share with the next.
+    /// The instruction whose code is the last byte of `instructions`. The next one may share that
+    /// code.
     last: Option<Instruction>,
     cache: Addresses,
     base_len: usize,
@@ -69,7 +70,7 @@ impl Window {
         }
     }
 
-    /// Writes an instruction: in the code of the last one if there is one for both.
+    /// Writes an instruction, in one code with the last one if the table has a code for both.
     fn put(&mut self, instruction: Instruction, size: usize) {
         if let Some(code) = self.last.take().and_then(|last| codes::double(last, instruction)) {
             self.instructions.pop();
@@ -109,8 +110,8 @@ impl Window {
     }
 }
 
-/// Where the first run of one byte begins and ends that saves something, even if it splits an insert. Words are
-/// looked at, not bytes: one that has no whole word in line is missed.
+/// Start and end of the first run of one byte that saves bytes even if it splits an insert. The
+/// search compares aligned words, so it misses a run without a whole word.
 fn long_run(bytes: &[u8]) -> Option<(usize, usize)> {
     let words = bytes.as_chunks::<8>().0;
     let from = words.iter().position(|word| *word == [word[0]; 8])? * 8;

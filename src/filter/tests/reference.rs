@@ -1,4 +1,4 @@
-//! Filters that nobody thought of, against the grammar put as plainly as it can be.
+//! Random filters, compared with a direct implementation of the grammar.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ fn holds(node: &Value, tags: &HashMap<String, String>) -> bool {
     }
 }
 
-/// Few and alike, so that filters and tags meet.
+/// Few and similar texts, so that filters match tags often.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[ab]{1,2}", "-?[0-2](\\.[05])?", Just("é\"\n".to_owned()), Just("inf".to_owned())]
 }
@@ -70,7 +70,7 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Any JSON, of words that mean something here more often than not.
+/// Any JSON, mostly with words of the grammar.
 fn anything() -> impl Strategy<Value = Value> {
     let word =
         prop::sample::select(vec!["key", "cmp", "val", "vals", "op", "nodes", "events", "tags", "not", "in"]);
@@ -98,7 +98,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn a_filter_passes_what_the_table_says(
+    fn filter_agrees_with_the_reference(
         node in node(),
         events in prop::collection::vec("[ef]", 0..3),
         tags in prop::collection::hash_map("[a-c]", text(), 0..4),
@@ -110,17 +110,17 @@ proptest! {
         prop_assert_eq!(filter.passes(b"e", &read), expected);
         prop_assert_eq!(&filter, &Filter::parse(&node.to_string()).unwrap());
 
-        let wants_e = events.is_empty() || events.contains(&"e".to_owned());
+        let matches_e = events.is_empty() || events.contains(&"e".to_owned());
         let compound = Filter::parse(&json!({ "events": events, "tags": node }).to_string()).unwrap();
-        prop_assert_eq!(compound.passes(b"e", &read), wants_e && expected);
+        prop_assert_eq!(compound.passes(b"e", &read), matches_e && expected);
     }
 
     #[test]
-    fn any_json_is_a_filter_or_a_named_mistake(value in anything()) {
+    fn any_json_is_a_filter_or_an_error_with_a_path(value in anything()) {
         let text = value.to_string();
         for (parsed, member) in [(Filter::parse(&text), "`filter"), (Filter::parse_tags(&text), "`tags_filter")] {
             match parsed {
-                // `neq` and its like are a negation around a leaf: one level more.
+                // `neq`, `nin` and `nex` are a negation of a leaf: one more level.
                 Ok(filter) => prop_assert!(filter.tags.as_ref().map_or(0, depth) <= limits::FILTER_DEPTH_MAX + 1),
                 Err(error) => prop_assert!(error.to_string().starts_with(member), "{}", error),
             }
@@ -128,13 +128,13 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_filter_or_a_mistake(text in "\\PC{0,60}|[{}\\[\\]\":,a-z]{0,60}") {
+    fn any_text_is_a_filter_or_an_error(text in "\\PC{0,60}|[{}\\[\\]\":,a-z]{0,60}") {
         let error = Filter::parse(&text).map_err(|error| error.to_string());
         prop_assert!(error.is_ok() || error.is_err_and(|error| error.starts_with("`filter")));
     }
 
     #[test]
-    fn tags_are_what_any_json_reader_makes_of_them(
+    fn tags_agree_with_a_json_parser(
         keys in prop::collection::vec(text(), 0..24),
         cut in 0..200_usize,
     ) {

@@ -4,24 +4,24 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Call, Change, Delivery, Finished, HookId};
+use super::{Call, Change, Delivery, EndpointId, Finished};
 use crate::channel::Partition;
 use crate::limits;
 use crate::webhook_event::WebhookEventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
-    /// By channel.
+    /// Queues by channel.
     queues: HashMap<Arc<str>, DeliveryQueue>,
-    /// DeliveryQueues that have not failed and wait for a call, longest first.
+    /// Queues that have not failed and wait for a call, the oldest first.
     ready: VecDeque<Arc<str>>,
-    /// DeliveryQueues that have failed, by when they may be called again.
+    /// Queues that have failed, by the time of their next call.
     due: BTreeSet<(Instant, Arc<str>)>,
     calls: usize,
     retries: usize,
-    /// A queue has failed, and since then there was always one that had.
+    /// Whether at least one queue has failed since the last time that none was failing.
     is_failing: bool,
-    /// Deliveries offered so far: their order.
+    /// Number of deliveries offered so far: the order of the next one.
     offered: u64,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct Endpoint {
 struct DeliveryQueue {
     partition: Partition,
     waiting: VecDeque<Delivery>,
-    /// Failed calls since one succeeded.
+    /// Failed calls since the last success.
     failures: u32,
-    /// Halved by each failure, so that an event that the receiver can never take
-    /// is called for alone in the end, and alone given up.
+    /// Events per call. Each failure halves it, so that an event which the receiver always
+    /// rejects is finally alone in its call, and dropped alone.
     events_max: usize,
     stage: Stage,
 }
@@ -43,17 +43,17 @@ enum Stage {
     Ready,
     BackingOff(Instant),
     Called,
-    /// Called, for events that are not owned any more.
-    Forsaken,
+    /// A call is in progress for events that were dropped; its outcome is ignored.
+    Detached,
 }
 
-/// DeliveryQueues of a call, with how many of its events are theirs.
-type Parts = Vec<(Arc<str>, usize)>;
+/// The queues of a call, by channel, with the number of events of each.
+type QueueCounts = Vec<(Arc<str>, usize)>;
 
 impl Endpoint {
     pub(super) fn offer(&mut self, mut delivery: Delivery) {
         self.offered += 1;
-        delivery.place = self.offered;
+        delivery.order = self.offered;
         if let Some(queue) = self.queues.get_mut(delivery.channel()) {
             return queue.waiting.push_back(delivery);
         }
@@ -67,8 +67,8 @@ impl Endpoint {
             && (!self.ready.is_empty() || (may_retry && self.next_due().is_some_and(|due| due <= now)))
     }
 
-    /// Retries first: there is always room left for the others.
-    pub(super) fn next_call(&mut self, endpoint: HookId, now: Instant, may_retry: bool) -> Option<Call> {
+    /// Retries come first: their limit always leaves capacity for other calls.
+    pub(super) fn next_call(&mut self, endpoint: EndpointId, now: Instant, may_retry: bool) -> Option<Call> {
         if !self.can_call(now, may_retry) {
             return None;
         }
@@ -83,27 +83,27 @@ impl Endpoint {
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let has_room = self.calls < limits::WEBHOOK_ENDPOINT_CALLS_MAX
+        let has_capacity = self.calls < limits::WEBHOOK_ENDPOINT_CALLS_MAX
             && self.retries < limits::WEBHOOK_ENDPOINT_RETRIES_MAX;
-        self.due.first().filter(|_| has_room).map(|(due, _)| *due)
+        self.due.first().filter(|_| has_capacity).map(|(due, _)| *due)
     }
 
-    /// As many queues as one call holds.
-    fn take_ready(&mut self) -> (Vec<Delivery>, Parts) {
-        let (mut taken, mut queues) = (Vec::new(), Parts::new());
+    /// Takes the events of as many queues as fit in one call.
+    fn take_ready(&mut self) -> (Vec<Delivery>, QueueCounts) {
+        let (mut taken, mut queues) = (Vec::new(), QueueCounts::new());
         while taken.len() < limits::WEBHOOK_BATCH_MAX {
             let Some(channel) = self.ready.pop_front() else { break };
             let Some(queue) = self.queues.get_mut(&channel) else { continue };
-            let of_lane = queue.take(limits::WEBHOOK_BATCH_MAX - taken.len());
-            queues.push((channel, of_lane.len()));
-            taken.extend(of_lane);
+            let from_queue = queue.take(limits::WEBHOOK_BATCH_MAX - taken.len());
+            queues.push((channel, from_queue.len()));
+            taken.extend(from_queue);
         }
-        taken.sort_by_key(|event: &Delivery| event.place);
+        taken.sort_by_key(|event: &Delivery| event.order);
         (taken, queues)
     }
 
-    /// One queue that has failed, alone.
-    fn take_failed(&mut self) -> Option<(Vec<Delivery>, Parts)> {
+    /// Takes events of one queue that has failed, without any other queue.
+    fn take_failed(&mut self) -> Option<(Vec<Delivery>, QueueCounts)> {
         let (_, channel) = self.due.pop_first()?;
         let queue = self.queues.get_mut(&channel)?;
         let taken = queue.take(limits::WEBHOOK_BATCH_MAX);
@@ -112,15 +112,15 @@ impl Endpoint {
     }
 
     pub(super) fn delivered(&mut self, call: Call) -> Finished {
-        self.ended(&call);
+        self.end_call(&call);
         let mut finished = Finished::default();
         let owned = self.owned(&call);
         finished.settled.extend(settled(call.events.iter().filter(|event| owned.contains(event.channel()))));
         for (channel, _) in call.queues {
             if let Some(queue) = self.queues.get_mut(&channel) {
-                queue.start_anew();
+                queue.reset();
             }
-            self.put_back(channel);
+            self.requeue(channel);
         }
         if self.is_failing && !self.queues.values().any(|queue| queue.failures > 0) {
             self.is_failing = false;
@@ -130,7 +130,7 @@ impl Endpoint {
     }
 
     pub(super) fn failed(&mut self, call: Call, now: Instant, jitter: f64) -> Finished {
-        self.ended(&call);
+        self.end_call(&call);
         let mut finished = Finished::default();
         let owned = self.owned(&call);
         let (expired, kept): (Vec<_>, Vec<_>) = call
@@ -138,22 +138,22 @@ impl Endpoint {
             .into_iter()
             .filter(|event| owned.contains(event.channel()))
             .partition(|event| event.expires <= now);
-        finished.given_up = expired.len();
+        finished.abandoned = expired.len();
         finished.settled.extend(settled(&expired));
-        // Last first, so that each queue has them in order again.
+        // In reverse, so that each queue has its events in order again.
         for event in kept.into_iter().rev() {
             if let Some(queue) = self.queues.get_mut(event.channel()) {
                 queue.waiting.push_front(event);
             }
         }
         for (channel, sent) in call.queues {
-            let gave_up = expired.iter().any(|event| event.channel() == &*channel);
+            let has_abandoned = expired.iter().any(|event| event.channel() == &*channel);
             if let Some(queue) = self.queues.get_mut(&channel)
                 && owned.contains(&*channel)
             {
-                queue.refused(sent, gave_up, now, jitter);
+                queue.back_off(sent, has_abandoned, now, jitter);
             }
-            self.put_back(channel);
+            self.requeue(channel);
         }
         if !owned.is_empty() && !std::mem::replace(&mut self.is_failing, true) {
             finished.change = Some(Change::BeganToFail);
@@ -161,20 +161,21 @@ impl Endpoint {
         finished
     }
 
-    fn ended(&mut self, call: &Call) {
+    fn end_call(&mut self, call: &Call) {
         self.calls -= 1;
         self.retries -= usize::from(call.is_retry);
     }
 
-    /// The channels of a call that were not forsaken meanwhile.
+    /// The channels of a call that were not detached during it.
     fn owned(&self, call: &Call) -> HashSet<Arc<str>> {
         let is_owned =
             |channel: &Arc<str>| self.queues.get(channel).is_some_and(|it| it.stage == Stage::Called);
         call.queues.iter().map(|(channel, _)| channel.clone()).filter(is_owned).collect()
     }
 
-    /// A queue whose call has ended waits for its next one, or is done with.
-    fn put_back(&mut self, channel: Arc<str>) {
+    /// After the end of a call: removes the queue if it is empty, otherwise schedules its
+    /// next call.
+    fn requeue(&mut self, channel: Arc<str>) {
         let Some(queue) = self.queues.get_mut(&channel) else { return };
         if queue.waiting.is_empty() {
             self.queues.remove(&channel);
@@ -216,11 +217,11 @@ impl Endpoint {
         self.due.retain(|(_, channel)| queues.contains_key(channel));
     }
 
-    pub(super) fn abandon(&mut self, partitions: &HashSet<Partition>) {
+    pub(super) fn detach(&mut self, partitions: &HashSet<Partition>) {
         let queues = self.queues.values_mut().filter(|queue| partitions.contains(&queue.partition));
         for queue in queues.filter(|queue| queue.is_called()) {
-            queue.start_anew();
-            queue.stage = Stage::Forsaken;
+            queue.reset();
+            queue.stage = Stage::Detached;
         }
     }
 
@@ -257,17 +258,17 @@ impl DeliveryQueue {
     }
 
     fn is_called(&self) -> bool {
-        matches!(self.stage, Stage::Called | Stage::Forsaken)
+        matches!(self.stage, Stage::Called | Stage::Detached)
     }
 
-    fn start_anew(&mut self) {
+    fn reset(&mut self) {
         self.failures = 0;
         self.events_max = limits::WEBHOOK_BATCH_MAX;
     }
 
-    fn refused(&mut self, sent: usize, gave_up: bool, now: Instant, jitter: f64) {
+    fn back_off(&mut self, sent: usize, has_abandoned: bool, now: Instant, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
-        self.events_max = if gave_up { limits::WEBHOOK_BATCH_MAX } else { (sent / 2).max(1) };
+        self.events_max = if has_abandoned { limits::WEBHOOK_BATCH_MAX } else { (sent / 2).max(1) };
         self.stage = Stage::BackingOff(now + backoff(self.failures).mul_f64(jitter));
     }
 }

@@ -1,4 +1,4 @@
-//! Order, isolation, patience and fairness of the queues: without IO, in made-up
+//! Order, isolation, retries and fairness of the queues, without IO and with simulated
 //! time.
 
 use std::collections::HashMap;
@@ -9,16 +9,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::webhook_event::WebhookEventKind;
 
-/// One webhook more often than not; events are numbered, and that is their id.
-struct World {
+/// Delivery queues with a simulated clock. Events are numbered, and the number is their id.
+struct Harness {
     queues: DeliveryQueues,
     now: Instant,
     events: u64,
 }
 
-impl World {
-    fn new() -> World {
-        World { queues: DeliveryQueues::default(), now: Instant::now(), events: 0 }
+impl Harness {
+    fn new() -> Harness {
+        Harness { queues: DeliveryQueues::default(), now: Instant::now(), events: 0 }
     }
 
     fn offer(&mut self, endpoint: usize, channel: &str) -> u64 {
@@ -28,11 +28,11 @@ impl World {
         let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel: channel.into(), what });
         let partition = Partition(channel.len() as u8);
         let delivery = Delivery::new(partition, webhook_event, self.now + limits::WEBHOOK_AGE_MAX);
-        self.queues.offer(HookId { app: "1".into(), index: endpoint }, delivery);
+        self.queues.offer(EndpointId { app: "1".into(), index: endpoint }, delivery);
         self.events
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now += time;
     }
 
@@ -57,10 +57,10 @@ impl World {
         self.queues.finish(call, false, self.now, 1.0)
     }
 
-    /// Waits for the next call as long as it takes; how long that was.
+    /// Advances the clock to the next retry and reorder the time passed.
     fn wait(&mut self) -> Duration {
-        let due = self.queues.next_due().expect("something waits for its time");
-        assert!(due > self.now, "what can be called now was not");
+        let due = self.queues.next_due().expect("a retry is scheduled");
+        assert!(due > self.now, "no call can begin before");
         let waited = due - self.now;
         self.now = due;
         waited
@@ -76,262 +76,262 @@ fn settled(finished: &Finished) -> Vec<u64> {
 }
 
 #[test]
-fn lanes_share_a_call_in_the_order_of_the_outbox() {
-    let mut world = World::new();
+fn queues_share_a_call_in_the_order_of_the_outbox() {
+    let mut harness = Harness::new();
     for channel in ["a", "b", "a", "c", "b"] {
-        world.offer(0, channel);
+        harness.offer(0, channel);
     }
-    let call = world.call();
+    let call = harness.call();
     assert_eq!((ids(&call), call.is_retry), (vec![1, 2, 3, 4, 5], false));
-    assert!(world.next().is_none());
-    assert_eq!(settled(&world.succeed(call)), [1, 2, 3, 4, 5]);
-    assert!(world.next().is_none() && world.queues.endpoints.is_empty());
+    assert!(harness.next().is_none());
+    assert_eq!(settled(&harness.succeed(call)), [1, 2, 3, 4, 5]);
+    assert!(harness.next().is_none() && harness.queues.endpoints.is_empty());
 }
 
 #[test]
-fn a_call_has_its_bound_and_the_rest_follows_in_order() {
-    let mut world = World::new();
+fn call_is_bounded_and_the_rest_follows_in_order() {
+    let mut harness = Harness::new();
     for n in 0..limits::WEBHOOK_BATCH_MAX + 10 {
-        world.offer(0, if n % 2 == 0 { "even" } else { "odd" });
+        harness.offer(0, if n % 2 == 0 { "even" } else { "odd" });
     }
-    let first = world.call();
+    let first = harness.call();
     assert_eq!(first.events.len(), limits::WEBHOOK_BATCH_MAX);
     assert!(ids(&first).is_sorted());
     let taken: HashSet<u64> = ids(&first).into_iter().collect();
-    assert!(world.next().is_none(), "both queues are under way");
-    world.succeed(first);
-    let rest = world.call();
+    assert!(harness.next().is_none(), "both queues have a call in progress");
+    harness.succeed(first);
+    let rest = harness.call();
     let left: Vec<u64> = (1..=110).filter(|id| !taken.contains(id)).collect();
     assert_eq!(ids(&rest), left);
 }
 
 #[test]
-fn a_lane_has_one_call_under_way() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    let first = world.call();
-    world.offer(0, "a");
-    world.offer(0, "b");
-    let second = world.call();
-    assert_eq!(ids(&second), [3], "a is under way, b is not");
-    world.succeed(first);
-    assert_eq!(ids(&world.call()), [2]);
+fn queue_has_at_most_one_call_in_progress() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    let first = harness.call();
+    harness.offer(0, "a");
+    harness.offer(0, "b");
+    let second = harness.call();
+    assert_eq!(ids(&second), [3], "a has a call in progress, b has none");
+    harness.succeed(first);
+    assert_eq!(ids(&harness.call()), [2]);
 }
 
 #[test]
-fn what_fails_is_alone_and_others_go_on() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    world.offer(0, "b");
-    let both = world.call();
-    assert_eq!(settled(&world.fail(both)), [0; 0]);
-    world.offer(0, "a");
-    world.offer(0, "c");
-    let fresh = world.call();
-    assert_eq!(ids(&fresh), [4], "c has never failed");
-    world.succeed(fresh);
-    assert_eq!(world.wait(), limits::WEBHOOK_BACKOFF_MIN);
-    let calls = world.calls();
-    assert_eq!(calls.iter().map(ids).collect::<Vec<_>>(), [vec![1], vec![2]], "each alone");
+fn failed_queue_is_retried_alone_and_does_not_delay_others() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    harness.offer(0, "b");
+    let both = harness.call();
+    assert_eq!(settled(&harness.fail(both)), [0; 0]);
+    harness.offer(0, "a");
+    harness.offer(0, "c");
+    let fresh = harness.call();
+    assert_eq!(ids(&fresh), [4], "only c has not failed");
+    harness.succeed(fresh);
+    assert_eq!(harness.wait(), limits::WEBHOOK_BACKOFF_MIN);
+    let calls = harness.calls();
+    assert_eq!(calls.iter().map(ids).collect::<Vec<_>>(), [vec![1], vec![2]], "one queue per retry");
     assert!(calls.iter().all(|call| call.is_retry));
     for call in calls {
-        world.succeed(call);
+        harness.succeed(call);
     }
-    assert_eq!(ids(&world.call()), [3]);
+    assert_eq!(ids(&harness.call()), [3]);
 }
 
 #[test]
-fn pauses_double_up_to_their_bound() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    let mut pauses = Vec::new();
+fn backoff_doubles_up_to_its_maximum() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    let mut backoffs = Vec::new();
     for _ in 0..8 {
-        let call = world.call();
-        world.fail(call);
-        pauses.push(world.wait().as_secs());
+        let call = harness.call();
+        harness.fail(call);
+        backoffs.push(harness.wait().as_secs());
     }
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-    world.offer(0, "a");
-    let call = world.call();
-    world.succeed(call);
-    let call = world.call();
-    world.fail(call);
-    assert_eq!(world.wait(), limits::WEBHOOK_BACKOFF_MIN, "a success forgives all failures");
+    assert_eq!(backoffs, [1, 2, 4, 8, 16, 32, 60, 60]);
+    harness.offer(0, "a");
+    let call = harness.call();
+    harness.succeed(call);
+    let call = harness.call();
+    harness.fail(call);
+    assert_eq!(harness.wait(), limits::WEBHOOK_BACKOFF_MIN, "a success resets the backoff");
 }
 
 #[test]
 fn jitter_spreads_retries() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    let call = world.call();
-    world.queues.finish(call, false, world.now, 1.1);
-    assert_eq!(world.wait(), limits::WEBHOOK_BACKOFF_MIN.mul_f64(1.1));
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    let call = harness.call();
+    harness.queues.finish(call, false, harness.now, 1.1);
+    assert_eq!(harness.wait(), limits::WEBHOOK_BACKOFF_MIN.mul_f64(1.1));
 }
 
 #[test]
-fn what_is_too_old_when_its_call_fails_is_given_up() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    world.pass(limits::WEBHOOK_AGE_MAX);
-    world.offer(0, "a");
-    let call = world.call();
-    assert_eq!(ids(&call), [1, 2], "it gets its chance however late");
-    let finished = world.fail(call);
-    assert_eq!((settled(&finished), finished.given_up), (vec![1], 1));
-    world.wait();
-    let call = world.call();
-    assert_eq!(ids(&call), [2], "the queue goes on");
+fn event_too_old_when_its_call_fails_is_dropped() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    harness.advance(limits::WEBHOOK_AGE_MAX);
+    harness.offer(0, "a");
+    let call = harness.call();
+    assert_eq!(ids(&call), [1, 2], "an old event is sent at least once");
+    let finished = harness.fail(call);
+    assert_eq!((settled(&finished), finished.abandoned), (vec![1], 1));
+    harness.wait();
+    let call = harness.call();
+    assert_eq!(ids(&call), [2], "the queue continues");
 }
 
-/// An event that its receiver can never take does not take others along.
+/// An event that the receiver always rejects does not cause the loss of others.
 #[test]
-fn only_the_event_that_cannot_be_taken_is_given_up() {
-    let mut world = World::new();
+fn event_always_rejected_is_dropped_alone() {
+    let mut harness = Harness::new();
     for _ in 0..20 {
-        world.offer(0, "a");
+        harness.offer(0, "a");
     }
     let poison = 7;
-    let (mut taken, mut given_up) = (Vec::new(), Vec::new());
+    let (mut taken, mut abandoned) = (Vec::new(), Vec::new());
     while taken.len() < 19 {
-        let Some(call) = world.next() else {
-            world.wait();
+        let Some(call) = harness.next() else {
+            harness.wait();
             continue;
         };
         if ids(&call).contains(&poison) {
-            given_up.extend(settled(&world.fail(call)));
+            abandoned.extend(settled(&harness.fail(call)));
         } else {
-            taken.extend(settled(&world.succeed(call)));
+            taken.extend(settled(&harness.succeed(call)));
         }
     }
-    assert_eq!(given_up, [poison]);
+    assert_eq!(abandoned, [poison]);
     assert_eq!(taken, (1..=20).filter(|id| *id != poison).collect::<Vec<u64>>());
 }
 
 #[test]
-fn a_webhook_that_hangs_leaves_calls_for_others() {
-    let mut world = World::new();
+fn hanging_webhook_leaves_calls_for_others() {
+    let mut harness = Harness::new();
     let mut hanging = Vec::new();
-    // Channels of their own, one after the other, so that no two share a call.
+    // One channel after the other, so that no two share a call.
     for n in 0..2 * limits::WEBHOOK_CALLS_MAX {
-        world.offer(0, &format!("hanging{n}"));
-        hanging.extend(world.next());
+        harness.offer(0, &format!("hanging{n}"));
+        hanging.extend(harness.next());
     }
     assert_eq!(hanging.len(), limits::WEBHOOK_ENDPOINT_CALLS_MAX);
-    world.offer(1, "a");
-    assert_eq!(world.call().endpoint.index, 1);
+    harness.offer(1, "a");
+    assert_eq!(harness.call().endpoint.index, 1);
 }
 
 #[test]
-fn the_calls_of_a_node_are_bounded() {
-    let mut world = World::new();
+fn calls_of_a_node_are_bounded() {
+    let mut harness = Harness::new();
     for endpoint in 0..2 * limits::WEBHOOK_CALLS_MAX {
-        world.offer(endpoint, "a");
+        harness.offer(endpoint, "a");
     }
-    let calls = world.calls();
+    let calls = harness.calls();
     assert_eq!(calls.len(), limits::WEBHOOK_CALLS_MAX);
-    assert_eq!(world.queues.next_due(), None, "only the end of a call helps");
-    let last = calls.last().expect("there are many").endpoint.index;
+    assert_eq!(harness.queues.next_due(), None, "a call in progress has to end first");
+    let last = calls.last().expect("at least one call").endpoint.index;
     for call in calls {
-        world.succeed(call);
+        harness.succeed(call);
     }
-    assert_eq!(world.call().endpoint.index, last + 1, "whose turn it is was not forgotten");
+    assert_eq!(harness.call().endpoint.index, last + 1, "round robin continues");
 }
 
 #[test]
-fn webhooks_take_turns() {
-    let mut world = World::new();
+fn webhooks_are_served_round_robin() {
+    let mut harness = Harness::new();
     for _ in 0..4 {
-        world.offer(0, "a");
-        world.offer(1, "a");
+        harness.offer(0, "a");
+        harness.offer(1, "a");
     }
-    let mut turns = Vec::new();
+    let mut order = Vec::new();
     for _ in 0..6 {
-        let call = world.call();
-        turns.push(call.endpoint.index);
-        world.offer(call.endpoint.index, "a");
-        world.succeed(call);
+        let call = harness.call();
+        order.push(call.endpoint.index);
+        harness.offer(call.endpoint.index, "a");
+        harness.succeed(call);
     }
-    assert_eq!(turns, [0, 1, 0, 1, 0, 1]);
+    assert_eq!(order, [0, 1, 0, 1, 0, 1]);
 }
 
 #[test]
-fn channels_that_fail_leave_calls_for_those_that_do_not() {
-    let mut world = World::new();
+fn failing_channels_leave_calls_for_others() {
+    let mut harness = Harness::new();
     for n in 0..50 {
-        world.offer(0, &format!("failing{n}"));
+        harness.offer(0, &format!("failing{n}"));
     }
-    let call = world.call();
-    world.fail(call);
-    world.wait();
-    assert_eq!(world.calls().len(), limits::WEBHOOK_ENDPOINT_RETRIES_MAX);
-    assert_eq!(world.queues.next_due(), None, "only the end of a call helps");
-    world.offer(0, "fresh");
-    assert!(!world.call().is_retry);
+    let call = harness.call();
+    harness.fail(call);
+    harness.wait();
+    assert_eq!(harness.calls().len(), limits::WEBHOOK_ENDPOINT_RETRIES_MAX);
+    assert_eq!(harness.queues.next_due(), None, "a call in progress has to end first");
+    harness.offer(0, "fresh");
+    assert!(!harness.call().is_retry);
 }
 
-/// More channels fail, each for as long as a call may take, than there are calls.
+/// More channels fail than there are retries, each for the maximum duration of a call.
 #[test]
-fn what_never_gets_its_call_is_given_up_too() {
-    let mut world = World::new();
+fn failed_queue_without_a_call_drops_events_too_old() {
+    let mut harness = Harness::new();
     for n in 0..50 {
-        world.offer(0, &format!("failing{n}"));
+        harness.offer(0, &format!("failing{n}"));
     }
-    let call = world.call();
-    world.fail(call);
-    world.wait();
-    let hanging = world.calls().len();
-    assert_eq!(world.queues.expire(world.now), [], "they are not old yet");
-    world.pass(limits::WEBHOOK_AGE_MAX);
-    assert_eq!(world.queues.expire(world.now).len(), 50 - hanging);
-    assert_eq!(world.queues.expire(world.now), []);
+    let call = harness.call();
+    harness.fail(call);
+    harness.wait();
+    let hanging = harness.calls().len();
+    assert_eq!(harness.queues.expire(harness.now), [], "no event is too old yet");
+    harness.advance(limits::WEBHOOK_AGE_MAX);
+    assert_eq!(harness.queues.expire(harness.now).len(), 50 - hanging);
+    assert_eq!(harness.queues.expire(harness.now), []);
 }
 
 #[test]
-fn failing_and_working_again_are_said_once() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    world.offer(0, "b");
-    let call = world.call();
-    assert_eq!(world.fail(call).change, Some(Change::BeganToFail));
-    world.wait();
-    let (first, second) = (world.call(), world.call());
-    assert_eq!(world.fail(first).change, None);
-    assert_eq!(world.succeed(second).change, None, "a is failing still");
-    world.wait();
-    let call = world.call();
-    assert_eq!(world.succeed(call).change, Some(Change::Recovered));
+fn failure_and_recovery_of_a_webhook_are_reported_once() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    harness.offer(0, "b");
+    let call = harness.call();
+    assert_eq!(harness.fail(call).change, Some(Change::BeganToFail));
+    harness.wait();
+    let (first, second) = (harness.call(), harness.call());
+    assert_eq!(harness.fail(first).change, None);
+    assert_eq!(harness.succeed(second).change, None, "a still fails");
+    harness.wait();
+    let call = harness.call();
+    assert_eq!(harness.succeed(call).change, Some(Change::Recovered));
 }
 
 #[test]
-fn what_is_withdrawn_is_forgotten_and_what_is_under_way_counts() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    let call = world.call();
-    world.offer(0, "a");
-    world.offer(0, "b");
-    world.offer(0, "other partition");
-    world.queues.cancel(&HashSet::from([Partition(1)]));
-    assert!(world.queues.is_in_progress(Partition(1)));
-    assert_eq!(settled(&world.succeed(call)), [1]);
-    assert!(!world.queues.is_in_progress(Partition(1)));
-    assert_eq!(ids(&world.call()), [4]);
+fn cancelled_partition_drops_queued_events_and_finishes_its_call() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    let call = harness.call();
+    harness.offer(0, "a");
+    harness.offer(0, "b");
+    harness.offer(0, "other partition");
+    harness.queues.cancel(&HashSet::from([Partition(1)]));
+    assert!(harness.queues.is_in_progress(Partition(1)));
+    assert_eq!(settled(&harness.succeed(call)), [1]);
+    assert!(!harness.queues.is_in_progress(Partition(1)));
+    assert_eq!(ids(&harness.call()), [4]);
 }
 
 #[test]
-fn what_is_forsaken_settles_nothing_and_is_not_called_for_twice_at_once() {
-    let mut world = World::new();
-    world.offer(0, "a");
-    let call = world.call();
-    world.queues.abandon(&HashSet::from([Partition(1)]));
-    // The partition came back, and was read from its start.
-    let again = world.offer(0, "a");
-    assert!(world.next().is_none(), "the queue is under way");
-    assert_eq!(world.fail(call), Finished::default());
-    let call = world.call();
+fn detached_call_settles_no_event_and_blocks_its_queue_until_it_ends() {
+    let mut harness = Harness::new();
+    harness.offer(0, "a");
+    let call = harness.call();
+    harness.queues.detach(&HashSet::from([Partition(1)]));
+    // The node owns the partition again and reads it from its start.
+    let again = harness.offer(0, "a");
+    assert!(harness.next().is_none(), "the queue has a call in progress");
+    assert_eq!(harness.fail(call), Finished::default());
+    let call = harness.call();
     assert_eq!((ids(&call), call.is_retry), (vec![again], false));
-    world.queues.abandon(&HashSet::from([Partition(1)]));
-    assert_eq!(settled(&world.succeed(call)), [0; 0]);
-    assert!(world.queues.endpoints.is_empty());
+    harness.queues.detach(&HashSet::from([Partition(1)]));
+    assert_eq!(settled(&harness.succeed(call)), [0; 0]);
+    assert!(harness.queues.endpoints.is_empty());
 }
 
 #[derive(Debug, Clone)]
@@ -339,7 +339,7 @@ enum Step {
     Offer { endpoint: usize, channel: u8 },
     Finish { nth: usize, is_delivered: bool },
     Pass { ms: u64 },
-    Forsake { channel: u8 },
+    Detach { channel: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -347,48 +347,48 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3_usize, 0..4_u8).prop_map(|(endpoint, channel)| Step::Offer { endpoint, channel }),
         4 => (0..9_usize, any::<bool>()).prop_map(|(nth, is_delivered)| Step::Finish { nth, is_delivered }),
         2 => (0..40_000_u64).prop_map(|ms| Step::Pass { ms }),
-        1 => (0..4_u8).prop_map(|channel| Step::Forsake { channel }),
+        1 => (0..4_u8).prop_map(|channel| Step::Detach { channel }),
     ]
 }
 
-/// A channel per partition, as [`World::offer`] has it.
+/// A channel name that selects the partition, see [`Harness::offer`].
 fn channel_name(channel: u8) -> String {
     "x".repeat(usize::from(channel) + 1)
 }
 
 proptest! {
-    /// Whatever happens: in order per queue, each event settled exactly once unless
-    /// it was forsaken, and never two calls of a queue at once.
+    /// For any sequence of steps: order per queue, each event settled exactly once unless
+    /// it was detached, and at most one call of a queue at a time.
     #[test]
-    fn every_lane_keeps_its_order(steps in proptest::collection::vec(step(), 0..120)) {
-        let mut world = World::new();
-        let mut under_way: Vec<Call> = Vec::new();
+    fn queues_keep_their_order(steps in proptest::collection::vec(step(), 0..120)) {
+        let mut harness = Harness::new();
+        let mut in_progress: Vec<Call> = Vec::new();
         let mut expected: HashMap<(usize, String), Vec<u64>> = HashMap::new();
         let mut got: HashMap<(usize, String), Vec<u64>> = HashMap::new();
-        let finish = |world: &mut World, call: Call, is_delivered: bool,
+        let finish = |harness: &mut Harness, call: Call, is_delivered: bool,
                           got: &mut HashMap<(usize, String), Vec<u64>>| {
             let (endpoint, channels) = (call.endpoint.index, call.events.clone());
-            let finished = world.queues.finish(call, is_delivered, world.now, 1.0);
+            let finished = harness.queues.finish(call, is_delivered, harness.now, 1.0);
             for id in settled(&finished) {
                 let event = channels.iter().find(|event| event.webhook_event.id.time_ms == id);
-                let channel = event.expect("it was in the call").webhook_event.channel.clone();
+                let channel = event.expect("a settled event is from the call").webhook_event.channel.clone();
                 got.entry((endpoint, channel)).or_default().push(id);
             }
         };
         for step in steps {
             match step {
                 Step::Offer { endpoint, channel } => {
-                    let id = world.offer(endpoint, &channel_name(channel));
+                    let id = harness.offer(endpoint, &channel_name(channel));
                     expected.entry((endpoint, channel_name(channel))).or_default().push(id);
                 }
-                Step::Finish { nth, is_delivered } if nth < under_way.len() => {
-                    let call = under_way.remove(nth);
-                    finish(&mut world, call, is_delivered, &mut got);
+                Step::Finish { nth, is_delivered } if nth < in_progress.len() => {
+                    let call = in_progress.remove(nth);
+                    finish(&mut harness, call, is_delivered, &mut got);
                 }
                 Step::Finish { .. } => {}
-                Step::Pass { ms } => world.pass(Duration::from_millis(ms)),
-                Step::Forsake { channel } => {
-                    world.queues.abandon(&HashSet::from([Partition(channel + 1)]));
+                Step::Pass { ms } => harness.advance(Duration::from_millis(ms)),
+                Step::Detach { channel } => {
+                    harness.queues.detach(&HashSet::from([Partition(channel + 1)]));
                     for endpoint in 0..3 {
                         let queue = (endpoint, channel_name(channel));
                         let done = got.get(&queue).cloned().unwrap_or_default();
@@ -396,26 +396,26 @@ proptest! {
                     }
                 }
             }
-            under_way.extend(world.calls());
-            let queues = under_way.iter().flat_map(|call| {
+            in_progress.extend(harness.calls());
+            let queues = in_progress.iter().flat_map(|call| {
                 call.queues.iter().map(|(channel, _)| (call.endpoint.clone(), channel.clone()))
             });
             let queues: Vec<_> = queues.collect();
             prop_assert_eq!(queues.iter().collect::<HashSet<_>>().len(), queues.len());
         }
         loop {
-            for call in std::mem::take(&mut under_way) {
-                finish(&mut world, call, true, &mut got);
+            for call in std::mem::take(&mut in_progress) {
+                finish(&mut harness, call, true, &mut got);
             }
-            under_way = world.calls();
-            if under_way.is_empty() {
-                let Some(due) = world.queues.next_due() else { break };
-                world.now = due;
+            in_progress = harness.calls();
+            if in_progress.is_empty() {
+                let Some(due) = harness.queues.next_due() else { break };
+                harness.now = due;
             }
         }
         expected.retain(|_, ids| !ids.is_empty());
         prop_assert_eq!(got, expected);
-        prop_assert!(world.queues.endpoints.is_empty());
-        prop_assert_eq!((world.queues.calls, world.queues.retries), (0, 0));
+        prop_assert!(harness.queues.endpoints.is_empty());
+        prop_assert_eq!((harness.queues.calls, harness.queues.retries), (0, 0));
     }
 }
