@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::command::{Said, bare, fanfare, run};
+use crate::support::command::{CommandOutput, bare, fanfare, run};
 use crate::support::{
     AppSpec, Browser, Caller, Links, PATIENCE, Port, Proxy, Redis, Server, bounded, eventually,
 };
@@ -37,7 +37,7 @@ impl Stage {
     }
 }
 
-fn app(redis: &Redis, args: &[&str]) -> Said {
+fn app(redis: &Redis, args: &[&str]) -> CommandOutput {
     run(bare(crate::support::command::PROGRAM).arg("app").args(args).env("FANFARE_REDIS", redis.url()))
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::command::{PROGRAM, Said, bare, fanfare, run};
+use crate::support::command::{PROGRAM, CommandOutput, bare, fanfare, run};
 use crate::support::process::Process;
 use crate::support::{AppSpec, PATIENCE, Port, Redis, Server, Signal, http};
 
@@ -49,7 +49,7 @@ impl Dev {
     }
 }
 
-fn shell(script: &str) -> Said {
+fn shell(script: &str) -> CommandOutput {
     run(bare("sh").args(["-ec", script]))
 }
 
