@@ -48,7 +48,10 @@ async fn client_families_decode_everything_or_lose_deltas_only() {
 /// The other families lose deltas, and nothing else.
 async fn check(style: Style, readers: &[&str]) {
     let recording = record(style).await;
-    assert!(recording.iter().filter(|(_, frame)| is_delta(frame)).count() > 20, "many events are sent as deltas");
+    assert!(
+        recording.iter().filter(|(_, frame)| is_delta(frame)).count() > 20,
+        "many events are sent as deltas"
+    );
     for family in FAMILIES {
         let mut memory = Memory::new(family);
         let mut lost = 0;

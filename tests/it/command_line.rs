@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::command::{PROGRAM, CommandOutput, bare, fanfare, run};
+use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
 use crate::support::process::Process;
 use crate::support::{AppSpec, PATIENCE, Port, Redis, Server, Signal, http};
 

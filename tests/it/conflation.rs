@@ -373,7 +373,8 @@ async fn new_subscriber_during_publishing_receives_initial_bases(backend: Backen
         }
     };
     let subscriptions = channels.iter().flat_map(|channel| (0..4).map(move |at| (channel, at)));
-    let subscriptions = futures_util::future::join_all(subscriptions.map(|(channel, at)| subscribe(channel, at)));
+    let subscriptions =
+        futures_util::future::join_all(subscriptions.map(|(channel, at)| subscribe(channel, at)));
     tokio::join!(publishing, subscriptions);
     println!("{full_after:?} of 20 chains began in full");
     assert!(full_after.iter().all(|full| full.get() < 20), "{full_after:?}: some received no base");

@@ -33,7 +33,9 @@ async fn accept_backlog_holds_five_hundred_connections() {
     let mut connections = Vec::new();
     for number in 0..500 {
         let connected = timeout(PATIENCE, TcpStream::connect(server.addr())).await;
-        connections.push(connected.unwrap_or_else(|_| panic!("connection {number} did not fit into the backlog")).unwrap());
+        connections.push(
+            connected.unwrap_or_else(|_| panic!("connection {number} did not fit into the backlog")).unwrap(),
+        );
     }
     server.signal(Signal::Continue);
     server.browser("key1").await;

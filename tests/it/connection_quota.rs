@@ -154,9 +154,11 @@ async fn connections_without_redis_are_accepted_and_counted_later() {
         }
         redis.restart().await;
         // The limit depends on the other node's count.
-        eventually("the limit applies again", Duration::from_secs(30), async || match try_connect(&b).await {
-            Err(4004) => Ok(()),
-            other => Err(format!("{:?}", other.map(drop))),
+        eventually("the limit applies again", Duration::from_secs(30), async || {
+            match try_connect(&b).await {
+                Err(4004) => Ok(()),
+                other => Err(format!("{:?}", other.map(drop))),
+            }
         })
         .await;
         // Five are connected and two allowed: four must close before one is

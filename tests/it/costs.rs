@@ -138,7 +138,11 @@ async fn cluster_batch_costs_one_encoding_per_format_and_one_write_per_socket() 
         }
         let after = counted(&idle).await;
         let published: [f64; 5] = std::array::from_fn(|at| after[at] - before[2][at]);
-        assert_eq!(published, [0.0, 0.0, 0.0, 0.0, BATCHES as f64], "a node without subscribers receives no entries");
+        assert_eq!(
+            published,
+            [0.0, 0.0, 0.0, 0.0, BATCHES as f64],
+            "a node without subscribers receives no entries"
+        );
         for (command, per_batch) in [("EVALSHA", 1), ("RPUSH", CHANNELS.len()), ("PUBLISH", CHANNELS.len())] {
             assert_eq!(monitor.count(command), per_batch * BATCHES, "{command}");
         }

@@ -132,7 +132,10 @@ async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
         let left = join_all(arrivals).await;
         println!("channels to clear when each new subscriber was confirmed: {left:?}");
         for (channel, left) in left {
-            assert!(left > SOCKETS / 10, "the subscriber of {channel} was confirmed after the cleanup: {left}");
+            assert!(
+                left > SOCKETS / 10,
+                "the subscriber of {channel} was confirmed after the cleanup: {left}"
+            );
         }
 
         proxy.heal();

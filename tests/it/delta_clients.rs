@@ -119,7 +119,7 @@ struct SubscriptionRun {
     needs_full: bool,
     confirmed: bool,
     unsubscribing: bool,
-    /// The run of the history run_start between these two indexes.
+    /// The run of the history begins between these two indexes.
     from: usize,
     to: usize,
     seen: Vec<Seen>,
@@ -143,14 +143,23 @@ struct Socket {
 impl SubscriptionRun {
     fn requested(at: usize, encoding: Encoding) -> SubscriptionRun {
         let (pending, seen) = (VecDeque::from([encoding]), Vec::new());
-        SubscriptionRun { encoding, pending, needs_full: true, confirmed: false, unsubscribing: false, from: at, to: at, seen }
+        SubscriptionRun {
+            encoding,
+            pending,
+            needs_full: true,
+            confirmed: false,
+            unsubscribing: false,
+            from: at,
+            to: at,
+            seen,
+        }
     }
 
     fn is_settled(&self) -> bool {
         self.confirmed && self.pending.is_empty() && !self.unsubscribing
     }
 
-    /// The history index at which the run run_start: `None` if the received events are
+    /// The history index at which the run begins: `None` if the received events are
     /// not a run. `whole`: the run must reach the end.
     fn run_start(&self, history: &[Published], socket_id: &str, whole: bool) -> Option<usize> {
         (self.from..=self.to).find(|start| {
@@ -186,8 +195,14 @@ fn lines(items: impl Iterator<Item = impl std::fmt::Debug>) -> String {
 impl Socket {
     /// Subscriptions that a random action may change.
     fn settled(&self) -> Vec<&'static str> {
-        let is_settled = |subscriptions: &VecDeque<SubscriptionRun>| subscriptions.len() == 1 && subscriptions[0].is_settled();
-        self.subscriptions.iter().filter(|(_, subscriptions)| is_settled(subscriptions)).map(|(channel, _)| *channel).collect()
+        let is_settled = |subscriptions: &VecDeque<SubscriptionRun>| {
+            subscriptions.len() == 1 && subscriptions[0].is_settled()
+        };
+        self.subscriptions
+            .iter()
+            .filter(|(_, subscriptions)| is_settled(subscriptions))
+            .map(|(channel, _)| *channel)
+            .collect()
     }
 
     fn is_settled(&self) -> bool {
@@ -353,7 +368,7 @@ impl Simulation {
         (!open.is_empty()).then(|| open[self.rng.random_range(0..open.len())])
     }
 
-    /// Waits for the confirmation in half of the cases: then the run run_start right
+    /// Waits for the confirmation in half of the cases: then the run begins right
     /// here.
     async fn subscribe_random(&mut self) {
         let Some(id) = self.random_socket() else { return };
@@ -462,7 +477,8 @@ impl Simulation {
             self.history.0.entry(channel).or_default().push(event.clone());
         }
         // Text, not a Value: inline JSON must go out unchanged.
-        let is_inline = event.is_container() && event.data.trim() == event.data && self.rng.random_ratio(1, 3);
+        let is_inline =
+            event.is_container() && event.data.trim() == event.data && self.rng.random_ratio(1, 3);
         let data = if is_inline { event.data } else { Value::from(event.data).to_string() };
         let name = Value::from(event.name);
         let mut text = format!(r#"{{"name":{name},"channels":{},"data":{data}"#, json!(channels));
@@ -574,7 +590,10 @@ impl Simulation {
         self.read_until(|socket, history| {
             let is_last = |seen: &Seen, channel: &str| seen.data == history.of(channel).last().unwrap().data;
             socket.subscriptions.iter().all(|(channel, subscriptions)| {
-                subscriptions[0].seen.last().is_some_and(|seen| seen.name == "marker" && is_last(seen, channel))
+                subscriptions[0]
+                    .seen
+                    .last()
+                    .is_some_and(|seen| seen.name == "marker" && is_last(seen, channel))
             })
         })
         .await;
@@ -979,7 +998,7 @@ async fn delta_above_compression_ratio_is_not_sent() {
     assert_eq!(came, [Full, Full, Full, Delta, Full]);
 }
 
-/// protocol.md 3.2, the table, with the expected result of each encoding.
+/// protocol.md 3.2, the table, with the expected result of each form.
 #[tokio::test]
 async fn subscription_member_delta_accepts_every_documented_form() {
     let server = server(NO_INTERVAL).await;

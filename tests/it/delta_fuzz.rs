@@ -10,7 +10,6 @@
 //! delta_fuzz::cluster -- --nocapture
 //! ```
 
-mod request;
 mod bases;
 mod client;
 mod faults;
@@ -18,6 +17,7 @@ mod frames;
 mod oracle;
 mod payloads;
 mod publisher;
+mod request;
 mod subscription;
 mod world;
 
@@ -121,17 +121,18 @@ impl Run {
 
     fn fence_reached(&self, fence: u64) -> bool {
         self.clients.iter().all(|client| {
-            client
-                .lock()
-                .iter()
-                .all(|it| it.state == State::Unsubscribed || (it.state == State::Subscribed && it.fence == fence))
+            client.lock().iter().all(|it| {
+                it.state == State::Unsubscribed || (it.state == State::Subscribed && it.fence == fence)
+            })
         })
     }
 
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for (number, client) in self.clients.iter().enumerate() {
-            for it in client.lock().iter().filter(|it| it.state != State::Unsubscribed && it.fence != self.fence) {
+            for it in
+                client.lock().iter().filter(|it| it.state != State::Unsubscribed && it.fence != self.fence)
+            {
                 missing.push(format!(
                     "client {number}, {}, {:?}, fence {}: {:#?}",
                     it.name(),
@@ -150,7 +151,8 @@ impl Run {
             for subscription in client.lock().iter_mut() {
                 let log = self.world.logs[subscription.channel].lock();
                 let ended = subscription.finished_spans.iter().map(|span| (span, false));
-                let open = subscription.span.iter().map(|span| (span, subscription.state == State::Subscribed));
+                let open =
+                    subscription.span.iter().map(|span| (span, subscription.state == State::Subscribed));
                 let mut floor = 0;
                 for (span, is_complete) in ended.chain(open) {
                     self.world.totals.add("spans checked");

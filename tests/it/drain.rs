@@ -249,7 +249,8 @@ async fn cluster_publish_executed_during_drain_is_answered() {
         b.caller("1").publish("news", "end", "x").await;
         let received = received.await.unwrap();
         assert!(received.len() > unanswered.len(), "{received:?}");
-        let published_unanswered: Vec<_> = unanswered.iter().filter(|name| received.contains(*name)).collect();
+        let published_unanswered: Vec<_> =
+            unanswered.iter().filter(|name| received.contains(*name)).collect();
         assert!(published_unanswered.is_empty(), "published without a response: {published_unanswered:?}");
     })
     .await;

@@ -16,9 +16,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::request::RequestKind;
 use super::frames::Envelope;
 use super::payloads::FILTERS;
+use super::request::RequestKind;
 use super::subscription::{State, Subscription};
 use super::world::{CHANNELS, World};
 

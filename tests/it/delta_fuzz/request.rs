@@ -46,8 +46,11 @@ impl Subscription {
     pub fn subscribe_request(&mut self, world: &World, kind: RequestKind, socket: &str) -> Value {
         let mut members = json!({ "channel": self.name() });
         let seen_count = self.span.as_ref().map_or(0, |span| span.seen.len());
-        let kind =
-            if self.resumes && self.position.is_some() && self.span.is_some() { kind } else { RequestKind::Fresh };
+        let kind = if self.resumes && self.position.is_some() && self.span.is_some() {
+            kind
+        } else {
+            RequestKind::Fresh
+        };
         let position = self.position.filter(|_| kind != RequestKind::Fresh);
         let from = position.map(|position| match kind {
             RequestKind::ResumeEarlier => {
@@ -57,7 +60,9 @@ impl Subscription {
             RequestKind::ResumeInvalid if position.seq % 2 == 0 => {
                 (Position { seq: position.seq ^ 0x3f00_0000, ..position }, seen_count, true)
             }
-            RequestKind::ResumeInvalid => (Position { epoch: position.epoch + 1, ..position }, seen_count, true),
+            RequestKind::ResumeInvalid => {
+                (Position { epoch: position.epoch + 1, ..position }, seen_count, true)
+            }
             _ => (position, seen_count, false),
         });
         let again = self.state == State::Subscribed && !self.resumes;

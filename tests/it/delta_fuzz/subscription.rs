@@ -4,10 +4,10 @@
 
 use std::collections::VecDeque;
 
-use super::request::RequestState;
 use super::bases::Bases;
 use super::frames::{CacheSync, Envelope, PositionData, is_after};
 use super::oracle::Span;
+use super::request::RequestState;
 use super::world::{CHANNELS, World, print};
 
 /// Events between two positions from which a client may resume again.
@@ -133,7 +133,8 @@ impl Subscription {
     }
 
     pub fn succeeded(&mut self, world: &World, data: &str) -> Result<(), String> {
-        let position_data: PositionData = serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
+        let position_data: PositionData =
+            serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
         let position = position_data.epoch.zip(position_data.seq).map(|(epoch, seq)| Position { epoch, seq });
         if self.resumes != position.is_some() || self.resumes != position_data.resumed.is_some() {
             return Err(format!("unexpected answer: {data}"));
@@ -179,7 +180,8 @@ impl Subscription {
     }
 
     pub fn position_frame(&mut self, world: &World, data: &str) -> Result<(), String> {
-        let position_data: PositionData = serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
+        let position_data: PositionData =
+            serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
         let (Some(epoch), Some(seq), true) = (position_data.epoch, position_data.seq, self.resumes) else {
             return Err(format!("an unexpected position {data}"));
         };

@@ -75,7 +75,11 @@ impl DeltaClient {
         assert_eq!(data["algorithm"], "fossil", "{}", frame.text);
         let (base_seq, base) =
             self.bases.get(channel).unwrap_or_else(|| panic!("a delta without a base: {}", frame.text));
-        assert_eq!(data["base_index"], *base_seq, "the delta refers to another base than the last event: {}", frame.text);
+        assert_eq!(
+            data["base_index"], *base_seq,
+            "the delta refers to another base than the last event: {}",
+            frame.text
+        );
         let seq = data["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {}", frame.text));
         // Some clients read 32-bit integers only.
         assert!(seq > *base_seq && i32::try_from(seq).is_ok(), "{seq} after {base_seq}");

@@ -56,7 +56,7 @@ pub use proxy::{Links, Proxy, Way};
 pub use raw::Raw;
 pub use receiver::{Receiver, Reply};
 pub use redis::Redis;
-pub use resumer::{Heard, Memory, Resumer, ReceivedEvent};
+pub use resumer::{Heard, Memory, ReceivedEvent, Resumer};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 

@@ -69,7 +69,12 @@ impl Memory {
         let position = (number("epoch"), number("seq"));
         let resumed = data["resumed"].as_bool().unwrap_or_else(|| panic!("{}", succeeded.text));
         if resumed {
-            assert_eq!(position, (self.epoch, self.seq), "resumed at the requested position: {}", succeeded.text);
+            assert_eq!(
+                position,
+                (self.epoch, self.seq),
+                "resumed at the requested position: {}",
+                succeeded.text
+            );
         } else {
             self.begin_at(position);
         }
@@ -208,7 +213,17 @@ fn received_event(came: Came, text: &str, frame: &Frame) -> ReceivedEvent {
     };
     let name = envelope["event"].as_str().expect("a name").to_owned();
     let bytes = frame.text.len();
-    ReceivedEvent { came, name, data, seq: None, key: None, base: None, algorithm: None, text: text.into(), bytes }
+    ReceivedEvent {
+        came,
+        name,
+        data,
+        seq: None,
+        key: None,
+        base: None,
+        algorithm: None,
+        text: text.into(),
+        bytes,
+    }
 }
 
 /// One connection of such a client, on one channel.
