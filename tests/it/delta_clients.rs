@@ -915,9 +915,9 @@ async fn encrypted_channel_events_have_no_delta_markers() {
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "global").await;
     reader.expect_enabled(true).await;
-    reader.subscribe("private-encrypted-subscription", json!("fossil")).await;
+    reader.subscribe("private-encrypted-room", json!("fossil")).await;
     let sealed: Vec<String> = (0..5).map(|number| sealed(number, 400)).collect();
-    let came = run(&mut reader, &caller, "private-encrypted-subscription", &sealed).await;
+    let came = run(&mut reader, &caller, "private-encrypted-room", &sealed).await;
     // And no confirmation of the channel's own opt-in came in between.
     assert_eq!(came, [Plain; 5]);
 }

@@ -23,10 +23,10 @@ fn expect_valid(toml: &str) {
 
 #[test]
 fn soketi_apps_are_imported() {
-    let (toml, notes) = import("soketi_apps_are_imported.json");
+    let (toml, notes) = import("soketi.json");
     assert_eq!(
         toml,
-        r#"# 2 apps of soketi_apps_are_imported
+        r#"# 2 apps of soketi
 
 [[apps]]
 id = "1001"
@@ -42,7 +42,7 @@ max_backend_events_per_second = 500
 max_read_requests_per_second = 0
 max_presence_members_per_channel = 250
 enable_user_authentication = true
-cache_ttl_in_seconds = 3600  # the default of soketi_apps_are_imported
+cache_ttl_in_seconds = 3600  # the default of soketi
 
 [[apps.webhooks]]
 event_types = ["channel_occupied", "member_added"]
@@ -54,10 +54,10 @@ url = "https://shop.example/hooks"
 id = "1002"
 key = "blog-key"
 secret = "blog-secret"
-max_event_payload_in_kb = 100  # the default of soketi_apps_are_imported
+max_event_payload_in_kb = 100  # the default of soketi
 max_connections = 100
-max_client_events_per_second = 0  # the default of soketi_apps_are_imported
-cache_ttl_in_seconds = 3600  # the default of soketi_apps_are_imported
+max_client_events_per_second = 0  # the default of soketi
+cache_ttl_in_seconds = 3600  # the default of soketi
 "#
     );
     assert_eq!(
@@ -140,7 +140,7 @@ channel_delta_compression = { "*" = "inherit", "market-*" = { algorithm = "Fossi
 
 #[test]
 fn reverb_apps_are_imported() {
-    let (toml, notes) = import("reverb_apps_are_imported.json");
+    let (toml, notes) = import("reverb.json");
     assert_eq!(
         toml,
         r#"# 1 app of Reverb
@@ -172,7 +172,7 @@ allowed_origins = ["app.example", "*.app.example"]
 
 #[tokio::test]
 async fn reverb_environment_variables_are_imported_and_start_a_server() {
-    let (toml, notes) = import("reverb_apps_are_imported.env");
+    let (toml, notes) = import("reverb.env");
     assert_eq!(
         notes,
         [
@@ -201,7 +201,7 @@ fn import_of_invalid_file_fails_with_reason() {
         assert_eq!(output.out, "", "{text}");
         output.expect_failure(words);
     };
-    refused("hello", &["none of", "soketi_apps_are_imported", "Sockudo", "Reverb"]);
+    refused("hello", &["none of", "soketi", "Sockudo", "Reverb"]);
     refused("<?php return [];", &["PHP", "json_encode"]);
     refused(r#"{"appManager":{"driver":"mysql"}}"#, &["appManager.array.apps", "database"]);
     refused(r#"{"appManager":{"array":{"apps":[{"id":"7","key":"k"}]}}}"#, &["apps[0].secret", "is not set"]);
