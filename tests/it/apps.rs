@@ -1,13 +1,13 @@
-//! Apps kept in Redis, managed by `fanfare app` while nodes run.
+//! Apps stored in Redis and managed with `fanfare app` while nodes run.
 
 use serde_json::json;
 
-use crate::support::command::{Said, bare, fanfare, run};
+use crate::support::command::{CommandOutput, bare, fanfare, run};
 use crate::support::{
     AppSpec, Browser, Caller, Links, PATIENCE, Port, Proxy, Redis, Server, bounded, eventually,
 };
 
-/// Two nodes without an app of their own, on one Redis.
+/// Two nodes without configured apps, on one Redis.
 struct Stage {
     redis: Redis,
     nodes: [Server; 2],
@@ -21,12 +21,12 @@ impl Stage {
         Stage { redis, nodes: [a, b] }
     }
 
-    /// `fanfare app …`, and returns when both nodes have heard of it.
+    /// Runs `fanfare app …` and returns when both nodes have received the change.
     async fn change(&self, args: &[&str]) -> String {
-        let before = [heard(&self.nodes[0]).await, heard(&self.nodes[1]).await];
+        let before = [changes_received(&self.nodes[0]).await, changes_received(&self.nodes[1]).await];
         let out = app(&self.redis, args).expect_ok();
         for (node, before) in self.nodes.iter().zip(before) {
-            becomes_heard(node, before).await;
+            change_arrives(node, before).await;
         }
         out
     }
@@ -37,16 +37,16 @@ impl Stage {
     }
 }
 
-fn app(redis: &Redis, args: &[&str]) -> Said {
+fn app(redis: &Redis, args: &[&str]) -> CommandOutput {
     run(bare(crate::support::command::PROGRAM).arg("app").args(args).env("FANFARE_REDIS", redis.url()))
 }
 
-async fn heard(node: &Server) -> f64 {
+async fn changes_received(node: &Server) -> f64 {
     node.metrics().await.sum("fanfare_app_changes_total")
 }
 
-async fn becomes_heard(node: &Server, before: f64) {
-    eventually("a change is heard", PATIENCE, async || match heard(node).await {
+async fn change_arrives(node: &Server, before: f64) {
+    eventually("an app change arrives", PATIENCE, async || match changes_received(node).await {
         now if now > before => Ok(()),
         now => Err(now.to_string()),
     })
@@ -74,11 +74,11 @@ fn event() -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn an_app_that_is_added_can_be_used_on_every_node() {
+async fn added_app_is_usable_on_every_node() {
     bounded(async {
         let stage = Stage::start().await;
         let seven = AppSpec::new("7");
-        // Nodes remember that nobody has this key and this id.
+        // Nodes cache that no app has this key and this id.
         for node in &stage.nodes {
             assert_eq!(connect(node, &seven).await.closed().await, 4001);
             caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
@@ -99,7 +99,7 @@ async fn an_app_that_is_added_can_be_used_on_every_node() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_disabled_is_out_until_it_is_enabled() {
+async fn disabled_app_is_refused_until_enabled() {
     bounded(async {
         let stage = Stage::start().await;
         let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
@@ -126,21 +126,21 @@ async fn an_app_that_is_disabled_is_out_until_it_is_enabled() {
 }
 
 #[tokio::test]
-async fn a_rotation_has_no_moment_without_a_secret() {
+async fn secret_rotation_accepts_old_and_new_until_old_is_dropped() {
     bounded(async {
         let stage = Stage::start().await;
         let old = AppSpec::new("7");
         stage.add(&old).await;
         let mut early = browser(&stage.nodes[1], &old).await;
-        let said = stage.change(&["rotate", "7"]).await;
+        let output = stage.change(&["rotate", "7"]).await;
         let mut new = old.clone();
-        new.secret = said.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap().into();
+        new.secret = output.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap().into();
         assert_eq!(new.secret.len(), 40);
         for (node, app) in stage.nodes.iter().flat_map(|node| [(node, &old), (node, &new)]) {
             caller(node, app).post_events(event()).await.expect_ok();
             browser(node, app).await.subscribe("private-room").await;
         }
-        // A socket that came before is not asked to come again.
+        // A socket from before the rotation is not disconnected.
         early.subscribe("private-old").await;
         let signer = browser(&stage.nodes[1], &new).await;
         let text = fanfare::auth::subscription_text(early.socket_id(), "private-new", None);
@@ -162,7 +162,7 @@ async fn a_rotation_has_no_moment_without_a_secret() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_removed_may_come_back_as_another() {
+async fn removed_app_id_and_key_can_be_reused() {
     bounded(async {
         let stage = Stage::start().await;
         let seven = AppSpec::new("7");
@@ -193,9 +193,9 @@ async fn an_app_that_is_removed_may_come_back_as_another() {
     .await;
 }
 
-/// What happened while a node was deaf is made good when it hears again.
+/// Changes during a lost subscription are applied once the node has reconnected.
 #[tokio::test]
-async fn a_change_that_was_not_heard_is_found() {
+async fn app_change_during_lost_subscription_is_applied_after_reconnect() {
     bounded(async {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
@@ -207,12 +207,12 @@ async fn a_change_that_was_not_heard_is_found() {
         let [seven, eight, nine] = &specs;
         let (mut a, mut b) = (browser(&node, seven).await, browser(&node, eight).await);
         let mut c = browser(&node, nine).await;
-        let before = heard(&node).await;
+        let before = changes_received(&node).await;
         proxy.cut(Links::Subscriber);
         app(&redis, &["disable", "7"]).expect_ok();
         app(&redis, &["remove", "8"]).expect_ok();
         proxy.heal();
-        becomes_heard(&node, before).await;
+        change_arrives(&node, before).await;
         assert_eq!(a.closed().await, 4003);
         assert_eq!(b.closed().await, 4001);
         c.settle().await;
@@ -221,19 +221,19 @@ async fn a_change_that_was_not_heard_is_found() {
     .await;
 }
 
-/// A client that is told that there is no such app never comes back: an app that
-/// Redis has lost is not an app that somebody has removed.
+/// A client that receives 4001 never reconnects: an app that Redis has lost must
+/// not be handled as an app that an operator has removed.
 #[tokio::test]
-async fn sockets_survive_a_redis_that_forgets() {
+async fn sockets_survive_redis_data_loss() {
     bounded(async {
         let mut stage = Stage::start().await;
         let seven = AppSpec::new("7");
         stage.add(&seven).await;
         let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
-        let before = [heard(&stage.nodes[0]).await, heard(&stage.nodes[1]).await];
+        let before = [changes_received(&stage.nodes[0]).await, changes_received(&stage.nodes[1]).await];
         stage.redis.restart().await;
         for ((node, browser), before) in stage.nodes.iter().zip(&mut browsers).zip(before) {
-            becomes_heard(node, before).await;
+            change_arrives(node, before).await;
             caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
             browser.settle().await;
         }
@@ -242,7 +242,7 @@ async fn sockets_survive_a_redis_that_forgets() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_known_outlives_redis_for_a_while() {
+async fn cached_app_stays_usable_while_redis_is_down() {
     bounded(async {
         let mut stage = Stage::start().await;
         let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
@@ -251,7 +251,7 @@ async fn an_app_that_is_known_outlives_redis_for_a_while() {
         let node = &stage.nodes[0];
         browser(node, &seven).await;
         stage.redis.kill();
-        eventually("Redis is missed", PATIENCE, async || {
+        eventually("the publish fails without Redis", PATIENCE, async || {
             match caller(node, &eight).post_events(event()).await.status {
                 503 => Ok(()),
                 status => Err(status.to_string()),
@@ -265,10 +265,10 @@ async fn an_app_that_is_known_outlives_redis_for_a_while() {
     .await;
 }
 
-/// Keys that strangers make up: each is looked up once, and nobody is kept
-/// waiting by those who are refused.
+/// Unknown keys from strangers: each is looked up once, and refused connections
+/// delay no others.
 #[tokio::test]
-async fn a_key_of_nobody_is_looked_up_once() {
+async fn unknown_app_key_is_looked_up_once() {
     bounded(async {
         let stage = Stage::start().await;
         let node = &stage.nodes[0];
@@ -280,7 +280,7 @@ async fn a_key_of_nobody_is_looked_up_once() {
         assert!(codes.iter().all(|code| *code == 4001), "{codes:?}");
         let looked_up = lookups().await - before;
         assert!((1.0..=3.0).contains(&looked_up), "{looked_up} look-ups");
-        // What cannot be a key is not looked up at all.
+        // An impossible key is not looked up at all.
         let mut absurd = AppSpec::new("1");
         absurd.key = "k".repeat(300);
         let before = lookups().await;
@@ -290,10 +290,10 @@ async fn a_key_of_nobody_is_looked_up_once() {
     .await;
 }
 
-/// A table in a table, from the command line through Redis into what a client is
-/// told on each channel.
+/// A nested table, from the command line through Redis to the confirmation on each
+/// channel.
 #[tokio::test]
-async fn what_deltas_are_on_channels_is_kept_with_the_app() {
+async fn channel_delta_compression_is_stored_with_app() {
     bounded(async {
         let stage = Stage::start().await;
         let deltas = r#"{ "quiet-*" = { enabled = false }, "m-*" = { conflation_key = "asset.id" } }"#;
@@ -309,11 +309,11 @@ async fn what_deltas_are_on_channels_is_kept_with_the_app() {
                 let data = json!({ "channel": channel, "delta": true });
                 browser.send(json!({ "event": "pusher:subscribe", "data": data })).await;
                 browser.expect_event(channel, "pusher_internal:subscription_succeeded").await;
-                let told = browser.expect_event(channel, "pusher:delta_compression_enabled").await;
-                assert_eq!(told.data["enabled"], permitted, "{}", told.text);
+                let frame = browser.expect_event(channel, "pusher:delta_compression_enabled").await;
+                assert_eq!(frame.data["enabled"], permitted, "{}", frame.text);
                 if channel == "m-room" {
-                    let told = browser.expect_event(channel, "pusher:delta_cache_sync").await;
-                    assert!(told.text.contains("asset.id"), "{}", told.text);
+                    let frame = browser.expect_event(channel, "pusher:delta_cache_sync").await;
+                    assert!(frame.text.contains("asset.id"), "{}", frame.text);
                 }
             }
         }
@@ -321,20 +321,20 @@ async fn what_deltas_are_on_channels_is_kept_with_the_app() {
     .await;
 }
 
-// --- what the command says ---------------------------------------------------------
+// --- output of the command ---------------------------------------------------------
 
 #[tokio::test]
-async fn keys_and_secrets_are_made_up_and_told_once() {
+async fn app_add_generates_key_and_secret_and_prints_them_once() {
     let redis = Redis::start().await;
     let out = app(
         &redis,
         &["add", "--id", "7", "--set", "max_connections=5", "--set", "enable_client_messages=true"],
     );
     let out = out.expect_ok();
-    let told =
+    let output_value =
         |name: &str| out.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
-    let (key, secret) = (told("PUSHER_APP_KEY="), told("PUSHER_APP_SECRET="));
-    assert_eq!((told("PUSHER_APP_ID=").as_str(), key.len(), secret.len()), ("7", 20, 40), "{out}");
+    let (key, secret) = (output_value("PUSHER_APP_KEY="), output_value("PUSHER_APP_SECRET="));
+    assert_eq!((output_value("PUSHER_APP_ID=").as_str(), key.len(), secret.len()), ("7", 20, 40), "{out}");
     app(&redis, &["add", "--id", "12345", "--key", "k"]).expect_ok();
     app(&redis, &["disable", "12345"]).expect_ok();
     let listed = app(&redis, &["list"]).expect_ok();
@@ -353,7 +353,7 @@ async fn keys_and_secrets_are_made_up_and_told_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_told() {
+async fn invalid_app_commands_fail_with_reason() {
     let redis = Redis::start().await;
     app(&redis, &["add", "--id", "7", "--key", "k"]).expect_ok();
     app(&redis, &["add", "--id", "7"]).expect_failure(&["app 7", "an app of this id"]);
@@ -373,28 +373,28 @@ async fn what_cannot_be_done_is_told() {
     ]);
     app(&redis, &["add", "--id", "a/b"]).expect_failure(&["apps[0].id"]);
     app(&redis, &["add", "--id", "8", "--set", "secret=x"]).expect_failure(&["secret=x"]);
-    assert!(!app(&redis, &["list"]).expect_ok().contains("\n8"), "nothing of it was done");
+    assert!(!app(&redis, &["list"]).expect_ok().contains("\n8"), "a failed command changes nothing");
     for verb in ["disable", "enable", "rotate", "remove"] {
         app(&redis, &[verb, "8"]).expect_failure(&["no app 8"]);
     }
     fanfare(&["app", "list"]).expect_failure(&["--redis", "FANFARE_REDIS"]);
     let nowhere = Port::hold();
     let nowhere_url = format!("redis://:hush@{}", nowhere.addr());
-    let said = fanfare(&["app", "list", "--redis", &nowhere_url]).expect_failure(&["Redis"]);
-    assert!(!said.contains("hush"), "{said}");
+    let output = fanfare(&["app", "list", "--redis", &nowhere_url]).expect_failure(&["Redis"]);
+    assert!(!output.contains("hush"), "{output}");
 }
 
 #[tokio::test]
-async fn another_prefix_has_other_apps() {
+async fn redis_prefix_separates_apps() {
     let redis = Redis::start().await;
     app(&redis, &["add", "--id", "7", "--redis-prefix", "staging"]).expect_ok();
     assert!(!app(&redis, &["list"]).expect_ok().contains('7'));
     assert!(app(&redis, &["--redis-prefix", "staging", "list"]).expect_ok().contains('7'));
 }
 
-/// Everybody who changes an app at the same time is served, one after the other.
+/// Concurrent changes of one app are applied one after the other.
 #[tokio::test]
-async fn rotations_at_the_same_time_are_all_kept() {
+async fn concurrent_rotations_are_all_stored() {
     bounded(async {
         let redis = Redis::start().await;
         app(&redis, &["add", "--id", "7", "--secret", "first"]).expect_ok();
@@ -407,8 +407,8 @@ async fn rotations_at_the_same_time_are_all_kept() {
         let new: Vec<String> = rotations.into_iter().map(|thread| thread.join().unwrap()).collect();
         let stored = redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
         assert!(stored.contains("\"first\""), "{stored}");
-        for said in new {
-            let secret = said.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap();
+        for output in new {
+            let secret = output.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap();
             assert!(stored.contains(secret), "{secret} is not in {stored}");
         }
     })
@@ -416,7 +416,7 @@ async fn rotations_at_the_same_time_are_all_kept() {
 }
 
 #[tokio::test]
-async fn settings_that_are_not_understood_are_told_without_secrets() {
+async fn unsupported_app_settings_are_logged_without_secrets() {
     bounded(async {
         let redis = Redis::start().await;
         let text =
@@ -425,7 +425,8 @@ async fn settings_that_are_not_understood_are_told_without_secrets() {
         redis.command(&["HSET", "fanfare:{nodes}:app_keys", "key7", "7"]).await;
         let node = Server::builder().redis(&redis).start().await;
         let seven = AppSpec::new("7");
-        // Another node may understand them: the client comes back.
+        // Another node may support these settings: the code makes the client
+        // reconnect.
         assert_eq!(connect(&node, &seven).await.closed().await, 4100);
         caller(&node, &seven).post_events(event()).await.expect_error(500, "internal_error");
         node.logged("from_later").await;

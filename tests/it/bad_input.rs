@@ -1,5 +1,5 @@
-//! Whatever strangers send: the right refusal, nobody else webhook_events, and the
-//! server goes on.
+//! Invalid input of strangers: each is refused with the right error, no other
+//! client is affected, and the server keeps running.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -18,10 +18,10 @@ const EVENT: &str = r#"{"name":"e","channel":"news","data":"x"}"#;
 // --- over HTTP ------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_malformed_body_is_refused_and_nothing_published() {
+async fn malformed_body_is_refused_and_publishes_nothing() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let bodies: Vec<Vec<u8>> = vec![
         b"".to_vec(),
         b" ".to_vec(),
@@ -40,7 +40,7 @@ async fn a_malformed_body_is_refused_and_nothing_published() {
         EVENT.replace("\"x\"", "01").into_bytes(),
         EVENT.replace("\"x\"", "\"\\x\"").into_bytes(),
         EVENT.replace("\"x\"", "\"a\nb\"").into_bytes(),
-        // Half a surrogate pair is no text: no client could keep it as a base.
+        // Half a surrogate pair is not text: no client could keep it as a base.
         EVENT.replace("\"x\"", r#""\ud800""#).into_bytes(),
         [EVENT.as_bytes(), b"\xff"].concat(),
         EVENT.bytes().map(|byte| if byte == b'x' { 0xff } else { byte }).collect(),
@@ -54,12 +54,12 @@ async fn a_malformed_body_is_refused_and_nothing_published() {
             assert_eq!(answer.status, 400, "{path} {what:?}: {}", answer.text());
             answer.expect_error(400, "invalid_input").without_index();
         }
-        audience.expect_nothing(&caller, "news", &what).await;
+        subscribers.expect_nothing(&caller, "news", &what).await;
     }
 }
 
 #[tokio::test]
-async fn a_damaged_body_is_taken_or_refused_and_never_worse() {
+async fn damaged_body_is_accepted_or_refused_without_server_error() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let mut rng = Seed::new().rng();
@@ -81,11 +81,11 @@ async fn a_damaged_body_is_taken_or_refused_and_never_worse() {
     caller.publish("news", "e", "").await;
 }
 
-/// A few bytes changed, removed, doubled or added.
+/// Changes, removes, doubles or adds a few bytes.
 fn damage(bytes: &[u8], rng: &mut StdRng) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..rng.random_range(1..4) {
-        // One byte stays, so that there is always one to damage.
+        // One byte remains, so that the next step has one to damage.
         let at = rng.random_range(0..bytes.len());
         match rng.random_range(0..5) {
             0 => bytes[at] = rng.random(),
@@ -104,7 +104,7 @@ fn damage(bytes: &[u8], rng: &mut StdRng) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_not_http_ends_its_own_connection_only() {
+async fn non_http_input_closes_only_its_own_connection() {
     let server = Server::builder().start().await;
     let mut rng = Seed::new().rng();
     let random: Vec<u8> = (0..4096).map(|_| rng.random()).collect();
@@ -124,7 +124,7 @@ async fn what_is_not_http_ends_its_own_connection_only() {
     ];
     for input in inputs {
         let mut stream = TcpStream::connect(server.addr()).await.unwrap();
-        // It may hang up before it has heard it all.
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(&input).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
@@ -135,7 +135,7 @@ async fn what_is_not_http_ends_its_own_connection_only() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_no_text_is_refused_in_json() {
+async fn invalid_utf8_in_url_is_refused_in_json() {
     let server = Server::builder().start().await;
     for path in [
         "/%FF",
@@ -167,7 +167,7 @@ async fn an_address_that_is_no_text_is_refused_in_json() {
 // --- over WebSocket ---------------------------------------------------------------
 
 #[tokio::test]
-async fn a_frame_without_sense_is_an_error_and_the_socket_stays() {
+async fn invalid_frame_is_answered_with_error_and_socket_stays_open() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     let long = format!(r#"{{"event":"pusher:{}","data":{{}}}}"#, "x".repeat(20_000));
@@ -217,7 +217,7 @@ async fn a_frame_without_sense_is_an_error_and_the_socket_stays() {
 }
 
 #[tokio::test]
-async fn a_binary_frame_is_an_error_and_the_socket_stays() {
+async fn binary_frame_is_answered_with_error_and_socket_stays_open() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for bytes in [&b""[..], br#"{"event":"pusher:ping","data":{}}"#, &[0xff; 1000]] {
@@ -228,7 +228,7 @@ async fn a_binary_frame_is_an_error_and_the_socket_stays() {
 }
 
 #[tokio::test]
-async fn a_message_in_fragments_is_one_message() {
+async fn fragmented_message_is_reassembled_within_size_limit() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     let text = json!({ "event": "pusher:subscribe", "data": { "channel": "news" } }).to_string();
@@ -241,7 +241,7 @@ async fn a_message_in_fragments_is_one_message() {
     }
     browser.confirmed("news").await;
 
-    // Small fragments do not make a large message legal.
+    // Small fragments do not bypass the message size limit.
     let part = "x".repeat(16 * 1024);
     let mut is_refused = browser.try_send_message(fragment(&part, Data::Text, false)).await.is_err();
     for _ in 0..5 {
@@ -255,9 +255,9 @@ fn fragment(text: &str, code: Data, is_final: bool) -> Message {
 }
 
 #[tokio::test]
-async fn text_that_is_no_text_ends_its_own_socket_only() {
+async fn invalid_utf8_frame_closes_only_its_own_socket() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     for bytes in [&b"\xff\xfe"[..], b"{\"event\":\"\xc3\x28\"}", b"{\"event\":\"pusher:ping\"}\x80"] {
         let mut browser = cluster.first().browser("key1").await;
         let frame = Frame::message(bytes.to_vec(), OpCode::Data(Data::Text), true);
@@ -268,16 +268,16 @@ async fn text_that_is_no_text_ends_its_own_socket_only() {
             other => panic!("{other:?}"),
         }
         cluster.caller("1").publish("news", "e", "").await;
-        audience.expect_event("news", "e").await;
+        subscribers.expect_event("news", "e").await;
     }
 }
 
-/// Depth is bounded before anything recurses: 20 KB of brackets cost an error,
-/// or their own connection at most.
+/// Nesting depth is limited before any recursion: 20 KB of brackets cause an error,
+/// or at most the end of their own connection.
 #[tokio::test]
-async fn brackets_cost_at_most_their_connection() {
+async fn deeply_nested_json_closes_at_most_its_own_connection() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let (open, close) = ("[".repeat(10_000), "]".repeat(10_000));
     let closed = [open.as_str(), &close].concat();
     let objects = r#"{"a":"#.repeat(4_000);
@@ -299,14 +299,14 @@ async fn brackets_cost_at_most_their_connection() {
             other => panic!("{}…: {other:?}", &text[..60]),
         }
         cluster.caller("1").publish("news", "e", "").await;
-        audience.expect_event("news", "e").await;
+        subscribers.expect_event("news", "e").await;
     }
 }
 
 #[tokio::test]
-async fn a_damaged_frame_never_harms_another_socket() {
+async fn damaged_frame_does_not_affect_other_sockets() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let mut rng = Seed::new().rng();
     let frames = [
         json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": "key1:00" } }),
@@ -325,16 +325,17 @@ async fn a_damaged_frame_never_harms_another_socket() {
             let text = String::from_utf8_lossy(&damage(frame.as_bytes(), &mut rng)).into_owned();
             browser.send_text(&text).await;
         }
-        // Each frame was answered or ignored, and the socket is still served.
+        // Each frame was answered or ignored, and the server still handles the
+        // socket.
         browser.settle().await;
         cluster.caller("1").publish("news", "e", "").await;
-        audience.expect_event("news", "e").await;
+        subscribers.expect_event("news", "e").await;
     }
 }
 
-/// Nothing that a socket sends is counted as a subscription by mistake.
+/// A refused frame is never counted as a subscription.
 #[tokio::test]
-async fn refused_frames_leave_no_trace() {
+async fn refused_subscriptions_are_not_counted() {
     let cluster = Cluster::start(Backend::Memory).await;
     let mut browser = cluster.first().browser("key1").await;
     let refused: [Value; 3] =

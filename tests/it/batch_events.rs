@@ -7,16 +7,16 @@ use crate::support::browser::Incoming;
 use crate::support::{AppSpec, Audience, Backend, Cluster, Seed, invalid_events, on_both_backends};
 
 on_both_backends![
-    a_batch_arrives_in_its_order,
-    a_socket_sees_the_channels_of_a_batch_one_after_another,
-    an_invalid_event_anywhere_stops_the_whole_batch,
-    the_first_fault_is_the_one_named,
-    info_has_one_object_per_event,
-    without_info_the_answer_is_empty,
-    a_batch_is_as_long_as_its_app_allows,
-    a_publisher_that_hangs_up_leaves_no_half_batch,
-    excluded_sockets_differ_within_a_batch,
-    concurrent_batches_do_not_mix,
+    batch_events_arrive_in_order,
+    batch_over_several_channels_arrives_grouped_by_channel,
+    batch_with_one_invalid_event_publishes_nothing,
+    batch_with_two_invalid_events_reports_the_first,
+    batch_info_has_one_object_per_event,
+    batch_without_info_is_answered_with_empty_object,
+    batch_longer_than_app_limit_is_refused,
+    batch_of_disconnected_publisher_is_published_whole_or_not_at_all,
+    batch_events_exclude_different_sockets,
+    concurrent_batches_are_not_interleaved,
 ];
 
 fn event(number: usize) -> Value {
@@ -28,30 +28,29 @@ fn events(count: usize) -> Value {
     (0..count).map(|number| json!({ "name": "e", "channel": "news", "data": number.to_string() })).collect()
 }
 
-async fn a_batch_arrives_in_its_order(backend: Backend) {
+async fn batch_events_arrive_in_order(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
 
     for _ in 0..20 {
         assert_eq!(caller.post_batch(events(10)).await.expect_ok(), json!({}));
         for number in 0..10 {
-            let frame = audience.expect_event("news", "e").await;
+            let frame = subscribers.expect_event("news", "e").await;
             assert_eq!(frame.text, format!(r#"{{"event":"e","channel":"news","data":"{number}"}}"#));
         }
     }
 }
 
-/// design.md P2: channels are announced in order of first appearance, the
-/// events of each together.
-async fn a_socket_sees_the_channels_of_a_batch_one_after_another(backend: Backend) {
+/// design.md P2: channels are published in order of first appearance, the events of
+/// each channel together.
+async fn batch_over_several_channels_arrives_grouped_by_channel(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    // Many pairs, since two channels may or may not meet in one partition or
-    // one shard.
+    // Many pairs, since two channels may or may not share a partition or a shard.
     for pair in 0..20 {
         let (a, b) = (format!("a{pair}"), format!("b{pair}"));
-        let mut audience = cluster.listeners(&[&b, &a]).await;
+        let mut subscribers = cluster.listeners(&[&b, &a]).await;
         for _ in 0..5 {
             let batch = json!([
                 { "name": "1", "channel": a, "data": "" },
@@ -61,16 +60,16 @@ async fn a_socket_sees_the_channels_of_a_batch_one_after_another(backend: Backen
             ]);
             caller.post_batch(batch).await.expect_ok();
             for (channel, name) in [(&a, "1"), (&a, "2"), (&a, "3"), (&b, "1"), (&b, "3")] {
-                audience.expect_event(channel, name).await;
+                subscribers.expect_event(channel, name).await;
             }
         }
     }
 }
 
-async fn an_invalid_event_anywhere_stops_the_whole_batch(backend: Backend) {
+async fn batch_with_one_invalid_event_publishes_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news", "sport"]).await;
+    let mut subscribers = cluster.listeners(&["news", "sport"]).await;
     for invalid in invalid_events() {
         for position in 0..10 {
             let spoil = |number| if number == position { invalid.event.clone() } else { event(number) };
@@ -78,26 +77,26 @@ async fn an_invalid_event_anywhere_stops_the_whole_batch(backend: Backend) {
             let answer = caller.post_batch(batch).await;
             invalid.expect_refusal(&answer).at_index(position);
         }
-        audience.expect_nothing(&caller, "news", invalid.what).await;
-        audience.expect_nothing(&caller, "sport", invalid.what).await;
+        subscribers.expect_nothing(&caller, "news", invalid.what).await;
+        subscribers.expect_nothing(&caller, "sport", invalid.what).await;
     }
 }
 
-async fn the_first_fault_is_the_one_named(backend: Backend) {
+async fn batch_with_two_invalid_events_reports_the_first(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let mut batch = events(10);
-    batch[3]["socket_id"] = "nobody".into();
+    batch[3]["socket_id"] = "not-a-socket-id".into();
     batch[7]["name"] = "".into();
 
     let answer = caller.post_batch(batch).await;
 
     answer.expect_error(400, "invalid_input").at_index(3).of_field("socket_id");
-    audience.expect_nothing(&caller, "news", "two faults").await;
+    subscribers.expect_nothing(&caller, "news", "two faults").await;
 }
 
-async fn info_has_one_object_per_event(backend: Backend) {
+async fn batch_info_has_one_object_per_event(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let _both = cluster.listeners(&["news", "sport"]).await;
@@ -107,7 +106,7 @@ async fn info_has_one_object_per_event(backend: Backend) {
 
     let mut batch: Value = (0..10).map(event).collect();
     batch[1]["info"] = "subscription_count".into();
-    // Of several channels, the first one counts.
+    // Of several channels, the first one determines the info.
     batch[4] = json!({
         "name": "e4", "channels": ["news", "sport"], "data": "4", "info": "subscription_count,user_count",
     });
@@ -122,7 +121,7 @@ async fn info_has_one_object_per_event(backend: Backend) {
     expected["batch"][9] = json!({ "subscription_count": 3 });
     assert_eq!(caller.post_batch(batch.clone()).await.expect_ok(), expected);
 
-    // `channel` is the first one where an event has both.
+    // Where an event has both members, `channel` is the first channel.
     batch[9] = json!({
         "name": "e9", "channel": "empty", "channels": ["news"], "data": "", "info": "subscription_count",
     });
@@ -130,40 +129,40 @@ async fn info_has_one_object_per_event(backend: Backend) {
     assert_eq!(caller.post_batch(batch).await.expect_ok(), expected);
 }
 
-async fn without_info_the_answer_is_empty(backend: Backend) {
+async fn batch_without_info_is_answered_with_empty_object(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     assert_eq!(caller.post_batch(events(10)).await.expect_ok(), json!({}));
     assert_eq!(caller.post_batch(json!([])).await.expect_ok(), json!({}));
 }
 
-async fn a_batch_is_as_long_as_its_app_allows(backend: Backend) {
+async fn batch_longer_than_app_limit_is_refused(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut small = cluster.listeners(&["news"]).await;
     let mut large = Audience(cluster.browsers("key2").await);
     for browser in &mut large.0 {
         browser.subscribe("news").await;
     }
-    for (app, audience, lengths_taken, lengths_refused) in
+    for (app, subscribers, lengths_taken, lengths_refused) in
         [("1", &mut small, &[1, 10][..], &[11, 1000, 1001][..]), ("2", &mut large, &[10, 11, 1000], &[1001])]
     {
         let caller = cluster.caller(app);
         for length in lengths_taken {
             caller.post_batch(events(*length)).await.expect_ok();
             for number in 0..*length {
-                let frame = audience.expect_event("news", "e").await;
+                let frame = subscribers.expect_event("news", "e").await;
                 assert_eq!(frame.data_text(), number.to_string());
             }
         }
         for length in lengths_refused {
             let answer = caller.post_batch(events(*length)).await;
             answer.expect_error(400, "limit_exceeded").of_field("batch");
-            audience.expect_nothing(&caller, "news", "the batch was too long").await;
+            subscribers.expect_nothing(&caller, "news", "the batch was too long").await;
         }
     }
 }
 
-async fn a_publisher_that_hangs_up_leaves_no_half_batch(backend: Backend) {
+async fn batch_of_disconnected_publisher_is_published_whole_or_not_at_all(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut listener = cluster.second().browser("key1").await;
@@ -176,7 +175,7 @@ async fn a_publisher_that_hangs_up_leaves_no_half_batch(backend: Backend) {
     }
     caller.publish("news", "marker", "").await;
 
-    // A batch that runs at all runs whole; one may still come after the marker.
+    // A batch runs as a whole or not at all; one may still arrive after the marker.
     let mut applied = 0;
     loop {
         let Incoming::Frame(first) = listener.incoming().await else { panic!("the listener was closed") };
@@ -192,10 +191,10 @@ async fn a_publisher_that_hangs_up_leaves_no_half_batch(backend: Backend) {
         }
         applied += 1;
     }
-    println!("{applied} of {batches} batches ran although their publisher was gone");
+    println!("{applied} of {batches} batches of disconnected publishers were published");
 }
 
-async fn excluded_sockets_differ_within_a_batch(backend: Backend) {
+async fn batch_events_exclude_different_sockets(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut listeners = cluster.listeners(&["news"]).await.0;
@@ -216,7 +215,7 @@ async fn excluded_sockets_differ_within_a_batch(backend: Backend) {
 }
 
 #[tokio::test]
-async fn a_batch_is_an_array() {
+async fn batch_that_is_not_an_array_is_refused() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
     for body in [
@@ -237,18 +236,18 @@ async fn a_batch_is_an_array() {
 }
 
 #[tokio::test]
-async fn unknown_members_of_a_batch_are_ignored() {
+async fn batch_ignores_unknown_members() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let body = json!({ "before": [[1]], "batch": events(2), "after": { "batch": [] } });
     cluster.caller("1").request("POST", "/batch_events").json(&body).send().await.expect_ok();
     for _ in 0..2 {
-        audience.expect_event("news", "e").await;
+        subscribers.expect_event("news", "e").await;
     }
 }
 
 #[tokio::test]
-async fn events_times_channels_are_bounded() {
+async fn batch_publications_over_limit_are_refused() {
     let app = AppSpec::new("4").set("max_event_batch_size", 100).set("max_batch_publications", 20);
     let cluster = Cluster::builder(Backend::Memory).app(app).start().await;
     let caller = cluster.caller("4");
@@ -264,9 +263,10 @@ async fn events_times_channels_are_bounded() {
     }
 }
 
-/// The default bound: 10,000 run as one step, 10,001 do not run.
+/// The default limit: a batch of 10,000 publications runs as one step, one of
+/// 10,001 is refused.
 #[tokio::test]
-async fn ten_thousand_publications_are_one_batch() {
+async fn batch_of_ten_thousand_publications_is_accepted() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("2");
     let channels: Vec<String> = (0..100).map(|number| format!("c{number}")).collect();
@@ -282,9 +282,9 @@ async fn ten_thousand_publications_are_one_batch() {
     caller.post_batch(batch).await.expect_error(400, "limit_exceeded");
 }
 
-/// Publishers on both nodes at once: every subscriber sees one order, and the
-/// events of a batch together.
-async fn concurrent_batches_do_not_mix(backend: Backend) {
+/// Publishers on both nodes concurrently: every subscriber receives the same order,
+/// and the events of a batch together.
+async fn concurrent_batches_are_not_interleaved(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut listeners = cluster.listeners(&["news"]).await.0;
     let mut rng = Seed::new().rng();

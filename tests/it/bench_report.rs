@@ -1,4 +1,4 @@
-//! The page and the drawings that `scripts/bench` makes, from records made up here.
+//! The page and the charts of `scripts/bench`, from synthetic records.
 
 use std::{collections::BTreeMap, error::Error, fs};
 
@@ -59,7 +59,7 @@ fn page(records: &[Record]) -> String {
     written(&head(), records).remove("run.md").unwrap()
 }
 
-/// The cells of the row that begins so.
+/// The cells of the row with this beginning.
 fn row(page: &str, beginning: &str) -> Vec<String> {
     let line = page.lines().find(|line| line.starts_with(&format!("| {beginning}")));
     let line = line.unwrap_or_else(|| panic!("no row {beginning} in\n{page}"));
@@ -67,7 +67,7 @@ fn row(page: &str, beginning: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_cell_is_the_median_and_the_range_of_its_repeats() {
+fn report_cell_shows_median_and_range_of_repeats() {
     let records =
         [compared(FLOOR, &[0.5, 0.4]), compared("Sockudo", &[7.5, 6.0, 6.25]), compared("nchan", &[5.0])];
     let page = page(&records.concat());
@@ -78,14 +78,14 @@ fn a_cell_is_the_median_and_the_range_of_its_repeats() {
 }
 
 #[test]
-fn a_ratio_is_taken_within_each_repeat() {
+fn report_ratio_is_computed_within_each_repeat() {
     // The floor doubled in the second repeat, and so did the server.
     let page = page(&[compared(FLOOR, &[0.4, 0.8]), compared("Fanfare, memory", &[0.5, 1.0, 9.0])].concat());
     assert_eq!(row(&page, "the same, × kernel floor")[1..], ["≤ 1.3", "1", "1.25 met"]);
 }
 
 #[test]
-fn goals_are_for_our_own_servers_only() {
+fn report_goals_apply_to_fanfare_only() {
     let records =
         [compared("Fanfare, memory", &[0.7]), compared("Fanfare, Redis", &[0.71]), compared("nchan", &[0.1])];
     let page = page(&records.concat());
@@ -93,7 +93,7 @@ fn goals_are_for_our_own_servers_only() {
 }
 
 #[test]
-fn faults_are_summed_and_marked_in_every_table() {
+fn report_sums_and_marks_faults_in_every_table() {
     let mut records = [compared("Fanfare, memory", &[0.5, 0.5]), compared("nchan", &[5.0])].concat();
     records[0].faults.lost = 1;
     records[1].faults = Faults { lost: 2, closed: 4, ..Faults::default() };
@@ -108,7 +108,7 @@ fn faults_are_summed_and_marked_in_every_table() {
 }
 
 #[test]
-fn names_nobody_foresaw_are_shown_and_stay_text() {
+fn report_shows_unknown_names_escaped() {
     let mut records = compared("a|b <i>&*", &[1.0]);
     records.extend(runs("compare", "new_case", "nchan", "new_us_per_thing", &[3.0]));
     records.extend(runs("new-table", "x|y", "nchan", "cpu_us_per_dream", &[4.0]));
@@ -123,7 +123,7 @@ fn names_nobody_foresaw_are_shown_and_stay_text() {
 }
 
 #[test]
-fn what_grows_has_a_table_and_a_chart() {
+fn report_has_table_and_chart_for_scaling_runs() {
     let grown = |at_, values: &[f64]| {
         at(at_, runs("subscribers", "subscribers", "Fanfare, memory", "cpu_us_per_event", values))
     };
@@ -142,7 +142,7 @@ fn what_grows_has_a_table_and_a_chart() {
 }
 
 #[test]
-fn the_head_says_what_was_run_when_and_what_it_compares_with() {
+fn report_head_shows_command_date_and_versions() {
     let records = compared("nchan", &[5.0]);
     let text = page(&records);
     assert!(text.contains("    scripts/bench --repeats 3\n") && text.contains("- redis: 7.0\n"), "{text}");
@@ -153,7 +153,7 @@ fn the_head_says_what_was_run_when_and_what_it_compares_with() {
 }
 
 #[test]
-fn records_are_read_as_they_were_written() {
+fn report_records_round_trip_through_file() {
     let records = [compared(FLOOR, &[0.5, 0.4]), at(3.0, compared("nchan", &[5.0]))].concat();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.jsonl");

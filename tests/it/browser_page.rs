@@ -1,8 +1,8 @@
-//! Every feature of the protocol by its real clients, pusher-js and Laravel
-//! Echo, in a browser and in Node, through HAProxy to three nodes.
+//! Every protocol feature through real clients, pusher-js and Laravel Echo, in a
+//! browser and in Node, through HAProxy to three nodes.
 //!
-//! The clients tell what they saw (`tests/clients/features`), and this says what
-//! that must be. The page shows both; its picture stays below `target/tmp`.
+//! The clients report the received events (`tests/clients/features`), and this test
+//! has the expected ones. The page shows both; its screenshot is in `target/tmp`.
 
 use std::path::Path;
 
@@ -14,15 +14,15 @@ use crate::support::{AppSpec, bounded};
 
 const LIBRARIES: [&str; 2] = ["pusher-js", "laravel-echo"];
 
-/// A picture of a page on which something is written.
+/// A screenshot of a page with text is larger than this.
 const SCREENSHOT_BYTES_MIN: u64 = 10_000;
 
 #[tokio::test]
-async fn a_browser_uses_every_feature_of_a_cluster() {
+async fn chromium_uses_every_feature_of_a_cluster() {
     bounded(async {
         let site = site().await;
         let screenshot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("features.png");
-        // The one that is looked at below is of this run.
+        // The screenshot checked below must be from this run.
         let _ = std::fs::remove_file(&screenshot);
         let run = WebApp::start(&site).run_in_chromium(&expected(), &screenshot).await;
         println!("screenshot: {}", screenshot.display());
@@ -45,7 +45,7 @@ async fn node_uses_every_feature_of_a_cluster() {
     .await;
 }
 
-/// Client libraries want an app id that is a number.
+/// Client libraries require a numeric app id.
 async fn site() -> Site {
     let app = AppSpec::new("1001")
         .set("enable_client_messages", true)
@@ -54,7 +54,7 @@ async fn site() -> Site {
     Site::start_with(app, "").await
 }
 
-/// Each feature with each library, once, and as it must be.
+/// Checks that each feature ran once with each library, with the expected result.
 fn check(run: &Run) {
     let mut failures = String::new();
     for library in LIBRARIES {
@@ -69,7 +69,7 @@ fn check(run: &Run) {
     }
     assert!(failures.is_empty(), "{failures}\nconsole:\n  {}", run.console.join("\n  "));
     let all = features("").as_object().unwrap().len() * LIBRARIES.len();
-    assert_eq!(run.results.len(), all, "a feature of which this test knows nothing");
+    assert_eq!(run.results.len(), all, "a feature without an expectation in this test");
     assert!(run.results.iter().all(|result| result["passed"] == true), "the page shows a failure");
 }
 
@@ -88,7 +88,7 @@ fn failure(library: &str, feature: &str, expected: &Value, results: &[&Value]) -
 async fn every_node_was_used(site: &Site) {
     for node in &site.nodes {
         let opened = node.metrics().await.sum("fanfare_connections_opened_total");
-        assert!(opened > 0.0, "HAProxy sent nobody to one of the nodes");
+        assert!(opened > 0.0, "HAProxy sent no connection to one of the nodes");
     }
 }
 
@@ -96,7 +96,7 @@ fn expected() -> Value {
     LIBRARIES.map(|library| (library, features(library))).into_iter().collect()
 }
 
-/// What is seen of each feature. The users of each library are its own.
+/// The expected events of each feature. Each library has users of its own.
 fn features(library: &str) -> Value {
     let id = |name: &str| format!("{name}@{library}");
     let order = json!([["first", { "text": "čeština \"♪\"" }], ["App\\Events\\Shipped", { "number": 2 }]]);

@@ -1,4 +1,4 @@
-//! Cache channels (protocol.md 2.12): who comes late gets the last event.
+//! Cache channels (protocol.md 2.12): a new subscriber receives the last event.
 
 use serde_json::json;
 
@@ -6,19 +6,19 @@ use crate::support::browser::Browser;
 use crate::support::{AppSpec, Backend, Cluster, PATIENCE, eventually, on_both_backends};
 
 on_both_backends![
-    who_comes_late_gets_the_last_event,
-    every_kind_of_channel_can_be_a_cache_channel,
-    client_events_are_not_kept,
-    the_last_event_is_kept_for_a_while,
+    cache_channel_sends_last_event_to_new_subscriber,
+    cache_channel_works_with_every_channel_type,
+    cache_channel_does_not_keep_client_events,
+    cache_channel_event_expires_after_ttl,
 ];
 
-/// Subscribes on, and returns the frame right behind the confirmation.
+/// Subscribes, and returns the first frame after the confirmation.
 async fn first_of(browser: &mut Browser, channel: &str) -> String {
     browser.subscribe(channel).await;
     browser.next().await.text
 }
 
-async fn who_comes_late_gets_the_last_event(backend: Backend) {
+async fn cache_channel_sends_last_event_to_new_subscriber(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut ann = cluster.second().browser("key1").await;
@@ -33,7 +33,7 @@ async fn who_comes_late_gets_the_last_event(backend: Backend) {
         let mut late = node.browser("key1").await;
         let hit = r#"{"event":"two","channel":"cache-news","data":"\"x\""}"#;
         assert_eq!(first_of(&mut late, "cache-news").await, hit);
-        // And then what is new, once.
+        // Then each new event arrives once.
         caller.publish("cache-news", "three", "").await;
         late.expect_event("cache-news", "three").await;
         ann.expect_event("cache-news", "three").await;
@@ -41,12 +41,12 @@ async fn who_comes_late_gets_the_last_event(backend: Backend) {
         late.expect_event("cache-news", "two").await;
         ann.expect_event("cache-news", "two").await;
     }
-    // Nobody has to be there for an event to be kept.
+    // An event is kept also without subscribers.
     caller.publish("cache-empty", "alone", "").await;
     assert!(first_of(&mut ann, "cache-empty").await.contains("alone"));
 }
 
-async fn every_kind_of_channel_can_be_a_cache_channel(backend: Backend) {
+async fn cache_channel_works_with_every_channel_type(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut ann = cluster.second().browser("key1").await;
@@ -58,14 +58,14 @@ async fn every_kind_of_channel_can_be_a_cache_channel(backend: Backend) {
         }
         ann.expect_event(channel, "kept").await;
     }
-    // The prefix is anchored.
+    // `cache-` counts as a prefix only, not within a name.
     caller.publish("my-cache-a", "not-kept", "").await;
     ann.subscribe("my-cache-a").await;
     caller.publish("my-cache-a", "marker", "").await;
     ann.expect_nothing_before("my-cache-a", "marker").await;
 }
 
-async fn client_events_are_not_kept(backend: Backend) {
+async fn cache_channel_does_not_keep_client_events(backend: Backend) {
     let app = AppSpec::new("4").set("enable_client_messages", true);
     let cluster = Cluster::builder(backend).app(app).start().await;
     let channel = "private-cache-a";
@@ -82,11 +82,11 @@ async fn client_events_are_not_kept(backend: Backend) {
     late.expect_event(channel, "kept").await;
 }
 
-async fn the_last_event_is_kept_for_a_while(backend: Backend) {
+async fn cache_channel_event_expires_after_ttl(backend: Backend) {
     let app = AppSpec::new("4").set("cache_ttl_in_seconds", 1);
     let cluster = Cluster::builder(backend).app(app).start().await;
     cluster.caller("4").publish("cache-a", "kept", "").await;
-    eventually("the event is forgotten", PATIENCE, async || {
+    eventually("the cached event expires", PATIENCE, async || {
         let mut late = cluster.second().browser("key4").await;
         let first = first_of(&mut late, "cache-a").await;
         first.contains("pusher:cache_miss").then_some(()).ok_or(first)

@@ -1,6 +1,6 @@
-//! What both backends keep of a channel beside its entries, as the code
-//! that asks them sees it: the newest events of its chains, and whether it has
-//! deltas. On Redis what one node writes is read by another.
+//! The state that both backends keep of a channel in addition to its entries,
+//! through the interface of the backends: the newest event of each chain, and
+//! whether deltas are on. On Redis, one node reads the data that another node has written.
 
 use bytes::Bytes;
 use fanfare::backend::memory::Memory;
@@ -19,10 +19,10 @@ use serde_json::json;
 use crate::support::{AppSpec, Backend, Redis, Server, bounded, events_of, on_both_backends};
 
 on_both_backends![
-    the_newest_event_of_each_chain_is_kept,
-    the_chains_that_were_silent_longest_go,
-    who_joins_hears_whether_there_are_deltas,
-    a_log_is_read_from_a_number_on,
+    backend_keeps_newest_event_of_each_chain,
+    backend_evicts_least_recently_published_chains,
+    membership_update_returns_delta_toggle,
+    history_is_read_since_sequence_number,
 ];
 
 /// One node that writes, and one that reads: on the memory backend the same.
@@ -30,17 +30,17 @@ struct Nodes {
     writer: backend::Backend,
     reader: Option<backend::Backend>,
     channel: ChannelId,
-    _letters: Vec<Receiver>,
+    _receivers: Vec<Receiver>,
     _redis: Option<Redis>,
 }
 
 impl Nodes {
     async fn start(backend: Backend) -> Nodes {
         let channel = ChannelId::new("1", &ChannelName::parse("news", 200).unwrap());
-        let mut receiver = Vec::new();
+        let mut receivers = Vec::new();
         let mut open = || {
             let (events, open) = backend_events();
-            receiver.push(open);
+            receivers.push(open);
             events
         };
         let (writer, reader, redis) = match backend {
@@ -55,7 +55,7 @@ impl Nodes {
                 (nodes.remove(0), nodes.pop(), Some(redis))
             }
         };
-        Nodes { writer, reader, channel, _letters: receiver, _redis: redis }
+        Nodes { writer, reader, channel, _receivers: receivers, _redis: redis }
     }
 
     fn reader(&self) -> &backend::Backend {
@@ -69,7 +69,7 @@ impl Nodes {
         self.writer.publish(EntryId::random(), vec![publication], None).await.unwrap();
     }
 
-    /// The last event of each chain is to be kept.
+    /// Publishes events with a request to keep the last event of each chain.
     async fn publish_kept(&self, events: &[Event], keys_max: usize) {
         let mut newest: Vec<KeptBase> = Vec::new();
         let mut start = 0;
@@ -106,9 +106,9 @@ fn event(key: &'static str, data: &'static str) -> Event {
     Event { key: Some(Bytes::from(key)), ..Event::new("e", data) }
 }
 
-async fn the_newest_event_of_each_chain_is_kept(backend: Backend) {
+async fn backend_keeps_newest_event_of_each_chain(backend: Backend) {
     let nodes = Nodes::start(backend).await;
-    assert_eq!(nodes.bases().await, [], "nothing was ever published");
+    assert_eq!(nodes.bases().await, [], "an unpublished channel has no bases");
     let events = [event("A", "1"), event("B", "{\"b\":1}"), event("A", "2")];
     nodes.publish_kept(&events, 9).await;
     let seq = nodes.head().await;
@@ -130,7 +130,7 @@ async fn the_newest_event_of_each_chain_is_kept(backend: Backend) {
     assert_eq!(times, [(&b"A"[..], seq, &b"2"[..]), (b"B", seq + 2, b"3")]);
 }
 
-async fn the_chains_that_were_silent_longest_go(backend: Backend) {
+async fn backend_evicts_least_recently_published_chains(backend: Backend) {
     let nodes = Nodes::start(backend).await;
     let kept = async || nodes.bases().await.into_iter().map(|base| base.key).collect::<Vec<_>>();
     nodes.publish_kept(&[event("A", "1"), event("B", "1"), event("C", "1")], 3).await;
@@ -141,23 +141,23 @@ async fn the_chains_that_were_silent_longest_go(backend: Backend) {
     assert_eq!(kept().await, ["D", "C"]);
 }
 
-async fn who_joins_hears_whether_there_are_deltas(backend: Backend) {
+async fn membership_update_returns_delta_toggle(backend: Backend) {
     let nodes = Nodes::start(backend).await;
     nodes.writer.switch_deltas(&nodes.channel, false).await.unwrap();
-    assert!(!nodes.are_off(1).await, "a channel that has never said anything has them");
+    assert!(!nodes.are_off(1).await, "deltas are on for a channel without events");
     nodes.publish(&[Event::new("e", "1")], None).await;
     let first = nodes.head().await;
     for (count, on) in [(2, false), (3, false), (4, true), (5, true), (6, false)] {
         nodes.writer.switch_deltas(&nodes.channel, on).await.unwrap();
         assert_eq!(nodes.are_off(count).await, !on);
     }
-    let said = nodes.since(first).await.entries;
-    let said: Vec<Body> = said[1..].iter().map(|it| it.read().unwrap()).collect();
-    assert_eq!(said, [false, true, false].map(|on| Body::Deltas { on }), "each change once");
+    let entries = nodes.since(first).await.entries;
+    let bodies: Vec<Body> = entries[1..].iter().map(|it| it.read().unwrap()).collect();
+    assert_eq!(bodies, [false, true, false].map(|on| Body::Deltas { on }), "each change once");
     assert_eq!(nodes.head().await, first + 3);
 }
 
-async fn a_log_is_read_from_a_number_on(backend: Backend) {
+async fn history_is_read_since_sequence_number(backend: Backend) {
     let nodes = Nodes::start(backend).await;
     let nothing = nodes.since(7).await;
     assert!(nothing.head.is_none() && nothing.entries.is_empty());
@@ -167,7 +167,7 @@ async fn a_log_is_read_from_a_number_on(backend: Backend) {
     }
     let last = nodes.head().await;
     let first = last - 2 * (BEFORE as u64 + 20) + 1;
-    // The number, and the first that is read.
+    // The requested number, and the first one that is read.
     for (seq, from) in [
         (last, last - 1 - 2 * BEFORE as u64),
         (last - 1, last - 1 - 2 * BEFORE as u64),
@@ -185,17 +185,18 @@ async fn a_log_is_read_from_a_number_on(backend: Backend) {
     }
 }
 
-/// From the body of a request to what another node reads: events know their chains,
-/// and the newest of each are kept where who joins is sent them.
+/// From the body of a request to another node's read: events carry their conflation
+/// keys, and the newest of each chain is kept where new subscribers receive initial
+/// bases.
 #[tokio::test]
-async fn what_is_published_over_http_is_in_its_chain() {
+async fn event_published_over_http_is_stored_in_its_chain() {
     bounded(async {
         let redis = Redis::start().await;
-        let says = "{ \"*\" = { conflation_key = \"asset.id\", max_conflation_keys = 2, cache_sync = true }, \
+        let patterns = "{ \"*\" = { conflation_key = \"asset.id\", max_conflation_keys = 2, cache_sync = true }, \
                     \"one\" = { cache_sync = true }, \"quiet\" = { conflation_key = \"asset.id\" } }";
-        let app = AppSpec::new("7").set("channel_delta_compression", says).set("max_event_batch_size", 25);
+        let app = AppSpec::new("7").set("channel_delta_compression", patterns).set("max_event_batch_size", 25);
         let server = Server::builder().redis(&redis).app(app).start().await;
-        let (events, _letters) = backend_events();
+        let (events, _receivers) = backend_events();
         let reader = Shared::connect(&redis.url(), "fanfare", events).await.unwrap();
         let mut browser = server.browser("key7").await;
         browser.subscribe("market").await;

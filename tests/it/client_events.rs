@@ -1,4 +1,4 @@
-//! Client events (protocol.md 2.7): from one subscriber to the others.
+//! Client events (protocol.md 2.7): from one subscriber to all others.
 
 use fanfare::limits;
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use crate::support::browser::Browser;
 use crate::support::{AppSpec, Backend, Cluster, Server, on_both_backends};
 
 on_both_backends![
-    all_but_the_sender_get_it,
-    on_presence_channels_it_says_who_sent_it,
-    events_of_one_sender_keep_their_order,
+    client_event_reaches_all_subscribers_except_sender,
+    client_event_on_presence_channel_carries_sender_user_id,
+    client_events_of_one_sender_keep_order,
 ];
 
 const ROOM: &str = "private-room";
@@ -18,7 +18,7 @@ fn app() -> AppSpec {
     AppSpec::new("4").set("enable_client_messages", true)
 }
 
-async fn all_but_the_sender_get_it(backend: Backend) {
+async fn client_event_reaches_all_subscribers_except_sender(backend: Backend) {
     let cluster = Cluster::builder(backend).app(app()).start().await;
     let mut sender = cluster.first().browser("key4").await;
     let mut others = cluster.browsers("key4").await;
@@ -33,17 +33,17 @@ async fn all_but_the_sender_get_it(backend: Backend) {
             (json!(7), json!("7")),
             (Value::Null, json!("null")),
         ];
-        for (sent, heard) in forms {
+        for (sent, received) in forms {
             sender.trigger(channel, "client-a", sent).await;
             for other in &mut others {
                 let frame = other.expect_event(channel, "client-a").await;
                 assert_eq!(
                     frame.text,
-                    format!(r#"{{"event":"client-a","channel":"{channel}","data":{heard}}}"#)
+                    format!(r#"{{"event":"client-a","channel":"{channel}","data":{received}}}"#)
                 );
             }
         }
-        // Whatever else stands in the frame is not for the client to say.
+        // Further members of the frame are not forwarded.
         sender.send(json!({ "event": "client-b", "channel": channel, "user_id": "ben", "more": 1 })).await;
         for other in &mut others {
             let frame = other.expect_event(channel, "client-b").await;
@@ -57,11 +57,11 @@ async fn all_but_the_sender_get_it(backend: Backend) {
     }
 }
 
-async fn on_presence_channels_it_says_who_sent_it(backend: Backend) {
+async fn client_event_on_presence_channel_carries_sender_user_id(backend: Backend) {
     let cluster = Cluster::builder(backend).app(app()).start().await;
     let mut ann = cluster.first().browser("key4").await;
     let mut ben = cluster.second().browser("key4").await;
-    // Names that have to be escaped are names too.
+    // User ids that need escaping are valid.
     ann.join("presence-room", "an\"n").await;
     ben.join("presence-room", "ben").await;
     ann.expect_event("presence-room", "pusher_internal:member_added").await;
@@ -69,12 +69,12 @@ async fn on_presence_channels_it_says_who_sent_it(backend: Backend) {
     let frame = ben.expect_event("presence-room", "client-a").await;
     assert_eq!(frame.text, r#"{"event":"client-a","channel":"presence-room","data":"x","user_id":"an\"n"}"#);
     ben.trigger("presence-room", "client-b", json!("y")).await;
-    // Not her own before it.
+    // The sender does not receive its own event first.
     let frame = ann.expect_event("presence-room", "client-b").await;
     assert_eq!(frame.text, r#"{"event":"client-b","channel":"presence-room","data":"y","user_id":"ben"}"#);
 }
 
-async fn events_of_one_sender_keep_their_order(backend: Backend) {
+async fn client_events_of_one_sender_keep_order(backend: Backend) {
     let cluster =
         Cluster::builder(backend).app(app().set("max_client_events_per_second", 1_000)).start().await;
     let mut sender = cluster.first().browser("key4").await;
@@ -89,9 +89,9 @@ async fn events_of_one_sender_keep_their_order(backend: Backend) {
     }
 }
 
-/// Each is answered with 4301 and the reason, and reaches nobody.
+/// Each is answered with 4301 and the reason, and is not forwarded.
 #[tokio::test]
-async fn what_breaks_a_rule_is_refused_with_the_reason() {
+async fn invalid_client_event_is_refused_with_reason() {
     let server = Server::builder().app(app()).start().await;
     let mut sender = server.browser("key4").await;
     let mut other = server.browser("key4").await;
@@ -127,7 +127,7 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
         sender.trigger(ROOM, &name, data).await;
         other.expect_event(ROOM, &name).await;
     }
-    // These are no client events.
+    // These are not client events.
     for name in ["a", "Client-a", "pusher:client-a", "pusher_internal:member_added"] {
         sender.trigger(ROOM, name, json!({})).await;
         assert!(sender.expect_error().await.contains(name));
@@ -137,7 +137,7 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn an_app_has_to_allow_them() {
+async fn client_event_is_refused_unless_enabled_for_app() {
     let server = Server::builder().start().await;
     let mut sender = server.browser("key1").await;
     let mut other = server.browser("key1").await;
@@ -151,7 +151,7 @@ async fn an_app_has_to_allow_them() {
 }
 
 #[tokio::test]
-async fn who_left_the_channel_may_not_send_there() {
+async fn client_event_after_unsubscribe_is_refused() {
     let server = Server::builder().app(app()).start().await;
     let mut sender = server.browser("key4").await;
     sender.subscribe(ROOM).await;
@@ -160,7 +160,7 @@ async fn who_left_the_channel_may_not_send_there() {
     assert!(sender.expect_error_code(4301).await.contains("not subscribed"));
 }
 
-/// Sends `count` events, which the other gets.
+/// Sends `count` events, which the other socket receives.
 async fn exchange(sender: &mut Browser, other: &mut Browser, count: usize) {
     for _ in 0..count {
         sender.trigger(ROOM, "client-a", json!({})).await;
@@ -169,14 +169,14 @@ async fn exchange(sender: &mut Browser, other: &mut Browser, count: usize) {
 }
 
 #[tokio::test]
-async fn each_connection_has_a_rate() {
+async fn client_event_rate_limit_is_per_connection() {
     let app = app().set("max_client_events_per_second", 3).set("decay_seconds", 60);
     let server = Server::builder().app(app).start().await;
     let mut sender = server.browser("key4").await;
     let mut other = server.browser("key4").await;
     sender.subscribe(ROOM).await;
     other.subscribe(ROOM).await;
-    // What is refused for another reason costs nothing.
+    // An event refused for another reason does not count towards the rate limit.
     sender.trigger("news", "client-a", json!({})).await;
     sender.expect_error_code(4301).await;
     exchange(&mut sender, &mut other, 3).await;
@@ -185,7 +185,8 @@ async fn each_connection_has_a_rate() {
         let message = sender.expect_error_code(4301).await;
         assert!(message.contains("3 client events per 60s"), "{message}");
     }
-    // It may still do everything else, and the other has a rate of its own.
+    // The sender may still do everything else, and the other socket has a rate
+    // limit of its own.
     sender.settle().await;
     sender.subscribe("news").await;
     exchange(&mut other, &mut sender, 3).await;
@@ -193,7 +194,7 @@ async fn each_connection_has_a_rate() {
 }
 
 #[tokio::test]
-async fn an_app_may_close_who_sends_too_much() {
+async fn client_event_over_rate_limit_closes_connection_with_terminate_on_limit() {
     let app =
         app().set("max_client_events_per_second", 1).set("decay_seconds", 60).set("terminate_on_limit", true);
     let server = Server::builder().app(app).start().await;

@@ -1,6 +1,7 @@
-//! The published families of clients that decode deltas, each with what it strips
-//! from a full event and which base it takes for a delta (protocol.md 3.5, 3.6),
-//! over what a real server sends: who reads what was published, to the byte.
+//! The published families of clients that decode deltas, each with the markers that
+//! it strips from a full event and its choice of a base for a delta (protocol.md
+//! 3.5, 3.6), on frames of a real server: a family decodes the published bytes, or
+//! loses deltas.
 
 use std::collections::HashMap;
 
@@ -12,13 +13,14 @@ use serde_json::{Value, json};
 use crate::support::delta_client::{cut, strip};
 use crate::support::{AppSpec, Server, bounded};
 
-// --- how the server is set ------------------------------------------------------
+// --- server settings ------------------------------------------------------------
 
-/// How a full event says that it is a base, and whether the channel has a chain
-/// for each value of a key.
+/// How a full event is marked as a base, and whether the channel has a chain for
+/// each value of a key.
 #[derive(Debug, Clone, Copy)]
 struct Style {
-    /// `[delta_compression] markers`; None leaves the default, which is underscores.
+    /// `[delta_compression] markers`; None leaves the default, which is
+    /// underscores.
     markers: Option<&'static str>,
     keyed: bool,
 }
@@ -28,7 +30,7 @@ const UNDERSCORES_AND_KEYS: Style = Style { markers: None, keyed: true };
 const PLAIN: Style = Style { markers: Some("plain"), keyed: false };
 const PLAIN_AND_KEYS: Style = Style { markers: Some("plain"), keyed: true };
 
-/// Who reads everything, by how the server is set.
+/// The families that decode everything, by server settings.
 const READERS: &[(Style, &[&str])] = &[
     (UNDERSCORES, &["sockudo-js", "Swift", "Flutter", "Kotlin"]),
     (UNDERSCORES_AND_KEYS, &["sockudo-js", "Swift", "Flutter"]),
@@ -37,16 +39,19 @@ const READERS: &[(Style, &[&str])] = &[
 ];
 
 #[tokio::test]
-async fn a_family_reads_everything_or_loses_deltas() {
+async fn client_families_decode_everything_or_lose_deltas_only() {
     for (style, readers) in READERS {
         bounded(check(*style, readers)).await;
     }
 }
 
-/// The others lose deltas, and nothing else.
+/// The other families lose deltas, and nothing else.
 async fn check(style: Style, readers: &[&str]) {
     let recording = record(style).await;
-    assert!(recording.iter().filter(|(_, frame)| is_delta(frame)).count() > 20, "many come as deltas");
+    assert!(
+        recording.iter().filter(|(_, frame)| is_delta(frame)).count() > 20,
+        "many events are sent as deltas"
+    );
     for family in FAMILIES {
         let mut memory = Memory::new(family);
         let mut lost = 0;
@@ -61,7 +66,7 @@ async fn check(style: Style, readers: &[&str]) {
     }
 }
 
-// --- what is published, and what comes --------------------------------------------
+// --- published events and received frames -----------------------------------------
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Published {
@@ -69,16 +74,16 @@ struct Published {
     data: String,
 }
 
-/// Two names of events, and what is special every few of them. They end alike: a
-/// delta that copies the end of its base finds out whoever has left a marker there.
+/// Two event names, and a special case every few events. All end alike: a delta
+/// that copies the end of its base exposes a client that has left a marker there.
 fn published(number: usize) -> Published {
     let name = if number.is_multiple_of(4) { "correction" } else { "price" };
     let asset = ["BTC", "ETH", "ADA"][number % 3];
     let note = "the same in each of them ".repeat(8);
     let data = match number % 20 {
-        // Would be spoiled by stripping: unmarked, and never a base.
+        // Stripping would damage it: unmarked, and never a base.
         7 => json!({ "A": 1, "__delta_seq": 5, "asset": asset, "note": note, "price": number }),
-        // Without a key, and with one that no marker can carry.
+        // One without a key, and one with a key that no marker can carry.
         11 => json!({ "note": note, "price": number, "unit": "dollars for each" }),
         13 => json!({ "asset": "A\"B", "note": note, "price": number, "unit": "dollars for each" }),
         _ => json!({ "asset": asset, "note": note, "price": number, "unit": "dollars for each" }),
@@ -108,7 +113,7 @@ async fn record(style: Style) -> Vec<(Published, String)> {
         }
         assert_eq!(caller.post_events(body).await.status, 200);
         let mut frame = browser.next().await;
-        // Empties the memory of whoever joins, and theirs is empty.
+        // Clears the bases of a new subscriber, which has none yet.
         while frame.event == "pusher:delta_cache_sync" {
             frame = browser.next().await;
         }
@@ -128,12 +133,12 @@ struct Family {
     name: &'static str,
     /// From a full event to the base that it becomes.
     strip: fn(&str) -> String,
-    /// Which of the bases that it holds under a delta's key.
+    /// The base that the family picks among those under a delta's key.
     select: for<'a> fn(held: &'a [Base], key: &str, base_index: u64) -> Option<&'a Base>,
-    /// One base per channel, whatever its key.
+    /// One base per channel, whatever the key.
     ignores_keys: bool,
-    /// No delta comes through: its sum of the output is not cut to 32 bits, and
-    /// where that does not matter, its event cannot be made (protocol.md 3.6).
+    /// Loses every delta: its checksum of the output is not truncated to 32 bits,
+    /// and where that has no effect, it cannot build the event (protocol.md 3.6).
     loses_deltas: bool,
 }
 
@@ -147,7 +152,7 @@ const FAMILIES: [Family; 6] = [
     },
     Family {
         name: "Swift",
-        strip: strip_behind,
+        strip: strip_trailing,
         select: by_sequence,
         ignores_keys: false,
         loses_deltas: false,
@@ -155,12 +160,12 @@ const FAMILIES: [Family; 6] = [
     Family { name: "Flutter", strip, select: by_sequence, ignores_keys: false, loses_deltas: false },
     Family {
         name: "Kotlin",
-        strip: strip_but_a_quote,
+        strip: strip_except_quote,
         select: by_sequence,
         ignores_keys: false,
         loses_deltas: false,
     },
-    Family { name: ".NET", strip: str::to_owned, select: by_place, ignores_keys: false, loses_deltas: false },
+    Family { name: ".NET", strip: str::to_owned, select: by_index, ignores_keys: false, loses_deltas: false },
     Family {
         name: "sockudo-python",
         strip: strip_names_only,
@@ -185,8 +190,8 @@ fn by_sequence_under_a_key<'a>(held: &'a [Base], key: &str, base_index: u64) -> 
     if key.is_empty() { held.last() } else { by_sequence(held, key, base_index) }
 }
 
-/// Takes the number of the base for its place in a list.
-fn by_place<'a>(held: &'a [Base], _: &str, base_index: u64) -> Option<&'a Base> {
+/// Uses the number of the base as a list index.
+fn by_index<'a>(held: &'a [Base], _: &str, base_index: u64) -> Option<&'a Base> {
     usize::try_from(base_index).ok().and_then(|at| held.get(at)).or(held.last())
 }
 
@@ -195,13 +200,13 @@ fn newest<'a>(held: &'a [Base], _: &str, _: u64) -> Option<&'a Base> {
 }
 
 /// `,"__delta_seq":\d+` and `,"__conflation_key":"[^"]*"`
-fn strip_behind(text: &str) -> String {
+fn strip_trailing(text: &str) -> String {
     let text = cut(text, r#","__delta_seq":"#, "", digits);
     cut(&text, r#","__conflation_key":""#, "\"", |rest| rest.find('"'))
 }
 
-/// The same, but for the key's closing quote.
-fn strip_but_a_quote(text: &str) -> String {
+/// The same without the key's closing quote.
+fn strip_except_quote(text: &str) -> String {
     let text = cut(text, r#","__delta_seq":"#, "", digits);
     cut(&text, r#","__conflation_key":""#, "", |rest| rest.find('"'))
 }
@@ -214,11 +219,11 @@ fn digits(rest: &str) -> Option<usize> {
     Some(rest.bytes().take_while(u8::is_ascii_digit).count()).filter(|count| *count > 0)
 }
 
-// --- what a client does with a frame ------------------------------------------------
+// --- handling of a frame by a client ------------------------------------------------
 
 struct Memory {
     family: Family,
-    /// By the value of the key; empty where there is none.
+    /// By conflation key; empty where there is none.
     bases: HashMap<String, Vec<Base>>,
 }
 
@@ -234,7 +239,7 @@ impl Memory {
         Memory { family, bases: HashMap::new() }
     }
 
-    /// What the application is given; None where the event is lost.
+    /// The event as the application receives it; None where it is lost.
     fn read(&mut self, frame: &str) -> Option<Published> {
         if is_delta(frame) {
             return self.decode(frame);
@@ -275,16 +280,16 @@ impl Memory {
     }
 }
 
-/// Data as it was published: of a string its content, of anything else its text.
+/// Data as published: the contents of a string, or the text of anything else.
 fn event(text: &str) -> Published {
     let Envelope { event, data } = serde_json::from_str(text).expect("an envelope is JSON");
     let data = serde_json::from_str::<String>(data.get()).unwrap_or_else(|_| data.get().to_owned());
     Published { name: event, data }
 }
 
-/// The full event of protocol.md 3.3, and what each family makes of it.
+/// The full event of protocol.md 3.3, and the base that each family makes of it.
 #[test]
-fn each_family_strips_in_its_own_way() {
+fn client_families_strip_markers_in_their_own_way() {
     let base = r#"{"event":"price","channel":"m","data":{"asset":"BTC","p":1}"#;
     let marked = format!(r#"{base},"__delta_seq":84}}"#);
     let keyed = format!(r#"{base},"__delta_seq":84,"__conflation_key":"BTC"}}"#);

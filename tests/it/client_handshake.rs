@@ -1,6 +1,6 @@
-//! The WebSocket handshake as clients see it: `ws` of npm, which fails when its
-//! subprotocols are not answered, and Chromium, which hides an HTTP status from
-//! its pages and shows them a close code.
+//! The WebSocket handshake as clients implement it: npm's `ws`, which fails when
+//! the server selects none of its subprotocols, and Chromium, which hides an HTTP
+//! status from its pages but exposes a close code.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,7 +68,7 @@ impl Drop for Sockets {
 
 const APP: &str = "/app/key1?client=js&version=8.6.0";
 
-/// The subprotocols offered, and the one that the server answers.
+/// The subprotocols offered, and the one that the server selects.
 const OFFERS: [(&[&str], &str); 6] = [
     (&["pusher-channels-protocol-7"], "pusher-channels-protocol-7"),
     (&["pusher-channels-protocol-4"], "pusher-channels-protocol-4"),
@@ -78,7 +78,7 @@ const OFFERS: [(&[&str], &str); 6] = [
     (&["mqtt", "pusher-channels-protocol-3", "pusher-channels-protocol-7"], "pusher-channels-protocol-7"),
 ];
 
-/// Offers without a subprotocol that the server could answer.
+/// Offers without a subprotocol that the server supports.
 const UNKNOWN_OFFERS: [&[&str]; 4] = [
     &["mqtt"],
     &["pusher-channels-protocol-3", "pusher-channels-protocol-8"],
@@ -97,7 +97,8 @@ async fn check_subprotocols(mut sockets: Sockets) {
     let report = sockets.open(&server, APP, None).await;
     assert_eq!(report, json!({ "id": sockets.opened, "type": "opened", "protocol": "" }));
     expect_greeting(&mut sockets).await;
-    // RFC 6455 4.2.2: no answer where none is acceptable, and it is the client that gives up.
+    // RFC 6455 4.2.2: the server sends no subprotocol where none is acceptable, and
+    // the client gives up.
     for offer in UNKNOWN_OFFERS {
         let report = sockets.open(&server, APP, Some(offer)).await;
         assert_eq!(report["type"], "error", "{offer:?}: {report}");
@@ -150,12 +151,12 @@ async fn check_unknown_paths(mut sockets: Sockets) {
             assert!(reason.contains(shown), "{path}: {reason}");
         }
     }
-    // The server goes on.
+    // The server keeps running.
     assert_eq!(sockets.open(&server, APP, None).await["type"], "opened");
     expect_greeting(&mut sockets).await;
 }
 
-/// Before it, `pusher:error` may say the same.
+/// A `pusher:error` with the same text may come before the close.
 async fn expect_close(sockets: &mut Sockets) -> Value {
     let report = sockets.report().await;
     if report["type"] != "frame" {

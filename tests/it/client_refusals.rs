@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::json_lines::{Client, Launch};
 use crate::support::{AppSpec, Server, bounded};
 
-/// Clients that reconnect know codes from 4000 to 4299: this one is none of them.
+/// Clients reconnect on codes from 4000 to 4299: this one is outside that range.
 const CODE: u16 = 4300;
 
 /// Pysher, with these subscriptions made as soon as it is connected.
@@ -71,7 +71,8 @@ async fn pysher_refused_private_subscription_reaches_handlers_and_keeps_connecti
         for channel in ["private-wrong", "news", "private-room"] {
             caller.publish(channel, "hello", "one").await;
         }
-        // No reconnection is reported before them, and one channel does not wait for another.
+        // No reconnection is reported before the events, and one channel does not
+        // wait for another.
         let mut seen = [client.next().await, client.next().await];
         seen.sort_by_key(|report| report["channel"].to_string());
         let event = |channel| json!({ "type": "event", "channel": channel, "event": "hello", "data": "one" });
@@ -89,7 +90,8 @@ async fn pusher_js(server: &Server, secret: &str) -> Client {
     let launch = Launch::node("pusher_js.js").addr(server.addr()).arg(&server.app("1").key);
     let mut client = launch.env("APP_SECRET", secret).env("ENCRYPTION_MASTER_KEY", MASTER_KEY).start();
     client.find("connection", |report| report["current"] == "connected").await;
-    // A transition before it, which pusher-js may have made before the program listened.
+    // A transition to `connected` may be reported late, if pusher-js made it before
+    // the program listened.
     while client.try_next().is_some() {}
     client
 }
@@ -119,7 +121,7 @@ async fn pusher_js_refused_subscription_is_reported_once_and_keeps_connection() 
             expect_pusher_js_refusal(&mut client, channel, 401).await;
         }
         client.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
-        // Nothing comes before it: no second report, no change of state.
+        // No frame comes before it: no second report, no state change.
         let answer = client.next().await;
         let seen = (&answer["channel"], &answer["event"]);
         assert_eq!(seen, (&"news".into(), &"pusher:subscription_succeeded".into()), "{answer}");
@@ -135,7 +137,8 @@ async fn pusher_js_refused_subscription_is_reported_once_and_keeps_connection() 
     .await;
 }
 
-/// The refusal comes from the presence channel, not from the check of the request.
+/// The presence channel refuses the subscription, not the validation of the
+/// request.
 #[tokio::test]
 async fn pusher_js_refused_by_full_presence_channel_keeps_connection() {
     bounded(async {
@@ -155,7 +158,7 @@ async fn pusher_js_refused_by_full_presence_channel_keeps_connection() {
     .await;
 }
 
-/// Its prefix is `sockudo:`, for refusals too.
+/// The event prefix of this client is `sockudo:`, for refusals too.
 #[tokio::test]
 async fn sockudo_python_refused_subscription_is_reported_once_and_keeps_connection() {
     bounded(async {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::json_lines::{Client, Launch};
 use crate::support::{Backend, Cluster, Server, bounded, on_both_backends};
 
-/// 32 bytes, as applications and their backends share them.
+/// 32 bytes, as shared by applications and their backends.
 const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
 
 on_both_backends![
@@ -65,7 +65,7 @@ async fn expect_terminated(client: &mut Client, id: &str) {
 }
 
 /// The answer to a command that succeeds.
-async fn ask(server: &mut Client, command: Value) -> Value {
+async fn send_command(server: &mut Client, command: Value) -> Value {
     let report = server.ask(&command).await;
     assert_eq!(report["type"], "result", "{report} to {command}");
     report["body"].clone()
@@ -75,13 +75,13 @@ async fn ask(server: &mut Client, command: Value) -> Value {
 async fn reach(server: &mut Client, command: &str, id: &str, tabs: &mut [Client]) {
     let data = json!({ "to": id, "text": "čeština \"🎺\"" });
     let command = json!({ "cmd": command, "user": id, "event": "greeting", "data": data });
-    assert_eq!(ask(server, command).await, json!({}));
+    assert_eq!(send_command(server, command).await, json!({}));
     for tab in tabs {
         expect_user_event(tab, "greeting", &data).await;
     }
 }
 
-/// Ids that the Node library can put into a path as they are.
+/// Ids that the Node library can put into a path unchanged.
 const USERS: [&str; 8] = [
     "auth0|5f7c",
     "anna+x@example.com",
@@ -93,7 +93,8 @@ const USERS: [&str; 8] = [
     "日本語",
 ];
 
-/// Ids that have a meaning in paths. The library does not encode them, and its user must.
+/// Ids with characters that have a meaning in paths. The library does not encode
+/// them, so the application must.
 const ENCODED_USERS: [&str; 9] = [
     "team/anna",
     "a?b=c&d",
@@ -115,7 +116,8 @@ async fn pusher_js_with_encoded_user_id_is_terminated_by_node(backend: Backend) 
     reach_and_terminate(backend, &ENCODED_USERS, true).await;
 }
 
-/// A user has a connection on each node. The user `auth0` keeps theirs, and gets no event of others.
+/// A user has a connection on each node. The user `auth0` stays connected, and
+/// receives no event of others.
 async fn reach_and_terminate(backend: Backend, users: &[&str], encode: bool) {
     let cluster = Cluster::start(backend).await;
     let mut server = node_server(cluster.first());
@@ -128,7 +130,7 @@ async fn reach_and_terminate(backend: Backend, users: &[&str], encode: bool) {
         }
         reach(&mut server, "sendToUser", id, &mut tabs).await;
         let command = json!({ "cmd": "terminateUserConnections", "user": id, "encode": encode });
-        assert_eq!(ask(&mut server, command).await, json!({}));
+        assert_eq!(send_command(&mut server, command).await, json!({}));
         for tab in &mut tabs {
             expect_terminated(tab, id).await;
         }
@@ -214,7 +216,7 @@ async fn pusher_js_with_channel_data_signed_by_node_is_subscribed() {
             }
             let data = json!({ "to": channel });
             let command = json!({ "cmd": "trigger", "channels": channel, "event": "one", "data": data });
-            ask(&mut node, command).await;
+            send_command(&mut node, command).await;
             let expected = json!({ "type": "event", "channel": channel, "event": "one", "data": data });
             assert_eq!(find(&mut client, "event").await, expected);
         }
@@ -234,7 +236,7 @@ async fn channel_data_signed_by_python_is_subscribed_and_altered_is_refused() {
             let command = json!({
                 "cmd": "authenticate", "channel": channel, "socket_id": socket_id, "data": channel_data(),
             });
-            let answer = ask(&mut python, command).await;
+            let answer = send_command(&mut python, command).await;
             let data = |channel_data: &str| {
                 json!({ "channel": channel, "auth": answer["auth"], "channel_data": channel_data })
             };
@@ -258,7 +260,7 @@ async fn sign_in_signed_by_python_succeeds() {
         let mut browser = server.browser("key1").await;
         let user = json!({ "id": "anna@example.com", "user_info": { "name": "Jürgen \"J\" Müller 🦊" } });
         let command = json!({ "cmd": "authenticate_user", "socket_id": browser.socket_id(), "user": user });
-        let data = ask(&mut python, command).await;
+        let data = send_command(&mut python, command).await;
         browser.send(json!({ "event": "pusher:signin", "data": data })).await;
         let frame = browser.find_event("pusher:signin_success").await;
         assert_eq!(frame.data["user_data"], data["user_data"]);

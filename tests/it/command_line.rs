@@ -1,14 +1,13 @@
-//! The first minutes with `fanfare`: what it prints, what it refuses to start
-//! with, and what it writes into its log.
+//! First steps with `fanfare`: printed output, refused configurations, and the log.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::command::{PROGRAM, Said, bare, fanfare, run};
+use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
 use crate::support::process::Process;
 use crate::support::{AppSpec, PATIENCE, Port, Redis, Server, Signal, http};
 
-/// A configuration file of its own.
+/// A configuration file in a directory of its own.
 struct File {
     _dir: TempDir,
     path: String,
@@ -23,9 +22,10 @@ fn file(text: &str) -> File {
 
 const APP: &str = "[[apps]]\nid = \"7\"\nkey = \"key7\"\nsecret = \"hush-of-the-file\"\n";
 
-// --- try it ---------------------------------------------------------------------------
+// --- fanfare --dev --------------------------------------------------------------------
 
-/// A server as `--dev` starts it, on a port of its own, and its commands.
+/// A server started with `--dev` on a port of its own, and the commands that it
+/// prints.
 struct Dev {
     process: Process,
     commands: Vec<String>,
@@ -36,25 +36,25 @@ impl Dev {
         let args = ["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
         let process = Process::spawn("dev", bare(PROGRAM).args(args));
         let last = |line: &str| line.contains("new Pusher(").then_some(());
-        process.find("end of the banner", last).await.expect("the server goes on");
-        let said = process.stdout();
-        let commands = said.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned);
+        process.find("end of the banner", last).await.expect("the server keeps running");
+        let output = process.stdout();
+        let commands = output.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned);
         Dev { commands: commands.collect(), process }
     }
 
-    /// The printed commands that contain `word`, each on its line.
+    /// The printed command that contains `word`.
     fn command(&self, word: &str) -> &str {
         let found = self.commands.iter().find(|command| command.contains(word));
         found.unwrap_or_else(|| panic!("no {word} among {:?}", self.commands))
     }
 }
 
-fn shell(script: &str) -> Said {
+fn shell(script: &str) -> CommandOutput {
     run(bare("sh").args(["-ec", script]))
 }
 
 #[tokio::test]
-async fn every_command_that_dev_prints_works() {
+async fn dev_banner_commands_work() {
     let dev = Dev::start().await;
     let address = dev.process.stdout().lines().next().unwrap().to_owned();
     assert!(address.starts_with("fanfare listens on http://127.0.0.1:"), "{address}");
@@ -63,7 +63,7 @@ async fn every_command_that_dev_prints_works() {
     let listener = Process::spawn("listener", bare("sh").args(["-ec", &line]));
     let lines = async |what: &str, words: &[&str]| {
         let find = |line: &str| words.iter().all(|word| line.contains(word)).then_some(());
-        listener.find(what, find).await.expect("the listener goes on");
+        listener.find(what, find).await.expect("the listener keeps running");
     };
     lines("subscription", &["subscription_succeeded", "news"]).await;
 
@@ -81,8 +81,8 @@ async fn every_command_that_dev_prints_works() {
     assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
 }
 
-/// Runs the printed lines with a `curl` that only tells what it was asked for:
-/// not every machine has one. Then does what curl would.
+/// Runs the printed lines with a `curl` that only prints its arguments: not every
+/// machine has one. Then sends the request that curl would.
 async fn post_as_curl(dev: &Dev) {
     let body = dev.command("BODY=");
     let curl = dev.command("curl -d ");
@@ -99,9 +99,9 @@ async fn post_as_curl(dev: &Dev) {
     assert_eq!(answer.expect_ok(), json!({}));
 }
 
-/// The last printed line, in the library that it is for.
+/// The last printed line, run in the library that it is for.
 #[tokio::test]
-async fn the_browser_line_that_dev_prints_works() {
+async fn dev_banner_browser_line_connects() {
     let dev = Dev::start().await;
     let clients = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     assert!(clients.join("node_modules").exists(), "npm packages are not installed: run scripts/setup");
@@ -117,9 +117,10 @@ async fn the_browser_line_that_dev_prints_works() {
     browser.find("connection", connected).await.expect("pusher-js connects");
 }
 
-/// `listen --delta` shows what deltas saved; `trigger --file` sends a batch.
+/// `listen --delta` shows the bytes that deltas saved; `trigger --file` sends a
+/// batch.
 #[tokio::test]
-async fn a_listener_shows_what_deltas_save() {
+async fn listen_command_shows_bytes_saved_by_deltas() {
     let no_interval = "[delta_compression]\nfull_message_interval = 0";
     let server = Server::builder().config(no_interval).start().await;
     let url = format!("http://{}", server.addr());
@@ -129,7 +130,7 @@ async fn a_listener_shows_what_deltas_save() {
     let mut listener = Process::spawn("listener", &mut command);
     for _ in 0..2 {
         let confirmed = |line: &str| line.contains("delta_compression_enabled").then_some(());
-        listener.find("confirmation", confirmed).await.expect("the listener goes on");
+        listener.find("confirmation", confirmed).await.expect("the listener keeps running");
     }
     server.caller("1").count_becomes("news", 1).await;
     let event = |number: usize| {
@@ -148,9 +149,9 @@ async fn a_listener_shows_what_deltas_save() {
     assert!(out.lines().last().unwrap().starts_with("6 events: 2 full, 4 deltas; "), "{out}");
 }
 
-/// `listen` joins presence channels as somebody.
+/// `listen` subscribes to presence channels as a user.
 #[tokio::test]
-async fn a_listener_is_a_member() {
+async fn listen_command_subscribes_as_presence_member() {
     let server = Server::builder().start().await;
     let url = format!("http://{}", server.addr());
     let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"];
@@ -158,39 +159,39 @@ async fn a_listener_is_a_member() {
     command.args(["listen", "presence-room", "--user", "ann", "--count", "1"]).args(target);
     let mut listener = Process::spawn("listener", &mut command);
     let confirmed = |line: &str| line.contains("subscription_succeeded").then(|| line.to_owned());
-    let roster = listener.find("confirmation", confirmed).await.expect("the listener goes on");
+    let roster = listener.find("confirmation", confirmed).await.expect("the listener keeps running");
     assert!(roster.contains(r#""ids":["ann"]"#), "{roster}");
     server.caller("1").publish("presence-room", "e", "x").await;
     assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_flag_prints_version() {
     assert_eq!(fanfare(&["--version"]).expect_ok(), format!("fanfare {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-// --- what it starts with ---------------------------------------------------------------
+// --- configuration ---------------------------------------------------------------------
 
 #[test]
-fn without_an_app_it_says_what_to_set() {
+fn start_without_app_fails_with_required_settings() {
     let words = ["FANFARE_APP_ID", "FANFARE_APP_KEY", "FANFARE_APP_SECRET", "[[apps]]", "--config", "--dev"];
     fanfare(&[]).expect_failure(&words);
     let empty = file("listen = \"127.0.0.1:0\"\n");
     fanfare(&["--config", &empty.path]).expect_failure(&words);
-    // One that lacks something: which, and how to add it.
+    // An app with a missing setting: the error names the setting and how to set it.
     let half = file("[[apps]]\nid = \"7\"\nkey = \"key7\"\n");
     fanfare(&["--config", &half.path]).expect_failure(&["secret", "FANFARE_APP_SECRET", "line 1"]);
 }
 
 #[test]
-fn an_unknown_setting_is_refused_with_the_nearest() {
+fn unknown_setting_is_refused_with_nearest_name() {
     let section = "[delta_compression]\nfull_mesage_interval = 5\n";
     let text = format!("metrics_lisen = \"127.0.0.1:0\"\n{APP}max_batch_events = 5\n{section}");
     let wrong = file(&text);
     let mut command = bare(PROGRAM);
     command.args(["--config", &wrong.path]).env("FANFARE_LISTN", "127.0.0.1:0");
     command.env("FANFARE_DELTA_COMPRESION__ENABLED", "true");
-    // All of them together, for one look.
+    // One error lists all of them.
     run(&mut command).expect_failure(&[
         "`metrics_lisen`",
         "`metrics_listen`",
@@ -205,7 +206,7 @@ fn an_unknown_setting_is_refused_with_the_nearest() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_with_its_place() {
+fn invalid_value_is_refused_with_line_number() {
     let wrong = file(&format!("listen = \"somewhere\"\n{APP}max_event_batch_size = 0\n"));
     let words = ["`listen`", "somewhere", "line 1", "max_event_batch_size", "line 6"];
     fanfare(&["--config", &wrong.path]).expect_failure(&words);
@@ -215,7 +216,7 @@ fn a_wrong_value_is_refused_with_its_place() {
 }
 
 #[test]
-fn the_configuration_is_printed_with_its_origins_and_without_secrets() {
+fn print_config_shows_origins_and_hides_secrets() {
     let text = format!(
         "listen = \"127.0.0.1:1111\"\nactivity_timeout = 77\nredis = \"redis://:hush-of-redis@h:1\"\n{APP}"
     );
@@ -224,9 +225,9 @@ fn the_configuration_is_printed_with_its_origins_and_without_secrets() {
     command.args(["--print-config", "--listen", "127.0.0.1:3333"]);
     command.env("FANFARE_CONFIG", &file.path).env("FANFARE_LISTEN", "127.0.0.1:2222");
     command.env("FANFARE_ACTIVITY_TIMEOUT", "88").env("FANFARE_APP_SECRET", "hush-of-env");
-    let said = run(&mut command);
-    assert!(!said.err.contains("hush"), "{}", said.err);
-    let out = said.expect_ok();
+    let output = run(&mut command);
+    assert!(!output.err.contains("hush"), "{}", output.err);
+    let out = output.expect_ok();
     assert!(!out.contains("hush"), "{out}");
     let row = |key: &str| {
         let is_row = |line: &&str| line.starts_with(&format!("{key} = "));
@@ -246,10 +247,10 @@ fn the_configuration_is_printed_with_its_origins_and_without_secrets() {
     }
 }
 
-/// What a configuration for Sockudo may say of deltas and tags is taken, and shown
-/// as it was understood.
+/// Sockudo's delta and tag settings are accepted, and printed as Fanfare interprets
+/// them.
 #[test]
-fn what_is_said_of_deltas_and_tags_is_printed() {
+fn print_config_shows_sockudo_delta_and_tag_settings() {
     let text = format!(
         "{APP}[apps.channel_delta_compression]\n\"quiet-*\" = \"Disabled\"\n\
          \"market-*\" = {{ algorithm = \"VCDIFF\", conflation_key = \"data.asset\", max_conflation_keys = 50 }}\n\
@@ -278,10 +279,10 @@ fn what_is_said_of_deltas_and_tags_is_printed() {
     }
 }
 
-/// The real thing, not only what is printed of it: file, then environment, then
-/// flag, each above the one before.
+/// The effective setting, not only the printed one: file, then environment, then
+/// flag, each overriding the one before.
 #[tokio::test]
-async fn the_nearest_word_counts() {
+async fn flag_overrides_environment_and_environment_overrides_file() {
     let file = Server::builder().start().await;
     assert_eq!(file.addr().ip().to_string(), "127.0.0.1");
     let env = Server::builder().env("FANFARE_LISTEN", "127.0.0.2:0").start().await;
@@ -293,9 +294,9 @@ async fn the_nearest_word_counts() {
 }
 
 #[tokio::test]
-async fn it_listens_on_ipv6() {
+async fn server_listens_on_ipv6() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        println!("this machine has no IPv6: nothing to see");
+        println!("this machine has no IPv6: skipped");
         return;
     }
     let server = Server::builder().arg("--listen").arg("[::1]:0").start().await;
@@ -306,7 +307,7 @@ async fn it_listens_on_ipv6() {
     browser.expect_event("news", "e").await;
     let url = format!("http://{}", server.addr());
     assert_eq!(fanfare(&["healthcheck", "--url", &url]).code, Some(0));
-    // And for whatever has an address here.
+    // On all addresses of this machine, IPv4 and IPv6.
     let every = Server::builder().arg("--listen").arg("[::]:0").start().await;
     for host in ["127.0.0.1", "[::1]"] {
         let addr = format!("{host}:{}", every.addr().port()).parse().unwrap();
@@ -315,20 +316,20 @@ async fn it_listens_on_ipv6() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_told() {
+async fn address_in_use_is_reported() {
     let server = Server::builder().start().await;
     let taken = server.addr().to_string();
-    let (status, said) = Server::builder().arg("--listen").arg(&taken).start_refused().await;
+    let (status, output) = Server::builder().arg("--listen").arg(&taken).start_refused().await;
     assert_eq!(status.code(), Some(1));
-    assert!(said.contains(&taken), "{said}");
+    assert!(output.contains(&taken), "{output}");
 }
 
 #[tokio::test]
-async fn a_health_check_tells_by_its_exit_code() {
+async fn healthcheck_reports_state_by_exit_code() {
     let server = Server::builder().config("drain_delay = 3600").start().await;
     let url = format!("http://{}", server.addr());
     assert_eq!(fanfare(&["healthcheck", "--url", &url]).code, Some(0));
-    // As in a container, where the address is in the environment.
+    // As in a container, with the address in the environment.
     let listen = format!("0.0.0.0:{}", server.addr().port());
     let in_container = run(bare(PROGRAM).arg("healthcheck").env("FANFARE_LISTEN", listen));
     in_container.expect_ok();
@@ -337,9 +338,9 @@ async fn a_health_check_tells_by_its_exit_code() {
     server.logged("\"draining\"").await;
     fanfare(&["healthcheck", "--url", &url]).expect_failure(&["503", "draining"]);
 
-    let nobody = Port::hold();
-    let nobody_url = format!("http://{}", nobody.addr());
-    fanfare(&["healthcheck", "--url", &nobody_url]).expect_failure(&["cannot connect"]);
+    let unused = Port::hold();
+    let unused_url = format!("http://{}", unused.addr());
+    fanfare(&["healthcheck", "--url", &unused_url]).expect_failure(&["cannot connect"]);
 }
 
 // --- the log --------------------------------------------------------------------------------
@@ -348,8 +349,8 @@ const SECRET: &str = "hush-5f0c2a";
 const PAYLOAD: &str = "payload-77b1d9";
 const REDIS_PASSWORD: &str = "hush-of-redis-31";
 
-/// A node that logs as much as `filter` says, on a Redis with a password.
-async fn talkative(filter: &str) -> (Redis, Server) {
+/// A node with this log filter, on a Redis with a password.
+async fn logging_node(filter: &str) -> (Redis, Server) {
     let redis = Redis::start().await;
     redis.command(&["CONFIG", "SET", "requirepass", REDIS_PASSWORD]).await;
     let mut app = AppSpec::new("8");
@@ -359,8 +360,8 @@ async fn talkative(filter: &str) -> (Redis, Server) {
     (redis, server)
 }
 
-/// Says and does everything that must not be found again, and returns it.
-async fn confide(server: &Server) -> Vec<String> {
+/// Sends every value that must not be logged, and returns these values.
+async fn send_secrets(server: &Server) -> Vec<String> {
     let caller = server.caller("8");
     let mut browser = server.browser("key8").await;
     let signature = browser.sign("private-room").split(':').nth(1).unwrap().to_owned();
@@ -372,7 +373,7 @@ async fn confide(server: &Server) -> Vec<String> {
     caller.publish("private-room", "e", &large).await;
     browser.next().await;
     browser.next().await;
-    // What is refused must not be repeated either.
+    // Refused values must not be logged either.
     let mut eve = server.browser("key8").await;
     let wrong = "0123456789abcdef".repeat(4);
     eve.subscribe_raw(json!({ "channel": "private-room", "auth": format!("key8:{wrong}") })).await;
@@ -389,18 +390,18 @@ async fn confide(server: &Server) -> Vec<String> {
 }
 
 #[track_caller]
-fn expect_discretion(log: &str, confided: &[String]) {
-    for secret in confided {
-        let told: Vec<&str> = log.lines().filter(|line| line.contains(secret.as_str())).collect();
-        assert!(told.is_empty(), "{} lines tell {secret}, the first: {}", told.len(), told[0]);
+fn expect_no_secrets(log: &str, secrets: &[String]) {
+    for secret in secrets {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(secret.as_str())).collect();
+        assert!(lines.is_empty(), "{} lines contain {secret}, the first: {}", lines.len(), lines[0]);
     }
 }
 
-/// Not on a terminal: one JSON object a line, from the first to the last.
+/// Not on a terminal: every line of the log is a JSON object.
 #[tokio::test]
-async fn the_log_is_json_and_keeps_secrets() {
-    let (_redis, mut server) = talkative("debug").await;
-    let confided = confide(&server).await;
+async fn log_is_json_without_secrets() {
+    let (_redis, mut server) = logging_node("debug").await;
+    let secrets = send_secrets(&server).await;
     server.signal(Signal::Terminate);
     assert_eq!(server.wait_exit(crate::support::TEST_TIME_MAX).await.code(), Some(0));
     let log = server.log();
@@ -409,24 +410,24 @@ async fn the_log_is_json_and_keeps_secrets() {
         let entry: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(entry["level"].is_string() && entry["timestamp"].is_string(), "{line}");
     }
-    assert!(log.contains("\"DEBUG\""), "at debug there is something to read:\n{log}");
-    expect_discretion(&log, &confided);
+    assert!(log.contains("\"DEBUG\""), "no line at debug level:\n{log}");
+    expect_no_secrets(&log, &secrets);
 }
 
 #[tokio::test]
-async fn even_all_of_the_log_keeps_secrets() {
-    let (redis, server) = talkative("trace").await;
-    let confided = confide(&server).await;
+async fn trace_log_contains_no_secrets() {
+    let (redis, server) = logging_node("trace").await;
+    let secrets = send_secrets(&server).await;
     let log = server.log();
-    // A failure would show all of it.
+    // Dropped first: a failure would print the whole log.
     drop((server, redis));
-    expect_discretion(&log, &confided);
+    expect_no_secrets(&log, &secrets);
 }
 
-/// What helps whoever debugs a client, and nobody else: the text that should
-/// have been signed, without any signature.
+/// Help for debugging a client, at debug only: the text that should have been
+/// signed, without any signature.
 #[tokio::test]
-async fn a_refused_signature_is_explained_at_debug() {
+async fn refused_signature_is_explained_at_debug_level() {
     let server = Server::builder().env("FANFARE_LOG", "debug").start().await;
     let caller = server.caller("1");
     let event = json!({ "name": "e", "channel": "news", "data": "x" });
@@ -439,7 +440,7 @@ async fn a_refused_signature_is_explained_at_debug() {
     assert!(signed.starts_with("POST\\n/apps/1/events\\na=1&auth_key=key1&auth_timestamp="), "{signed}");
     assert!(signed.contains("&b=Two Words&body_md5=") && !signed.contains("auth_signature"), "{signed}");
 
-    // At info nothing is said of a single request.
+    // At info, a single request is not logged.
     let quiet = Server::builder().start().await;
     let caller = quiet.caller("1");
     caller.events(&event).secret("another").send().await.expect_error(401, "auth_failed");

@@ -1,5 +1,5 @@
-//! Chains by conflation key, and what decides on each delta (protocol.md 3.2, 3.3,
-//! 3.8 to 3.11), through real sockets.
+//! Chains by conflation key, and the conditions for each delta (protocol.md 3.2,
+//! 3.3, 3.8 to 3.11), through real sockets.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,21 +13,21 @@ use crate::support::delta_client::Came;
 use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Resumer, Seed, Server, on_both_backends};
 
 on_both_backends![
-    each_key_has_a_chain_of_its_own,
-    what_has_no_usable_key_is_in_no_chain,
-    the_chain_that_was_silent_longest_is_forgotten,
-    whoever_was_excepted_lacks_these_chains_only,
-    all_nodes_send_the_same_events_in_full,
-    whoever_joins_begins_with_the_bases,
-    whoever_joins_under_way_begins_with_the_bases,
-    whoever_opts_in_late_begins_with_the_bases,
-    without_bases_the_client_is_told_to_forget,
+    each_conflation_key_has_its_own_chain,
+    event_without_usable_conflation_key_is_in_no_chain,
+    least_recently_published_chain_is_evicted,
+    excluded_socket_gets_full_events_in_missed_chains_only,
+    all_nodes_send_the_same_full_events,
+    new_subscriber_receives_initial_bases,
+    new_subscriber_during_publishing_receives_initial_bases,
+    late_opt_in_receives_initial_bases,
+    new_subscriber_without_initial_bases_receives_empty_cache_sync,
 ];
 
 const NO_INTERVAL: &str = "full_message_interval = 0";
 const CHANNEL: &str = "ticks-all";
 
-/// An app whose channels `ticks-*` have keys.
+/// An app whose channels `ticks-*` have conflation keys.
 fn app(members: &str) -> AppSpec {
     let pattern = format!(r#"{{ "ticks-*" = {{ conflation_key = "symbol"{members} }} }}"#);
     AppSpec::new("1").set("channel_delta_compression", pattern).set("max_event_batch_size", 100)
@@ -58,7 +58,7 @@ fn on() -> Value {
     json!({ "delta": true })
 }
 
-async fn each_key_has_a_chain_of_its_own(backend: Backend) {
+async fn each_conflation_key_has_its_own_chain(backend: Backend) {
     for (markers, seq_marker, key_marker) in
         [("underscore", "__delta_seq", "__conflation_key"), ("plain", "sequence", "conflation_key")]
     {
@@ -85,15 +85,15 @@ async fn each_key_has_a_chain_of_its_own(backend: Backend) {
             let is_new: Vec<bool> = picked.iter().map(|symbol| seen.insert(*symbol)).collect();
             for (algorithm, reader) in &mut readers {
                 for ((data, symbol), is_new) in ticks.iter().zip(&picked).zip(&is_new) {
-                    let told = reader.event().await;
-                    assert_eq!((&told.data, told.key.as_deref()), (data, Some(*symbol)));
-                    assert_eq!(told.came, if *is_new { Came::Full } else { Came::Delta }, "{symbol}");
-                    let name = told.algorithm.as_deref();
-                    assert_eq!(name, (told.came == Came::Delta).then_some(*algorithm));
+                    let event = reader.event().await;
+                    assert_eq!((&event.data, event.key.as_deref()), (data, Some(*symbol)));
+                    assert_eq!(event.came, if *is_new { Came::Full } else { Came::Delta }, "{symbol}");
+                    let name = event.algorithm.as_deref();
+                    assert_eq!(name, (event.came == Came::Delta).then_some(*algorithm));
                 }
             }
         }
-        // What a full frame looks like.
+        // The exact text of a full frame.
         let mut browser = cluster.second().browser("key1").await;
         browser.subscribe_with(CHANNEL, on()).await;
         publish(&caller, CHANNEL, r#"{"symbol":"new"}"#).await;
@@ -107,7 +107,7 @@ async fn each_key_has_a_chain_of_its_own(backend: Backend) {
     }
 }
 
-async fn what_has_no_usable_key_is_in_no_chain(backend: Backend) {
+async fn event_without_usable_conflation_key_is_in_no_chain(backend: Backend) {
     let cluster = cluster(backend, "", NO_INTERVAL).await;
     let caller = cluster.caller("1");
     let mut plain = cluster.second().browser("key1").await;
@@ -140,8 +140,8 @@ async fn what_has_no_usable_key_is_in_no_chain(backend: Backend) {
     ] {
         publish(&caller, CHANNEL, &data).await;
         for reader in &mut readers {
-            let told = reader.event().await;
-            assert_eq!((&told.data, told.came), (&data, came));
+            let event = reader.event().await;
+            assert_eq!((&event.data, event.came), (&data, came));
         }
         let frame = plain.expect_event(CHANNEL, "tick").await;
         let data = Value::from(data);
@@ -149,7 +149,7 @@ async fn what_has_no_usable_key_is_in_no_chain(backend: Backend) {
     }
 }
 
-async fn the_chain_that_was_silent_longest_is_forgotten(backend: Backend) {
+async fn least_recently_published_chain_is_evicted(backend: Backend) {
     let cluster = cluster(backend, ", max_conflation_keys = 3", NO_INTERVAL).await;
     let caller = cluster.caller("1");
     let mut rng = Seed::new().rng();
@@ -171,16 +171,17 @@ async fn the_chain_that_was_silent_longest_is_forgotten(backend: Backend) {
             evicted += 1;
         }
         for reader in &mut readers {
-            let told = reader.event().await;
-            assert_eq!((told.data, told.came), (data.clone(), came), "{number}");
+            let event = reader.event().await;
+            assert_eq!((event.data, event.came), (data.clone(), came), "{number}");
         }
     }
     let counted = cluster.second().metrics().await.sum("fanfare_chains_evicted_total");
     assert!(counted >= f64::from(evicted), "{counted} counted, {evicted} evicted");
 }
 
-/// Up to a bound; beyond it, each of its chains begins anew. Nobody else webhook_events.
-async fn whoever_was_excepted_lacks_these_chains_only(backend: Backend) {
+/// Up to a limit: with more missing bases, each of the subscriber's chains restarts
+/// with a full event. No other subscriber is affected.
+async fn excluded_socket_gets_full_events_in_missed_chains_only(backend: Backend) {
     let cluster = cluster(backend, "", NO_INTERVAL).await;
     let caller = cluster.caller("1");
     let mut sender = Resumer::without_positions(cluster.second(), CHANNEL, on()).await;
@@ -200,7 +201,7 @@ async fn whoever_was_excepted_lacks_these_chains_only(backend: Backend) {
         for event in events.as_array_mut().unwrap() {
             event["socket_id"] = socket.as_str().into();
         }
-        // At once, and one by one.
+        // In one batch, and as single events.
         match count % 2 {
             0 => {
                 caller.post_batch(events).await.expect_ok();
@@ -228,7 +229,7 @@ async fn whoever_was_excepted_lacks_these_chains_only(backend: Backend) {
     }
 }
 
-async fn all_nodes_send_the_same_events_in_full(backend: Backend) {
+async fn all_nodes_send_the_same_full_events(backend: Backend) {
     let cluster = cluster(backend, "", "full_message_interval = 4").await;
     let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
     for channel in [CHANNEL, "plain"] {
@@ -242,9 +243,9 @@ async fn all_nodes_send_the_same_events_in_full(backend: Backend) {
             let data = tick(["a", "b", "c", "d", "e"][number % 5], number);
             publish(&callers[number % 2], channel, &data).await;
             for (reader, came) in readers.iter_mut().zip(&mut came) {
-                let told = reader.event().await;
-                assert_eq!(told.data, data);
-                came.push(told.came);
+                let event = reader.event().await;
+                assert_eq!(event.data, data);
+                came.push(event.came);
             }
         }
         assert_eq!(came[0], came[1]);
@@ -255,9 +256,9 @@ async fn all_nodes_send_the_same_events_in_full(backend: Backend) {
     }
 }
 
-/// Its first live event is a delta, on a node that has others on the channel and on
-/// one that has nobody.
-async fn whoever_joins_begins_with_the_bases(backend: Backend) {
+/// The first live event of a new subscriber is a delta, on a node with other
+/// subscribers of the channel and on one without.
+async fn new_subscriber_receives_initial_bases(backend: Backend) {
     for markers in ["underscore", "plain"] {
         let config = format!("{NO_INTERVAL}\nmarkers = \"{markers}\"\ncache_sync = true");
         let config = format!("{config}\n[tag_filtering]\nenabled = true");
@@ -269,33 +270,34 @@ async fn whoever_joins_begins_with_the_bases(backend: Backend) {
             publish(&caller, CHANNEL, &tick(["a", "b", "c"][number % 3], number)).await;
             present.event().await;
         }
-        let mut joined = Vec::new();
+        let mut new_subscribers = Vec::new();
         for node in [cluster.first(), cluster.second()] {
             for delta in ["fossil", "xdelta3"] {
                 let members = json!({ "delta": delta });
-                joined.push(Resumer::without_positions(node, CHANNEL, members.clone()).await);
-                joined.push(Resumer::on(node, CHANNEL, members).await);
+                new_subscribers.push(Resumer::without_positions(node, CHANNEL, members.clone()).await);
+                new_subscribers.push(Resumer::on(node, CHANNEL, members).await);
             }
         }
-        for reader in &mut joined {
+        for reader in &mut new_subscribers {
             assert_eq!(reader.sync().await, 3);
         }
-        // Of events that it would not have been sent there are no bases.
+        // There are no bases for events that the filter excludes.
         let filter = json!({ "key": "x", "cmp": "ex" });
         let mut filtered =
             Resumer::without_positions(cluster.second(), CHANNEL, json!({ "delta": true, "filter": filter }))
                 .await;
         assert_eq!(filtered.sync().await, 0);
-        joined.push(present);
+        new_subscribers.push(present);
         for number in 6..12 {
             let data = tick(["a", "b", "c"][number % 3], number);
             publish(&caller, CHANNEL, &data).await;
-            for reader in &mut joined {
+            for reader in &mut new_subscribers {
                 assert_eq!(reader.events(std::slice::from_ref(&data)).await, [Came::Delta]);
             }
         }
 
-        // Without keys, only who resumes knows what to do with a base.
+        // Without conflation keys, only a client that resumes can use an initial
+        // base.
         for number in 0..2 {
             publish(&caller, "plain", &tick("x", number)).await;
         }
@@ -305,7 +307,7 @@ async fn whoever_joins_begins_with_the_bases(backend: Backend) {
         publish(&caller, "plain", &tick("x", 2)).await;
         assert_eq!(resumer.events(&[tick("x", 2)]).await, [Came::Delta]);
         assert_eq!(old.events(&[tick("x", 2)]).await, [Came::Full]);
-        // Who brings its own bases needs no others.
+        // A client that resumes with bases needs no initial ones.
         let synced = async || cluster.first().metrics().await.sum("fanfare_cache_syncs_total");
         let before = synced().await;
         let memory = resumer.cut();
@@ -318,9 +320,9 @@ async fn whoever_joins_begins_with_the_bases(backend: Backend) {
     }
 }
 
-/// The same while events are published all the time, to channels that the node has
-/// not listened to before.
-async fn whoever_joins_under_way_begins_with_the_bases(backend: Backend) {
+/// The same under continuous publishing, to channels that the node has not
+/// subscribed to before.
+async fn new_subscriber_during_publishing_receives_initial_bases(backend: Backend) {
     let cluster = cluster(backend, "", &format!("{NO_INTERVAL}\ncache_sync = true")).await;
     let channels: Vec<String> = (0..10).map(|number| format!("ticks-{number}")).collect();
     let batch = |number: usize| -> Value {
@@ -330,54 +332,56 @@ async fn whoever_joins_under_way_begins_with_the_bases(backend: Backend) {
     for number in 0..2 {
         caller.post_batch(batch(number)).await.expect_ok();
     }
-    let under_way = async {
+    let publishing = async {
         for number in 2..200 {
             caller.post_batch(batch(number)).await.expect_ok();
         }
     };
-    // Of both formats on both nodes: a base that is late makes an event of full length.
+    // Both formats on both nodes: a late base causes a full event.
     let full_after: [Cell<usize>; 4] = Default::default();
-    let join = async |channel: &String, at: usize| {
+    let subscribe = async |channel: &String, at: usize| {
         let node = if at.is_multiple_of(2) { cluster.second() } else { cluster.first() };
         let members = json!({ "delta": if at % 4 < 2 { "fossil" } else { "xdelta3" } });
         let mut reader = Resumer::without_positions(node, channel, members).await;
-        let (mut price, mut lacks) = (None, None);
+        let (mut price, mut missing_bases) = (None, None);
         loop {
-            let told = match reader.hear().await {
-                Heard::Event(told) => told,
+            let event = match reader.hear().await {
+                Heard::Event(event) => event,
                 Heard::Sync(bases) => {
-                    lacks = Some(2 - bases);
+                    missing_bases = Some(2 - bases);
                     continue;
                 }
                 Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => continue,
                 other => panic!("{channel}: {other:?}"),
             };
-            // What came while it was being let in is from before the bases. A base that
-            // this node has not delivered yet comes as an event instead.
-            if let Some(lacks) = lacks.as_mut().filter(|_| told.came != Came::Delta) {
-                assert!(*lacks > 0, "{channel}: {}", told.data);
-                *lacks -= 1;
+            // A full event that arrived during the admission is from before the
+            // bases. A base that this node has not delivered yet is replaced by a
+            // full event.
+            if let Some(missing_bases) = missing_bases.as_mut().filter(|_| event.came != Came::Delta) {
+                assert!(*missing_bases > 0, "{channel}: {}", event.data);
+                *missing_bases -= 1;
                 full_after[at].set(full_after[at].get() + 1);
             }
-            let data: Value = serde_json::from_str(&told.data).unwrap();
+            let data: Value = serde_json::from_str(&event.data).unwrap();
             let now = data["price"].as_u64().unwrap();
             assert!(price.is_none_or(|price| now == price + 1), "{channel}: {now} after {price:?}");
             price = Some(now);
             if now == 199 {
-                assert!(lacks.is_some(), "{channel}");
+                assert!(missing_bases.is_some(), "{channel}");
                 return;
             }
         }
     };
-    let joins = channels.iter().flat_map(|channel| (0..4).map(move |at| (channel, at)));
-    let joins = futures_util::future::join_all(joins.map(|(channel, at)| join(channel, at)));
-    tokio::join!(under_way, joins);
+    let subscriptions = channels.iter().flat_map(|channel| (0..4).map(move |at| (channel, at)));
+    let subscriptions =
+        futures_util::future::join_all(subscriptions.map(|(channel, at)| subscribe(channel, at)));
+    tokio::join!(publishing, subscriptions);
     println!("{full_after:?} of 20 chains began in full");
-    assert!(full_after.iter().all(|full| full.get() < 20), "{full_after:?}: some were given no base");
+    assert!(full_after.iter().all(|full| full.get() < 20), "{full_after:?}: some received no base");
 }
 
-/// So does who is subscribed already, as when Sockudo's library opts in.
-async fn whoever_opts_in_late_begins_with_the_bases(backend: Backend) {
+/// The same for an existing subscriber, as when Sockudo's library opts in.
+async fn late_opt_in_receives_initial_bases(backend: Backend) {
     let cluster = cluster(backend, "", &format!("{NO_INTERVAL}\ncache_sync = true")).await;
     let caller = cluster.caller("1");
     for symbol in ["a", "b"] {
@@ -395,16 +399,16 @@ async fn whoever_opts_in_late_begins_with_the_bases(backend: Backend) {
         publish(&caller, CHANNEL, &tick(symbol, 3)).await;
         browser.expect_event(CHANNEL, "pusher:delta").await;
     }
-    // Again, it changes nothing.
+    // A second opt-in changes nothing.
     browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
     browser.find_event("pusher:delta_compression_enabled").await;
     publish(&caller, CHANNEL, &tick("a", 4)).await;
     browser.expect_event(CHANNEL, "pusher:delta").await;
 }
 
-/// Clients keep bases by key across connections: where no others are sent, they are
-/// told that these are worth nothing.
-async fn without_bases_the_client_is_told_to_forget(backend: Backend) {
+/// Clients keep bases by key across connections: without initial bases, the server
+/// sends an empty cache sync, which clears them.
+async fn new_subscriber_without_initial_bases_receives_empty_cache_sync(backend: Backend) {
     let cluster = cluster(backend, ", max_messages_per_key = 7", NO_INTERVAL).await;
     let caller = cluster.caller("1");
     publish(&caller, CHANNEL, &tick("a", 1)).await;
@@ -417,7 +421,8 @@ async fn without_bases_the_client_is_told_to_forget(backend: Backend) {
     publish(&caller, CHANNEL, &tick("a", 2)).await;
     browser.expect_event(CHANNEL, "tick").await;
 
-    // Not to who has no deltas, and not where there are no keys.
+    // No cache sync for a subscriber without deltas, and none on a channel without
+    // keys.
     let mut plain = cluster.second().browser("key1").await;
     plain.subscribe(CHANNEL).await;
     plain.subscribe_with("plain", on()).await;
@@ -428,7 +433,7 @@ async fn without_bases_the_client_is_told_to_forget(backend: Backend) {
     plain.expect_event("plain", "tick").await;
 }
 
-/// How each of these events came, to who asks for deltas on `channel`.
+/// How each of these events was encoded for a subscriber with deltas on `channel`.
 async fn came(server: &Server, channel: &str, events: &[(String, Option<bool>)]) -> Vec<Came> {
     let mut reader = Resumer::without_positions(server, channel, on()).await;
     let mut came = Vec::new();
@@ -444,46 +449,47 @@ async fn came(server: &Server, channel: &str, events: &[(String, Option<bool>)])
 }
 
 #[tokio::test]
-async fn an_event_may_ask_for_a_delta_and_refuse_one() {
+async fn event_member_delta_forces_or_forbids_delta() {
     use Came::{Delta, Full, Plain};
-    let says = |says: &[Option<bool>]| -> Vec<(String, Option<bool>)> {
-        says.iter().enumerate().map(|(at, says)| (tick("a", at), *says)).collect()
+    let ticks_with = |deltas: &[Option<bool>]| -> Vec<(String, Option<bool>)> {
+        deltas.iter().enumerate().map(|(at, delta)| (tick("a", at), *delta)).collect()
     };
     let (yes, no) = (Some(true), Some(false));
     let off = AppSpec::new("1").set("channel_delta_compression", r#"{ "off-*" = "disabled" }"#);
     let builder = Server::builder().config(&format!("[delta_compression]\n{NO_INTERVAL}\n")).app(off);
     let server = builder.start().await;
-    let events = says(&[None, None, no, None, yes, no, yes]);
+    let events = ticks_with(&[None, None, no, None, yes, no, yes]);
     assert_eq!(came(&server, "news", &events).await, [Full, Delta, Full, Delta, Delta, Full, Delta]);
-    // Where they are off, only what asks is in the chain.
-    let events = says(&[None, yes, None, yes, no, yes]);
+    // Where deltas are off, only events that request one are in the chain.
+    let events = ticks_with(&[None, yes, None, yes, no, yes]);
     assert_eq!(came(&server, "off-news", &events).await, [Plain, Full, Plain, Delta, Plain, Delta]);
 
-    // It may be small, but the interval holds all the same.
+    // `delta: true` overrides the minimum size, but not the interval.
     let config = "[delta_compression]\nmin_message_size = 10000\nfull_message_interval = 0\n";
     let server = Server::builder().config(config).start().await;
-    let events = says(&[None, None, yes, None, yes]);
+    let events = ticks_with(&[None, None, yes, None, yes]);
     assert_eq!(came(&server, "news", &events).await, [Full, Full, Delta, Full, Delta]);
     let config = "[delta_compression]\nfull_message_interval = 1\n";
     let server = Server::builder().config(config).start().await;
-    let came = came(&server, "news", &says(&[yes; 20])).await;
+    let came = came(&server, "news", &ticks_with(&[yes; 20])).await;
     let full = came.iter().filter(|came| **came == Full).count();
     assert!((10..=11).contains(&full), "{came:?}");
 }
 
-/// protocol.md 3.2: the subscription's word over the channel's over the server's.
+/// protocol.md 3.2: the subscription's format takes precedence over the channel's,
+/// and that over the server's.
 #[tokio::test]
-async fn the_nearest_word_chooses_the_algorithm() {
+async fn delta_algorithm_is_chosen_by_subscription_then_channel_then_server() {
     let patterns = r#"{ "x-*" = "xdelta3", "f-*" = { algorithm = "fossil" }, "as-*" = "inherit" }"#;
     let app = AppSpec::new("1").set("channel_delta_compression", patterns);
-    for (server_says, other) in [("fossil", "xdelta3"), ("xdelta3", "fossil")] {
-        let config = format!("[delta_compression]\n{NO_INTERVAL}\nalgorithm = \"{server_says}\"\n");
+    for (server_default, other) in [("fossil", "xdelta3"), ("xdelta3", "fossil")] {
+        let config = format!("[delta_compression]\n{NO_INTERVAL}\nalgorithm = \"{server_default}\"\n");
         let server = Server::builder().config(&config).app(app.clone()).start().await;
         let caller = server.caller("1");
         let mut number = 0;
         for (channel, delta, global, expected) in [
-            ("news", json!(true), None, Some(server_says)),
-            ("as-news", json!(true), None, Some(server_says)),
+            ("news", json!(true), None, Some(server_default)),
+            ("as-news", json!(true), None, Some(server_default)),
             ("x-news", json!(true), None, Some("xdelta3")),
             ("f-news", json!({}), None, Some("fossil")),
             ("x-news", json!("fossil"), None, Some("fossil")),
@@ -491,9 +497,9 @@ async fn the_nearest_word_chooses_the_algorithm() {
             ("news", json!(other), None, Some(other)),
             ("x-news", json!(null), Some(json!(["fossil", "xdelta3"])), Some("xdelta3")),
             ("x-news", json!(null), Some(json!(["fossil"])), Some("fossil")),
-            ("news", json!(null), Some(json!([server_says, other])), Some(server_says)),
-            ("news", json!(other), Some(json!([server_says])), Some(other)),
-            ("news", json!(false), Some(json!([server_says])), None),
+            ("news", json!(null), Some(json!([server_default, other])), Some(server_default)),
+            ("news", json!(other), Some(json!([server_default])), Some(other)),
+            ("news", json!(false), Some(json!([server_default])), None),
             ("news", json!(null), None, None),
         ] {
             let mut browser = server.browser("key1").await;
@@ -505,22 +511,22 @@ async fn the_nearest_word_chooses_the_algorithm() {
             let members = if delta.is_null() { json!({}) } else { json!({ "delta": delta }) };
             browser.subscribe_with(channel, members).await;
             let mut reader = Resumer { browser, memory: Default::default(), channel: channel.into() };
-            let case = format!("{channel} {delta} {global:?} {server_says}");
+            let case = format!("{channel} {delta} {global:?} {server_default}");
             for came in [Came::Full, Came::Delta] {
                 number += 1;
                 publish(&caller, channel, &tick("a", number)).await;
-                let told = reader.event().await;
+                let event = reader.event().await;
                 let came = if expected.is_some() { came } else { Came::Plain };
-                assert_eq!((told.came, told.data), (came, tick("a", number)), "{case}");
-                assert_eq!(told.algorithm.as_deref(), expected.filter(|_| came == Came::Delta), "{case}");
+                assert_eq!((event.came, event.data), (came, tick("a", number)), "{case}");
+                assert_eq!(event.algorithm.as_deref(), expected.filter(|_| came == Came::Delta), "{case}");
             }
         }
     }
 }
 
-/// What is compared is what goes over the wire.
+/// The comparison uses the sizes of the frames on the wire.
 #[tokio::test]
-async fn a_delta_is_sent_where_its_frame_is_smaller() {
+async fn delta_is_sent_only_where_its_frame_is_smaller() {
     let mut rng = Seed::new().rng();
     let noise = |len: usize, rng: &mut rand::rngs::StdRng| -> String {
         (0..len).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect()
@@ -536,9 +542,9 @@ async fn a_delta_is_sent_where_its_frame_is_smaller() {
         let mut of_ratio = Vec::new();
         for (data, _) in &events {
             publish(&server.caller("1"), "news", data).await;
-            let told = reader.event().await;
-            assert_eq!(&told.data, data);
-            of_ratio.push((told.came, told.bytes));
+            let event = reader.event().await;
+            assert_eq!(&event.data, data);
+            of_ratio.push((event.came, event.bytes));
         }
         bytes.push(of_ratio);
     }
@@ -547,7 +553,7 @@ async fn a_delta_is_sent_where_its_frame_is_smaller() {
     for ((&(full, full_bytes), &(came, _)), &(_, delta_bytes)) in by_event {
         assert_eq!(full, Came::Full);
         let share = delta_bytes as f64 / full_bytes as f64;
-        // Numbers of different servers may differ by some digits.
+        // Sequence numbers of different servers may differ by some digits.
         if (share - 0.6).abs() > 0.02 {
             assert_eq!(came, if share < 0.6 { Came::Delta } else { Came::Full }, "{share}");
         }
@@ -558,21 +564,22 @@ async fn a_delta_is_sent_where_its_frame_is_smaller() {
 }
 
 #[tokio::test]
-async fn small_events_are_not_worth_a_try() {
+async fn small_events_are_not_delta_encoded() {
     let server = server(&format!("{NO_INTERVAL}\nmin_message_size = 500")).await;
     let mut reader = Resumer::without_positions(&server, "news", on()).await;
     for length in 300..600 {
         publish(&server.caller("1"), "news", &"x".repeat(length)).await;
-        let told = reader.event().await;
-        let came = if told.text.len() >= 500 && length > 300 { Came::Delta } else { Came::Full };
-        assert_eq!(told.came, came, "{}", told.text.len());
+        let event = reader.event().await;
+        let came = if event.text.len() >= 500 && length > 300 { Came::Delta } else { Came::Full };
+        assert_eq!(event.came, came, "{}", event.text.len());
     }
     assert!(server.metrics().await.sum("fanfare_deltas_encoded_total") < 150.0);
 }
 
-/// Once a second, whatever the client says how often; the rest is counted.
+/// At most one resync per second, however often the client requests one; the others
+/// are counted as ignored.
 #[tokio::test]
-async fn a_flood_of_sync_errors_is_one() {
+async fn repeated_delta_sync_errors_cause_one_resync_per_second() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Resumer::without_positions(&server, CHANNEL, on()).await;
@@ -586,13 +593,13 @@ async fn a_flood_of_sync_errors_is_one() {
         reader.browser.send(lost.clone()).await;
     }
     reader.browser.settle().await;
-    // One, unless this machine needs seconds for it.
+    // One, unless this machine takes seconds for it.
     let syncs_max = 1 + began.elapsed().as_secs();
     let metrics = server.metrics().await;
     let syncs = metrics.sum("fanfare_delta_resyncs_total");
     assert!(syncs >= 1.0 && syncs <= syncs_max as f64, "{syncs}, not 1 to {syncs_max}");
     assert_eq!(metrics.sum("fanfare_delta_resyncs_ignored_total"), 50.0 - syncs);
-    // Each chain begins anew, once; the request may be behind the event in the queue.
+    // Each chain restarts once; the request may be queued after the event.
     let mut full = 0;
     for number in 4..24 {
         let data = tick(["a", "b"][number % 2], number);
@@ -600,7 +607,8 @@ async fn a_flood_of_sync_errors_is_one() {
         full += usize::from(reader.events(&[data]).await == [Came::Full]);
     }
     assert_eq!(full, 2);
-    // For what it is not on, or what is no channel, nothing happens.
+    // Requests for a channel without a subscription, or for an invalid name, have
+    // no effect.
     for channel in [json!("other"), json!(""), json!("\u{7}")] {
         reader
             .browser

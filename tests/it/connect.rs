@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use crate::support::{Backend, Cluster, PATIENCE, Server, Signal, http, on_both_backends};
 
-on_both_backends![no_two_sockets_have_the_same_id];
+on_both_backends![socket_ids_are_unique];
 
 #[tokio::test]
-async fn a_socket_is_greeted_with_its_id() {
+async fn connection_established_carries_socket_id_and_activity_timeout() {
     let server = Server::builder().start().await;
     let mut browser = server.connect("/app/key1?protocol=7&client=js&version=8.6.0&flash=false").await;
     let frame = browser.expect_greeting().await;
@@ -24,22 +24,24 @@ async fn a_socket_is_greeted_with_its_id() {
     }
 }
 
-/// A connection for which there is no room to wait is not answered at all, and its
-/// client sends again after a second.
+/// The kernel drops a connection that does not fit into the accept backlog, and its
+/// client retries after a second.
 #[tokio::test]
-async fn a_crowd_that_comes_at_once_has_room_to_wait() {
+async fn accept_backlog_holds_five_hundred_connections() {
     let server = Server::builder().start().await;
     server.signal(Signal::Stop);
-    let mut crowd = Vec::new();
+    let mut connections = Vec::new();
     for number in 0..500 {
         let connected = timeout(PATIENCE, TcpStream::connect(server.addr())).await;
-        crowd.push(connected.unwrap_or_else(|_| panic!("no room for {number}")).unwrap());
+        connections.push(
+            connected.unwrap_or_else(|_| panic!("connection {number} did not fit into the backlog")).unwrap(),
+        );
     }
     server.signal(Signal::Continue);
     server.browser("key1").await;
 }
 
-async fn no_two_sockets_have_the_same_id(backend: Backend) {
+async fn socket_ids_are_unique(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut ids = BTreeSet::new();
     for _ in 0..100 {
@@ -50,7 +52,7 @@ async fn no_two_sockets_have_the_same_id(backend: Backend) {
 }
 
 #[tokio::test]
-async fn protocols_four_to_seven_are_spoken() {
+async fn protocol_versions_four_to_seven_are_supported() {
     let server = Server::builder().start().await;
     for query in [
         "",
@@ -67,10 +69,10 @@ async fn protocols_four_to_seven_are_spoken() {
     }
 }
 
-/// The upgrade is accepted and the socket closed with a code: an HTTP status
-/// would be a 1006 in browsers, which makes them try for ever.
+/// The server accepts the upgrade and closes the socket with a code: browsers
+/// report an HTTP status as 1006, and retry for ever.
 #[tokio::test]
-async fn whoever_may_not_connect_is_told_by_a_close_code() {
+async fn refused_connection_is_closed_with_code() {
     let server = Server::builder().start().await;
     for (path, code) in [
         ("/app/nobody?protocol=7", 4001),
@@ -90,7 +92,7 @@ async fn whoever_may_not_connect_is_told_by_a_close_code() {
 }
 
 #[tokio::test]
-async fn unknown_path_is_not_found_by_a_plain_request_and_closed_for_a_socket() {
+async fn unknown_path_returns_404_for_http_and_closes_websocket() {
     let server = Server::builder().start().await;
     for path in ["/nothing", "/app", "/apps/1/events/more", "/app/key1/more"] {
         assert_eq!(server.connect(path).await.closed().await, 4005, "{path}");
@@ -99,7 +101,7 @@ async fn unknown_path_is_not_found_by_a_plain_request_and_closed_for_a_socket() 
 }
 
 #[tokio::test]
-async fn a_plain_request_for_a_socket_is_refused_in_json() {
+async fn http_request_to_websocket_path_is_refused_in_json() {
     let server = Server::builder().start().await;
     let answer = server.get("/app/key1?protocol=7").await;
     assert!([400, 426].contains(&answer.status), "{}", answer.status);
@@ -108,20 +110,20 @@ async fn a_plain_request_for_a_socket_is_refused_in_json() {
 }
 
 #[tokio::test]
-async fn a_closed_socket_leaves_the_others_alone() {
+async fn closed_socket_does_not_affect_others() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
-    let mut leaves = cluster.first().browser("key1").await;
-    leaves.subscribe("news").await;
-    leaves.close().await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut leaving = cluster.first().browser("key1").await;
+    leaving.subscribe("news").await;
+    leaving.close().await;
     drop(cluster.first().connect("/app/key1").await);
     caller.publish("news", "still-here", "").await;
-    audience.expect_event("news", "still-here").await;
+    subscribers.expect_event("news", "still-here").await;
 }
 
 #[tokio::test]
-async fn a_server_shows_that_it_lives() {
+async fn health_endpoints_return_200() {
     let server = Server::builder().start().await;
     assert_eq!(server.get("/live").await.status, 200);
     assert_eq!(server.get("/ready").await.status, 200);

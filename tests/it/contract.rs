@@ -1,5 +1,5 @@
-//! What both backends promise, through the front door, at the size where a
-//! backend could tell them apart. Smaller cases are in the other files.
+//! Guarantees of both backends, end to end, at a size at which the backends could
+//! differ. Smaller cases are in the other files.
 
 use std::collections::BTreeSet;
 
@@ -10,29 +10,29 @@ use crate::support::{Audience, Backend, Browser, Cluster, on_both_backends};
 use crate::witness::Witness;
 
 on_both_backends![
-    a_large_batch_over_many_channels_keeps_their_order,
-    a_large_batch_may_be_repeated_at_once,
-    one_socket_on_a_thousand_channels,
-    subscribing_again_changes_no_count,
-    counts_return_to_zero,
-    events_without_subscribers_reach_nobody,
+    large_batch_over_many_channels_keeps_order,
+    large_batches_in_quick_succession_keep_order,
+    one_socket_subscribes_to_a_thousand_channels,
+    repeated_subscription_does_not_change_count,
+    subscription_counts_return_to_zero,
+    events_published_without_subscribers_are_not_delivered_later,
 ];
 
 const CHANNELS: usize = 100;
 const EVENTS: usize = 1_000;
 
-/// App 2 with batches of a thousand, 100 channels each.
+/// App 2 with batches of a thousand events, over 100 channels.
 async fn start(backend: Backend) -> Cluster {
     let app = AppSpec::new("2").set("max_event_batch_size", EVENTS);
     Cluster::builder(backend).app(app).start().await
 }
 
-/// Names in an order that is not that of any sorting.
+/// Names in an unsorted order.
 fn channels() -> Vec<String> {
     (0..CHANNELS).map(|number| format!("channel-{}", number * 37 % CHANNELS)).collect()
 }
 
-/// A thousand events that go round over the channels, ten for each.
+/// A thousand events over the channels in turn, ten for each.
 fn batch(channels: &[String], name: &str) -> Value {
     let event = |number: usize| {
         json!({
@@ -50,16 +50,16 @@ fn batch(channels: &[String], name: &str) -> Value {
 }
 
 /// The channels in order of first appearance, the events of each together.
-async fn expect_batch(audience: &mut Audience, channels: &[String], name: &str) {
+async fn expect_batch(subscribers: &mut Audience, channels: &[String], name: &str) {
     for (at, channel) in channels.iter().enumerate() {
         for number in (at..EVENTS).step_by(CHANNELS) {
-            let frame = audience.expect_event(channel, name).await;
+            let frame = subscribers.expect_event(channel, name).await;
             assert_eq!(frame.data_text(), number.to_string(), "on {channel}");
         }
     }
 }
 
-async fn audience(cluster: &Cluster, channels: &[String]) -> Audience {
+async fn subscribers(cluster: &Cluster, channels: &[String]) -> Audience {
     let mut browsers = cluster.browsers("key2").await;
     for browser in &mut browsers {
         subscribe_all(browser, channels).await;
@@ -67,7 +67,7 @@ async fn audience(cluster: &Cluster, channels: &[String]) -> Audience {
     Audience(browsers)
 }
 
-/// Asks for all, then waits for all.
+/// Sends all subscriptions, then waits for all confirmations.
 async fn subscribe_all(browser: &mut Browser, channels: &[String]) {
     for channel in channels {
         browser.ask_for(channel, json!({})).await;
@@ -77,31 +77,31 @@ async fn subscribe_all(browser: &mut Browser, channels: &[String]) {
     }
 }
 
-async fn a_large_batch_over_many_channels_keeps_their_order(backend: Backend) {
+async fn large_batch_over_many_channels_keeps_order(backend: Backend) {
     let cluster = start(backend).await;
     let channels = channels();
-    let mut audience = audience(&cluster, &channels).await;
+    let mut subscribers = subscribers(&cluster, &channels).await;
     let answer = cluster.caller("2").post_batch(batch(&channels, "e")).await.expect_ok();
-    expect_batch(&mut audience, &channels, "e").await;
-    let told = answer["batch"].as_array().unwrap();
-    assert_eq!(told.len(), EVENTS);
-    for (number, told) in told.iter().enumerate() {
+    expect_batch(&mut subscribers, &channels, "e").await;
+    let counts = answer["batch"].as_array().unwrap();
+    assert_eq!(counts.len(), EVENTS);
+    for (number, count) in counts.iter().enumerate() {
         let expected = if number < CHANNELS { json!({ "subscription_count": 2 }) } else { json!({}) };
-        assert_eq!(*told, expected, "event {number}");
+        assert_eq!(*count, expected, "event {number}");
     }
-    audience.expect_nothing(&cluster.caller("2"), &channels[0], "that was all").await;
+    subscribers.expect_nothing(&cluster.caller("2"), &channels[0], "after the batch").await;
 }
 
-async fn a_large_batch_may_be_repeated_at_once(backend: Backend) {
+async fn large_batches_in_quick_succession_keep_order(backend: Backend) {
     let cluster = start(backend).await;
     let channels = channels();
-    let mut audience = audience(&cluster, &channels).await;
-    // Through both nodes in turn, each after the answer to the last.
+    let mut subscribers = subscribers(&cluster, &channels).await;
+    // Through both nodes in turn, each after the response to the previous one.
     for round in 0..6 {
         let caller = cluster.nodes()[round % cluster.nodes().len()].caller("2");
         caller.post_batch(batch(&channels, &round.to_string())).await.expect_ok();
     }
-    for browser in &mut audience.0 {
+    for browser in &mut subscribers.0 {
         let mut seen: Vec<Vec<(String, String)>> = vec![Vec::new(); CHANNELS];
         for _ in 0..6 * EVENTS {
             let frame = browser.next().await;
@@ -117,7 +117,7 @@ async fn a_large_batch_may_be_repeated_at_once(backend: Backend) {
     }
 }
 
-async fn one_socket_on_a_thousand_channels(backend: Backend) {
+async fn one_socket_subscribes_to_a_thousand_channels(backend: Backend) {
     let cluster = start(backend).await;
     let caller = cluster.caller("2");
     let channels: Vec<String> = (0..1_000).map(|number| format!("many-{number}")).collect();
@@ -128,7 +128,7 @@ async fn one_socket_on_a_thousand_channels(backend: Backend) {
     }
     let events = channels.iter().map(|channel| json!({ "name": "e", "channel": channel, "data": channel }));
     caller.post_batch(events.collect()).await.expect_ok();
-    // One call, so one order, from the other node too.
+    // One request, so one order, from the other node too.
     for channel in &channels {
         assert_eq!(browser.expect_event(channel, "e").await.data_text(), channel);
     }
@@ -152,7 +152,7 @@ async fn one_socket_on_a_thousand_channels(backend: Backend) {
     }
 }
 
-async fn subscribing_again_changes_no_count(backend: Backend) {
+async fn repeated_subscription_does_not_change_count(backend: Backend) {
     let cluster = start(backend).await;
     let caller = cluster.caller("1");
     let mut browsers = cluster.browsers("key1").await;
@@ -167,23 +167,23 @@ async fn subscribing_again_changes_no_count(backend: Backend) {
             }
         }
     }
-    // Several at once, before any answer, are as many confirmations and one
+    // Several requests before any answer yield as many confirmations and one
     // subscription.
-    let mut hasty = cluster.second().browser("key1").await;
+    let mut repeating = cluster.second().browser("key1").await;
     for _ in 0..10 {
-        hasty.ask_for("news", json!({})).await;
+        repeating.ask_for("news", json!({})).await;
     }
     for _ in 0..10 {
-        hasty.confirmed("news").await;
+        repeating.confirmed("news").await;
     }
     assert_eq!(caller.subscription_count("news").await, 3);
     caller.publish("news", "once", "").await;
-    hasty.expect_event("news", "once").await;
+    repeating.expect_event("news", "once").await;
     for browser in &mut browsers {
         browser.expect_event("news", "once").await;
     }
-    // To leave once is to leave.
-    hasty.unsubscribe("news").await;
+    // One unsubscription ends the subscription.
+    repeating.unsubscribe("news").await;
     caller.count_becomes("news", 2).await;
     caller.publish("news", "marker", "").await;
     for browser in &mut browsers {
@@ -191,7 +191,7 @@ async fn subscribing_again_changes_no_count(backend: Backend) {
     }
 }
 
-async fn counts_return_to_zero(backend: Backend) {
+async fn subscription_counts_return_to_zero(backend: Backend) {
     let cluster = start(backend).await;
     let caller = cluster.caller("1");
     for round in 0..3 {
@@ -203,7 +203,7 @@ async fn counts_return_to_zero(backend: Backend) {
         for channel in ["news", "sport"] {
             assert_eq!(caller.subscription_count(channel).await, count, "{channel} in round {round}");
         }
-        // A third leaves in words, the others hang up.
+        // A third unsubscribes, the others disconnect.
         for witness in witnesses.iter_mut().step_by(3) {
             witness.unsubscribe("news").await;
             witness.unsubscribe("sport").await;
@@ -212,14 +212,14 @@ async fn counts_return_to_zero(backend: Backend) {
         for channel in ["news", "sport"] {
             caller.count_becomes(channel, 0).await;
             for node in cluster.nodes() {
-                let told = node.caller("1").get(&format!("/channels/{channel}"), &[]).await.expect_ok();
-                assert_eq!(told, json!({ "occupied": false }));
+                let state = node.caller("1").get(&format!("/channels/{channel}"), &[]).await.expect_ok();
+                assert_eq!(state, json!({ "occupied": false }));
             }
         }
     }
 }
 
-async fn events_without_subscribers_reach_nobody(backend: Backend) {
+async fn events_published_without_subscribers_are_not_delivered_later(backend: Backend) {
     let cluster = start(backend).await;
     let caller = cluster.caller("2");
     let channels = channels();
@@ -231,8 +231,8 @@ async fn events_without_subscribers_reach_nobody(backend: Backend) {
     assert_eq!(answer["batch"][0], json!({ "subscription_count": 0 }));
     // The same channels of another app are other channels.
     cluster.caller("1").publish("elsewhere", "e", "").await;
-    elsewhere.expect_nothing(&caller, "elsewhere", "nobody was there").await;
-    // Whoever comes afterwards begins with what comes afterwards.
+    elsewhere.expect_nothing(&caller, "elsewhere", "no subscriber").await;
+    // A new subscriber receives later events only.
     let mut late = cluster.second().browser("key2").await;
     subscribe_all(&mut late, &channels).await;
     caller.post_batch(batch(&channels, "f")).await.expect_ok();

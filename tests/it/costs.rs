@@ -1,5 +1,5 @@
-//! What a batch costs, counted and not timed (design.md 9): the structure that
-//! makes it cheap cannot be lost without a test that says so.
+//! The costs of a batch, counted and not timed (design.md 9): a test fails when a
+//! change loses the structure that keeps batches cheap.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ const BATCHES: usize = 12;
 const BATCH_EVENTS: usize = 10;
 /// Of each kind, on each node.
 const SOCKETS: usize = 10;
-/// How subscribers ask: without deltas, and in each format.
+/// The subscribers' deltas: none, and each format.
 const KINDS: [Option<&str>; 3] = [None, Some("fossil"), Some("xdelta3")];
 const FORMATS: usize = 2;
 
-/// The commands that Redis executes for these events, by their names.
+/// The commands that Redis executes for these events, by name.
 struct Monitor {
     lines: Arc<Mutex<Vec<String>>>,
     reading: JoinHandle<()>,
@@ -36,11 +36,11 @@ impl Monitor {
         stream.read_line(&mut answer).await.unwrap();
         assert_eq!(answer, "+OK\r\n");
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let heard = lines.clone();
+        let received = lines.clone();
         let reading = tokio::spawn(async move {
             let mut line = String::new();
             while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
-                heard.lock().push(std::mem::take(&mut line));
+                received.lock().push(std::mem::take(&mut line));
             }
         });
         Monitor { lines, reading }
@@ -59,8 +59,8 @@ impl Drop for Monitor {
     }
 }
 
-async fn crowd(server: &Server) -> Vec<Browser> {
-    let mut crowd = Vec::new();
+async fn subscribers(server: &Server) -> Vec<Browser> {
+    let mut subscribers = Vec::new();
     for kind in KINDS {
         for _ in 0..SOCKETS {
             let mut browser = server.browser("key1").await;
@@ -71,10 +71,10 @@ async fn crowd(server: &Server) -> Vec<Browser> {
                     browser.expect_event(channel, "pusher:delta_compression_enabled").await;
                 }
             }
-            crowd.push(browser);
+            subscribers.push(browser);
         }
     }
-    crowd
+    subscribers
 }
 
 /// Events for both channels in turn.
@@ -86,7 +86,7 @@ fn batch(number: usize) -> Value {
     (0..BATCH_EVENTS).map(event).collect()
 }
 
-/// What the server has counted so far.
+/// The server's counters so far.
 async fn counted(server: &Server) -> [f64; 5] {
     let metrics = server.metrics().await;
     ["writes", "deltas_encoded", "entries_received", "deliveries", "batches_published"]
@@ -94,15 +94,15 @@ async fn counted(server: &Server) -> [f64; 5] {
 }
 
 #[tokio::test]
-async fn cluster_pays_for_a_batch_what_its_channels_and_forms_cost() {
+async fn cluster_batch_costs_one_encoding_per_format_and_one_write_per_socket() {
     bounded(async {
         let app = AppSpec::new("1").set("max_event_batch_size", 100);
         let cluster = Cluster::builder(Backend::Redis).config(CONFIG).app(app.clone()).start().await;
-        // Nobody is on this one.
+        // This node has no subscribers.
         let idle = Server::builder().config(CONFIG).app(app).redis(cluster.redis()).start().await;
-        let mut crowds = Vec::new();
+        let mut all_subscribers = Vec::new();
         for node in cluster.nodes() {
-            crowds.extend(crowd(node).await);
+            all_subscribers.extend(subscribers(node).await);
         }
         let caller = idle.caller("1");
         let mut before = Vec::new();
@@ -112,8 +112,8 @@ async fn cluster_pays_for_a_batch_what_its_channels_and_forms_cost() {
         let monitor = Monitor::start(cluster.redis()).await;
         for number in 0..BATCHES {
             caller.post_batch(batch(number)).await.expect_ok();
-            // A batch that finds the one before unread would be written with it.
-            for browser in &mut crowds {
+            // A node would combine an unsent batch and the next one in one write.
+            for browser in &mut all_subscribers {
                 for _ in 0..BATCH_EVENTS {
                     let name = browser.next().await.event;
                     assert!(name == "counted-event" || name == "pusher:delta", "{name}");
@@ -122,23 +122,27 @@ async fn cluster_pays_for_a_batch_what_its_channels_and_forms_cost() {
         }
         for (node, before) in cluster.nodes().iter().zip(&before) {
             let after = counted(node).await;
-            let [writes, encoded, heard, deliveries, _] = std::array::from_fn(|at| after[at] - before[at]);
+            let [writes, encoded, entries, deliveries, _] = std::array::from_fn(|at| after[at] - before[at]);
             let sockets = SOCKETS * KINDS.len();
-            // But where Redis' two messages came apart, on a busy machine.
+            // Except where Redis's two messages arrived apart, on a busy machine.
             let apart = writes - (sockets * BATCHES) as f64;
             assert!(
                 (0.0..=(2 * sockets) as f64).contains(&apart),
                 "{writes}: one write per socket and batch"
             );
-            // Of each chain the first event is no delta.
+            // The first event of each chain is not a delta.
             let encodings = (BATCHES * BATCH_EVENTS - CHANNELS.len()) * FORMATS;
             assert_eq!(encoded, encodings as f64, "one encoding per event and format");
-            assert_eq!(heard, (BATCHES * CHANNELS.len()) as f64, "one entry per batch and channel");
+            assert_eq!(entries, (BATCHES * CHANNELS.len()) as f64, "one entry per batch and channel");
             assert_eq!(deliveries, (sockets * BATCHES * BATCH_EVENTS) as f64);
         }
         let after = counted(&idle).await;
         let published: [f64; 5] = std::array::from_fn(|at| after[at] - before[2][at]);
-        assert_eq!(published, [0.0, 0.0, 0.0, 0.0, BATCHES as f64], "who does not listen hears nothing");
+        assert_eq!(
+            published,
+            [0.0, 0.0, 0.0, 0.0, BATCHES as f64],
+            "a node without subscribers receives no entries"
+        );
         for (command, per_batch) in [("EVALSHA", 1), ("RPUSH", CHANNELS.len()), ("PUBLISH", CHANNELS.len())] {
             assert_eq!(monitor.count(command), per_batch * BATCHES, "{command}");
         }

@@ -1,6 +1,7 @@
-//! Deltas as real clients see them: rebuilt by npm `fossil-delta` and
-//! `@ably/vcdiff-decoder` after stripping by the JavaScript client's own patterns (protocol.md 3.5), none of
-//! it ours. What comes out is, byte for byte, what was published.
+//! Deltas with real clients: npm's `fossil-delta` and `@ably/vcdiff-decoder`, with
+//! markers stripped by the JavaScript client's own patterns (protocol.md 3.5),
+//! without any code of ours. The decoded events are, byte for byte, the published
+//! ones.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,76 +12,76 @@ use serde_json::{Value, json};
 use crate::support::json_lines::{Client, Launch};
 use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
 
-on_both_backends![clients_of_a_cluster_rebuild_what_was_published];
+on_both_backends![real_clients_of_a_cluster_decode_published_events];
 
 const CHANNELS: [&str; 3] = ["prices", "news", "private-room"];
-/// This one has a chain for each feed.
+/// The channel with a chain for each feed.
 const KEYED: &str = "prices";
 const EVENTS: usize = 1_000;
 const PROGRAMS: usize = 2;
 const SOCKETS_MAX: usize = 16;
-/// Between two moments at which everybody must have everything.
+/// Rounds between two checks that every subscriber has every event.
 const ROUNDS_BETWEEN_MARKERS: usize = 20;
 
-/// Sockets join, leave, come back, are excluded, while events are published
-/// through all nodes. Each sees, from its confirmation on, one gapless run of
-/// what was published to it.
-async fn clients_of_a_cluster_rebuild_what_was_published(backend: Backend) {
-    let mut scene = Scene::open(backend, Seed::new().rng()).await;
+/// Sockets subscribe, unsubscribe, resubscribe and are excluded, while events are
+/// published through all nodes. From its confirmation on, each socket receives one
+/// gapless run of the events published for it.
+async fn real_clients_of_a_cluster_decode_published_events(backend: Backend) {
+    let mut simulation = Simulation::open(backend, Seed::new().rng()).await;
     for round in 1.. {
-        for _ in 0..scene.rng.random_range(0..5) {
-            scene.move_somebody().await;
+        for _ in 0..simulation.rng.random_range(0..5) {
+            simulation.random_action().await;
         }
-        scene.publish_something(round).await;
-        scene.read_what_is_here();
+        simulation.publish_random(round).await;
+        simulation.read_pending_reports();
         if round % ROUNDS_BETWEEN_MARKERS == 0 {
-            scene.everybody_has_everything().await;
-            if scene.events >= EVENTS {
+            simulation.check_all_received().await;
+            if simulation.events >= EVENTS {
                 break;
             }
         }
     }
-    scene.tally.print();
-    scene.tally.check();
+    simulation.tally.print();
+    simulation.tally.check();
 }
 
-// --- what was published -------------------------------------------------------------
+// --- published events ----------------------------------------------------------------
 
 #[derive(Clone)]
 struct Published {
     name: String,
     data: String,
-    /// The socket that must not get it.
+    /// The excluded socket.
     except: Option<String>,
 }
 
 impl Published {
-    /// Pusher's frame, as a socket without deltas must get it.
+    /// Pusher's frame, as sent to a socket without deltas.
     fn plain(&self, channel: &str) -> String {
         let (name, data) = (Value::from(self.name.as_str()), Value::from(self.data.as_str()));
         format!(r#"{{"event":{name},"channel":"{channel}","data":{data}}}"#)
     }
 
-    /// Such an event would be spoiled by the clients' patterns: it is in no chain.
+    /// The clients' patterns would damage such an event: it is in no chain.
     fn has_marker(&self) -> bool {
         let has = |text: &str| text.contains("__delta_seq") || text.contains("__conflation_key");
         has(&self.name) || has(&self.data)
     }
 
-    /// Where chains have keys it has none, and is in none of them.
-    fn lacks_key(&self, channel: &str) -> bool {
+    /// An event without a key on a channel with keys is in no chain.
+    fn has_no_key(&self, channel: &str) -> bool {
         let data: Value = serde_json::from_str(&self.data).unwrap_or_default();
         channel == KEYED && !data["feed"].is_string()
     }
 
-    /// An object or array stands in the envelope as it is.
+    /// An object or array is embedded in the envelope unchanged.
     fn is_container(&self) -> bool {
         self.data.trim_start().starts_with(['{', '['])
             && serde_json::from_str::<serde::de::IgnoredAny>(&self.data).is_ok()
     }
 }
 
-/// Per channel, in the order in which it was published.
+/// Per channel, in order of publication.
 #[derive(Default)]
 struct History(BTreeMap<&'static str, Vec<Published>>);
 
@@ -90,35 +91,35 @@ impl History {
     }
 }
 
-// --- who listens ----------------------------------------------------------------------
+// --- subscribers ----------------------------------------------------------------------
 
-/// When and how a socket asks for deltas.
+/// When and how a socket opts in to deltas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OptIn {
     Global,
-    /// Globally, once it has subscribed to something.
+    /// Globally, after its first subscriptions.
     Late,
     PerSubscription,
 }
 
-/// What a subscription must be sent, as far as it is certain.
+/// The expected encoding of a subscription's events, as far as it is certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum Encoding {
     Plain,
     Chained,
     Either,
 }
 
-/// One subscription of a socket, from the moment it was asked for.
-struct Room {
-    form: Form,
-    /// What comes with confirmations that are still to come.
-    asked: VecDeque<Form>,
+/// One subscription of a socket, from its request on.
+struct SubscriptionRun {
+    encoding: Encoding,
+    /// The encodings that pending confirmations bring.
+    pending: VecDeque<Encoding>,
     /// Confirmed, and no event of a chain since: the next is full.
-    fresh: bool,
-    joined: bool,
-    leaving: bool,
-    /// It sees a run of the history that begins between these two.
+    needs_full: bool,
+    confirmed: bool,
+    unsubscribing: bool,
+    /// The run of the history begins between these two indexes.
     from: usize,
     to: usize,
     seen: Vec<Seen>,
@@ -133,37 +134,47 @@ struct Socket {
     program: usize,
     opt_in: OptIn,
     socket_id: String,
-    /// The front is the one that is there; behind it is what it comes back to.
-    rooms: BTreeMap<&'static str, VecDeque<Room>>,
+    /// The front is the current subscription; the ones after it are
+    /// resubscriptions.
+    subscriptions: BTreeMap<&'static str, VecDeque<SubscriptionRun>>,
     closing: bool,
 }
 
-impl Room {
-    fn asked_for(at: usize, form: Form) -> Room {
-        let (asked, seen) = (VecDeque::from([form]), Vec::new());
-        Room { form, asked, fresh: true, joined: false, leaving: false, from: at, to: at, seen }
+impl SubscriptionRun {
+    fn requested(at: usize, encoding: Encoding) -> SubscriptionRun {
+        let (pending, seen) = (VecDeque::from([encoding]), Vec::new());
+        SubscriptionRun {
+            encoding,
+            pending,
+            needs_full: true,
+            confirmed: false,
+            unsubscribing: false,
+            from: at,
+            to: at,
+            seen,
+        }
     }
 
     fn is_settled(&self) -> bool {
-        self.joined && self.asked.is_empty() && !self.leaving
+        self.confirmed && self.pending.is_empty() && !self.unsubscribing
     }
 
-    /// Where in the history its run begins: `None` if what it saw is no run.
-    /// `whole`: it must have seen all to the end.
-    fn begins(&self, history: &[Published], socket_id: &str, whole: bool) -> Option<usize> {
+    /// The history index at which the run begins: `None` if the received events are
+    /// not a run. `whole`: the run must reach the end.
+    fn run_start(&self, history: &[Published], socket_id: &str, whole: bool) -> Option<usize> {
         (self.from..=self.to).find(|start| {
-            let mut meant =
+            let mut addressed =
                 history[*start..].iter().filter(|event| event.except.as_deref() != Some(socket_id));
             let is_prefix = self.seen.iter().all(|seen| {
-                meant.next().is_some_and(|event| event.name == seen.name && event.data == seen.data)
+                addressed.next().is_some_and(|event| event.name == seen.name && event.data == seen.data)
             });
-            is_prefix && (!whole || meant.next().is_none())
+            is_prefix && (!whole || addressed.next().is_none())
         })
     }
 
     #[track_caller]
     fn check(&self, channel: &str, history: &[Published], socket_id: &str, whole: bool) {
-        if !self.joined || self.begins(history, socket_id, whole).is_some() {
+        if !self.confirmed || self.run_start(history, socket_id, whole).is_some() {
             return;
         }
         let published = history[self.from..].iter().map(|event| (&event.name, &event.data, &event.except));
@@ -171,7 +182,7 @@ impl Room {
         let (seen, published) = (lines(seen), lines(published));
         let (from, to) = (self.from, self.to);
         panic!(
-            "{socket_id} on {channel} saw no run of what was published, beginning {from}..={to}\n\
+            "{socket_id} on {channel} received no run of the published events, beginning {from}..={to}\n\
              seen:\n{seen}\npublished:\n{published}"
         );
     }
@@ -182,25 +193,31 @@ fn lines(items: impl Iterator<Item = impl std::fmt::Debug>) -> String {
 }
 
 impl Socket {
-    /// Subscriptions that a random move may touch.
+    /// Subscriptions that a random action may change.
     fn settled(&self) -> Vec<&'static str> {
-        let is_settled = |rooms: &VecDeque<Room>| rooms.len() == 1 && rooms[0].is_settled();
-        self.rooms.iter().filter(|(_, rooms)| is_settled(rooms)).map(|(channel, _)| *channel).collect()
+        let is_settled = |subscriptions: &VecDeque<SubscriptionRun>| {
+            subscriptions.len() == 1 && subscriptions[0].is_settled()
+        };
+        self.subscriptions
+            .iter()
+            .filter(|(_, subscriptions)| is_settled(subscriptions))
+            .map(|(channel, _)| *channel)
+            .collect()
     }
 
     fn is_settled(&self) -> bool {
-        !self.closing && self.settled().len() == self.rooms.len()
+        !self.closing && self.settled().len() == self.subscriptions.len()
     }
 }
 
-// --- what it cost -----------------------------------------------------------------------
+// --- statistics -------------------------------------------------------------------------
 
 #[derive(Default)]
 struct Tally {
     events: usize,
     chained: usize,
     deltas: usize,
-    /// Of the deltas.
+    /// Counted among the deltas.
     vcdiff: usize,
     keyed: usize,
     unmarked: usize,
@@ -241,29 +258,30 @@ impl Tally {
     }
 
     fn check(&self) {
-        assert!(self.deltas * 4 > self.chained, "many events come as deltas");
+        assert!(self.deltas * 4 > self.chained, "many events are sent as deltas");
         assert!(self.vcdiff > 0 && self.keyed > 0, "of both formats, and with keys");
         assert!(self.wire_bytes * 4 < self.full_bytes * 3, "deltas save a quarter at least");
     }
 }
 
-/// Of the event's full frame: its envelope and the marker.
+/// The size of the event's full frame: its envelope and the markers.
 fn full_bytes(report: &Value) -> u64 {
     let seq = format!(r#","__delta_seq":{}"#, report["seq"]);
     let key = report["key"].as_str().map(|key| format!(r#","__conflation_key":"{key}""#)).unwrap_or_default();
     report["envelope_bytes"].as_u64().unwrap() + (seq.len() + key.len()) as u64
 }
 
-// --- the scene -----------------------------------------------------------------------------
+// --- the run -------------------------------------------------------------------------------
 
-struct Scene {
+struct Simulation {
     rng: StdRng,
     cluster: Cluster,
     callers: Vec<Caller>,
     programs: Vec<Client>,
     sockets: BTreeMap<u64, Socket>,
     sockets_opened: u64,
-    /// Sockets without deltas, one on each node, and what each has read.
+    /// Sockets without deltas, one on each node, and the number of events read per
+    /// channel.
     plain: Vec<(Browser, BTreeMap<String, usize>)>,
     history: History,
     payloads: Payloads,
@@ -271,8 +289,8 @@ struct Scene {
     tally: Tally,
 }
 
-impl Scene {
-    async fn open(backend: Backend, rng: StdRng) -> Scene {
+impl Simulation {
+    async fn open(backend: Backend, rng: StdRng) -> Simulation {
         let pattern = format!(r#"{{ "{KEYED}" = {{ conflation_key = "feed" }} }}"#);
         let app = AppSpec::new("1").set("channel_delta_compression", pattern);
         let cluster = Cluster::builder(backend).app(app).start().await;
@@ -283,7 +301,7 @@ impl Scene {
         };
         let programs = (0..PROGRAMS).map(program).collect();
         let plain = cluster.listeners(&CHANNELS).await.0;
-        let mut scene = Scene {
+        let mut simulation = Simulation {
             rng,
             callers: vec![cluster.first().caller("1"), cluster.second().caller("1")],
             programs,
@@ -297,23 +315,23 @@ impl Scene {
             cluster,
         };
         for _ in 0..SOCKETS_MAX / 2 {
-            scene.open_socket().await;
+            simulation.open_socket().await;
         }
         for _ in 0..SOCKETS_MAX {
-            scene.join_a_channel().await;
+            simulation.subscribe_random().await;
         }
-        scene
+        simulation
     }
 
-    // --- moves
+    // --- actions
 
-    async fn move_somebody(&mut self) {
+    async fn random_action(&mut self) {
         match self.rng.random_range(0..20) {
             0 | 1 if self.sockets.len() < SOCKETS_MAX => self.open_socket().await,
             2 if self.sockets.len() > SOCKETS_MAX / 4 => self.close_socket(),
-            3..=12 => self.join_a_channel().await,
-            13 | 14 => self.leave_a_channel(false),
-            15..=17 => self.leave_a_channel(true),
+            3..=12 => self.subscribe_random().await,
+            13 | 14 => self.unsubscribe_random(false),
+            15..=17 => self.unsubscribe_random(true),
             _ => self.subscribe_again(),
         }
     }
@@ -334,27 +352,28 @@ impl Scene {
         let connects = |report: &Value| report["id"] == id && report["type"] == "connected";
         let connected = self.programs[program].find("connection", connects).await;
         let socket_id = connected["socket_id"].as_str().unwrap().to_owned();
-        let socket = Socket { program, opt_in, socket_id, rooms: BTreeMap::new(), closing: false };
+        let socket = Socket { program, opt_in, socket_id, subscriptions: BTreeMap::new(), closing: false };
         self.sockets.insert(id, socket);
     }
 
     fn close_socket(&mut self) {
-        let Some(id) = self.some_socket() else { return };
+        let Some(id) = self.random_socket() else { return };
         let socket = self.sockets.get_mut(&id).unwrap();
         socket.closing = true;
         self.programs[socket.program].tell(&json!({ "cmd": "close", "id": id }));
     }
 
-    fn some_socket(&mut self) -> Option<u64> {
+    fn random_socket(&mut self) -> Option<u64> {
         let open: Vec<u64> = self.sockets.iter().filter(|(_, it)| !it.closing).map(|(id, _)| *id).collect();
         (!open.is_empty()).then(|| open[self.rng.random_range(0..open.len())])
     }
 
-    /// Half of the joiners are waited for: their run begins right here.
-    async fn join_a_channel(&mut self) {
-        let Some(id) = self.some_socket() else { return };
+    /// Waits for the confirmation in half of the cases: then the run begins right
+    /// here.
+    async fn subscribe_random(&mut self) {
+        let Some(id) = self.random_socket() else { return };
         let channel = CHANNELS[self.rng.random_range(0..CHANNELS.len())];
-        if self.sockets[&id].rooms.contains_key(channel) {
+        if self.sockets[&id].subscriptions.contains_key(channel) {
             return;
         }
         self.ask_for(id, channel);
@@ -363,62 +382,63 @@ impl Scene {
         if socket.opt_in == OptIn::Late && self.rng.random() {
             self.programs[program].tell(&json!({ "cmd": "enable", "id": id }));
         }
-        while self.rng.random() && !self.sockets[&id].rooms[channel][0].joined {
+        while self.rng.random() && !self.sockets[&id].subscriptions[channel][0].confirmed {
             let report = self.programs[program].next().await;
             self.take(&report);
         }
     }
 
     fn ask_for(&mut self, id: u64, channel: &'static str) {
-        let (delta, form) = self.some_request(self.sockets[&id].opt_in);
+        let (delta, encoding) = self.random_request(self.sockets[&id].opt_in);
         let at = self.history.of(channel).len();
         let socket = self.sockets.get_mut(&id).unwrap();
-        socket.rooms.entry(channel).or_default().push_back(Room::asked_for(at, form));
+        socket.subscriptions.entry(channel).or_default().push_back(SubscriptionRun::requested(at, encoding));
         let command = json!({ "cmd": "subscribe", "id": id, "channel": channel, "delta": delta });
         self.programs[socket.program].tell(&command);
     }
 
-    /// What a subscription says of deltas, and what must come of it. (`null` is
-    /// left out by the client.)
-    fn some_request(&mut self, opt_in: OptIn) -> (Value, Form) {
-        let asks = opt_in == OptIn::PerSubscription || self.rng.random_ratio(1, 6);
-        let unsaid = match opt_in {
-            OptIn::Global => Form::Chained,
-            OptIn::Late => Form::Either,
-            OptIn::PerSubscription => Form::Plain,
+    /// A random `delta` member of a subscription, and the expected encoding. (The
+    /// client omits `null`.)
+    fn random_request(&mut self, opt_in: OptIn) -> (Value, Encoding) {
+        let sets_delta = opt_in == OptIn::PerSubscription || self.rng.random_ratio(1, 6);
+        let socket_encoding = match opt_in {
+            OptIn::Global => Encoding::Chained,
+            OptIn::Late => Encoding::Either,
+            OptIn::PerSubscription => Encoding::Plain,
         };
         match self.rng.random_range(0..8) {
-            0 => (json!(false), Form::Plain),
-            1 if asks => (json!("fossil"), Form::Chained),
-            2 if asks => (json!({ "enabled": true }), Form::Chained),
-            3 | 4 if asks => (json!("xdelta3"), Form::Chained),
-            _ if asks => (json!(true), Form::Chained),
-            _ => (Value::Null, unsaid),
+            0 => (json!(false), Encoding::Plain),
+            1 if sets_delta => (json!("fossil"), Encoding::Chained),
+            2 if sets_delta => (json!({ "enabled": true }), Encoding::Chained),
+            3 | 4 if sets_delta => (json!("xdelta3"), Encoding::Chained),
+            _ if sets_delta => (json!(true), Encoding::Chained),
+            _ => (Value::Null, socket_encoding),
         }
     }
 
-    fn leave_a_channel(&mut self, comes_back: bool) {
-        let Some((id, channel)) = self.some_subscription() else { return };
+    fn unsubscribe_random(&mut self, resubscribes: bool) {
+        let Some((id, channel)) = self.random_subscription() else { return };
         let socket = self.sockets.get_mut(&id).unwrap();
-        socket.rooms.get_mut(channel).unwrap()[0].leaving = true;
+        socket.subscriptions.get_mut(channel).unwrap()[0].unsubscribing = true;
         let command = json!({ "cmd": "unsubscribe", "id": id, "channel": channel });
         self.programs[socket.program].tell(&command);
-        if comes_back {
+        if resubscribes {
             self.ask_for(id, channel);
         }
     }
 
-    /// While subscribed: the run goes on, perhaps in another form.
+    /// Resubscribes a live subscription: the run continues, perhaps with another
+    /// encoding.
     fn subscribe_again(&mut self) {
-        let Some((id, channel)) = self.some_subscription() else { return };
-        let (delta, form) = self.some_request(self.sockets[&id].opt_in);
+        let Some((id, channel)) = self.random_subscription() else { return };
+        let (delta, encoding) = self.random_request(self.sockets[&id].opt_in);
         let socket = self.sockets.get_mut(&id).unwrap();
-        socket.rooms.get_mut(channel).unwrap()[0].asked.push_back(form);
+        socket.subscriptions.get_mut(channel).unwrap()[0].pending.push_back(encoding);
         let command = json!({ "cmd": "subscribe", "id": id, "channel": channel, "delta": delta });
         self.programs[socket.program].tell(&command);
     }
 
-    fn some_subscription(&mut self) -> Option<(u64, &'static str)> {
+    fn random_subscription(&mut self) -> Option<(u64, &'static str)> {
         let open = self.sockets.iter().filter(|(_, socket)| !socket.closing);
         let all: Vec<(u64, &'static str)> = open
             .flat_map(|(id, socket)| socket.settled().into_iter().map(|channel| (*id, channel)))
@@ -428,8 +448,8 @@ impl Scene {
 
     // --- publishing
 
-    /// A batch or a single event, through one node and then another.
-    async fn publish_something(&mut self, round: usize) {
+    /// Publishes a batch or a single event, through the nodes in turn.
+    async fn publish_random(&mut self, round: usize) {
         let caller = round % self.callers.len();
         if self.rng.random_ratio(1, 4) {
             let body = self.event();
@@ -447,7 +467,7 @@ impl Scene {
     fn event(&mut self) -> String {
         self.events += 1;
         let Payload { name, data } = self.payloads.next(&mut self.rng);
-        let except = self.some_except();
+        let except = self.random_exclusion();
         let first = self.rng.random_range(0..CHANNELS.len());
         let count = if self.rng.random_ratio(1, 10) { CHANNELS.len() } else { 1 };
         let channels: Vec<&'static str> =
@@ -456,9 +476,10 @@ impl Scene {
         for channel in &channels {
             self.history.0.entry(channel).or_default().push(event.clone());
         }
-        // Text, not a Value: what is not a string must go out as it is.
-        let as_it_is = event.is_container() && event.data.trim() == event.data && self.rng.random_ratio(1, 3);
-        let data = if as_it_is { event.data } else { Value::from(event.data).to_string() };
+        // Text, not a Value: inline JSON must go out unchanged.
+        let is_inline =
+            event.is_container() && event.data.trim() == event.data && self.rng.random_ratio(1, 3);
+        let data = if is_inline { event.data } else { Value::from(event.data).to_string() };
         let name = Value::from(event.name);
         let mut text = format!(r#"{{"name":{name},"channels":{},"data":{data}"#, json!(channels));
         if let Some(except) = event.except {
@@ -472,14 +493,14 @@ impl Scene {
         text + "}"
     }
 
-    fn some_except(&mut self) -> Option<String> {
-        let id = self.some_socket().filter(|_| self.rng.random_ratio(1, 5))?;
+    fn random_exclusion(&mut self) -> Option<String> {
+        let id = self.random_socket().filter(|_| self.rng.random_ratio(1, 5))?;
         Some(self.sockets[&id].socket_id.clone())
     }
 
     // --- reading
 
-    fn read_what_is_here(&mut self) {
+    fn read_pending_reports(&mut self) {
         for program in 0..PROGRAMS {
             while let Some(report) = self.programs[program].try_next() {
                 self.take(&report);
@@ -488,76 +509,76 @@ impl Scene {
     }
 
     fn take(&mut self, report: &Value) {
-        let id = report["id"].as_u64().unwrap_or_else(|| panic!("a report of nobody: {report}"));
+        let id = report["id"].as_u64().unwrap_or_else(|| panic!("a report without an id: {report}"));
         let kind = report["type"].as_str().unwrap();
         let channel = CHANNELS.into_iter().find(|channel| report["channel"] == *channel);
         match (kind, channel) {
             ("subscribed", Some(channel)) => self.subscribed(id, channel),
             ("unsubscribed", Some(channel)) => {
-                let room = self.rooms(id, channel).pop_front().unwrap();
-                self.end(id, channel, &room);
+                let subscription = self.subscriptions(id, channel).pop_front().unwrap();
+                self.end(id, channel, &subscription);
             }
             ("event", Some(channel)) => self.event_read(id, channel, report),
             ("stray", Some(_)) => self.tally.strays += 1,
             ("delta_enabled", _) => assert_eq!(report["data"]["enabled"], true, "{report}"),
             ("closed", None) => self.closed(id),
-            _ => panic!("not expected: {report}"),
+            _ => panic!("unexpected report: {report}"),
         }
     }
 
-    fn rooms(&mut self, id: u64, channel: &'static str) -> &mut VecDeque<Room> {
-        self.sockets.get_mut(&id).unwrap().rooms.get_mut(channel).unwrap()
+    fn subscriptions(&mut self, id: u64, channel: &'static str) -> &mut VecDeque<SubscriptionRun> {
+        self.sockets.get_mut(&id).unwrap().subscriptions.get_mut(channel).unwrap()
     }
 
     fn subscribed(&mut self, id: u64, channel: &'static str) {
         let to = self.history.of(channel).len();
-        let room = &mut self.rooms(id, channel)[0];
-        room.form = room.asked.pop_front().expect("a subscription is confirmed once");
-        room.fresh = true;
-        if !std::mem::replace(&mut room.joined, true) {
-            room.to = to;
+        let subscription = &mut self.subscriptions(id, channel)[0];
+        subscription.encoding = subscription.pending.pop_front().expect("each confirmation has a request");
+        subscription.needs_full = true;
+        if !std::mem::replace(&mut subscription.confirmed, true) {
+            subscription.to = to;
         }
     }
 
     fn event_read(&mut self, id: u64, channel: &'static str, report: &Value) {
-        let room = &mut self.rooms(id, channel)[0];
-        assert!(room.joined, "before its confirmation: {report}");
+        let subscription = &mut self.subscriptions(id, channel)[0];
+        assert!(subscription.confirmed, "before its confirmation: {report}");
         let text = |name: &str| report[name].as_str().unwrap().to_owned();
         let seen = Seen { name: text("event"), data: text("data") };
-        check_form(room.form, channel, &seen, report);
+        check_encoding(subscription.encoding, channel, &seen, report);
         if !report["seq"].is_null() {
-            let is_first = std::mem::replace(&mut room.fresh, false);
+            let is_first = std::mem::replace(&mut subscription.needs_full, false);
             assert!(!is_first || report["via"] == "full", "a delta without a full event: {report}");
         }
-        room.seen.push(seen);
+        subscription.seen.push(seen);
         self.tally.add(report);
     }
 
     fn closed(&mut self, id: u64) {
         assert!(self.sockets[&id].closing, "socket {id} was closed");
         let socket = self.sockets.remove(&id).unwrap();
-        for (channel, rooms) in socket.rooms {
-            let front = rooms.front().into_iter();
-            front.for_each(|room| {
-                room.check(channel, self.history.of(channel), &socket.socket_id, false);
+        for (channel, subscriptions) in socket.subscriptions {
+            let front = subscriptions.front().into_iter();
+            front.for_each(|subscription| {
+                subscription.check(channel, self.history.of(channel), &socket.socket_id, false);
             });
         }
     }
 
-    fn end(&mut self, id: u64, channel: &'static str, room: &Room) {
+    fn end(&mut self, id: u64, channel: &'static str, subscription: &SubscriptionRun) {
         self.tally.runs += 1;
         let socket = self.sockets.get_mut(&id).unwrap();
-        room.check(channel, self.history.of(channel), &socket.socket_id, false);
-        if socket.rooms[channel].is_empty() {
-            socket.rooms.remove(channel);
+        subscription.check(channel, self.history.of(channel), &socket.socket_id, false);
+        if socket.subscriptions[channel].is_empty() {
+            socket.subscriptions.remove(channel);
         }
     }
 
-    // --- at times
+    // --- checks
 
-    /// Publishes a last event on each channel and waits until all who are
-    /// subscribed have read it, and everything before.
-    async fn everybody_has_everything(&mut self) {
+    /// Publishes a last event on each channel, and waits until all subscribers have
+    /// read it and everything before it.
+    async fn check_all_received(&mut self) {
         self.read_until(|socket, _| socket.is_settled()).await;
         for (number, channel) in CHANNELS.into_iter().enumerate() {
             let data = format!("marker {}", self.history.of(channel).len());
@@ -568,14 +589,17 @@ impl Scene {
         }
         self.read_until(|socket, history| {
             let is_last = |seen: &Seen, channel: &str| seen.data == history.of(channel).last().unwrap().data;
-            socket.rooms.iter().all(|(channel, rooms)| {
-                rooms[0].seen.last().is_some_and(|seen| seen.name == "marker" && is_last(seen, channel))
+            socket.subscriptions.iter().all(|(channel, subscriptions)| {
+                subscriptions[0]
+                    .seen
+                    .last()
+                    .is_some_and(|seen| seen.name == "marker" && is_last(seen, channel))
             })
         })
         .await;
         for socket in self.sockets.values() {
-            for (channel, rooms) in &socket.rooms {
-                rooms[0].check(channel, self.history.of(channel), &socket.socket_id, true);
+            for (channel, subscriptions) in &socket.subscriptions {
+                subscriptions[0].check(channel, self.history.of(channel), &socket.socket_id, true);
             }
         }
         self.read_plain().await;
@@ -583,7 +607,7 @@ impl Scene {
 
     async fn read_until(&mut self, is_done: impl Fn(&Socket, &History) -> bool) {
         loop {
-            self.read_what_is_here();
+            self.read_pending_reports();
             let waits = self.sockets.values().find(|socket| !is_done(socket, &self.history));
             let Some(program) = waits.map(|socket| socket.program) else { return };
             let report = self.programs[program].next().await;
@@ -591,7 +615,7 @@ impl Scene {
         }
     }
 
-    /// The sockets without deltas have seen nothing but Pusher's frames.
+    /// The sockets without deltas have received Pusher's frames only.
     async fn read_plain(&mut self) {
         for (browser, read) in &mut self.plain {
             let total: usize = CHANNELS.iter().map(|channel| self.history.of(channel).len()).sum();
@@ -606,17 +630,17 @@ impl Scene {
     }
 }
 
-/// Markers only for who asked, and the publisher's JSON inline only with them.
-fn check_form(form: Form, channel: &str, seen: &Seen, report: &Value) {
+/// Markers only with deltas, and the publisher's JSON inline only with them.
+fn check_encoding(encoding: Encoding, channel: &str, seen: &Seen, report: &Value) {
     let event = Published { name: seen.name.clone(), data: seen.data.clone(), except: None };
     let is_marked = !report["seq"].is_null();
-    let may_be_marked = !event.has_marker() && !event.lacks_key(channel);
-    let expected = match form {
-        Form::Plain => false,
-        Form::Chained => may_be_marked,
-        Form::Either => is_marked && may_be_marked,
+    let may_be_marked = !event.has_marker() && !event.has_no_key(channel);
+    let expected = match encoding {
+        Encoding::Plain => false,
+        Encoding::Chained => may_be_marked,
+        Encoding::Either => is_marked && may_be_marked,
     };
-    assert_eq!(is_marked, expected, "{form:?}: {report}");
+    assert_eq!(is_marked, expected, "{encoding:?}: {report}");
     assert_eq!(report["key"].is_string(), is_marked && channel == KEYED, "{report}");
     assert!(!is_marked || report["inline"] == event.is_container(), "{report}");
     if report["via"] == "delta" {
@@ -632,7 +656,7 @@ struct Payload {
     data: String,
 }
 
-/// What a feed sends for a while, before it sends something else.
+/// The kind of payloads that a feed sends for a while.
 #[derive(Debug, Clone, Copy, Default)]
 enum Mood {
     #[default]
@@ -654,7 +678,7 @@ const MOODS: [Mood; 8] = [
     Mood::Noise,
 ];
 
-/// Events of a feed, and everything that could upset a client.
+/// Events of a feed, and payloads that are difficult for clients.
 #[derive(Default)]
 struct Payloads {
     mood: Mood,
@@ -712,7 +736,7 @@ impl Payloads {
         Payload { name, data }
     }
 
-    /// Most of it is as it was.
+    /// Most of it is unchanged.
     fn feed(&mut self, rng: &mut StdRng, note: &str) -> String {
         for _ in 0..rng.random_range(1..4) {
             let one = rng.random_range(0..self.prices.len());
@@ -736,7 +760,7 @@ impl Payloads {
         self.feed(rng, &note.join(" "))
     }
 
-    /// About nine kilobytes, a little of it new.
+    /// About nine kilobytes, with a small change.
     fn large(&mut self, rng: &mut StdRng) -> String {
         let mut note = "all the same ž ".repeat(520);
         for _ in 0..rng.random_range(0..5) {
@@ -749,7 +773,7 @@ impl Payloads {
     }
 }
 
-/// Like nothing that came before.
+/// Unlike any earlier payload.
 fn noise(rng: &mut StdRng) -> String {
     let length = rng.random_range(0..9_000);
     (0..length).map(|_| char::from(rng.random_range(b' '..=b'~'))).collect()
@@ -760,7 +784,7 @@ fn noise(rng: &mut StdRng) -> String {
 /// A socket in a program of its own.
 struct Reader(Client);
 
-/// Connected as `pusher-js`, or as whoever the query says.
+/// The query of `pusher-js`.
 const JS: &str = "client=js&version=8.6.0";
 
 impl Reader {
@@ -787,7 +811,7 @@ impl Reader {
         report
     }
 
-    /// The global opt-in's answer.
+    /// Expects the answer to the global opt-in.
     async fn expect_enabled(&mut self, enabled: bool) {
         let report = self.expect("delta_enabled").await;
         assert_eq!((&report["channel"], &report["data"]["enabled"]), (&Value::Null, &enabled.into()));
@@ -798,7 +822,8 @@ impl Reader {
         self.expect("subscribed").await;
     }
 
-    /// The next report, which must be the event with this data: how it came.
+    /// The next report, which must be the event with this data. Returns how it was
+    /// encoded.
     async fn read(&mut self, data: &str) -> Came {
         let report = self.expect("event").await;
         assert_eq!(report["data"], data, "{report}");
@@ -818,22 +843,22 @@ enum Came {
     Delta,
 }
 
-/// No full event but where one is needed, so that tests can tell.
+/// Full events only where one is needed, so that tests can distinguish them.
 const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
 
 async fn server(config: &str) -> Server {
     Server::builder().config(config).start().await
 }
 
-/// Something worth a delta against its like, of about `size` bytes.
+/// A payload of about `size` bytes that compresses well against another one.
 fn tick(number: usize, size: usize) -> String {
-    // Not one letter again and again: that could be copied from any base.
+    // Not a repeated letter: a delta could copy that from any base.
     let mut rng = StdRng::seed_from_u64(1);
     let same: String = (0..size).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect();
     json!({ "number": number, "same": same }).to_string()
 }
 
-/// How a run of events came, each published and read in turn.
+/// How each of these events was encoded, published and read in turn.
 async fn run(reader: &mut Reader, caller: &Caller, channel: &str, texts: &[String]) -> Vec<Came> {
     let mut came = Vec::new();
     for text in texts {
@@ -850,7 +875,7 @@ fn ticks(count: usize, size: usize) -> Vec<String> {
 use Came::{Delta, Full, Plain};
 
 #[tokio::test]
-async fn a_client_without_a_base_is_sent_a_full_event_next() {
+async fn delta_sync_error_is_followed_by_full_event() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "global").await;
@@ -859,18 +884,19 @@ async fn a_client_without_a_base_is_sent_a_full_event_next() {
     assert_eq!(run(&mut reader, &caller, "news", &ticks(3, 300)).await, [Full, Delta, Delta]);
 
     reader.tell(json!({ "cmd": "forget", "channel": "news" }));
-    // Commands are read in turn: now the base is gone.
+    // The program handles commands in order: now the base is gone.
     reader.subscribe("other", Value::Null).await;
     caller.publish("news", "e", &tick(3, 300)).await;
     let failure = reader.expect("failure").await;
     assert_eq!(failure["reason"], "no base", "{failure}");
-    // The client has complained by now, and what it says next is read after that.
+    // The client has sent its sync error by now, and its next frame is handled
+    // after that.
     reader.subscribe("another", Value::Null).await;
     assert_eq!(run(&mut reader, &caller, "news", &ticks(2, 300)).await, [Full, Delta]);
 }
 
 #[tokio::test]
-async fn a_socket_may_ask_after_it_has_subscribed() {
+async fn delta_opt_in_after_subscription_applies_to_next_events() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "none").await;
@@ -878,13 +904,13 @@ async fn a_socket_may_ask_after_it_has_subscribed() {
     assert_eq!(run(&mut reader, &caller, "news", &ticks(2, 300)).await, [Plain, Plain]);
     reader.tell(json!({ "cmd": "enable", "algorithms": ["xdelta3", "fossil"] }));
     reader.expect_enabled(true).await;
-    // What a socket says is heard in turn.
+    // The server handles the frames of a socket in order.
     reader.subscribe("other", Value::Null).await;
     assert_eq!(run(&mut reader, &caller, "news", &ticks(3, 300)).await, [Full, Delta, Delta]);
 }
 
 #[tokio::test]
-async fn encrypted_events_are_never_marked() {
+async fn encrypted_channel_events_have_no_delta_markers() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "global").await;
@@ -892,18 +918,19 @@ async fn encrypted_events_are_never_marked() {
     reader.subscribe("private-encrypted-room", json!("fossil")).await;
     let sealed: Vec<String> = (0..5).map(|number| sealed(number, 400)).collect();
     let came = run(&mut reader, &caller, "private-encrypted-room", &sealed).await;
-    // And nothing confirmed the channel's own opt-in in between.
+    // And no confirmation of the channel's own opt-in came in between.
     assert_eq!(came, [Plain; 5]);
 }
 
-/// As Pusher's libraries seal events, as far as anybody without the key can see.
+/// A payload of the same shape as those that Pusher's libraries encrypt.
 fn sealed(number: usize, size: usize) -> String {
     json!({ "nonce": format!("{number:032}"), "ciphertext": "c".repeat(size) }).to_string()
 }
 
-/// protocol.md 3.6: it says that it decodes deltas, and would lose them.
+/// protocol.md 3.6: this client announces delta support, but would lose every
+/// delta.
 #[tokio::test]
-async fn the_python_client_is_confirmed_and_sent_full_events() {
+async fn python_client_opt_in_is_confirmed_and_events_stay_plain() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, "client=python&version=2.2.0", "global").await;
@@ -915,7 +942,7 @@ async fn the_python_client_is_confirmed_and_sent_full_events() {
 }
 
 #[tokio::test]
-async fn a_server_without_deltas_marks_nothing() {
+async fn server_with_deltas_disabled_sends_plain_events() {
     let server = server("[delta_compression]\nenabled = false").await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "global").await;
@@ -927,13 +954,13 @@ async fn a_server_without_deltas_marks_nothing() {
 }
 
 #[tokio::test]
-async fn full_events_come_at_the_interval() {
+async fn full_events_are_sent_at_the_interval() {
     let server = server("[delta_compression]\nfull_message_interval = 4").await;
     let mut reader = Reader::open(&server, JS, "subscription").await;
     reader.subscribe("news", Value::Null).await;
     reader.expect("delta_enabled").await;
     let came = run(&mut reader, &server.caller("1"), "news", &ticks(24, 300)).await;
-    // Where the first one falls is up to the channel's numbers.
+    // The index of the first one depends on the channel's sequence numbers.
     let deltas: Vec<usize> = came.split(|came| *came != Delta).map(<[Came]>::len).collect();
     let whole: &[usize] = &deltas[2..deltas.len() - 1];
     assert_eq!(whole, vec![4; whole.len()], "{came:?}");
@@ -952,14 +979,14 @@ async fn small_events_are_sent_in_full() {
     let texts = [small(0), small(1), large(2), large(3), small(4), large(5)];
     assert_eq!(run(&mut reader, &caller, "news", &texts).await, [Full, Full, Delta, Delta, Full, Delta]);
 
-    // Whoever publishes may insist.
+    // `delta: true` overrides the size.
     let event = json!({ "name": "e", "channel": "news", "data": small(6), "delta": true });
     caller.post_events(event).await.expect_ok();
     assert_eq!(reader.read(&small(6)).await, Delta);
 }
 
 #[tokio::test]
-async fn a_delta_that_saves_too_little_is_not_sent() {
+async fn delta_above_compression_ratio_is_not_sent() {
     let config = "[delta_compression]\nfull_message_interval = 0\nmin_compression_ratio = 0.4";
     let server = server(config).await;
     let mut reader = Reader::open(&server, JS, "subscription").await;
@@ -971,9 +998,9 @@ async fn a_delta_that_saves_too_little_is_not_sent() {
     assert_eq!(came, [Full, Full, Full, Delta, Full]);
 }
 
-/// protocol.md 3.2, the table, with what each form must come to.
+/// protocol.md 3.2, the table, with the expected result of each form.
 #[tokio::test]
-async fn a_subscription_may_ask_in_every_form() {
+async fn subscription_member_delta_accepts_every_documented_form() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     let mut reader = Reader::open(&server, JS, "none").await;
@@ -999,7 +1026,8 @@ async fn a_subscription_may_ask_in_every_form() {
     }
     let off = [json!("disabled"), json!("false"), json!("None"), json!({ "enabled": false }), json!(false)];
     for (number, delta) in off.iter().enumerate() {
-        // The channel's own word is stronger than the socket's, which comes last here.
+        // The channel's setting takes precedence over the socket's, which comes
+        // last here.
         let channel = format!("off-{number}");
         reader.subscribe(&channel, delta.clone()).await;
         reader.tell(json!({ "cmd": "enable" }));
@@ -1010,7 +1038,7 @@ async fn a_subscription_may_ask_in_every_form() {
 }
 
 #[tokio::test]
-async fn what_means_nothing_leaves_the_socket_to_decide() {
+async fn invalid_delta_member_falls_back_to_socket_opt_in() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
     for (optin, expected) in [("none", [Plain, Plain]), ("global", [Full, Delta])] {

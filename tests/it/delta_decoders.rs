@@ -1,6 +1,6 @@
-//! Deltas of every kind, rebuilt by the decoders that clients use, none of them
-//! ours (protocol.md 3.14 and 3.15). What comes out is, byte for byte, what was
-//! encoded.
+//! Deltas of every kind, decoded with the decoders of client libraries, without any
+//! code of ours (protocol.md 3.14 and 3.15). The decoded bytes are the encoded
+//! ones.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +22,7 @@ impl Decoder {
         Decoder(Launch::node("decoders.js").start())
     }
 
-    /// Knows VCDIFF only.
+    /// Supports VCDIFF only.
     fn python() -> Decoder {
         Decoder(Launch::python("decoders.py").start())
     }
@@ -48,7 +48,7 @@ impl Decoder {
 }
 
 #[tokio::test]
-async fn the_vectors_of_the_protocol() {
+async fn protocol_test_vectors_decode_with_client_decoders() {
     let (mut node, mut python) = (Decoder::node(), Decoder::python());
 
     let frame = |p: u8| {
@@ -64,7 +64,7 @@ async fn the_vectors_of_the_protocol() {
     node.check(Algorithm::Vcdiff, b"hello", &vcdiff, b"hello!").await;
     python.check(Algorithm::Vcdiff, b"hello", &vcdiff, b"hello!").await;
 
-    // And they do notice what is wrong.
+    // The decoders report invalid input.
     let refused = json!("failed");
     assert_eq!(node.decode(Algorithm::Fossil, b"hello", fossil).await["type"], refused);
     assert_eq!(node.decode(Algorithm::Vcdiff, b"hello", b"hello").await["type"], refused);
@@ -72,7 +72,7 @@ async fn the_vectors_of_the_protocol() {
 }
 
 #[tokio::test]
-async fn what_is_encoded_is_what_clients_decode() {
+async fn random_deltas_decode_with_client_decoders() {
     let (mut node, mut python) = (Decoder::node(), Decoder::python());
     let mut rng = Seed::new().rng();
     for _ in 0..PAIRS {
@@ -87,7 +87,7 @@ async fn what_is_encoded_is_what_clients_decode() {
     }
 }
 
-/// A base and what may come after it.
+/// A base and a possible next text.
 fn pair(rng: &mut StdRng) -> (Vec<u8>, Vec<u8>) {
     let base = text(rng);
     let target = match rng.random_range(0..8) {
@@ -100,7 +100,7 @@ fn pair(rng: &mut StdRng) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn text(rng: &mut StdRng) -> Vec<u8> {
-    // Short ones as often as long ones.
+    // Short texts as often as long ones.
     let scale = TEXT_BYTES_MAX >> rng.random_range(0..14);
     let len = rng.random_range(0..=scale);
     match rng.random_range(0..5) {
@@ -124,7 +124,7 @@ fn joined(words: &[&str], len: usize, rng: &mut StdRng) -> Vec<u8> {
     joined
 }
 
-/// With some bytes replaced, repeated, moved, or made one long run.
+/// With some bytes replaced, repeated, moved, or turned into one long run.
 fn edited(base: &[u8], rng: &mut StdRng) -> Vec<u8> {
     let mut text = base.to_vec();
     for _ in 0..rng.random_range(1..8) {

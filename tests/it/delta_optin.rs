@@ -1,5 +1,5 @@
-//! Who gets deltas, and what they find in them (protocol.md 3.1 to 3.7, 3.10,
-//! 3.11): strictly by opt-in, always against a base that the socket holds.
+//! Delta subscribers and the contents of their deltas (protocol.md 3.1 to 3.7,
+//! 3.10, 3.11): strictly by opt-in, always against a base that the socket has.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -9,16 +9,16 @@ use crate::support::delta_client::{Came, DeltaClient, Event};
 use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
 
 on_both_backends![
-    after_a_full_event_come_deltas,
-    a_plain_socket_sees_none_of_it,
-    the_events_of_a_batch_follow_from_each_other,
-    an_event_without_delta_is_full_for_all_and_the_next_base,
-    the_excluded_socket_is_never_sent_a_delta_it_cannot_read,
-    whoever_joins_late_begins_with_a_full_event,
-    whatever_is_published_is_what_is_read,
+    full_event_is_followed_by_deltas,
+    socket_without_opt_in_receives_plain_frames,
+    batch_events_are_deltas_of_each_other,
+    event_with_delta_false_is_full_and_next_base,
+    excluded_socket_receives_full_event_next,
+    new_subscriber_begins_with_full_event,
+    random_events_decode_to_published_data,
 ];
 
-/// No full event but where one is needed, so that tests can tell.
+/// Full events only where one is needed, so that tests can distinguish them.
 const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
 
 async fn cluster(backend: Backend) -> Cluster {
@@ -29,12 +29,12 @@ async fn server() -> Server {
     Server::builder().config(NO_INTERVAL).start().await
 }
 
-/// Something worth a delta: long, and mostly the same each time.
+/// A payload that is worth a delta: long, and mostly unchanged.
 fn text(number: usize) -> String {
     json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
 }
 
-/// A browser that asks for deltas, with its memory.
+/// A browser with deltas, and its bases.
 struct Reader {
     browser: Browser,
     client: DeltaClient,
@@ -53,7 +53,7 @@ impl Reader {
         self.client.read(&frame)
     }
 
-    /// The next event, which must carry this text and have come this way.
+    /// The next event, which must have this text and this encoding.
     async fn expect(&mut self, came: Came, published: &str) {
         let event = self.next().await;
         assert_eq!((event.came, event.published()), (came, published));
@@ -61,9 +61,10 @@ impl Reader {
 }
 
 impl Reader {
-    /// Publishes until the server has acted on what it was told, which nothing
-    /// announces: until then events come as before. The number of the full one.
-    async fn full_comes(&mut self, caller: &Caller, before: Came) -> usize {
+    /// Publishes until the server has applied an opt-in or a sync error, which no
+    /// frame confirms: until then the encoding is `before`. Returns the number of
+    /// the full event.
+    async fn publish_until_full(&mut self, caller: &Caller, before: Came) -> usize {
         for number in 100..200 {
             publish(caller, number).await;
             let frame = self.browser.next().await;
@@ -95,7 +96,7 @@ async fn publish(caller: &Caller, number: usize) {
     caller.publish("news", "e", &text(number)).await;
 }
 
-async fn after_a_full_event_come_deltas(backend: Backend) {
+async fn full_event_is_followed_by_deltas(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut readers = [Reader::on(cluster.first(), "news").await, Reader::on(cluster.second(), "news").await];
@@ -108,7 +109,7 @@ async fn after_a_full_event_come_deltas(backend: Backend) {
     }
 }
 
-async fn a_plain_socket_sees_none_of_it(backend: Backend) {
+async fn socket_without_opt_in_receives_plain_frames(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut reader = Reader::on(cluster.second(), "news").await;
@@ -123,7 +124,7 @@ async fn a_plain_socket_sees_none_of_it(backend: Backend) {
     }
 }
 
-async fn the_events_of_a_batch_follow_from_each_other(backend: Backend) {
+async fn batch_events_are_deltas_of_each_other(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut reader = Reader::on(cluster.second(), "news").await;
@@ -140,7 +141,7 @@ async fn the_events_of_a_batch_follow_from_each_other(backend: Backend) {
     }
 }
 
-async fn an_event_without_delta_is_full_for_all_and_the_next_base(backend: Backend) {
+async fn event_with_delta_false_is_full_and_next_base(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut reader = Reader::on(cluster.second(), "news").await;
@@ -154,7 +155,7 @@ async fn an_event_without_delta_is_full_for_all_and_the_next_base(backend: Backe
     }
 }
 
-async fn the_excluded_socket_is_never_sent_a_delta_it_cannot_read(backend: Backend) {
+async fn excluded_socket_receives_full_event_next(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut sender = Reader::on(cluster.second(), "news").await;
@@ -168,7 +169,7 @@ async fn the_excluded_socket_is_never_sent_a_delta_it_cannot_read(backend: Backe
         }
         caller.post_events(event).await.expect_ok();
         if !is_excluded {
-            // Full after each that it missed, and when it began.
+            // A full event after each excluded one, and at the start.
             let came = if number % 4 == 3 || number == 0 { Came::Full } else { Came::Delta };
             sender.expect(came, &text(number)).await;
         }
@@ -176,7 +177,7 @@ async fn the_excluded_socket_is_never_sent_a_delta_it_cannot_read(backend: Backe
     }
 }
 
-async fn whoever_joins_late_begins_with_a_full_event(backend: Backend) {
+async fn new_subscriber_begins_with_full_event(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut first = Reader::on(cluster.second(), "news").await;
@@ -192,16 +193,16 @@ async fn whoever_joins_late_begins_with_a_full_event(backend: Backend) {
     late.expect(Came::Delta, &text(4)).await;
     first.expect(Came::Delta, &text(4)).await;
 
-    // Leaving and coming back is joining late.
+    // A resubscription is a new subscription.
     late.browser.unsubscribe("news").await;
     late.browser.subscribe("news").await;
     publish(&caller, 5).await;
     late.expect(Came::Full, &text(5)).await;
 }
 
-/// Random events, published through both nodes at once, some without deltas,
-/// some that one of the readers is kept from.
-async fn whatever_is_published_is_what_is_read(backend: Backend) {
+/// Random events, published through both nodes concurrently, some without deltas,
+/// some that exclude one of the readers.
+async fn random_events_decode_to_published_data(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut rng = Seed::new().rng();
     let mut readers = [
@@ -221,7 +222,7 @@ async fn whatever_is_published_is_what_is_read(backend: Backend) {
             if rng.random_ratio(1, 10) {
                 event["delta"] = false.into();
             }
-            // Beyond the last reader is nobody.
+            // Numbers past the last reader exclude no socket.
             let excluded = rng.random_range(0..10_usize);
             if let Some(reader) = readers.get(excluded) {
                 event["socket_id"] = reader.browser.socket_id().into();
@@ -247,8 +248,8 @@ async fn whatever_is_published_is_what_is_read(backend: Backend) {
     assert!(deltas > 0);
 }
 
-/// Objects that share much, some tiny, some unlike any other, some that only
-/// look like JSON, some with the texts of the markers.
+/// Objects that share much, some tiny, some unlike any other, some that only look
+/// like JSON, some with the texts of the markers.
 fn random_data(rng: &mut StdRng) -> String {
     let price = rng.random_range(0..1_000_000);
     match rng.random_range(0..10) {
@@ -263,7 +264,7 @@ fn random_data(rng: &mut StdRng) -> String {
 }
 
 #[tokio::test]
-async fn a_global_opt_in_is_confirmed() {
+async fn global_delta_opt_in_is_confirmed() {
     let server = server().await;
     for data in
         [json!({}), json!({ "algorithms": ["fossil", "xdelta3"] }), json!({ "algorithms": ["fossil"] })]
@@ -285,7 +286,7 @@ async fn a_global_opt_in_is_confirmed() {
 
 /// protocol.md 3.2, the table.
 #[tokio::test]
-async fn a_subscription_opts_in_in_many_forms() {
+async fn subscription_delta_opt_in_accepts_every_form() {
     let server = server().await;
     let caller = server.caller("1");
     for delta in [
@@ -310,7 +311,8 @@ async fn a_subscription_opts_in_in_many_forms() {
     for delta in [json!("disabled"), json!("FALSE"), json!("none"), json!(false), json!({ "enabled": false })]
     {
         let mut browser = server.browser("key1").await;
-        // Its own word counts more than the socket's, whichever came first.
+        // The subscription's setting takes precedence over the socket's, in either
+        // order.
         opt_in(&mut browser, json!({})).await;
         browser.subscribe_with("news", json!({ "delta": delta })).await;
         opt_in(&mut browser, json!({})).await;
@@ -325,9 +327,9 @@ async fn a_subscription_opts_in_in_many_forms() {
     }
 }
 
-/// It may come at any time and never takes away what is there.
+/// The global opt-in may come at any time, and never removes an earlier one.
 #[tokio::test]
-async fn an_opt_in_may_come_late_and_twice() {
+async fn global_opt_in_may_be_late_and_repeated() {
     let server = server().await;
     let caller = server.caller("1");
     let (mut browser, client) = (server.browser("key1").await, DeltaClient::default());
@@ -336,7 +338,7 @@ async fn an_opt_in_may_come_late_and_twice() {
     publish(&caller, 0).await;
     reader.expect(Came::Plain, &text(0)).await;
     opt_in(&mut reader.browser, json!({})).await;
-    let number = reader.full_comes(&caller, Came::Plain).await;
+    let number = reader.publish_until_full(&caller, Came::Plain).await;
     opt_in(&mut reader.browser, json!({})).await;
     for number in number + 1..number + 5 {
         publish(&caller, number).await;
@@ -344,9 +346,9 @@ async fn an_opt_in_may_come_late_and_twice() {
     }
 }
 
-/// A resubscription speaks for itself: what the last one asked for is gone.
+/// A new subscription has its own settings: those of the previous one do not apply.
 #[tokio::test]
-async fn leaving_a_channel_ends_its_opt_in() {
+async fn unsubscribe_ends_subscription_opt_in() {
     let server = server().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
@@ -359,7 +361,7 @@ async fn leaving_a_channel_ends_its_opt_in() {
 }
 
 #[tokio::test]
-async fn a_client_that_lost_its_base_gets_a_full_event() {
+async fn delta_sync_error_yields_full_event() {
     let server = server().await;
     let caller = server.caller("1");
     let mut reader = Reader::on(&server, "news").await;
@@ -370,12 +372,12 @@ async fn a_client_that_lost_its_base_gets_a_full_event() {
     let lost = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "news" } });
     reader.client.forget("news");
     reader.browser.send(lost).await;
-    let number = reader.full_comes(&caller, Came::Delta).await + 1;
-    // What was negotiated stays.
+    let number = reader.publish_until_full(&caller, Came::Delta).await + 1;
+    // The negotiated settings remain.
     publish(&caller, number).await;
     reader.expect(Came::Delta, &text(number)).await;
 
-    // For a channel that it does not have: nothing happens.
+    // A sync error for a channel without a subscription has no effect.
     let other = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "olds" } });
     reader.browser.send(other).await;
     reader.browser.settle().await;
@@ -384,9 +386,9 @@ async fn a_client_that_lost_its_base_gets_a_full_event() {
 }
 
 /// With deltas on, `data` is inline JSON where it is an object or an array,
-/// verbatim, so that full events and deltas decode to the same.
+/// verbatim, so that full events and deltas decode to the same text.
 #[tokio::test]
-async fn data_is_inline_where_it_is_json() {
+async fn delta_subscriber_receives_json_data_inline() {
     let server = server().await;
     let caller = server.caller("1");
     let mut reader = Reader::on(&server, "news").await;
@@ -413,9 +415,9 @@ async fn data_is_inline_where_it_is_json() {
     }
 }
 
-/// Small events are numbered too: the size only saves the encoding.
+/// Small events are numbered too: the minimum size only avoids the encoding.
 #[tokio::test]
-async fn small_events_are_full_and_a_base() {
+async fn small_events_are_full_and_numbered() {
     let server = server().await;
     let caller = server.caller("1");
     let mut reader = Reader::on(&server, "news").await;
@@ -426,9 +428,9 @@ async fn small_events_are_full_and_a_base() {
 }
 
 /// Clients strip the markers by pattern, from payloads as well: an event that
-/// contains them is never numbered, and the chain goes on without it.
+/// contains them is never numbered, and the chain continues without it.
 #[tokio::test]
-async fn an_event_with_the_markers_text_is_plain() {
+async fn event_containing_marker_text_is_plain() {
     let server = server().await;
     let caller = server.caller("1");
     let mut reader = Reader::on(&server, "news").await;
@@ -444,7 +446,7 @@ async fn an_event_with_the_markers_text_is_plain() {
 }
 
 #[tokio::test]
-async fn a_full_event_comes_at_least_every_interval() {
+async fn full_event_is_sent_at_least_every_interval() {
     let config = "[delta_compression]\nfull_message_interval = 3";
     let server = Server::builder().config(config).start().await;
     let caller = server.caller("1");
@@ -461,10 +463,9 @@ async fn a_full_event_comes_at_least_every_interval() {
     assert_eq!(longest, 3);
 }
 
-/// protocol.md 3.6: these clients say that they decode deltas, and lose every
-/// event that comes as one.
+/// protocol.md 3.6: these clients announce delta support, but lose every delta.
 #[tokio::test]
-async fn clients_known_to_lose_deltas_get_none() {
+async fn clients_known_to_lose_deltas_receive_none() {
     let server = server().await;
     let caller = server.caller("1");
     for (client, version, came) in [
@@ -476,7 +477,7 @@ async fn clients_known_to_lose_deltas_get_none() {
         let path = format!("/app/key1?protocol=7&client={client}&version={version}&flash=false");
         let (mut browser, mut memory) = (server.connect(&path).await, DeltaClient::default());
         browser.expect_greeting().await;
-        // The opt-in is answered all the same.
+        // The opt-in is confirmed nevertheless.
         opt_in(&mut browser, json!({ "algorithms": ["fossil", "xdelta3"] })).await;
         browser.subscribe("news").await;
         publish(&caller, 0).await;
@@ -486,9 +487,9 @@ async fn clients_known_to_lose_deltas_get_none() {
     }
 }
 
-/// Settings of the server permit; they never impose, and they may forbid.
+/// Server settings permit or forbid deltas; they never impose them.
 #[tokio::test]
-async fn an_app_may_forbid_deltas_on_some_channels() {
+async fn app_can_disable_deltas_per_channel_pattern() {
     let app = AppSpec::new("1").set("channel_delta_compression", r#"{ "quiet-*" = "disabled" }"#);
     let server = Server::builder().config(NO_INTERVAL).app(app).start().await;
     let mut quiet = Reader::on(&server, "quiet-room").await;
@@ -503,7 +504,7 @@ async fn an_app_may_forbid_deltas_on_some_channels() {
 }
 
 #[tokio::test]
-async fn a_server_may_forbid_deltas() {
+async fn server_can_disable_deltas() {
     let server = Server::builder().config("[delta_compression]\nenabled = false").start().await;
     let mut browser = server.browser("key1").await;
     browser.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;

@@ -1,5 +1,5 @@
-//! Where deltas do not pay they are switched off, for the cluster as one, and on
-//! again when they would (protocol.md 3.11).
+//! Where deltas do not pay, the cluster switches them off, and on again when they
+//! would (protocol.md 3.11).
 
 use rand::RngExt;
 use rand::distr::Alphanumeric;
@@ -9,17 +9,17 @@ use serde_json::json;
 use crate::support::delta_client::{Came, DeltaClient};
 use crate::support::{Backend, Browser, Cluster, Seed, on_both_backends};
 
-on_both_backends![what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_when_it_would];
+on_both_backends![delta_toggle_switches_off_on_all_nodes_and_on_again];
 
-/// Deltas are looked at over 64 events while they are on, over eight of every
-/// sixteenth while they are off.
+/// The toggle evaluates 64 events while deltas are on, and eight samples, one of
+/// every sixteen events, while they are off.
 const UNTIL_OFF_MAX: usize = 100;
 const UNTIL_ON_MAX: usize = 200;
 
 const SWITCHES: &str = "fanfare_delta_toggles_total";
 const WITHOUT_DELTAS: &str = "fanfare_channels_without_deltas";
 
-/// Someone on each node who has deltas on.
+/// One delta subscriber on each node.
 struct Stage {
     cluster: Cluster,
     readers: Vec<(Browser, DeltaClient)>,
@@ -39,7 +39,7 @@ impl Stage {
         Stage { cluster, readers, rng: Seed::new().rng() }
     }
 
-    /// Publishes it, and returns how it came to all.
+    /// Publishes one event, and returns how it was encoded for each reader.
     async fn publish(&mut self, text: &str) -> Vec<Came> {
         self.cluster.caller("1").publish("news", "e", text).await;
         let mut came = Vec::new();
@@ -51,19 +51,19 @@ impl Stage {
         came
     }
 
-    /// Nothing of it comes again.
+    /// Publishes an event that shares nothing with earlier ones.
     async fn publish_noise(&mut self) -> Vec<Came> {
         let text: String = (&mut self.rng).sample_iter(Alphanumeric).take(600).map(char::from).collect();
         self.publish(&json!({ "noise": text }).to_string()).await
     }
 
-    /// Nearly all of it comes again.
+    /// Publishes an event that is mostly unchanged.
     async fn publish_news(&mut self) -> Vec<Came> {
         let number: u32 = self.rng.random();
         self.publish(&json!({ "number": number, "same": "all the same ".repeat(40) }).to_string()).await
     }
 
-    /// Of every node.
+    /// The metric on every node.
     async fn metrics(&self, name: &str) -> Vec<f64> {
         let mut values = Vec::new();
         for node in self.cluster.nodes() {
@@ -76,7 +76,7 @@ impl Stage {
         self.metrics(name).await.iter().all(|it| *it == value)
     }
 
-    /// Gauges follow within a second.
+    /// Gauges are updated within a second.
     async fn gauge_becomes(&self, name: &str, value: f64) {
         while !self.all_have(name, value).await {
             tokio::task::yield_now().await;
@@ -84,7 +84,7 @@ impl Stage {
     }
 }
 
-async fn what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_when_it_would(backend: Backend) {
+async fn delta_toggle_switches_off_on_all_nodes_and_on_again(backend: Backend) {
     let mut stage = Stage::on(backend).await;
     let mut events = 0;
     while !stage.all_have(SWITCHES, 1.0).await {
@@ -101,7 +101,7 @@ async fn what_does_not_pay_is_switched_off_on_all_nodes_and_on_again_when_it_wou
     for (now, before) in stage.metrics("fanfare_deltas_encoded_total").await.into_iter().zip(encoded) {
         assert_eq!(now - before, 10.0, "one in sixteen is tried");
     }
-    assert!(stage.all_have(SWITCHES, 1.0).await, "it is said once, and noise changes nothing");
+    assert!(stage.all_have(SWITCHES, 1.0).await, "the toggle is reported once, and noise changes nothing");
 
     let mut events = 0;
     while !stage.all_have(SWITCHES, 2.0).await {

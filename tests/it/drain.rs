@@ -1,5 +1,5 @@
-//! SIGTERM: unready first, then sockets are closed little by little, then the
-//! process ends; nobody else webhook_events.
+//! SIGTERM: the node becomes unready first, then closes its sockets over a window,
+//! then the process exits; nothing else is affected.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,32 +27,32 @@ fn node() -> Builder {
     ))
 }
 
-/// Tells the node to end; returns when it has begun to.
-async fn terminate(server: &Server) {
+/// Sends SIGTERM; returns when the drain has begun.
+async fn begin_drain(server: &Server) {
     server.signal(Signal::Terminate);
     server.logged("\"draining\"").await;
 }
 
-async fn audience(server: &Server, count: usize, channel: &str) -> Vec<Browser> {
-    let mut audience = Vec::new();
+async fn subscribers(server: &Server, count: usize, channel: &str) -> Vec<Browser> {
+    let mut subscribers = Vec::new();
     for _ in 0..count {
         let mut browser = server.browser("key1").await;
         browser.subscribe(channel).await;
-        audience.push(browser);
+        subscribers.push(browser);
     }
-    audience
+    subscribers
 }
 
 /// How a socket ended.
 struct End {
     code: u16,
     at: Instant,
-    /// Events that it was sent before.
+    /// Events received before the end.
     read: usize,
 }
 
 /// Reads the run of events `0, 1, 2, …` until the server closes.
-fn read_to_the_end(mut browser: Browser, ended: Arc<AtomicUsize>) -> JoinHandle<End> {
+fn read_until_closed(mut browser: Browser, ended: Arc<AtomicUsize>) -> JoinHandle<End> {
     tokio::spawn(async move {
         let mut read = 0;
         loop {
@@ -66,21 +66,21 @@ fn read_to_the_end(mut browser: Browser, ended: Arc<AtomicUsize>) -> JoinHandle<
                     ended.fetch_add(1, Ordering::Relaxed);
                     return End { code, at, read };
                 }
-                Incoming::Gone(how) => panic!("closed without a word: {how}"),
+                Incoming::Gone(how) => panic!("closed without a close frame: {how}"),
             }
         }
     })
 }
 
 #[tokio::test]
-async fn sockets_are_closed_little_by_little() {
+async fn drain_closes_sockets_over_window() {
     bounded(async {
         let mut server = node().start().await;
         let caller = server.caller("1");
-        let mut audience = audience(&server, SOCKETS, "news").await;
-        terminate(&server).await;
+        let mut subscribers = subscribers(&server, SOCKETS, "news").await;
+        begin_drain(&server).await;
 
-        // Unready from the first moment, and otherwise as before.
+        // Unready at once, and otherwise unchanged.
         let ready = server.get("/ready").await;
         assert_eq!((ready.status, &ready.json()["reason"]), (503, &"draining".into()));
         assert_eq!(server.get("/up").await.status, 503);
@@ -88,15 +88,15 @@ async fn sockets_are_closed_little_by_little() {
         let refusal = server.try_connect("/app/key1?protocol=7").await.err().expect("no new sockets");
         refusal.expect_error(503, "draining");
         caller.publish("news", "while unready", "x").await;
-        for browser in &mut audience {
+        for browser in &mut subscribers {
             browser.expect_event("news", "while unready").await;
         }
 
         let ended = Arc::new(AtomicUsize::new(0));
         let sockets: Vec<_> =
-            audience.into_iter().map(|browser| read_to_the_end(browser, ended.clone())).collect();
+            subscribers.into_iter().map(|browser| read_until_closed(browser, ended.clone())).collect();
         let mut published = 0;
-        // As long as anybody is there, and the process with them.
+        // While sockets remain, the process stays.
         while ended.load(Ordering::Relaxed) < SOCKETS * 9 / 10 {
             caller.publish("news", &published.to_string(), "x").await;
             published += 1;
@@ -113,31 +113,33 @@ async fn sockets_are_closed_little_by_little() {
     .await;
 }
 
-/// They come back at once: all together they would be a storm. What a socket was
-/// sent before tells more than when its end was read here, late on a busy machine.
+/// Clients reconnect at once: closing all sockets together would cause a
+/// reconnection storm. The number of events before the close is more precise than
+/// the time at which the close was read here, which is late on a busy machine.
 fn check_steps(ends: &mut [End]) {
     ends.sort_by_key(|end| end.at);
     let (first, last) = (ends[0].at, ends[ends.len() - 1].at);
     let spread = last.duration_since(first);
     assert!(spread > WINDOW / 4, "{spread:?} is less than a quarter of the window");
     let mut reads: Vec<usize> = ends.iter().map(|end| end.read).collect();
-    assert!(reads[0] < reads[reads.len() - 1], "who is closed later has read more: {reads:?}");
+    assert!(reads[0] < reads[reads.len() - 1], "sockets closed later have read more: {reads:?}");
     reads.sort_unstable();
     let (least, most) = (reads[0], reads[reads.len() - 1]);
     let moments: BTreeSet<usize> = reads.iter().map(|read| (read - least) * 20 / (most - least)).collect();
-    assert!(moments.len() >= 8, "closed at {moments:?} twentieths of what was sent meanwhile only");
+    assert!(moments.len() >= 8, "closed at {moments:?} twentieths of the events sent during the drain only");
 }
 
-/// Also when all end at the same moment, and the process right after them.
+/// The same when all sockets close at the same moment, and the process right after
+/// them.
 #[tokio::test]
-async fn nobody_is_closed_without_a_word() {
+async fn drain_sends_close_frame_to_every_socket() {
     bounded(async {
         for _ in 0..3 {
             let mut server = Server::builder().config("drain_delay = 0\ndrain_window = 0").start().await;
-            let audience = audience(&server, 300, "news").await;
+            let subscribers = subscribers(&server, 300, "news").await;
             let ended = Arc::new(AtomicUsize::new(0));
             let sockets: Vec<_> =
-                audience.into_iter().map(|browser| read_to_the_end(browser, ended.clone())).collect();
+                subscribers.into_iter().map(|browser| read_until_closed(browser, ended.clone())).collect();
             server.signal(Signal::Terminate);
             for socket in sockets {
                 assert_eq!(socket.await.unwrap().code, 4200);
@@ -148,15 +150,16 @@ async fn nobody_is_closed_without_a_word() {
     .await;
 }
 
-/// The memberships of a node that ends go with it: nobody waits for its lease.
+/// The memberships of a drained node are removed at its exit, not at the expiry of
+/// its lease.
 #[tokio::test]
-async fn the_cluster_counts_right_as_soon_as_a_node_has_drained() {
+async fn cluster_counts_are_exact_after_node_drained() {
     bounded(counts_are_right_after("drain_delay = 0.1\ndrain_window = 0.5")).await;
 }
 
-/// Then its sockets have no time to leave one by one.
+/// Without a window, the sockets have no time to close one by one.
 #[tokio::test]
-async fn the_cluster_counts_right_when_a_node_has_drained_in_a_hurry() {
+async fn cluster_counts_are_exact_after_node_drained_without_window() {
     bounded(counts_are_right_after("drain_delay = 0\ndrain_window = 0")).await;
 }
 
@@ -164,18 +167,18 @@ async fn counts_are_right_after(drain: &str) {
     let redis = Redis::start().await;
     let node = Server::builder().config(drain).redis(&redis);
     let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-    let mut leaving = audience(&a, 100, "news").await;
+    let mut leaving = subscribers(&a, 100, "news").await;
     let own: Vec<String> = (0..leaving.len()).map(|number| format!("only-here-{number}")).collect();
     for (browser, channel) in leaving.iter_mut().zip(&own) {
         browser.subscribe(channel).await;
     }
-    let _staying = audience(&b, 3, "news").await;
+    let _staying = subscribers(&b, 3, "news").await;
     let caller = b.caller("1");
     assert_eq!(caller.subscription_count("news").await, 103);
 
     a.signal(Signal::Terminate);
     assert_eq!(a.wait_exit(PATIENCE).await.code(), Some(0));
-    // Once, at once.
+    // One request each, immediately.
     assert_eq!(caller.subscription_count("news").await, 3);
     for channel in &own {
         let info = [("info", "subscription_count")];
@@ -187,16 +190,16 @@ async fn counts_are_right_after(drain: &str) {
     assert_eq!(answer["batch"][0]["subscription_count"], 3);
 }
 
-/// Nor for a client that reads nothing, not even that it is to go.
+/// A client that reads nothing, not even its close frame, does not delay the drain.
 #[tokio::test]
-async fn a_stuck_client_does_not_hold_up_the_drain_of_a_cluster() {
+async fn stalled_client_does_not_delay_drain_of_cluster_node() {
     bounded(async {
         let redis = Redis::start().await;
         let node = Server::builder().config("drain_delay = 0\ndrain_window = 0").redis(&redis);
         let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-        let _stuck = audience(&a, 1, "news").await;
+        let _stalled = subscribers(&a, 1, "news").await;
         let caller = b.caller("1");
-        publish_until_stuck(&caller, &a).await;
+        publish_until_stalled(&caller, &a).await;
         assert_eq!(caller.subscription_count("news").await, 1);
 
         a.signal(Signal::Terminate);
@@ -207,7 +210,7 @@ async fn a_stuck_client_does_not_hold_up_the_drain_of_a_cluster() {
 }
 
 /// Fills all buffers between the node and a client that does not read.
-async fn publish_until_stuck(caller: &Caller, node: &Server) {
+async fn publish_until_stalled(caller: &Caller, node: &Server) {
     let event = json!({ "name": "e", "channel": "news", "data": "x".repeat(10_000) });
     for _ in 0..1_000 {
         let before = node.metrics().await.sum("fanfare_bytes_sent_total");
@@ -224,18 +227,18 @@ async fn publish_until_stuck(caller: &Caller, node: &Server) {
     panic!("the client still reads after 100 MB");
 }
 
-/// A backend that hears nothing must not find that its event was sent: whatever
-/// is carried out is answered, up to the last moment.
+/// A backend without a response must not have published: the node answers every
+/// request that it executes, up to the last moment.
 #[tokio::test]
-async fn every_publish_that_a_cluster_carries_out_is_answered() {
+async fn cluster_publish_executed_during_drain_is_answered() {
     bounded(async {
         let redis = Redis::start().await;
         let node = Server::builder().config("drain_delay = 0.3\ndrain_window = 0.1").redis(&redis);
         let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-        let witness = audience(&b, 1, "news").await.remove(0);
-        let heard = tokio::spawn(names_until(witness, "end"));
+        let witness = subscribers(&b, 1, "news").await.remove(0);
+        let received = tokio::spawn(names_until(witness, "end"));
         let backends: Vec<_> =
-            (0..16).map(|backend| tokio::spawn(publish_while_it_answers(a.caller("1"), backend))).collect();
+            (0..16).map(|backend| tokio::spawn(publish_until_unanswered(a.caller("1"), backend))).collect();
 
         a.signal(Signal::Terminate);
         assert_eq!(a.wait_exit(PATIENCE).await.code(), Some(0));
@@ -244,16 +247,17 @@ async fn every_publish_that_a_cluster_carries_out_is_answered() {
             unanswered.push(backend.await.unwrap());
         }
         b.caller("1").publish("news", "end", "x").await;
-        let heard = heard.await.unwrap();
-        assert!(heard.len() > unanswered.len(), "{heard:?}");
-        let carried_out: Vec<_> = unanswered.iter().filter(|name| heard.contains(*name)).collect();
-        assert!(carried_out.is_empty(), "published, and their backends were not told: {carried_out:?}");
+        let received = received.await.unwrap();
+        assert!(received.len() > unanswered.len(), "{received:?}");
+        let published_unanswered: Vec<_> =
+            unanswered.iter().filter(|name| received.contains(*name)).collect();
+        assert!(published_unanswered.is_empty(), "published without a response: {published_unanswered:?}");
     })
     .await;
 }
 
-/// The name of the first event that got no answer.
-async fn publish_while_it_answers(caller: Caller, backend: usize) -> String {
+/// The name of the first event without a response.
+async fn publish_until_unanswered(caller: Caller, backend: usize) -> String {
     for number in 0.. {
         let name = format!("{backend}.{number}");
         let event = json!({ "name": name, "channel": "news", "data": "x" });
@@ -275,13 +279,13 @@ async fn names_until(mut witness: Browser, last: &str) -> BTreeSet<String> {
     }
 }
 
-/// Somebody will not wait.
+/// For an operator who does not wait for the drain.
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn second_signal_exits_immediately() {
     bounded(async {
         let mut server = Server::builder().config("drain_delay = 3600").start().await;
         let mut browser = server.browser("key1").await;
-        terminate(&server).await;
+        begin_drain(&server).await;
         browser.settle().await;
         server.signal(Signal::Terminate);
         let status = server.wait_exit(Duration::from_secs(5)).await;
@@ -291,10 +295,10 @@ async fn a_second_signal_ends_at_once() {
     .await;
 }
 
-/// Three nodes are replaced one after the other while backends publish, with
-/// the proxy's configuration and the node's own delay as they are.
+/// Three nodes restart one after the other while backends publish, with the proxy's
+/// configuration and the node's default delay.
 #[tokio::test]
-async fn a_rolling_restart_of_a_cluster_fails_no_publish() {
+async fn rolling_restart_of_a_cluster_fails_no_publish() {
     bounded(async {
         let mut site = Site::start("drain_window = 0.5").await;
         let mut clients = Vec::new();
@@ -318,7 +322,7 @@ async fn a_rolling_restart_of_a_cluster_fails_no_publish() {
             assert!(published > 100);
         }
 
-        // Every client is back, and hears.
+        // Every client has reconnected, and receives events.
         let caller = site.caller();
         let count = async || match caller.subscription_count("news").await {
             count if count == clients.len() => Ok(()),
@@ -327,8 +331,8 @@ async fn a_rolling_restart_of_a_cluster_fails_no_publish() {
         eventually("all clients are back", PATIENCE, count).await;
         caller.publish("news", "after", "1").await;
         for client in &mut clients {
-            let moves = "the event after the restart";
-            client.find(moves, |report| report["type"] == "event" && report["event"] == "after").await;
+            let what = "the event after the restart";
+            client.find(what, |report| report["type"] == "event" && report["event"] == "after").await;
         }
     })
     .await;
@@ -342,7 +346,8 @@ async fn subscribed_client(site: &Site) -> Client {
     client
 }
 
-/// Publishes until it is told to stop, a hundred times a second; how often.
+/// Publishes a hundred times a second until `done`. Returns the number of
+/// publishes.
 async fn publish_on(
     addr: std::net::SocketAddr,
     app: crate::support::AppSpec,
@@ -357,7 +362,7 @@ async fn publish_on(
         if !keeps_alive {
             caller = Caller::new(addr, app.clone());
         }
-        // To nobody: what is under test is the answer.
+        // To a channel without subscribers: the test checks the responses.
         caller.publish("backends", "e", "x").await;
         published += 1;
     }

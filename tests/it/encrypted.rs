@@ -1,15 +1,16 @@
-//! Encrypted channels (protocol.md 2.5): private, and the server is blind.
+//! Encrypted channels (protocol.md 2.5): private, and the server cannot decrypt the
+//! events.
 
 use serde_json::json;
 
 use crate::support::{Backend, Cluster, Server, on_both_backends};
 
-on_both_backends![ciphertext_passes_untouched];
+on_both_backends![encrypted_channel_delivers_ciphertext_unchanged];
 
-async fn ciphertext_passes_untouched(backend: Backend) {
+async fn encrypted_channel_delivers_ciphertext_unchanged(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["private-encrypted-room"]).await;
+    let mut subscribers = cluster.listeners(&["private-encrypted-room"]).await;
     let sealed = r#"{"nonce":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz","ciphertext":"3q2+7w=="}"#;
     let batch = json!([
         { "name": "one", "channel": "private-encrypted-room", "data": sealed, "info": "subscription_count" },
@@ -18,13 +19,13 @@ async fn ciphertext_passes_untouched(backend: Backend) {
     let answer = caller.post_batch(batch).await.expect_ok();
     assert_eq!(answer, json!({ "batch": [{ "subscription_count": 2 }, {}] }));
     for name in ["one", "two"] {
-        let frame = audience.expect_event("private-encrypted-room", name).await;
+        let frame = subscribers.expect_event("private-encrypted-room", name).await;
         assert_eq!(frame.data_text(), sealed);
     }
 }
 
 #[tokio::test]
-async fn an_encrypted_channel_must_be_signed_for() {
+async fn encrypted_channel_subscription_requires_signature() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for auth in [json!(null), json!(browser.sign("private-room")), json!("key1:00")] {
@@ -35,10 +36,10 @@ async fn an_encrypted_channel_must_be_signed_for() {
     browser.subscribe("private-encrypted-room").await;
 }
 
-/// The server never inspects or compresses what it cannot read: an opt-in is
-/// ignored without a word.
+/// The server neither inspects nor compresses encrypted events: it silently ignores
+/// a delta opt-in.
 #[tokio::test]
-async fn deltas_are_never_offered() {
+async fn encrypted_channel_ignores_delta_opt_in() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.first().browser("key1").await;

@@ -1,6 +1,6 @@
 //! `clients/js` as applications use it: stock `pusher-js` with `withDeltas`, in
-//! Node and on the example's page in Chromium. What the application sees is
-//! what was published, however it came.
+//! Node and on the example's page in Chromium. The application receives the
+//! published events, whatever their encoding.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::support::json_lines::{BROWSER_PATIENCE, Client, Launch};
 use crate::support::web_app::ProcessGroup;
 use crate::support::{Caller, Server, bounded};
 
-/// A picture of a page on which something is written.
+/// A screenshot of a page with text is larger than this.
 const SCREENSHOT_BYTES_MIN: u64 = 20_000;
 
 const CHANNELS: [&str; 2] = ["prices", "news"];
@@ -54,7 +54,7 @@ impl Program {
         assert_eq!((name, of), (&"pusher:subscription_succeeded".into(), &channel.into()), "{report}");
     }
 
-    /// The page of the example, on which the market's ticks are seen from here on.
+    /// Opens the page of the example; from then on it reports the market's ticks.
     async fn browse(&mut self, profile: &Path) {
         self.client.tell(&json!({ "cmd": "browse", "profile": profile }));
         let chromium = self.report("chromium").await;
@@ -68,7 +68,7 @@ impl Program {
         report
     }
 
-    async fn sees(&mut self, published: &[Event]) {
+    async fn expect_events(&mut self, published: &[Event]) {
         for event in published {
             let expected = json!({
                 "type": "event", "channel": event.channel, "event": event.name, "data": event.seen(),
@@ -77,13 +77,13 @@ impl Program {
         }
     }
 
-    /// From here on it waits for a delta to be lost.
+    /// Makes the client lose the next delta.
     async fn lose(&mut self) {
         self.client.tell(&json!({ "cmd": "lose" }));
         self.report("done").await;
     }
 
-    async fn is_told_of_a_restart(&mut self) {
+    async fn expect_restart(&mut self) {
         assert_eq!(self.report("event").await["event"], "fanfare:restart");
     }
 
@@ -92,10 +92,11 @@ impl Program {
         self.client.find("stats", |report| report["type"] == "stats").await
     }
 
-    /// Waits until it has asked for what it could not decode, and the server has heard it.
-    async fn has_asked_again(&mut self) {
+    /// Waits until the client has requested a resync and the server has handled the
+    /// request.
+    async fn wait_for_resync(&mut self) {
         while self.stats().await["resyncs"] != 1 {}
-        // What a socket says is heard in turn.
+        // The server handles the frames of a socket in order.
         self.subscribe("other").await;
     }
 }
@@ -116,7 +117,7 @@ struct Event {
 }
 
 impl Event {
-    /// Much like its neighbours, of two names, now and then no JSON.
+    /// Similar to its neighbours, of two names, and at intervals not JSON.
     fn new(channel: &'static str, number: usize) -> Event {
         let name = if number.is_multiple_of(3) { "trade" } else { "quote" };
         let text = "čeština \"🎺\" and more of the same, ".repeat(8);
@@ -146,7 +147,7 @@ async fn publish(caller: &Caller, events: &[Event]) {
     caller.post_batch(batch.into()).await.expect_ok();
 }
 
-/// No full event but where one is needed.
+/// Full events only where one is needed.
 const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
 
 async fn server() -> Server {
@@ -160,12 +161,12 @@ async fn run(server: &Server, program: &mut Program) -> Value {
         let first = batch * BATCH_EVENTS;
         let events = events(CHANNELS[batch % CHANNELS.len()], first..first + BATCH_EVENTS);
         publish(&caller, &events).await;
-        program.sees(&events).await;
+        program.expect_events(&events).await;
     }
     let stats = program.stats().await;
     println!("{stats}");
     assert_eq!(stats["events"], BATCHES * BATCH_EVENTS, "{stats}");
-    // The first of each channel is in full.
+    // The first event of each channel is full.
     assert_eq!(stats["deltas"], BATCHES * BATCH_EVENTS - CHANNELS.len(), "{stats}");
     assert_eq!((&stats["resyncs"], &stats["restarted"]), (&0.into(), &0.into()), "{stats}");
     let (saved, full) = (stats["saved"].as_f64().unwrap(), stats["fullBytes"].as_f64().unwrap());
@@ -174,7 +175,7 @@ async fn run(server: &Server, program: &mut Program) -> Value {
 }
 
 #[tokio::test]
-async fn pusher_js_in_node_sees_every_event_of_batches() {
+async fn pusher_js_in_node_receives_every_event_of_batches() {
     bounded(async {
         let server = server().await;
         let mut program = Program::subscribed(&server, json!({}), &CHANNELS).await;
@@ -196,55 +197,55 @@ async fn pusher_js_decodes_vcdiff() {
 }
 
 #[tokio::test]
-async fn laravel_echo_sees_every_event_too() {
+async fn laravel_echo_receives_every_event() {
     bounded(async {
         let server = server().await;
         let mut program = Program::subscribed(&server, json!({}), &[]).await;
         program.client.tell(&json!({ "cmd": "echo", "channel": "news", "events": ["quote", "trade"] }));
         assert_eq!(program.report("event").await["event"], "subscribed");
         publish(&server.caller("1"), &events("news", 0..10)).await;
-        program.sees(&events("news", 0..10)).await;
+        program.expect_events(&events("news", 0..10)).await;
         assert_eq!(program.stats().await["deltas"], 9);
     })
     .await;
 }
 
-/// Without resume, the application is told that something is missing.
+/// Without resume, the application receives an event that reports the loss.
 #[tokio::test]
-async fn pusher_js_without_resume_is_told_of_a_lost_event() {
+async fn pusher_js_without_resume_reports_lost_event() {
     bounded(async {
         let server = server().await;
         let caller = server.caller("1");
         let mut program = Program::subscribed(&server, json!({ "resume": false }), &["news"]).await;
         publish(&caller, &events("news", 0..1)).await;
-        program.sees(&events("news", 0..1)).await;
+        program.expect_events(&events("news", 0..1)).await;
         program.lose().await;
         publish(&caller, &events("news", 1..3)).await;
-        program.is_told_of_a_restart().await;
-        program.has_asked_again().await;
+        program.expect_restart().await;
+        program.wait_for_resync().await;
         publish(&caller, &events("news", 3..6)).await;
-        program.sees(&events("news", 3..6)).await;
+        program.expect_events(&events("news", 3..6)).await;
         let stats = program.stats().await;
         assert_eq!((&stats["events"], &stats["deltas"]), (&4.into(), &2.into()), "{stats}");
     })
     .await;
 }
 
-/// With it, nothing is missing.
+/// With resume, no event is lost.
 #[tokio::test]
-async fn pusher_js_gets_a_lost_event_again() {
+async fn pusher_js_with_resume_recovers_lost_event() {
     bounded(async {
         let server = server().await;
         let caller = server.caller("1");
         publish(&caller, &events("news", 0..1)).await;
         let mut program = Program::subscribed(&server, json!({}), &["news"]).await;
         publish(&caller, &events("news", 1..2)).await;
-        program.sees(&events("news", 1..2)).await;
+        program.expect_events(&events("news", 1..2)).await;
         program.lose().await;
         publish(&caller, &events("news", 2..7)).await;
-        program.sees(&events("news", 2..7)).await;
+        program.expect_events(&events("news", 2..7)).await;
         publish(&caller, &events("news", 7..10)).await;
-        program.sees(&events("news", 7..10)).await;
+        program.expect_events(&events("news", 7..10)).await;
         let stats = program.stats().await;
         let counts = ["resyncs", "resumed", "restarted"].map(|name| stats[name].clone());
         assert_eq!(counts, [1, 1, 0].map(Value::from), "{stats}");
@@ -253,31 +254,31 @@ async fn pusher_js_gets_a_lost_event_again() {
 }
 
 #[tokio::test]
-async fn pusher_js_gets_what_was_published_while_it_was_away() {
+async fn pusher_js_recovers_events_published_while_disconnected() {
     bounded(async {
         let server = server().await;
         publish(&server.caller("1"), &events("news", 0..10)).await;
         let program = Program::subscribed(&server, json!({}), &["news"]).await;
-        goes_and_comes_back(&server, program).await;
+        resume_five_times(&server, program).await;
     })
     .await;
 }
 
-/// Nothing was ever published there when it subscribed.
+/// The channel had no events when the client subscribed.
 #[tokio::test]
-async fn pusher_js_resumes_a_channel_that_has_begun_before_its_eyes() {
+async fn pusher_js_resumes_channel_without_events_at_subscription() {
     bounded(async {
         let server = server().await;
         let program = Program::subscribed(&server, json!({}), &["news"]).await;
-        goes_and_comes_back(&server, program).await;
+        resume_five_times(&server, program).await;
     })
     .await;
 }
 
-async fn goes_and_comes_back(server: &Server, mut program: Program) {
+async fn resume_five_times(server: &Server, mut program: Program) {
     let caller = server.caller("1");
     publish(&caller, &events("news", 0..10)).await;
-    program.sees(&events("news", 0..10)).await;
+    program.expect_events(&events("news", 0..10)).await;
     for round in 1..=5 {
         let missed = events("news", round * 10..round * 10 + 10);
         program.client.tell(&json!({ "cmd": "leave" }));
@@ -286,16 +287,16 @@ async fn goes_and_comes_back(server: &Server, mut program: Program) {
         program.client.tell(&json!({ "cmd": "come_back" }));
         program.report("connected").await;
         program.subscription_succeeded("news").await;
-        program.sees(&missed).await;
+        program.expect_events(&missed).await;
     }
     let stats = program.stats().await;
     let counts = ["events", "deltas", "resumed", "restarted"].map(|name| stats[name].clone());
-    // Also the first after each reconnect: the base is still held.
+    // Also the first event after each reconnect: the client still has the base.
     assert_eq!(counts, [60, 59, 5, 0].map(Value::from), "{stats}");
 }
 
-/// Names of the protocol, which no backend may publish: what they mean to the
-/// client, or to `withDeltas`, would make it lose its place.
+/// Names of the protocol, which no backend may publish: their meaning to the
+/// client, or to `withDeltas`, would corrupt its state.
 const RESERVED: [&str; 16] = [
     "pusher:",
     "pusher:delta",
@@ -336,7 +337,7 @@ async fn reserved_event_names_are_refused_and_similar_names_arrive_as_deltas() {
         let caller = server.caller("1");
         let mut program = Program::subscribed(&server, json!({}), &["news"]).await;
         for (round, reserved) in RESERVED.iter().enumerate() {
-            // Of a batch that is refused, no event arrives.
+            // A refused batch publishes none of its events.
             let mut refused = events("news", 0..2);
             refused[1].name = (*reserved).into();
             let single = caller.post_events(refused[1].json()).await;
@@ -350,7 +351,7 @@ async fn reserved_event_names_are_refused_and_similar_names_arrive_as_deltas() {
                 event.name = LEGAL[(round + at) % LEGAL.len()].into();
             }
             publish(&caller, &legal).await;
-            program.sees(&legal).await;
+            program.expect_events(&legal).await;
         }
         let stats = program.stats().await;
         let events = RESERVED.len() * LEGAL.len();
@@ -360,13 +361,13 @@ async fn reserved_event_names_are_refused_and_similar_names_arrive_as_deltas() {
     .await;
 }
 
-/// The picture stays below `target/tmp`.
+/// The screenshot is in `target/tmp`.
 #[tokio::test]
-async fn the_example_shows_in_chromium_what_deltas_save() {
+async fn example_page_in_chromium_shows_bytes_saved_by_deltas() {
     bounded(async {
         let server = Server::builder().start().await;
         let screenshot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deltas.png");
-        // The one that is looked at below is of this run.
+        // The screenshot checked below must be from this run.
         let _ = std::fs::remove_file(&screenshot);
         let profile = TempDir::new().unwrap();
         let mut program = Program::start(&server);

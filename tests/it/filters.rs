@@ -1,5 +1,5 @@
-//! Filters by tag, through real subscriptions (protocol.md 4): who gets what, what
-//! is refused, and that all who want the same share one evaluation.
+//! Tag filters on real subscriptions (protocol.md 4): the events that pass, the
+//! filters that are refused, and the shared evaluation of equal filters.
 
 use std::time::Instant;
 
@@ -12,18 +12,18 @@ use crate::support::{
 };
 
 on_both_backends![
-    each_operator_decides,
-    an_event_without_tags_has_none,
-    a_filter_may_ask_for_names_too,
-    the_other_spelling_counts_where_it_is_alone,
-    to_subscribe_again_replaces_the_filter,
-    whoever_has_no_filter_gets_everything,
-    the_base_is_the_last_event_that_passed,
+    filter_operators_select_events,
+    event_without_tags_matches_negative_filters_only,
+    filter_selects_by_event_name,
+    tags_filter_member_applies_without_filter_member,
+    resubscription_replaces_filter,
+    subscriber_without_filter_receives_every_event,
+    delta_base_is_last_event_that_passed_filter,
 ];
 
 const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
-/// The crowd, and how many filters it has.
-const CROWD: usize = 10_000;
+/// The number of subscribers, and of their different filters.
+const SUBSCRIBERS: usize = 10_000;
 const FILTERS: usize = 100;
 
 async fn cluster(backend: Backend) -> Cluster {
@@ -46,7 +46,7 @@ async fn publish(caller: &Caller, name: &str, tags: Value) {
     caller.post_events(event).await.expect_ok();
 }
 
-/// Everyone gets the events whose names are listed, of these five.
+/// Each subscriber must receive exactly the listed ones of these events.
 async fn expect_of(cluster: &Cluster, cases: &[(Value, &[&str])]) {
     let caller = cluster.caller("1");
     let mut browsers = Vec::new();
@@ -72,7 +72,7 @@ async fn expect_of(cluster: &Cluster, cases: &[(Value, &[&str])]) {
             assert_eq!(frame.event, *name, "{filter}");
         }
     }
-    // And nothing else.
+    // No other event arrives.
     let all = json!({ "kind": "goal", "minute": "7", "end": "1" });
     publish(&caller, "end", all).await;
     for ((filter, _), browser) in cases.iter().zip(&mut browsers) {
@@ -87,7 +87,7 @@ async fn expect_of(cluster: &Cluster, cases: &[(Value, &[&str])]) {
     }
 }
 
-async fn each_operator_decides(backend: Backend) {
+async fn filter_operators_select_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let leaf = |cmp: &str, val: Value| json!({ "key": "kind", "cmp": cmp, "val": val });
     let minute = |cmp: &str, val: Value| json!({ "key": "minute", "cmp": cmp, "val": val });
@@ -123,7 +123,7 @@ async fn each_operator_decides(backend: Backend) {
     .await;
 }
 
-async fn an_event_without_tags_has_none(backend: Backend) {
+async fn event_without_tags_matches_negative_filters_only(backend: Backend) {
     let cluster = cluster(backend).await;
     let untagged: &[&str] = &["none", "empty"];
     expect_of(
@@ -137,7 +137,7 @@ async fn an_event_without_tags_has_none(backend: Backend) {
     .await;
 }
 
-async fn a_filter_may_ask_for_names_too(backend: Backend) {
+async fn filter_selects_by_event_name(backend: Backend) {
     let cluster = cluster(backend).await;
     let goal = json!({ "key": "kind", "cmp": "ew", "val": "goal" });
     expect_of(
@@ -152,7 +152,7 @@ async fn a_filter_may_ask_for_names_too(backend: Backend) {
     .await;
 }
 
-async fn the_other_spelling_counts_where_it_is_alone(backend: Backend) {
+async fn tags_filter_member_applies_without_filter_member(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let is = |kind: &str| json!({ "key": "kind", "cmp": "eq", "val": kind });
@@ -173,7 +173,7 @@ async fn the_other_spelling_counts_where_it_is_alone(backend: Backend) {
     }
 }
 
-async fn to_subscribe_again_replaces_the_filter(backend: Backend) {
+async fn resubscription_replaces_filter(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let is = |kind: &str| json!({ "filter": { "key": "kind", "cmp": "eq", "val": kind } });
@@ -194,19 +194,19 @@ async fn to_subscribe_again_replaces_the_filter(backend: Backend) {
     assert_eq!(caller.subscription_count("news").await, 1);
 }
 
-async fn whoever_has_no_filter_gets_everything(backend: Backend) {
+async fn subscriber_without_filter_receives_every_event(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     for (name, tags) in [("a", json!(null)), ("b", json!({ "kind": "x" }))] {
         publish(&caller, name, tags).await;
-        let frame = audience.expect_event("news", name).await;
-        // Pusher's frame and nothing else: it has opted in to nothing.
+        let frame = subscribers.expect_event("news", name).await;
+        // Pusher's plain frame: this subscriber has opted in to nothing.
         assert_eq!(frame.text, format!(r#"{{"event":"{name}","channel":"news","data":"x"}}"#));
     }
 }
 
-async fn the_base_is_the_last_event_that_passed(backend: Backend) {
+async fn delta_base_is_last_event_that_passed_filter(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut readers = Vec::new();
@@ -223,26 +223,26 @@ async fn the_base_is_the_last_event_that_passed(backend: Backend) {
             let data = text(round * kinds.len() + at);
             json!({ "name": "e", "channel": "news", "data": data, "tags": { "kind": kind } })
         };
-        // One by one, and as batches.
+        // As single events, and as batches.
         let events: Vec<Value> = kinds.iter().enumerate().map(event).collect();
         for batch in events.chunks(1 + 4 * round) {
             caller.post_batch(batch.into()).await.expect_ok();
         }
         for (wanted, reader) in &mut readers {
             for (at, kind) in kinds.iter().enumerate().filter(|(_, kind)| wanted.contains(kind)) {
-                let told = reader.event().await;
-                assert_eq!(told.data, text(round * kinds.len() + at), "{kind}");
+                let event = reader.event().await;
+                assert_eq!(event.data, text(round * kinds.len() + at), "{kind}");
                 let is_first = round == 0 && Some(at) == kinds.iter().position(|kind| wanted.contains(kind));
                 let came = if is_first { Came::Full } else { Came::Delta };
-                assert_eq!(told.came, came, "{wanted:?} {round} {at}");
+                assert_eq!(event.came, came, "{wanted:?} {round} {at}");
             }
         }
     }
 }
 
-/// A socket that stays usable, and keeps what it has.
+/// The socket stays usable, and keeps its earlier subscription.
 #[tokio::test]
-async fn a_filter_that_is_none_is_refused() {
+async fn invalid_filter_is_refused() {
     let server = server().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
@@ -279,7 +279,7 @@ async fn a_filter_that_is_none_is_refused() {
         (json!({ "events": ["goal"], "key": "k", "cmp": "ex" }), "filter"),
         (json!({ "tags": 7 }), "filter.tags"),
         (json!({ "expression": "a == 'b'" }), "filter.expression"),
-        // What a filter may hold.
+        // The limits of a filter.
         (json!({ "op": "or", "nodes": many(128) }), "filter.nodes[127]"),
         (json!({ "key": "k", "cmp": "in", "vals": vec!["v"; 129] }), "filter.vals"),
         (json!({ "key": "k".repeat(257), "cmp": "ex" }), "filter.key"),
@@ -307,7 +307,7 @@ async fn a_filter_that_is_none_is_refused() {
     publish(&caller, "yes", json!({ "kind": "a" })).await;
     browser.expect_event("news", "yes").await;
 
-    // At the bounds it is fine.
+    // Filters at the limits are accepted.
     for filter in [
         json!({ "op": "or", "nodes": many(127) }),
         json!({ "key": "k", "cmp": "in", "vals": vec!["v"; 128] }),
@@ -320,7 +320,7 @@ async fn a_filter_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_without_filters_says_so() {
+async fn filter_is_refused_when_disabled_on_server() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for member in ["filter", "tags_filter"] {
@@ -334,10 +334,10 @@ async fn a_server_without_filters_says_so() {
     browser.expect_event("news", "e").await;
 }
 
-/// Tags are shown to who has opted in to something, where they are enabled for the
-/// server and for the channel.
+/// Tags are included for subscribers with an extension enabled, where the server
+/// and the channel enable tags.
 #[tokio::test]
-async fn tags_are_in_the_envelope_by_setting() {
+async fn envelope_contains_tags_by_setting() {
     let app =
         || AppSpec::new("1").set("channel_delta_compression", r#"{ "bare-*" = { enable_tags = false } }"#);
     for (config, shown) in [
@@ -369,10 +369,10 @@ async fn tags_are_in_the_envelope_by_setting() {
     }
 }
 
-/// Must-show: evaluations per event are those of distinct filters, whatever the
-/// sockets are, and in whatever form they want their events.
+/// The number of evaluations per event is the number of distinct filters,
+/// independent of the number of sockets and of their delivery options.
 #[tokio::test]
-async fn a_crowd_shares_the_evaluation_of_its_filters() {
+async fn subscribers_with_equal_filters_share_one_evaluation() {
     bounded(async {
         let server = server().await;
         let caller = server.caller("1");
@@ -382,8 +382,8 @@ async fn a_crowd_shares_the_evaluation_of_its_filters() {
             browser.subscribe_with("news", members(number)).await;
             browser
         };
-        let mut crowd: Vec<Browser> = stream::iter(0..CROWD).map(one).buffered(64).collect().await;
-        println!("{CROWD} subscribed in {:?}", began.elapsed());
+        let mut sockets: Vec<Browser> = stream::iter(0..SUBSCRIBERS).map(one).buffered(64).collect().await;
+        println!("{SUBSCRIBERS} subscribed in {:?}", began.elapsed());
         let evaluations = async || server.metrics().await.sum("fanfare_filter_evaluations_total");
         let before = evaluations().await;
         const EVENTS: usize = 20;
@@ -392,10 +392,10 @@ async fn a_crowd_shares_the_evaluation_of_its_filters() {
             let event = json!({ "name": "e", "channel": "news", "data": text(number), "tags": tags });
             caller.post_events(event).await.expect_ok();
         }
-        let everybody = json!({ "name": "end", "channel": "news", "data": "x", "tags": { "all": "1" } });
-        caller.post_events(everybody).await.expect_ok();
+        let end = json!({ "name": "end", "channel": "news", "data": "x", "tags": { "all": "1" } });
+        caller.post_events(end).await.expect_ok();
         let mut received = 0;
-        for (number, browser) in crowd.iter_mut().enumerate() {
+        for (number, browser) in sockets.iter_mut().enumerate() {
             loop {
                 let frame = browser.next().await;
                 if ["pusher:delta_compression_enabled", "pusher:position"].contains(&frame.event.as_str()) {
@@ -404,40 +404,41 @@ async fn a_crowd_shares_the_evaluation_of_its_filters() {
                 if frame.event == "end" {
                     break;
                 }
-                // Of the events, the one of its room.
+                // Of the events, the one with its room tag.
                 assert_eq!(number_in(&frame.text), number % FILTERS, "{}", frame.text);
                 received += 1;
             }
         }
         let evaluated = evaluations().await - before;
         let per_event = evaluated / (EVENTS + 1) as f64;
-        println!("{CROWD} subscribers with {FILTERS} filters: {per_event} evaluations per event, {received} received");
+        println!("{SUBSCRIBERS} subscribers with {FILTERS} filters: {per_event} evaluations per event, {received} received");
         assert_eq!(per_event, FILTERS as f64);
-        assert_eq!(received, CROWD / FILTERS * EVENTS);
+        assert_eq!(received, SUBSCRIBERS / FILTERS * EVENTS);
     })
     .await;
 }
 
-/// The member `number` of what was published, however deep it is quoted.
+/// The member `number` of the payload, however deep it is quoted.
 fn number_in(frame: &str) -> usize {
     let (_, rest) = frame.split_once("number").expect("an event has a number");
     let digits = rest.trim_start_matches(['\\', '"', ':']);
     digits.split(',').next().unwrap().parse().unwrap()
 }
 
-/// A hundred filters, each written in several ways, for sockets of several forms.
+/// A hundred filters, each written in several ways, for sockets with several
+/// delivery options.
 fn members(number: usize) -> Value {
     let room = json!({ "key": "room", "cmp": "eq", "val": (number % FILTERS).to_string() });
     let all = json!({ "key": "all", "cmp": "ex" });
-    let way = number / FILTERS;
-    let nodes = if way.is_multiple_of(2) { json!([room, all]) } else { json!([all, room, all]) };
+    let variant = number / FILTERS;
+    let nodes = if variant.is_multiple_of(2) { json!([room, all]) } else { json!([all, room, all]) };
     let filter = json!({ "op": "or", "nodes": nodes });
-    let mut members = match way % 3 {
+    let mut members = match variant % 3 {
         0 => json!({ "filter": filter }),
         1 => json!({ "tags_filter": filter }),
         _ => json!({ "filter": { "events": [], "tags": filter } }),
     };
-    match way % 4 {
+    match variant % 4 {
         1 => members["delta"] = "fossil".into(),
         2 => members["delta"] = "xdelta3".into(),
         3 => members["resume"] = true.into(),

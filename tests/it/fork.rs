@@ -1,6 +1,7 @@
-//! A failover that lost writes (needs.md 4): Redis goes on from an earlier state,
-//! and its new history may look like the old one by number. Nothing new is
-//! skipped as old, and no number is used twice once that has been seen.
+//! A failover that loses writes (needs.md 4): Redis continues from an earlier
+//! state, and its new history may have the same sequence numbers as the old one. No
+//! new event is skipped as a duplicate, and no number is used twice once a node has
+//! detected the fork.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::support::{PATIENCE, Proxy, Redis, Server, events_of, eventually};
 use crate::witness::{Witness, assert_once_each, within};
 
 const LIMIT: Duration = Duration::from_secs(90);
-/// All new events reach all clients within this time: long before a comparison
-/// with the head, every 8 s, would find them. Half of it is for a busy machine.
+/// All new events reach all clients within this time: far sooner than the head
+/// check, every 8 s, would find them. Half of it is reserve for a busy machine.
 const PROMPT: Duration = Duration::from_secs(4);
 
 struct Stage {
@@ -25,7 +26,7 @@ struct Stage {
     log: String,
 }
 
-/// Where a channel stands in Redis.
+/// The head of a channel in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     epoch: u64,
@@ -33,8 +34,8 @@ struct Head {
 }
 
 impl Stage {
-    /// Ten events on `news`, and what Redis then knows of it kept aside.
-    async fn set() -> Stage {
+    /// Publishes ten events on `news`.
+    async fn start() -> Stage {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let (zero, one) = tokio::join!(
@@ -58,21 +59,21 @@ impl Stage {
         all
     }
 
-    /// Through both nodes in turn.
+    /// Publishes through both nodes in turn.
     async fn publish(&self, name: &str, numbers: std::ops::RangeInclusive<usize>) {
         for number in numbers {
             self.nodes[number % 2].caller("1").publish("news", "e", &format!("{name}-{number}")).await;
         }
     }
 
-    /// What a replica has that is not up to date.
+    /// Copies the state of the channel, as in a replica that is not up to date.
     async fn replicate(&self) {
         for key in [&self.head, &self.log] {
             self.redis.command(&["COPY", key, &format!("old:{key}"), "REPLACE"]).await;
         }
     }
 
-    /// The replica becomes the master: all in one step, as clients see it.
+    /// The replica becomes the master: in one atomic step, as clients observe it.
     async fn fail_over(&self) {
         let script = "for i = 1, 2 do redis.call('RENAME', KEYS[i + 2], KEYS[i]) end";
         let old = [&self.head, &self.log].map(|key| format!("old:{key}"));
@@ -87,7 +88,7 @@ impl Stage {
         Head { epoch: number(0), seq: number(1) }
     }
 
-    /// Waits until some node has opened a new epoch above all that was ever seen.
+    /// Waits until a node has begun a new epoch above every sequence number in use.
     async fn epoch_jumps_above(&self, seen: Head) -> Head {
         eventually("a new epoch", PATIENCE, async || {
             let head = self.head().await;
@@ -96,7 +97,7 @@ impl Stage {
         .await
     }
 
-    /// First numbers of what the log holds.
+    /// Epoch, first number and data of each entry of the history.
     async fn numbers(&self) -> Vec<(u64, u64, String)> {
         let Reply::Array(entries) = self.redis.command(&["LRANGE", &self.log, "0", "-1"]).await else {
             panic!("a list was expected");
@@ -120,11 +121,11 @@ fn named(name: &str, numbers: std::ops::RangeInclusive<usize>) -> Vec<String> {
     numbers.map(|number| format!("{name}-{number}")).collect()
 }
 
-/// Every node has delivered what Redis then lost.
+/// Every node has delivered the events that Redis then lost.
 #[tokio::test]
-async fn cluster_lost_writes_do_not_hide_new_ones() {
+async fn cluster_failover_with_lost_writes_delivers_new_events() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let witnesses = stage.witnesses().await;
         stage.replicate().await;
         stage.publish("lost", 1..=5).await;
@@ -133,8 +134,9 @@ async fn cluster_lost_writes_do_not_hide_new_ones() {
             witness.heard("news", "lost-5").await;
         }
         stage.fail_over().await;
-        assert!(stage.head().await.seq < seen.seq, "the stage is set");
-        // One number at a time: the new history has the very numbers of the old.
+        assert!(stage.head().await.seq < seen.seq, "the failover lost writes");
+        // One number at a time: the new history has exactly the numbers of the old
+        // one.
         stage.publish("new", 1..=5).await;
         let expected = [named("lost", 1..=5), named("new", 1..=5)].concat();
         for witness in &witnesses {
@@ -142,7 +144,7 @@ async fn cluster_lost_writes_do_not_hide_new_ones() {
             assert_eq!(witness.run("news"), expected, "{}", witness.name);
         }
         stage.epoch_jumps_above(seen).await;
-        assert!(stage.epoch_changes().await >= 1.0, "it is counted");
+        assert!(stage.epoch_changes().await >= 1.0, "the epoch change is counted");
         stage.publish("later", 1..=5).await;
         for witness in &witnesses {
             witness.heard_within("news", "later-5", PROMPT).await;
@@ -155,11 +157,11 @@ async fn cluster_lost_writes_do_not_hide_new_ones() {
     .await;
 }
 
-/// More is lost than comes anew, and the other way round, several times over.
+/// More events are lost than added, and fewer, several times in sequence.
 #[tokio::test]
-async fn cluster_writes_are_lost_again_and_again() {
+async fn cluster_repeated_failovers_with_lost_writes_deliver_new_events() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let witnesses = stage.witnesses().await;
         let mut expected = Vec::new();
         for (round, (lost, new)) in [(1, 1), (5, 1), (1, 5), (3, 3), (7, 2)].into_iter().enumerate() {
@@ -183,12 +185,13 @@ async fn cluster_writes_are_lost_again_and_again() {
     .await;
 }
 
-/// Who has joined after the newest event has heard nothing of the channel, so
-/// neither has its node: there is only the number to go by, and it is no use.
+/// Sockets that subscribe after the newest event have received nothing of the
+/// channel, and neither has their node: only the sequence number is left for
+/// detection, and it does not help.
 #[tokio::test]
-async fn cluster_lost_writes_before_a_join_do_not_hide_new_ones() {
+async fn cluster_failover_after_subscription_delivers_new_events() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         stage.replicate().await;
         stage.publish("lost", 1..=5).await;
         let witnesses = stage.witnesses().await;
@@ -204,11 +207,11 @@ async fn cluster_lost_writes_before_a_join_do_not_hide_new_ones() {
     .await;
 }
 
-/// One node has heard what was lost, the other only joins afterwards.
+/// One node has received the lost events, the other subscribes later.
 #[tokio::test]
-async fn cluster_nodes_that_saw_different_histories_agree() {
+async fn cluster_nodes_with_different_histories_converge_after_failover() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let first = Witness::several(&stage.nodes[0], 2, &["news"]).await;
         stage.replicate().await;
         stage.publish("lost", 1..=5).await;
@@ -234,11 +237,11 @@ async fn cluster_nodes_that_saw_different_histories_agree() {
     .await;
 }
 
-/// The first event of the new history is missed as well, and none follows.
+/// The first event of the new history is lost as well, and no other follows.
 #[tokio::test]
-async fn cluster_fork_is_found_in_silence() {
+async fn cluster_fork_is_found_by_head_check_without_events() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let witnesses = stage.witnesses().await;
         stage.replicate().await;
         stage.publish("lost", 1..=5).await;
@@ -258,12 +261,12 @@ async fn cluster_fork_is_found_in_silence() {
     .await;
 }
 
-/// Redis's clock has gone back, and its data is gone: a new epoch starts above
-/// what the publishing node has seen.
+/// Redis's clock has gone back, and its data is lost: a new epoch starts above the
+/// publishing node's last number.
 #[tokio::test]
-async fn cluster_numbers_do_not_go_back_with_the_clock() {
+async fn cluster_sequence_numbers_stay_monotonic_after_clock_went_back() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let witnesses = stage.witnesses().await;
         // As if numbered by a clock that was an hour ahead.
         let ahead = (stage.head().await.seq + 3_600_000_000).to_string();
@@ -280,7 +283,7 @@ async fn cluster_numbers_do_not_go_back_with_the_clock() {
         }
         let head = stage.head().await;
         assert!(head.epoch >= seen.seq && head.seq > seen.seq, "{head:?} after {seen:?}");
-        assert!(stage.epoch_changes().await >= 1.0, "it is counted");
+        assert!(stage.epoch_changes().await >= 1.0, "the epoch change is counted");
     })
     .await;
 }

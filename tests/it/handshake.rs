@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{PATIENCE, Server};
 
-/// What a client sends with its upgrade, in this order.
+/// The headers of a client's upgrade request, in this order.
 const HEADERS: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -15,7 +15,7 @@ const HEADERS: [(&str, &str); 4] = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// An answer up to the end of its head, and the first bytes behind it.
+/// A response up to the end of its head, and the first bytes after it.
 struct Head {
     text: String,
     stream: TcpStream,
@@ -113,7 +113,7 @@ async fn first_supported_subprotocol_is_chosen() {
     }
 }
 
-/// Where the URL names no version, the subprotocol does.
+/// Where the URL contains no version, the subprotocol determines it.
 #[tokio::test]
 async fn unsupported_subprotocol_without_a_version_in_the_url_is_closed_with_4007() {
     let server = Server::builder().start().await;
@@ -128,7 +128,7 @@ async fn unsupported_subprotocol_without_a_version_in_the_url_is_closed_with_400
 }
 
 #[tokio::test]
-async fn list_headers_are_read_as_lists() {
+async fn upgrade_headers_are_parsed_as_lists() {
     let server = Server::builder().start().await;
     let [_, upgrade_to, version, key] = HEADERS;
     for connection in [
@@ -153,7 +153,7 @@ async fn list_headers_are_read_as_lists() {
 }
 
 #[tokio::test]
-async fn refused_upgrade_names_what_the_server_speaks() {
+async fn refused_upgrade_lists_supported_protocol_and_version() {
     let server = Server::builder().start().await;
     let [connection, upgrade_to, version, key] = HEADERS;
     for headers in [
@@ -179,7 +179,7 @@ async fn refused_upgrade_names_what_the_server_speaks() {
 }
 
 #[tokio::test]
-async fn upgrade_that_a_proxy_broke_is_refused_with_its_cause() {
+async fn upgrade_broken_by_proxy_is_refused_with_cause() {
     let server = Server::builder().start().await;
     let [_, _, version, key] = HEADERS;
     let path = "/app/key1?protocol=7";

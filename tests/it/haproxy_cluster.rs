@@ -1,5 +1,5 @@
-//! Three nodes behind a real HAProxy, configured as committed: whoever comes
-//! through it sees one server, also when a node dies.
+//! Three nodes behind a real HAProxy with the committed configuration: clients use
+//! them as one server, also when a node dies.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::json_lines::{Client, Launch};
 use crate::support::{Browser, PATIENCE, bounded, eventually, http};
 
 #[tokio::test]
-async fn a_cluster_behind_haproxy_is_one_server() {
+async fn cluster_behind_haproxy_delivers_like_one_server() {
     bounded(async {
         let site = Site::start("").await;
         let mut browsers = browsers(&site, 6).await;
@@ -29,7 +29,7 @@ async fn a_cluster_behind_haproxy_is_one_server() {
     .await;
 }
 
-/// An event that asks who got it.
+/// An event that requests the subscription count.
 fn counted(name: &str) -> Value {
     json!({ "name": name, "channel": "news", "data": "1", "info": "subscription_count" })
 }
@@ -44,10 +44,10 @@ async fn browsers(site: &Site, count: usize) -> Vec<Browser> {
     browsers
 }
 
-/// `pusher-js` loses its node, comes back through HAProxy to another, and the
-/// counts are right again: nobody had to be told.
+/// `pusher-js` loses its node and reconnects through HAProxy to another one, and
+/// the counts recover without intervention.
 #[tokio::test]
-async fn clients_of_a_cluster_survive_a_killed_node() {
+async fn clients_of_a_cluster_reconnect_after_node_is_killed() {
     bounded(async {
         let mut site = Site::start("").await;
         let mut clients = Vec::new();
@@ -58,25 +58,25 @@ async fn clients_of_a_cluster_survive_a_killed_node() {
         for client in &mut clients {
             client.expect_event("before").await;
         }
-        let survivor = site.caller();
+        let caller = site.caller();
         assert_eq!(site.sockets().await, [2, 2, 2]);
 
         site.nodes[1].kill9();
-        // The connection dies at once; who was on it comes back.
+        // The connection ends at once; its client reconnects.
         let mut moved = 0;
         for client in &mut clients {
-            moved += usize::from(client.comes_back().await);
+            moved += usize::from(client.reconnects().await);
         }
         assert_eq!(moved, 2, "the sockets of the killed node, and no others");
-        let count = async || match survivor.subscription_count("news").await {
+        let count = async || match caller.subscription_count("news").await {
             count if count == 6 => Ok(()),
             count => Err(count.to_string()),
         };
-        // The patience of a lease is nearly that of a test.
+        // The expiry of a lease takes nearly as long as the timeout of a test step.
         eventually("six subscribers again", 3 * PATIENCE, count).await;
 
         let batch = (0..10).map(|number| counted(&format!("after-{number}")));
-        let answer = survivor.post_batch(batch.collect()).await.expect_ok();
+        let answer = caller.post_batch(batch.collect()).await.expect_ok();
         assert_eq!(answer["batch"], json!(vec![json!({ "subscription_count": 6 }); 10]));
         for client in &mut clients {
             for number in 0..10 {
@@ -104,7 +104,7 @@ impl Js {
         js
     }
 
-    /// The next event of `news`, whatever else is reported.
+    /// The next event of `news`; skips other reports.
     async fn expect_event(&mut self, name: &str) -> Value {
         let of_news = |report: &Value| report["type"] == "event" && report["channel"] == "news";
         let report = self.program.find(name, of_news).await;
@@ -112,9 +112,9 @@ impl Js {
         report
     }
 
-    /// Whether it lost its connection. If so: it has noticed, has connected
-    /// anew and subscribed again.
-    async fn comes_back(&mut self) -> bool {
+    /// Whether the client has lost its connection. If so, waits until it has
+    /// reconnected and resubscribed.
+    async fn reconnects(&mut self) -> bool {
         if !self.is_cut().await {
             return false;
         }
@@ -125,14 +125,15 @@ impl Js {
         true
     }
 
-    /// Finds out without a wait for nothing: a subscription is answered to
-    /// whoever has a connection, and the others are about to notice.
+    /// Finds out without a timeout: the server answers a subscription on a live
+    /// connection, and the other clients are about to report the loss.
     async fn is_cut(&mut self) -> bool {
         self.program.tell(&json!({ "cmd": "subscribe", "channel": "probe" }));
         let is_answer = |report: &Value| {
-            let joined = report["channel"] == "probe" && report["event"] == "pusher:subscription_succeeded";
+            let confirmed =
+                report["channel"] == "probe" && report["event"] == "pusher:subscription_succeeded";
             let lost = report["type"] == "state" && report["previous"] == "connected";
-            joined || lost
+            confirmed || lost
         };
         let report = self.program.find("an answer or the loss of the connection", is_answer).await;
         report["type"] == "state"
@@ -146,9 +147,9 @@ async fn connected(program: &mut Client) -> String {
     report["socket_id"].as_str().expect("a connected client has a socket id").to_owned()
 }
 
-/// What HAProxy answers by itself looks like what a node answers.
+/// HAProxy's own error response has the form of a node's.
 #[tokio::test]
-async fn without_a_node_the_cluster_answers_json() {
+async fn haproxy_cluster_without_nodes_answers_503_in_json() {
     bounded(async {
         let mut site = Site::start("").await;
         for node in &mut site.nodes {
@@ -161,9 +162,9 @@ async fn without_a_node_the_cluster_answers_json() {
     .await;
 }
 
-/// Signatures cover the path and the query: HAProxy must not touch them.
+/// Signatures cover the path and the query: HAProxy must not change them.
 #[tokio::test]
-async fn haproxy_of_a_cluster_passes_paths_as_they_are() {
+async fn haproxy_of_a_cluster_passes_paths_unchanged() {
     bounded(async {
         let site = Site::start("").await;
         let caller = site.caller();
@@ -175,7 +176,7 @@ async fn haproxy_of_a_cluster_passes_paths_as_they_are() {
                 "info=user_count,subscription_count",
             );
             let answer = request.send().await;
-            // Not 401: what the channel has to say of `user_count` is another matter.
+            // Not 401: whether the channel has a `user_count` does not matter here.
             assert!([200, 400].contains(&answer.status), "{path}: {}", answer.text());
         }
     })

@@ -1,4 +1,4 @@
-//! Pusher's request signing (protocol.md 1.2): who may call the HTTP API.
+//! Pusher's request signing (protocol.md 1.2): access to the HTTP API.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,10 @@ fn event() -> Value {
 }
 
 #[tokio::test]
-async fn whoever_cannot_sign_is_refused() {
+async fn request_with_invalid_signature_is_refused() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let event = event();
     let signed = || caller.events(&event);
     let mut cases = vec![
@@ -20,7 +20,7 @@ async fn whoever_cannot_sign_is_refused() {
         ("an empty secret", signed().secret("")),
         ("another app's key and secret", signed().key("key2").secret("secret2")),
         ("another app's key", signed().key("key2")),
-        ("an unknown key", signed().key("nobody")),
+        ("an unknown key", signed().key("unknown")),
         ("an empty key", signed().key("")),
         ("an hour old", signed().at(-3600)),
         ("an hour ahead", signed().at(3600)),
@@ -40,12 +40,12 @@ async fn whoever_cannot_sign_is_refused() {
         let answer = request.send().await;
         assert_eq!(answer.status, 401, "{what}: {}", answer.text());
         answer.expect_error(401, "auth_failed").without_index();
-        audience.expect_nothing(&caller, "news", what).await;
+        subscribers.expect_nothing(&caller, "news", what).await;
     }
 }
 
 #[tokio::test]
-async fn a_timestamp_must_be_a_number() {
+async fn non_numeric_timestamp_is_refused() {
     let server = Server::builder().start().await;
     for timestamp in ["", "now", "-1", "99999999999999999999", "1353088179.5"] {
         let caller = server.caller("1");
@@ -56,7 +56,7 @@ async fn a_timestamp_must_be_a_number() {
 }
 
 #[tokio::test]
-async fn a_body_must_be_the_one_that_was_signed() {
+async fn body_that_differs_from_signed_md5_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let event = event();
@@ -64,12 +64,12 @@ async fn a_body_must_be_the_one_that_was_signed() {
     let other = event.to_string().replace("news", "olds");
     let answer = caller.events(&event).body(other).body_md5(&md5).send().await;
     answer.expect_error(401, "auth_failed");
-    // Which case the digits have does not matter.
+    // Hexadecimal digits in either case are accepted.
     caller.events(&event).body_md5(&md5.to_uppercase()).send().await.expect_ok();
 }
 
 #[tokio::test]
-async fn clocks_may_differ_by_ten_minutes() {
+async fn timestamp_within_ten_minutes_is_accepted() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     for seconds in [-590, -1, 0, 1, 590] {
@@ -78,7 +78,7 @@ async fn clocks_may_differ_by_ten_minutes() {
 }
 
 #[tokio::test]
-async fn an_app_must_exist_and_be_enabled() {
+async fn unknown_or_disabled_app_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     for path in ["/apps/999/events", "/apps/999/batch_events", "/apps/key1/events"] {
@@ -91,12 +91,12 @@ async fn an_app_must_exist_and_be_enabled() {
     disabled.post_events(event()).await.expect_error(403, "forbidden");
     disabled.post_batch(json!([event()])).await.expect_error(403, "forbidden");
     disabled.get("/channels/news", &[]).await.expect_error(403, "forbidden");
-    // Whoever cannot sign does not learn that it is disabled.
+    // A caller without a valid signature does not learn that the app is disabled.
     disabled.events(&event()).secret("wrong").send().await.expect_error(401, "auth_failed");
 }
 
 #[tokio::test]
-async fn queries_are_signed_too() {
+async fn signature_covers_query() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let get = || caller.request("GET", "/channels/news");
@@ -108,38 +108,40 @@ async fn queries_are_signed_too() {
     answer.expect_error(401, "auth_failed");
 }
 
-/// What the libraries in use send, each in its own way.
+/// Requests as the libraries in use send them, each with its own variations.
 #[tokio::test]
-async fn the_dialects_of_the_libraries_are_understood() {
+async fn signing_variants_of_client_libraries_are_accepted() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let get = |path: &str| caller.request("GET", path);
     let counts = json!({ "occupied": false, "subscription_count": 0 });
     let info = "subscription_count";
 
-    // Python signs the MD5 of no body, for a GET as well.
+    // Python signs the MD5 of the empty body, for a GET as well.
     let empty = "d41d8cd98f00b204e9800998ecf8427e";
     let answer = get("/channels/news").body_md5(empty).query("info", info).send().await;
     assert_eq!(answer.expect_ok(), counts);
-    // Python escapes nothing; the others do. What is signed is the same.
+    // Python escapes nothing, other libraries escape the value. The signed text is
+    // the same.
     for wire in ["info=subscription_count,subscription_count", "info=subscription_count%2Csubscription_count"]
     {
         let answer = get("/channels/news").query_as("info", &[info, info].join(","), wire).send().await;
         assert_eq!(answer.expect_ok(), counts);
     }
-    // Keys are signed in lower case, values in their own; `+` stands for itself
-    // or for a space, depending on who is asked, so nobody sends it.
+    // Keys are signed in lower case, values unchanged; `+` means itself or a space,
+    // depending on the implementation, so no library sends it.
     let answer =
         get("/channels/news").query_as("Info", info, "Info=subscription_count").query("Zeta", "Ä b&=c");
     answer.send().await.expect_ok();
-    // The path is signed as it was sent, and decoded once.
+    // The path is signed as sent, and decoded once.
     let answer = get("/channels/a%3Bb%2Cc%40d%3De.f%3Ag").query("info", info).send().await;
     assert_eq!(answer.expect_ok(), counts);
 }
 
-/// protocol.md 1.2: arrays in the query, in both readings of how to sign them.
+/// protocol.md 1.2: arrays in the query, in both interpretations of their
+/// signature.
 #[tokio::test]
-async fn arrays_in_a_query_are_signed_in_two_ways() {
+async fn query_arrays_are_accepted_in_both_signing_variants() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let pairs = caller.request("GET", "/channels/news").query("a[]", "z").query("a[]", "b").send().await;
@@ -149,7 +151,7 @@ async fn arrays_in_a_query_are_signed_in_two_ways() {
 }
 
 #[tokio::test]
-async fn the_log_keeps_secrets_and_payloads_to_itself() {
+async fn log_contains_no_secrets_or_payloads() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let event = json!({ "name": "e", "channel": "news", "data": "a-private-payload" });

@@ -1,28 +1,28 @@
-//! `GET /apps/{id}/channels/{name}` (protocol.md 1.5): what the cluster knows
-//! of a channel.
+//! `GET /apps/{id}/channels/{name}` (protocol.md 1.5): the state of a channel in
+//! the cluster.
 
 use serde_json::json;
 
 use crate::support::{Backend, Cluster, Server, http, on_both_backends};
 
 on_both_backends![
-    a_channel_is_occupied_while_it_has_subscribers,
-    counts_are_exact_once_a_subscription_is_confirmed,
-    counts_fall_however_a_subscriber_leaves,
-    subscribing_twice_counts_once,
-    apps_do_not_see_each_others_subscribers,
+    channel_is_occupied_while_it_has_subscribers,
+    subscription_count_is_exact_after_confirmation,
+    subscription_count_falls_after_unsubscribe_close_and_disconnect,
+    repeated_subscription_counts_once,
+    subscription_count_is_per_app,
 ];
 
 const COUNT: &[(&str, &str)] = &[("info", "subscription_count")];
 
-async fn a_channel_is_occupied_while_it_has_subscribers(backend: Backend) {
+async fn channel_is_occupied_while_it_has_subscribers(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     assert_eq!(caller.get("/channels/news", &[]).await.expect_ok(), json!({ "occupied": false }));
     let empty = json!({ "occupied": false, "subscription_count": 0 });
     assert_eq!(caller.get("/channels/news", COUNT).await.expect_ok(), empty);
 
-    let _audience = cluster.listeners(&["news"]).await;
+    let _subscribers = cluster.listeners(&["news"]).await;
 
     for node in cluster.nodes() {
         let caller = node.caller("1");
@@ -33,7 +33,7 @@ async fn a_channel_is_occupied_while_it_has_subscribers(backend: Backend) {
     }
 }
 
-async fn counts_are_exact_once_a_subscription_is_confirmed(backend: Backend) {
+async fn subscription_count_is_exact_after_confirmation(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browsers = Vec::new();
@@ -46,32 +46,32 @@ async fn counts_are_exact_once_a_subscription_is_confirmed(backend: Backend) {
     }
 }
 
-async fn counts_fall_however_a_subscriber_leaves(backend: Backend) {
+async fn subscription_count_falls_after_unsubscribe_close_and_disconnect(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut stays = cluster.first().browser("key1").await;
-    stays.subscribe("news").await;
+    let mut staying = cluster.first().browser("key1").await;
+    staying.subscribe("news").await;
     for node in cluster.nodes() {
-        let mut leaves = node.browser("key1").await;
-        leaves.subscribe("news").await;
+        let mut leaving = node.browser("key1").await;
+        leaving.subscribe("news").await;
         assert_eq!(caller.subscription_count("news").await, 2);
-        leaves.unsubscribe("news").await;
+        leaving.unsubscribe("news").await;
         caller.count_becomes("news", 1).await;
 
-        leaves.subscribe("news").await;
+        leaving.subscribe("news").await;
         assert_eq!(caller.subscription_count("news").await, 2);
-        leaves.close().await;
+        leaving.close().await;
         caller.count_becomes("news", 1).await;
 
-        let mut vanishes = node.browser("key1").await;
-        vanishes.subscribe("news").await;
+        let mut disconnecting = node.browser("key1").await;
+        disconnecting.subscribe("news").await;
         assert_eq!(caller.subscription_count("news").await, 2);
-        drop(vanishes);
+        drop(disconnecting);
         caller.count_becomes("news", 1).await;
     }
 }
 
-async fn subscribing_twice_counts_once(backend: Backend) {
+async fn repeated_subscription_counts_once(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.second().browser("key1").await;
@@ -80,19 +80,19 @@ async fn subscribing_twice_counts_once(backend: Backend) {
         assert_eq!(caller.subscription_count("news").await, 1);
     }
     browser.unsubscribe("news").await;
-    // One leave is enough.
+    // One unsubscription is enough.
     caller.count_becomes("news", 0).await;
 }
 
-async fn apps_do_not_see_each_others_subscribers(backend: Backend) {
+async fn subscription_count_is_per_app(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let _audience = cluster.listeners(&["news"]).await;
+    let _subscribers = cluster.listeners(&["news"]).await;
     assert_eq!(cluster.caller("1").subscription_count("news").await, 2);
     assert_eq!(cluster.caller("2").subscription_count("news").await, 0);
 }
 
 #[tokio::test]
-async fn an_attribute_that_the_channel_does_not_have_is_an_error() {
+async fn unsupported_info_attribute_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     for channel in ["news", "private-news", "private-encrypted-news"] {
@@ -107,7 +107,7 @@ async fn an_attribute_that_the_channel_does_not_have_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_channel_must_have_a_valid_name() {
+async fn invalid_channel_name_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let long = "c".repeat(201);
@@ -116,12 +116,12 @@ async fn a_channel_must_have_a_valid_name() {
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         answer.expect_error(400, "invalid_input").of_field("channel");
     }
-    // Decoded once: `%2541` is the text `%41`, which no channel has.
+    // Decoded once: `%2541` is the text `%41`, which is not a valid channel name.
     caller.get("/channels/%2541", &[]).await.expect_error(400, "invalid_input");
 }
 
 #[tokio::test]
-async fn names_in_the_path_are_decoded() {
+async fn channel_name_in_path_is_percent_decoded() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
@@ -131,9 +131,9 @@ async fn names_in_the_path_are_decoded() {
     }
 }
 
-/// The framework's own errors look like ours.
+/// The framework's own errors have the form of Fanfare's.
 #[tokio::test]
-async fn an_unknown_route_or_method_is_refused_in_json() {
+async fn unknown_route_or_method_is_refused_in_json() {
     let server = Server::builder().start().await;
     for path in ["/nothing", "/apps", "/apps/1", "/apps/1/nothing", "/app", "/app/", "/apps/1/events/7"] {
         server.get(path).await.expect_refused(404);

@@ -6,32 +6,32 @@ use serde_json::{Value, json};
 use crate::support::{Backend, Cluster, Seed, Server, invalid_events, on_both_backends};
 
 on_both_backends![
-    an_event_reaches_its_channel_on_every_node,
-    an_event_reaches_all_channels_that_it_names,
-    a_channel_named_twice_gets_the_event_once,
-    data_that_is_no_string_is_delivered_as_its_text,
-    the_envelope_is_pushers_byte_for_byte,
-    the_excluded_socket_gets_nothing_on_any_node,
-    info_counts_the_sockets_of_all_nodes,
-    info_that_a_channel_does_not_have_is_left_out,
-    an_invalid_event_reaches_nobody,
-    an_event_stays_in_its_app,
+    event_reaches_its_channel_on_every_node,
+    event_reaches_all_named_channels,
+    channel_named_twice_receives_event_once,
+    non_string_data_is_delivered_as_json_text,
+    envelope_equals_pushers_byte_for_byte,
+    excluded_socket_receives_nothing_on_any_node,
+    info_counts_subscriptions_of_all_nodes,
+    unsupported_info_attribute_is_omitted,
+    invalid_event_is_refused_and_not_published,
+    event_stays_within_its_app,
 ];
 
-async fn an_event_reaches_its_channel_on_every_node(backend: Backend) {
+async fn event_reaches_its_channel_on_every_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let mut elsewhere = cluster.listeners(&["sport"]).await;
     let caller = cluster.caller("1");
 
     let answer = caller.post_events(json!({ "name": "hello", "channel": "news", "data": "x" })).await;
 
     assert_eq!(answer.expect_ok(), json!({}));
-    assert_eq!(audience.expect_event("news", "hello").await.data_text(), "x");
+    assert_eq!(subscribers.expect_event("news", "hello").await.data_text(), "x");
     elsewhere.expect_nothing(&caller, "sport", "the event was for another channel").await;
 }
 
-async fn an_event_reaches_all_channels_that_it_names(backend: Backend) {
+async fn event_reaches_all_named_channels(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut a = cluster.listeners(&["a"]).await;
@@ -39,7 +39,7 @@ async fn an_event_reaches_all_channels_that_it_names(backend: Backend) {
     let mut c = cluster.listeners(&["c"]).await;
 
     caller.post_events(json!({ "name": "one", "channels": ["a", "b"], "data": "1" })).await.expect_ok();
-    // What a caller named is never left out silently, by whichever member.
+    // No named channel is silently dropped, whichever member names it.
     let both = json!({ "name": "two", "channel": "c", "channels": ["a"], "data": "2" });
     caller.post_events(both).await.expect_ok();
 
@@ -50,37 +50,37 @@ async fn an_event_reaches_all_channels_that_it_names(backend: Backend) {
     b.expect_nothing(&caller, "b", "the second event was not for b").await;
 }
 
-async fn a_channel_named_twice_gets_the_event_once(backend: Backend) {
+async fn channel_named_twice_receives_event_once(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["a"]).await;
+    let mut subscribers = cluster.listeners(&["a"]).await;
 
     let event = json!({ "name": "once", "channel": "a", "channels": ["a", "b", "a"], "data": "x" });
     caller.post_events(event).await.expect_ok();
 
-    audience.expect_event("a", "once").await;
-    audience.expect_nothing(&caller, "a", "once is enough").await;
+    subscribers.expect_event("a", "once").await;
+    subscribers.expect_nothing(&caller, "a", "the event arrived once").await;
 }
 
-async fn data_that_is_no_string_is_delivered_as_its_text(backend: Backend) {
+async fn non_string_data_is_delivered_as_json_text(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
-    // Numbers keep their digits: 1.0 stays 1.0, and no float comes near the rest.
+    let mut subscribers = cluster.listeners(&["news"]).await;
+    // Numbers keep their digits: 1.0 stays 1.0, and none is parsed as a float.
     let texts =
         [r#"{"a":1.0,"b":[123456789012345678901234567890,1e2]}"#, "[1,2]", "7", "true", r#"{"ü":"\u00e9"}"#];
     for text in texts {
         let body = format!(r#"{{"name":"e","channel":"news","data":{text}}}"#);
         caller.request("POST", "/events").body(body).send().await.expect_ok();
-        assert_eq!(audience.expect_event("news", "e").await.data_text(), text);
+        assert_eq!(subscribers.expect_event("news", "e").await.data_text(), text);
     }
 }
 
-async fn the_envelope_is_pushers_byte_for_byte(backend: Backend) {
+async fn envelope_equals_pushers_byte_for_byte(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
-    // JSON text of a string, as it is posted and as it must arrive.
+    let mut subscribers = cluster.listeners(&["news"]).await;
+    // The JSON text of a string, both as sent and as it must arrive.
     let strings = [
         r#""""#,
         r#""plain""#,
@@ -92,21 +92,22 @@ async fn the_envelope_is_pushers_byte_for_byte(backend: Backend) {
     for string in strings {
         let body = format!(r#"{{"name":"price-update","channel":"news","data":{string}}}"#);
         caller.request("POST", "/events").body(body).send().await.expect_ok();
-        let frame = audience.expect_event("news", "price-update").await;
+        let frame = subscribers.expect_event("news", "price-update").await;
         assert_eq!(frame.text, format!(r#"{{"event":"price-update","channel":"news","data":{string}}}"#));
     }
-    // Names take any characters and arrive as JSON takes them.
+    // Names may contain any characters and arrive JSON-escaped.
     caller.publish("news", "a \"b\" \\ ü", "x").await;
-    let frame = audience.expect_event("news", "a \"b\" \\ ü").await;
+    let frame = subscribers.expect_event("news", "a \"b\" \\ ü").await;
     assert_eq!(frame.text, r#"{"event":"a \"b\" \\ ü","channel":"news","data":"x"}"#);
 }
 
-async fn the_excluded_socket_gets_nothing_on_any_node(backend: Backend) {
+async fn excluded_socket_receives_nothing_on_any_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut listeners = cluster.listeners(&["news"]).await.0;
 
-    // Published on the first node: its own socket, and that of the other node.
+    // Published on the first node: exclusion of its own socket, and of the other
+    // node's.
     for excluded in 0..listeners.len() {
         let socket_id = listeners[excluded].socket_id().to_owned();
         let event = json!({ "name": "e", "channel": "news", "data": "x", "socket_id": socket_id });
@@ -120,7 +121,7 @@ async fn the_excluded_socket_gets_nothing_on_any_node(backend: Backend) {
         }
     }
 
-    // A socket that nobody has excludes nobody.
+    // An unknown socket id excludes no socket.
     let event = json!({ "name": "e", "channel": "news", "data": "x", "socket_id": "1.1" });
     caller.post_events(event).await.expect_ok();
     for browser in &mut listeners {
@@ -128,10 +129,10 @@ async fn the_excluded_socket_gets_nothing_on_any_node(backend: Backend) {
     }
 }
 
-async fn info_counts_the_sockets_of_all_nodes(backend: Backend) {
+async fn info_counts_subscriptions_of_all_nodes(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let _audience = cluster.listeners(&["a", "b"]).await;
+    let _subscribers = cluster.listeners(&["a", "b"]).await;
     let _more = cluster.listeners(&["b"]).await;
 
     let event = json!({
@@ -145,37 +146,37 @@ async fn info_counts_the_sockets_of_all_nodes(backend: Backend) {
     assert_eq!(caller.post_events(event).await.expect_ok(), expected);
 }
 
-async fn info_that_a_channel_does_not_have_is_left_out(backend: Backend) {
+async fn unsupported_info_attribute_is_omitted(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let _audience = cluster.listeners(&["a"]).await;
-    let ask = async |info: &str| {
+    let _subscribers = cluster.listeners(&["a"]).await;
+    let post_with_info = async |info: &str| {
         let event = json!({ "name": "e", "channels": ["a", "b"], "data": "x", "info": info });
         caller.post_events(event).await.expect_ok()
     };
-    // Every channel is listed, with nothing to say.
+    // Every channel is listed, with an empty object.
     let nothing = json!({ "channels": { "a": {}, "b": {} } });
-    assert_eq!(ask("user_count").await, nothing);
-    assert_eq!(ask("weather").await, nothing);
-    let mixed = ask("user_count,subscription_count,weather").await;
+    assert_eq!(post_with_info("user_count").await, nothing);
+    assert_eq!(post_with_info("weather").await, nothing);
+    let mixed = post_with_info("user_count,subscription_count,weather").await;
     assert_eq!(
         mixed["channels"],
         json!({ "a": { "subscription_count": 2 }, "b": { "subscription_count": 0 } })
     );
 }
 
-async fn an_invalid_event_reaches_nobody(backend: Backend) {
+async fn invalid_event_is_refused_and_not_published(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     for invalid in invalid_events() {
         let answer = caller.post_events(invalid.event.clone()).await;
         invalid.expect_refusal(&answer).without_index();
-        audience.expect_nothing(&caller, "news", invalid.what).await;
+        subscribers.expect_nothing(&caller, "news", invalid.what).await;
     }
 }
 
-async fn an_event_stays_in_its_app(backend: Backend) {
+async fn event_stays_within_its_app(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut ours = cluster.first().browser("key1").await;
     let mut theirs = cluster.second().browser("key2").await;
@@ -191,9 +192,9 @@ async fn an_event_stays_in_its_app(backend: Backend) {
 }
 
 #[tokio::test]
-async fn options_are_taken_and_unknown_fields_ignored() {
+async fn event_options_are_accepted_and_unknown_fields_ignored() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let options = [
         json!({ "tags": { "a": "b", "": "" } }),
         json!({ "tags": {} }),
@@ -209,14 +210,14 @@ async fn options_are_taken_and_unknown_fields_ignored() {
         event.as_object_mut().unwrap().append(&mut option.as_object().unwrap().clone());
         let answer = cluster.caller("1").post_events(event).await;
         assert_eq!(answer.status, 200, "{option}: {}", answer.text());
-        // The plain envelope carries none of it.
-        let frame = audience.expect_event("news", "e").await;
+        // The plain envelope contains none of them.
+        let frame = subscribers.expect_event("news", "e").await;
         assert_eq!(frame.text, r#"{"event":"e","channel":"news","data":"x"}"#);
     }
 }
 
 #[tokio::test]
-async fn any_content_type_is_taken_and_no_encoding_is() {
+async fn any_content_type_is_accepted_and_content_encoding_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let event: Value = json!({ "name": "e", "channel": "news", "data": "x" });
@@ -232,7 +233,7 @@ async fn any_content_type_is_taken_and_no_encoding_is() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_many_requests() {
+async fn http_connection_serves_many_requests() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     for _ in 0..20 {
@@ -246,48 +247,48 @@ async fn a_connection_serves_many_requests() {
 }
 
 #[tokio::test]
-async fn a_body_may_come_in_any_pieces() {
+async fn body_in_arbitrary_chunks_is_accepted() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let data = "žluťoučký kůň 🎺 ".repeat(20);
     let event = json!({ "name": "e", "channel": "news", "data": data });
     for lengths in [&[1][..], &[1, 2, 3, 5, 7], &[100, 1], &[4096]] {
         caller.events(&event).in_chunks(lengths).send().await.expect_ok();
-        assert_eq!(audience.expect_event("news", "e").await.data_text(), data);
+        assert_eq!(subscribers.expect_event("news", "e").await.data_text(), data);
         caller.events(&event).send_in_pieces(lengths).await.expect_ok();
-        assert_eq!(audience.expect_event("news", "e").await.data_text(), data);
+        assert_eq!(subscribers.expect_event("news", "e").await.data_text(), data);
     }
 }
 
 #[tokio::test]
-async fn a_request_cut_short_publishes_nothing() {
+async fn truncated_request_publishes_nothing() {
     use tokio::io::AsyncWriteExt;
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let whole = caller.events(&json!({ "name": "half", "channel": "news", "data": "x" })).bytes();
     for length in [1, 10, whole.len() / 2, whole.len() - 1] {
         let mut stream = tokio::net::TcpStream::connect(cluster.first().addr()).await.unwrap();
         stream.write_all(&whole[..length]).await.unwrap();
         drop(stream);
-        audience.expect_nothing(&caller, "news", "its sender hung up half-way").await;
+        subscribers.expect_nothing(&caller, "news", "the connection ended half-way").await;
     }
 }
 
 #[tokio::test]
-async fn payloads_of_all_sizes_arrive_whole() {
+async fn payloads_of_all_sizes_arrive_complete() {
     use rand::RngExt;
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let mut rng = Seed::new().rng();
-    // Where lengths change their encoding, on WebSocket and in Redis.
+    // Lengths at which the encoding of a length changes, on WebSocket and in Redis.
     let edges = [0, 1, 60, 80, 90, 100, 124, 125, 126, 127, 1023, 1024, 4096, 10 * 1024 - 1, 10 * 1024];
     let random = (0..50).map(|_| rng.random_range(0..10 * 1024)).collect::<Vec<usize>>();
     for length in edges.into_iter().chain(random) {
         let data: String = (0..length).map(|_| char::from(rng.random_range(b' '..=b'~'))).collect();
         caller.publish("news", "e", &data).await;
-        assert_eq!(audience.expect_event("news", "e").await.data_text(), data);
+        assert_eq!(subscribers.expect_event("news", "e").await.data_text(), data);
     }
 }

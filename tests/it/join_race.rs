@@ -1,6 +1,7 @@
-//! Joining without a hole (design.md 4): sockets subscribe, leave and come back
-//! while events flow through both nodes. From each confirmation on, a socket
-//! sees one gapless run; and whoever is counted hears what comes.
+//! Subscribing without a gap (design.md 4): sockets subscribe, unsubscribe and
+//! resubscribe while events are published through both nodes. From each
+//! confirmation on, a socket receives one gapless run, and a counted subscription
+//! receives every later event.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -23,7 +24,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set() -> Stage {
+    async fn start() -> Stage {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let (zero, one) = tokio::join!(
@@ -37,7 +38,7 @@ impl Stage {
         join_all((0..count).map(|n| Witness::connect(&self.nodes[n % 2]))).await
     }
 
-    async fn assert_nothing_was_missed(&self) {
+    async fn assert_no_gaps(&self) {
         for node in &self.nodes {
             let metrics = node.metrics().await;
             for name in ["gaps_unrepaired", "held_entries_dropped", "epoch_changes", "backend_events_dropped"]
@@ -48,7 +49,7 @@ impl Stage {
     }
 }
 
-/// Publishes until told to stop, through one node; what it says of counts.
+/// Publishes through one node, and returns the subscription counts.
 struct Stream<'a> {
     caller: Caller,
     name: &'a str,
@@ -56,23 +57,23 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Publishes the next event; the subscriptions that were counted with it.
+    /// Publishes the next event; returns its subscription count.
     async fn next(&self, channel: &str) -> u64 {
         self.number.set(self.number.get() + 1);
         let data = format!("{}-{}", self.name, self.number.get());
         let event = json!({ "name": "e", "channel": channel, "data": data, "info": "subscription_count" });
         let answer = self.caller.post_events(event).await.expect_ok();
-        answer["channels"][channel]["subscription_count"].as_u64().expect("it was asked for")
+        answer["channels"][channel]["subscription_count"].as_u64().expect("the request has `info`")
     }
 }
 
-/// Everyone who is in the count of one event is sent the next: on channels that
-/// nobody has listened to before, on channels that are idle, and on busy ones.
+/// Every subscription counted with one event receives the next: on new channels, on
+/// idle ones, and on busy ones.
 #[tokio::test]
-async fn cluster_whoever_is_counted_hears_what_comes() {
+async fn cluster_counted_subscription_receives_next_event() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let mut rng = seed.rng();
         for round in 0..60 {
             let channel = format!("round-{}", if rng.random_bool(0.7) { round } else { 0 });
@@ -88,17 +89,18 @@ async fn cluster_whoever_is_counted_hears_what_comes() {
             tokio::join!(counted(&streams[0]), counted(&streams[1]));
             let last = format!("counted-{round}");
             stage.nodes[round % 2].caller("1").publish(&channel, "e", &last).await;
-            judge(&witnesses, &channel, &last).await;
+            check_runs(&witnesses, &channel, &last).await;
             drop(witnesses);
             stage.nodes[0].caller("1").count_becomes(&channel, 0).await;
         }
-        stage.assert_nothing_was_missed().await;
+        stage.assert_no_gaps().await;
     })
     .await;
 }
 
-/// Subscribed once each, or more often: runs that fit together and reach `last`.
-async fn judge(witnesses: &[Witness], channel: &str, last: &str) {
+/// Checks sockets with one or more subscriptions each: their runs fit together and
+/// reach `last`.
+async fn check_runs(witnesses: &[Witness], channel: &str, last: &str) {
     let mut sequence: Vec<String> = Vec::new();
     for witness in witnesses {
         witness.heard(channel, last).await;
@@ -110,58 +112,58 @@ async fn judge(witnesses: &[Witness], channel: &str, last: &str) {
     assert_once_each(&sequence, channel);
     for witness in witnesses {
         let runs = witness.runs(channel);
-        let place = place_in(runs.last().unwrap(), &sequence, &witness.name);
-        assert_eq!(place.end, sequence.len(), "{} is subscribed", witness.name);
+        let range = place_in(runs.last().unwrap(), &sequence, &witness.name);
+        assert_eq!(range.end, sequence.len(), "{} is subscribed", witness.name);
     }
 }
 
-/// One who is there all the time knows the sequence; the others come and go as
-/// fast as they can, also before they are confirmed.
+/// A permanent subscriber records the sequence; the others subscribe and
+/// unsubscribe as fast as they can, also before they are confirmed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_sockets_that_never_rest() {
+async fn cluster_resubscribing_sockets_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         for round in 0..40 {
-            rest_never(&stage, &Seed(seed.0.wrapping_add(round)), &format!("round-{round}")).await;
+            churn(&stage, &Seed(seed.0.wrapping_add(round)), &format!("round-{round}")).await;
         }
-        stage.assert_nothing_was_missed().await;
+        stage.assert_no_gaps().await;
     })
     .await;
 }
 
-/// The same on a node whose entries and scripts arrive late, in turn: a
-/// join script's answer overtakes what came before it, or is overtaken.
+/// The same on a node whose entries and scripts arrive late, in turn: the reply of
+/// a membership update overtakes earlier entries, or is overtaken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_sockets_that_never_rest_on_slow_links() {
+async fn cluster_resubscribing_sockets_on_slow_links_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let ways = [Way::Requests, Way::Replies, Way::Both];
         for (round, links) in
             [Links::Subscriber, Links::Scripts, Links::All].into_iter().cycle().take(18).enumerate()
         {
             stage.proxy.delay(links, ways[round / 3 % 3], Duration::from_millis(4));
-            rest_never(&stage, &Seed(seed.0.wrapping_add(round as u64)), &format!("round-{round}")).await;
+            churn(&stage, &Seed(seed.0.wrapping_add(round as u64)), &format!("round-{round}")).await;
             stage.proxy.heal();
         }
-        stage.assert_nothing_was_missed().await;
+        stage.assert_no_gaps().await;
     })
     .await;
 }
 
-/// The same while the link that announces is cut again and again.
+/// The same while the connection that carries the entries is cut repeatedly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_sockets_that_never_rest_on_a_flapping_link() {
+async fn cluster_resubscribing_sockets_on_flapping_link_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         for round in 0..5 {
             let done = Cell::new(false);
             let (seed, channel) = (Seed(seed.0.wrapping_add(round)), format!("round-{round}"));
             tokio::join!(
                 async {
-                    rest_never(&stage, &seed, &channel).await;
+                    churn(&stage, &seed, &channel).await;
                     done.set(true);
                 },
                 async {
@@ -176,81 +178,81 @@ async fn cluster_sockets_that_never_rest_on_a_flapping_link() {
     .await;
 }
 
-async fn rest_never(stage: &Stage, seed: &Seed, channel: &str) {
-    let mut residents = stage.witnesses(2).await;
-    for resident in &mut residents {
-        resident.subscribe(channel).await;
+async fn churn(stage: &Stage, seed: &Seed, channel: &str) {
+    let mut permanent = stage.witnesses(2).await;
+    for subscriber in &mut permanent {
+        subscriber.subscribe(channel).await;
     }
-    let mut guests = stage.witnesses(12).await;
-    let away = Cell::new(guests.len());
+    let mut churning = stage.witnesses(12).await;
+    let remaining = Cell::new(churning.len());
     let published = Cell::new(0_usize);
     let stream = async |node: usize| {
         let caller = stage.nodes[node].caller("1");
         let stream = Stream { caller, name: ["zero", "one"][node], number: Cell::new(0) };
-        while away.get() > 0 {
+        while remaining.get() > 0 {
             stream.next(channel).await;
             published.set(published.get() + 1);
-            // A link that falls behind for ever is one that is broken.
-            residents[1].has(published.get().saturating_sub(20)).await;
+            // A node that falls behind without limit is broken.
+            permanent[1].has(published.get().saturating_sub(20)).await;
         }
     };
-    let come_and_go = async {
-        let moves = guests.iter_mut().zip(1..).map(|(guest, actor)| {
-            let (away, mut rng) = (&away, seed.rng_of(actor));
+    let churn_one = async {
+        let tasks = churning.iter_mut().zip(1..).map(|(subscriber, actor)| {
+            let (remaining, mut rng) = (&remaining, seed.rng_of(actor));
             async move {
-                come_and_go(guest, channel, &mut rng).await;
-                away.set(away.get() - 1);
+                churn_one(subscriber, channel, &mut rng).await;
+                remaining.set(remaining.get() - 1);
             }
         });
-        join_all(moves).await;
+        join_all(tasks).await;
     };
-    tokio::join!(stream(0), stream(1), come_and_go);
+    tokio::join!(stream(0), stream(1), churn_one);
     let caller = stage.nodes[0].caller("1");
-    caller.count_becomes(channel, residents.len() + guests.len()).await;
+    caller.count_becomes(channel, permanent.len() + churning.len()).await;
     caller.publish(channel, "e", "end").await;
-    for witness in residents.iter().chain(&guests) {
+    for witness in permanent.iter().chain(&churning) {
         witness.heard(channel, "end").await;
     }
-    let sequence = residents[0].run(channel);
+    let sequence = permanent[0].run(channel);
     assert_once_each(&sequence, channel);
-    assert_eq!(residents[1].run(channel), sequence, "the residents of both nodes");
-    let runs: usize = guests.iter().map(|guest| judge_guest(guest, channel, &sequence)).sum();
+    assert_eq!(permanent[1].run(channel), sequence, "the permanent subscribers of both nodes");
+    let runs: usize = churning.iter().map(|subscriber| check_churning(subscriber, channel, &sequence)).sum();
     println!("{channel}: {} events, {runs} subscriptions", sequence.len());
 }
 
-async fn come_and_go(guest: &mut Witness, channel: &str, rng: &mut StdRng) {
+async fn churn_one(subscriber: &mut Witness, channel: &str, rng: &mut StdRng) {
     for _ in 0..25 {
         match rng.random_range(0..6) {
-            // All in one breath.
+            // All in one write burst.
             0 => {
                 for _ in 0..rng.random_range(1..4) {
-                    guest.leave(channel).await;
-                    guest.ask_for(channel).await;
+                    subscriber.leave(channel).await;
+                    subscriber.ask_for(channel).await;
                 }
-                guest.settle().await;
+                subscriber.settle().await;
             }
-            1 => guest.unsubscribe(channel).await,
+            1 => subscriber.unsubscribe(channel).await,
             2 => tokio::time::sleep(Duration::from_millis(rng.random_range(0..10))).await,
             _ => {
-                guest.leave(channel).await;
-                guest.subscribe(channel).await;
+                subscriber.leave(channel).await;
+                subscriber.subscribe(channel).await;
             }
         }
     }
-    guest.leave(channel).await;
-    guest.subscribe(channel).await;
+    subscriber.leave(channel).await;
+    subscriber.subscribe(channel).await;
 }
 
 /// Each run is a piece of the sequence, later than the run before; the last one
 /// reaches the end.
-fn judge_guest(guest: &Witness, channel: &str, sequence: &[String]) -> usize {
-    let runs = guest.runs(channel);
-    let mut heard = 0;
+fn check_churning(subscriber: &Witness, channel: &str, sequence: &[String]) -> usize {
+    let runs = subscriber.runs(channel);
+    let mut received = 0;
     for run in runs.iter().filter(|run| !run.is_empty()) {
-        let place = place_in(run, sequence, &guest.name);
-        assert!(place.start >= heard, "{}: {:?} came twice", guest.name, run[0]);
-        heard = place.end;
+        let range = place_in(run, sequence, &subscriber.name);
+        assert!(range.start >= received, "{}: {:?} came twice", subscriber.name, run[0]);
+        received = range.end;
     }
-    assert_eq!(heard, sequence.len(), "{} is subscribed", guest.name);
+    assert_eq!(received, sequence.len(), "{} is subscribed", subscriber.name);
     runs.len()
 }

@@ -1,6 +1,6 @@
-//! How long HTTP connections stay open, on a node and through HAProxy: while they
-//! are idle, while a request head arrives, and after an answer that did not wait
-//! for the request body.
+//! The lifetime of HTTP connections, on a node and through HAProxy: while they are
+//! idle, while a request head arrives, and after a response that did not wait for
+//! the request body.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ const GET: &str = "GET /live HTTP/1.1\r\nhost: test\r\n\r\n";
 /// Keeps connections to the node open between requests.
 const NGINX_KEEP_ALIVE: &str =
     "location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; }";
-/// Clocks of the two processes start apart by the time that a packet takes.
+/// The clocks of the two processes start apart by the delay of a packet.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
 fn seconds(count: u64) -> Duration {
@@ -36,7 +36,7 @@ async fn start(keep_alive_timeout: u64) -> Server {
     Server::builder().config(&format!("keep_alive_timeout = {keep_alive_timeout}")).start().await
 }
 
-/// One request whose answer keeps the connection.
+/// One request whose response keeps the connection open.
 async fn exchange(connection: &mut Raw) {
     connection.send(GET).await;
     let answer = connection.answer().await;
@@ -54,7 +54,7 @@ async fn used(addr: SocketAddr) -> Raw {
     connection
 }
 
-/// Waits for the end of the connection, which may not come sooner than this.
+/// Waits for the end of the connection, which may not come before the timeout.
 async fn expect_end_after(connection: &mut Raw, timeout: Duration) {
     let start = Instant::now();
     connection.expect_end(timeout + PATIENCE).await;
@@ -81,7 +81,7 @@ async fn keep_alive_idle_connection_is_closed_in_order_after_the_timeout() {
     .await;
 }
 
-/// Each request starts the timeout anew.
+/// Each request restarts the timeout.
 #[tokio::test]
 async fn keep_alive_request_before_the_timeout_is_answered() {
     bounded(async {
@@ -96,8 +96,8 @@ async fn keep_alive_request_before_the_timeout_is_answered() {
     .await;
 }
 
-/// The default, and what it is for: proxies and clients that keep a connection for
-/// up to 60 s close it first, so none sends a request while the node closes.
+/// The default and its purpose: proxies and clients that keep a connection for up
+/// to 60 s close it first, so that none sends a request while the node closes.
 #[tokio::test]
 async fn keep_alive_idle_connection_of_60_s_answers_the_next_request() {
     bounded(async {
@@ -132,8 +132,8 @@ async fn keep_alive_idle_connection_of_60_s_answers_the_next_request() {
     .await;
 }
 
-/// Idle for about as long as a request head may take: no timer of the one may end
-/// the other.
+/// Idle for about as long as the timeout of a request head: the timer of one must
+/// not end the other.
 #[tokio::test]
 async fn keep_alive_requests_after_15_s_idle_are_answered() {
     bounded(async {
@@ -160,7 +160,7 @@ async fn keep_alive_requests_after_15_s_idle_are_answered() {
 
 // --- request heads ---------------------------------------------------------------------
 
-/// The timeout of a head is fixed, and counts from the first byte.
+/// The timeout of a head is fixed, and starts at the first byte.
 #[tokio::test]
 async fn keep_alive_head_that_has_begun_has_15_s_to_arrive() {
     bounded(async {
@@ -175,7 +175,7 @@ async fn keep_alive_head_that_has_begun_has_15_s_to_arrive() {
             let open = start.elapsed();
             assert!(open + TOLERANCE > timeout, "cut after {open:?}");
         };
-        // A byte a second does not extend it.
+        // One byte per second does not extend it.
         let dripping = async |mut connection: Raw| {
             let start = Instant::now();
             for byte in &GET.as_bytes()[..25] {
@@ -260,7 +260,7 @@ async fn early_answer_to_an_unread_body_closes_the_connection() {
     .await;
 }
 
-/// A client that sends all of its body sees the answer first and no reset.
+/// A client that sends all of its body receives the response first and no reset.
 #[tokio::test]
 async fn early_answer_arrives_although_the_client_sends_on() {
     bounded(async {
@@ -281,7 +281,7 @@ async fn early_answer_arrives_although_the_client_sends_on() {
     .await;
 }
 
-/// Whether the node refuses the announced length or what it has read.
+/// Whether the node refuses the announced length or the received bytes.
 #[tokio::test]
 async fn early_answer_413_to_an_unread_body_closes_the_connection() {
     bounded(async {
@@ -335,7 +335,7 @@ async fn refusal_of_a_request_without_a_body_keeps_the_connection() {
             (404, "GET /nothing HTTP/1.1\r\nhost: test\r\n\r\n".to_owned()),
             (405, "DELETE /apps/1/events HTTP/1.1\r\nhost: test\r\n\r\n".to_owned()),
             (200, get().head()),
-            // The body was read before it was refused.
+            // The node read the body before it refused the request.
             (400, caller.events(&json!({ "name": "e" })).head() + &json!({ "name": "e" }).to_string()),
             (200, caller.events(&event).head() + &event.to_string()),
         ] {
@@ -348,7 +348,8 @@ async fn refusal_of_a_request_without_a_body_keeps_the_connection() {
     .await;
 }
 
-/// A real client with a pool of connections, and no handler for errors of them.
+/// A real client with a connection pool, and without an error handler on its
+/// connections.
 #[tokio::test]
 async fn early_answers_do_not_break_node_clients() {
     bounded(async {
@@ -373,7 +374,7 @@ async fn early_answers_do_not_break_node_clients() {
 
 // --- haproxy/base.cfg ----------------------------------------------------------------------
 
-/// The default of a key that is a number of seconds.
+/// The default of a setting in seconds.
 fn default_seconds(path: &str) -> Duration {
     let key = KEYS.iter().find(|key| key.path == path).unwrap_or_else(|| panic!("there is no key {path}"));
     Duration::from_secs_f64(key.default.expect("the key has a default").parse().unwrap())
@@ -409,13 +410,14 @@ fn haproxy_timeouts_fit_those_of_a_node() {
     assert!(head <= limits::HTTP_HEAD_TIMEOUT, "timeout http-request {head:?}");
 }
 
-/// A node that answers everything, and reports each connection that has ended.
+/// A fake node that answers every request, and reports each connection that has
+/// ended.
 struct FakeNode {
     addr: SocketAddr,
     ended: mpsc::Receiver<Ended>,
 }
 
-/// A connection that carried requests, not health checks.
+/// A connection that carried requests, not only health checks.
 struct Ended {
     requests: usize,
     idle: Duration,
@@ -441,7 +443,7 @@ impl FakeNode {
 
     async fn ended(&mut self, within: Duration) -> Ended {
         let ended = tokio::time::timeout(within, self.ended.recv()).await;
-        ended.expect("HAProxy closes its connection in time").expect("the node runs as long as the test")
+        ended.expect("HAProxy closes its connection in time").expect("the fake node runs as long as the test")
     }
 }
 
@@ -461,7 +463,7 @@ async fn serve(mut stream: TcpStream) -> Option<Ended> {
     }
 }
 
-/// So that no request meets a connection that the node is closing.
+/// No request may use a connection that the node is closing.
 #[tokio::test]
 async fn keep_alive_haproxy_closes_its_connection_to_the_node_with_that_of_the_client() {
     bounded(async {

@@ -1,4 +1,4 @@
-//! Keeping a socket alive (protocol.md 2.2).
+//! The keepalive of a socket (protocol.md 2.2).
 
 use bytes::Bytes;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::support::browser::Incoming;
 use crate::support::{PATIENCE, Server};
 
 #[tokio::test]
-async fn a_ping_is_answered() {
+async fn pusher_ping_is_answered_with_pong() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for ping in [
@@ -23,7 +23,7 @@ async fn a_ping_is_answered() {
 }
 
 #[tokio::test]
-async fn a_websocket_ping_is_answered() {
+async fn websocket_ping_is_answered_with_pong() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     browser.send_message(Message::Ping(Bytes::from_static(b"are you there"))).await;
@@ -31,15 +31,15 @@ async fn a_websocket_ping_is_answered() {
 }
 
 #[tokio::test]
-async fn the_timeout_is_the_configured_one() {
+async fn activity_timeout_is_taken_from_configuration() {
     let server = Server::builder().config("activity_timeout = 7").start().await;
     let mut browser = server.connect("/app/key1?protocol=7").await;
     assert_eq!(browser.expect_greeting().await.data_json()["activity_timeout"], 7);
 }
 
 #[tokio::test]
-async fn a_silent_socket_is_asked_whether_it_lives() {
-    // As long it waits for the answer, too.
+async fn silent_socket_receives_ping_and_stays_open_after_pong() {
+    // The pong timeout is as long.
     let server = Server::builder().config("activity_timeout = 3").start().await;
     let mut browser = server.browser("key1").await;
     for _ in 0..2 {
@@ -47,13 +47,13 @@ async fn a_silent_socket_is_asked_whether_it_lives() {
         assert_eq!(frame.event, "pusher:ping", "{}", frame.text);
         browser.send(json!({ "event": "pusher:pong", "data": {} })).await;
     }
-    // It lives, and is served.
+    // The socket is alive and usable.
     browser.subscribe("news").await;
 }
 
-/// The server waits no longer for the answer than it waited before it asked.
+/// The pong timeout is at most the silence before the ping.
 #[tokio::test]
-async fn a_socket_that_does_not_answer_is_closed() {
+async fn socket_without_pong_is_closed_with_4201() {
     let server = Server::builder().config("activity_timeout = 1").start().await;
     let mut browser = server.browser("key1").await;
     let Incoming::Frame(ping) = browser.next_within(PATIENCE).await else { panic!("a ping comes first") };

@@ -1,6 +1,6 @@
-//! Counts are the cluster's (P5): right again within ten seconds of a node's
-//! death, after a pause, and after Redis has lost its data, without anybody
-//! having to do anything.
+//! Counts are cluster-wide (P5): they are exact again within ten seconds of a
+//! node's death, after a pause, and after a data loss of Redis, without
+//! intervention.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::support::{Redis, Server, Signal, eventually};
 use crate::witness::{Witness, within};
 
-/// The promise, on default settings.
-const HEALED: Duration = Duration::from_secs(10);
+/// The guaranteed time, with default settings.
+const RECOVERY_MAX: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(120);
 
 struct Stage {
@@ -21,15 +21,15 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(nodes: usize) -> Stage {
+    async fn start(nodes: usize) -> Stage {
         let redis = Redis::start().await;
         let node = |n: usize| Server::builder().name(&format!("node {n}")).redis(&redis).start();
         let nodes = join_all((0..nodes).map(node)).await;
         Stage { nodes, redis }
     }
 
-    /// These nodes say that each channel has so many subscriptions, asked in both
-    /// ways. Asking with `info` publishes.
+    /// Waits until these nodes report these subscription counts, in both responses
+    /// that contain them. The request with `info` publishes an event.
     async fn counts_become(&self, nodes: &[usize], counts: &[(&str, usize)], deadline: Instant) {
         let patience = deadline.saturating_duration_since(Instant::now());
         for node in nodes {
@@ -45,18 +45,18 @@ impl Stage {
                 assert_eq!(occupied["occupied"], *count > 0, "{channel} at node {node}");
             }
             for some in counts.chunks(10) {
-                self.ask_with_info(*node, some).await;
+                self.check_counts_with_info(*node, some).await;
             }
         }
     }
 
-    async fn ask_with_info(&self, node: usize, counts: &[(&str, usize)]) {
-        let asking = |(channel, _): &(&str, usize)| json!({ "name": "e", "channel": channel, "data": "asked", "info": "subscription_count" });
-        let batch = counts.iter().map(asking).collect();
+    async fn check_counts_with_info(&self, node: usize, counts: &[(&str, usize)]) {
+        let event = |(channel, _): &(&str, usize)| json!({ "name": "e", "channel": channel, "data": "count-request", "info": "subscription_count" });
+        let batch = counts.iter().map(event).collect();
         let answer = self.nodes[node].caller("1").post_batch(batch).await.expect_ok();
         for (at, (channel, count)) in counts.iter().enumerate() {
-            let told = &answer["batch"][at]["subscription_count"];
-            assert_eq!(told, *count, "`info` of {channel} at node {node}");
+            let reported = &answer["batch"][at]["subscription_count"];
+            assert_eq!(reported, *count, "`info` of {channel} at node {node}");
         }
     }
 
@@ -66,12 +66,12 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn cluster_counts_heal_after_kill_9() {
+async fn cluster_counts_recover_after_kill_9() {
     within(LIMIT, async {
-        let mut stage = Stage::set(3).await;
-        let mut stay = Vec::new();
-        stay.extend(Witness::several(&stage.nodes[0], 3, &["all", "some"]).await);
-        stay.extend(Witness::several(&stage.nodes[1], 2, &["all"]).await);
+        let mut stage = Stage::start(3).await;
+        let mut staying = Vec::new();
+        staying.extend(Witness::several(&stage.nodes[0], 3, &["all", "some"]).await);
+        staying.extend(Witness::several(&stage.nodes[1], 2, &["all"]).await);
         let channels: Vec<String> = (0..300).map(|n| format!("dying-{n}")).collect();
         let mut dying: Vec<&str> = channels.iter().map(String::as_str).collect();
         dying.extend(["all", "some"]);
@@ -83,12 +83,12 @@ async fn cluster_counts_heal_after_kill_9() {
         let killed = Instant::now();
         let mut after = vec![("all", 5), ("some", 3)];
         after.extend(channels.iter().map(|channel| (channel.as_str(), 0)));
-        stage.counts_become(&[0, 1], &after[..10], killed + HEALED).await;
-        println!("counts right {:?} after the kill", killed.elapsed());
-        stage.counts_become(&[1], &after[2..200], killed + HEALED).await;
+        stage.counts_become(&[0, 1], &after[..10], killed + RECOVERY_MAX).await;
+        println!("counts exact {:?} after the kill", killed.elapsed());
+        stage.counts_become(&[1], &after[2..200], killed + RECOVERY_MAX).await;
         let swept = stage.metric(0, "nodes_swept").await + stage.metric(1, "nodes_swept").await;
-        assert_eq!(swept, 1.0, "one node has died, and one has swept it");
-        // Nothing is left of it.
+        assert_eq!(swept, 1.0, "one node has died, and exactly one node has swept it");
+        // No membership of the killed node is left.
         let left = stage.redis.command(&["KEYS", "*dying*"]).await.text();
         assert!(!left.contains("subs:"), "{left}");
     })
@@ -96,9 +96,9 @@ async fn cluster_counts_heal_after_kill_9() {
 }
 
 #[tokio::test]
-async fn cluster_counts_heal_when_two_of_three_are_killed() {
+async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
     within(LIMIT, async {
-        let mut stage = Stage::set(3).await;
+        let mut stage = Stage::start(3).await;
         let mut witnesses = Vec::new();
         for node in &stage.nodes {
             witnesses.extend(Witness::several(node, 4, &["all"]).await);
@@ -107,73 +107,74 @@ async fn cluster_counts_heal_when_two_of_three_are_killed() {
         stage.nodes[1].kill9();
         stage.nodes[2].kill9();
         let killed = Instant::now();
-        stage.counts_become(&[0], &[("all", 4)], killed + HEALED).await;
-        println!("counts right {:?} after the kill", killed.elapsed());
+        stage.counts_become(&[0], &[("all", 4)], killed + RECOVERY_MAX).await;
+        println!("counts exact {:?} after the kill", killed.elapsed());
         assert_eq!(stage.metric(0, "nodes_swept").await, 2.0);
     })
     .await;
 }
 
-/// Nobody is left to see it die: the next node to start cleans up.
+/// No node is left to detect the death: the next node to start removes the
+/// memberships.
 #[tokio::test]
-async fn cluster_counts_heal_after_all_nodes_were_killed() {
+async fn cluster_counts_recover_after_all_nodes_are_killed() {
     within(LIMIT, async {
-        let mut stage = Stage::set(1).await;
+        let mut stage = Stage::start(1).await;
         let _gone = Witness::several(&stage.nodes[0], 4, &["all"]).await;
         stage.nodes[0].kill9();
         stage.nodes.push(Server::builder().name("node 1").redis(&stage.redis).start().await);
-        // Nothing is promised but that it happens.
-        stage.counts_become(&[1], &[("all", 0)], Instant::now() + 3 * HEALED).await;
+        // There is no guaranteed time for this case.
+        stage.counts_become(&[1], &[("all", 0)], Instant::now() + 3 * RECOVERY_MAX).await;
     })
     .await;
 }
 
-/// A node that stands still is as good as dead; when it goes on, it finds out,
-/// and its sockets are counted again, once. They miss nothing.
+/// A stopped node counts as dead; when it continues, it detects the fencing, and
+/// its sockets are counted again, once. They miss no event.
 #[tokio::test]
-async fn cluster_counts_heal_after_a_pause_of_20_seconds() {
+async fn cluster_counts_recover_after_pause_of_20_seconds() {
     within(LIMIT, async {
-        let stage = Stage::set(2).await;
-        let stay = Witness::several(&stage.nodes[0], 3, &["all", "other"]).await;
+        let stage = Stage::start(2).await;
+        let staying = Witness::several(&stage.nodes[0], 3, &["all", "other"]).await;
         let paused = Witness::several(&stage.nodes[1], 4, &["all", "own"]).await;
         stage.counts_become(&[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
 
         let stopped = Instant::now();
         stage.nodes[1].signal(Signal::Stop);
-        stage.counts_become(&[0], &[("all", 3), ("own", 0)], stopped + HEALED).await;
-        println!("counts right {:?} after the stop", stopped.elapsed());
+        stage.counts_become(&[0], &[("all", 3), ("own", 0)], stopped + RECOVERY_MAX).await;
+        println!("counts exact {:?} after the stop", stopped.elapsed());
         let caller = stage.nodes[0].caller("1");
         let mut number = 0;
         while stopped.elapsed() < Duration::from_secs(20) {
             number += 1;
-            caller.publish("all", "e", &format!("meanwhile-{number}")).await;
+            caller.publish("all", "e", &format!("paused-{number}")).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         stage.nodes[1].signal(Signal::Continue);
         let resumed = Instant::now();
-        stage.counts_become(&[0, 1], &[("all", 7), ("own", 4), ("other", 3)], resumed + HEALED).await;
-        println!("counts right {:?} after it went on", resumed.elapsed());
+        stage.counts_become(&[0, 1], &[("all", 7), ("own", 4), ("other", 3)], resumed + RECOVERY_MAX).await;
+        println!("counts exact {:?} after the continue", resumed.elapsed());
         assert_eq!(stage.metric(1, "leases_lost").await, 1.0);
         caller.publish("all", "e", "end").await;
-        for witness in stay.iter().chain(&paused) {
+        for witness in staying.iter().chain(&paused) {
             witness.heard("all", "end").await;
-            assert_eq!(witness.run("all"), stay[0].run("all"), "{}", witness.name);
+            assert_eq!(witness.run("all"), staying[0].run("all"), "{}", witness.name);
         }
-        // It is counted under its new name alone, also later.
+        // It is counted under its new incarnation only, also later.
         tokio::time::sleep(Duration::from_secs(6)).await;
         stage.counts_become(&[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
         drop(paused);
-        stage.counts_become(&[0, 1], &[("all", 3), ("own", 0)], Instant::now() + HEALED).await;
+        stage.counts_become(&[0, 1], &[("all", 3), ("own", 0)], Instant::now() + RECOVERY_MAX).await;
     })
     .await;
 }
 
-/// Shorter than a death: nobody is swept, and nothing is told twice.
+/// Shorter than the lease: no node is swept, and no event arrives twice.
 #[tokio::test]
-async fn cluster_short_pause_is_no_death() {
+async fn cluster_short_pause_does_not_fence_node() {
     within(LIMIT, async {
-        let stage = Stage::set(2).await;
-        let _stay = Witness::several(&stage.nodes[0], 1, &["all"]).await;
+        let stage = Stage::start(2).await;
+        let _staying = Witness::several(&stage.nodes[0], 1, &["all"]).await;
         let paused = Witness::several(&stage.nodes[1], 2, &["all"]).await;
         stage.nodes[1].signal(Signal::Stop);
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -193,9 +194,9 @@ async fn cluster_short_pause_is_no_death() {
 }
 
 #[tokio::test]
-async fn cluster_counts_heal_after_flushall() {
+async fn cluster_counts_recover_after_flushall() {
     within(LIMIT, async {
-        let stage = Stage::set(2).await;
+        let stage = Stage::start(2).await;
         let mut witnesses = Witness::several(&stage.nodes[0], 3, &["all", "zero"]).await;
         witnesses.extend(Witness::several(&stage.nodes[1], 4, &["all", "one"]).await);
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
@@ -205,32 +206,35 @@ async fn cluster_counts_heal_after_flushall() {
             caller.publish("all", "e", &format!("before-{round}")).await;
             stage.redis.command(&["FLUSHALL"]).await;
             let flushed = Instant::now();
-            // Events flow at once: nobody has to be counted for that.
+            // Events are delivered at once: delivery does not depend on counts.
             caller.publish("all", "e", &format!("after-{round}")).await;
             for witness in &witnesses {
                 witness.heard("all", &format!("after-{round}")).await;
             }
-            stage.counts_become(&[0, 1], &counts, flushed + HEALED).await;
-            println!("counts right {:?} after the flush", flushed.elapsed());
+            stage.counts_become(&[0, 1], &counts, flushed + RECOVERY_MAX).await;
+            println!("counts exact {:?} after the flush", flushed.elapsed());
         }
-        let run: Vec<String> = witnesses[0].run("all").into_iter().filter(|data| data != "asked").collect();
+        let run: Vec<String> =
+            witnesses[0].run("all").into_iter().filter(|data| data != "count-request").collect();
         let expected: Vec<String> =
             (0..3).flat_map(|round| [format!("before-{round}"), format!("after-{round}")]).collect();
         assert_eq!(run, expected);
-        // Members of lives that are over do not come back.
+        // Memberships of earlier incarnations do not return.
         tokio::time::sleep(Duration::from_secs(6)).await;
         stage.counts_become(&[0, 1], &counts, Instant::now()).await;
         drop(witnesses);
-        stage.counts_become(&[0, 1], &counts.map(|(channel, _)| (channel, 0)), Instant::now() + HEALED).await;
+        stage
+            .counts_become(&[0, 1], &counts.map(|(channel, _)| (channel, 0)), Instant::now() + RECOVERY_MAX)
+            .await;
     })
     .await;
 }
 
-/// A node hears itself from its first probe on, and stays ready.
+/// A node receives its own probes from the first one on, and stays ready.
 #[tokio::test]
-async fn cluster_nothing_happens_to_a_healthy_node() {
+async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
     within(LIMIT, async {
-        let stage = Stage::set(2).await;
+        let stage = Stage::start(2).await;
         let _witnesses = Witness::several(&stage.nodes[0], 2, &["all"]).await;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(11) {
@@ -249,13 +253,13 @@ async fn cluster_nothing_happens_to_a_healthy_node() {
     .await;
 }
 
-/// An orderly stop takes its memberships along: nobody waits for the lease.
+/// An orderly stop removes its memberships, before the lease expires.
 #[tokio::test]
-async fn cluster_counts_follow_an_orderly_stop_at_once() {
+async fn cluster_counts_are_exact_right_after_orderly_stop() {
     within(LIMIT, async {
-        let mut stage = Stage::set(2).await;
-        let _stay = Witness::several(&stage.nodes[0], 1, &["all"]).await;
-        let _leave = Witness::several(&stage.nodes[1], 3, &["all"]).await;
+        let mut stage = Stage::start(2).await;
+        let _staying = Witness::several(&stage.nodes[0], 1, &["all"]).await;
+        let _leaving = Witness::several(&stage.nodes[1], 3, &["all"]).await;
         stage.counts_become(&[0], &[("all", 4)], Instant::now()).await;
         stage.nodes[1].signal(Signal::Terminate);
         let status = stage.nodes[1].wait_exit(Duration::from_secs(60)).await;
@@ -263,7 +267,7 @@ async fn cluster_counts_follow_an_orderly_stop_at_once() {
         stage.counts_become(&[0], &[("all", 1)], Instant::now()).await;
         assert_eq!(stage.metric(0, "nodes_swept").await, 0.0);
         let leases = stage.redis.command(&["HLEN", "fanfare:{nodes}:leases"]).await;
-        assert_eq!(leases.integer(), 1, "the lease was given back");
+        assert_eq!(leases.integer(), 1, "the stopped node removed its lease");
     })
     .await;
 }

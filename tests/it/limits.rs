@@ -1,5 +1,5 @@
-//! One below, at, and one above, for each row of `src/limits.rs` that a client
-//! can reach.
+//! One below, at, and one above the limit, for each row of `src/limits.rs` that a
+//! client can reach.
 
 use fanfare::limits;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{AppSpec, Backend, Cluster, Server};
 
-/// Sends `accepted`, which must reach the channel `news` or be answered with
-/// 200, and `refused`, which must not.
+/// Publishes the `accepted` events, which must return 200, and the `refused` ones,
+/// which must not reach the channel `news`.
 async fn check(accepted: Vec<Value>, refused: Vec<Value>, status: u16, field: &str) {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
@@ -16,15 +16,15 @@ async fn check(accepted: Vec<Value>, refused: Vec<Value>, status: u16, field: &s
         let answer = caller.post_events(event).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     for event in refused {
         caller.post_events(event).await.expect_refused(status).of_field(field);
-        audience.expect_nothing(&caller, "news", field).await;
+        subscribers.expect_nothing(&caller, "news", field).await;
     }
 }
 
 #[tokio::test]
-async fn event_names() {
+async fn event_name_length_is_limited() {
     let named = |name: String| json!({ "name": name, "channel": "news", "data": "" });
     let max = limits::EVENT_NAME_CHARS_MAX;
     // Characters, not bytes.
@@ -34,7 +34,7 @@ async fn event_names() {
 }
 
 #[tokio::test]
-async fn channel_names() {
+async fn channel_name_length_is_limited() {
     let on = |channel: String| json!({ "name": "e", "channel": channel, "data": "" });
     let max = limits::CHANNEL_NAME_CHARS_MAX;
     let accepted = [1, max - 1, max].into_iter().map(|length| on("c".repeat(length)));
@@ -48,11 +48,11 @@ async fn channel_names() {
 }
 
 #[tokio::test]
-async fn payloads() {
+async fn payload_size_is_limited() {
     let with = |data: Value| json!({ "name": "e", "channel": "news", "data": data });
     let max = limits::PAYLOAD_BYTES_MAX;
     let text = |length: usize| "x".repeat(length);
-    // Bytes of the string, or of the JSON text: `{"a":"…"}` is 8 more.
+    // Bytes of the string, or of the JSON text: `{"a":"…"}` adds 8.
     let accepted = vec![
         with(text(max - 1).into()),
         with(text(max).into()),
@@ -72,7 +72,7 @@ async fn payloads() {
 }
 
 #[tokio::test]
-async fn channels_of_an_event() {
+async fn channels_per_event_are_limited() {
     let to = |count: usize| {
         let channels: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
         json!({ "name": "e", "channels": channels, "data": "" })
@@ -82,7 +82,7 @@ async fn channels_of_an_event() {
 }
 
 #[tokio::test]
-async fn idempotency_keys() {
+async fn idempotency_key_length_is_limited() {
     let with =
         |length| json!({ "name": "e", "channel": "news", "data": "", "idempotency_key": "k".repeat(length) });
     let max = limits::IDEMPOTENCY_KEY_CHARS_MAX;
@@ -91,16 +91,16 @@ async fn idempotency_keys() {
 }
 
 #[tokio::test]
-async fn tags() {
+async fn tags_size_is_limited() {
     let with =
         |length| json!({ "name": "e", "channel": "news", "data": "", "tags": { "key": "v".repeat(length) } });
     let max = limits::TAGS_BYTES_MAX - "key".len();
     check(vec![with(max - 1), with(max)], vec![with(max + 1)], 413, "tags").await;
 }
 
-/// The other limits of an app are its own.
+/// The other limits are settings of each app.
 #[tokio::test]
-async fn an_app_sets_its_own_limits() {
+async fn app_settings_override_default_limits() {
     let app = AppSpec::new("4")
         .set("max_event_batch_size", 2)
         .set("max_event_payload_in_kb", 1)
@@ -131,13 +131,13 @@ async fn an_app_sets_its_own_limits() {
     caller.get(path, &[]).await.expect_refused(400).of_field("channel");
 }
 
-/// Whatever the app's limits allow fits the body limit that follows from them.
+/// The body limit follows from the app's limits: the largest batch fits.
 #[tokio::test]
-async fn the_largest_batch_fits() {
+async fn largest_batch_fits_body_limit() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
     let channels: Vec<String> = (0..100).map(|n| format!("{}{n:03}", "c".repeat(197))).collect();
-    // `\u0000` is six bytes of body for one of payload.
+    // `\u0000` takes six bytes in the body for one of the payload.
     let event = json!({
         "name": "\0".repeat(200),
         "channels": channels,
@@ -154,16 +154,16 @@ async fn the_largest_batch_fits() {
     }
 }
 
-/// 413 while the body is still coming, whether its length was announced or not.
+/// 413 while the body is still arriving, with a `Content-Length` or without.
 #[tokio::test]
-async fn bodies() {
+async fn body_size_is_limited() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.listeners(&["news"]).await;
     let event = json!({ "name": "e", "channel": "news", "data": "" }).to_string();
     let padded = |body: &str, kilobytes: usize| body.to_owned() + &" ".repeat(kilobytes * 1024);
     let batch = format!(r#"{{"batch":[{event}]}}"#);
-    // A single event does not get the room of a batch.
+    // The body limit of a single event is smaller than that of a batch.
     for (path, body, accepted, refused) in [
         ("/events", &event, 100, &[300, 1_024, 16 * 1_024][..]),
         ("/batch_events", &batch, 1_024, &[4_096, 16_384]),
@@ -172,19 +172,19 @@ async fn bodies() {
         request(accepted).send().await.expect_ok();
         request(accepted).in_chunks(&[64 * 1024]).send().await.expect_ok();
         for _ in 0..2 {
-            audience.expect_event("news", "e").await;
+            subscribers.expect_event("news", "e").await;
         }
         for kilobytes in refused {
             request(*kilobytes).send().await.expect_error(413, "payload_too_large");
             request(*kilobytes).in_chunks(&[64 * 1024]).send().await.expect_error(413, "payload_too_large");
         }
-        audience.expect_nothing(&caller, "news", "the body was too large").await;
+        subscribers.expect_nothing(&caller, "news", "the body was too large").await;
     }
 }
 
-/// Depth is bounded before anything recurses.
+/// Nesting depth is limited before any recursion.
 #[tokio::test]
-async fn nesting_over_http() {
+async fn json_nesting_depth_is_limited() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let deep = |depth: usize| {
@@ -192,7 +192,7 @@ async fn nesting_over_http() {
         format!(r#"{{"name":"e","channel":"news","data":{open}{close}}}"#)
     };
     let post = async |body: String| caller.request("POST", "/events").body(body).send().await;
-    // The event's own brace is one of them.
+    // The event's own brace counts as one level.
     let max = limits::JSON_DEPTH_MAX - 1;
     for depth in [1, max - 1, max] {
         post(deep(depth)).await.expect_ok();
@@ -202,7 +202,7 @@ async fn nesting_over_http() {
         assert_eq!(answer.status, 400, "depth {depth}: {}", answer.text());
         answer.expect_error(400, "invalid_input");
     }
-    // In a member that is ignored, in a batch, and never closed.
+    // In an ignored member, in a batch, and never closed.
     let brackets = "[".repeat(50_000);
     let closed = format!("{brackets}{}", "]".repeat(50_000));
     for body in [
@@ -218,13 +218,13 @@ async fn nesting_over_http() {
         let answer = caller.request("POST", "/batch_events").body(body).send().await;
         answer.expect_error(400, "invalid_input");
     }
-    // Brackets in a string nest nothing.
+    // Brackets within a string do not count.
     let harmless = json!({ "name": "e", "channel": "news", "data": "[".repeat(5_000) });
     caller.post_events(harmless).await.expect_ok();
 }
 
 #[tokio::test]
-async fn messages_of_a_socket() {
+async fn websocket_message_size_is_limited() {
     let server = Server::builder().start().await;
     let ping = |length: usize| {
         let (head, tail) = (r#"{"event":"pusher:ping","data":""#, r#""}"#);
@@ -238,7 +238,7 @@ async fn messages_of_a_socket() {
     }
     for length in [max + 1, 2 * max, 1024 * 1024] {
         let mut browser = server.browser("key1").await;
-        // The server may hang up before it has it all.
+        // The server may close the connection before it has received everything.
         let _ = browser.try_send_message(Message::text(ping(length))).await;
         assert_eq!(browser.closed().await, 1009, "{length}");
     }

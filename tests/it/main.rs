@@ -1,12 +1,15 @@
-//! Everything that needs a running server, in one binary.
+//! All tests that need a running server, in one binary.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test that panics has said what it has to say; what it prints is for whoever reads the failure"
+    reason = "a panic fails the test, and its output explains the failure"
 )]
-#![allow(unreachable_pub, reason = "a test binary exports nothing, so the word would only be noise")]
-#![allow(dead_code, reason = "an actor may be able to do what no test asks of it today")]
+#![allow(
+    unreachable_pub,
+    reason = "a test binary exports nothing, so narrower visibility would only be noise"
+)]
+#![allow(dead_code, reason = "the actors may offer methods that no test uses yet")]
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! A subscriber: connects to whichever node is there, comes and goes, and webhook_events
-//! whatever a client would stumble over.
+//! A subscriber: connects to any live node, subscribes and unsubscribes, and fails
+//! the test on every frame that a client could not handle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::ask::How;
 use super::frames::Envelope;
 use super::payloads::FILTERS;
+use super::request::RequestKind;
 use super::subscription::{State, Subscription};
 use super::world::{CHANNELS, World};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client says about deltas.
+/// RequestKind a client requests deltas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deltas {
     No,
-    /// With each subscription: the value, and what it means where nothing else is
-    /// preferred.
+    /// With each subscription: the requested format. On a channel without a
+    /// configured format it is the one used.
     Each(&'static str),
-    /// As the channel has it.
+    /// With each subscription: the channel's default format.
     Default,
     /// Once per connection, before or after it subscribes.
     Once(&'static str),
 }
 
-/// Of one client: in the order of [`CHANNELS`].
+/// The subscriptions of one client, in the order of [`CHANNELS`].
 pub type Subscriptions = Arc<Mutex<Vec<Subscription>>>;
 
 pub struct Client {
@@ -67,10 +67,10 @@ impl Client {
             (0..CHANNELS.len()).map(|channel| Subscription::new(channel, resumes)).collect();
         for _ in 0..rng.random_range(1..4) {
             let chosen = rng.random_range(0..subscriptions.len());
-            subscriptions[chosen].state = State::Asked;
+            subscriptions[chosen].state = State::Pending;
         }
         for subscription in &mut subscriptions {
-            subscription.filter = some_filter(&mut rng);
+            subscription.filter = random_filter(&mut rng);
         }
         let subscriptions = Arc::new(Mutex::new(subscriptions));
         let client = Client {
@@ -85,12 +85,12 @@ impl Client {
         (client, subscriptions)
     }
 
-    /// Never ends by itself.
+    /// Runs until the task is aborted.
     pub async fn run(mut self) {
         loop {
             if let Some(mut socket) = self.connect().await {
                 self.world.totals.add("connections");
-                let end = self.talk(&mut socket).await;
+                let end = self.run_connection(&mut socket).await;
                 if let Err(why) = end {
                     self.world.fail(format!("client {} ({:?}): {why}", self.number, self.deltas));
                 }
@@ -118,26 +118,26 @@ impl Client {
         Some(socket)
     }
 
-    /// Until the connection ends; an error is a mistake of the server.
-    async fn talk(&mut self, socket: &mut Socket) -> Result<(), String> {
+    /// Runs until the connection ends; an error is a defect of the server.
+    async fn run_connection(&mut self, socket: &mut Socket) -> Result<(), String> {
         let is_late = matches!(self.deltas, Deltas::Once(_)) && self.rng.random_bool(0.3);
         let mut frames = Vec::new();
         if !is_late {
             frames.extend(self.opt_in());
         }
-        let is_on = |it: &&mut Subscription| it.state != State::Out;
+        let is_on = |it: &&mut Subscription| it.state != State::Unsubscribed;
         for subscription in self.subscriptions.clone().lock().iter_mut().filter(is_on) {
             if is_late {
                 subscription.opt_out();
             }
-            let how = match self.rng.random_range(0..20) {
-                0 => How::Fresh,
-                1 => How::Wrong,
-                2 => How::Forgetful,
-                3 => How::Back,
-                _ => How::Resume,
+            let kind = match self.rng.random_range(0..20) {
+                0 => RequestKind::Fresh,
+                1 => RequestKind::ResumeInvalid,
+                2 => RequestKind::ResumeWithoutBases,
+                3 => RequestKind::ResumeEarlier,
+                _ => RequestKind::Resume,
             };
-            frames.push(self.subscribe(subscription, how));
+            frames.push(self.subscribe(subscription, kind));
         }
         if is_late {
             frames.extend(self.opt_in());
@@ -163,13 +163,13 @@ impl Client {
                 Err(_) if self.world.is_calm() => {}
                 Err(_) => match self.rng.random_range(0..10) {
                     0 => return Ok(()),
-                    _ => frames = self.act(),
+                    _ => frames = self.random_action(),
                 },
             }
         }
     }
 
-    /// The opt-in for all channels, if that is how this client does it.
+    /// The opt-in for all channels, if this client opts in once per connection.
     fn opt_in(&mut self) -> Option<Value> {
         let Deltas::Once(algorithm) = self.deltas else { return None };
         for subscription in self.subscriptions.lock().iter_mut() {
@@ -181,8 +181,8 @@ impl Client {
         }))
     }
 
-    fn subscribe(&self, subscription: &mut Subscription, how: How) -> Value {
-        let said: Option<Value> = match self.deltas {
+    fn subscribe(&self, subscription: &mut Subscription, kind: RequestKind) -> Value {
+        let delta: Option<Value> = match self.deltas {
             Deltas::No | Deltas::Once(_) => None,
             Deltas::Each(algorithm) => {
                 subscription.algorithm = Some(algorithm);
@@ -194,40 +194,40 @@ impl Client {
                 Some(true.into())
             }
         };
-        let mut data = subscription.ask(&self.world, how, &self.socket_id);
-        if let Some(said) = said {
-            data["delta"] = said;
+        let mut data = subscription.subscribe_request(&self.world, kind, &self.socket_id);
+        if let Some(delta) = delta {
+            data["delta"] = delta;
         }
         json!({ "event": format!("{}:subscribe", self.prefix), "data": data })
     }
 
-    /// Something that clients do, with one of its channels.
-    fn act(&mut self) -> Vec<Value> {
+    /// A random action with one of the channels.
+    fn random_action(&mut self) -> Vec<Value> {
         let subscriptions = self.subscriptions.clone();
         let mut subscriptions = subscriptions.lock();
         let chosen = self.rng.random_range(0..subscriptions.len());
-        let count = subscriptions.iter().filter(|it| it.state != State::Out).count();
+        let count = subscriptions.iter().filter(|it| it.state != State::Unsubscribed).count();
         let subscription = &mut subscriptions[chosen];
-        let say = |event: &str| json!({ "event": format!("{}:{event}", self.prefix), "data": { "channel": subscription.name() } });
+        let channel_frame = |event: &str| json!({ "event": format!("{}:{event}", self.prefix), "data": { "channel": subscription.name() } });
         match subscription.state {
             _ if subscription.is_awaiting => vec![],
-            State::Asked => vec![],
-            State::Out if count > 4 => vec![],
-            State::Out => {
-                subscription.filter = some_filter(&mut self.rng);
-                vec![self.subscribe(subscription, How::Fresh)]
+            State::Pending => vec![],
+            State::Unsubscribed if count > 4 => vec![],
+            State::Unsubscribed => {
+                subscription.filter = random_filter(&mut self.rng);
+                vec![self.subscribe(subscription, RequestKind::Fresh)]
             }
-            State::In => match self.rng.random_range(0..8) {
+            State::Subscribed => match self.rng.random_range(0..8) {
                 0 | 1 => {
-                    let frame = say("unsubscribe");
-                    subscription.leave();
+                    let frame = channel_frame("unsubscribe");
+                    subscription.unsubscribe();
                     vec![frame]
                 }
-                2 => vec![say("delta_sync_error"); 5],
-                3 => vec![self.subscribe(subscription, How::Forgetful)],
-                4 => vec![self.subscribe(subscription, How::Back)],
-                5 => vec![self.subscribe(subscription, How::Wrong)],
-                _ => vec![self.subscribe(subscription, How::Resume)],
+                2 => vec![channel_frame("delta_sync_error"); 5],
+                3 => vec![self.subscribe(subscription, RequestKind::ResumeWithoutBases)],
+                4 => vec![self.subscribe(subscription, RequestKind::ResumeEarlier)],
+                5 => vec![self.subscribe(subscription, RequestKind::ResumeInvalid)],
+                _ => vec![self.subscribe(subscription, RequestKind::Resume)],
             },
         }
     }
@@ -251,11 +251,11 @@ impl Client {
         match (prefix, event) {
             ("_internal", "subscription_succeeded") => subscription.succeeded(&self.world, &data()),
             ("_internal", "subscription_count") | ("", "delta_compression_enabled") => Ok(()),
-            ("", "position") => subscription.moved(&self.world, &data()),
+            ("", "position") => subscription.position_frame(&self.world, &data()),
             ("", "delta_cache_sync") => subscription.synced(&self.world, &data()),
             ("", "delta") => subscription.delta(&self.world, &envelope),
             ("none", _) => subscription.event(&self.world, text, &envelope),
-            _ => Err(format!("not expected: {text}")),
+            _ => Err(format!("unexpected frame: {text}")),
         }
         .map_err(|why| {
             format!("{channel}, resumes {}: {why}; {:#?}", subscription.resumes, subscription.trace)
@@ -263,8 +263,8 @@ impl Client {
     }
 }
 
-/// Often none.
-fn some_filter(rng: &mut StdRng) -> usize {
+/// A random filter; in half of the cases none.
+fn random_filter(rng: &mut StdRng) -> usize {
     if rng.random_bool(0.5) { 0 } else { rng.random_range(0..FILTERS) }
 }
 

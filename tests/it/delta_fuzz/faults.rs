@@ -1,4 +1,4 @@
-//! What goes wrong while events are published: nodes and Redis die and come back.
+//! Faults while events are published: nodes and Redis end and restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub fn app() -> AppSpec {
 
 pub struct Stage {
     world: Arc<World>,
-    // Dropped first, so that none logs that Redis went.
+    // Dropped first, so that no node logs a lost Redis.
     nodes: Vec<Server>,
     redis: Redis,
 }
 
 impl Stage {
-    pub async fn set(world: Arc<World>) -> Stage {
+    pub async fn start(world: Arc<World>) -> Stage {
         let redis = Redis::start_durable().await;
         let plain = world.plain_markers;
         let (a, b, c) =
@@ -37,8 +37,8 @@ impl Stage {
         Stage { world, nodes, redis }
     }
 
-    /// One fault, and its repair.
-    pub async fn suffer(&mut self, rng: &mut StdRng) {
+    /// Injects one fault and repairs it.
+    pub async fn inject_fault(&mut self, rng: &mut StdRng) {
         let at = rng.random_range(0..self.nodes.len());
         let pause = Duration::from_millis(rng.random_range(0..1_000));
         match rng.random_range(0..3) {
@@ -69,8 +69,8 @@ impl Stage {
         self.world.nodes.lock()[at] = Some(self.nodes[at].addr());
     }
 
-    /// Redis loses everything, at a moment when everyone has what was published.
-    pub async fn forget(&self) {
+    /// Empties Redis, at a moment when every subscriber has every event.
+    pub async fn empty_redis(&self) {
         self.world.totals.add("redis emptied");
         self.redis.command(&["FLUSHALL"]).await;
     }

@@ -1,4 +1,4 @@
-//! The frames of a server, as far as this test's clients read them.
+//! The server's frames, as far as the clients of this test read them.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// An envelope. Every member is where clients look for it.
+/// An envelope, with the members that clients read.
 #[derive(Debug, Deserialize)]
 pub struct Envelope<'a> {
     #[serde(borrow)]
@@ -34,7 +34,7 @@ impl<'a> Envelope<'a> {
         self.data.map_or("null", RawValue::get)
     }
 
-    /// The text that was published: what a string holds, or inline JSON as it is.
+    /// The published text: the contents of a string, or inline JSON unchanged.
     pub fn published(&self) -> Result<Cow<'a, str>, String> {
         #[derive(Deserialize)]
         struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -65,7 +65,7 @@ pub struct Delta<'a> {
     pub base_index: u32,
 }
 
-/// More than any envelope of this test.
+/// Longer than any envelope of this test.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 impl Delta<'_> {
@@ -75,14 +75,15 @@ impl Delta<'_> {
         let text = match &*self.algorithm {
             "fossil" => fossil::decode(base.as_bytes(), &delta, TEXT_BYTES_MAX).map_err(|it| it.to_string()),
             "xdelta3" => vcdiff::decode(base.as_bytes(), &delta, TEXT_BYTES_MAX).map_err(|it| it.to_string()),
-            other => Err(format!("no algorithm: {other}")),
+            other => Err(format!("unknown algorithm: {other}")),
         }?;
         String::from_utf8(text).map_err(|error| error.to_string())
     }
 }
 
-/// The base that clients make of a full event. They cut the markers out wherever
-/// they stand: here that must be at the end only. Plain ones they do not know.
+/// The base that clients make of a full event. They cut markers at any offset of
+/// the text: here the markers must be at the end only. Plain markers remain in the
+/// base.
 pub fn strip(text: &str, plain: bool) -> Result<String, String> {
     if plain {
         return Ok(text.to_owned());
@@ -97,17 +98,17 @@ pub fn strip(text: &str, plain: bool) -> Result<String, String> {
     }
 }
 
-/// What `subscription_succeeded` and `position` say.
+/// The position members of `subscription_succeeded` and `position`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Standing {
+pub struct PositionData {
     pub epoch: Option<u64>,
     pub seq: Option<u32>,
     pub resumed: Option<bool>,
     pub missed: bool,
 }
 
-/// What `delta_cache_sync` holds.
+/// The data of `delta_cache_sync`.
 #[derive(Debug, Deserialize)]
 pub struct CacheSync {
     pub states: std::collections::HashMap<String, Vec<State>>,
@@ -119,7 +120,7 @@ pub struct State {
     pub seq: u32,
 }
 
-/// Whether the number `later` is after `earlier` (docs/resume.md).
+/// Whether the number `later` is after `earlier` (docs/guides/resume.md).
 pub fn is_after(later: u32, earlier: u32) -> bool {
     let distance = later.wrapping_sub(earlier) & 0x7fff_ffff;
     distance != 0 && distance < 1 << 30

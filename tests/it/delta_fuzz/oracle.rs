@@ -1,58 +1,59 @@
-//! Whether what a client has seen is what was published for it: each event once,
-//! in order, from a start that was told to an end that was told.
+//! Compares the events that a client received with those published for it: each
+//! event once, in order, from a reported start to a reported end.
 
 use std::collections::BTreeSet;
 
 use super::payloads::passes;
 use super::world::{Outcome, Print, Published};
 
-/// A part of a subscription in which nothing may be missing.
+/// A part of a subscription without a gap.
 #[derive(Debug)]
 pub struct Span {
-    /// The first event published after it began is at one of these places.
+    /// The log index of the first event published after the span began is in this
+    /// range.
     pub starts: std::ops::RangeInclusive<usize>,
     pub filter: usize,
-    /// Events that except one of these sockets are not for it.
+    /// The span does not receive events that exclude one of these sockets.
     pub sockets: Vec<String>,
     pub seen: Vec<Print>,
-    /// How each came, for people.
+    /// The number and encoding of each event, for failure messages.
     pub came: Vec<(u32, &'static str)>,
 }
 
 impl Span {
-    pub fn wants(&self, event: &Published) -> bool {
+    pub fn includes(&self, event: &Published) -> bool {
         event.outcome != Outcome::Refused
             && passes(self.filter, event.tags)
             && !event.except.as_ref().is_some_and(|except| self.sockets.contains(except))
     }
 
-    /// Follows all ways in which the span can have come about: of two equal events
-    /// of which one may not have been published, either may be meant. Returns the
-    /// earliest place where it can have ended.
-    pub fn check(&self, log: &[Published], floor: usize, to_the_end: bool) -> Result<usize, Mistake> {
+    /// Follows all ways in which the span can have come about: of two equal events,
+    /// one of them with an unknown outcome, either may be the received one. Returns
+    /// the lowest log index at which the span can have ended.
+    pub fn check(&self, log: &[Published], floor: usize, is_complete: bool) -> Result<usize, Mistake> {
         let (first, last) = (*self.starts.start().max(&floor), *self.starts.end().max(&floor));
-        let mut places: BTreeSet<usize> = (first..=last).collect();
+        let mut indexes: BTreeSet<usize> = (first..=last).collect();
         for (at, print) in self.seen.iter().enumerate() {
-            let next = places.iter().flat_map(|place| self.after(log, *place, print)).collect();
-            let earlier = std::mem::replace(&mut places, next);
-            if places.is_empty() {
+            let next = indexes.iter().flat_map(|index| self.after(log, *index, print)).collect();
+            let earlier = std::mem::replace(&mut indexes, next);
+            if indexes.is_empty() {
                 return Err(self.explain(log, at, &earlier));
             }
         }
-        let is_over = |place: &usize| {
-            log[*place..].iter().find(|it| it.outcome == Outcome::Accepted && self.wants(it)).is_none()
+        let is_over = |index: &usize| {
+            log[*index..].iter().find(|it| it.outcome == Outcome::Accepted && self.includes(it)).is_none()
         };
-        if to_the_end && !places.iter().any(is_over) {
-            let why = format!("after {} events at {places:?} nothing more came", self.seen.len());
+        if is_complete && !indexes.iter().any(is_over) {
+            let why = format!("after {} events at {indexes:?} no further event arrived", self.seen.len());
             return Err(Mistake { lost: true, why });
         }
-        Ok(*places.first().expect("a way was found"))
+        Ok(*indexes.first().expect("at least one index remains"))
     }
 
-    /// Where the channel can stand after an event like `print`.
-    fn after(&self, log: &[Published], place: usize, print: &Print) -> Vec<usize> {
+    /// The log indexes that can follow an event like `print`.
+    fn after(&self, log: &[Published], index: usize, print: &Print) -> Vec<usize> {
         let mut found = Vec::new();
-        for (at, event) in log.iter().enumerate().skip(place).filter(|(_, event)| self.wants(event)) {
+        for (at, event) in log.iter().enumerate().skip(index).filter(|(_, event)| self.includes(event)) {
             if event.print == *print {
                 found.push(at + 1);
             }
@@ -63,16 +64,16 @@ impl Span {
         found
     }
 
-    fn explain(&self, log: &[Published], at: usize, places: &BTreeSet<usize>) -> Mistake {
+    fn explain(&self, log: &[Published], at: usize, indexes: &BTreeSet<usize>) -> Mistake {
         let event = &self.seen[at];
         let known: Vec<usize> = (0..log.len()).filter(|it| log[*it].print == *event).collect();
-        let place = *places.first().expect("there was a place");
-        let expected = log.iter().enumerate().skip(place).find(|(_, it)| self.wants(it));
+        let index = *indexes.first().expect("the earlier indexes are not empty");
+        let expected = log.iter().enumerate().skip(index).find(|(_, it)| self.includes(it));
         let came = &self.came[at.saturating_sub(3)..(at + 3).min(self.came.len())];
-        let lost = known.iter().any(|known| *known >= place && self.wants(&log[*known]));
+        let lost = known.iter().any(|known| *known >= index && self.includes(&log[*known]));
         let seen = known.first().map(|it| &log[*it]);
         let why = format!(
-            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {place} of {}: {expected:?}; came {came:?}",
+            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {index} of {}: {expected:?}; came {came:?}",
             self.seen.len(),
             self.starts,
             log.len(),
@@ -83,7 +84,7 @@ impl Span {
 
 #[derive(Debug)]
 pub struct Mistake {
-    /// It is not there, though nothing that is there is wrong.
+    /// An event is missing, and none is wrong.
     pub lost: bool,
     pub why: String,
 }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oracle_sees_what_is_missing_and_what_is_wrong() {
+    fn oracle_reports_missing_and_wrong_events() {
         assert_eq!(check(0..=0, "abc", "abc"), Ok(3));
         assert_eq!(check(0..=2, "abc", "bc"), Ok(3));
         assert_eq!(check(0..=0, "abc", "bc"), Err(true));
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_have_been_published_may_be_missing() {
+    fn oracle_accepts_absence_of_events_with_unknown_outcome() {
         assert_eq!(check(0..=0, "aBc", "ac"), Ok(3));
         assert_eq!(check(0..=0, "aBc", "abc"), Ok(3));
         assert_eq!(check(0..=0, "aBbc", "abc"), Ok(4));

@@ -1,11 +1,11 @@
-//! What is published: of all sizes and shapes, mostly small.
+//! Published payloads: of all sizes and shapes, mostly small.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-/// The tags `t` and `n`, and whether the filters of this test let it pass in any
-/// case.
+/// The tags `t` and `n`, and whether the event is a fence, which passes every
+/// filter of this test.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tags {
     pub t: Option<u8>,
@@ -14,12 +14,12 @@ pub struct Tags {
 }
 
 impl Tags {
-    pub fn some(rng: &mut StdRng) -> Tags {
+    pub fn random(rng: &mut StdRng) -> Tags {
         let mut one = |odds, max| rng.random_bool(odds).then(|| rng.random_range(0..max));
         Tags { t: one(0.7, 4), n: one(0.3, 100), fence: false }
     }
 
-    /// As they stand in a publish.
+    /// As in a publish request.
     pub fn json(self) -> Option<Value> {
         let mut tags = serde_json::Map::new();
         tags.extend(self.t.map(|t| ("t".into(), t.to_string().into())));
@@ -31,7 +31,7 @@ impl Tags {
 
 pub const FILTERS: usize = 6;
 
-/// The members of a subscription that say so.
+/// The subscription members for filter `number`.
 pub fn filter(number: usize) -> Option<(&'static str, Value)> {
     let leaf = |key: &str, cmp: &str, val: &str| json!({ "key": key, "cmp": cmp, "val": val });
     let or = |node: Value| json!({ "op": "or", "nodes": [{ "key": "fence", "cmp": "ex" }, node] });
@@ -48,7 +48,7 @@ pub fn filter(number: usize) -> Option<(&'static str, Value)> {
     })
 }
 
-/// The same, without the server's words.
+/// The same filters, implemented without the server's code.
 pub fn passes(filter: usize, tags: Tags) -> bool {
     tags.fence
         || match filter {
@@ -67,7 +67,7 @@ pub fn name(rng: &mut StdRng) -> &'static str {
     NAMES[rng.random_range(0..NAMES.len())]
 }
 
-/// Text that carries `id` where it can.
+/// Text that contains `id` where possible.
 pub fn data(rng: &mut StdRng, id: u64, keyed: bool, random: bool) -> String {
     let what = rng.random_range(0..100);
     match what {
@@ -96,7 +96,7 @@ fn object(rng: &mut StdRng, id: u64, keyed: bool, random: bool) -> String {
     format!(r#"{{"id":{id},{key}"price":{price}.50,"text":"{text}","unit":"€"}}"#)
 }
 
-/// The member, of those that make a chain and those that do not.
+/// The conflation key member: keys that make a chain and keys that do not.
 fn key(rng: &mut StdRng) -> String {
     match rng.random_range(0..40) {
         0 => String::new(),
@@ -112,7 +112,7 @@ fn key(rng: &mut StdRng) -> String {
     }
 }
 
-/// The same words again and again, with a change here and there.
+/// The same words repeated, sometimes with a change.
 fn text(rng: &mut StdRng, length: usize) -> String {
     let words = "The quick brown føx jumps over the lazy dog; größer als 日本語 😀 and so on. ";
     let mut text: String = words.chars().cycle().take(length * 2 / 3).collect();

@@ -1,5 +1,5 @@
 //! A backend that publishes batches to channels of its own, so that their order is
-//! known, through whichever node is there.
+//! known, through any live node.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::support::server::AppSpec;
 use crate::support::{Answer, Caller};
 
 pub const BATCH_MAX: usize = 100;
-/// Longer than a script that nobody waits for any more stays under way.
-const DOUBT: Duration = Duration::from_millis(300);
+/// Longer than a script can still run after the request for it has failed.
+const UNKNOWN_OUTCOME_PAUSE: Duration = Duration::from_millis(300);
 
 pub struct Publisher {
     world: Arc<World>,
     app: AppSpec,
     rng: StdRng,
-    /// Of [`CHANNELS`]: nobody else publishes to them.
+    /// Indexes in [`CHANNELS`]: no other publisher publishes to these channels.
     channels: Vec<usize>,
     callers: HashMap<SocketAddr, Caller>,
 }
@@ -33,7 +33,7 @@ impl Publisher {
         Publisher { world, app, rng, channels, callers: HashMap::new() }
     }
 
-    /// Publishes `count` events, at `rate` per second at most.
+    /// Publishes `count` events, at most `rate` per second.
     pub async fn publish(&mut self, count: usize, rate: usize) {
         let mut left = count;
         while left > 0 {
@@ -46,7 +46,7 @@ impl Publisher {
         }
     }
 
-    /// One event that everyone gets, on each of its channels.
+    /// Publishes one event that passes all filters on each of its channels.
     pub async fn fence(&mut self, number: u64) {
         let tags = Tags { fence: true, ..Tags::default() };
         let batch: Vec<(usize, Value)> = self
@@ -65,7 +65,7 @@ impl Publisher {
         let channel = self.channels[self.rng.random_range(0..self.channels.len())];
         let (name, keyed) = CHANNELS[channel];
         let data = payloads::data(&mut self.rng, self.world.next_id(), keyed, name.starts_with("random"));
-        let (tags, name) = (Tags::some(&mut self.rng), payloads::name(&mut self.rng));
+        let (tags, name) = (Tags::random(&mut self.rng), payloads::name(&mut self.rng));
         let except = self.rng.random_bool(0.1).then(|| {
             let sockets = self.world.sockets.lock();
             sockets[self.rng.random_range(0..sockets.len())].clone()
@@ -127,7 +127,7 @@ impl Publisher {
             }
         }
         if outcome != Outcome::Accepted {
-            tokio::time::sleep(DOUBT).await;
+            tokio::time::sleep(UNKNOWN_OUTCOME_PAUSE).await;
         }
     }
 
@@ -150,7 +150,7 @@ impl Publisher {
             503 if code() == "outcome_unknown" => Outcome::Unknown,
             503 => Outcome::Refused,
             status => {
-                self.world.fail(format!("a publish was answered with {status}: {}", answer.text()));
+                self.world.fail(format!("a publish returned status {status}: {}", answer.text()));
                 Outcome::Refused
             }
         }

@@ -1,24 +1,25 @@
 //! A client's subscription to one channel, over all of its connections: position,
-//! bases, and what it has seen, in spans (docs/resume.md, "What a client does").
+//! bases, and received events, in spans (docs/guides/resume.md, "What a client
+//! does").
 
 use std::collections::VecDeque;
 
-use super::ask::Asked;
 use super::bases::Bases;
-use super::frames::{CacheSync, Envelope, Standing, is_after};
+use super::frames::{CacheSync, Envelope, PositionData, is_after};
 use super::oracle::Span;
+use super::request::RequestState;
 use super::world::{CHANNELS, World, print};
 
-/// Between two places to which a client may go back.
+/// Events between two positions from which a client may resume again.
 const CHECKPOINT_EVENTS: usize = 40;
 const TRACE_MAX: usize = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
     #[default]
-    Out,
-    Asked,
-    In,
+    Unsubscribed,
+    Pending,
+    Subscribed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +34,21 @@ pub struct Subscription {
     pub state: State,
     pub filter: usize,
     pub resumes: bool,
-    /// Which deltas it understands, once it has said so.
+    /// The client's delta format, once announced.
     pub algorithm: Option<&'static str>,
-    /// The last question is not answered yet.
+    /// The last request is not answered yet.
     pub is_awaiting: bool,
-    pub(super) asked: Asked,
+    pub(super) request: RequestState,
     pub span: Option<Span>,
-    /// Spans that are over.
-    pub done: Vec<Span>,
+    /// Spans that have ended.
+    pub finished_spans: Vec<Span>,
     pub(super) position: Option<Position>,
     pub(super) checkpoint: Option<(Position, usize)>,
     pub(super) bases: Bases,
-    /// Connections that it has had.
-    pub(super) former: Vec<String>,
+    /// The ids of its previous connections.
+    pub(super) previous_sockets: Vec<String>,
     pub fence: u64,
-    /// What was said and heard last, for people.
+    /// The last frames sent and received, for failure messages.
     pub trace: VecDeque<String>,
 }
 
@@ -73,56 +74,56 @@ impl Subscription {
         });
     }
 
-    /// The connection is gone.
+    /// Handles the end of the connection.
     pub fn suspend(&mut self) {
-        if self.state == State::Out {
+        if self.state == State::Unsubscribed {
             return;
         }
         self.is_awaiting = false;
         self.note("suspended");
-        self.state = State::Asked;
+        self.state = State::Pending;
         if !self.resumes {
             self.end();
         }
     }
 
-    /// The next connection will say later which deltas it understands.
+    /// The next connection announces its delta formats later.
     pub fn opt_out(&mut self) {
         self.algorithm = None;
         self.bases.forget(None);
     }
 
-    pub fn leave(&mut self) {
-        self.state = State::Out;
+    pub fn unsubscribe(&mut self) {
+        self.state = State::Unsubscribed;
         self.end();
     }
 
-    /// What comes from here on is another span.
+    /// Ends the span; further events belong to another one.
     pub fn end(&mut self) {
-        self.done.extend(self.span.take());
+        self.finished_spans.extend(self.span.take());
         self.position = None;
         self.checkpoint = None;
-        self.former.clear();
+        self.previous_sockets.clear();
         self.bases.forget(None);
     }
 
-    /// From here on everything that is published is to come.
+    /// Begins a span: from now on, every published event must arrive.
     fn begin(&mut self, world: &World, earliest: usize) {
         let now = world.logs[self.channel].lock().0.len();
-        self.done.extend(self.span.take());
+        self.finished_spans.extend(self.span.take());
         self.checkpoint = None;
         self.span = Some(Span {
             starts: earliest.min(now)..=now,
             filter: self.filter,
-            sockets: self.asked.named.clone(),
+            sockets: self.request.named.clone(),
             seen: Vec::new(),
             came: Vec::new(),
         });
     }
 
-    /// A new round: what was published before is forgotten.
-    pub fn turn(&mut self) {
-        self.done.clear();
+    /// Starts a new round: the log of published events is cleared.
+    pub fn start_round(&mut self) {
+        self.finished_spans.clear();
         self.checkpoint = None;
         if let Some(span) = &mut self.span {
             span.starts = 0..=0;
@@ -132,62 +133,65 @@ impl Subscription {
     }
 
     pub fn succeeded(&mut self, world: &World, data: &str) -> Result<(), String> {
-        let standing: Standing = serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
-        let position = standing.epoch.zip(standing.seq).map(|(epoch, seq)| Position { epoch, seq });
-        if self.resumes != position.is_some() || self.resumes != standing.resumed.is_some() {
-            return Err(format!("answered with {data}"));
+        let position_data: PositionData =
+            serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
+        let position = position_data.epoch.zip(position_data.seq).map(|(epoch, seq)| Position { epoch, seq });
+        if self.resumes != position.is_some() || self.resumes != position_data.resumed.is_some() {
+            return Err(format!("unexpected answer: {data}"));
         }
         world.totals.add("subscriptions");
         if !std::mem::take(&mut self.is_awaiting) {
-            return Err(format!("not asked for: {data}"));
+            return Err(format!("answer without a request: {data}"));
         }
-        if self.asked.again && self.state == State::In && self.span.is_some() {
-            // It goes on without a hole, with the next event in full.
+        if self.request.again && self.state == State::Subscribed && self.span.is_some() {
+            // The subscription continues without a gap, and the next event is a
+            // full one.
             self.bases.forget(None);
             return Ok(());
         }
-        self.state = State::In;
-        match (self.asked.from, standing.resumed) {
-            (Some((named, place, wrong)), Some(true)) => {
+        self.state = State::Subscribed;
+        match (self.request.from, position_data.resumed) {
+            (Some((named, seen_count, wrong)), Some(true)) => {
                 if wrong || position != Some(named) {
                     return Err(format!("resumed from {named:?} by {data}"));
                 }
                 world.totals.add("resumed");
                 let span = self.span.as_mut().expect("only a span is resumed");
-                span.seen.truncate(place);
-                span.came.truncate(place);
-                span.sockets.extend(self.asked.named.iter().cloned());
+                span.seen.truncate(seen_count);
+                span.came.truncate(seen_count);
+                span.sockets.extend(self.request.named.iter().cloned());
                 self.position = position;
-                if !self.asked.keeps_bases {
-                    self.bases.forget(self.asked.opted_in.then_some(named.seq));
+                if !self.request.keeps_bases {
+                    self.bases.forget(self.request.opted_in.then_some(named.seq));
                 }
                 return Ok(());
             }
-            (None, Some(true)) => return Err(format!("resumed from nowhere by {data}")),
+            (None, Some(true)) => return Err(format!("resumed without a requested position: {data}")),
             (Some((.., true)), _) => world.totals.add("resumed:false for a wrong position"),
             (Some(_), _) => world.totals.add("resumed:false"),
             (None, _) => {}
         }
-        // On a connection that was there before, the node may be behind.
-        let earliest = if self.asked.from.is_some() { 0 } else { self.asked.settled };
+        // On an existing connection, the node may be behind.
+        let earliest = if self.request.from.is_some() { 0 } else { self.request.settled };
         self.begin(world, earliest);
         self.position = position;
-        self.bases.forget(position.filter(|_| self.asked.opted_in).map(|position| position.seq));
+        self.bases.forget(position.filter(|_| self.request.opted_in).map(|position| position.seq));
         Ok(())
     }
 
-    pub fn moved(&mut self, world: &World, data: &str) -> Result<(), String> {
-        let standing: Standing = serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
-        let (Some(epoch), Some(seq), true) = (standing.epoch, standing.seq, self.resumes) else {
-            return Err(format!("a position {data}"));
+    pub fn position_frame(&mut self, world: &World, data: &str) -> Result<(), String> {
+        let position_data: PositionData =
+            serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
+        let (Some(epoch), Some(seq), true) = (position_data.epoch, position_data.seq, self.resumes) else {
+            return Err(format!("an unexpected position {data}"));
         };
-        if self.state != State::In {
+        if self.state != State::Subscribed {
             return Ok(());
         }
         let earlier = self.position.replace(Position { epoch, seq });
-        if standing.missed {
+        if position_data.missed {
             world.totals.add("missed");
-            self.bases.forget(self.asked.opted_in.then_some(seq));
+            self.bases.forget(self.request.opted_in.then_some(seq));
             self.begin(world, 0);
         } else if earlier.is_some_and(|it| it.epoch == epoch && is_after(it.seq, seq)) {
             return Err(format!("the position {data} after {earlier:?}"));
@@ -196,40 +200,40 @@ impl Subscription {
     }
 
     pub fn synced(&mut self, world: &World, data: &str) -> Result<(), String> {
-        if self.state != State::In {
+        if self.state != State::Subscribed {
             return Ok(());
         }
         let sync: CacheSync = serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
         world.totals.add("cache syncs");
-        let from = self.position.filter(|_| self.asked.opted_in).map(|position| position.seq);
+        let from = self.position.filter(|_| self.request.opted_in).map(|position| position.seq);
         world.totals.add_many("bases synced", self.bases.replace(sync, from) as u64);
         Ok(())
     }
 
-    /// A full frame of an event.
+    /// Handles a full frame of an event.
     pub fn event(&mut self, world: &World, text: &str, envelope: &Envelope<'_>) -> Result<(), String> {
-        if self.state != State::In {
+        if self.state != State::Subscribed {
             return Ok(());
         }
         if envelope.marker.is_some() && self.algorithm.is_none() {
-            return Err(format!("a marker for who reads no deltas: {text}"));
+            return Err(format!("a marker for a client without deltas: {text}"));
         }
         if envelope.seq.is_some() && !self.resumes {
-            return Err(format!("a number for who does not resume: {text}"));
+            return Err(format!("a number for a client that does not resume: {text}"));
         }
         let number = envelope.marker.or(envelope.seq);
         let came = if envelope.marker.is_some() { "full" } else { "plain" };
-        self.saw(world, &envelope.event, &envelope.published()?, number, came)?;
+        self.record(world, &envelope.event, &envelope.published()?, number, came)?;
         self.bases.keep(text, envelope, world.plain_markers)
     }
 
     pub fn delta(&mut self, world: &World, envelope: &Envelope<'_>) -> Result<(), String> {
-        if self.state != State::In {
+        if self.state != State::Subscribed {
             return Ok(());
         }
         let delta = envelope.delta()?;
         if self.algorithm != Some(&delta.algorithm) {
-            return Err(format!("a delta for who reads {:?}: {delta:?}", self.algorithm));
+            return Err(format!("a delta for a client with format {:?}: {delta:?}", self.algorithm));
         }
         let whole = self.bases.decode(&delta).map_err(|error| format!("{error}: {delta:?}"))?;
         let decoded = Envelope::read(whole)?;
@@ -238,10 +242,10 @@ impl Subscription {
         }
         let data = decoded.published()?.into_owned();
         world.totals.add("deltas decoded");
-        self.saw(world, &delta.event, &data, Some(delta.seq), "delta")
+        self.record(world, &delta.event, &data, Some(delta.seq), "delta")
     }
 
-    fn saw(
+    fn record(
         &mut self,
         world: &World,
         name: &str,
@@ -250,10 +254,10 @@ impl Subscription {
         came: &'static str,
     ) -> Result<(), String> {
         world.totals.add("deliveries checked");
-        let span = self.span.as_mut().expect("who is in has a span");
+        let span = self.span.as_mut().expect("a live subscription has a span");
         if self.resumes {
             let seq = seq.ok_or_else(|| format!("no number with {name} {data}"))?;
-            let position = self.position.as_mut().expect("who resumes has a position");
+            let position = self.position.as_mut().expect("a resumable subscription has a position");
             if !is_after(seq, position.seq) {
                 return Err(format!("number {seq} after {position:?}: {name} {data}"));
             }

@@ -1,5 +1,5 @@
-//! What all actors of a run share: what was published, where the nodes are, and
-//! what was counted.
+//! State shared by all actors of a run: published events, node addresses and
+//! counters.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::payloads::Tags;
 
-/// Name and whether its events have conflation keys.
+/// The channel names, and whether their events have conflation keys.
 pub const CHANNELS: [(&str, bool); 10] = [
     ("plain-0", false),
     ("plain-1", false),
@@ -31,19 +31,19 @@ pub const APP: &str = r#"{
     "vcdiff-*" = "xdelta3",
     "off-*" = "disabled" }"#;
 
-/// Of a publish.
+/// The outcome of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Pending,
-    /// Answered with 200: everyone gets it.
+    /// Status 200: every subscriber gets it.
     Accepted,
-    /// Nobody knows: it is published once, or never.
+    /// Unknown: it is published once, or never.
     Unknown,
-    /// Answered with an error that says so: nobody gets it.
+    /// A definite error: no subscriber gets it.
     Refused,
 }
 
-/// What a name and a payload are recognised by, byte for byte.
+/// A digest of name and payload, byte for byte.
 pub type Print = [u8; 16];
 
 pub fn print(name: &str, data: &str) -> Print {
@@ -53,19 +53,19 @@ pub fn print(name: &str, data: &str) -> Print {
 #[derive(Debug)]
 pub struct Published {
     pub print: Print,
-    /// For people.
+    /// For failure messages.
     pub label: String,
     pub tags: Tags,
     pub except: Option<String>,
     pub outcome: Outcome,
 }
 
-/// What was published to a channel in this round, in order.
+/// The events published to a channel in this round, in order.
 #[derive(Debug, Default)]
 pub struct Log(pub Vec<Published>);
 
 impl Log {
-    /// Everything before is published, or never will be.
+    /// The index up to which every outcome is known.
     pub fn settled(&self) -> usize {
         self.0.iter().position(|it| it.outcome == Outcome::Pending).unwrap_or(self.0.len())
     }
@@ -74,13 +74,13 @@ impl Log {
 #[derive(Debug, Default)]
 pub struct World {
     pub logs: Vec<Mutex<Log>>,
-    /// By number; None while it is away.
+    /// By number; None while the node is down.
     pub nodes: Mutex<Vec<Option<SocketAddr>>>,
     /// The socket id of each client.
     pub sockets: Mutex<Vec<String>>,
-    /// Nobody leaves, drops or asks for anything.
+    /// Clients neither unsubscribe nor disconnect nor send requests.
     pub calm: AtomicBool,
-    /// The server's markers are those that clients leave in their bases.
+    /// The server's markers are of the style that clients leave in their bases.
     pub plain_markers: bool,
     pub totals: Totals,
     pub failures: Mutex<Vec<String>>,
@@ -115,7 +115,7 @@ impl World {
     }
 }
 
-/// What was counted, by name.
+/// Counters, by name.
 #[derive(Debug, Default)]
 pub struct Totals(Mutex<BTreeMap<&'static str, u64>>);
 

@@ -1,27 +1,28 @@
-//! `fanfare import`: the apps of other servers, as they are written there, and
-//! what is said about what has no equal. What comes out is used.
+//! `fanfare import`: imports the apps from other servers' configuration formats,
+//! and checks the notes about settings without an equivalent. A server accepts the
+//! result.
 
 use crate::support::command::{PROGRAM, bare, run};
 use crate::support::{AppSpec, Browser, Caller};
 
-/// What it printed, and its notes.
+/// The printed configuration and the notes.
 fn import(name: &str) -> (String, Vec<String>) {
     let path = format!("{}/tests/it/import/{name}", env!("CARGO_MANIFEST_DIR"));
-    let said = run(bare(PROGRAM).args(["import", &path]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    let notes = said.err.lines().map(|line| line.trim_start_matches("fanfare: ").to_owned()).collect();
-    (said.out, notes)
+    let output = run(bare(PROGRAM).args(["import", &path]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    let notes = output.err.lines().map(|line| line.trim_start_matches("fanfare: ").to_owned()).collect();
+    (output.out, notes)
 }
 
-/// A configuration that was printed is a good one.
-fn expect_good(toml: &str) {
+/// `fanfare --check` accepts an imported configuration.
+fn expect_valid(toml: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
     run(bare(PROGRAM).arg("--check").arg("--config").arg(file.path())).expect_ok();
 }
 
 #[test]
-fn soketi() {
+fn soketi_apps_are_imported() {
     let (toml, notes) = import("soketi.json");
     assert_eq!(
         toml,
@@ -68,11 +69,11 @@ cache_ttl_in_seconds = 3600  # the default of soketi
             "app 1002: `ssl` has no equal here, and is left out",
         ]
     );
-    expect_good(&toml);
+    expect_valid(&toml);
 }
 
 #[test]
-fn sockudo_nested() {
+fn sockudo_nested_settings_are_imported() {
     let (toml, notes) = import("sockudo.toml");
     assert_eq!(
         toml,
@@ -110,11 +111,11 @@ url = "https://game.example/hook"
             "app 2001: `policy.webhooks[1]` is left out: `webhooks[0].filter.channel_pattern` is not supported by this version",
         ]
     );
-    expect_good(&toml);
+    expect_valid(&toml);
 }
 
 #[test]
-fn sockudo_flat() {
+fn sockudo_flat_settings_are_imported() {
     let (toml, notes) = import("sockudo.json");
     assert_eq!(
         toml,
@@ -134,11 +135,11 @@ channel_delta_compression = { "*" = "inherit", "market-*" = { algorithm = "Fossi
 "#
     );
     assert_eq!(notes, Vec::<String>::new());
-    expect_good(&toml);
+    expect_valid(&toml);
 }
 
 #[test]
-fn reverb() {
+fn reverb_apps_are_imported() {
     let (toml, notes) = import("reverb.json");
     assert_eq!(
         toml,
@@ -166,11 +167,11 @@ allowed_origins = ["app.example", "*.app.example"]
             "app 3001: `accept_client_events_from` is `members` here: client events are taken from subscribers of their channel",
         ]
     );
-    expect_good(&toml);
+    expect_valid(&toml);
 }
 
 #[tokio::test]
-async fn reverb_by_its_variables() {
+async fn reverb_environment_variables_are_imported_and_start_a_server() {
     let (toml, notes) = import("reverb.env");
     assert_eq!(
         notes,
@@ -179,7 +180,8 @@ async fn reverb_by_its_variables() {
             "`REVERB_SCHEME` is left out: it is not about apps",
         ]
     );
-    // As it is meant: into a file, and a server is started with it.
+    // As in practice: the configuration is written to a file, and a server starts
+    // with it.
     let node = crate::support::Server::builder().without_apps().config(&toml).start().await;
     let mut app = AppSpec::new("3002");
     (app.key, app.secret) = ("env-key".into(), "env-secret".into());
@@ -191,13 +193,13 @@ async fn reverb_by_its_variables() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_told() {
+fn import_of_invalid_file_fails_with_reason() {
     let refused = |text: &str, words: &[&str]| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let said = run(bare(PROGRAM).arg("import").arg(file.path()));
-        assert_eq!(said.out, "", "{text}");
-        said.expect_failure(words);
+        let output = run(bare(PROGRAM).arg("import").arg(file.path()));
+        assert_eq!(output.out, "", "{text}");
+        output.expect_failure(words);
     };
     refused("hello", &["none of", "soketi", "Sockudo", "Reverb"]);
     refused("<?php return [];", &["PHP", "json_encode"]);

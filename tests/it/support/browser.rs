@@ -1,5 +1,5 @@
-//! A browser: one WebSocket that speaks Pusher's protocol, and webhook_events
-//! everything that it was not meant to get.
+//! A browser: one WebSocket connection that speaks the Pusher protocol and fails
+//! the test on every unexpected frame.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use super::server::AppSpec;
 pub struct Frame {
     pub event: String,
     pub channel: Option<String>,
-    /// As it stands in the envelope: a string, or an object.
+    /// As in the envelope: a string or an object.
     pub data: Value,
     /// The frame, byte for byte.
     pub text: String,
@@ -54,7 +54,7 @@ impl Frame {
     }
 }
 
-/// What a socket brought: a frame, or its end.
+/// What a socket received: a frame, or its end.
 #[derive(Debug)]
 pub enum Incoming {
     Frame(Frame),
@@ -64,18 +64,18 @@ pub enum Incoming {
 }
 
 pub struct Browser {
-    /// For the messages of failures.
+    /// Used in failure messages.
     name: String,
     app: Option<AppSpec>,
     socket: WebSocketStream<TcpStream>,
     socket_id: String,
     subscribed: BTreeSet<String>,
-    /// Frames that came while another one was awaited.
+    /// Frames that arrived while another one was awaited.
     kept: VecDeque<Frame>,
 }
 
 impl Browser {
-    /// `app` is what this browser's own backend would sign for.
+    /// `app` holds the credentials with which the browser's own backend signs.
     pub async fn connect(addr: SocketAddr, path: &str, app: Option<AppSpec>) -> Result<Browser, Box<Answer>> {
         Browser::connect_from(addr, path, app, None).await
     }
@@ -109,7 +109,7 @@ impl Browser {
         }
     }
 
-    /// The server's first frame, which gives the socket its id.
+    /// Reads the server's first frame, which carries the socket id.
     pub async fn expect_greeting(&mut self) -> Frame {
         let frame = self.next().await;
         assert_eq!(frame.event, "pusher:connection_established", "{}", frame.text);
@@ -121,10 +121,10 @@ impl Browser {
         &self.socket_id
     }
 
-    // --- speaking ---------------------------------------------------------------
+    // --- sending ----------------------------------------------------------------
 
     /// Subscribes as `pusher-js` does, signed by the app's backend where the
-    /// channel asks for it, and waits until it is confirmed.
+    /// channel requires it, and waits for the confirmation.
     pub async fn subscribe(&mut self, channel: &str) -> Frame {
         self.subscribe_with(channel, json!({})).await
     }
@@ -152,17 +152,18 @@ impl Browser {
         self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
     }
 
-    /// Waits for the confirmation; no event of the channel may come before it.
-    /// What comes for other channels is kept for later.
+    /// Waits for the confirmation; no event of the channel may arrive before it.
+    /// Keeps the frames of other channels for later.
     pub async fn confirmed(&mut self, channel: &str) -> Frame {
         let confirms = |frame: &Frame| {
             frame.event == "pusher_internal:subscription_succeeded"
                 && frame.channel.as_deref() == Some(channel)
         };
-        // Channels are confirmed in any order: it may have come already.
+        // Channels are confirmed in any order: the confirmation may be among the
+        // kept frames.
         if let Some(at) = self.kept.iter().position(confirms) {
             self.subscribed.insert(channel.into());
-            return self.kept.remove(at).expect("it was found there");
+            return self.kept.remove(at).expect("`position` found it");
         }
         loop {
             let frame = self.read().await;
@@ -177,7 +178,7 @@ impl Browser {
         }
     }
 
-    /// `key:signature` for this socket, as the app's backend would answer.
+    /// `key:signature` for this socket, as the app's backend answers.
     pub fn sign(&self, channel: &str) -> String {
         self.sign_text(&auth::subscription_text(&self.socket_id, channel, None))
     }
@@ -188,17 +189,17 @@ impl Browser {
         format!("{}:{}", app.key, auth::sign(&Secret::new(app.secret.as_str()), text))
     }
 
-    /// Leaves the channel, and waits until the server has read it: it reads the
-    /// frames of a socket in order. That it has taken effect is never told:
-    /// [`super::Caller::count_becomes`].
+    /// Unsubscribes, and waits until the server has read the request: it reads the
+    /// frames of a socket in order. No frame confirms that the unsubscription has
+    /// taken effect; for that, use [`super::Caller::count_becomes`].
     pub async fn unsubscribe(&mut self, channel: &str) {
         self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
         self.subscribed.remove(channel);
         self.settle().await;
     }
 
-    /// Returns when the server has read all that was sent before. What it sent
-    /// meanwhile is kept for [`Browser::next`].
+    /// Returns when the server has read everything sent before. Frames that arrive
+    /// in between are kept for [`Browser::next`].
     pub async fn settle(&mut self) {
         self.send(json!({ "event": "pusher:ping", "data": {} })).await;
         loop {
@@ -220,24 +221,24 @@ impl Browser {
 
     pub async fn send_message(&mut self, message: Message) {
         let sent = tokio::time::timeout(PATIENCE, self.socket.send(message)).await;
-        sent.expect("room to send in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        sent.expect("the send completes in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
-    /// For whoever may be closed while it still speaks.
+    /// For sockets that the server may close during the send.
     pub async fn try_send_message(&mut self, message: Message) -> Result<(), Error> {
-        tokio::time::timeout(PATIENCE, self.socket.send(message)).await.expect("room to send in time")
+        tokio::time::timeout(PATIENCE, self.socket.send(message)).await.expect("the send completes in time")
     }
 
-    /// Says goodbye and waits for the server's.
+    /// Sends a close frame and waits for the server's.
     pub async fn close(mut self) {
         let _ = self.socket.close(None).await;
         let end = async { while let Some(Ok(_)) = self.socket.next().await {} };
-        tokio::time::timeout(PATIENCE, end).await.expect("the server's goodbye in time");
+        tokio::time::timeout(PATIENCE, end).await.expect("the server's close frame in time");
     }
 
-    // --- listening --------------------------------------------------------------
+    // --- receiving --------------------------------------------------------------
 
-    /// The next frame, whatever it is.
+    /// The next frame of any kind.
     pub async fn next(&mut self) -> Frame {
         match self.kept.pop_front() {
             Some(frame) => frame,
@@ -245,11 +246,11 @@ impl Browser {
         }
     }
 
-    /// The next frame of this event, on whatever channel. What comes before it is
-    /// kept for later.
+    /// The next frame of this event, on any channel. Keeps the frames before it for
+    /// later.
     pub async fn find_event(&mut self, name: &str) -> Frame {
         if let Some(at) = self.kept.iter().position(|frame| frame.event == name) {
-            return self.kept.remove(at).expect("it was found there");
+            return self.kept.remove(at).expect("`position` found it");
         }
         loop {
             let frame = self.read().await;
@@ -268,13 +269,13 @@ impl Browser {
         frame
     }
 
-    /// Proves that nothing came: `marker` was published after all that must
-    /// not arrive, and it is the next thing that does.
+    /// Proves that no other frame arrived: the test has published `marker` after
+    /// everything that must not arrive, and `marker` is the next frame.
     pub async fn expect_nothing_before(&mut self, channel: &str, marker: &str) {
         self.expect_event(channel, marker).await;
     }
 
-    /// The next frame, which must be `pusher:error`; its message.
+    /// The next frame, which must be `pusher:error`. Returns its message.
     pub async fn expect_error(&mut self) -> String {
         self.expect_error_frame().await.data["message"].as_str().unwrap().into()
     }
@@ -296,8 +297,9 @@ impl Browser {
         frame
     }
 
-    /// The next two frames, which must report the refusal of this channel: as an
-    /// event of the channel, whose data is returned, and as `pusher:error`.
+    /// The next two frames, which must report that this channel refused the
+    /// subscription: an event of the channel, whose data is returned, and a
+    /// `pusher:error`.
     pub async fn expect_subscription_error(&mut self, channel: &str) -> Value {
         let frame = self.expect_event(channel, "pusher:subscription_error").await;
         for (member, is_right) in [
@@ -313,8 +315,8 @@ impl Browser {
         frame.data
     }
 
-    /// Waits for the server to close this socket; the code. Errors that say
-    /// why may come before, anything else may not.
+    /// Waits for the server to close this socket and returns the close code. Only
+    /// `pusher:error` frames, which give the reason, may come before.
     pub async fn closed(&mut self) -> u16 {
         loop {
             match self.incoming().await {
@@ -325,7 +327,7 @@ impl Browser {
         }
     }
 
-    /// The next frame or the end, whatever it is.
+    /// The next frame or the end of the connection.
     pub async fn incoming(&mut self) -> Incoming {
         if let Some(frame) = self.kept.pop_front() {
             return Incoming::Frame(frame);
@@ -347,7 +349,7 @@ impl Browser {
         }
     }
 
-    /// Waits for a frame for as long as a test says.
+    /// The next frame or the end, with a timeout of the test's choice.
     pub async fn next_within(&mut self, within: std::time::Duration) -> Incoming {
         tokio::time::timeout(within, async {
             loop {
@@ -363,7 +365,7 @@ impl Browser {
         .unwrap_or_else(|_| panic!("{}: nothing within {within:?}", self.name))
     }
 
-    /// The same, what was kept for later first.
+    /// The same, starting with the kept frames.
     pub async fn next_kept_within(&mut self, within: std::time::Duration) -> Incoming {
         match self.kept.pop_front() {
             Some(frame) => Incoming::Frame(frame),

@@ -1,5 +1,5 @@
-//! The backend of an app: signs as Pusher's libraries do, and, when a test
-//! asks, as they never would.
+//! The backend of an app: signs requests as Pusher's libraries do, or deliberately
+//! wrong where a test needs it.
 
 use std::net::SocketAddr;
 
@@ -34,8 +34,7 @@ impl Caller {
         self.batch(&events).send().await
     }
 
-    /// One event that is certain to be accepted, for whoever has to see what
-    /// comes before it.
+    /// Publishes one event and expects a 200, for tests of a later step.
     #[track_caller]
     pub fn publish(&self, channel: &str, name: &str, data: &str) -> impl Future<Output = ()> {
         let event = serde_json::json!({"name": name, "channel": channel, "data": data});
@@ -55,14 +54,15 @@ impl Caller {
         request.send().await
     }
 
-    /// What the cluster says of a channel's subscribers.
+    /// The subscription count of a channel in the cluster.
     pub async fn subscription_count(&self, channel: &str) -> Value {
         let path = format!("/channels/{channel}");
         self.get(&path, &[("info", "subscription_count")]).await.expect_ok()["subscription_count"].clone()
     }
 
-    /// Waits until the cluster says so: whoever leaves is not told when that
-    /// has taken effect. A node that is connecting to Redis is asked again.
+    /// Waits until the cluster reports this count: no frame confirms that an
+    /// unsubscription has taken effect. Repeats the request while a node is
+    /// connecting to Redis.
     pub async fn count_becomes(&self, channel: &str, count: usize) {
         let what = format!("{count} subscriptions of {channel}");
         let path = format!("/channels/{channel}");
@@ -84,8 +84,8 @@ impl Caller {
         self.request("POST", "/batch_events").json(&serde_json::json!({ "batch": events }))
     }
 
-    /// A request that a test may spoil before it is sent. `path` is below
-    /// `/apps/{id}`, as it goes over the wire.
+    /// A request that a test may alter before sending. `path` is below
+    /// `/apps/{id}`, as on the wire.
     pub fn request(&self, method: &str, path: &str) -> Request<'_> {
         Request {
             caller: self,
@@ -100,21 +100,21 @@ impl Caller {
         }
     }
 
-    /// How many TCP connections the requests took so far.
+    /// The number of TCP connections opened so far.
     pub fn connections_opened(&self) -> usize {
         self.connection.opened()
     }
 }
 
-/// How a request is signed: right, unless a test says otherwise.
+/// How a request is signed: correctly, unless a test overrides a part.
 struct Auth {
     key: String,
     secret: String,
     timestamp: i64,
     version: String,
-    /// In place of the MD5 of the body; `None` as the libraries do.
+    /// Replaces the MD5 of the body; `None` as the libraries do.
     body_md5: Option<String>,
-    /// In place of the right one.
+    /// Replaces the correct signature.
     signature: Option<String>,
     omitted: Vec<String>,
 }
@@ -136,7 +136,7 @@ impl Auth {
 struct Pair {
     key: String,
     value: String,
-    /// The pair as it goes over the wire.
+    /// The pair as on the wire.
     wire: String,
 }
 
@@ -148,7 +148,7 @@ pub struct Request<'a> {
     headers: Vec<(String, String)>,
     body: Bytes,
     chunks: Option<Vec<Bytes>>,
-    /// In place of the path that is sent.
+    /// Replaces the path in the signed text.
     signed_path: Option<String>,
     auth: Auth,
 }
@@ -163,8 +163,8 @@ impl Request<'_> {
         self
     }
 
-    /// Announces no length and sends pieces of these lengths, in turn, until
-    /// the body is through.
+    /// Sends no `Content-Length` but chunks of these lengths, in turn, up to the
+    /// end of the body.
     pub fn in_chunks(mut self, lengths: &[usize]) -> Self {
         let mut rest = self.body.clone();
         let mut lengths = lengths.iter().cycle();
@@ -183,7 +183,7 @@ impl Request<'_> {
         self.query_as(key, value, &wire)
     }
 
-    /// A query parameter with its form on the wire, such as Python's unescaped.
+    /// A query parameter with its form on the wire, such as Python's unescaped one.
     pub fn query_as(mut self, key: &str, value: &str, wire: &str) -> Self {
         self.query.push(Pair { key: key.into(), value: value.into(), wire: wire.into() });
         self
@@ -195,13 +195,14 @@ impl Request<'_> {
         self
     }
 
-    /// Signs this path, and sends the other: what a proxy between makes of it.
+    /// Signs this path and sends the other: the effect of a proxy that rewrites
+    /// paths.
     pub fn signed_as(mut self, path: &str) -> Self {
         self.signed_path = Some(path.into());
         self
     }
 
-    /// In place of any header of that name.
+    /// Replaces any header of that name.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self = self.without_header(name);
         self.headers.push((name.into(), value.into()));
@@ -223,7 +224,7 @@ impl Request<'_> {
         self
     }
 
-    /// Signed `seconds` from now.
+    /// Sets the timestamp to `seconds` from now.
     pub fn at(mut self, seconds: i64) -> Self {
         self.auth.timestamp = now() + seconds;
         self
@@ -244,7 +245,7 @@ impl Request<'_> {
         self
     }
 
-    /// Leaves an `auth_…` or `body_md5` parameter out, of the signature as well.
+    /// Omits an `auth_…` or `body_md5` parameter, from the signature as well.
     pub fn without(mut self, parameter: &str) -> Self {
         self.auth.omitted.push(parameter.into());
         self
@@ -255,7 +256,7 @@ impl Request<'_> {
         self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
-    /// For whoever expects the server, or the way to it, to be gone.
+    /// For tests in which the server, or the route to it, may be gone.
     pub async fn try_send(self) -> Result<Answer, String> {
         let mut request = hyper::Request::builder()
             .method(self.method.as_str())
@@ -271,14 +272,15 @@ impl Request<'_> {
         self.caller.connection.send(request.body(body).unwrap()).await
     }
 
-    /// Writes the whole request and hangs up without a look at the answer.
+    /// Writes the whole request and closes the connection without reading the
+    /// answer.
     pub async fn send_and_hang_up(self) {
         let mut stream = TcpStream::connect(self.caller.addr).await.unwrap();
         stream.write_all(&self.bytes()).await.unwrap();
         stream.flush().await.unwrap();
     }
 
-    /// Writes the request cut at these places and waits for the answer.
+    /// Writes the request in pieces of these lengths and waits for the answer.
     pub async fn send_in_pieces(self, lengths: &[usize]) -> Answer {
         let work = async {
             let bytes = self.bytes();
@@ -289,7 +291,7 @@ impl Request<'_> {
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
                 stream.write_all(piece).await?;
-                // Lets everybody else run, so that pieces arrive one by one.
+                // Lets the other tasks run, so that pieces arrive one by one.
                 tokio::task::yield_now().await;
                 rest = after;
             }
@@ -301,7 +303,7 @@ impl Request<'_> {
         parse_answer(&answer)
     }
 
-    /// The request as it goes over the wire, on a connection of its own.
+    /// The request as on the wire, on a connection of its own.
     pub fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
         let length = ("content-length".to_owned(), self.body.len().to_string());

@@ -1,6 +1,6 @@
-//! The two ways to run: one server with the memory backend, or two nodes that
-//! share a Redis. A test that does not care takes a [`Cluster`] and publishes
-//! on its first node, listens on all.
+//! The two setups: one server with the memory backend, or two nodes that share a
+//! Redis. A test that works with either takes a [`Cluster`], publishes on its first
+//! node and subscribes on all.
 
 use super::browser::{Browser, Frame};
 use super::caller::Caller;
@@ -14,7 +14,7 @@ pub enum Backend {
 }
 
 pub struct Cluster {
-    // Dropped in this order: nodes first, so that none logs that Redis went.
+    // Dropped in this order: nodes first, so that none logs a lost Redis.
     nodes: Vec<Server>,
     redis: Option<Redis>,
 }
@@ -57,7 +57,7 @@ impl Cluster {
         Cluster::builder(backend).start().await
     }
 
-    /// Every node once: one or two.
+    /// All nodes: one or two.
     pub fn nodes(&self) -> &[Server] {
         &self.nodes
     }
@@ -66,7 +66,7 @@ impl Cluster {
         &self.nodes[0]
     }
 
-    /// Another node than the first where there is one.
+    /// A node other than the first, where there is one.
     pub fn second(&self) -> &Server {
         &self.nodes[self.nodes.len() - 1]
     }
@@ -84,7 +84,7 @@ impl Cluster {
         self.first().caller(app)
     }
 
-    /// Two browsers: on one node each where there are two.
+    /// Two browsers, one on each node where there are two.
     pub async fn browsers(&self, key: &str) -> Vec<Browser> {
         vec![self.first().browser(key).await, self.second().browser(key).await]
     }
@@ -101,25 +101,26 @@ impl Cluster {
     }
 }
 
-/// Browsers on all nodes that are meant to see the same.
+/// Browsers on all nodes that are expected to receive the same frames.
 pub struct Audience(pub Vec<Browser>);
 
 impl Audience {
-    /// The next frame of each, which must be this event, byte for byte the
-    /// same for all.
+    /// The next frame of each browser, which must be this event, and the same byte
+    /// for byte for all.
     pub async fn expect_event(&mut self, channel: &str, name: &str) -> Frame {
         let mut seen: Option<Frame> = None;
         for browser in &mut self.0 {
             let frame = browser.expect_event(channel, name).await;
             if let Some(other) = &seen {
-                assert_eq!(other.text, frame.text, "two subscribers see two things");
+                assert_eq!(other.text, frame.text, "two subscribers received different frames");
             }
             seen = Some(frame);
         }
-        seen.expect("an audience is not empty")
+        seen.expect("a cluster has at least one browser")
     }
 
-    /// Proves that nothing came: publishes an event and sees nothing before it.
+    /// Proves that no other frame arrived: publishes an event, which must be the
+    /// next one.
     pub async fn expect_nothing(&mut self, caller: &Caller, channel: &str, why: &str) {
         caller.publish(channel, "marker", why).await;
         for browser in &mut self.0 {

@@ -1,10 +1,11 @@
-//! The binary as people type it: a command that ends by itself.
+//! The binary as used in a shell: a command that exits by itself.
 
 use std::process::{Command, Output};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
 
-/// A command without the settings of whoever runs the tests.
+/// A command without the `FANFARE_` settings of the environment that runs the
+/// tests.
 pub fn bare(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -15,31 +16,31 @@ pub fn bare(program: &str) -> Command {
     command
 }
 
-/// What a command that ends by itself said.
-pub struct Said {
+/// The output and exit code of a command.
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-pub fn run(command: &mut Command) -> Said {
+pub fn run(command: &mut Command) -> CommandOutput {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: status.code(), out: text(stdout), err: text(stderr) }
+    CommandOutput { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
-pub fn fanfare(args: &[&str]) -> Said {
+pub fn fanfare(args: &[&str]) -> CommandOutput {
     run(bare(PROGRAM).args(args))
 }
 
-impl Said {
+impl CommandOutput {
     #[track_caller]
     pub fn expect_ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
         self.out
     }
 
-    /// It failed, and said all of this on stderr.
+    /// The command failed, and its stderr contains all of these words.
     #[track_caller]
     pub fn expect_failure(self, words: &[&str]) -> String {
         assert_eq!(self.code, Some(1), "{}{}", self.out, self.err);

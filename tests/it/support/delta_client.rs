@@ -1,6 +1,6 @@
-//! What a delta client keeps in mind (protocol.md 3.5), written after
-//! sockudo-js and sharing no code with the server: strip by text, decode,
-//! keep the text as the next base.
+//! The state of a delta client (protocol.md 3.5), modelled on sockudo-js and
+//! sharing no code with the server: strip markers as text, decode, keep the text as
+//! the next base.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use super::browser::Frame;
 
 #[derive(Default)]
 pub struct DeltaClient {
-    /// Per channel: the number and the text of the last event of the chain.
+    /// Per channel: the number and the text of the chain's last event.
     bases: HashMap<String, (u64, String)>,
 }
 
-/// How an event came.
+/// How an event was encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
     /// Without a number: never a base.
@@ -23,19 +23,19 @@ pub enum Came {
     Delta,
 }
 
-/// An event as the application gets it.
+/// An event as the application receives it.
 #[derive(Debug)]
 pub struct Event {
     pub came: Came,
     pub name: String,
     pub data: Value,
-    /// The envelope, as the server must have meant it.
+    /// The envelope as published, without markers.
     pub text: String,
 }
 
 impl Event {
-    /// The text that was published: of a string itself, of inline JSON the very
-    /// bytes between `"data":` and the end.
+    /// The published text: the contents of a string, or the bytes of inline JSON
+    /// between `"data":` and the end.
     pub fn published(&self) -> &str {
         if let Some(text) = self.data.as_str() {
             return text;
@@ -46,7 +46,7 @@ impl Event {
 }
 
 impl DeltaClient {
-    /// Takes a frame of an event; panics where a client would lose it.
+    /// Handles an event frame; panics where a client would lose it.
     pub fn read(&mut self, frame: &Frame) -> Event {
         let channel = frame.channel.clone().unwrap_or_else(|| panic!("no channel: {}", frame.text));
         let (came, text) = match frame.event.as_str() {
@@ -75,9 +75,13 @@ impl DeltaClient {
         assert_eq!(data["algorithm"], "fossil", "{}", frame.text);
         let (base_seq, base) =
             self.bases.get(channel).unwrap_or_else(|| panic!("a delta without a base: {}", frame.text));
-        assert_eq!(data["base_index"], *base_seq, "of another base than the last event: {}", frame.text);
+        assert_eq!(
+            data["base_index"], *base_seq,
+            "the delta refers to another base than the last event: {}",
+            frame.text
+        );
         let seq = data["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {}", frame.text));
-        // 32-bit integers are all that some clients read.
+        // Some clients read 32-bit integers only.
         assert!(seq > *base_seq && i32::try_from(seq).is_ok(), "{seq} after {base_seq}");
         let delta = base64::prelude::BASE64_STANDARD.decode(data["delta"].as_str().unwrap()).unwrap();
         let text = String::from_utf8(apply(base.as_bytes(), &delta)).unwrap();
@@ -85,7 +89,7 @@ impl DeltaClient {
         text
     }
 
-    /// What clients do when they have no base.
+    /// Drops the base, as a client without one does.
     pub fn forget(&mut self, channel: &str) {
         self.bases.remove(channel);
     }
@@ -95,7 +99,7 @@ impl DeltaClient {
 fn marked(text: &str) -> Option<u64> {
     let envelope: Value = serde_json::from_str(text).unwrap();
     let seq = envelope.get("__delta_seq")?.as_u64();
-    let seq = seq.unwrap_or_else(|| panic!("the number is no number: {text}"));
+    let seq = seq.unwrap_or_else(|| panic!("the sequence number is not an integer: {text}"));
     assert!(text.ends_with(&format!(r#","__delta_seq":{seq}}}"#)), "the marker is the last member: {text}");
     Some(seq)
 }
@@ -132,7 +136,7 @@ pub fn cut(text: &str, before: &str, after: &str, value: impl Fn(&str) -> Option
     kept + rest
 }
 
-/// Decodes a Fossil delta (protocol.md 3.14), checksum and all.
+/// Decodes a Fossil delta (protocol.md 3.14) and verifies its checksum.
 pub fn apply(base: &[u8], delta: &[u8]) -> Vec<u8> {
     let mut at = 0;
     let integer = |at: &mut usize| {
@@ -167,7 +171,7 @@ pub fn apply(base: &[u8], delta: &[u8]) -> Vec<u8> {
                 assert_eq!((at, target.len()), (delta.len(), length), "both lengths are as announced");
                 return target;
             }
-            other => panic!("no command: {:?}", char::from(other)),
+            other => panic!("unknown command: {:?}", char::from(other)),
         }
     }
 }
@@ -186,7 +190,7 @@ fn checksum(target: &[u8]) -> u32 {
 }
 
 #[test]
-fn the_vector_of_the_protocol_decodes() {
+fn protocol_test_vector_decodes() {
     let text = |p: u32| {
         let tail = "a".repeat(67);
         format!(r#"{{"event":"tick","channel":"m","data":"{{\"p\":{p},\"q\":\"{tail}\"}}"}}"#)
@@ -196,7 +200,7 @@ fn the_vector_of_the_protocol_decodes() {
 }
 
 #[test]
-fn markers_are_stripped_as_the_patterns_do() {
+fn delta_markers_are_stripped_as_by_the_regular_expressions() {
     assert_eq!(strip(r#"{"a":1,"__delta_seq":84,"__conflation_key":"BTC"}"#), r#"{"a":1}"#);
     assert_eq!(strip(r#"{"__delta_seq":84,"__conflation_key":"","a":1}"#), r#"{"a":1}"#);
     assert_eq!(

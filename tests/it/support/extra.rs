@@ -1,5 +1,5 @@
-//! One of very many: a socket with no task, no record and hardly any memory. It
-//! reads when it is asked to, and looks for confirmations only.
+//! One of thousands of sockets: no task, no record and hardly any memory. It reads
+//! on demand only, and looks for confirmations only.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use super::PATIENCE;
 
 const CONFIRMATION: &[u8] = b"pusher_internal:subscription_succeeded";
-/// Subscriptions asked for before their confirmations are read: all of them fit
-/// into what the server keeps for one socket.
+/// Subscriptions sent before their confirmations are read: the confirmations of one
+/// window fit into the server's write buffer of one socket.
 const WINDOW: usize = 250;
 
 pub struct Extra {
@@ -20,7 +20,7 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// Connected and greeted.
+    /// Connects and reads the first frame.
     pub async fn connect(addr: SocketAddr, key: &str) -> Extra {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -44,12 +44,13 @@ impl Extra {
         }
     }
 
-    /// Gone without a word: its end is a reset.
+    /// Closes the connection with a TCP reset and without a close frame.
     pub fn reset(self) {
         self.stream.set_zero_linger().unwrap();
     }
 
-    /// What was read before `what` came so many times is done with.
+    /// Reads until `what` has arrived `times` times, and discards everything read
+    /// so far.
     async fn read_times(&mut self, what: &[u8], times: usize) {
         let work = async {
             while memmem::find_iter(&self.read, what).count() < times {

@@ -1,4 +1,4 @@
-//! A real `haproxy`, configured as committed, in front of real nodes.
+//! A real `haproxy` with the committed configuration, in front of real nodes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// `haproxy/base.cfg` as it is, and the list of nodes in a second file.
+    /// Uses `haproxy/base.cfg` unchanged, and the list of nodes in a second file.
     pub async fn start(nodes: &[SocketAddr]) -> Haproxy {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("haproxy/base.cfg");
         let dir = TempDir::new().unwrap();
@@ -42,7 +42,7 @@ impl Haproxy {
         self.port.addr()
     }
 
-    /// Waits until exactly so many nodes get traffic.
+    /// Waits until exactly this many nodes receive traffic.
     pub async fn become_ready(&self, count: usize) {
         let what = format!("HAProxy sees {count} nodes");
         eventually(&what, PATIENCE, async || match self.ready().await {
@@ -52,10 +52,10 @@ impl Haproxy {
         .await;
     }
 
-    /// The nodes that passed their last checks. At its start HAProxy takes all
-    /// of them for good, before it has asked: those do not count.
+    /// The nodes that passed their last checks. HAProxy regards all nodes as
+    /// healthy at its start, before the first check: those do not count.
     async fn ready(&self) -> std::io::Result<Vec<String>> {
-        let table = self.ask("show stat nodes 4 -1").await?;
+        let table = self.send_command("show stat nodes 4 -1").await?;
         let mut lines = table.lines();
         let names: Vec<&str> = lines.next().unwrap_or("").trim_start_matches("# ").split(',').collect();
         let rows = lines.filter(|line| !line.is_empty()).map(|line| line.split(',').collect::<Vec<_>>());
@@ -67,8 +67,8 @@ impl Haproxy {
         Ok(rows.filter(is_ready).map(|row| cell(&row, "svname")).collect())
     }
 
-    /// One command of HAProxy's own interface.
-    async fn ask(&self, command: &str) -> std::io::Result<String> {
+    /// Sends one command to HAProxy's stats socket.
+    async fn send_command(&self, command: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(stats_socket(&self.dir)).await?;
         stream.write_all(format!("{command}\n").as_bytes()).await?;
         let mut answer = String::new();
@@ -90,7 +90,7 @@ fn server_list(nodes: &[SocketAddr], stats_socket: &str) -> String {
     list
 }
 
-/// Debian keeps it where not everybody's path leads.
+/// On Debian, haproxy is outside the `PATH` of ordinary users.
 fn program() -> &'static str {
     let on_path = std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join("haproxy").exists()));
@@ -100,14 +100,14 @@ fn program() -> &'static str {
     found
 }
 
-/// Three nodes on one Redis, and HAProxy before them.
+/// Three nodes on one Redis, behind HAProxy.
 pub struct Site {
-    // Dropped in this order, so that none logs that another one went.
+    // Dropped in this order, so that none logs the loss of another one.
     pub haproxy: Haproxy,
     pub nodes: Vec<Server>,
     app_id: String,
     builders: Vec<Builder>,
-    /// Of the nodes, also while they are down.
+    /// The ports of the nodes, held also while a node is down.
     _ports: Vec<Port>,
     redis: Redis,
 }
@@ -118,7 +118,7 @@ impl Site {
         Site::start_with(AppSpec::new("1"), config).await
     }
 
-    /// The same for an app of one's own.
+    /// The same for a given app.
     pub async fn start_with(app: AppSpec, config: &str) -> Site {
         let redis = Redis::start().await;
         let ports: Vec<Port> = (0..3).map(|_| Port::hold()).collect();
@@ -139,12 +139,12 @@ impl Site {
         self.nodes[0].app(&self.app_id).clone()
     }
 
-    /// A backend that knows only the address of HAProxy.
+    /// A backend that connects to HAProxy only.
     pub fn caller(&self) -> Caller {
         Caller::new(self.haproxy.addr(), self.app())
     }
 
-    /// A browser that does as well.
+    /// A browser that connects through HAProxy.
     pub async fn browser(&self) -> Browser {
         let path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.app().key);
         let connected = Browser::connect(self.haproxy.addr(), &path, Some(self.app())).await;
@@ -153,13 +153,13 @@ impl Site {
         browser
     }
 
-    /// How many sockets each node has.
+    /// The number of sockets on each node.
     pub async fn sockets(&self) -> Vec<usize> {
         let count = async |node: &Server| node.metrics().await.sum("fanfare_connections") as usize;
         futures_util::future::join_all(self.nodes.iter().map(count)).await
     }
 
-    /// Waits for a node that was told to end, and starts it again at its
+    /// Waits for a node that was signalled to exit, and starts it again at its
     /// address.
     pub async fn restart(&mut self, number: usize) {
         let status = self.nodes[number].wait_exit(Duration::from_secs(30)).await;

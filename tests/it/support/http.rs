@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection that is kept alive, and what comes back on it.
+//! One HTTP/1.1 connection that is kept alive, and the responses on it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::PATIENCE;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A response that has arrived whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -26,7 +26,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// The body of an error answer, which [`Answer::expect_error`] has checked.
+/// The body of an error response, which [`Answer::expect_error`] has checked.
 #[derive(Debug, Clone)]
 pub struct Refusal(pub Value);
 
@@ -39,7 +39,8 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The body as JSON. Client libraries parse every answer, so each must be.
+    /// The body as JSON. Client libraries parse every response, so each must be
+    /// JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         let kind = self.header("content-type").unwrap_or("");
@@ -47,7 +48,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
     }
 
-    /// Status 200 and an object: Python's library takes nothing else.
+    /// Status 200 and an object: Python's library accepts nothing else.
     #[track_caller]
     pub fn expect_ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
@@ -64,7 +65,7 @@ impl Answer {
         refusal
     }
 
-    /// The same, whatever its code.
+    /// The same with any code.
     #[track_caller]
     pub fn expect_refused(&self, status: u16) -> Refusal {
         assert_eq!(self.status, status, "{}", self.text());
@@ -96,7 +97,7 @@ impl Refusal {
     }
 }
 
-/// A connection, opened when first needed and again after it was lost.
+/// A connection, opened at the first request and again after a loss.
 pub struct Connection {
     addr: SocketAddr,
     sender: tokio::sync::Mutex<Option<SendRequest<Body>>>,
@@ -108,12 +109,13 @@ impl Connection {
         Connection { addr, sender: tokio::sync::Mutex::default(), opened: 0.into() }
     }
 
-    /// How many TCP connections it took so far.
+    /// The number of TCP connections opened so far.
     pub fn opened(&self) -> usize {
         self.opened.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Sends the request and reads the whole response; `Err` says why not.
+    /// Sends the request and reads the whole response; `Err` holds the reason of a
+    /// failure.
     pub async fn send(&self, request: hyper::Request<Body>) -> Result<Answer, String> {
         tokio::time::timeout(PATIENCE, self.exchange(request))
             .await
@@ -126,8 +128,8 @@ impl Connection {
         request: hyper::Request<Body>,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
         let mut kept = self.sender.lock().await;
-        // Taken out while in use: a request that is dropped half-way must not
-        // leave a connection behind on which its answer is still to come.
+        // Taken out while in use: a request that is dropped half-way must not leave
+        // a connection behind on which its response is still pending.
         let mut sender = match kept.take() {
             Some(sender) if !sender.is_closed() => sender,
             _ => self.open().await?,
@@ -150,7 +152,7 @@ impl Connection {
     }
 }
 
-/// A body with its length announced.
+/// A body with a `Content-Length`.
 pub fn whole(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).boxed_unsync()
 }
@@ -158,14 +160,14 @@ pub fn whole(body: impl Into<Bytes>) -> Body {
 /// A body in chunks (`Transfer-Encoding: chunked`), each sent by itself.
 pub fn chunked(chunks: Vec<Bytes>) -> Body {
     let frames = futures_util::stream::iter(chunks).then(|chunk| async {
-        // Lets the connection send what it has before it is given more.
+        // Lets the connection send its chunk before it receives the next one.
         tokio::task::yield_now().await;
         Ok(Frame::data(chunk))
     });
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// A plain `GET`, signed by nobody.
+/// A plain, unsigned `GET`.
 pub async fn get(addr: SocketAddr, path: &str) -> Answer {
     request(addr, "GET", path).await
 }

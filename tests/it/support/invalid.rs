@@ -1,5 +1,5 @@
-//! Every way in which one event can be wrong (protocol.md 1.3, 1.4), as a table
-//! for `/events` and for each position of a batch.
+//! Every way in which one event can be invalid (protocol.md 1.3, 1.4), as a table
+//! for `/events` and for each index of a batch.
 
 use serde_json::{Value, json};
 
@@ -9,14 +9,14 @@ pub struct Invalid {
     pub what: &'static str,
     pub event: Value,
     status: u16,
-    /// None: any code will do.
+    /// None: any code is accepted.
     code: Option<&'static str>,
-    /// Where the fault may be said to be; none: it is no single field.
+    /// The fields that the error may name. Empty: the fault is in no single field.
     fields: &'static [&'static str],
 }
 
 impl Invalid {
-    /// Checks that `answer` refuses this event for what is wrong with it.
+    /// Checks that `answer` refuses this event for the right reason.
     #[track_caller]
     pub fn expect_refusal(&self, answer: &Answer) -> Refusal {
         assert_eq!(answer.status, self.status, "{}: {}", self.what, answer.text());
@@ -31,7 +31,7 @@ impl Invalid {
     }
 }
 
-/// A valid event on `news`, but for these members; `null` takes one away.
+/// A valid event on `news` with these members changed; `null` removes one.
 fn but(changes: Value) -> Value {
     let mut event = json!({ "name": "spoiled", "channel": "news", "data": "x" });
     let Value::Object(changes) = changes else { panic!("changes are an object") };
@@ -154,7 +154,7 @@ fn bad_options() -> Vec<Invalid> {
         ..input(what, &["idempotency_key"], but(json!({ "idempotency_key": key })))
     };
     vec![
-        socket("a socket id in words", "nobody".into()),
+        socket("a socket id of letters", "nobody".into()),
         socket("an empty socket id", "".into()),
         socket("half a socket id", "123".into()),
         socket("a socket id and more", "123.456 ".into()),

@@ -1,5 +1,5 @@
-//! A client of `tests/clients`: real libraries, driven by one JSON value per
-//! line in, and one per line out.
+//! A client of `tests/clients`: real libraries, driven by one JSON value per line
+//! in each direction.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,12 +15,14 @@ use tokio::sync::mpsc;
 
 use super::PATIENCE;
 
-/// Beyond, the client waits: a test that reads nothing has another problem.
+/// Capacity of the report queue. A client with more unread reports blocks; a test
+/// that reads nothing has another problem.
 const REPORTS_MAX: usize = 200_000;
-/// What a failure shows of the client's last words.
-const WORDS_MAX: usize = 40;
+/// Lines of the client's output that a failure prints.
+const OUTPUT_LINES_MAX: usize = 40;
 
-/// Of a client that opens a browser: a cold start among other tests takes its time.
+/// Timeout for a client that opens a browser: a cold start among other tests is
+/// slow.
 pub const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a client is started.
@@ -32,14 +34,14 @@ pub struct Launch {
 
 pub struct Client {
     name: String,
-    /// How long each report may take.
+    /// Timeout of each report.
     patience: Duration,
     child: Child,
     stdin: ChildStdin,
     reports: mpsc::Receiver<Value>,
-    /// Reports that came while another one was awaited.
+    /// Reports that arrived while another one was awaited.
     kept: VecDeque<Value>,
-    words: Arc<Mutex<VecDeque<String>>>,
+    output_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Launch {
@@ -66,7 +68,7 @@ impl Launch {
         self
     }
 
-    /// Of whoever it is to connect to.
+    /// Passes the host and port to connect to.
     pub fn addr(self, addr: SocketAddr) -> Launch {
         self.arg(&addr.ip().to_string()).arg(&addr.port().to_string())
     }
@@ -76,7 +78,7 @@ impl Launch {
         self
     }
 
-    /// Each report may take so long.
+    /// Sets the timeout of each report.
     pub fn patience(mut self, patience: Duration) -> Launch {
         self.patience = patience;
         self
@@ -92,13 +94,13 @@ impl Launch {
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}: run scripts/setup"));
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
-        let words = Arc::new(Mutex::new(VecDeque::new()));
+        let output_lines = Arc::new(Mutex::new(VecDeque::new()));
         let stdin = child.stdin.take().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let report = move |line: &str| sender.blocking_send(parse(line)).is_ok();
-        read_lines(format!("{name} out"), stdout, words.clone(), report);
-        read_lines(format!("{name} err"), stderr, words.clone(), |_| true);
-        Client { name, patience, child, stdin, reports, kept: VecDeque::new(), words }
+        read_lines(format!("{name} out"), stdout, output_lines.clone(), report);
+        read_lines(format!("{name} err"), stderr, output_lines.clone(), |_| true);
+        Client { name, patience, child, stdin, reports, kept: VecDeque::new(), output_lines }
     }
 }
 
@@ -109,13 +111,13 @@ impl Client {
         written.unwrap_or_else(|error| panic!("{}: {error} at {command}", self.name));
     }
 
-    /// For the server libraries: each command has one answer, in order.
+    /// For the server libraries: each command has one response, in order.
     pub async fn ask(&mut self, command: &Value) -> Value {
         self.tell(command);
         self.next().await
     }
 
-    /// The next report, whatever it is.
+    /// The next report of any kind.
     pub async fn next(&mut self) -> Value {
         match self.kept.pop_front() {
             Some(report) => report,
@@ -123,14 +125,14 @@ impl Client {
         }
     }
 
-    /// A report that is here already.
+    /// A report that has arrived already.
     pub fn try_next(&mut self) -> Option<Value> {
         let report = self.kept.pop_front().or_else(|| self.reports.try_recv().ok())?;
         self.check(&report);
         Some(report)
     }
 
-    /// The first report that `matches`; the others are kept for later.
+    /// The first report that `matches`; keeps the others for later.
     pub async fn find(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.kept.iter().position(&matches) {
             return self.kept.remove(at).unwrap();
@@ -161,11 +163,11 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // An error means that it has ended by itself.
+        // An error means that the process has exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            self.words.lock().iter().for_each(|line| eprintln!("{line}"));
+            self.output_lines.lock().iter().for_each(|line| eprintln!("{line}"));
         }
     }
 }
@@ -182,20 +184,20 @@ fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|_| json!({ "type": "bad_command", "not_json": line }))
 }
 
-/// A thread, since tokio's `process` is not among the server's features.
+/// A thread, since the server's tokio features do not include `process`.
 fn read_lines(
     stream: String,
     from: impl Read + Send + 'static,
-    words: Arc<Mutex<VecDeque<String>>>,
+    output_lines: Arc<Mutex<VecDeque<String>>>,
     take: impl Fn(&str) -> bool + Send + 'static,
 ) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n') {
             let Ok(bytes) = line else { return };
             let text = String::from_utf8_lossy(&bytes);
-            let mut last = words.lock();
+            let mut last = output_lines.lock();
             last.push_back(format!("{stream}| {text}"));
-            let surplus = last.len().saturating_sub(WORDS_MAX);
+            let surplus = last.len().saturating_sub(OUTPUT_LINES_MAX);
             last.drain(..surplus);
             drop(last);
             if !take(&text) {

@@ -1,4 +1,5 @@
-//! The actors of the tests. A test reads as a conversation between them:
+//! The actors of the tests: servers, browsers, backends, proxies. A test connects
+//! them:
 //!
 //! ```ignore
 //! let cluster = Cluster::start(backend).await;
@@ -8,9 +9,9 @@
 //! ann.expect_event("news", "hello").await;
 //! ```
 //!
-//! Every actor is real: processes, sockets, Redis. Every wait is for something
-//! to happen and is bounded; nothing sleeps. Every process is ended by its pid.
-#![allow(unused_imports, reason = "the cast is listed here whole")]
+//! Every actor is real: processes, sockets, Redis. Every wait is for an event and
+//! has a timeout; nothing sleeps. Every process is ended by its pid.
+#![allow(unused_imports, reason = "all actors are listed here")]
 
 pub mod browser;
 pub mod caller;
@@ -55,11 +56,11 @@ pub use proxy::{Links, Proxy, Way};
 pub use raw::Raw;
 pub use receiver::{Receiver, Reply};
 pub use redis::Redis;
-pub use resumer::{Heard, Memory, Resumer, Told};
+pub use resumer::{Heard, Memory, ReceivedEvent, Resumer};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 
-/// The events that an entry brings.
+/// The events of an entry.
 pub fn events_of(entry: &Entry) -> Vec<Event> {
     match entry.read() {
         Ok(Body::Events(events)) => events,
@@ -67,16 +68,18 @@ pub fn events_of(entry: &Entry) -> Vec<Event> {
     }
 }
 
-/// Nothing that a test waits for takes this long, on a busy machine either.
+/// Timeout of a single step. No awaited event takes this long, even on a busy
+/// machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A test ends within this time, or fails and says what its servers logged.
+/// Timeout of a whole test. A test that exceeds it fails and prints the logs of its
+/// servers.
 pub const TEST_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Runs a test within [`TEST_TIME_MAX`].
 ///
-/// The panic is raised here, while the test is still alive, so that its actors
-/// are dropped by a panic and print what they know.
+/// The panic is raised here, while the test is still alive, so that its actors are
+/// dropped during the panic and print their logs.
 pub async fn bounded(test: impl Future<Output = ()>) {
     let mut test = Box::pin(test);
     tokio::select! {
@@ -85,9 +88,9 @@ pub async fn bounded(test: impl Future<Output = ()>) {
     }
 }
 
-/// Waits for `check` to say yes. Only for a state that announces itself to
-/// nobody, such as a count that falls after a socket was cut: what has an event
-/// is awaited by its event.
+/// Polls `check` until it returns `Ok`. Only for a state without an event of its
+/// own, such as a count that falls after a socket was cut; where there is an event,
+/// await the event.
 pub async fn eventually<T>(what: &str, within: Duration, check: impl AsyncFn() -> Result<T, String>) -> T {
     let deadline = tokio::time::Instant::now() + within;
     let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -96,14 +99,14 @@ pub async fn eventually<T>(what: &str, within: Duration, check: impl AsyncFn() -
         match check().await {
             Ok(value) => return value,
             Err(why) if tokio::time::Instant::now() > deadline => {
-                panic!("{what}: not within {within:?}; the last answer was {why}")
+                panic!("{what}: not within {within:?}; the last result was {why}")
             }
             Err(_) => {}
         }
     }
 }
 
-/// `test` once per backend: as `memory::test` on one server, and as
+/// Runs `test` once per backend: as `memory::test` on one server, and as
 /// `redis::test` on two nodes that share a Redis.
 macro_rules! on_both_backends {
     ($($test:ident),+ $(,)?) => {

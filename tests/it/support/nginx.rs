@@ -40,8 +40,8 @@ impl Nginx {
     }
 }
 
-/// One process without a master, which ends with its pid and leaves no workers.
-/// It writes below `dir` only, as root or as anybody else.
+/// One process without a master, which ends with its pid and leaves no workers. It
+/// writes below `dir` only, as root and as an ordinary user.
 fn config(dir: &Path, listen: SocketAddr, node: SocketAddr, directives: &str) -> String {
     let dir = dir.display();
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -75,7 +75,7 @@ http {{
     )
 }
 
-/// Debian keeps it where not everybody's path leads.
+/// On Debian, nginx is outside the `PATH` of ordinary users.
 fn program() -> &'static str {
     let on_path = std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join("nginx").exists()));

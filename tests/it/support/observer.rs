@@ -1,6 +1,6 @@
-//! A member who stays: sits in presence channels, and writes down who comes and
-//! goes. Everyone's view of a channel is checked with every frame: whoever is
-//! there does not come, and whoever is not there does not go.
+//! A permanent member of presence channels that records the member changes. Checks
+//! the view of a channel with every frame: no user is added twice, and only members
+//! are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::browser::{Browser, Frame, Incoming};
 use super::server::Server;
 use super::{PATIENCE, TEST_TIME_MAX};
 
-/// Who is in a channel, as one socket has been told.
+/// The members of a channel, according to the frames of one socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     pub ids: BTreeSet<String>,
 }
 
-/// One that a socket was told of.
+/// A member change that a socket has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     Added(String),
@@ -27,26 +27,27 @@ pub enum Change {
 }
 
 impl View {
-    /// What `subscription_succeeded` shows to a user who joins: himself among
-    /// others, each once.
+    /// The members in `subscription_succeeded` of a new member: they include the
+    /// member itself, and each id once.
     pub fn of_joining(presence: &Value, user_id: &str) -> Result<View, String> {
-        let wrong = |what: &str| Err(format!("{user_id} is shown {what}: {presence}"));
+        let wrong = |what: &str| Err(format!("{user_id} received {what}: {presence}"));
         let Some(list) = presence["ids"].as_array() else { return wrong("no ids") };
         let ids: BTreeSet<String> = list.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect();
         let Some(hash) = presence["hash"].as_object() else { return wrong("no hash") };
         if ids.len() != list.len() || presence["count"] != list.len() {
-            return wrong("another number than count says");
+            return wrong("a list that differs from count");
         }
         if !hash.keys().eq(ids.iter()) {
-            return wrong("other users than ids says");
+            return wrong("a hash that differs from ids");
         }
         if !ids.contains(user_id) {
-            return wrong("a channel without himself");
+            return wrong("a roster without the member itself");
         }
         Ok(View { ids })
     }
 
-    /// Takes in a frame of the channel; the change, if it is one of members.
+    /// Applies a frame of the channel. Returns the change if the frame is about
+    /// members.
     pub fn take(&mut self, frame: &Frame) -> Result<Option<Change>, String> {
         let user = || frame.data_json()["user_id"].as_str().expect("a user_id is a string").to_owned();
         let change = match frame.event.as_str() {
@@ -58,72 +59,72 @@ impl View {
             Change::Added(user) => self.ids.insert(user.clone()),
             Change::Removed(user) => self.ids.remove(user),
         };
-        changes.then_some(Some(change)).ok_or_else(|| format!("{}, with {:?} there", frame.text, self.ids))
+        changes.then_some(Some(change)).ok_or_else(|| format!("{}, with members {:?}", frame.text, self.ids))
     }
 }
 
-/// What an observer has been told.
+/// Everything that an observer has received.
 #[derive(Debug, Default)]
-pub struct Diary {
+pub struct Record {
     views: BTreeMap<String, View>,
     changes: BTreeMap<String, Vec<Change>>,
     /// The newest event that is not about members, by channel.
     newest: BTreeMap<String, String>,
-    /// Why nothing more is written.
+    /// Why recording has ended.
     end: Option<String>,
 }
 
 pub struct Observer {
-    /// For the messages of failures.
+    /// Used in failure messages.
     pub name: String,
-    diary: watch::Receiver<Diary>,
+    record: watch::Receiver<Record>,
     reader: JoinHandle<()>,
 }
 
 impl Observer {
-    /// Joins all of these channels of app 1 as this user.
+    /// Subscribes to all of these channels of app 1 as this user.
     pub async fn join(server: &Server, channels: &[String], user_id: &str) -> Observer {
         let mut browser = server.browser("key1").await;
-        let mut diary = Diary::default();
+        let mut record = Record::default();
         for channel in channels {
             let presence = browser.join(channel, user_id).await;
             let view = View::of_joining(&presence, user_id).unwrap_or_else(|why| panic!("{why}"));
-            diary.views.insert(channel.clone(), view);
+            record.views.insert(channel.clone(), view);
         }
-        let (writer, diary) = watch::channel(diary);
+        let (writer, record) = watch::channel(record);
         let reader = tokio::spawn(listen(browser, writer));
-        Observer { name: user_id.to_owned(), diary, reader }
+        Observer { name: user_id.to_owned(), record, reader }
     }
 
-    /// Who came and went since it joined.
+    /// The member changes since the observer subscribed.
     pub fn changes(&self, channel: &str) -> Vec<Change> {
-        self.diary.borrow().changes.get(channel).cloned().unwrap_or_default()
+        self.record.borrow().changes.get(channel).cloned().unwrap_or_default()
     }
 
     pub fn view(&self, channel: &str) -> View {
-        self.diary.borrow().views[channel].clone()
+        self.record.borrow().views[channel].clone()
     }
 
     /// Waits until the newest event of the channel is this one.
     pub async fn heard(&self, channel: &str, name: &str) {
-        let is_newest = |diary: &Diary| diary.newest.get(channel).is_some_and(|newest| newest == name);
+        let is_newest = |record: &Record| record.newest.get(channel).is_some_and(|newest| newest == name);
         self.until(&format!("{name} on {channel}"), PATIENCE, is_newest).await;
     }
 
-    /// Waits until it has been told of so many changes of the channel.
+    /// Waits until this many changes of the channel have arrived.
     pub async fn has_changes(&self, channel: &str, count: usize) {
-        let has = |diary: &Diary| diary.changes.get(channel).map_or(0, Vec::len) >= count;
+        let has = |record: &Record| record.changes.get(channel).map_or(0, Vec::len) >= count;
         self.until(&format!("change {count} of {channel}"), PATIENCE, has).await;
     }
 
-    async fn until(&self, what: &str, within: Duration, check: impl Fn(&Diary) -> bool) {
-        let mut diary = self.diary.clone();
-        let done = diary.wait_for(|diary| check(diary) || diary.end.is_some());
-        let Ok(diary) = tokio::time::timeout(within, done).await else {
+    async fn until(&self, what: &str, within: Duration, check: impl Fn(&Record) -> bool) {
+        let mut record = self.record.clone();
+        let done = record.wait_for(|record| check(record) || record.end.is_some());
+        let Ok(record) = tokio::time::timeout(within, done).await else {
             panic!("{}: no {what} within {within:?}", self.name);
         };
-        let diary = diary.expect("the writer stays");
-        assert!(check(&diary), "{}: before {what}: {:?}", self.name, diary.end);
+        let record = record.expect("the writer stays");
+        assert!(check(&record), "{}: before {what}: {:?}", self.name, record.end);
     }
 }
 
@@ -133,7 +134,7 @@ impl Drop for Observer {
     }
 }
 
-impl Diary {
+impl Record {
     fn write(&mut self, incoming: Incoming) {
         let result = match incoming {
             Incoming::Frame(frame) => self.write_frame(&frame),
@@ -153,11 +154,12 @@ impl Diary {
     }
 }
 
-async fn listen(mut browser: Browser, diary: watch::Sender<Diary>) {
-    while diary.borrow().end.is_none() {
+async fn listen(mut browser: Browser, record: watch::Sender<Record>) {
+    while record.borrow().end.is_none() {
         let incoming = browser.next_kept_within(TEST_TIME_MAX).await;
-        diary.send_modify(|diary| diary.write(incoming));
+        record.send_modify(|record| record.write(incoming));
     }
-    // The sender stays until the observer goes, so that nobody waits for nothing.
+    // The sender stays until the observer is dropped, so that no receiver waits on
+    // a closed channel.
     std::future::pending::<()>().await;
 }

@@ -1,12 +1,12 @@
-//! A port of this machine that is the test's own, also while nobody listens.
+//! A port of this machine, reserved for the test also while no process listens on
+//! it.
 
 use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-/// Bound, and never listening: whoever connects is refused, the system gives the
-/// port to nobody else, and a listener that says which one it wants may come and
-/// go.
+/// Bound, and never listening: connections are refused, the system assigns the port
+/// to no other process, and a listener that requests this port can open and close.
 pub struct Port {
     socket: TcpSocket,
 }
@@ -15,8 +15,8 @@ impl Port {
     pub fn hold() -> Port {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        // Only now: a socket that shares from the start may be given what another
-        // one holds.
+        // Not before `bind`: the system may assign a port in use to a socket with
+        // SO_REUSEADDR.
         socket.set_reuseaddr(true).unwrap();
         Port { socket }
     }
@@ -26,7 +26,7 @@ impl Port {
     }
 }
 
-/// Its own promises.
+/// Tests of the port itself.
 mod tests {
     use std::io::ErrorKind;
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn is_taken_and_refuses_also_between_two_listeners() {
+    async fn held_port_stays_reserved_and_refuses_connections_between_listeners() {
         let port = Port::hold();
         for _ in 0..2 {
             let other = TcpSocket::new_v4().unwrap();

@@ -1,4 +1,5 @@
-//! A child process: its lines as they come, signals by pid, an end for certain.
+//! A child process: its output lines as they arrive, signals by pid, and a
+//! guaranteed end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,7 +15,7 @@ pub struct Process {
     output: watch::Receiver<Output>,
 }
 
-/// What a process has said so far, on both of its streams.
+/// The output of a process so far, on both of its streams.
 #[derive(Default)]
 struct Output {
     lines: Vec<Line>,
@@ -43,9 +44,9 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}: {command:?}"));
-        let (heard, output) = watch::channel(Output { lines: Vec::new(), streams_open: 2 });
-        listen("out", child.stdout.take().unwrap(), heard.clone());
-        listen("err", child.stderr.take().unwrap(), heard);
+        let (sender, output) = watch::channel(Output { lines: Vec::new(), streams_open: 2 });
+        listen("out", child.stdout.take().unwrap(), sender.clone());
+        listen("err", child.stderr.take().unwrap(), sender);
         Process { name: name.into(), child, output }
     }
 
@@ -53,8 +54,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the first line of which `find` makes something; `None` if the
-    /// process ended without one.
+    /// Waits for the first line for which `find` returns `Some`; `None` if the
+    /// process exited without one.
     pub async fn find<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let mut output = self.output.clone();
         let found = |output: &Output| output.lines.iter().find_map(|line| find(&line.text));
@@ -65,20 +66,21 @@ impl Process {
         }
     }
 
-    /// All that the process has written, for people and for `contains`.
+    /// Everything that the process has written, for failure messages and for
+    /// `contains`.
     pub fn output(&self) -> String {
         let line = |line: &Line| format!("{} {}| {}\n", self.name, line.stream, line.text);
         self.output.borrow().lines.iter().map(line).collect()
     }
 
-    /// What it has written on standard output alone.
+    /// Standard output alone.
     pub fn stdout(&self) -> String {
         let output = self.output.borrow();
         output.lines.iter().filter(|line| line.stream == "out").map(|line| line.text.clone() + "\n").collect()
     }
 
-    /// By the shell's own `kill`: a bare machine has no other, and `libc` would
-    /// be a dependency for this alone.
+    /// Uses the shell's own `kill`: a minimal machine has no other, and `libc`
+    /// would be a dependency for this alone.
     pub fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Stop => "STOP",
@@ -91,15 +93,14 @@ impl Process {
         assert!(status.success(), "{}: {line}: {status}", self.name);
     }
 
-    /// Ends it at once and reaps it.
+    /// Kills the process and reaps it.
     pub fn kill(&mut self) {
-        // An error means that it has ended by itself and was reaped before.
+        // An error means that it has exited by itself and was reaped before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits for it to end by itself: a process that has gone has closed its
-    /// streams.
+    /// Waits for the process to exit by itself: the exit closes its streams.
     pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
         let mut output = self.output.clone();
         let ended = output.wait_for(|output| output.streams_open == 0);
@@ -119,14 +120,14 @@ impl Drop for Process {
     }
 }
 
-/// A thread, since tokio's `process` is not among the server's features.
-fn listen(stream: &'static str, from: impl Read + Send + 'static, heard: watch::Sender<Output>) {
+/// A thread, since the server's tokio features do not include `process`.
+fn listen(stream: &'static str, from: impl Read + Send + 'static, sender: watch::Sender<Output>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n') {
             let Ok(bytes) = line else { break };
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            heard.send_modify(|output| output.lines.push(Line { stream, text }));
+            sender.send_modify(|output| output.lines.push(Line { stream, text }));
         }
-        heard.send_modify(|output| output.streams_open -= 1);
+        sender.send_modify(|output| output.streams_open -= 1);
     });
 }

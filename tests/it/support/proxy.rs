@@ -1,6 +1,6 @@
-//! A TCP proxy between a node and Redis that cuts, stalls, delays, and loses
-//! single messages. It understands where messages begin and end, so that it
-//! can act between two of them.
+//! A TCP proxy between a node and Redis that cuts and stalls connections, delays
+//! messages and loses single ones. It parses message boundaries, so that it can act
+//! between two messages.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use tokio::task::JoinHandle;
 use super::PATIENCE;
 use super::resp;
 
-/// Which connections a rule is for. A connection is known by what the node has
-/// sent on it: until then it belongs to `All` only.
+/// The connections that a rule applies to. The proxy classifies a connection by the
+/// commands that the node has sent on it: until then it belongs to `All` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Links {
     #[default]
     All,
-    /// Those that have sent SUBSCRIBE.
+    /// Connections that have sent SUBSCRIBE.
     Subscriber,
-    /// Those that have sent EVALSHA, EVAL or FCALL.
+    /// Connections that have sent EVALSHA, EVAL or FCALL.
     Scripts,
 }
 
-/// Which direction a rule is for.
+/// The direction that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Node to Redis.
@@ -42,17 +42,17 @@ pub enum Way {
 
 #[derive(Default)]
 struct Rules {
-    /// Closed at once, and new ones as soon as they are known to belong here.
+    /// Closed at once, and new ones as soon as the proxy has classified them.
     cut: Option<Links>,
-    /// How often connections were closed once, and which at last.
+    /// How many times `cut_once` was called, and the links of the last call.
     kick: (u64, Links),
     /// Open, but nothing gets through.
     stall: Option<(Links, Way)>,
     delay: Option<(Links, Way, Duration)>,
-    /// The next command with these bytes runs, and its reply is lost together
+    /// Redis runs the next command with these bytes; its reply is lost together
     /// with its connection.
     lose_reply: Option<Loss>,
-    /// The next message of Redis with these bytes is dropped.
+    /// The next message from Redis with these bytes is dropped.
     swallow: Option<Loss>,
 }
 
@@ -73,18 +73,18 @@ pub struct Proxy {
     task: JoinHandle<()>,
 }
 
-/// Resolves when the loss that a test ordered has happened.
+/// Resolves when the requested loss has happened.
 pub struct Lost(oneshot::Receiver<()>);
 
 impl Lost {
     pub async fn happened(self) {
         let done = tokio::time::timeout(PATIENCE, self.0).await;
-        done.expect("the proxy saw the message in time").expect("the rule was not replaced");
+        done.expect("the proxy received the message in time").expect("the rule was not replaced");
     }
 }
 
 impl Proxy {
-    /// In front of the Redis at this port of this machine.
+    /// In front of the Redis at this local port.
     pub async fn start(redis_port: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -108,18 +108,18 @@ impl Proxy {
         self.shared.rules.send_modify(|rules| rules.cut = Some(links));
     }
 
-    /// Closes these connections once; new ones are welcome.
+    /// Closes these connections once; accepts new ones.
     pub fn cut_once(&self, links: Links) {
         self.shared.rules.send_modify(|rules| rules.kick = (rules.kick.0 + 1, links));
     }
 
-    /// Keeps these connections open and lets nothing through, until
-    /// [`Proxy::heal`]; then all that was held back follows.
+    /// Keeps these connections open and forwards nothing until [`Proxy::heal`],
+    /// which then forwards everything held back.
     pub fn stall(&self, links: Links, way: Way) {
         self.shared.rules.send_modify(|rules| rules.stall = Some((links, way)));
     }
 
-    /// Every message of these connections takes this much longer.
+    /// Delays every message of these connections.
     pub fn delay(&self, links: Links, way: Way, by: Duration) {
         self.shared.rules.send_modify(|rules| rules.delay = Some((links, way, by)));
     }
@@ -133,17 +133,17 @@ impl Proxy {
         });
     }
 
-    /// Cuts a connection between execution and reply: the next command whose
-    /// bytes contain `pattern` reaches Redis whole and runs, and its connection
-    /// is closed in place of its reply.
+    /// Cuts a connection between execution and reply: the next command whose bytes
+    /// contain `pattern` reaches Redis whole and runs, and the proxy closes its
+    /// connection instead of forwarding the reply.
     pub fn lose_reply_of(&self, pattern: &str) -> Lost {
         let (loss, lost) = loss(pattern);
         self.shared.rules.send_modify(|rules| rules.lose_reply = Some(loss));
         lost
     }
 
-    /// Drops the next message of Redis whose bytes contain `pattern`, and
-    /// nothing else: an entry that never arrived.
+    /// Drops the next message from Redis whose bytes contain `pattern`, and nothing
+    /// else: simulates a lost entry.
     pub fn swallow(&self, pattern: &str) -> Lost {
         let (loss, lost) = loss(pattern);
         self.shared.rules.send_modify(|rules| rules.swallow = Some(loss));
@@ -185,12 +185,12 @@ struct Link {
     losing: Mutex<Option<Loss>>,
 }
 
-/// Why a direction came to its end.
+/// Why forwarding in one direction ended.
 #[derive(PartialEq, Eq)]
 enum End {
-    /// One side closed, or a rule said so.
+    /// One side closed, or a rule cut the connection.
     Closed,
-    /// The reply that was to be lost has come.
+    /// The reply to lose has arrived.
     ReplyLost,
 }
 
@@ -250,7 +250,7 @@ impl Link {
     async fn replies(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> End {
         let mut buffer = BytesMut::new();
         while let Some(message) = message(from, &mut buffer).await {
-            // What is pushed answers no request.
+            // A push message is not the reply to a request.
             if message[0] != b'>' {
                 let number = self.replies.fetch_add(1, Ordering::Relaxed) + 1;
                 if number == self.lose_at.load(Ordering::Relaxed) {
@@ -300,7 +300,7 @@ impl Link {
         let _ = rules.wait_for(closes).await;
     }
 
-    /// Returns when a message may go on this way.
+    /// Returns when a message may pass in this direction.
     async fn hold(&self, way: Way) -> Option<()> {
         let mut rules = self.shared.rules.subscribe();
         let concerns = |links, ways| self.belongs_to(links) && (ways == way || ways == Way::Both);
@@ -315,7 +315,7 @@ impl Link {
         Some(())
     }
 
-    /// Takes a rule that `message` fulfils: each is for one message only.
+    /// Takes a rule that `message` matches: each applies to one message only.
     fn take(&self, message: &[u8], rule: impl Fn(&mut Rules) -> &mut Option<Loss>) -> Option<Loss> {
         let mut taken = None;
         self.shared.rules.send_if_modified(|rules| {
@@ -323,7 +323,7 @@ impl Link {
             if rule.as_ref().is_some_and(|loss| contains(message, &loss.pattern)) {
                 taken = rule.take();
             }
-            // Nobody waits for this to change.
+            // No task waits for this change.
             false
         });
         taken
@@ -331,14 +331,14 @@ impl Link {
 
     fn lost(&self) {
         if let Some(loss) = self.losing.lock().take() {
-            // The test may have lost its interest.
+            // The test may have dropped the receiver.
             let _ = loss.done.send(());
         }
     }
 }
 
-/// Closes Redis's side in a way that lets it run what it has received: without
-/// the reading, unread replies would turn the close into a reset.
+/// Closes Redis's side in a way that lets it run the received commands: without the
+/// reading, unread replies would turn the close into a reset.
 async fn run_out(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     let _ = to.shutdown().await;
     let mut rest = BytesMut::new();
@@ -347,7 +347,7 @@ async fn run_out(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     }
 }
 
-/// The next whole message; `None` at the end.
+/// The next complete message; `None` at the end.
 async fn message(from: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<Bytes> {
     loop {
         if let Some(length) = resp::message_length(buffer) {
@@ -370,7 +370,7 @@ fn contains(message: &[u8], pattern: &[u8]) -> bool {
     message.windows(pattern.len()).any(|window| window == pattern)
 }
 
-/// The proxy's own promises, without a server.
+/// Tests of the proxy itself, without a server.
 mod tests {
     use super::*;
     use crate::support::Redis;
@@ -394,12 +394,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn loses_a_reply_after_the_command_ran() {
+    async fn lose_reply_of_drops_reply_after_redis_ran_command() {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let mut stream = dial(&proxy).await;
         let lost = proxy.lose_reply_of("counter");
-        // Pipelined: the first answer comes, the second never does.
+        // Pipelined: the first reply arrives, the second is lost.
         stream.write_all(&command(&["PING"])).await.unwrap();
         assert_eq!(ask(&mut stream, &["INCR", "counter"]).await, Some(Reply::Simple("PONG".into())));
         lost.happened().await;
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cuts_only_the_connections_it_is_told_to() {
+    async fn cut_closes_only_matching_connections() {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let (mut subscriber, mut other) = (dial(&proxy).await, dial(&proxy).await);
@@ -418,7 +418,7 @@ mod tests {
         assert!(ask(&mut other, &["PING"]).await.is_some());
         proxy.cut(Links::Subscriber);
         assert_eq!(subscriber.read(&mut [0; 64]).await.unwrap_or(0), 0);
-        assert!(ask(&mut other, &["PING"]).await.is_some(), "no subscriber");
+        assert!(ask(&mut other, &["PING"]).await.is_some(), "not a subscriber connection");
         assert_eq!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await, None, "refused while cut");
         proxy.heal();
         assert!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await.is_some());
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_stalled_follows_and_what_was_swallowed_does_not() {
+    async fn stalled_messages_arrive_after_heal_and_swallowed_ones_never() {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let mut stream = dial(&proxy).await;
@@ -440,10 +440,10 @@ mod tests {
         }
         proxy.heal();
         swallowed.happened().await;
-        let mut heard = Vec::new();
-        while !contains(&heard, b"three") {
-            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+        let mut received = Vec::new();
+        while !contains(&received, b"three") {
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
         }
-        assert!(contains(&heard, b"one") && !contains(&heard, b"two"));
+        assert!(contains(&received, b"one") && !contains(&received, b"two"));
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 by hand, for what a client library hides: requests that stop half
-//! way, and when and how a connection ends.
+//! HTTP/1.1 by hand, for details that a client library hides: incomplete requests,
+//! and when and how a connection ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ impl Raw {
 
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
-        sent.expect("room to send in time")
+        sent.expect("the send completes in time")
     }
 
     /// An answer with a `Content-Length`.

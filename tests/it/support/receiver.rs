@@ -1,5 +1,5 @@
-//! The receiver of an app's webhooks: a server that records what it is sent and
-//! answers as a test says, or not at all.
+//! The receiver of an app's webhooks: a server that records every request and
+//! responds as the test configures, or not at all.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::server::AppSpec;
 use super::{PATIENCE, Port};
 
-/// One call, as it came over the wire.
+/// One request, as received on the wire.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub at: Instant,
@@ -33,7 +33,7 @@ pub struct Call {
 pub enum Reply {
     Status(u16),
     Redirect(String),
-    /// The connection stays open, and nothing comes.
+    /// The connection stays open without a response.
     Hang,
     /// These bytes, and the end of the connection.
     Raw(&'static [u8]),
@@ -47,10 +47,10 @@ struct Shared {
 }
 
 pub struct Receiver {
-    /// Its own also while it is down.
+    /// Reserved also while the receiver is down.
     port: Port,
     shared: Arc<Shared>,
-    /// None while it is down.
+    /// None while the receiver is down.
     task: Option<JoinHandle<()>>,
 }
 
@@ -72,12 +72,12 @@ impl Call {
         matches!(self.reply, Reply::Status(200..=299))
     }
 
-    /// Whether it is about this channel.
+    /// Whether the request contains an event of this channel.
     pub fn names(&self, channel: &str) -> bool {
         self.events().iter().any(|event| event["channel"] == channel)
     }
 
-    /// As Pusher's libraries check it: over the bytes that came.
+    /// Verifies the signature as Pusher's libraries do: over the received bytes.
     #[track_caller]
     pub fn expect_signed(&self, app: &AppSpec) {
         let signature = auth::sign(&Secret::new(app.secret.as_str()), &self.body);
@@ -87,7 +87,7 @@ impl Call {
 }
 
 impl Receiver {
-    /// Answers 200 until it is told otherwise.
+    /// Responds with 200 until [`Receiver::answer`] changes it.
     pub async fn start() -> Receiver {
         let behaviour: Behaviour = Box::new(|_| Reply::Status(200));
         let shared =
@@ -101,16 +101,16 @@ impl Receiver {
         format!("http://{}/hook", self.port.addr())
     }
 
-    /// From now on each call is answered like this.
+    /// Sets the response to every further request.
     pub fn answer(&self, behaviour: impl Fn(&Call) -> Reply + Send + 'static) {
         *self.shared.behaviour.lock() = Box::new(behaviour);
     }
 
-    /// Nobody listens at its port, and its connections are cut.
+    /// Stops listening on the port and cuts the connections.
     pub async fn down(&mut self) {
         let task = self.task.take().expect("it is up");
         task.abort();
-        // Only then the port is closed.
+        // The port is closed once the task has ended.
         let _ = task.await;
     }
 
@@ -123,18 +123,19 @@ impl Receiver {
         self.shared.calls.borrow().clone()
     }
 
-    /// The events of all calls that it has answered with 2xx, in order.
+    /// The events of all requests answered with 2xx, in order.
     pub fn events(&self) -> Vec<Value> {
         taken(&self.shared.calls.borrow())
     }
 
-    /// Waits until the calls so far satisfy `check`.
+    /// Waits until the requests so far satisfy `check`.
     pub async fn until(&self, what: &str, check: impl Fn(&[Call]) -> bool) -> Vec<Call> {
-        // Three times, because what has failed waits for its time.
+        // Three times, because retries are delayed.
         self.until_within(what, 3 * PATIENCE, check).await
     }
 
-    /// The same after a long failure, which has made pauses long.
+    /// The same with a timeout, for retries after a long failure, whose delays have
+    /// grown.
     pub async fn until_within(
         &self,
         what: &str,
@@ -148,7 +149,7 @@ impl Receiver {
         }
     }
 
-    /// Waits until it has taken so many events, and returns all that it has taken.
+    /// Waits until this many events were accepted, and returns all accepted ones.
     pub async fn until_taken(&self, count: usize) -> Vec<Value> {
         let calls = self.until(&format!("{count} events"), |calls| taken(calls).len() >= count).await;
         taken(&calls)

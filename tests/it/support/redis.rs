@@ -1,4 +1,4 @@
-//! A real `redis-server` of the test's own, on a port of its own.
+//! A real `redis-server` that belongs to the test, on a port of its own.
 
 use std::process::Command;
 
@@ -11,9 +11,9 @@ use super::resp::{self, Reply};
 use super::{PATIENCE, Port};
 
 pub struct Redis {
-    /// Its own also while it is down.
+    /// Reserved also while Redis is down.
     port: Port,
-    /// Keeps what it has acknowledged over a restart.
+    /// Keeps acknowledged writes across a restart.
     durable: bool,
     dir: TempDir,
     process: Process,
@@ -24,7 +24,7 @@ impl Redis {
         Redis::start_as(false).await
     }
 
-    /// One that has on disk whatever it acknowledges.
+    /// Writes to disk before it acknowledges.
     pub async fn start_durable() -> Redis {
         Redis::start_as(true).await
     }
@@ -43,7 +43,7 @@ impl Redis {
         format!("redis://{}", self.port.addr())
     }
 
-    /// `kill -9`: it keeps nothing, unless it is durable.
+    /// `kill -9`: Redis loses its data, unless it is durable.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -54,7 +54,8 @@ impl Redis {
         self.process = launch(&self.dir, &self.port, self.durable).await;
     }
 
-    /// A Redis that is there but does not answer, and its return.
+    /// Stops Redis, so that it accepts connections but does not answer, and
+    /// continues it.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

@@ -12,7 +12,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Text of whatever is text-like; numbers in digits.
+    /// The text of a text-like reply; numbers in digits.
     pub fn text(&self) -> String {
         match self {
             Reply::Simple(text) | Reply::Error(text) => text.clone(),
@@ -69,8 +69,8 @@ pub fn reply(bytes: &[u8]) -> Option<(Reply, usize)> {
     (at <= bytes.len()).then_some((reply, at))
 }
 
-/// The length of the first whole message in `bytes`, of either direction and
-/// either version of the protocol; `None` if there is not enough of it yet.
+/// The length of the first complete message in `bytes`, in either direction and
+/// either version of the protocol; `None` if it is incomplete.
 pub fn message_length(bytes: &[u8]) -> Option<usize> {
     let (line, mut at) = line(bytes)?;
     let count = || std::str::from_utf8(line.get(1..)?).ok()?.parse::<i64>().ok();
@@ -81,7 +81,7 @@ pub fn message_length(bytes: &[u8]) -> Option<usize> {
         }
         b'*' | b'~' | b'>' => count().unwrap_or(0),
         b'%' => count().unwrap_or(0) * 2,
-        // What decorates a reply belongs to it.
+        // An attribute belongs to the reply that follows it.
         b'|' => count().unwrap_or(0) * 2 + 1,
         _ => 0,
     };
@@ -98,22 +98,22 @@ fn line(bytes: &[u8]) -> Option<(&[u8], usize)> {
 }
 
 #[test]
-fn a_message_is_as_long_as_all_of_its_parts() {
+fn resp_message_length_includes_nested_parts() {
     let whole: &[u8] = b">3\r\n$7\r\nmessage\r\n%1\r\n+a\r\n:1\r\n*2\r\n$-1\r\n_\r\n";
     assert_eq!(message_length(whole), Some(whole.len()));
     for end in 0..whole.len() {
-        assert_eq!(message_length(&whole[..end]), None, "{end} bytes are not all");
+        assert_eq!(message_length(&whole[..end]), None, "{end} bytes are incomplete");
     }
     let two = [whole, b"+OK\r\n"].concat();
     assert_eq!(message_length(&two), Some(whole.len()));
 }
 
 #[test]
-fn a_reply_is_read_when_it_is_whole() {
+fn resp_reply_is_parsed_only_when_complete() {
     let whole = b"*3\r\n:7\r\n$2\r\nab\r\n$-1\r\n";
     let expected = Reply::Array(vec![Reply::Integer(7), Reply::Bulk(b"ab".to_vec()), Reply::Nil]);
     assert_eq!(reply(whole), Some((expected, whole.len())));
     for end in 0..whole.len() {
-        assert_eq!(reply(&whole[..end]), None, "{end} bytes are not all");
+        assert_eq!(reply(&whole[..end]), None, "{end} bytes are incomplete");
     }
 }

@@ -1,6 +1,6 @@
-//! A client that resumes as `docs/resume.md` says, and that knows keys, both
-//! marker styles and both delta formats (protocol.md 3.3 to 3.9). Strict: what a
-//! client would have to ask for again is a failure here.
+//! A client that resumes as `docs/guides/resume.md` describes, and that supports
+//! conflation keys, both marker styles and both delta formats (protocol.md 3.3 to
+//! 3.9). Strict: where a client would have to request a resync, this one fails.
 
 use std::collections::HashMap;
 
@@ -12,25 +12,25 @@ use super::browser::{Browser, Frame};
 use super::delta_client::{Came, apply, strip};
 use super::server::Server;
 
-/// What a frame told of the channel.
+/// The meaning of a frame for the channel's state.
 #[derive(Debug)]
 pub enum Heard {
-    Event(Told),
-    /// `missed`, if the position said so.
+    Event(ReceivedEvent),
+    /// `missed`, if the position reported missed events.
     Position {
         missed: bool,
     },
-    /// So many bases in place of those that were there.
+    /// The number of bases, which replace the earlier ones.
     Sync(usize),
     Other(Frame),
 }
 
-/// An event, as the application gets it.
+/// An event, as the application receives it.
 #[derive(Debug)]
-pub struct Told {
+pub struct ReceivedEvent {
     pub came: Came,
     pub name: String,
-    /// The text that was published.
+    /// The published text.
     pub data: String,
     pub seq: Option<u64>,
     pub key: Option<String>,
@@ -38,29 +38,29 @@ pub struct Told {
     pub algorithm: Option<String>,
     /// The envelope, without markers of the underscore style.
     pub text: String,
-    /// Of the frame that came.
+    /// Length of the received frame.
     pub bytes: usize,
 }
 
-/// What a client keeps of one channel, also while it has no connection.
+/// The state that a client keeps of one channel, also while disconnected.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// By key: the number and the text of the newest event of the chain.
+    /// By key: the number and the text of the chain's newest event.
     bases: HashMap<String, (u64, String)>,
     pub epoch: u64,
     pub seq: u64,
     pub from: u64,
-    /// The connections that it had, oldest first.
+    /// Previous socket ids, oldest first.
     pub sockets: Vec<String>,
-    /// Nothing has come since it began anew: the event that a cache channel begins
-    /// with is from before its position.
+    /// No event has arrived since the position was reset: the first event of a
+    /// cache channel is from before its position.
     is_fresh: bool,
-    /// It has asked for positions.
+    /// The client has requested positions.
     resumes: bool,
 }
 
 impl Memory {
-    /// Takes the answer to a subscription; whether it is resumed.
+    /// Applies the answer to a subscription. Returns whether it is resumed.
     pub fn stand(&mut self, succeeded: &Frame) -> bool {
         self.resumes = true;
         let data = succeeded.data_json();
@@ -69,7 +69,12 @@ impl Memory {
         let position = (number("epoch"), number("seq"));
         let resumed = data["resumed"].as_bool().unwrap_or_else(|| panic!("{}", succeeded.text));
         if resumed {
-            assert_eq!(position, (self.epoch, self.seq), "resumed where it was asked to: {}", succeeded.text);
+            assert_eq!(
+                position,
+                (self.epoch, self.seq),
+                "resumed at the requested position: {}",
+                succeeded.text
+            );
         } else {
             self.begin_at(position);
         }
@@ -82,20 +87,20 @@ impl Memory {
         self.is_fresh = true;
     }
 
-    /// The member `resume`, with everything that it holds.
+    /// The member `resume`, with the complete state.
     pub fn resume(&self) -> Value {
         let sockets = &self.sockets[self.sockets.len().saturating_sub(8)..];
         json!({ "epoch": self.epoch, "seq": self.seq, "from": self.from, "socket_id": sockets })
     }
 
-    /// The same, of somebody who holds no base.
+    /// The same for a client without bases.
     pub fn resume_without_bases(&mut self) -> Value {
         self.bases.clear();
         self.from = self.seq;
         json!({ "epoch": self.epoch, "seq": self.seq, "socket_id": self.sockets })
     }
 
-    /// Takes a frame of the channel; panics where a client would lose something.
+    /// Handles a frame of the channel; panics where a client would lose an event.
     pub fn hear(&mut self, frame: &Frame) -> Heard {
         match frame.event.as_str() {
             "pusher:delta" => Heard::Event(self.decode(frame)),
@@ -111,7 +116,7 @@ impl Memory {
                     (self.epoch, self.seq, self.from) = (position.0, position.1, position.1);
                 } else {
                     let is_later = position.1 == self.seq || is_later(position.1, self.seq);
-                    assert!(is_later, "back from {}: {}", self.seq, frame.text);
+                    assert!(is_later, "position before {}: {}", self.seq, frame.text);
                     self.seq = position.1;
                 }
                 Heard::Position { missed }
@@ -134,7 +139,7 @@ impl Memory {
     }
 
     /// A full event.
-    fn read(&mut self, frame: &Frame) -> Told {
+    fn read(&mut self, frame: &Frame) -> ReceivedEvent {
         let envelope: Value = serde_json::from_str(&frame.text).unwrap();
         let number = |name: &str| envelope.get(name).map(|it| it.as_u64().expect("a number"));
         let text_of = |name: &str| envelope.get(name).map(|it| it.as_str().expect("a key").to_owned());
@@ -151,10 +156,10 @@ impl Memory {
         }
         self.advance(seq, frame);
         let came = if marker.is_some() { Came::Full } else { Came::Plain };
-        Told { seq, key, base: None, algorithm: None, ..told(came, &text, frame) }
+        ReceivedEvent { seq, key, base: None, algorithm: None, ..received_event(came, &text, frame) }
     }
 
-    fn decode(&mut self, frame: &Frame) -> Told {
+    fn decode(&mut self, frame: &Frame) -> ReceivedEvent {
         let data = &frame.data;
         let key = data.get("conflation_key").map(|it| it.as_str().expect("a key").to_owned());
         let seq = data["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {}", frame.text));
@@ -176,14 +181,14 @@ impl Memory {
         let text = String::from_utf8(target).unwrap();
         self.bases.insert(chain, (seq, text.clone()));
         self.advance(Some(seq), frame);
-        let told = told(Came::Delta, &text, frame);
-        assert_eq!(data["event"], told.name, "the delta names its event: {}", frame.text);
-        Told { seq: Some(seq), key, base: Some(base_seq), algorithm, ..told }
+        let event = received_event(Came::Delta, &text, frame);
+        assert_eq!(data["event"], event.name, "the delta names its event: {}", frame.text);
+        ReceivedEvent { seq: Some(seq), key, base: Some(base_seq), algorithm, ..event }
     }
 
     fn advance(&mut self, seq: Option<u64>, frame: &Frame) {
         if let Some(seq) = seq {
-            assert!(self.epoch != 0 || !self.resumes, "a number of no epoch: {}", frame.text);
+            assert!(self.epoch != 0 || !self.resumes, "a number without an epoch: {}", frame.text);
             let is_later = is_later(seq, self.seq) || !self.resumes;
             assert!(is_later || self.is_fresh, "{seq} after {}: {}", self.seq, frame.text);
             self.seq = if is_later { seq } else { self.seq };
@@ -192,14 +197,14 @@ impl Memory {
     }
 }
 
-/// Numbers are the low 31 bits of a counter: of two the later is the one for which
-/// the distance is smaller.
+/// Numbers are the low 31 bits of a counter: of two, the later is the one with the
+/// smaller distance.
 fn is_later(seq: u64, than: u64) -> bool {
     let distance = seq.wrapping_sub(than) & 0x7fff_ffff;
     distance != 0 && distance < 0x4000_0000
 }
 
-fn told(came: Came, text: &str, frame: &Frame) -> Told {
+fn received_event(came: Came, text: &str, frame: &Frame) -> ReceivedEvent {
     let envelope: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
     assert_eq!(envelope["channel"].as_str(), frame.channel.as_deref(), "{text}");
     let data = match &envelope["data"] {
@@ -208,7 +213,17 @@ fn told(came: Came, text: &str, frame: &Frame) -> Told {
     };
     let name = envelope["event"].as_str().expect("a name").to_owned();
     let bytes = frame.text.len();
-    Told { came, name, data, seq: None, key: None, base: None, algorithm: None, text: text.into(), bytes }
+    ReceivedEvent {
+        came,
+        name,
+        data,
+        seq: None,
+        key: None,
+        base: None,
+        algorithm: None,
+        text: text.into(),
+        bytes,
+    }
 }
 
 /// One connection of such a client, on one channel.
@@ -227,19 +242,19 @@ impl Resumer {
         resumer
     }
 
-    /// Subscribes without a word about positions, as older clients do.
+    /// Subscribes without requesting positions, as older clients do.
     pub async fn without_positions(server: &Server, channel: &str, members: Value) -> Resumer {
         let mut browser = server.browser("key1").await;
         browser.subscribe_with(channel, members).await;
         Resumer { browser, memory: Memory::default(), channel: channel.into() }
     }
 
-    /// Connects with what it remembers, and asks for nothing yet.
+    /// Connects with the kept state, and sends no subscription yet.
     pub async fn connect(server: &Server, channel: &str, memory: Memory) -> Resumer {
         Resumer { browser: server.browser("key1").await, memory, channel: channel.into() }
     }
 
-    /// Comes back with what it remembers; whether it is resumed.
+    /// Reconnects with the kept state. Returns whether it is resumed.
     pub async fn back(
         server: &Server,
         channel: &str,
@@ -250,7 +265,7 @@ impl Resumer {
         Resumer::connect(server, channel, memory).await.goes_on(members, resume).await
     }
 
-    /// The same with a connection that is there already.
+    /// The same on an existing connection.
     pub async fn goes_on(mut self, members: Value, resume: Value) -> (Resumer, bool) {
         let resumed = self.subscribe(members, resume).await;
         (self, resumed)
@@ -271,13 +286,13 @@ impl Resumer {
         self.browser.ask_for(&self.channel, members).await;
     }
 
-    /// Waits for the answer; whether it is resumed.
+    /// Waits for the answer. Returns whether it is resumed.
     pub async fn answer(&mut self) -> bool {
         let succeeded = self.browser.confirmed(&self.channel).await;
         self.memory.stand(&succeeded)
     }
 
-    /// The connection is cut. What the client remembers.
+    /// Drops the connection and returns the client's state.
     pub fn cut(self) -> Memory {
         self.memory
     }
@@ -287,11 +302,11 @@ impl Resumer {
         self.memory.hear(&frame)
     }
 
-    /// The next event; positions may come before it, and answers to an opt-in.
-    pub async fn event(&mut self) -> Told {
+    /// The next event; positions and answers to an opt-in may come before it.
+    pub async fn event(&mut self) -> ReceivedEvent {
         loop {
             match self.hear().await {
-                Heard::Event(told) => return told,
+                Heard::Event(event) => return event,
                 Heard::Position { missed: false } | Heard::Sync(_) => {}
                 Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
                 other => panic!("expected an event, got {other:?}"),
@@ -299,7 +314,7 @@ impl Resumer {
         }
     }
 
-    /// The bases that it is sent next; answers to an opt-in may come before them.
+    /// The next initial bases; answers to an opt-in may come before them.
     pub async fn sync(&mut self) -> usize {
         loop {
             match self.hear().await {
@@ -310,22 +325,23 @@ impl Resumer {
         }
     }
 
-    /// The next events, which must be these; how each came.
+    /// The next events, which must be these. Returns how each was encoded.
     #[track_caller]
     pub fn events(&mut self, expected: &[String]) -> impl Future<Output = Vec<Came>> {
         let caller = std::panic::Location::caller();
         async move {
             let mut came = Vec::new();
             for expected in expected {
-                let told = self.event().await;
-                assert_eq!(&told.data, expected, "at {caller}");
-                came.push(told.came);
+                let event = self.event().await;
+                assert_eq!(&event.data, expected, "at {caller}");
+                came.push(event.came);
             }
             came
         }
     }
 
-    /// The next frame, which must be a position; whether something was missed.
+    /// The next frame, which must be a position. Returns whether events were
+    /// missed.
     pub async fn position(&mut self) -> bool {
         match self.hear().await {
             Heard::Position { missed } => missed,

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: `FANFARE_TEST_SEED=… cargo test name`.
+//! Repeatable randomness: `FANFARE_TEST_SEED=… cargo test name`.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -6,8 +6,8 @@ use rand::rngs::StdRng;
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The seed of the environment, or a new one. Printed: `cargo test` shows
-    /// it with a failure, and always with `--nocapture`.
+    /// The seed of the environment, or a new one. Printed: `cargo test` shows it
+    /// with a failure, and always with `--nocapture`.
     pub fn new() -> Seed {
         let seed = match std::env::var("FANFARE_TEST_SEED") {
             Ok(text) => text.parse().expect("FANFARE_TEST_SEED is a number"),
@@ -21,7 +21,8 @@ impl Seed {
         StdRng::seed_from_u64(self.0)
     }
 
-    /// The same chance for one of several actors, whatever the others draw.
+    /// A generator for one of several actors, independent of the draws of the
+    /// others.
     pub fn rng_of(&self, actor: u64) -> StdRng {
         StdRng::seed_from_u64(self.0 ^ actor.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }

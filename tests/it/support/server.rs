@@ -14,7 +14,7 @@ use super::http::{self, Answer};
 use super::process::{Process, Signal};
 use super::redis::Redis;
 
-/// An app as the configuration names it, and as its backend knows it.
+/// An app as in the configuration, with the credentials of its backend.
 #[derive(Debug, Clone)]
 pub struct AppSpec {
     pub id: String,
@@ -36,8 +36,8 @@ impl AppSpec {
         self
     }
 
-    /// The apps of every server that does not say otherwise: one with the
-    /// defaults, one with large batches, one that is disabled.
+    /// The apps of a server unless the test sets others: one with the defaults, one
+    /// with large batches, one that is disabled.
     fn defaults() -> Vec<AppSpec> {
         vec![
             AppSpec::new("1"),
@@ -52,7 +52,7 @@ impl AppSpec {
     }
 }
 
-/// What a server is started with.
+/// The settings of a server to start.
 #[derive(Debug, Clone)]
 pub struct Builder {
     name: String,
@@ -64,20 +64,20 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// What its lines begin with when a test fails.
+    /// The prefix of its log lines in a failed test.
     pub fn name(mut self, name: &str) -> Builder {
         self.name = name.into();
         self
     }
 
-    /// One more app, in place of the one with the same id.
+    /// Adds an app, and replaces one with the same id.
     pub fn app(mut self, app: AppSpec) -> Builder {
         self.apps.retain(|other| other.id != app.id);
         self.apps.push(app);
         self
     }
 
-    /// Without the apps that every server has.
+    /// Without the default apps.
     pub fn without_apps(mut self) -> Builder {
         self.apps.clear();
         self
@@ -87,7 +87,7 @@ impl Builder {
         self.redis_url(&redis.url())
     }
 
-    /// Also the URL of a [`super::Proxy`].
+    /// Also accepts the URL of a [`super::Proxy`].
     pub fn redis_url(mut self, url: &str) -> Builder {
         self.redis = Some(url.into());
         self
@@ -118,8 +118,8 @@ impl Builder {
         Server { process, listening, apps: self.apps, _dir: dir }
     }
 
-    /// A server that is meant to refuse its configuration: how it ended and
-    /// all that it said.
+    /// Starts a server that is expected to refuse its configuration. Returns its
+    /// exit status and its whole output.
     pub async fn start_refused(self) -> (ExitStatus, String) {
         let (mut process, _dir) = self.launch();
         let status = process.wait_exit(super::PATIENCE).await;
@@ -131,7 +131,8 @@ impl Builder {
         let file = dir.path().join("fanfare.toml");
         std::fs::write(&file, self.toml()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
-        // The settings of whoever runs the tests are none of the server's.
+        // The server must not inherit settings of the environment that runs the
+        // tests.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FANFARE_") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -141,7 +142,7 @@ impl Builder {
         (Process::spawn(&self.name, &mut command), dir)
     }
 
-    /// Port 0: the system chooses, the log says which.
+    /// Port 0: the system chooses the port, and the log contains it.
     fn toml(&self) -> String {
         let redis = self.redis.iter().map(|url| format!("redis = \"{url}\"\n")).collect::<String>();
         let apps = self.apps.iter().map(AppSpec::toml).collect::<String>();
@@ -156,8 +157,8 @@ struct Listening {
     metrics: SocketAddr,
 }
 
-/// The line by which a server says that it is there (JSON, since its standard
-/// error is not a terminal).
+/// The log line of a server that is ready (JSON, since its standard error is not a
+/// terminal).
 fn listening(line: &str) -> Option<Listening> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
@@ -199,7 +200,7 @@ impl Server {
         Caller::new(self.addr(), self.app(id).clone())
     }
 
-    /// A browser that has connected with `key` and been greeted.
+    /// A browser that has connected with `key` and received its socket id.
     pub async fn browser(&self, key: &str) -> Browser {
         let mut browser =
             self.connect(&format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false")).await;
@@ -212,7 +213,7 @@ impl Server {
         self.try_connect(path).await.unwrap_or_else(|refusal| panic!("{path}: {refusal:?}"))
     }
 
-    /// The same, or the HTTP answer that refused the upgrade.
+    /// The same, or the HTTP response that refused the upgrade.
     pub async fn try_connect(&self, path: &str) -> Result<Browser, Box<Answer>> {
         let key = path.trim_start_matches("/app/").split('?').next().unwrap();
         let app = self.apps.iter().find(|app| app.key == key).cloned();
@@ -266,7 +267,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Whatever a test does, no task of a server may panic.
+    /// No task of a server may panic in any test.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let log = self.log();
@@ -289,7 +290,7 @@ impl Metrics {
         Metrics(lines.filter_map(pair).collect())
     }
 
-    /// All series of a metric together; 0 if it was never touched.
+    /// The sum of all series of a metric; 0 without any.
     pub fn sum(&self, name: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()

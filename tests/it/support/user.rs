@@ -1,5 +1,5 @@
-//! What a browser does as a user: it joins presence channels, signs in, and
-//! sends events of its own.
+//! A browser's actions as a user: it subscribes to presence channels, signs in, and
+//! sends client events.
 
 use fanfare::auth;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::browser::{Browser, Frame};
 
 impl Browser {
-    /// Joins a presence channel as a user who says his name, and returns the
-    /// `presence` that he is shown.
+    /// Subscribes to a presence channel as a user with a name, and returns
+    /// `presence` of the confirmation.
     pub async fn join(&mut self, channel: &str, user_id: &str) -> Value {
         let data = json!({ "user_id": user_id, "user_info": { "name": user_id } });
         self.ask_to_join(channel, &data.to_string()).await;
@@ -22,20 +22,20 @@ impl Browser {
         self.subscribe_raw(json!({ "channel": channel, "auth": auth, "channel_data": channel_data })).await;
     }
 
-    /// Signs in as this user and waits until it has succeeded.
+    /// Signs in as this user and waits for the success.
     pub async fn sign_in(&mut self, user_id: &str) -> Frame {
         let user_data = json!({ "id": user_id, "user_info": { "name": user_id } });
         self.sign_in_with(&user_data.to_string()).await
     }
 
-    /// The same with exactly this `user_data`. Whom the user watches may be told
-    /// before it.
+    /// The same with exactly this `user_data`. Watchlist events may arrive before
+    /// the success.
     pub async fn sign_in_with(&mut self, user_data: &str) -> Frame {
         self.ask_to_sign_in(user_data).await;
         self.find_event("pusher:signin_success").await
     }
 
-    /// Sends the sign-in only, signed.
+    /// Sends the signed sign-in only.
     pub async fn ask_to_sign_in(&mut self, user_data: &str) {
         let auth = self.sign_text(&auth::signin_text(self.socket_id(), user_data));
         self.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }))

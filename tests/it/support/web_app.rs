@@ -1,5 +1,5 @@
-//! A web application of our own users: `tests/clients/page_server.js`, with the
-//! browser in which its page is open.
+//! A web application of a Fanfare user: `tests/clients/page_server.js`, with the
+//! browser that has its page open.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use super::haproxy::Site;
 use super::json_lines::{BROWSER_PATIENCE, Client, Launch};
 
-/// 32 bytes, as applications and their backends share them.
+/// 32 bytes, as shared by applications and their backends.
 const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
 
-/// What came of every feature.
+/// The results of every feature.
 pub struct Run {
     /// One for each feature and library, in the order of the page.
     pub results: Vec<Value>,
-    /// What the browser's console says.
+    /// Output of the browser's console.
     pub console: Vec<String>,
 }
 
@@ -37,13 +37,13 @@ impl WebApp {
         WebApp { program, chromium: None, profile: TempDir::new().unwrap() }
     }
 
-    /// Every feature, used from Node.
+    /// Runs every feature in Node.
     pub async fn run_in_node(&mut self, expected: &Value) -> Run {
         self.program.tell(&json!({ "cmd": "node", "expected": expected }));
         self.run().await
     }
 
-    /// Every feature, used from the page, of which it leaves a picture.
+    /// Runs every feature in the page, and saves a screenshot.
     pub async fn run_in_chromium(&mut self, expected: &Value, screenshot: &Path) -> Run {
         let profile = self.profile.path();
         self.program.tell(&json!({
@@ -52,7 +52,7 @@ impl WebApp {
         let chromium = self.program.find("start of Chromium", |report| report["type"] == "chromium").await;
         self.chromium = chromium["pid"].as_u64().map(ProcessGroup);
         let run = self.run().await;
-        // It is closed by now, and its number may be another's soon.
+        // Chromium has exited, and its pid may be reused.
         self.chromium = None;
         run
     }
@@ -80,17 +80,18 @@ impl Drop for WebApp {
     }
 }
 
-/// A browser is a dozen of processes, which are told together.
+/// A browser is a dozen processes; one signal to the group reaches all.
 pub struct ProcessGroup(pub u64);
 
 impl ProcessGroup {
-    /// Returns when the last of them has gone, so that nobody writes into the
-    /// profile any more while it is removed; they tell nobody, so the shell asks.
-    /// Where nobody reaps orphans, the dead stay for ever: it asks for 2 s.
+    /// Returns when the last process has exited, so that none writes into the
+    /// profile while it is removed. The shell polls, because no process reports its
+    /// exit. Where nothing reaps orphans, zombies remain: it polls for 2 s.
     pub fn kill(&self) {
         let kill = format!("kill -s KILL -- -{} 2>/dev/null", self.0);
         let script = format!("for _ in $(seq 100); do {kill} || exit; sleep 0.02; done");
-        // An error means that there is no shell: then nothing else has started either.
+        // An error means that there is no shell: then nothing else has started
+        // either.
         let _ = Command::new("sh").args(["-c", &script]).status();
     }
 }

@@ -1,6 +1,6 @@
-//! A browser that hears everything by itself: a task reads its socket all the
-//! time and writes down what came, so that dozens of them can watch a cluster
-//! while the test cuts its cables. What they saw is judged afterwards.
+//! A browser that receives continuously: a task reads its socket and records every
+//! frame, so that dozens of them can observe a cluster while the test cuts its
+//! connections. The test checks the records afterwards.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,7 +24,7 @@ use crate::support::server::{AppSpec, Server};
 type Socket = WebSocketStream<TcpStream>;
 
 pub struct Witness {
-    /// For the messages of failures.
+    /// Used in failure messages.
     pub name: String,
     pub socket_id: String,
     app: AppSpec,
@@ -33,7 +33,7 @@ pub struct Witness {
     reader: JoinHandle<()>,
 }
 
-/// What one socket has been sent, in order.
+/// Everything that one socket has received, in order.
 #[derive(Debug, Default)]
 pub struct Record {
     pub entries: Vec<Entry>,
@@ -60,7 +60,7 @@ pub enum End {
     Gone(String),
 }
 
-/// Only what is looked at: a big run parses a million of these.
+/// Only the members that are read: a big run parses a million of these.
 #[derive(Deserialize)]
 struct Envelope {
     event: String,
@@ -94,8 +94,8 @@ impl Witness {
         Witness { name: format!("witness {socket_id}"), socket_id, app, sink, record, reader }
     }
 
-    /// So many sockets on this node, opened at the same time, each subscribed to
-    /// all of these channels.
+    /// `count` sockets on this node, opened concurrently, each subscribed to all of
+    /// these channels.
     pub async fn several(server: &Server, count: usize, channels: &[&str]) -> Vec<Witness> {
         let one = |_| async {
             let mut witness = Witness::connect(server).await;
@@ -104,11 +104,11 @@ impl Witness {
             }
             witness
         };
-        // Not all at once: the backlog of a listener is finite.
+        // In parts: the backlog of a listener is finite.
         futures_util::stream::iter(0..count).map(one).buffer_unordered(64).collect().await
     }
 
-    // --- speaking -------------------------------------------------------------
+    // --- sending ----------------------------------------------------------------
 
     /// Subscribes and waits for the confirmation.
     pub async fn subscribe(&mut self, channel: &str) {
@@ -129,7 +129,7 @@ impl Witness {
         self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
     }
 
-    /// Leaves, and waits until the server has read it.
+    /// Unsubscribes, and waits until the server has read the request.
     pub async fn unsubscribe(&mut self, channel: &str) {
         self.leave(channel).await;
         self.settle().await;
@@ -140,7 +140,7 @@ impl Witness {
         self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
     }
 
-    /// Returns when the server has read all that was sent before.
+    /// Returns when the server has read everything sent before.
     pub async fn settle(&mut self) {
         let before = self.record.borrow().pongs;
         self.send(json!({ "event": "pusher:ping", "data": {} })).await;
@@ -149,15 +149,16 @@ impl Witness {
 
     async fn send(&mut self, frame: Value) {
         let sent = tokio::time::timeout(PATIENCE, self.sink.send(Message::text(frame.to_string()))).await;
-        sent.expect("room to send in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        sent.expect("the send completes in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
-    /// Hangs up without a word, as a client whose machine has died.
+    /// Drops the connection without a close frame, as a client whose machine has
+    /// died.
     pub fn vanish(self) {
         drop(self);
     }
 
-    // --- what it saw ------------------------------------------------------------
+    // --- received ---------------------------------------------------------------
 
     /// Waits until the newest event of the channel is this one.
     pub async fn heard(&self, channel: &str, data: &str) {
@@ -169,7 +170,7 @@ impl Witness {
         self.until(&format!("{data:?} on {channel}"), within, is_newest).await;
     }
 
-    /// Waits until at least `count` things came.
+    /// Waits until at least `count` events and confirmations have arrived.
     pub async fn has(&self, count: usize) {
         let what = format!("{count} events and confirmations");
         self.until(&what, PATIENCE, |record| record.entries.len() >= count).await;
@@ -181,7 +182,7 @@ impl Witness {
         self.record.borrow().end.clone().expect("it was awaited")
     }
 
-    /// Waits until `check` says yes of what came.
+    /// Waits until `check` returns true for the record.
     pub async fn until(&self, what: &str, within: Duration, check: impl Fn(&Record) -> bool) {
         let mut record = self.record.clone();
         let waits_for_end = what == "its end";
@@ -209,7 +210,7 @@ impl Witness {
         self.record.borrow().events
     }
 
-    /// Its subscriptions to the channel: what each confirmation was followed by.
+    /// The subscriptions to the channel: the events after each confirmation.
     pub fn runs(&self, channel: &str) -> Vec<Vec<String>> {
         let mut runs = Vec::new();
         for entry in &self.record.borrow().entries {
@@ -227,14 +228,14 @@ impl Witness {
         runs
     }
 
-    /// Its one subscription to the channel.
+    /// The events of the only subscription to the channel.
     pub fn run(&self, channel: &str) -> Vec<String> {
         let mut runs = self.runs(channel);
         assert_eq!(runs.len(), 1, "{}: subscriptions to {channel}", self.name);
         runs.remove(0)
     }
 
-    /// The data of all events in the order in which they came.
+    /// The data of all events in the order of arrival.
     pub fn all(&self) -> Vec<String> {
         let of_event = |entry: &Entry| match entry {
             Entry::Event { data, .. } => Some(data.clone()),
@@ -260,7 +261,7 @@ impl Record {
         self.newest.get(channel).map(String::as_str)
     }
 
-    /// Writes a frame down; `Err` if a witness cannot have been sent it.
+    /// Records a frame; `Err` if the frame is unexpected.
     fn write(&mut self, text: &str) -> Result<(), String> {
         let Envelope { event, channel, data } = parse(text);
         match event.as_str() {
@@ -270,9 +271,9 @@ impl Record {
                 *self.confirmed.entry(channel.clone()).or_default() += 1;
                 self.entries.push(Entry::Confirmed(channel));
             }
-            _ if event.starts_with("pusher") => return Err(format!("nobody asked for {text}")),
+            _ if event.starts_with("pusher") => return Err(format!("unexpected frame: {text}")),
             _ => {
-                let Value::String(data) = data else { return Err(format!("data is no string: {text}")) };
+                let Value::String(data) = data else { return Err(format!("data is not a string: {text}")) };
                 self.events += 1;
                 self.newest.insert(channel.clone(), data.clone());
                 self.entries.push(Entry::Event { channel, data });
@@ -281,7 +282,7 @@ impl Record {
         Ok(())
     }
 
-    /// For the messages of failures: where it stands.
+    /// The end of the record, for failure messages.
     fn tail(&self) -> String {
         let tail = self.entries.iter().rev().take(3).rev();
         format!("{} events so far, last {:?}", self.events, tail.collect::<Vec<_>>())
@@ -304,7 +305,8 @@ async fn listen(mut stream: SplitStream<Socket>, record: watch::Sender<Record>) 
         }
     };
     record.send_modify(|record| record.end = Some(end));
-    // The sender stays until the witness goes, so that nobody waits for nothing.
+    // The sender stays until the witness is dropped, so that no receiver waits on a
+    // closed channel.
     std::future::pending::<()>().await;
 }
 
@@ -312,12 +314,13 @@ fn parse(text: &str) -> Envelope {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in frame {text}"))
 }
 
-/// Where in `sequence` the run lies: one gapless piece of it.
+/// The index range of the run in `sequence`: the run must be one piece without a
+/// gap.
 #[track_caller]
 pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> {
     let Some(first) = run.first() else { return 0..0 };
     let start = sequence.iter().position(|data| data == first);
-    let start = start.unwrap_or_else(|| panic!("{who}: {first:?} is in nobody's sequence"));
+    let start = start.unwrap_or_else(|| panic!("{who}: {first:?} is not in the sequence"));
     for (at, data) in run.iter().enumerate() {
         let expected = sequence.get(start + at);
         assert!(
@@ -330,7 +333,7 @@ pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> 
     start..start + run.len()
 }
 
-/// Fails if anything was published twice to this sequence.
+/// Fails if an event occurs twice in this sequence.
 #[track_caller]
 pub fn assert_once_each(sequence: &[String], who: &str) {
     let mut seen = std::collections::HashSet::new();
@@ -339,8 +342,8 @@ pub fn assert_once_each(sequence: &[String], who: &str) {
     }
 }
 
-/// Runs a test within `limit`. The panic is raised while the test is alive, so
-/// that its actors are dropped by a panic and print what they know.
+/// Runs a test within `limit`. The panic is raised while the test is alive, so that
+/// its actors are dropped during the panic and print their logs.
 pub async fn within(limit: Duration, test: impl Future<Output = ()>) {
     let mut test = Box::pin(test);
     tokio::select! {
