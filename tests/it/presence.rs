@@ -191,13 +191,13 @@ async fn presence_subscription_needs_a_signature_over_channel_data() {
         ("of another channel", signed(&format!("presence-other:{data}")).into()),
         ("of another app", signed(&format!("{ROOM}:{data}")).replace("key1", "key2").into()),
     ];
-    for (what, auth) in wrong {
+    for (case, auth) in wrong {
         ann.subscribe_raw(json!({ "channel": ROOM, "auth": auth, "channel_data": data })).await;
         let error = ann.expect_subscription_error(ROOM).await;
-        assert_eq!((&error["type"], &error["status"]), (&json!("AuthError"), &json!(401)), "{what}: {error}");
+        assert_eq!((&error["type"], &error["status"]), (&json!("AuthError"), &json!(401)), "{case}: {error}");
         let text = error["error"].as_str().unwrap();
         let named = format!("{}:{ROOM}:{data}", ann.socket_id());
-        assert!(!text.starts_with("Invalid signature") || text.contains(&named), "{what}: {text}");
+        assert!(!text.starts_with("Invalid signature") || text.contains(&named), "{case}: {text}");
     }
     // Without `channel_data`, the connection must have signed in.
     let auth = ann.sign(ROOM);

@@ -45,14 +45,14 @@ async fn query_lists_all_occupied_channels_of_the_cluster(backend: Backend) {
     assert_eq!(list(&caller, &[]).await, json!({}));
     let mut first = cluster.first().browser("key1").await;
     let mut second = cluster.second().browser("key1").await;
-    let mut stranger = cluster.second().browser("key2").await;
+    let mut other_app = cluster.second().browser("key2").await;
     for channel in ["news", "private-b"] {
         first.subscribe(channel).await;
     }
     for channel in ["news", "cache-a", "a;b,c@d=e.f:g_h-i"] {
         second.subscribe(channel).await;
     }
-    stranger.subscribe("elsewhere").await;
+    other_app.subscribe("elsewhere").await;
 
     for node in cluster.nodes() {
         let answer = node.caller("1").get("/channels", &[]).await;

@@ -218,7 +218,7 @@ async fn cluster_redis_interruption_shorter_than_grace_keeps_nodes_ready() {
         let node = Server::builder().redis_url(&proxy.url()).start().await;
         let witness = Witness::several(&node, 1, &["all"]).await.remove(0);
         for (round, links) in [Links::All, Links::Subscriber, Links::Subscriber].into_iter().enumerate() {
-            // Nearly the interval of probes: a probe published meanwhile is lost because
+            // Nearly the interval of probes: a probe published during that time is lost because
             // the link is cut, which is no failed probe.
             proxy.cut(links);
             tokio::time::sleep(Duration::from_millis(1_800)).await;

@@ -223,7 +223,7 @@ async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
         publisher.publish_for(Duration::from_secs(1), &[]).await;
         setup.proxy.heal();
         let healed = tokio::time::Instant::now();
-        // The events published meanwhile are in the history.
+        // The history has the events published during the stall.
         for channel in ["tail", "busy"] {
             subscribers.check(channel, &publisher.newest[channel], HEAD_CHECK).await;
         }

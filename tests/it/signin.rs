@@ -111,12 +111,12 @@ async fn signin_terminated_user_is_closed_on_every_node(backend: Backend) {
 async fn signin_with_a_wrong_signature_closes_the_connection() {
     let server = Server::builder().start().await;
     let data = r#"{"id":"ann"}"#;
-    for what in
+    for case in
         ["nothing", "no key", "another key", "other data", "another socket", "a subscription", "no hex"]
     {
         let mut ann = server.browser("key1").await;
         let right = ann.sign_text(&auth::signin_text(ann.socket_id(), data));
-        let auth = match what {
+        let auth = match case {
             "nothing" => String::new(),
             "no key" => right.split(':').nth(1).unwrap().into(),
             "another key" => right.replace("key1", "key2"),
@@ -134,7 +134,7 @@ async fn signin_with_a_wrong_signature_closes_the_connection() {
             "{message}"
         );
         let end = ann.next_within(PATIENCE).await;
-        assert!(matches!(end, Incoming::Closed(4009)), "{what}: {end:?}");
+        assert!(matches!(end, Incoming::Closed(4009)), "{case}: {end:?}");
     }
 }
 

@@ -76,7 +76,7 @@ async fn terminate_accepts_any_body() {
     let caller = server.caller("1");
     let empty = "d41d8cd98f00b204e9800998ecf8427e";
     let request = || caller.request("POST", &path("1"));
-    for (what, request) in [
+    for (case, request) in [
         ("no body", request()),
         ("no body and its MD5", request().body_md5(empty)),
         ("no body and no type", request().without_header("content-type")),
@@ -84,7 +84,7 @@ async fn terminate_accepts_any_body() {
         ("anything else", request().body("[1,")),
     ] {
         let answer = request.send().await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{what}");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{case}");
     }
     request().body("{}").without("body_md5").send().await.expect_error(401, "auth_failed");
     request().body("{}").body_md5(empty).send().await.expect_error(401, "auth_failed");

@@ -28,7 +28,7 @@ const CHANNELS: usize = 20;
 /// Index of the node that is killed.
 const DYING: usize = 0;
 
-/// What happens to the only user of a presence channel.
+/// A test case: how the only user of a presence channel disconnects or reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Case {
     /// The user's node is killed.
