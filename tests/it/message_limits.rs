@@ -1,4 +1,4 @@
-//! `message_rate_limit` (protocol.md 6): how often one connection may speak.
+//! `message_rate_limit` (protocol.md 6): the rate limit of messages per connection.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,14 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{AppSpec, Server};
 
-const FOUR: &str = "{ enabled = true, max_attempts = 4, decay_seconds = 60 }";
+const FOUR_MESSAGES: &str = "{ enabled = true, max_attempts = 4, decay_seconds = 60 }";
 
 #[tokio::test]
-async fn all_messages_of_a_connection_are_counted_but_pings() {
-    let server = Server::builder().app(AppSpec::new("4").set("message_rate_limit", FOUR)).start().await;
+async fn message_rate_limit_counts_all_messages_except_pings() {
+    let server =
+        Server::builder().app(AppSpec::new("4").set("message_rate_limit", FOUR_MESSAGES)).start().await;
     let mut ann = server.browser("key4").await;
-    // Four of any kind, with pings between them.
+    // Four messages of any kind, with pings between them.
     ann.subscribe("news").await;
     ann.settle().await;
     ann.send_text("not json").await;
@@ -22,15 +23,16 @@ async fn all_messages_of_a_connection_are_counted_but_pings() {
     ann.send_message(Message::binary("x")).await;
     ann.expect_error().await;
     ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "olds" } })).await;
-    // The next is one too many, and has no effect.
+    // The next message exceeds the limit and has no effect.
     ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
     let message = ann.expect_error_code(4301).await;
     assert!(message.contains("4 messages per 60s"), "{message}");
-    // A subscription is refused as one: its channel would be pending for ever.
+    // An excess subscription receives a subscription error: without one, the client would
+    // wait for the confirmation forever.
     ann.ask_for("olds", json!({})).await;
     let error = ann.expect_subscription_error("olds").await;
     assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4301)), "{error}");
-    // It is alive, still subscribed, and others are not concerned.
+    // The connection stays open and subscribed. Other connections are not affected.
     ann.settle().await;
     server.caller("4").publish("news", "e", "").await;
     ann.expect_event("news", "e").await;
@@ -38,13 +40,13 @@ async fn all_messages_of_a_connection_are_counted_but_pings() {
 }
 
 #[tokio::test]
-async fn a_new_window_is_a_new_start() {
+async fn message_rate_limit_resets_with_the_next_window() {
     let rate = "{ enabled = true, max_attempts = 1, decay_seconds = 1 }";
     let server = Server::builder().app(AppSpec::new("4").set("message_rate_limit", rate)).start().await;
     let mut ann = server.browser("key4").await;
     let began = Instant::now();
     ann.subscribe("news").await;
-    // Until the window has ended, each is refused; then one gets through.
+    // Within the window each subscription is refused; in the next one it succeeds.
     loop {
         ann.ask_for("olds", json!({})).await;
         let frame = ann.next().await;
@@ -58,7 +60,7 @@ async fn a_new_window_is_a_new_start() {
 }
 
 #[tokio::test]
-async fn an_app_may_close_who_says_too_much() {
+async fn message_rate_limit_with_terminate_on_limit_closes_the_connection() {
     let rate = "{ enabled = true, max_attempts = 1, decay_seconds = 60, terminate_on_limit = true }";
     let server = Server::builder().app(AppSpec::new("4").set("message_rate_limit", rate)).start().await;
     let mut ann = server.browser("key4").await;

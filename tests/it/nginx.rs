@@ -1,26 +1,26 @@
-//! Both APIs behind a real nginx, with the `location` blocks that people write.
+//! Both APIs behind a real nginx, with common forms of `location` blocks.
 
 use serde_json::json;
 
 use crate::support::nginx::Nginx;
 use crate::support::{Answer, Browser, Caller, Server, bounded, http};
 
-/// Of every `location` that passes WebSockets on.
+/// Directives of every `location` that forwards WebSockets.
 const UPGRADE: &str = "proxy_http_version 1.1;
             proxy_set_header Host $http_host;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_upgrade;";
 
-/// A node behind nginx, for clients that know only the address of nginx.
+/// A node behind nginx. Clients connect to the address of nginx only.
 struct Site {
     nginx: Nginx,
     server: Server,
-    /// Of the paths that clients use.
+    /// The prefix of the paths that clients request.
     prefix: &'static str,
 }
 
 impl Site {
-    /// `path_prefix` of the node is `prefix` too.
+    /// Starts nginx and a node with `path_prefix = prefix`.
     async fn start(prefix: &'static str, directives: &str) -> Site {
         let server = Server::builder().config(&format!("path_prefix = \"{prefix}\"")).start().await;
         let nginx = Nginx::start(server.addr(), directives).await;
@@ -46,7 +46,7 @@ impl Site {
         Browser::connect(self.nginx.addr(), &path, Some(self.server.app("1").clone())).await
     }
 
-    /// Every kind of request that a client library sends, through nginx.
+    /// Sends every kind of request of a client library through nginx.
     async fn expect_both_apis(&self) {
         let caller = self.caller();
         let mut browser = self.browser().await;
@@ -86,7 +86,7 @@ impl Site {
         let path = terminate("a%3Ab%40c%3Bd%3De");
         caller.request("POST", "").path(&path).body("{}").send().await.expect_ok();
         assert_eq!(browser.closed().await, 4009);
-        // nginx decodes these and may encode them again in another way.
+        // nginx decodes these paths and may encode them differently.
         let direct = self.server.caller("1");
         for user in ["auth0%7C5f7c", "50%25", "a%20b", "n%C3%A4chste", "%23a%3Fb", "%7Ba%7D"] {
             let path = terminate(user);
@@ -120,7 +120,7 @@ async fn nginx_location_per_api_passes_both_apis() {
     .await;
 }
 
-/// The other API keeps nginx's own version of HTTP: for plain requests 1.0 is enough.
+/// The HTTP API works over HTTP/1.0, which old versions of nginx use by default.
 #[tokio::test]
 async fn nginx_location_per_api_over_http_1_0_passes_the_http_api() {
     bounded(async {
@@ -133,7 +133,7 @@ async fn nginx_location_per_api_over_http_1_0_passes_the_http_api() {
     .await;
 }
 
-/// A URI in `proxy_pass` replaces the prefix and makes nginx decode the path.
+/// With a URI in `proxy_pass`, nginx replaces the prefix and decodes the path.
 #[tokio::test]
 async fn nginx_proxy_pass_that_strips_the_prefix_passes_both_apis() {
     bounded(async {
@@ -152,7 +152,7 @@ async fn nginx_proxy_pass_that_keeps_the_prefix_passes_both_apis() {
     .await;
 }
 
-/// Without `path_prefix` as well: the URI alone decodes the path.
+/// A URI in `proxy_pass` makes nginx decode the path also without `path_prefix`.
 #[tokio::test]
 async fn nginx_proxy_pass_with_a_root_uri_passes_both_apis() {
     bounded(async {
@@ -164,9 +164,9 @@ async fn nginx_proxy_pass_with_a_root_uri_passes_both_apis() {
 
 // --- slashes -----------------------------------------------------------------------
 
-/// A base path of `/` in a client's options makes it request `//apps/1/events`.
-/// nginx passes that on where `proxy_pass` has no URI, and else merges the slashes
-/// after the client has signed them.
+/// A client with the base path `/` requests `//apps/1/events`. nginx forwards that path
+/// unchanged if `proxy_pass` has no URI, and otherwise merges the slashes, which the
+/// client has signed.
 async fn expect_repeated_slashes(prefix: &'static str, directives: &str) {
     let site = Site::start(prefix, directives).await;
     let caller = site.caller();
@@ -190,7 +190,7 @@ async fn expect_repeated_slashes(prefix: &'static str, directives: &str) {
 }
 
 #[tokio::test]
-async fn nginx_repeated_slashes_that_are_passed_on_are_accepted() {
+async fn nginx_repeated_slashes_that_are_forwarded_are_accepted() {
     bounded(async {
         let directives = format!("location / {{ proxy_pass http://up; {UPGRADE} }}");
         expect_repeated_slashes("", &directives).await;
@@ -225,7 +225,7 @@ async fn nginx_repeated_slashes_below_a_stripped_prefix_are_accepted() {
     .await;
 }
 
-// --- upgrades that do not arrive -----------------------------------------------------
+// --- lost upgrade headers --------------------------------------------------------------
 
 #[track_caller]
 fn expect_upgrade_required(answer: &Answer) {

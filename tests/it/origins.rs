@@ -1,9 +1,9 @@
-//! `allowed_origins` (protocol.md 6): whose pages may connect.
+//! `allowed_origins` (protocol.md 6): the origins of pages that may connect.
 
 use crate::support::{AppSpec, Server};
 
 #[tokio::test]
-async fn only_pages_of_allowed_origins_get_in() {
+async fn allowed_origins_refuse_pages_of_other_origins() {
     let app = AppSpec::new("4").set("allowed_origins", r#"["https://a.com", "*.b.com", "localhost:3000"]"#);
     let server = Server::builder().app(app).start().await;
     for origin in [
@@ -30,7 +30,7 @@ async fn only_pages_of_allowed_origins_get_in() {
     for origin in refused {
         assert_eq!(server.connect_from("key4", Some(origin)).await.closed().await, 4009, "{origin:?}");
     }
-    // No browser, and nobody's page.
+    // A request without `Origin` does not come from a page in a browser.
     server.connect_from("key4", None).await.expect_greeting().await;
     assert!(
         server.metrics().await.0.iter().any(|(series, count)| {
@@ -40,7 +40,7 @@ async fn only_pages_of_allowed_origins_get_in() {
 }
 
 #[tokio::test]
-async fn without_a_list_everybody_gets_in() {
+async fn allowed_origins_unset_accepts_every_origin() {
     let server = Server::builder().start().await;
     for origin in ["https://anywhere.com", "null", ""] {
         server.connect_from("key1", Some(origin)).await.expect_greeting().await;

@@ -1,5 +1,5 @@
-//! `path_prefix`: both APIs below a path, behind proxies that keep it, strip it
-//! or add it.
+//! `path_prefix`: both APIs below a path, behind proxies that keep, strip or add the
+//! prefix.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn start(prefix: &str) -> Server {
 }
 
 #[tokio::test]
-async fn both_apis_are_at_the_root_and_below_the_prefix() {
+async fn path_prefix_serves_both_apis_at_the_root_and_below_the_prefix() {
     let server = start("/realtime/v1").await;
     let caller = server.caller("1");
     for prefix in ["", "/realtime/v1"] {
@@ -36,8 +36,8 @@ async fn both_apis_are_at_the_root_and_below_the_prefix() {
         }
         let terminate = path("/users/1/terminate_connections");
         caller.request("POST", "").path(&terminate).send().await.expect_ok();
-        for well in ["/live", "/ready", "/up"] {
-            assert_eq!(server.get(&format!("{prefix}{well}")).await.status, 200, "{prefix}{well}");
+        for probe in ["/live", "/ready", "/up"] {
+            assert_eq!(server.get(&format!("{prefix}{probe}")).await.status, 200, "{prefix}{probe}");
         }
         browser.close().await;
         caller.count_becomes("news", 0).await;
@@ -50,9 +50,9 @@ async fn both_apis_are_at_the_root_and_below_the_prefix() {
     http::request(server.addr(), "GET", "/realtime/v1/apps/1/events").await.expect_refused(405);
 }
 
-/// The client signs what it sends, whatever arrives here.
+/// The client signs the path that it sends; a proxy may change the prefix afterwards.
 #[tokio::test]
-async fn signatures_are_taken_with_and_without_the_prefix() {
+async fn path_prefix_signatures_verify_with_and_without_the_prefix() {
     let server = start("/realtime").await;
     let caller = server.caller("1");
     let event = json!({ "name": "e", "channel": "news", "data": "x" });
@@ -70,7 +70,7 @@ async fn signatures_are_taken_with_and_without_the_prefix() {
             answer.expect_error(401, "auth_failed");
         }
     }
-    // Arrays in the query are signed in two ways, with either path.
+    // Libraries sign arrays in the query in two ways; both verify with either path.
     for signed in ["/apps/1/channels", "/realtime/apps/1/channels"] {
         let request = || caller.request("GET", "").path("/realtime/apps/1/channels").signed_as(signed);
         request().query("a[]", "z").query("a[]", "b").send().await.expect_ok();
@@ -81,7 +81,7 @@ async fn signatures_are_taken_with_and_without_the_prefix() {
 }
 
 #[tokio::test]
-async fn without_a_prefix_nothing_is_below_one() {
+async fn path_prefix_unset_refuses_prefixed_paths() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let event = json!({ "name": "e", "channel": "news", "data": "x" });

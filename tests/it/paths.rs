@@ -1,11 +1,11 @@
-//! Paths as proxies and configurations spoil them, and the signatures over them.
+//! Paths that proxies or client options have changed, and the signatures over them.
 
 use serde_json::json;
 
 use crate::support::{PATIENCE, Server, bounded};
 
 #[tokio::test]
-async fn root_names_the_server() {
+async fn root_returns_name_and_version() {
     let server = Server::builder().start().await;
     let version = env!("CARGO_PKG_VERSION");
     for path in ["/", "//", "/?probe"] {
@@ -18,7 +18,7 @@ async fn root_names_the_server() {
 }
 
 #[tokio::test]
-async fn slashes_too_many_do_not_matter_to_either_api() {
+async fn paths_with_repeated_slashes_work_on_both_apis() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let many = ["/apps/1", &"/".repeat(4_000), "events"].concat();
@@ -32,7 +32,7 @@ async fn slashes_too_many_do_not_matter_to_either_api() {
     let normal = "/apps/1/events";
     let event = json!({ "name": "e", "channel": "news", "data": "x" });
     for sent in ["/apps/1/events/", "//apps/1/events", "/apps//1///events//", &many] {
-        // Whatever was signed: the path that was sent, or the one that was meant.
+        // The signature covers either the path as sent or the normal path.
         for signed in [sent, normal] {
             caller.events(&event).path(sent).signed_as(signed).send().await.expect_ok();
             browser.expect_event("news", "e").await;
@@ -40,7 +40,7 @@ async fn slashes_too_many_do_not_matter_to_either_api() {
             refused.expect_error(401, "auth_failed");
         }
     }
-    // A proxy has collapsed what the client signed.
+    // The client signed repeated slashes, which a proxy has merged.
     for signed in ["//apps/1/events", "/apps/1/events/"] {
         caller.events(&event).signed_as(signed).send().await.expect_ok();
         browser.expect_event("news", "e").await;
@@ -53,7 +53,7 @@ async fn slashes_too_many_do_not_matter_to_either_api() {
 }
 
 #[tokio::test]
-async fn path_that_a_proxy_decoded_or_encoded_verifies() {
+async fn path_decoded_or_encoded_by_a_proxy_verifies() {
     let server = Server::builder().config("path_prefix = \"/realtime\"").start().await;
     let caller = server.caller("1");
     for (sent, signed) in [
@@ -79,10 +79,10 @@ async fn path_that_a_proxy_decoded_or_encoded_verifies() {
     }
 }
 
-/// The likely forms are tried first, so a wrong signature is the dearest: its cost is
-/// bounded, whatever the path.
+/// The server tries the likely variants of the path first, so a wrong signature costs the
+/// most. That cost is bounded for every path.
 #[tokio::test]
-async fn wrong_signature_over_a_hostile_path_is_refused_in_time() {
+async fn wrong_signature_over_a_costly_path_is_refused_in_time() {
     bounded(async {
         let server = Server::builder().config("path_prefix = \"/realtime\"").start().await;
         let caller = server.caller("1");
@@ -97,7 +97,7 @@ async fn wrong_signature_over_a_hostile_path_is_refused_in_time() {
 }
 
 #[tokio::test]
-async fn info_as_an_array_is_the_list() {
+async fn info_as_an_array_equals_the_list() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let both = json!({ "occupied": false, "subscription_count": 0, "user_count": 0 });

@@ -1,4 +1,4 @@
-//! Presence channels (protocol.md 2.6): who is there, in the whole cluster.
+//! Presence channels (protocol.md 2.6): the cluster-wide roster and its changes.
 
 use fanfare::limits;
 use serde_json::{Value, json};
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 use crate::support::{AppSpec, Backend, Cluster, Server, on_both_backends};
 
 on_both_backends![
-    who_joins_is_shown_everyone_and_shown_to_everyone,
-    a_user_is_one_member_on_any_number_of_connections,
-    who_comes_back_is_shown_as_he_comes_back,
-    a_closed_socket_leaves_its_channels,
-    a_second_subscription_changes_nothing,
-    a_full_channel_takes_its_own_members_only,
-    events_reach_the_members,
+    presence_new_member_receives_the_roster_and_is_announced,
+    presence_user_with_several_connections_is_one_member,
+    presence_rejoin_before_leave_ack_resends_user_info,
+    presence_closed_connection_removes_the_member,
+    presence_repeated_subscription_changes_nothing,
+    presence_full_channel_admits_current_members_only,
+    presence_events_reach_all_members,
 ];
 
 const ROOM: &str = "presence-room";
 
-async fn who_joins_is_shown_everyone_and_shown_to_everyone(backend: Backend) {
+async fn presence_new_member_receives_the_roster_and_is_announced(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut ann = cluster.first().browser("key1").await;
     let mut ben = cluster.second().browser("key1").await;
@@ -26,7 +26,7 @@ async fn who_joins_is_shown_everyone_and_shown_to_everyone(backend: Backend) {
         ann.next().await.text,
         r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-room","data":"{\"presence\":{\"ids\":[\"ann\"],\"hash\":{\"ann\":{\"n\":1.0}},\"count\":1}}"}"#
     );
-    // A number is a user id too, and what the signature covers is not touched.
+    // A user id may be a number. The server does not change the signed bytes of `user_info`.
     ben.ask_to_join(ROOM, r#" { "user_info" : {"b": 2.50} , "user_id" : 10 } "#).await;
     assert_eq!(
         ben.next().await.text,
@@ -37,14 +37,14 @@ async fn who_joins_is_shown_everyone_and_shown_to_everyone(backend: Backend) {
         r#"{"event":"pusher_internal:member_added","channel":"presence-room","data":"{\"user_id\":\"10\",\"user_info\":{\"b\": 2.50}}"}"#
     );
     ann.unsubscribe(ROOM).await;
-    // His own coming was not told to him: this is the first that he hears.
+    // A member receives no `member_added` of itself, so this is ben's first change.
     assert_eq!(
         ben.next().await.text,
         r#"{"event":"pusher_internal:member_removed","channel":"presence-room","data":"{\"user_id\":\"ann\"}"}"#
     );
 }
 
-async fn a_user_is_one_member_on_any_number_of_connections(backend: Backend) {
+async fn presence_user_with_several_connections_is_one_member(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut eve = cluster.first().browser("key1").await;
     eve.join(ROOM, "eve").await;
@@ -53,7 +53,7 @@ async fn a_user_is_one_member_on_any_number_of_connections(backend: Backend) {
     for (tab, name) in tabs.iter_mut().zip(names) {
         let data = json!({ "user_id": "ann", "user_info": { "name": name } });
         tab.ask_to_join(ROOM, &data.to_string()).await;
-        // What the first connection has said of her stays.
+        // The `user_info` of the user's first connection stays.
         let presence = tab.confirmed(ROOM).await.data_json()["presence"].take();
         assert_eq!(presence["count"], 2);
         assert_eq!(presence["hash"]["ann"], json!({ "name": "first" }));
@@ -62,15 +62,16 @@ async fn a_user_is_one_member_on_any_number_of_connections(backend: Backend) {
     assert_eq!(added.data_json(), json!({ "user_id": "ann", "user_info": { "name": "first" } }));
     tabs[0].unsubscribe(ROOM).await;
     cluster.caller("1").count_becomes(ROOM, 2).await;
-    cluster.caller("1").publish(ROOM, "she-is-still-here", "").await;
-    eve.expect_event(ROOM, "she-is-still-here").await;
+    cluster.caller("1").publish(ROOM, "user-remains", "").await;
+    eve.expect_event(ROOM, "user-remains").await;
     tabs[1].unsubscribe(ROOM).await;
     let removed = eve.expect_event(ROOM, "pusher_internal:member_removed").await;
     assert_eq!(removed.data_json(), json!({ "user_id": "ann" }));
 }
 
-/// Also where he comes back while the cluster is being told that he has left.
-async fn who_comes_back_is_shown_as_he_comes_back(backend: Backend) {
+/// The user rejoins while the membership update of the leave is in flight: the
+/// `member_added` carries the `user_info` of the new subscription.
+async fn presence_rejoin_before_leave_ack_resends_user_info(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut eve = cluster.first().browser("key1").await;
     eve.join(ROOM, "eve").await;
@@ -94,10 +95,10 @@ async fn who_comes_back_is_shown_as_he_comes_back(backend: Backend) {
         }
         ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": ROOM } })).await;
     }
-    assert!(times_added > 1, "she was never seen to go");
+    assert!(times_added > 1, "every rejoin came before the removal");
 }
 
-async fn a_closed_socket_leaves_its_channels(backend: Backend) {
+async fn presence_closed_connection_removes_the_member(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut eve = cluster.first().browser("key1").await;
     eve.join(ROOM, "eve").await;
@@ -107,7 +108,7 @@ async fn a_closed_socket_leaves_its_channels(backend: Backend) {
     ann.close().await;
     let removed = eve.expect_event(ROOM, "pusher_internal:member_removed").await;
     assert_eq!(removed.data_json(), json!({ "user_id": "ann" }));
-    // Also without a goodbye.
+    // A connection lost without a close frame.
     let mut ben = cluster.second().browser("key1").await;
     ben.join(ROOM, "ben").await;
     eve.expect_event(ROOM, "pusher_internal:member_added").await;
@@ -116,26 +117,26 @@ async fn a_closed_socket_leaves_its_channels(backend: Backend) {
     assert_eq!(removed.data_json(), json!({ "user_id": "ben" }));
 }
 
-async fn a_second_subscription_changes_nothing(backend: Backend) {
+async fn presence_repeated_subscription_changes_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut eve = cluster.first().browser("key1").await;
     eve.join(ROOM, "eve").await;
     let mut ann = cluster.second().browser("key1").await;
-    let shown = ann.join(ROOM, "ann").await;
-    assert_eq!(ann.join(ROOM, "ann").await, shown);
-    // She stays who she is.
-    assert_eq!(ann.join(ROOM, "anna").await, shown);
+    let presence = ann.join(ROOM, "ann").await;
+    assert_eq!(ann.join(ROOM, "ann").await, presence);
+    // Another user id on the same subscription is ignored.
+    assert_eq!(ann.join(ROOM, "anna").await, presence);
     eve.expect_event(ROOM, "pusher_internal:member_added").await;
     ann.unsubscribe(ROOM).await;
     let removed = eve.expect_event(ROOM, "pusher_internal:member_removed").await;
     assert_eq!(removed.data_json(), json!({ "user_id": "ann" }));
-    // And may then be another.
+    // After unsubscribing, the connection may join as another user.
     ann.join(ROOM, "anna").await;
     let added = eve.expect_event(ROOM, "pusher_internal:member_added").await;
     assert_eq!(added.data_json()["user_id"], "anna");
 }
 
-async fn a_full_channel_takes_its_own_members_only(backend: Backend) {
+async fn presence_full_channel_admits_current_members_only(backend: Backend) {
     let app =
         AppSpec::new("4").set("max_presence_members_per_channel", 2).set("enable_client_messages", true);
     let cluster = Cluster::builder(backend).app(app).start().await;
@@ -150,10 +151,10 @@ async fn a_full_channel_takes_its_own_members_only(backend: Backend) {
         let error = eve.expect_subscription_error(ROOM).await;
         assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4100)), "{error}");
     }
-    // She is not subscribed, and speaks to nobody.
+    // A refused subscriber cannot send client events.
     eve.trigger(ROOM, "client-a", json!({})).await;
     eve.expect_error_code(4301).await;
-    // Another connection of a member is no new member.
+    // Another connection of a current member does not count as a new member.
     let mut tab = cluster.first().browser("key4").await;
     assert_eq!(tab.join(ROOM, "ben").await["count"], 2);
     ann.unsubscribe(ROOM).await;
@@ -163,7 +164,7 @@ async fn a_full_channel_takes_its_own_members_only(backend: Backend) {
     assert_eq!(added.data_json(), json!({ "user_id": "eve", "user_info": { "name": "eve" } }));
 }
 
-async fn events_reach_the_members(backend: Backend) {
+async fn presence_events_reach_all_members(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut members = cluster.browsers("key1").await;
     members[0].join(ROOM, "ann").await;
@@ -177,7 +178,7 @@ async fn events_reach_the_members(backend: Backend) {
 }
 
 #[tokio::test]
-async fn only_who_was_signed_for_may_join() {
+async fn presence_subscription_needs_a_signature_over_channel_data() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let data = r#"{"user_id":"ann"}"#;
@@ -186,19 +187,19 @@ async fn only_who_was_signed_for_may_join() {
         ("none", Value::Null),
         ("without the data", signed(ROOM).into()),
         ("of other data", signed(&format!(r#"{ROOM}:{{"user_id":"ben"}}"#)).into()),
-        ("of the same data in other words", signed(&format!(r#"{ROOM}:{{"user_id": "ann"}}"#)).into()),
+        ("of the same data with other whitespace", signed(&format!(r#"{ROOM}:{{"user_id": "ann"}}"#)).into()),
         ("of another channel", signed(&format!("presence-other:{data}")).into()),
         ("of another app", signed(&format!("{ROOM}:{data}")).replace("key1", "key2").into()),
     ];
-    for (what, auth) in wrong {
+    for (case, auth) in wrong {
         ann.subscribe_raw(json!({ "channel": ROOM, "auth": auth, "channel_data": data })).await;
         let error = ann.expect_subscription_error(ROOM).await;
-        assert_eq!((&error["type"], &error["status"]), (&json!("AuthError"), &json!(401)), "{what}: {error}");
+        assert_eq!((&error["type"], &error["status"]), (&json!("AuthError"), &json!(401)), "{case}: {error}");
         let text = error["error"].as_str().unwrap();
         let named = format!("{}:{ROOM}:{data}", ann.socket_id());
-        assert!(!text.starts_with("Invalid signature") || text.contains(&named), "{what}: {text}");
+        assert!(!text.starts_with("Invalid signature") || text.contains(&named), "{case}: {text}");
     }
-    // Without data it takes a user who has signed in.
+    // Without `channel_data`, the connection must have signed in.
     let auth = ann.sign(ROOM);
     ann.subscribe_raw(json!({ "channel": ROOM, "auth": auth })).await;
     let error = ann.expect_subscription_error(ROOM).await;
@@ -208,7 +209,7 @@ async fn only_who_was_signed_for_may_join() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_data_is_named() {
+async fn presence_error_names_the_invalid_field_of_channel_data() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let long = json!({ "user_id": "i".repeat(limits::USER_ID_CHARS_MAX + 1) }).to_string();
@@ -227,7 +228,7 @@ async fn what_is_wrong_with_the_data_is_named() {
         assert_eq!(is, (Some("InvalidChannelData"), Some(400)), "{data}: {error}");
         assert!(error["error"].as_str().unwrap().contains(field), "{data}: {error}");
     }
-    // As a value, not as a string.
+    // `channel_data` as an object, not as a string.
     ann.subscribe_raw(json!({ "channel": ROOM, "auth": "a:b", "channel_data": { "user_id": "ann" } })).await;
     let error = ann.expect_subscription_error(ROOM).await;
     assert_eq!(
@@ -238,12 +239,12 @@ async fn what_is_wrong_with_the_data_is_named() {
 }
 
 #[tokio::test]
-async fn user_info_has_a_limit() {
+async fn user_info_above_the_size_limit_is_refused() {
     let app = AppSpec::new("4").set("max_presence_member_size_in_kb", 1);
     let server = Server::builder().app(app).start().await;
     for (key, max) in [("key1", limits::PRESENCE_MEMBER_BYTES_MAX), ("key4", 1024)] {
         let mut ann = server.browser(key).await;
-        // The quotes count: it is the JSON text that has the bytes.
+        // The limit counts the JSON text, including its quotes.
         let data = |bytes: usize| json!({ "user_id": "ann", "user_info": "i".repeat(bytes - 2) }).to_string();
         ann.ask_to_join(ROOM, &data(max + 1)).await;
         let error = ann.expect_subscription_error(ROOM).await;
@@ -253,7 +254,7 @@ async fn user_info_has_a_limit() {
     }
 }
 
-/// Some backends write `é` as six bytes of ASCII.
+/// Some backends escape `é` as `\u00e9`, six bytes of ASCII.
 #[tokio::test]
 async fn user_info_limit_counts_decoded_text() {
     let app = AppSpec::new("4").set("max_presence_member_size_in_kb", 1);
@@ -262,9 +263,9 @@ async fn user_info_limit_counts_decoded_text() {
         let name = r"\u00e9".repeat(count);
         format!(r#"{{"user_id":"ann","user_info":{{"name":"{name}"}}}}"#)
     };
-    // 11 bytes are left for `{"name":""}`.
-    let most = (1024 - 11) / 2;
-    for (count, fits) in [(350, true), (most, true), (most + 1, false)] {
+    // 11 bytes are the length of `{"name":""}`.
+    let count_max = (1024 - 11) / 2;
+    for (count, fits) in [(350, true), (count_max, true), (count_max + 1, false)] {
         let mut ann = server.browser("key4").await;
         ann.ask_to_join(ROOM, &data(count)).await;
         if fits {
@@ -276,7 +277,7 @@ async fn user_info_limit_counts_decoded_text() {
             assert_eq!(error["error"], "`user_info` has 1025 bytes, 1024 are allowed");
         }
         ann.close().await;
-        // A user who has signed in joins with the `user_info` of `user_data`.
+        // A signed-in user joins with the `user_info` of `user_data`.
         let mut ann = server.browser("key4").await;
         let user_data = data(count).replace("user_id", "id");
         ann.sign_in_with(&user_data).await;
@@ -290,14 +291,14 @@ async fn user_info_limit_counts_decoded_text() {
     }
 }
 
-/// Whoever has signed in needs no data: the server knows who it is.
+/// A connection that has signed in needs no `channel_data`.
 #[tokio::test]
-async fn a_signed_in_user_joins_as_such() {
+async fn presence_signed_in_user_joins_without_channel_data() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     ann.sign_in_with(r#"{"id":"ann","user_info":{"n": 1.0}}"#).await;
     let auth = ann.sign(ROOM);
-    // Some libraries send an empty string instead of nothing.
+    // Some libraries send an empty string instead of omitting the member.
     for data in [
         json!({ "channel": ROOM, "auth": auth }),
         json!({ "channel": ROOM, "auth": auth, "channel_data": "" }),
@@ -306,7 +307,7 @@ async fn a_signed_in_user_joins_as_such() {
         let presence = ann.confirmed(ROOM).await.data_json()["presence"].take();
         assert_eq!(presence, json!({ "ids": ["ann"], "hash": { "ann": { "n": 1.0 } }, "count": 1 }));
     }
-    // Data that was signed is what counts, also then.
+    // Signed `channel_data` has precedence over the signed-in user.
     let presence = ann.join("presence-other", "another").await;
     assert_eq!(presence["ids"], json!(["another"]));
 }

@@ -1,7 +1,7 @@
-//! One user is one member, on whatever nodes the tabs are and in whatever order
-//! they come and go (protocol.md 2.6): one `member_added` from 0 to 1 tabs and one
-//! `member_removed` from 1 to 0, the same on all nodes, and nobody is shown a
-//! channel that disagrees with what follows.
+//! One user is one member, for any number of tabs on any nodes, in any order of opening
+//! and closing (protocol.md 2.6): one `member_added` from 0 to 1 tabs and one
+//! `member_removed` from 1 to 0, in the same order on all nodes. The roster of each
+//! confirmation is consistent with the changes that follow it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,16 +18,17 @@ const NODES: usize = 3;
 const TABS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Of one seed: a channel of its own on the nodes of all.
-struct Room<'a> {
+/// The presence channel of one seed, on nodes that all seeds share.
+struct PresenceChannel<'a> {
     nodes: &'a [Server],
-    channel: String,
-    /// One on each node, each a user of its own.
+    name: String,
+    /// One per node, each a different user.
     observers: Vec<Observer>,
-    quiet_moments: usize,
+    /// Calls of [`PresenceChannel::check`] so far.
+    checks: usize,
 }
 
-/// A place for a tab of one user, which may be open on any node.
+/// A tab of one user: closed, or open on any node.
 struct Tab {
     user_id: String,
     open: Option<Open>,
@@ -44,35 +45,36 @@ impl Tab {
         Tab { user_id: user_id.to_owned(), open: None, rng }
     }
 
-    async fn open(&mut self, room: &Room<'_>) {
-        let mut browser = room.nodes[self.rng.random_range(0..NODES)].browser("key1").await;
-        let presence = browser.join(&room.channel, &self.user_id).await;
+    async fn open(&mut self, channel: &PresenceChannel<'_>) {
+        let mut browser = channel.nodes[self.rng.random_range(0..NODES)].browser("key1").await;
+        let presence = browser.join(&channel.name, &self.user_id).await;
         let view = View::of_joining(&presence, &self.user_id).unwrap_or_else(|why| panic!("{why}"));
         self.open = Some(Open { browser, view });
     }
 
-    /// As tabs are closed: the channel is left, with a goodbye, or neither.
-    async fn close(&mut self, room: &Room<'_>) {
-        let mut open = self.open.take().expect("it is open");
+    /// Ends the tab in one of three ways: a close frame, an unsubscription before it, or a
+    /// lost connection.
+    async fn close(&mut self, channel: &PresenceChannel<'_>) {
+        let mut open = self.open.take().expect("the tab is open");
         match self.rng.random_range(0..3) {
             0 => open.browser.close().await,
             1 => {
-                open.browser.unsubscribe(&room.channel).await;
+                open.browser.unsubscribe(&channel.name).await;
                 open.browser.close().await;
             }
             _ => drop(open),
         }
     }
 
-    async fn toggle(&mut self, room: &Room<'_>) {
+    async fn toggle(&mut self, channel: &PresenceChannel<'_>) {
         match self.open {
-            Some(_) => self.close(room).await,
-            None => self.open(room).await,
+            Some(_) => self.close(channel).await,
+            None => self.open(channel).await,
         }
     }
 
-    /// Reads what has come until this event.
-    async fn hear(&mut self, event: &str) {
+    /// Processes frames up to this event.
+    async fn read_until(&mut self, event: &str) {
         let Some(Open { browser, view }) = &mut self.open else { return };
         loop {
             let frame = browser.next().await;
@@ -84,26 +86,26 @@ impl Tab {
     }
 }
 
-impl<'a> Room<'a> {
-    async fn new(nodes: &'a [Server], name: &str) -> Room<'a> {
+impl<'a> PresenceChannel<'a> {
+    async fn new(nodes: &'a [Server], name: &str) -> PresenceChannel<'a> {
         let channel = format!("presence-{name}");
         let mut observers = Vec::new();
         for (at, node) in nodes.iter().enumerate() {
             observers
                 .push(Observer::join(node, std::slice::from_ref(&channel), &format!("observer-{at}")).await);
         }
-        let room = Room { nodes, channel, observers, quiet_moments: 0 };
-        // Those who came first were told of those who came later.
-        for (at, observer) in room.observers.iter().enumerate() {
-            observer.has_changes(&room.channel, NODES - 1 - at).await;
+        let channel = PresenceChannel { nodes, name: channel, observers, checks: 0 };
+        // Each observer receives a `member_added` for every observer that joined after it.
+        for (at, observer) in channel.observers.iter().enumerate() {
+            observer.has_changes(&channel.name, NODES - 1 - at).await;
         }
-        room
+        channel
     }
 
-    /// Whom all nodes have told of, observers aside: the same on each.
+    /// The member changes that all nodes have sent, without those of observers; checks
+    /// that they are equal on all nodes.
     fn changes(&self) -> Vec<Change> {
-        let of_tabs =
-            |observer: &Observer, at: usize| observer.changes(&self.channel).split_off(NODES - 1 - at);
+        let of_tabs = |observer: &Observer, at: usize| observer.changes(&self.name).split_off(NODES - 1 - at);
         let first = of_tabs(&self.observers[0], 0);
         for (at, observer) in self.observers.iter().enumerate().skip(1) {
             assert_eq!(of_tabs(observer, at), first, "{} and {}", observer.name, self.observers[0].name);
@@ -111,31 +113,32 @@ impl<'a> Room<'a> {
         first
     }
 
-    /// Waits until all that was done has taken effect, and compares everyone's view
-    /// with the truth.
-    async fn be_quiet(&mut self, tabs: &mut [Tab]) {
+    /// Waits until all toggles have taken effect, and compares the roster of every node,
+    /// observer and tab with the open tabs.
+    async fn check(&mut self, tabs: &mut [Tab]) {
         let open: Vec<&Tab> = tabs.iter().filter(|tab| tab.open.is_some()).collect();
         let subscriptions = NODES + open.len();
         let mut users: BTreeSet<String> = open.iter().map(|tab| tab.user_id.clone()).collect();
         users.extend(self.observers.iter().map(|observer| observer.name.clone()));
-        // Who has left is told by no event where another tab is left.
-        self.nodes[0].caller("1").count_becomes(&self.channel, subscriptions).await;
-        self.quiet_moments += 1;
-        let event = format!("quiet-{}", self.quiet_moments);
-        self.nodes[self.quiet_moments % NODES].caller("1").publish(&self.channel, &event, "").await;
+        // Closing one of several tabs of a user sends no event: only the subscription count
+        // shows that it has taken effect.
+        self.nodes[0].caller("1").count_becomes(&self.name, subscriptions).await;
+        self.checks += 1;
+        let event = format!("check-{}", self.checks);
+        self.nodes[self.checks % NODES].caller("1").publish(&self.name, &event, "").await;
         for node in self.nodes {
-            let (counts, roster) = asked(node, &self.channel).await;
+            let (counts, roster) = query(node, &self.name).await;
             let expected =
                 json!({ "occupied": true, "user_count": users.len(), "subscription_count": subscriptions });
-            assert_eq!(counts, expected, "{} at {event}", self.channel);
-            assert_eq!(roster, users, "{} at {event}", self.channel);
+            assert_eq!(counts, expected, "{} at {event}", self.name);
+            assert_eq!(roster, users, "{} at {event}", self.name);
         }
         for observer in &self.observers {
-            observer.heard(&self.channel, &event).await;
-            assert_eq!(observer.view(&self.channel).ids, users, "{} at {event}", observer.name);
+            observer.heard(&self.name, &event).await;
+            assert_eq!(observer.view(&self.name).ids, users, "{} at {event}", observer.name);
         }
         for tab in tabs {
-            tab.hear(&event).await;
+            tab.read_until(&event).await;
             if let Some(open) = &tab.open {
                 assert_eq!(open.view.ids, users, "a tab of {} at {event}", tab.user_id);
             }
@@ -143,8 +146,8 @@ impl<'a> Room<'a> {
     }
 }
 
-/// What a node says of the channel: its counts, and its users.
-async fn asked(node: &Server, channel: &str) -> (Value, BTreeSet<String>) {
+/// The counts and the users of the channel, as a node returns them.
+async fn query(node: &Server, channel: &str) -> (Value, BTreeSet<String>) {
     let caller = node.caller("1");
     let path = format!("/channels/{channel}");
     let counts = caller.get(&path, &[("info", "user_count,subscription_count")]).await.expect_ok();
@@ -158,8 +161,8 @@ async fn three_nodes(redis: &Redis) -> Vec<Server> {
     join_all((0..NODES).map(node)).await
 }
 
-/// Nobody was cut off: what was told was told by entries alone.
-async fn nothing_was_repaired(nodes: &[Server]) {
+/// All changes were delivered as entries: no gap was repaired, and no lease was lost.
+async fn expect_no_repairs(nodes: &[Server]) {
     for node in nodes {
         let metrics = node.metrics().await;
         for name in ["gaps", "members_refused", "leases_lost"] {
@@ -168,138 +171,138 @@ async fn nothing_was_repaired(nodes: &[Server]) {
     }
 }
 
-/// One tab moves after the other: how often the user comes and goes is known.
-async fn move_one_by_one(nodes: &[Server], seed: Seed) {
-    const MOVES: usize = 500;
-    let mut room = Room::new(nodes, &format!("one-{}", seed.0)).await;
+/// Tabs open and close one after another, so the number of member changes is known.
+async fn toggle_one_by_one(nodes: &[Server], seed: Seed) {
+    const TOGGLES: usize = 500;
+    let mut channel = PresenceChannel::new(nodes, &format!("one-{}", seed.0)).await;
     let mut rng = seed.rng();
     let mut tabs: Vec<Tab> = (0..TABS).map(|at| Tab::new("ann", seed.rng_of(at as u64 + 1))).collect();
-    let (mut expected, mut openness) = (Vec::new(), 0.5);
-    for number in 1..=MOVES {
-        let are_open = tabs.iter().filter(|tab| tab.open.is_some()).count();
-        let opens = are_open == 0 || (are_open < TABS && rng.random_bool(openness));
+    let (mut expected, mut open_probability) = (Vec::new(), 0.5);
+    for number in 1..=TOGGLES {
+        let open_count = tabs.iter().filter(|tab| tab.open.is_some()).count();
+        let opens = open_count == 0 || (open_count < TABS && rng.random_bool(open_probability));
         let candidates: Vec<usize> = (0..TABS).filter(|at| tabs[*at].open.is_none() == opens).collect();
         let tab = &mut tabs[candidates[rng.random_range(0..candidates.len())]];
-        tab.toggle(&room).await;
-        match (opens, are_open) {
+        tab.toggle(&channel).await;
+        match (opens, open_count) {
             (true, 0) => expected.push(Change::Added("ann".into())),
             (false, 1) => {
                 expected.push(Change::Removed("ann".into()));
-                // Until that is told, she may come back and was never away.
-                for (at, observer) in room.observers.iter().enumerate() {
-                    observer.has_changes(&room.channel, NODES - 1 - at + expected.len()).await;
+                // A tab opened before this change was sent would cancel the change.
+                for (at, observer) in channel.observers.iter().enumerate() {
+                    observer.has_changes(&channel.name, NODES - 1 - at + expected.len()).await;
                 }
             }
             _ => {}
         }
         if number % 25 == 0 {
-            room.be_quiet(&mut tabs).await;
-            assert_eq!(room.changes(), expected, "after {number} moves");
-            // Few tabs, so that she comes and goes, and many by turns.
-            openness = [0.35, 0.5, 0.65][rng.random_range(0..3)];
+            channel.check(&mut tabs).await;
+            assert_eq!(channel.changes(), expected, "after {number} toggles");
+            // Varies the number of open tabs. With few, the user often joins and leaves.
+            open_probability = [0.35, 0.5, 0.65][rng.random_range(0..3)];
         }
     }
-    assert!(expected.len() >= 20, "she came and went {} times only", expected.len());
-    println!("{}: {MOVES} moves, {} times come or gone", room.channel, expected.len());
+    assert!(expected.len() >= 20, "only {} member changes", expected.len());
+    println!("{}: {TOGGLES} toggles, {} member changes", channel.name, expected.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_shows_a_user_once_whatever_the_tabs_do() {
+async fn cluster_presence_sends_one_change_per_user_when_tabs_toggle_in_turn() {
     within(LIMIT, async {
         const SEEDS: u64 = 4;
         let seed = Seed::new();
         let redis = Redis::start().await;
         let nodes = three_nodes(&redis).await;
-        join_all((0..SEEDS).map(|n| move_one_by_one(&nodes, Seed(seed.0.wrapping_add(n))))).await;
-        nothing_was_repaired(&nodes).await;
+        join_all((0..SEEDS).map(|n| toggle_one_by_one(&nodes, Seed(seed.0.wrapping_add(n))))).await;
+        expect_no_repairs(&nodes).await;
     })
     .await;
 }
 
-/// Nobody waits for anybody between two quiet moments.
-async fn move_at_once(nodes: &[Server], seed: Seed) {
+/// All tabs open and close concurrently between two checks.
+async fn toggle_concurrently(nodes: &[Server], seed: Seed) {
     const USERS: u64 = 4;
     const ROUNDS: usize = 20;
-    let mut room = Room::new(nodes, &format!("many-{}", seed.0)).await;
+    let mut channel = PresenceChannel::new(nodes, &format!("many-{}", seed.0)).await;
     let tab = |at: u64| Tab::new(&format!("user-{}", at % USERS), seed.rng_of(at));
     let mut tabs: Vec<Tab> = (0..USERS * TABS as u64).map(tab).collect();
     let mut opened: usize = 0;
     for _ in 0..ROUNDS {
-        let moves = tabs.iter_mut().map(async |tab| {
+        let toggles = tabs.iter_mut().map(async |tab| {
             let mut opened = 0;
             for _ in 0..tab.rng.random_range(0..4) {
-                tab.toggle(&room).await;
+                tab.toggle(&channel).await;
                 opened += usize::from(tab.open.is_some());
             }
             opened
         });
-        opened += join_all(moves).await.into_iter().sum::<usize>();
-        room.be_quiet(&mut tabs).await;
-        room.changes();
+        opened += join_all(toggles).await.into_iter().sum::<usize>();
+        channel.check(&mut tabs).await;
+        channel.changes();
     }
-    let changes = room.changes();
+    let changes = channel.changes();
     let added = changes.iter().filter(|change| matches!(change, Change::Added(_))).count();
-    assert!(added <= opened && added > ROUNDS, "{added} times come, {opened} tabs opened");
-    println!("{}: {opened} tabs opened, {} times come or gone", room.channel, changes.len());
+    assert!(added <= opened && added > ROUNDS, "{added} members added, {opened} tabs opened");
+    println!("{}: {opened} tabs opened, {} member changes", channel.name, changes.len());
     for tab in &mut tabs {
         tab.open = None;
     }
-    room.be_quiet(&mut tabs).await;
+    channel.check(&mut tabs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_shows_users_once_when_all_move_at_once() {
+async fn cluster_presence_sends_one_change_per_user_when_tabs_toggle_concurrently() {
     within(LIMIT, async {
         const SEEDS: u64 = 3;
         let seed = Seed::new();
         let redis = Redis::start().await;
         let nodes = three_nodes(&redis).await;
-        join_all((0..SEEDS).map(|n| move_at_once(&nodes, Seed(seed.0.wrapping_add(n))))).await;
-        nothing_was_repaired(&nodes).await;
+        join_all((0..SEEDS).map(|n| toggle_concurrently(&nodes, Seed(seed.0.wrapping_add(n))))).await;
+        expect_no_repairs(&nodes).await;
     })
     .await;
 }
 
-/// Redis loses everything while users come: whoever joins is shown himself, and in
-/// the end all know of all again.
+/// Redis loses its data while users join: the roster of each confirmation contains the
+/// joining user, and all rosters become complete again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_shows_who_joins_himself_when_redis_loses_its_data() {
+async fn cluster_presence_roster_contains_the_new_member_after_redis_data_loss() {
     within(LIMIT, async {
         const ROUNDS: usize = 2;
         const USERS: u64 = 12;
         let seed = Seed::new();
         let redis = Redis::start().await;
         let nodes = three_nodes(&redis).await;
-        let mut room = Room::new(&nodes, "flushed").await;
+        let mut channel = PresenceChannel::new(&nodes, "flushed").await;
         let mut tabs: Vec<Tab> =
             (0..USERS).map(|at| Tab::new(&format!("user-{at}"), seed.rng_of(at))).collect();
         for round in 0..ROUNDS {
             let flush = async { drop(redis.command(&["FLUSHALL"]).await) };
-            let moves = join_all(tabs.iter_mut().map(async |tab| {
+            let toggles = join_all(tabs.iter_mut().map(async |tab| {
                 for _ in 0..3 {
-                    tab.toggle(&room).await;
+                    tab.toggle(&channel).await;
                 }
             }));
-            tokio::join!(moves, flush);
+            tokio::join!(toggles, flush);
             let users = NODES + tabs.iter().filter(|tab| tab.open.is_some()).count();
             for node in &nodes {
                 eventually(&format!("all users in round {round}"), PATIENCE, async || {
-                    match asked(node, &room.channel).await.1.len() {
+                    match query(node, &channel.name).await.1.len() {
                         now if now == users => Ok(()),
                         now => Err(now.to_string()),
                     }
                 })
                 .await;
             }
-            for observer in &room.observers {
-                let what = format!("{} knows all in round {round}", observer.name);
-                eventually(&what, PATIENCE, async || match observer.view(&room.channel).ids.len() {
+            for observer in &channel.observers {
+                let what = format!("the complete roster of {} in round {round}", observer.name);
+                eventually(&what, PATIENCE, async || match observer.view(&channel.name).ids.len() {
                     now if now == users => Ok(()),
                     now => Err(now.to_string()),
                 })
                 .await;
             }
-            room.be_quiet(&mut tabs).await;
+            channel.check(&mut tabs).await;
         }
     })
     .await;

@@ -1,7 +1,6 @@
-//! Members of a node that dies are gone within ten seconds (P5): rosters and counts
-//! on all other nodes, one `member_removed` for each user, one webhook for each
-//! user and each channel vacated; and a node that was only paused brings its
-//! members back.
+//! The members of a dead node are removed within ten seconds (P5): from rosters and
+//! counts on all other nodes, with one `member_removed` per user, and one webhook event
+//! per user and per vacated channel. A node that was only paused adds its members again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,17 +16,18 @@ use crate::support::{
 };
 use crate::witness::within;
 
-/// The promise, on default settings.
-const HEALED: Duration = Duration::from_secs(10);
+/// The bound of P5 on default settings.
+const REMOVED_WITHIN: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(120);
 const CHANNELS: usize = 100;
 const USERS: usize = 10;
-/// The first channels are watched on both other nodes.
+/// Channels 0 to `OBSERVED` have an observer on each of the other nodes.
 const OBSERVED: usize = 60;
-/// In the first channels some users, in the next ones one, has a tab elsewhere.
+/// In channels 0 to `SHARED`, three users have a tab on another node; in channels
+/// `OBSERVED` to `SHARED_ONE`, one user has.
 const SHARED: usize = 30;
 const SHARED_ONE: usize = 70;
-/// The node that dies.
+/// Index of the node that is killed or paused.
 const DYING: usize = 2;
 
 fn channel(at: usize) -> String {
@@ -38,7 +38,7 @@ fn user(channel: usize, at: usize) -> String {
     format!("user-{channel}-{at}")
 }
 
-/// Users of the dying node in this channel who have a tab on another node.
+/// How many users of the dying node have a tab on another node, in this channel.
 fn shared(channel: usize) -> usize {
     match channel {
         ..SHARED => 3,
@@ -47,14 +47,15 @@ fn shared(channel: usize) -> usize {
     }
 }
 
-fn gone(channel: usize) -> BTreeSet<String> {
+/// Users of the dying node without a tab on another node.
+fn only_on_dying(channel: usize) -> BTreeSet<String> {
     (shared(channel)..USERS).map(|at| user(channel, at)).collect()
 }
 
-/// Of a channel: its users and how many subscriptions they have.
+/// Users and number of subscriptions, by channel.
 type Members = BTreeMap<String, (BTreeSet<String>, usize)>;
 
-/// Everyone's, with or without those of the dying node. Vacated ones are not listed.
+/// The expected members of all occupied channels, with or without the dying node's.
 fn members(with_dying: bool) -> Members {
     let mut members = Members::new();
     for at in 0..CHANNELS {
@@ -73,16 +74,16 @@ fn members(with_dying: bool) -> Members {
     members
 }
 
-struct Stage {
+struct Setup {
     // Dropped in this order: sockets, nodes, Redis.
     observers: Vec<Observer>,
-    /// Elsewhere, of users whom the dying node has as well.
+    /// On other nodes, of users that the dying node has as well.
     _tabs: Vec<Browser>,
     dying: Vec<(usize, Browser, View)>,
     nodes: Vec<Server>,
     receiver: Receiver,
     _redis: Redis,
-    asides: usize,
+    markers: usize,
 }
 
 async fn join(server: &Server, channel_at: usize, user_at: usize) -> (usize, Browser, View) {
@@ -92,8 +93,8 @@ async fn join(server: &Server, channel_at: usize, user_at: usize) -> (usize, Bro
     (channel_at, browser, View::of_joining(&presence, &user).unwrap_or_else(|why| panic!("{why}")))
 }
 
-impl Stage {
-    async fn set() -> Stage {
+impl Setup {
+    async fn start() -> Setup {
         let receiver = Receiver::start().await;
         let types = ["channel_occupied", "channel_vacated", "member_added", "member_removed"];
         let hook = format!("[{{ url = \"{}\", event_types = {} }}]", receiver.url(), json!(types));
@@ -107,19 +108,19 @@ impl Stage {
         }
         let all = (0..CHANNELS).flat_map(|at| (0..USERS).map(move |user_at| (at, user_at)));
         let shared: Vec<_> = all.clone().filter(|(at, user_at)| *user_at < shared(*at)).collect();
-        // Not all at once: the backlog of a listener is finite.
+        // In groups: the backlog of a listener is finite.
         let tabs = futures_util::stream::iter(shared).map(|(at, user_at)| join(&nodes[at % 2], at, user_at));
         let tabs = tabs.buffer_unordered(64).map(|(_, tab, _)| tab).collect().await;
         let dying = futures_util::stream::iter(all).map(|(at, user_at)| join(&nodes[DYING], at, user_at));
         let dying = dying.buffer_unordered(64).collect().await;
-        let mut stage = Stage { observers, _tabs: tabs, dying, nodes, receiver, _redis: redis, asides: 0 };
-        stage.members_become(&[0, 1, 2], &members(true), Instant::now() + HEALED).await;
-        stage.observers_are_told().await;
-        stage
+        let mut setup = Setup { observers, _tabs: tabs, dying, nodes, receiver, _redis: redis, markers: 0 };
+        setup.members_become(&[0, 1, 2], &members(true), Instant::now() + REMOVED_WITHIN).await;
+        setup.observers_catch_up().await;
+        setup
     }
 
-    /// These nodes say in time that exactly these are there. The time is that of the
-    /// counts: reading so many rosters takes a while, and all of them are right then.
+    /// Waits until these nodes return exactly these members. The deadline applies to the
+    /// counts; the rosters, which take longer to read, must be right afterwards.
     async fn members_become(&self, nodes: &[usize], members: &Members, deadline: Instant) {
         let counts = |(channel, (users, subscriptions)): (&String, &(BTreeSet<String>, usize))| {
             (channel.clone(), json!({ "user_count": users.len(), "subscription_count": subscriptions }))
@@ -129,7 +130,7 @@ impl Stage {
         let waits = nodes.iter().map(async |node: &usize| {
             let caller = self.nodes[*node].caller("1");
             eventually(&format!("the counts of node {node}"), patience, async || {
-                match counted(&caller).await {
+                match presence_counts(&caller).await {
                     now if now == counts => Ok(()),
                     now => Err(now.to_string()),
                 }
@@ -138,7 +139,7 @@ impl Stage {
             caller
         });
         let callers = join_all(waits).await;
-        assert!(Instant::now() <= deadline, "{:?} late", deadline.elapsed());
+        assert!(Instant::now() <= deadline, "counts {:?} after the deadline", deadline.elapsed());
         for (node, caller) in nodes.iter().zip(callers) {
             for at in 0..CHANNELS {
                 let expected = members.get(&channel(at)).map(|(users, _)| users.clone()).unwrap_or_default();
@@ -147,10 +148,10 @@ impl Stage {
         }
     }
 
-    /// What has been announced so far, observers have heard.
-    async fn observers_are_told(&mut self) {
-        self.asides += 1;
-        let event = format!("aside-{}", self.asides);
+    /// Waits until observers have received all entries appended so far.
+    async fn observers_catch_up(&mut self) {
+        self.markers += 1;
+        let event = format!("marker-{}", self.markers);
         self.publish_to_all(&event).await;
         for observer in &self.observers {
             for at in 0..OBSERVED {
@@ -167,43 +168,47 @@ impl Stage {
         }
     }
 
-    /// What each observer was told of a channel, after so many changes.
-    fn told_since(&self, before: &[Vec<usize>]) -> Vec<Vec<Vec<Change>>> {
-        let told = |(observer, before): (&Observer, &Vec<usize>)| {
+    /// The changes that each observer received, by channel, after the counts in `before`.
+    fn changes_since(&self, before: &[Vec<usize>]) -> Vec<Vec<Vec<Change>>> {
+        let changes = |(observer, before): (&Observer, &Vec<usize>)| {
             (0..OBSERVED).map(|at| observer.changes(&channel(at)).split_off(before[at])).collect()
         };
-        self.observers.iter().zip(before).map(told).collect()
+        self.observers.iter().zip(before).map(changes).collect()
     }
 
-    fn told_so_far(&self) -> Vec<Vec<usize>> {
-        let told =
+    /// How many changes each observer has received, by channel.
+    fn change_counts(&self) -> Vec<Vec<usize>> {
+        let counts =
             |observer: &Observer| (0..OBSERVED).map(|at| observer.changes(&channel(at)).len()).collect();
-        self.observers.iter().map(told).collect()
+        self.observers.iter().map(counts).collect()
     }
 
-    /// Someone joins each channel: webhooks of a channel come in order, so that what
-    /// is told of him comes after everything that was decided before. Then it is
-    /// compared with what should have been told.
-    async fn webhooks_are(&self, expected: &BTreeMap<(String, String), usize>, last: &str) {
+    /// Joins each channel as the user `last` and waits for the webhook event of that. The
+    /// webhook events of a channel are delivered in order, so all earlier ones have arrived
+    /// by then. Compares them with `expected`.
+    async fn expect_webhook_events(&self, expected: &BTreeMap<(String, String), usize>, last: &str) {
         let mut sentinel = self.nodes[0].browser("key1").await;
         for at in 0..CHANNELS {
             sentinel.join(&channel(at), last).await;
         }
         let is_last = |event: &&Value| event["user_id"] == last && event["name"] == "member_added";
-        let what = "the last webhook of each channel";
+        let what = "the last webhook event of each channel";
         self.receiver
             .until(what, |calls| {
-                let channels: BTreeSet<String> =
-                    taken(calls).iter().filter(is_last).map(|event| event["channel"].to_string()).collect();
+                let channels: BTreeSet<String> = delivered(calls)
+                    .iter()
+                    .filter(is_last)
+                    .map(|event| event["channel"].to_string())
+                    .collect();
                 channels.len() == CHANNELS
             })
             .await;
-        assert_eq!(&told_of(&self.receiver.events()), expected);
+        assert_eq!(&removals(&self.receiver.events()), expected);
     }
 }
 
-/// Counts of all channels of presence.
-async fn counted(caller: &Caller) -> Value {
+/// Counts of all presence channels.
+async fn presence_counts(caller: &Caller) -> Value {
     let query = [("filter_by_prefix", "presence-"), ("info", "user_count,subscription_count")];
     caller.get("/channels", &query).await.expect_ok()["channels"].take()
 }
@@ -215,37 +220,37 @@ async fn roster(caller: &Caller, channel: &str) -> BTreeSet<String> {
 }
 
 /// Events of all calls that were answered with 2xx.
-fn taken(calls: &[Call]) -> Vec<Value> {
+fn delivered(calls: &[Call]) -> Vec<Value> {
     calls.iter().filter(|call| call.is_taken()).flat_map(Call::events).collect()
 }
 
-/// How often it was told that a user is gone, or a channel vacated; what came twice
-/// with one id was told once.
-fn told_of(events: &[Value]) -> BTreeMap<(String, String), usize> {
+/// How often a user was removed or a channel vacated, by channel and user. Webhook
+/// events with the same id count once.
+fn removals(events: &[Value]) -> BTreeMap<(String, String), usize> {
     let mut ids = BTreeSet::new();
-    let mut told = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for event in events {
         let name = event["name"].as_str().expect("a name");
         let is_new = ids.insert(event["id"].as_str().expect("an id").to_owned());
         if is_new && ["member_removed", "channel_vacated"].contains(&name) {
             let user = event["user_id"].as_str().unwrap_or(name);
-            *told
+            *counts
                 .entry((event["channel"].as_str().expect("a channel").to_owned(), user.to_owned()))
                 .or_default() += 1;
         }
     }
-    told
+    counts
 }
 
-/// Once for each user gone and each channel vacated.
-fn all_gone() -> BTreeMap<(String, String), usize> {
-    let mut told = BTreeMap::new();
+/// The expected result of [`removals`]: 1 per removed user and per vacated channel.
+fn all_removals() -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
     for at in 0..CHANNELS {
-        told.extend(gone(at).into_iter().map(|user| ((channel(at), user), 1)));
+        counts.extend(only_on_dying(at).into_iter().map(|user| ((channel(at), user), 1)));
     }
     let vacated = (SHARED_ONE..CHANNELS).map(|at| ((channel(at), "channel_vacated".to_owned()), 1));
-    told.extend(vacated);
-    told
+    counts.extend(vacated);
+    counts
 }
 
 fn removed(changes: &[Change]) -> BTreeSet<String> {
@@ -265,59 +270,64 @@ fn added(changes: &[Change]) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_loses_the_members_of_a_killed_node_once() {
+async fn cluster_presence_killed_node_members_are_removed_once() {
     within(LIMIT, async {
-        let mut stage = Stage::set().await;
-        let before = stage.told_so_far();
-        stage.nodes[DYING].kill9();
+        let mut setup = Setup::start().await;
+        let before = setup.change_counts();
+        setup.nodes[DYING].kill9();
         let killed = Instant::now();
-        stage.members_become(&[0, 1], &members(false), killed + HEALED).await;
+        setup.members_become(&[0, 1], &members(false), killed + REMOVED_WITHIN).await;
         println!("counts and rosters exact on both survivors {:?} after the kill", killed.elapsed());
-        stage.observers_are_told().await;
-        for told in stage.told_since(&before) {
-            for (at, changes) in told.iter().enumerate() {
+        setup.observers_catch_up().await;
+        for by_channel in setup.changes_since(&before) {
+            for (at, changes) in by_channel.iter().enumerate() {
                 assert_eq!(changes.len(), USERS - shared(at), "{}: {changes:?}", channel(at));
-                assert_eq!(removed(changes), gone(at), "{}", channel(at));
+                assert_eq!(removed(changes), only_on_dying(at), "{}", channel(at));
             }
         }
-        let expected = all_gone();
-        let all = |calls: &[Call]| told_of(&taken(calls)).len() >= expected.len();
-        stage.receiver.until("a webhook for each user gone and channel vacated", all).await;
-        println!("{} webhooks came {:?} after the kill", expected.len(), killed.elapsed());
-        stage.webhooks_are(&expected, "sentinel").await;
+        let expected = all_removals();
+        let all = |calls: &[Call]| removals(&delivered(calls)).len() >= expected.len();
+        setup.receiver.until("a webhook event per removed user and vacated channel", all).await;
+        println!("{} webhook events within {:?} of the kill", expected.len(), killed.elapsed());
+        setup.expect_webhook_events(&expected, "sentinel").await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_gets_the_members_of_a_paused_node_back_once() {
+async fn cluster_presence_paused_node_members_are_added_back_once() {
     within(LIMIT, async {
-        let mut stage = Stage::set().await;
-        let before = stage.told_so_far();
-        stage.nodes[DYING].signal(Signal::Stop);
+        let mut setup = Setup::start().await;
+        let before = setup.change_counts();
+        setup.nodes[DYING].signal(Signal::Stop);
         let stopped = Instant::now();
-        stage.members_become(&[0, 1], &members(false), stopped + HEALED).await;
+        setup.members_become(&[0, 1], &members(false), stopped + REMOVED_WITHIN).await;
         println!("counts and rosters exact on both survivors {:?} after the stop", stopped.elapsed());
-        let expected = all_gone();
-        let all = |calls: &[Call]| told_of(&taken(calls)).len() >= expected.len();
-        stage.receiver.until("a webhook for each user gone and channel vacated", all).await;
+        let expected = all_removals();
+        let all = |calls: &[Call]| removals(&delivered(calls)).len() >= expected.len();
+        setup.receiver.until("a webhook event per removed user and vacated channel", all).await;
 
-        stage.nodes[DYING].signal(Signal::Continue);
+        setup.nodes[DYING].signal(Signal::Continue);
         let resumed = Instant::now();
-        stage.members_become(&[0, 1, 2], &members(true), resumed + HEALED).await;
-        println!("counts and rosters exact on all nodes {:?} after it went on", resumed.elapsed());
-        stage.observers_are_told().await;
-        for told in stage.told_since(&before) {
-            for (at, changes) in told.iter().enumerate() {
-                let (went, came) = changes.split_at(gone(at).len());
-                assert_eq!(removed(went), gone(at), "{}: {changes:?}", channel(at));
-                assert_eq!((came.len(), added(came)), (went.len(), gone(at)), "{}: {changes:?}", channel(at));
+        setup.members_become(&[0, 1, 2], &members(true), resumed + REMOVED_WITHIN).await;
+        println!("counts and rosters exact on all nodes {:?} after the node continued", resumed.elapsed());
+        setup.observers_catch_up().await;
+        for by_channel in setup.changes_since(&before) {
+            for (at, changes) in by_channel.iter().enumerate() {
+                let (leaves, joins) = changes.split_at(only_on_dying(at).len());
+                assert_eq!(removed(leaves), only_on_dying(at), "{}: {changes:?}", channel(at));
+                assert_eq!(
+                    (joins.len(), added(joins)),
+                    (leaves.len(), only_on_dying(at)),
+                    "{}: {changes:?}",
+                    channel(at)
+                );
             }
         }
-        // Its sockets never knew, and see who is there.
+        // The connections of the paused node have consistent rosters too.
         let members = members(true);
-        stage.publish_to_all("end").await;
-        for (at, browser, view) in &mut stage.dying {
+        setup.publish_to_all("end").await;
+        for (at, browser, view) in &mut setup.dying {
             loop {
                 let frame = browser.next().await;
                 if frame.event == "end" {
@@ -327,13 +337,14 @@ async fn cluster_gets_the_members_of_a_paused_node_back_once() {
             }
             assert_eq!(view.ids, members[&channel(*at)].0, "{}", channel(*at));
         }
-        stage.webhooks_are(&expected, "sentinel").await;
-        let lost = stage.nodes[DYING].metrics().await.sum("fanfare_leases_lost_total");
+        setup.expect_webhook_events(&expected, "sentinel").await;
+        let lost = setup.nodes[DYING].metrics().await.sum("fanfare_leases_lost_total");
         assert_eq!(lost, 1.0);
-        // They are its members under its new name alone.
-        stage.dying.clear();
-        stage.observers.clear();
-        let caller = stage.nodes[0].caller("1");
+        // The node holds these members under its new incarnation only: closing its
+        // connections removes all of them.
+        setup.dying.clear();
+        setup.observers.clear();
+        let caller = setup.nodes[0].caller("1");
         for at in [0, SHARED, OBSERVED, SHARED_ONE] {
             caller.count_becomes(&channel(at), shared(at)).await;
         }

@@ -1,23 +1,26 @@
-//! Private channels (protocol.md 2.4): the app's backend says who may listen.
+//! Private channels (protocol.md 2.4): a subscription needs a signature of the app.
 
 use fanfare::auth;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Cluster, Server, on_both_backends};
 
-on_both_backends![a_signed_subscription_hears_everything, whoever_was_refused_hears_nothing];
+on_both_backends![
+    private_subscription_with_signature_receives_events,
+    private_subscription_refused_receives_nothing
+];
 
-async fn a_signed_subscription_hears_everything(backend: Backend) {
+async fn private_subscription_with_signature_receives_events(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut audience = cluster.listeners(&["private-room"]).await;
+    let mut subscribers = cluster.listeners(&["private-room"]).await;
     caller.publish("private-room", "e", "x").await;
-    let frame = audience.expect_event("private-room", "e").await;
+    let frame = subscribers.expect_event("private-room", "e").await;
     assert_eq!(frame.text, r#"{"event":"e","channel":"private-room","data":"x"}"#);
     assert_eq!(caller.subscription_count("private-room").await, 2);
 }
 
-async fn whoever_was_refused_hears_nothing(backend: Backend) {
+async fn private_subscription_refused_receives_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut eve = cluster.second().browser("key1").await;
@@ -33,16 +36,16 @@ async fn whoever_was_refused_hears_nothing(backend: Backend) {
     eve.expect_nothing_before("news", "marker").await;
     assert_eq!(caller.subscription_count("private-room").await, 0);
 
-    // The connection stays, and may do better.
+    // The connection stays open, and a signed subscription succeeds.
     eve.subscribe("private-room").await;
     caller.publish("private-room", "e", "").await;
     eve.expect_event("private-room", "e").await;
 }
 
-/// The answer names the text that should have been signed: the one thing that
-/// helps whoever writes an auth endpoint.
+/// The error contains the text to be signed, which the author of an auth endpoint needs
+/// most.
 #[tokio::test]
-async fn a_refusal_names_what_should_have_been_signed() {
+async fn private_subscription_error_contains_the_text_to_be_signed() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     let auth = format!("key1:{}", "0".repeat(64));
@@ -54,13 +57,13 @@ async fn a_refusal_names_what_should_have_been_signed() {
     let signed = format!("{}:private-room", browser.socket_id());
     assert!(text.contains(&signed), "{text:?} does not name {signed:?}");
     assert!(!text.contains("secret1"), "{text:?}");
-    // Not the signature either: whoever may not listen must not learn it.
+    // The error must not contain the valid signature.
     let right = browser.sign("private-room");
     assert!(!text.contains(right.split(':').nth(1).unwrap()), "{text:?}");
 }
 
 #[tokio::test]
-async fn only_the_right_signature_opens_a_channel() {
+async fn private_subscription_with_wrong_signature_is_refused() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let ben = server.browser("key1").await;
@@ -82,19 +85,19 @@ async fn only_the_right_signature_opens_a_channel() {
         ("of another channel", ann.sign("private-other").into()),
         ("of another app", other_app.sign("private-room").into()),
     ];
-    for (what, auth) in wrong {
+    for (case, auth) in wrong {
         ann.subscribe_raw(json!({ "channel": "private-room", "auth": auth })).await;
         let error = ann.expect_subscription_error("private-room").await;
-        assert_eq!(error["type"], "AuthError", "{what}: {error}");
-        assert_eq!(error["status"], 401, "{what}: {error}");
+        assert_eq!(error["type"], "AuthError", "{case}: {error}");
+        assert_eq!(error["status"], 401, "{case}: {error}");
     }
     ann.subscribe_raw(json!({ "channel": "private-room", "auth": right })).await;
     ann.confirmed("private-room").await;
 }
 
-/// Libraries sign `channel_data` on every kind of channel; some send it unsigned.
+/// Some libraries sign `channel_data` on every kind of channel, some send it unsigned.
 #[tokio::test]
-async fn channel_data_is_part_of_what_is_signed() {
+async fn private_channel_data_may_be_signed_or_unsigned() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     for channel in
@@ -113,25 +116,25 @@ async fn channel_data_is_part_of_what_is_signed() {
                 }
             }
             let other = server.browser("key1").await.sign(channel);
-            for (what, data) in [
+            for (case, data) in [
                 ("signed with, sent without", json!({ "channel": channel, "auth": signed })),
                 ("signed with, sent with other data", data(&signed, "other")),
                 ("of another socket", data(&other, channel_data)),
             ] {
                 ann.subscribe_raw(data).await;
                 let error = ann.expect_subscription_error(channel).await;
-                assert_eq!(error["type"], "AuthError", "{what}: {error}");
+                assert_eq!(error["type"], "AuthError", "{case}: {error}");
             }
             let wrong = data(&["key1:", &"0".repeat(64)].concat(), channel_data);
             ann.subscribe_raw(wrong).await;
             let error = ann.expect_subscription_error(channel).await;
             assert!(error["error"].as_str().unwrap().contains(&text), "{error}");
         }
-        // As some libraries have it that have no data.
+        // Some libraries send an empty `channel_data`.
         ann.subscribe_raw(json!({ "channel": channel, "auth": ann.sign(channel), "channel_data": "" })).await;
         ann.confirmed(channel).await;
     }
-    // It is repeated in the error up to a bound.
+    // The error repeats `channel_data` only up to a bound.
     let long = "x".repeat(60_000);
     ann.subscribe_raw(json!({ "channel": "private-a", "auth": "key1:00", "channel_data": long })).await;
     let error = ann.expect_subscription_error("private-a").await;
@@ -139,7 +142,7 @@ async fn channel_data_is_part_of_what_is_signed() {
 }
 
 #[tokio::test]
-async fn field_of_the_wrong_type_is_an_error_of_the_channel() {
+async fn subscription_field_of_the_wrong_type_is_a_channel_error() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     for (field, value) in [
@@ -159,7 +162,7 @@ async fn field_of_the_wrong_type_is_an_error_of_the_channel() {
 }
 
 #[tokio::test]
-async fn a_signature_in_the_data_string_counts_as_well() {
+async fn private_subscription_with_data_as_a_string_is_accepted() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     let data = json!({ "channel": "private-room", "auth": browser.sign("private-room") }).to_string();

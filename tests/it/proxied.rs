@@ -1,4 +1,4 @@
-//! `trusted_proxies`: who is at the other end, for the log.
+//! `trusted_proxies`: the client's address in the log.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,9 +11,9 @@ async fn start(proxies: &str) -> Server {
     Server::builder().config(&config).start().await
 }
 
-/// Whom the log names for a request that is refused.
+/// The client's address that the log line of a refused request contains.
 async fn client_of(server: &Server, message: &str, forwarded_for: &str) -> String {
-    // So that the line is that of this request.
+    // Skips the lines of earlier requests.
     let lines = server.log().lines().filter(|line| line.contains(message)).count();
     if message == "request refused" {
         let event = json!({ "name": "e", "channel": "news", "data": "x" });
@@ -29,13 +29,13 @@ async fn client_of(server: &Server, message: &str, forwarded_for: &str) -> Strin
         found.ok_or(log)
     });
     let line = log.await;
-    // Behind the name of who says it.
+    // The process name precedes the JSON.
     let line = &line[line.find('{').expect("the log is JSON")..];
     let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
     line["client"].as_str().unwrap_or("nobody").to_owned()
 }
 
-/// A browser with the key of no app; comes back when it was closed.
+/// Opens a WebSocket with an unknown app key; returns once the server has refused it.
 async fn refused_socket(server: &Server, forwarded_for: &str) {
     let request = format!(
         "GET /app/nobody?protocol=7 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -44,17 +44,21 @@ async fn refused_socket(server: &Server, forwarded_for: &str) {
     );
     let mut stream = TcpStream::connect(server.addr()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let closing = async {
-        while !String::from_utf8_lossy(&heard).contains("There is no app with this key") {
-            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0, "the server has hung up");
+        while !String::from_utf8_lossy(&received).contains("There is no app with this key") {
+            assert_ne!(
+                stream.read_buf(&mut received).await.unwrap(),
+                0,
+                "the connection ended before the refusal"
+            );
         }
     };
     tokio::time::timeout(PATIENCE, closing).await.expect("a refusal in time");
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed() {
+async fn trusted_proxy_forwarded_address_is_logged() {
     let server = start(r#"["127.0.0.0/8", "10.0.0.0/8"]"#).await;
     for message in ["request refused", "socket refused"] {
         assert_eq!(client_of(&server, message, "203.0.113.7").await, "203.0.113.7");
@@ -65,7 +69,7 @@ async fn a_trusted_proxy_is_believed() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_not() {
+async fn trusted_proxies_without_the_peer_log_the_peer_address() {
     let server = start("[]").await;
     for message in ["request refused", "socket refused"] {
         assert_eq!(client_of(&server, message, "203.0.113.7").await, "127.0.0.1");

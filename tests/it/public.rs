@@ -1,19 +1,19 @@
-//! Public channels (protocol.md 2.4): anyone may listen.
+//! Public channels (protocol.md 2.4): a subscription needs no signature.
 
 use serde_json::json;
 
 use crate::support::{Backend, Cluster, Server, on_both_backends};
 
 on_both_backends![
-    a_subscription_is_confirmed_before_its_first_event,
-    whoever_unsubscribes_gets_nothing_more,
-    leaving_and_coming_back_at_once_loses_nothing,
-    subscribing_again_is_confirmed_again,
-    a_socket_listens_to_many_channels,
-    events_of_one_caller_arrive_in_their_order,
+    public_subscription_is_confirmed_before_its_first_event,
+    public_unsubscribed_connection_receives_nothing,
+    public_resubscription_right_after_unsubscribe_receives_events,
+    public_repeated_subscription_is_confirmed_again,
+    public_connection_with_many_subscriptions_receives_all,
+    public_events_of_one_caller_arrive_in_order,
 ];
 
-async fn a_subscription_is_confirmed_before_its_first_event(backend: Backend) {
+async fn public_subscription_is_confirmed_before_its_first_event(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     for round in 0..30 {
@@ -21,8 +21,8 @@ async fn a_subscription_is_confirmed_before_its_first_event(backend: Backend) {
         let node = if round % 2 == 0 { cluster.first() } else { cluster.second() };
         let mut browser = node.browser("key1").await;
         browser.ask_for(&channel, json!({})).await;
-        // These race with the subscription; none may come before its
-        // confirmation, and what comes has no hole.
+        // These events race with the subscription. None may arrive before the
+        // confirmation, and the received ones must have no gap.
         for number in 0..5 {
             caller.publish(&channel, "e", &number.to_string()).await;
         }
@@ -37,18 +37,18 @@ async fn a_subscription_is_confirmed_before_its_first_event(backend: Backend) {
                 break;
             }
         }
-        let run: Vec<usize> = (seen[0]..=5).collect();
-        assert_eq!(seen, run, "one gapless run to the end");
+        let expected: Vec<usize> = (seen[0]..=5).collect();
+        assert_eq!(seen, expected, "events have a gap");
     }
 }
 
-async fn whoever_unsubscribes_gets_nothing_more(backend: Backend) {
+async fn public_unsubscribed_connection_receives_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut listeners = cluster.listeners(&["news", "sport"]).await.0;
-    for browser in &mut listeners {
+    let mut subscribers = cluster.listeners(&["news", "sport"]).await.0;
+    for browser in &mut subscribers {
         browser.unsubscribe("news").await;
-        // Never subscribed: no reply, no harm.
+        // Unsubscribing from a channel without a subscription has no effect.
         browser.unsubscribe("weather").await;
     }
     caller.count_becomes("news", 0).await;
@@ -57,12 +57,12 @@ async fn whoever_unsubscribes_gets_nothing_more(backend: Backend) {
         { "name": "marker", "channel": "sport", "data": "" },
     ]);
     caller.post_batch(batch).await.expect_ok();
-    for browser in &mut listeners {
+    for browser in &mut subscribers {
         browser.expect_nothing_before("sport", "marker").await;
     }
 }
 
-async fn leaving_and_coming_back_at_once_loses_nothing(backend: Backend) {
+async fn public_resubscription_right_after_unsubscribe_receives_events(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.second().browser("key1").await;
@@ -80,7 +80,7 @@ async fn leaving_and_coming_back_at_once_loses_nothing(backend: Backend) {
     }
 }
 
-async fn subscribing_again_is_confirmed_again(backend: Backend) {
+async fn public_repeated_subscription_is_confirmed_again(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.second().browser("key1").await;
@@ -94,7 +94,7 @@ async fn subscribing_again_is_confirmed_again(backend: Backend) {
     browser.expect_nothing_before("news", "marker").await;
 }
 
-async fn a_socket_listens_to_many_channels(backend: Backend) {
+async fn public_connection_with_many_subscriptions_receives_all(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.second().browser("key1").await;
@@ -115,26 +115,26 @@ async fn a_socket_listens_to_many_channels(backend: Backend) {
     }
 }
 
-async fn events_of_one_caller_arrive_in_their_order(backend: Backend) {
+async fn public_events_of_one_caller_arrive_in_order(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut audience = cluster.listeners(&["news"]).await;
-    // Through both nodes in turn, each call after the answer to the last.
+    let mut subscribers = cluster.listeners(&["news"]).await;
+    // Through both nodes in turn, each request after the response to the one before.
     let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
     for number in 0..200 {
         callers[number % 2].publish("news", "e", &number.to_string()).await;
     }
     for number in 0..200 {
-        assert_eq!(audience.expect_event("news", "e").await.data_text(), number.to_string());
+        assert_eq!(subscribers.expect_event("news", "e").await.data_text(), number.to_string());
     }
 }
 
 #[tokio::test]
-async fn the_forms_of_a_subscription_are_understood() {
+async fn public_subscription_request_forms_are_accepted() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
-    // Some libraries send the data as a string, some an empty `auth`, and what
-    // other servers know is ignored.
+    // Some libraries send `data` as a string, some an empty `auth`. Unknown members are
+    // ignored.
     for frame in [
         json!({ "event": "pusher:subscribe", "data": { "channel": "news" } }),
         json!({ "event": "pusher:subscribe", "data": { "channel": "news", "auth": "" } }),
@@ -152,7 +152,7 @@ async fn the_forms_of_a_subscription_are_understood() {
 }
 
 #[tokio::test]
-async fn a_bad_channel_is_refused_and_the_socket_stays() {
+async fn public_subscription_to_an_invalid_channel_keeps_the_connection() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for name in ["bad name", "#news", "nächste", "a/b", &"c".repeat(201)] {
@@ -162,9 +162,9 @@ async fn a_bad_channel_is_refused_and_the_socket_stays() {
     browser.subscribe("news").await;
 }
 
-/// What is not built yet is refused by name, never accepted without effect.
+/// A subscription with a disabled feature is refused, never accepted without effect.
 #[tokio::test]
-async fn what_is_not_built_is_refused_by_name() {
+async fn public_subscription_with_a_filter_is_refused_when_filters_are_disabled() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
@@ -174,6 +174,6 @@ async fn what_is_not_built_is_refused_by_name() {
         let error = browser.expect_subscription_error("news").await;
         assert!(error["error"].as_str().unwrap().contains("filter"), "{error}");
     }
-    // Refused means not subscribed.
+    // A refused subscription is not counted.
     assert_eq!(caller.subscription_count("news").await, 0);
 }

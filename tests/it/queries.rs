@@ -1,4 +1,4 @@
-//! `GET /apps/{id}/channels` and what else can be asked of channels of every kind
+//! Queries of `/apps/{id}/channels` for channels of every kind, and `info` attributes
 //! (protocol.md 1.5, 1.6).
 
 use fanfare::app::Secret;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Backend, Browser, Caller, Cluster, Server, on_both_backends};
 
 on_both_backends![
-    all_occupied_channels_of_the_cluster_are_listed,
-    a_prefix_limits_the_list,
-    users_are_counted_where_only_presence_channels_are_listed,
-    each_channel_of_a_publish_answers_with_what_it_has,
-    a_user_counts_once_however_many_tabs,
-    the_users_of_a_channel_are_listed_as_they_came,
-    a_cache_channel_tells_its_last_event,
-    the_dialects_of_the_libraries_are_understood_on_every_query,
+    query_lists_all_occupied_channels_of_the_cluster,
+    query_with_prefix_lists_matching_channels,
+    query_user_count_needs_a_presence_prefix,
+    publish_with_info_returns_the_attributes_of_each_channel,
+    query_user_count_counts_a_user_with_several_tabs_once,
+    query_lists_users_with_unchanged_user_info,
+    query_cache_returns_the_last_event,
+    query_forms_of_all_libraries_are_accepted,
 ];
 
 const BOTH: &str = "subscription_count,user_count";
@@ -39,20 +39,20 @@ fn expect_info_refused(answer: &Answer) {
     answer.expect_error(400, "invalid_input").of_field("info");
 }
 
-async fn all_occupied_channels_of_the_cluster_are_listed(backend: Backend) {
+async fn query_lists_all_occupied_channels_of_the_cluster(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     assert_eq!(list(&caller, &[]).await, json!({}));
     let mut first = cluster.first().browser("key1").await;
     let mut second = cluster.second().browser("key1").await;
-    let mut stranger = cluster.second().browser("key2").await;
+    let mut other_app = cluster.second().browser("key2").await;
     for channel in ["news", "private-b"] {
         first.subscribe(channel).await;
     }
     for channel in ["news", "cache-a", "a;b,c@d=e.f:g_h-i"] {
         second.subscribe(channel).await;
     }
-    stranger.subscribe("elsewhere").await;
+    other_app.subscribe("elsewhere").await;
 
     for node in cluster.nodes() {
         let answer = node.caller("1").get("/channels", &[]).await;
@@ -73,7 +73,7 @@ async fn all_occupied_channels_of_the_cluster_are_listed(backend: Backend) {
     assert_eq!(list(&caller, &[("filter_by_prefix", "private-")]).await, json!({}));
 }
 
-async fn a_prefix_limits_the_list(backend: Backend) {
+async fn query_with_prefix_lists_matching_channels(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut browser = cluster.second().browser("key1").await;
@@ -93,7 +93,7 @@ async fn a_prefix_limits_the_list(backend: Backend) {
     }
 }
 
-async fn users_are_counted_where_only_presence_channels_are_listed(backend: Backend) {
+async fn query_user_count_needs_a_presence_prefix(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut first = cluster.first().browser("key1").await;
@@ -125,7 +125,7 @@ async fn users_are_counted_where_only_presence_channels_are_listed(backend: Back
     }
 }
 
-async fn each_channel_of_a_publish_answers_with_what_it_has(backend: Backend) {
+async fn publish_with_info_returns_the_attributes_of_each_channel(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut first = cluster.first().browser("key1").await;
@@ -162,34 +162,34 @@ async fn each_channel_of_a_publish_answers_with_what_it_has(backend: Backend) {
     assert_eq!(answer, json!({ "batch": in_order }));
 }
 
-async fn a_user_counts_once_however_many_tabs(backend: Backend) {
+async fn query_user_count_counts_a_user_with_several_tabs_once(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let ask = async || caller.get("/channels/presence-room", &[("info", BOTH)]).await.expect_ok();
+    let query = async || caller.get("/channels/presence-room", &[("info", BOTH)]).await.expect_ok();
     let occupied = |subscriptions: u64, users: u64| json!({ "occupied": subscriptions > 0, "subscription_count": subscriptions, "user_count": users });
-    assert_eq!(ask().await, occupied(0, 0));
+    assert_eq!(query().await, occupied(0, 0));
     let mut tabs = cluster.browsers("key1").await;
     for tab in &mut tabs {
         join(tab, "presence-room", "1", "null").await;
     }
     let mut other = cluster.second().browser("key1").await;
     join(&mut other, "presence-room", "2", "null").await;
-    assert_eq!(ask().await, occupied(3, 2));
+    assert_eq!(query().await, occupied(3, 2));
     let tab = tabs.remove(0);
     tab.close().await;
     caller.count_becomes("presence-room", 2).await;
-    assert_eq!(ask().await, occupied(2, 2));
+    assert_eq!(query().await, occupied(2, 2));
     tabs.remove(0).close().await;
     caller.count_becomes("presence-room", 1).await;
-    assert_eq!(ask().await, occupied(1, 1));
+    assert_eq!(query().await, occupied(1, 1));
 }
 
-async fn the_users_of_a_channel_are_listed_as_they_came(backend: Backend) {
+async fn query_lists_users_with_unchanged_user_info(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let path = "/channels/presence-room/users";
     assert_eq!(caller.get(path, &[]).await.expect_ok(), json!({ "users": [] }));
-    // Bytes that a parser would not write in the same way again.
+    // JSON that would change if it were parsed and serialised again.
     let info = r#"{"z":1.0,"a":"\u00e9","big":123456789012345678901234567890}"#;
     let mut ann = cluster.first().browser("key1").await;
     join(&mut ann, "presence-room", "1", info).await;
@@ -215,28 +215,28 @@ async fn the_users_of_a_channel_are_listed_as_they_came(backend: Backend) {
         .of_field("channel");
 }
 
-async fn a_cache_channel_tells_its_last_event(backend: Backend) {
+async fn query_cache_returns_the_last_event(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let ask = async |channel: &str| {
+    let query = async |channel: &str| {
         let path = format!("/channels/{channel}");
         cluster.second().caller("1").get(&path, &[("info", "cache")]).await.expect_ok()
     };
     let channels = ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"];
     for channel in channels {
-        assert_eq!(ask(channel).await, json!({ "occupied": false, "cache": null }));
+        assert_eq!(query(channel).await, json!({ "occupied": false, "cache": null }));
         let event = |data: &str| json!({ "name": "e", "channel": channel, "data": data });
         let text = "žluťoučký \"kůň\"\n\\ 🎺";
         caller.post_batch(json!([event("one"), event("two"), event(text)])).await.expect_ok();
 
-        let answer = ask(channel).await;
+        let answer = query(channel).await;
         assert_eq!(answer["cache"]["data"], text, "{answer}");
         let ttl = answer["cache"]["ttl"].as_u64().expect("whole seconds");
         assert!((1..=1_800).contains(&ttl), "{answer}");
-        // Nobody listens: that an event is kept makes no channel occupied.
+        // A cached event alone does not make a channel occupied.
         assert_eq!(answer["occupied"], false);
         caller.post_events(event("three")).await.expect_ok();
-        assert_eq!(ask(channel).await["cache"]["data"], "three");
+        assert_eq!(query(channel).await["cache"]["data"], "three");
     }
     for channel in ["news", "my-cache-a", "private-a", "presence-a", "%23server-to-user-1"] {
         let path = format!("/channels/{channel}");
@@ -246,8 +246,9 @@ async fn a_cache_channel_tells_its_last_event(backend: Backend) {
     expect_info_refused(&caller.get("/channels/cache-a", &[("info", "cache,user_count")]).await);
 }
 
-/// Python escapes nothing and signs the MD5 of nothing with every request.
-async fn the_dialects_of_the_libraries_are_understood_on_every_query(backend: Backend) {
+/// The Python library does not escape commas, and signs the MD5 of the empty body with
+/// every GET.
+async fn query_forms_of_all_libraries_are_accepted(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let empty = "d41d8cd98f00b204e9800998ecf8427e";
@@ -265,7 +266,7 @@ async fn the_dialects_of_the_libraries_are_understood_on_every_query(backend: Ba
 }
 
 #[tokio::test]
-async fn a_user_has_a_channel_that_can_be_asked_about() {
+async fn query_of_a_user_channel_returns_its_counts() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let answer = caller.get("/channels/%23server-to-user-1", &[("info", "subscription_count")]).await;
@@ -274,7 +275,7 @@ async fn a_user_has_a_channel_that_can_be_asked_about() {
 }
 
 #[tokio::test]
-async fn queries_must_be_signed() {
+async fn query_without_valid_signature_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     for path in ["/channels", "/channels/presence-a", "/channels/presence-a/users"] {

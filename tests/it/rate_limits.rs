@@ -1,6 +1,6 @@
-//! How often an app may publish and ask (protocol.md 1.8), counted in the whole
-//! cluster. A window is a second, and nobody here looks at a clock: the answers
-//! say which window they belong to.
+//! Rate limits of publishing and of queries per app (protocol.md 1.8), counted over the
+//! whole cluster. A window is one second. The tests use no clock: the headers of the
+//! responses show to which window they belong.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,12 +14,12 @@ use crate::support::{
 };
 
 on_both_backends![
-    events_and_batches_carry_the_same_headers,
-    a_batch_is_charged_whole_or_refused_whole,
-    a_batch_that_no_window_can_hold_is_an_error,
-    what_is_refused_costs_nothing,
-    queries_have_a_window_of_their_own,
-    apps_do_not_pay_for_each_other,
+    rate_limit_headers_are_equal_for_events_and_batches,
+    rate_limit_charges_or_refuses_a_batch_as_a_whole,
+    rate_limit_batch_above_the_whole_limit_is_invalid,
+    rate_limit_charges_nothing_for_invalid_requests,
+    rate_limit_of_queries_is_separate_from_publishing,
+    rate_limit_is_separate_per_app,
 ];
 
 fn app(key: &str, limit: u64) -> AppSpec {
@@ -36,7 +36,7 @@ fn number(answer: &Answer, header: &str) -> u64 {
     value.parse().unwrap_or_else(|_| panic!("{header}: {value}"))
 }
 
-/// What is left, of an answer whose other headers are right.
+/// `x-ratelimit-remaining` of a response; checks its other rate limit headers.
 #[track_caller]
 fn remaining(answer: &Answer, limit: u64) -> u64 {
     assert_eq!(number(answer, "x-ratelimit-limit"), limit);
@@ -56,24 +56,24 @@ fn event(channels: &[&str]) -> Value {
     json!({ "name": "e", "channels": channels, "data": "x" })
 }
 
-/// Costs nothing, and tells what is left.
-async fn look(caller: &Caller, limit: u64) -> u64 {
+/// The remaining count; sends an invalid event, which costs nothing.
+async fn query_remaining(caller: &Caller, limit: u64) -> u64 {
     let answer = caller.post_events(json!({})).await;
     answer.expect_error(400, "invalid_input").of_field("name");
     remaining(&answer, limit)
 }
 
-/// Waits for a window that nobody has used yet.
+/// Waits for a window in which nothing has been charged.
 async fn fresh_window(caller: &Caller, limit: u64) {
-    eventually("a window that nobody has used", PATIENCE, async || match look(caller, limit).await {
+    eventually("an unused window", PATIENCE, async || match query_remaining(caller, limit).await {
         left if left == limit => Ok(()),
         left => Err(format!("{left} are left")),
     })
     .await;
 }
 
-/// Repeats `attempt` in a fresh window until it was within one: it says so by
-/// `Some`.
+/// Repeats `attempt`, each time from a fresh window, until it returns `Some`: it then ran
+/// within one window.
 async fn in_one_window<T>(caller: &Caller, limit: u64, attempt: impl AsyncFn() -> Option<T>) -> T {
     for _ in 0..20 {
         fresh_window(caller, limit).await;
@@ -84,7 +84,7 @@ async fn in_one_window<T>(caller: &Caller, limit: u64, attempt: impl AsyncFn() -
     panic!("twenty windows ended too early");
 }
 
-async fn events_and_batches_carry_the_same_headers(backend: Backend) {
+async fn rate_limit_headers_are_equal_for_events_and_batches(backend: Backend) {
     const LIMIT: u64 = 50;
     let cluster = start(backend, LIMIT).await;
     let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
@@ -102,56 +102,59 @@ async fn events_and_batches_carry_the_same_headers(backend: Backend) {
             answer.expect_ok();
             left.push(remaining(&answer, LIMIT));
         }
-        // In a new window, more would be left than after the first.
+        // If a new window had begun, more would remain than after the first request.
         left.iter().all(|left_later| *left_later <= left[0]).then_some(left)
     })
     .await;
-    // Each event once for each of its channels, however often it names one; an
-    // empty batch is free.
+    // An event costs one per distinct channel; an empty batch costs nothing.
     assert_eq!(left, [30, 24, 24, 23]);
 }
 
-async fn a_batch_is_charged_whole_or_refused_whole(backend: Backend) {
+async fn rate_limit_charges_or_refuses_a_batch_as_a_whole(backend: Backend) {
     const LIMIT: u64 = 10;
     let cluster = start(backend, LIMIT).await;
     let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
-    let mut audience = cluster.listeners(&["a"]).await;
+    let mut subscribers = cluster.listeners(&["a"]).await;
     let batch = |name: &str, count: usize| -> Value {
         (0..count).map(|_| json!({ "name": name, "channel": "a", "data": "x" })).collect()
     };
     let attempts = in_one_window(&first, LIMIT, async || {
-        let paid = first.post_batch(batch("paid", 8)).await;
+        let charged = first.post_batch(batch("charged", 8)).await;
         let refused = second.post_batch(batch("refused", 3)).await;
-        let small = second.post_batch(batch("paid", 2)).await;
-        let answers = [paid, refused, small];
+        let small = second.post_batch(batch("charged", 2)).await;
+        let answers = [charged, refused, small];
         let statuses = answers.each_ref().map(|answer| answer.status);
         let left = answers.each_ref().map(|answer| remaining(answer, LIMIT));
-        // More is left than can be in a window that holds what was paid first.
+        // A new window has begun: more remains than the first batch could have left.
         if left[1] == LIMIT - 3 || left[2] == LIMIT - 2 {
             return None;
         }
         assert_eq!(statuses, [200, 429, 200]);
         expect_limited(&answers[1], LIMIT);
-        // A refused batch says what is left for a smaller one.
+        // The response to a refused batch has the count that remains for a smaller one.
         assert_eq!(left, [2, 2, 0]);
         Some(())
     });
     attempts.await;
-    // Nothing of what was refused reached anyone; windows that ended too early
-    // have let it through whole.
+    // No part of a refused batch reaches a subscriber. In attempts that crossed into a new
+    // window, the whole batch was admitted.
     fresh_window(&first, LIMIT).await;
     first.publish("a", "end", "").await;
-    for browser in &mut audience.0 {
+    for browser in &mut subscribers.0 {
         let mut names = Vec::new();
         while names.last().is_none_or(|name| name != "end") {
             names.push(browser.next().await.event);
         }
-        assert_eq!(names[names.len() - 11..].iter().filter(|name| *name == "paid").count(), 10, "{names:?}");
+        assert_eq!(
+            names[names.len() - 11..].iter().filter(|name| *name == "charged").count(),
+            10,
+            "{names:?}"
+        );
         assert_eq!(names.iter().filter(|name| *name == "refused").count() % 3, 0, "{names:?}");
     }
 }
 
-async fn a_batch_that_no_window_can_hold_is_an_error(backend: Backend) {
+async fn rate_limit_batch_above_the_whole_limit_is_invalid(backend: Backend) {
     const LIMIT: u64 = 10;
     let cluster = start(backend, LIMIT).await;
     let caller = cluster.caller("1");
@@ -165,7 +168,7 @@ async fn a_batch_that_no_window_can_hold_is_an_error(backend: Backend) {
         let refusal = answer.expect_error(400, "limit_exceeded");
         refusal.of_field("channels");
         assert_eq!(answer.header("retry-after"), None);
-        // Nobody else publishes: it was not charged.
+        // There is no other publisher, so the full count proves that nothing was charged.
         assert_eq!(remaining(&answer, LIMIT), LIMIT);
     }
     let whole = caller.post_batch(json!([event(&names[..5]), event(&names[..5])])).await;
@@ -173,7 +176,7 @@ async fn a_batch_that_no_window_can_hold_is_an_error(backend: Backend) {
     assert_eq!(remaining(&whole, LIMIT), 0);
 }
 
-async fn what_is_refused_costs_nothing(backend: Backend) {
+async fn rate_limit_charges_nothing_for_invalid_requests(backend: Backend) {
     const LIMIT: u64 = 10;
     let cluster = start(backend, LIMIT).await;
     let caller = cluster.caller("1");
@@ -187,18 +190,18 @@ async fn what_is_refused_costs_nothing(backend: Backend) {
         answer.expect_refused(answer.status);
         assert_eq!(remaining(&answer, LIMIT), LIMIT, "{}", answer.text());
     }
-    // Who cannot sign is not told how the app is doing.
-    let stranger = caller.events(&event(&["a"])).secret("wrong").send().await;
-    stranger.expect_error(401, "auth_failed");
-    assert_eq!(stranger.header("x-ratelimit-limit"), None);
+    // A response to a request with a wrong signature has no rate limit headers.
+    let unsigned = caller.events(&event(&["a"])).secret("wrong").send().await;
+    unsigned.expect_error(401, "auth_failed");
+    assert_eq!(unsigned.header("x-ratelimit-limit"), None);
 }
 
-async fn queries_have_a_window_of_their_own(backend: Backend) {
+async fn rate_limit_of_queries_is_separate_from_publishing(backend: Backend) {
     const LIMIT: u64 = 5;
     let spec = app("max_backend_events_per_second", 1_000).set("max_read_requests_per_second", LIMIT);
     let cluster = Cluster::builder(backend).app(spec).start().await;
     let callers: Vec<Caller> = cluster.nodes().iter().map(|node| node.caller("1")).collect();
-    // What is left after each query, of all kinds and wherever it is asked.
+    // The remaining count after each query, of every kind and through every node.
     let mut refused = 0;
     let mut left = Vec::new();
     while refused < 3 {
@@ -208,7 +211,7 @@ async fn queries_have_a_window_of_their_own(backend: Backend) {
             0 => caller.get("/channels", &[]).await,
             1 => caller.get("/channels/news", &[]).await,
             2 => caller.get("/channels/presence-a/users", &[]).await,
-            // What is asked badly is asked all the same.
+            // An invalid query is charged too.
             3 => caller.get("/channels/news", &[("info", "weather")]).await,
             _ => caller.request("POST", "/users/1/terminate_connections").send().await,
         };
@@ -223,18 +226,18 @@ async fn queries_have_a_window_of_their_own(backend: Backend) {
             }
         }
     }
-    // In each window the same count-down; the last one was used up.
+    // Each window counts down from the limit; the last window is used up.
     for (before, after) in left.iter().zip(&left[1..]) {
         assert!(*after == LIMIT - 1 || *after + 1 == *before, "{left:?}");
     }
     assert!(left.ends_with(&[4, 3, 2, 1, 0]), "{left:?}");
-    // Publishing is another matter.
+    // Publishing has its own limit.
     let published = callers[0].post_events(event(&["a"])).await;
     published.expect_ok();
     assert!(remaining(&published, 1_000) >= 990);
 }
 
-async fn apps_do_not_pay_for_each_other(backend: Backend) {
+async fn rate_limit_is_separate_per_app(backend: Backend) {
     let other = AppSpec::new("2").set("max_backend_events_per_second", 3);
     let spec = app("max_backend_events_per_second", 3);
     let cluster = Cluster::builder(backend).app(spec).app(other).start().await;
@@ -246,12 +249,12 @@ async fn apps_do_not_pay_for_each_other(backend: Backend) {
         false => Err("accepted".into()),
     })
     .await;
-    assert_eq!(look(&theirs, 3).await, 3);
+    assert_eq!(query_remaining(&theirs, 3).await, 3);
 }
 
-/// However many nodes take the events, as many pass as one node would let.
+/// Three nodes together admit as many events as one node would.
 #[tokio::test]
-async fn three_nodes_admit_exactly_the_limit() {
+async fn rate_limit_over_three_nodes_admits_exactly_the_limit() {
     bounded(async {
         const LIMIT: u64 = 100;
         let redis = Redis::start().await;
@@ -261,26 +264,27 @@ async fn three_nodes_admit_exactly_the_limit() {
         };
         let (a, b, c) = tokio::join!(node("node a"), node("node b"), node("node c"));
         let nodes = [a, b, c];
-        // Each on a connection of its own, so that they ask at once.
+        // Each caller has its own connection, so the requests are concurrent.
         let callers: Vec<Caller> = (0..30).map(|number| nodes[number % 3].caller("1")).collect();
         let mut browser = nodes[0].browser("key1").await;
         browser.subscribe("a").await;
-        // Each attempt has events of its own, for all of them arrive.
+        // Each attempt has its own event name, since admitted events of earlier attempts
+        // arrive too.
         let attempts = Cell::new(0);
         let name = || format!("of attempt {}", attempts.get());
-        let rush = async || {
+        let attempt = async || {
             attempts.update(|attempts| attempts + 1);
             let event = json!({ "name": name(), "channel": "a", "data": "x" });
             let event = &event;
-            let rushes = callers.iter().map(async |caller| {
+            let requests = callers.iter().map(async |caller| {
                 let mut answers = Vec::new();
                 for _ in 0..6 {
                     answers.push(caller.post_events(event.clone()).await);
                 }
                 answers
             });
-            let answers: Vec<Answer> = join_all(rushes).await.into_iter().flatten().collect();
-            // How often each number was left: once for each window that got so far.
+            let answers: Vec<Answer> = join_all(requests).await.into_iter().flatten().collect();
+            // How often each remaining count was returned: once per window that reached it.
             let mut left = BTreeMap::<u64, usize>::new();
             for answer in answers.iter().filter(|answer| answer.status == 200) {
                 *left.entry(remaining(answer, LIMIT)).or_default() += 1;
@@ -291,10 +295,10 @@ async fn three_nodes_admit_exactly_the_limit() {
             let admitted = left.values().sum::<usize>();
             (left[&(LIMIT - 1)] == 1).then_some((admitted, left))
         };
-        let (admitted, left) = in_one_window(&callers[0], LIMIT, rush).await;
+        let (admitted, left) = in_one_window(&callers[0], LIMIT, attempt).await;
         assert_eq!(admitted as u64, LIMIT);
         assert!(left.len() as u64 == LIMIT && left.values().all(|times| *times == 1), "{left:?}");
-        // What was admitted has arrived, and nothing else of that attempt.
+        // Exactly the admitted events of that attempt have arrived.
         fresh_window(&callers[0], LIMIT).await;
         callers[0].publish("a", "end", "").await;
         let mut arrived = Vec::new();
@@ -307,7 +311,7 @@ async fn three_nodes_admit_exactly_the_limit() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_where_there_is_no_limit() {
+async fn rate_limit_headers_are_absent_without_a_limit() {
     let server =
         Server::builder().app(AppSpec::new("5").set("max_read_requests_per_second", 9)).start().await;
     let caller = server.caller("1");
@@ -317,7 +321,7 @@ async fn nothing_is_said_where_there_is_no_limit() {
         caller.post_batch(json!([event(&["a"])])).await,
         caller.get("/channels", &[]).await,
         caller.request("POST", "/users/1/terminate_connections").send().await,
-        // It has a limit, but not on this.
+        // App 5 has a limit on queries only.
         server.caller("5").post_events(event(&["a"])).await,
     ] {
         for header in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"] {
@@ -326,9 +330,10 @@ async fn nothing_is_said_where_there_is_no_limit() {
     }
 }
 
-/// The limiter adds no failure of its own to those of Redis.
+/// While Redis is unavailable, requests fail with the errors of Redis and not with errors
+/// of the rate limit.
 #[tokio::test]
-async fn without_redis_nothing_is_limited_and_nothing_done() {
+async fn rate_limit_is_not_enforced_while_redis_is_unavailable() {
     bounded(async {
         let spec = app("max_backend_events_per_second", 5).set("max_read_requests_per_second", 5);
         let mut redis = Redis::start().await;
@@ -347,7 +352,7 @@ async fn without_redis_nothing_is_limited_and_nothing_done() {
                 assert_ne!(refusal.0["code"], "internal_error", "{}", refusal.0);
                 assert_eq!(answer.header("x-ratelimit-limit"), None);
             }
-            // What needs no Redis is answered as ever.
+            // Requests that need no Redis receive the usual response.
             let invalid = caller.get("/channels/news", &[("info", "weather")]).await;
             invalid.expect_error(400, "invalid_input").of_field("info");
             caller.post_events(json!({})).await.expect_error(400, "invalid_input");

@@ -1,5 +1,5 @@
-//! The official libraries, unmodified, through HAProxy to three nodes: Node's
-//! and Python's `pusher` publish and ask, `pusher-js` listens (protocol.md 8).
+//! The official libraries, unmodified, through HAProxy to three nodes: `pusher` for Node
+//! and for Python publish and query, `pusher-js` subscribes (protocol.md 8).
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use crate::support::bounded;
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
 
-/// 32 bytes, as applications and their backends share them.
+/// The encryption master key, 32 bytes in base64, shared by backends and browsers.
 const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
 
-const ROOMS: [&str; 3] = ["news", "private-room", "private-encrypted-room"];
+const CHANNELS: [&str; 3] = ["news", "private-room", "private-encrypted-room"];
 
 fn node_server(site: &Site, secret: &str) -> Client {
     backend(Launch::node("node_server.js"), site, secret)
@@ -35,7 +35,7 @@ async fn browser(site: &Site, secret: &str) -> Client {
     browser
 }
 
-/// Subscribes and waits for the channel's first word.
+/// Subscribes and waits for the first event on the channel.
 async fn subscribe(browser: &mut Client, channel: &str) -> Value {
     browser.tell(&json!({ "cmd": "subscribe", "channel": channel }));
     let of_channel = |report: &Value| report["type"] == "event" && report["channel"] == channel;
@@ -47,30 +47,30 @@ async fn subscribed(browser: &mut Client, channel: &str) {
     assert_eq!(answer["event"], "pusher:subscription_succeeded", "{answer}");
 }
 
-/// Three browsers in all rooms: one on each node.
-async fn audience(site: &Site) -> Vec<Client> {
-    let mut audience = Vec::new();
+/// Three browsers, one on each node, subscribed to all channels.
+async fn subscribers(site: &Site) -> Vec<Client> {
+    let mut subscribers = Vec::new();
     for _ in 0..3 {
         let mut browser = browser(site, &site.app().secret).await;
-        for room in ROOMS {
-            subscribed(&mut browser, room).await;
+        for channel in CHANNELS {
+            subscribed(&mut browser, channel).await;
         }
-        audience.push(browser);
+        subscribers.push(browser);
     }
     assert_eq!(site.sockets().await, [1, 1, 1]);
-    audience
+    subscribers
 }
 
-/// The next event of each, which must be this one.
-async fn expect(audience: &mut [Client], channel: &str, event: &str, data: &Value) {
-    for browser in audience {
+/// Expects this event as the next one of each subscriber.
+async fn expect(subscribers: &mut [Client], channel: &str, event: &str, data: &Value) {
+    for browser in subscribers {
         let report = browser.next().await;
         let expected = json!({ "type": "event", "channel": channel, "event": event, "data": data });
         assert_eq!(report, expected);
     }
 }
 
-/// The answer to a command that succeeds; Node's library also tells the status.
+/// The result of a command that succeeds; Node's library also returns the status.
 async fn ask(server: &mut Client, command: Value) -> Value {
     let report = server.ask(&command).await;
     assert_eq!(report["type"], "result", "{report} to {command}");
@@ -78,11 +78,12 @@ async fn ask(server: &mut Client, command: Value) -> Value {
     report["body"].clone()
 }
 
-/// Ten events over three kinds of channels, every third of which asks.
+/// Ten events over three kinds of channels; every third event requests `info`.
 fn batch() -> Vec<Value> {
     let event = |number: usize| {
         let data = json!({ "number": number, "text": "čeština \"🎺\"" });
-        let mut event = json!({ "channel": ROOMS[number % 3], "name": format!("e{number}"), "data": data });
+        let mut event =
+            json!({ "channel": CHANNELS[number % 3], "name": format!("e{number}"), "data": data });
         if number.is_multiple_of(3) {
             event["info"] = "subscription_count".into();
         }
@@ -91,12 +92,12 @@ fn batch() -> Vec<Value> {
     (0..10).map(event).collect()
 }
 
-async fn expect_batch(audience: &mut [Client]) {
-    // Channels are announced in the order in which they first appear (promise P2).
-    for room in ROOMS {
-        for event in batch().iter().filter(|event| event["channel"] == room) {
+async fn expect_batch(subscribers: &mut [Client]) {
+    // The channels of a batch are published in the order of their first event (P2).
+    for channel in CHANNELS {
+        for event in batch().iter().filter(|event| event["channel"] == channel) {
             let name = event["name"].as_str().unwrap();
-            expect(audience, room, name, &event["data"]).await;
+            expect(subscribers, channel, name, &event["data"]).await;
         }
     }
 }
@@ -108,24 +109,24 @@ fn batch_answer() -> Value {
 }
 
 #[tokio::test]
-async fn node_publishes_to_a_cluster() {
+async fn cluster_node_library_publishes_and_queries() {
     bounded(async {
         let site = Site::start("").await;
-        let mut audience = audience(&site).await;
+        let mut subscribers = subscribers(&site).await;
         let mut server = node_server(&site, &site.app().secret);
 
         let answer = ask(&mut server, json!({ "cmd": "triggerBatch", "batch": batch() })).await;
         assert_eq!(answer, batch_answer());
-        expect_batch(&mut audience).await;
-        let silent = json!([{ "channel": "news", "name": "silent", "data": "plain text" }]);
-        assert_eq!(ask(&mut server, json!({ "cmd": "triggerBatch", "batch": silent })).await, json!({}));
-        expect(&mut audience, "news", "silent", &json!("plain text")).await;
+        expect_batch(&mut subscribers).await;
+        let no_info = json!([{ "channel": "news", "name": "no-info", "data": "plain text" }]);
+        assert_eq!(ask(&mut server, json!({ "cmd": "triggerBatch", "batch": no_info })).await, json!({}));
+        expect(&mut subscribers, "news", "no-info", &json!("plain text")).await;
 
-        for room in ROOMS {
-            let data = json!({ "to": room });
-            let command = json!({ "cmd": "trigger", "channels": room, "event": "one", "data": data });
+        for channel in CHANNELS {
+            let data = json!({ "to": channel });
+            let command = json!({ "cmd": "trigger", "channels": channel, "event": "one", "data": data });
             assert_eq!(ask(&mut server, command).await, json!({}));
-            expect(&mut audience, room, "one", &data).await;
+            expect(&mut subscribers, channel, "one", &data).await;
         }
         let params = json!({ "info": "subscription_count" });
         let channels = json!(["news", "empty"]);
@@ -133,7 +134,7 @@ async fn node_publishes_to_a_cluster() {
             json!({ "cmd": "trigger", "channels": channels, "event": "two", "data": 7, "params": params });
         let counts = json!({ "news": { "subscription_count": 3 }, "empty": { "subscription_count": 0 } });
         assert_eq!(ask(&mut server, command).await, json!({ "channels": counts }));
-        expect(&mut audience, "news", "two", &json!(7)).await;
+        expect(&mut subscribers, "news", "two", &json!(7)).await;
 
         let command = json!({ "cmd": "get", "path": "/channels/private-room", "params": params });
         assert_eq!(ask(&mut server, command).await, json!({ "occupied": true, "subscription_count": 3 }));
@@ -144,25 +145,25 @@ async fn node_publishes_to_a_cluster() {
 }
 
 #[tokio::test]
-async fn python_publishes_to_a_cluster() {
+async fn cluster_python_library_publishes_and_queries() {
     bounded(async {
         let site = Site::start("").await;
-        let mut audience = audience(&site).await;
+        let mut subscribers = subscribers(&site).await;
         let mut server = python_server(&site, &site.app().secret);
 
         let answer = ask(&mut server, json!({ "cmd": "trigger_batch", "batch": batch() })).await;
         assert_eq!(answer, batch_answer());
-        expect_batch(&mut audience).await;
+        expect_batch(&mut subscribers).await;
 
-        for room in ROOMS {
-            let data = json!({ "to": room });
-            let command = json!({ "cmd": "trigger", "channels": room, "event": "one", "data": data });
+        for channel in CHANNELS {
+            let data = json!({ "to": channel });
+            let command = json!({ "cmd": "trigger", "channels": channel, "event": "one", "data": data });
             assert_eq!(ask(&mut server, command).await, json!({}));
-            expect(&mut audience, room, "one", &data).await;
+            expect(&mut subscribers, channel, "one", &data).await;
         }
         let command = json!({ "cmd": "trigger", "channels": ["news", "empty"], "event": "two", "data": "x" });
         assert_eq!(ask(&mut server, command).await, json!({}));
-        expect(&mut audience, "news", "two", &json!("x")).await;
+        expect(&mut subscribers, "news", "two", &json!("x")).await;
 
         let command = |channel: &str, attributes: Value| {
             json!({ "cmd": "channel_info", "channel": channel, "attributes": attributes })
@@ -174,9 +175,9 @@ async fn python_publishes_to_a_cluster() {
     .await;
 }
 
-/// The sender of an event, by its socket id, wherever it is connected.
+/// `socket_id` excludes the sender of an event, on whichever node it is connected.
 #[tokio::test]
-async fn the_sender_is_left_out_on_every_node_of_a_cluster() {
+async fn cluster_socket_id_of_a_publish_excludes_the_sender_on_every_node() {
     bounded(async {
         let site = Site::start("").await;
         let mut servers = [
@@ -195,13 +196,13 @@ async fn the_sender_is_left_out_on_every_node_of_a_cluster() {
             for sender in 0..3 {
                 let socket_id = browsers[sender].1.clone();
                 let batch = json!([
-                    { "channel": "news", "name": "mine", "data": "x", "socket_id": socket_id },
-                    { "channel": "news", "name": "everybody's", "data": "x" },
+                    { "channel": "news", "name": "excluded", "data": "x", "socket_id": socket_id },
+                    { "channel": "news", "name": "for-all", "data": "x" },
                 ]);
                 ask(server, json!({ "cmd": command, "batch": batch })).await;
                 for (number, (browser, _)) in browsers.iter_mut().enumerate() {
                     let expected: &[&str] =
-                        if number == sender { &["everybody's"] } else { &["mine", "everybody's"] };
+                        if number == sender { &["for-all"] } else { &["excluded", "for-all"] };
                     for name in expected {
                         assert_eq!(browser.next().await["event"], **name);
                     }
@@ -212,12 +213,12 @@ async fn the_sender_is_left_out_on_every_node_of_a_cluster() {
     .await;
 }
 
-/// In order and each once, from two backends in turn, to every browser.
+/// Two backends publish in turn; every browser receives each event once and in order.
 #[tokio::test]
-async fn browsers_of_a_cluster_see_every_event_in_order() {
+async fn cluster_browsers_receive_every_event_once_in_order() {
     bounded(async {
         let site = Site::start("").await;
-        let mut audience = audience(&site).await;
+        let mut subscribers = subscribers(&site).await;
         let mut servers = [
             ("triggerBatch", node_server(&site, &site.app().secret)),
             ("trigger_batch", python_server(&site, &site.app().secret)),
@@ -225,23 +226,23 @@ async fn browsers_of_a_cluster_see_every_event_in_order() {
         for round in 0..30 {
             let (command, server) = &mut servers[round % 2];
             let event = |number: usize| {
-                json!({ "channel": ROOMS[round % 3], "name": "e", "data": { "number": number } })
+                json!({ "channel": CHANNELS[round % 3], "name": "e", "data": { "number": number } })
             };
             let batch: Vec<Value> = (round * 10..round * 10 + 10).map(event).collect();
             assert_eq!(ask(server, json!({ "cmd": command, "batch": batch })).await, json!({}));
         }
         for round in 0..30 {
             for number in round * 10..round * 10 + 10 {
-                expect(&mut audience, ROOMS[round % 3], "e", &json!({ "number": number })).await;
+                expect(&mut subscribers, CHANNELS[round % 3], "e", &json!({ "number": number })).await;
             }
         }
     })
     .await;
 }
 
-/// Each library says it in its own way.
+/// Each library raises its own kind of error.
 #[tokio::test]
-async fn libraries_of_a_cluster_raise_their_own_errors() {
+async fn cluster_errors_are_raised_by_the_libraries() {
     bounded(async {
         let site = Site::start("").await;
         let too_many: Vec<Value> =
@@ -262,25 +263,25 @@ async fn libraries_of_a_cluster_raise_their_own_errors() {
             assert_eq!((&report["type"], &report["status"]), (&"failed".into(), &400.into()), "{report}");
             assert_eq!(report["body"]["code"], "limit_exceeded", "{report}");
             let good = right.ask(&json!({ "cmd": command, "batch": [too_many[0]] })).await;
-            assert_eq!(good["type"], "result", "it goes on: {good}");
+            assert_eq!(good["type"], "result", "the next request succeeds: {good}");
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_browser_of_a_cluster_is_told_why_not() {
+async fn cluster_pusher_js_reports_refused_subscriptions_and_connections() {
     bounded(async {
         let site = Site::start("").await;
         let mut eve = browser(&site, "not the secret").await;
-        for room in ["private-room", "private-encrypted-room"] {
-            let answer = subscribe(&mut eve, room).await;
+        for channel in ["private-room", "private-encrypted-room"] {
+            let answer = subscribe(&mut eve, channel).await;
             assert_eq!(answer["event"], "pusher:subscription_error", "{answer}");
             assert_eq!(answer["data"]["status"], 401, "{answer}");
         }
         subscribed(&mut eve, "news").await;
 
-        // A key that no app has: pusher-js is told so, and does not come back.
+        // An unknown app key: pusher-js receives 4001 and does not reconnect.
         let mut lost = Launch::node("pusher_js.js").addr(site.haproxy.addr()).arg("nobody").start();
         let error = lost.find("error", |report| report["type"] == "error").await;
         assert_eq!(error["error"]["error"]["data"]["code"], 4001, "{error}");

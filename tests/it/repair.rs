@@ -1,5 +1,5 @@
-//! What one node missed reaches its sockets all the same, once and in order
-//! (P4): links cut, stalled, deaf, and single entries that never came.
+//! Gap repair (P4): the subscribers of a node that missed entries receive them once and in
+//! order. The link to Redis is cut, stalled or delivers nothing, or single entries are lost.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use crate::support::server::Metrics;
 use crate::support::{Caller, Links, PATIENCE, Proxy, Redis, Server, Way, eventually};
 use crate::witness::{Witness, assert_once_each, within};
 
-/// Every listened channel is compared with its head within this time.
-const POSITION_CHECK: Duration = Duration::from_secs(10);
+/// A node compares the position of every subscribed channel with its head within this time.
+const HEAD_CHECK: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Two nodes on one Redis. Node b reaches it through a proxy.
-struct Stage {
+struct Setup {
     node_a: Server,
     node_b: Server,
     proxy: Proxy,
     _redis: Redis,
 }
 
-impl Stage {
-    async fn set() -> Stage {
+impl Setup {
+    async fn start() -> Setup {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let node_a = Server::builder().name("node a").redis(&redis).start().await;
         let node_b = Server::builder().name("node b").redis_url(&proxy.url()).start().await;
-        Stage { node_a, node_b, proxy, _redis: redis }
+        Setup { node_a, node_b, proxy, _redis: redis }
     }
 
-    async fn audience(&self, channels: &[&str]) -> Audience {
+    async fn subscribers(&self, channels: &[&str]) -> Subscribers {
         let (of_a, of_b) = tokio::join!(
             Witness::several(&self.node_a, 3, channels),
             Witness::several(&self.node_b, 10, channels)
         );
-        Audience { of_a, of_b }
+        Subscribers { of_a, of_b }
     }
 
     async fn metrics(&self) -> Metrics {
@@ -51,60 +51,60 @@ impl Stage {
         .await;
     }
 
-    /// What was repaired is counted, and nothing was given up.
+    /// At least one gap was counted, and every gap was repaired.
     async fn assert_repaired(&self) {
         let metrics = self.metrics().await;
         let [gaps, repaired, unrepaired] = ["gaps", "gaps_repaired", "gaps_unrepaired"]
             .map(|name| metrics.sum(&format!("fanfare_{name}_total")));
         println!("gaps {gaps}, repaired {repaired}");
-        assert!(gaps >= 1.0, "the gap is counted");
-        assert_eq!((repaired, unrepaired), (gaps, 0.0), "every gap was repaired");
-        assert_eq!(metrics.sum("fanfare_epoch_changes_total"), 0.0, "the history is the same");
+        assert!(gaps >= 1.0, "no gap was counted");
+        assert_eq!((repaired, unrepaired), (gaps, 0.0), "repaired and unrepaired gaps");
+        assert_eq!(metrics.sum("fanfare_epoch_changes_total"), 0.0, "the epoch changed");
     }
 }
 
-struct Audience {
-    /// The reference: nobody touches their link.
+struct Subscribers {
+    /// The reference: the link of node a is never cut.
     of_a: Vec<Witness>,
     of_b: Vec<Witness>,
 }
 
-impl Audience {
-    fn everyone(&self) -> impl Iterator<Item = &Witness> {
+impl Subscribers {
+    fn all(&self) -> impl Iterator<Item = &Witness> {
         self.of_a.iter().chain(&self.of_b)
     }
 
-    /// All have heard the same, once each, up to `last`.
-    async fn judge(&self, channel: &str, last: &str, patience: Duration) -> Vec<String> {
-        for witness in self.everyone() {
+    /// Waits for `last`; expects the same sequence at all subscribers, each event once.
+    async fn check(&self, channel: &str, last: &str, patience: Duration) -> Vec<String> {
+        for witness in self.all() {
             witness.heard_within(channel, last, patience).await;
         }
         let sequence = self.of_a[0].run(channel);
         assert_once_each(&sequence, channel);
-        for witness in self.everyone() {
+        for witness in self.all() {
             assert_eq!(witness.run(channel), sequence, "{} of {channel}", witness.name);
         }
         sequence
     }
 }
 
-/// A backend that publishes 20 batches a second, each with events on `busy`,
-/// and on other channels as it is told.
-struct Ticker {
+/// A publisher of 20 batches per second, each with events on `busy` and on the given other
+/// channels.
+struct Publisher {
     caller: Caller,
     pace: tokio::time::Interval,
     number: usize,
     newest: HashMap<String, String>,
 }
 
-impl Ticker {
-    fn new(caller: Caller) -> Ticker {
+impl Publisher {
+    fn new(caller: Caller) -> Publisher {
         let mut pace = tokio::time::interval(Duration::from_millis(50));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Ticker { caller, pace, number: 0, newest: HashMap::new() }
+        Publisher { caller, pace, number: 0, newest: HashMap::new() }
     }
 
-    /// Publishes for so long; on `others` with the first batch only, or with all.
+    /// Publishes for this time; each batch has events on `others` too.
     async fn publish_for(&mut self, time: Duration, others: &[&str]) {
         let batches = time.as_millis() / self.pace.period().as_millis();
         for _ in 0..batches {
@@ -128,211 +128,210 @@ impl Ticker {
 }
 
 #[tokio::test]
-async fn cluster_link_cut_for_three_seconds() {
+async fn cluster_link_cut_for_three_seconds_is_repaired() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy", "tail"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
-        ticker.publish_for(Duration::from_secs(1), &["tail"]).await;
-        stage.proxy.cut(Links::Subscriber);
-        // The newest event of `tail` is one that node b cannot hear, and nothing
-        // newer will tell it.
-        ticker.publish_for(Duration::from_secs(2), &["tail"]).await;
-        ticker.publish_for(Duration::from_secs(1), &[]).await;
-        stage.proxy.heal();
-        ticker.publish_for(Duration::from_secs(2), &[]).await;
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy", "tail"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
+        setup.proxy.cut(Links::Subscriber);
+        // Node b misses the newest event of `tail`, and no later entry reveals the gap.
+        publisher.publish_for(Duration::from_secs(2), &["tail"]).await;
+        publisher.publish_for(Duration::from_secs(1), &[]).await;
+        setup.proxy.heal();
+        publisher.publish_for(Duration::from_secs(2), &[]).await;
         for channel in ["tail", "busy"] {
-            let sequence = audience.judge(channel, &ticker.newest[channel], PATIENCE).await;
+            let sequence = subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
             assert!(sequence.len() >= 100, "{}", sequence.len());
         }
-        stage.assert_repaired().await;
-        assert!(stage.metrics().await.sum("fanfare_redis_reconnects_total") >= 1.0);
-        stage.ready_becomes(200, PATIENCE).await;
+        setup.assert_repaired().await;
+        assert!(setup.metrics().await.sum("fanfare_redis_reconnects_total") >= 1.0);
+        setup.ready_becomes(200, PATIENCE).await;
     })
     .await;
 }
 
-/// Nothing is published after the link is back, on any channel.
+/// Nothing is published on any channel after the link is restored.
 #[tokio::test]
-async fn cluster_link_cut_and_then_silence() {
+async fn cluster_link_cut_without_later_events_is_repaired() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy", "tail"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
-        ticker.publish(&["tail"]).await;
-        stage.proxy.cut(Links::Subscriber);
-        ticker.publish_for(Duration::from_secs(3), &["tail"]).await;
-        stage.proxy.heal();
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy", "tail"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        publisher.publish(&["tail"]).await;
+        setup.proxy.cut(Links::Subscriber);
+        publisher.publish_for(Duration::from_secs(3), &["tail"]).await;
+        setup.proxy.heal();
         for channel in ["tail", "busy"] {
-            audience.judge(channel, &ticker.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        stage.assert_repaired().await;
+        setup.assert_repaired().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn cluster_link_stalled_for_three_seconds() {
+async fn cluster_link_stalled_for_three_seconds_loses_nothing() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy", "tail"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
-        ticker.publish_for(Duration::from_secs(1), &["tail"]).await;
-        stage.proxy.stall(Links::Subscriber, Way::Both);
-        ticker.publish_for(Duration::from_secs(2), &["tail"]).await;
-        ticker.publish_for(Duration::from_secs(1), &[]).await;
-        stage.proxy.heal();
-        ticker.publish_for(Duration::from_secs(1), &[]).await;
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy", "tail"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
+        setup.proxy.stall(Links::Subscriber, Way::Both);
+        publisher.publish_for(Duration::from_secs(2), &["tail"]).await;
+        publisher.publish_for(Duration::from_secs(1), &[]).await;
+        setup.proxy.heal();
+        publisher.publish_for(Duration::from_secs(1), &[]).await;
         for channel in ["tail", "busy"] {
-            audience.judge(channel, &ticker.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        let metrics = stage.metrics().await;
+        let metrics = setup.metrics().await;
         assert_eq!(metrics.sum("fanfare_gaps_unrepaired_total"), 0.0);
-        assert_eq!(metrics.sum("fanfare_probe_failures_total"), 0.0, "the probe is more patient than this");
-        stage.ready_becomes(200, PATIENCE).await;
+        assert_eq!(metrics.sum("fanfare_probe_failures_total"), 0.0, "a probe failed within its timeout");
+        setup.ready_becomes(200, PATIENCE).await;
     })
     .await;
 }
 
-/// The socket looks fine, and nothing comes through it: only the node's own
-/// probe can tell.
+/// The connection to Redis stays open but delivers no messages: only the node's own probe
+/// detects that.
 #[tokio::test]
-async fn cluster_deaf_node_notices_and_recovers() {
+async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy", "tail"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
-        ticker.publish(&["tail"]).await;
-        stage.ready_becomes(200, PATIENCE).await;
-        stage.proxy.stall(Links::Subscriber, Way::Replies);
-        let deaf = tokio::time::Instant::now();
-        ticker.publish_for(Duration::from_secs(1), &["tail"]).await;
-        stage.ready_becomes(503, Duration::from_secs(15)).await;
-        println!("unready after {:?}", deaf.elapsed());
-        eventually("a probe that failed", Duration::from_secs(15), async || {
-            let failures = stage.metrics().await.sum("fanfare_probe_failures_total");
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy", "tail"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        publisher.publish(&["tail"]).await;
+        setup.ready_becomes(200, PATIENCE).await;
+        setup.proxy.stall(Links::Subscriber, Way::Replies);
+        let stalled = tokio::time::Instant::now();
+        publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
+        setup.ready_becomes(503, Duration::from_secs(15)).await;
+        println!("unready after {:?}", stalled.elapsed());
+        eventually("a failed probe", Duration::from_secs(15), async || {
+            let failures = setup.metrics().await.sum("fanfare_probe_failures_total");
             if failures >= 1.0 { Ok(()) } else { Err(failures.to_string()) }
         })
         .await;
-        println!("probe failed after {:?}", deaf.elapsed());
-        // A new connection, as deaf as the one before.
+        println!("probe failed after {:?}", stalled.elapsed());
+        // The node reconnects; the new connection delivers no messages either.
         eventually("a new connection", PATIENCE, async || {
-            let reconnects = stage.metrics().await.sum("fanfare_redis_reconnects_total");
+            let reconnects = setup.metrics().await.sum("fanfare_redis_reconnects_total");
             if reconnects >= 1.0 { Ok(()) } else { Err(reconnects.to_string()) }
         })
         .await;
-        ticker.publish_for(Duration::from_secs(1), &[]).await;
-        stage.proxy.heal();
+        publisher.publish_for(Duration::from_secs(1), &[]).await;
+        setup.proxy.heal();
         let healed = tokio::time::Instant::now();
-        // Deaf or not: what was published is in the log.
+        // The history has the events published during the stall.
         for channel in ["tail", "busy"] {
-            audience.judge(channel, &ticker.newest[channel], POSITION_CHECK).await;
+            subscribers.check(channel, &publisher.newest[channel], HEAD_CHECK).await;
         }
-        println!("caught up {:?} after the link was back", healed.elapsed());
-        stage.ready_becomes(200, Duration::from_secs(10)).await;
-        println!("ready {:?} after the link was back", healed.elapsed());
-        stage.assert_repaired().await;
-        // It hears again, and not only through the log.
-        let gaps = stage.metrics().await.sum("fanfare_gaps_total");
-        ticker.publish(&["tail"]).await;
-        audience.judge("tail", &ticker.newest["tail"], PATIENCE).await;
-        assert_eq!(stage.metrics().await.sum("fanfare_gaps_total"), gaps);
+        println!("caught up {:?} after the link was restored", healed.elapsed());
+        setup.ready_becomes(200, Duration::from_secs(10)).await;
+        println!("ready {:?} after the link was restored", healed.elapsed());
+        setup.assert_repaired().await;
+        // Entries arrive on the topic again, without gap repair.
+        let gaps = setup.metrics().await.sum("fanfare_gaps_total");
+        publisher.publish(&["tail"]).await;
+        subscribers.check("tail", &publisher.newest["tail"], PATIENCE).await;
+        assert_eq!(setup.metrics().await.sum("fanfare_gaps_total"), gaps);
     })
     .await;
 }
 
-/// While a node is deaf, its sockets get what the log has.
+/// While no messages arrive, a node delivers entries from the history.
 #[tokio::test]
-async fn cluster_deaf_node_serves_from_the_log() {
+async fn cluster_link_without_messages_delivers_from_the_history() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
-        ticker.publish(&[]).await;
-        stage.proxy.stall(Links::Subscriber, Way::Both);
-        ticker.publish(&[]).await;
-        audience.judge("busy", &ticker.newest["busy"], POSITION_CHECK + Duration::from_secs(2)).await;
-        stage.assert_repaired().await;
-        stage.proxy.heal();
-        // What was held back comes now, for the second time.
-        ticker.publish(&[]).await;
-        audience.judge("busy", &ticker.newest["busy"], PATIENCE).await;
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        publisher.publish(&[]).await;
+        setup.proxy.stall(Links::Subscriber, Way::Both);
+        publisher.publish(&[]).await;
+        subscribers.check("busy", &publisher.newest["busy"], HEAD_CHECK + Duration::from_secs(2)).await;
+        setup.assert_repaired().await;
+        setup.proxy.heal();
+        // The delayed messages arrive now; their entries are duplicates.
+        publisher.publish(&[]).await;
+        subscribers.check("busy", &publisher.newest["busy"], PATIENCE).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn cluster_one_announcement_lost_is_repaired_by_the_next() {
+async fn cluster_entry_lost_is_repaired_by_the_next_entry() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["news"]).await;
-        let caller = stage.node_a.caller("1");
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["news"]).await;
+        let caller = setup.node_a.caller("1");
         for round in 0..20 {
-            let swallowed = stage.proxy.swallow(&format!("lost-{round}"));
+            let swallowed = setup.proxy.swallow(&format!("lost-{round}"));
             for kind in ["before", "lost", "after"] {
                 caller.publish("news", "e", &format!("{kind}-{round}")).await;
             }
             swallowed.happened().await;
-            // Between two comparisons with the head are 8 s.
-            audience.judge("news", &format!("after-{round}"), Duration::from_secs(4)).await;
+            // Head checks are 8 s apart, so only the next entry can reveal the gap in time.
+            subscribers.check("news", &format!("after-{round}"), Duration::from_secs(4)).await;
         }
-        stage.assert_repaired().await;
-        assert_eq!(stage.metrics().await.sum("fanfare_gaps_total"), 20.0);
+        setup.assert_repaired().await;
+        assert_eq!(setup.metrics().await.sum("fanfare_gaps_total"), 20.0);
     })
     .await;
 }
 
 #[tokio::test]
-async fn cluster_last_announcement_lost_is_found_in_silence() {
+async fn cluster_last_entry_lost_is_repaired_by_the_head_check() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["news"]).await;
-        let caller = stage.node_a.caller("1");
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["news"]).await;
+        let caller = setup.node_a.caller("1");
         caller.publish("news", "e", "first").await;
-        let swallowed = stage.proxy.swallow("last");
+        let swallowed = setup.proxy.swallow("last");
         caller.publish("news", "e", "last").await;
         swallowed.happened().await;
-        audience.judge("news", "last", POSITION_CHECK + Duration::from_secs(1)).await;
-        stage.assert_repaired().await;
+        subscribers.check("news", "last", HEAD_CHECK + Duration::from_secs(1)).await;
+        setup.assert_repaired().await;
     })
     .await;
 }
 
-/// The very first entry of a channel has nothing before it to miss.
+/// The first entry of a channel has no predecessor by which a gap would show.
 #[tokio::test]
-async fn cluster_first_announcement_lost_is_found() {
+async fn cluster_first_entry_lost_is_repaired() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["news", "tail"]).await;
-        let caller = stage.node_a.caller("1");
-        let swallowed = stage.proxy.swallow("first");
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["news", "tail"]).await;
+        let caller = setup.node_a.caller("1");
+        let swallowed = setup.proxy.swallow("first");
         caller.publish("news", "e", "first").await;
         swallowed.happened().await;
         caller.publish("news", "e", "second").await;
-        assert_eq!(audience.judge("news", "second", PATIENCE).await, ["first", "second"]);
-        let swallowed = stage.proxy.swallow("only");
+        assert_eq!(subscribers.check("news", "second", PATIENCE).await, ["first", "second"]);
+        let swallowed = setup.proxy.swallow("only");
         caller.publish("tail", "e", "only").await;
         swallowed.happened().await;
-        audience.judge("tail", "only", POSITION_CHECK + Duration::from_secs(1)).await;
+        subscribers.check("tail", "only", HEAD_CHECK + Duration::from_secs(1)).await;
     })
     .await;
 }
 
-/// The link comes and goes all the time, while events flow.
+/// The link is cut repeatedly while events are published.
 #[tokio::test]
-async fn cluster_flapping_link_loses_nothing() {
+async fn cluster_link_cut_repeatedly_loses_nothing() {
     within(LIMIT, async {
-        let stage = Stage::set().await;
-        let audience = stage.audience(&["busy", "tail"]).await;
-        let mut ticker = Ticker::new(stage.node_a.caller("1"));
+        let setup = Setup::start().await;
+        let subscribers = setup.subscribers(&["busy", "tail"]).await;
+        let mut publisher = Publisher::new(setup.node_a.caller("1"));
         for _ in 0..15 {
-            ticker.publish_for(Duration::from_millis(300), &["tail"]).await;
-            stage.proxy.cut_once(Links::Subscriber);
+            publisher.publish_for(Duration::from_millis(300), &["tail"]).await;
+            setup.proxy.cut_once(Links::Subscriber);
         }
         for channel in ["tail", "busy"] {
-            audience.judge(channel, &ticker.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        stage.assert_repaired().await;
+        setup.assert_repaired().await;
     })
     .await;
 }

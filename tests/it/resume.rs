@@ -1,5 +1,5 @@
-//! Coming back to a channel, line by line of `docs/resume.md`: what was missed
-//! follows in order, each event once, or the client is told that it starts anew.
+//! Resuming a subscription, as in `docs/resume.md`: the missed events follow in order, each
+//! once, or the confirmation has `"resumed":false`.
 
 use std::time::{Duration, Instant};
 
@@ -11,25 +11,25 @@ use crate::support::delta_client::Came;
 use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Memory, Resumer, Server, on_both_backends};
 
 on_both_backends![
-    every_channel_says_where_it_stands,
-    what_was_missed_follows_and_then_what_is_live,
-    it_resumes_in_the_middle_of_a_batch,
-    with_the_bases_it_holds_what_was_missed_comes_as_deltas,
-    without_bases_it_begins_in_full,
-    events_that_excepted_former_connections_are_not_sent,
-    what_is_filtered_out_moves_the_position,
-    members_and_counts_are_not_repeated,
-    the_cached_event_is_not_repeated,
-    it_may_ask_again_on_the_same_connection,
-    a_position_of_another_history_is_not_resumed,
-    client_events_are_missed_and_sent_like_others,
-    two_that_hold_different_bases_resume_at_once,
-    whoever_does_not_ask_sees_nothing_of_it,
-    those_who_resume_at_once_are_excepted_one_by_one,
-    its_own_events_move_the_position,
-    chains_with_keys_go_on,
-    a_users_own_channel_is_resumed_too,
-    it_is_told_in_its_own_dialect,
+    resume_confirmation_contains_the_position_on_every_channel_kind,
+    resume_sends_missed_events_before_live_events,
+    resume_from_a_position_within_a_batch_sends_the_rest,
+    resume_with_bases_sends_missed_events_as_deltas,
+    resume_without_bases_sends_the_first_event_in_full,
+    resume_omits_events_that_exclude_previous_socket_ids,
+    resume_position_advances_past_filtered_events,
+    resume_omits_missed_member_changes_and_counts,
+    resume_omits_the_cached_event,
+    resume_on_the_same_connection_is_allowed_once_per_second,
+    resume_from_a_position_of_another_epoch_is_declined,
+    resume_sends_missed_client_events,
+    resume_of_concurrent_clients_with_different_bases_succeeds,
+    resume_is_invisible_to_clients_without_it,
+    resume_of_concurrent_clients_excludes_each_socket_id_separately,
+    resume_position_advances_past_own_events,
+    resume_continues_chains_with_conflation_keys,
+    resume_works_on_user_channels,
+    resume_frames_use_the_event_prefix_of_the_connection,
 ];
 
 const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
@@ -43,7 +43,7 @@ async fn server() -> Server {
     Server::builder().config(CONFIG).start().await
 }
 
-/// Worth a delta.
+/// Event data that compresses well as a delta.
 fn text(number: usize) -> String {
     json!({ "number": number, "same": "all the same ".repeat(30) }).to_string()
 }
@@ -56,13 +56,13 @@ async fn publish(caller: &Caller, channel: &str, number: usize) {
     caller.publish(channel, "e", &text(number)).await;
 }
 
-/// One run of events.
+/// Publishes the events as one batch.
 async fn publish_batch(caller: &Caller, channel: &str, numbers: std::ops::Range<usize>) {
     let event = |number| json!({ "name": "e", "channel": channel, "data": text(number) });
     caller.post_batch(numbers.map(event).collect()).await.expect_ok();
 }
 
-async fn every_channel_says_where_it_stands(backend: Backend) {
+async fn resume_confirmation_contains_the_position_on_every_channel_kind(backend: Backend) {
     let cluster = cluster(backend).await;
     for channel in ["news", "private-news", "cache-news", "private-cache-news", "private-encrypted-news"] {
         let mut resumer = Resumer::on(cluster.second(), channel, json!({})).await;
@@ -70,18 +70,18 @@ async fn every_channel_says_where_it_stands(backend: Backend) {
             assert_eq!(resumer.browser.next().await.event, "pusher:cache_miss");
         }
         publish(&cluster.caller("1"), channel, 1).await;
-        let told = resumer.event().await;
-        assert_eq!((told.came, told.data), (Came::Plain, text(1)), "{channel}");
-        assert_eq!(told.seq, Some(resumer.memory.seq), "{channel}");
-        assert!(told.text.ends_with(&format!(r#","__seq":{}}}"#, resumer.memory.seq)), "{}", told.text);
-        assert_ne!(resumer.memory.epoch, 0, "{channel}: the epoch is known once there is one");
+        let event = resumer.event().await;
+        assert_eq!((event.came, event.data), (Came::Plain, text(1)), "{channel}");
+        assert_eq!(event.seq, Some(resumer.memory.seq), "{channel}");
+        assert!(event.text.ends_with(&format!(r#","__seq":{}}}"#, resumer.memory.seq)), "{}", event.text);
+        assert_ne!(resumer.memory.epoch, 0, "{channel}: the epoch is unknown after the first event");
 
         let mut next = Resumer::on(cluster.first(), channel, json!({})).await;
         if channel.contains("cache-") {
             next.event().await;
         }
-        let stands = (next.memory.epoch, next.memory.seq);
-        assert_eq!(stands, (resumer.memory.epoch, resumer.memory.seq), "{channel}");
+        let position = (next.memory.epoch, next.memory.seq);
+        assert_eq!(position, (resumer.memory.epoch, resumer.memory.seq), "{channel}");
     }
 
     let mut browser = cluster.second().browser("key1").await;
@@ -91,7 +91,7 @@ async fn every_channel_says_where_it_stands(backend: Backend) {
     assert!(data["epoch"].is_u64() && data["seq"].is_u64() && data["resumed"] == false, "{}", frame.text);
 }
 
-/// A presence subscription with `resume`; the confirmation.
+/// Subscribes to a presence channel with `resume`; returns the confirmation.
 async fn join(browser: &mut crate::support::Browser, user_id: &str, resume: Value) -> crate::support::Frame {
     let channel_data = json!({ "user_id": user_id, "user_info": {} }).to_string();
     let text = fanfare::auth::subscription_text(browser.socket_id(), "presence-room", Some(&channel_data));
@@ -102,7 +102,7 @@ async fn join(browser: &mut crate::support::Browser, user_id: &str, resume: Valu
     browser.confirmed("presence-room").await
 }
 
-async fn what_was_missed_follows_and_then_what_is_live(backend: Backend) {
+async fn resume_sends_missed_events_before_live_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     for (round, members) in [json!({}), json!({ "delta": true })].into_iter().enumerate() {
@@ -121,7 +121,7 @@ async fn what_was_missed_follows_and_then_what_is_live(backend: Backend) {
             publish(&caller, &channel, next + 10).await;
             resumer.events(&texts(next..next + 11)).await;
         }
-        // Nothing missed is resumed as well.
+        // Resuming without missed events succeeds too.
         let memory = resumer.cut();
         let resume = memory.resume();
         let (mut resumer, resumed) =
@@ -132,7 +132,7 @@ async fn what_was_missed_follows_and_then_what_is_live(backend: Backend) {
     }
 }
 
-async fn it_resumes_in_the_middle_of_a_batch(backend: Backend) {
+async fn resume_from_a_position_within_a_batch_sends_the_rest(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
@@ -153,7 +153,7 @@ async fn it_resumes_in_the_middle_of_a_batch(backend: Backend) {
     }
 }
 
-async fn with_the_bases_it_holds_what_was_missed_comes_as_deltas(backend: Backend) {
+async fn resume_with_bases_sends_missed_events_as_deltas(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     for algorithm in ["fossil", "xdelta3"] {
@@ -172,7 +172,7 @@ async fn with_the_bases_it_holds_what_was_missed_comes_as_deltas(backend: Backen
     }
 }
 
-async fn without_bases_it_begins_in_full(backend: Backend) {
+async fn resume_without_bases_sends_the_first_event_in_full(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
@@ -187,7 +187,7 @@ async fn without_bases_it_begins_in_full(backend: Backend) {
     assert!(resumed);
     assert_eq!(resumer.events(&texts(2..5)).await, [Came::Full, Came::Delta, Came::Delta]);
 
-    // Nothing missed and no base: the first live event is full.
+    // Without missed events and without bases, the first live event is full.
     let mut memory = resumer.cut();
     let resume = memory.resume_without_bases();
     let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
@@ -196,37 +196,37 @@ async fn without_bases_it_begins_in_full(backend: Backend) {
     assert_eq!(resumer.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
 }
 
-async fn events_that_excepted_former_connections_are_not_sent(backend: Backend) {
+async fn resume_omits_events_that_exclude_previous_socket_ids(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
     let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
     publish(&caller, "news", 0).await;
     resumer.events(&texts(0..1)).await;
-    let except = async |number: usize, socket: &str| {
+    let publish_excluding = async |number: usize, socket: &str| {
         let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": socket });
         caller.post_events(event).await.expect_ok();
     };
     let mut number = 1;
     for node in [cluster.second(), cluster.first(), cluster.second(), cluster.first()] {
         let memory = resumer.cut();
-        let mut meant = Vec::new();
-        // All its former connections, one that it had not, and nobody.
+        let mut expected = Vec::new();
+        // Excludes each previous socket id of the client, then a foreign one.
         for socket in memory.sockets.iter().map(String::as_str).chain(["7.7"]) {
-            except(number, socket).await;
+            publish_excluding(number, socket).await;
             publish(&caller, "news", number + 1).await;
-            meant.extend((socket == "7.7").then(|| text(number)));
-            meant.push(text(number + 1));
+            expected.extend((socket == "7.7").then(|| text(number)));
+            expected.push(text(number + 1));
             number += 2;
         }
         let resume = memory.resume();
         let resumed;
         (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
         assert!(resumed);
-        resumer.events(&meant).await;
-        // And live.
+        resumer.events(&expected).await;
+        // The exclusion applies to live events too.
         for socket in resumer.memory.sockets.clone() {
-            except(number, &socket).await;
+            publish_excluding(number, &socket).await;
             publish(&caller, "news", number + 1).await;
             resumer.events(&texts(number + 1..number + 2)).await;
             number += 2;
@@ -234,44 +234,49 @@ async fn events_that_excepted_former_connections_are_not_sent(backend: Backend) 
     }
 }
 
-async fn what_is_filtered_out_moves_the_position(backend: Backend) {
+async fn resume_position_advances_past_filtered_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let wanted = json!({ "filter": { "key": "kind", "cmp": "eq", "val": "goal" }, "delta": true });
-    let tagged = async |number: usize, kind: &str| {
+    let members = json!({ "filter": { "key": "kind", "cmp": "eq", "val": "goal" }, "delta": true });
+    let publish_tagged = async |number: usize, kind: &str| {
         let event = json!({ "name": "e", "channel": "news", "data": text(number), "tags": { "kind": kind } });
         caller.post_events(event).await.expect_ok();
     };
-    let mut resumer = Resumer::on(cluster.second(), "news", wanted.clone()).await;
-    tagged(0, "goal").await;
+    let mut resumer = Resumer::on(cluster.second(), "news", members.clone()).await;
+    publish_tagged(0, "goal").await;
     resumer.events(&texts(0..1)).await;
     let before = resumer.memory.seq;
     let began = Instant::now();
     for number in 1..6 {
-        tagged(number, "shot").await;
+        publish_tagged(number, "shot").await;
     }
-    // One for all of them.
+    // One position notice covers all of them.
     while resumer.memory.seq < before + 5 {
         assert!(!resumer.position().await);
     }
-    assert!(began.elapsed() > Duration::from_millis(500), "not for each event: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_millis(500),
+        "a position notice for each event: {:?}",
+        began.elapsed()
+    );
 
-    // From there on: nothing was missed, though the log says a lot.
+    // The client resumes from the noticed position. Two of three missed entries are filtered
+    // out.
     let memory = resumer.cut();
-    tagged(6, "shot").await;
-    tagged(7, "goal").await;
-    tagged(8, "shot").await;
+    publish_tagged(6, "shot").await;
+    publish_tagged(7, "goal").await;
+    publish_tagged(8, "shot").await;
     let resume = memory.resume();
-    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", wanted, memory, resume).await;
+    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
     assert!(resumed);
-    // The base is the last event that passed.
+    // The base is the last event that passed the filter.
     assert_eq!(resumer.events(&texts(7..8)).await, [Came::Delta]);
     while resumer.memory.seq < before + 8 {
         assert!(!resumer.position().await);
     }
 }
 
-async fn members_and_counts_are_not_repeated(backend: Backend) {
+async fn resume_omits_missed_member_changes_and_counts(backend: Backend) {
     let app = AppSpec::new("1").set("enable_subscription_count", true);
     let cluster = Cluster::builder(backend).config(CONFIG).app(app).start().await;
     let mut ann = cluster.first().browser("key1").await;
@@ -288,11 +293,11 @@ async fn members_and_counts_are_not_repeated(backend: Backend) {
     ids.sort();
     assert_eq!(ids, ["ann", "ben"]);
     match memory.hear(&ann.next().await) {
-        Heard::Event(told) => assert_eq!(told.data, text(1)),
+        Heard::Event(event) => assert_eq!(event.data, text(1)),
         other => panic!("{other:?}"),
     }
 
-    // Of the counts there is only the one that holds now.
+    // Only the current subscription count is sent.
     let mut first = Resumer::on(cluster.first(), "news", json!({})).await;
     assert_eq!(first.browser.next().await.data_json(), json!({ "subscription_count": 1 }));
     let memory = first.cut();
@@ -304,7 +309,7 @@ async fn members_and_counts_are_not_repeated(backend: Backend) {
     assert_eq!(back.browser.next().await.data_json()["subscription_count"], 3);
 }
 
-async fn the_cached_event_is_not_repeated(backend: Backend) {
+async fn resume_omits_the_cached_event(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     for members in [json!({}), json!({ "delta": true })] {
@@ -320,13 +325,13 @@ async fn the_cached_event_is_not_repeated(backend: Backend) {
         assert!(resumed);
         publish(&caller, "cache-news", 2).await;
         resumer.events(&texts(2..3)).await;
-        // Who starts anew gets it.
-        let mut anew = Resumer::on(cluster.second(), "cache-news", members).await;
-        anew.events(&texts(2..3)).await;
+        // A new subscription receives the cached event.
+        let mut new = Resumer::on(cluster.second(), "cache-news", members).await;
+        new.events(&texts(2..3)).await;
     }
 }
 
-async fn it_may_ask_again_on_the_same_connection(backend: Backend) {
+async fn resume_on_the_same_connection_is_allowed_once_per_second(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
@@ -336,16 +341,16 @@ async fn it_may_ask_again_on_the_same_connection(backend: Backend) {
     let mut at = resumer.memory.clone();
     publish_batch(&caller, "news", 1..4).await;
     resumer.events(&texts(1..4)).await;
-    // As if it had not been able to decode the second.
+    // As a client does that could not decode the second event.
     let resume = at.resume_without_bases();
     resumer.memory = at.clone();
-    let asked = Instant::now();
+    let requested = Instant::now();
     assert!(resumer.subscribe(members.clone(), resume.clone()).await);
     assert_eq!(resumer.events(&texts(1..4)).await, [Came::Full, Came::Delta, Came::Delta]);
     publish(&caller, "news", 4).await;
     assert_eq!(resumer.events(&texts(4..5)).await, [Came::Delta]);
 
-    // Once a second at most: in between it starts anew, however often it asks.
+    // At most once per second: further requests are confirmed without recovery.
     let mut next = 5;
     resumer.memory = at.clone();
     while !resumer.subscribe(members.clone(), resume.clone()).await {
@@ -355,11 +360,11 @@ async fn it_may_ask_again_on_the_same_connection(backend: Backend) {
         tokio::time::sleep(limits::DELTA_SYNC_INTERVAL / 4).await;
         resumer.memory = at.clone();
     }
-    assert!(asked.elapsed() >= limits::DELTA_SYNC_INTERVAL, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() >= limits::DELTA_SYNC_INTERVAL, "{:?}", requested.elapsed());
     assert_eq!(resumer.events(&texts(1..next)).await[0], Came::Full);
 }
 
-async fn a_position_of_another_history_is_not_resumed(backend: Backend) {
+async fn resume_from_a_position_of_another_epoch_is_declined(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
@@ -384,11 +389,11 @@ async fn a_position_of_another_history_is_not_resumed(backend: Backend) {
             Resumer::back(node, "news", json!({ "delta": true }), memory.clone(), resume.clone()).await;
         assert!(!resumed, "{resume}");
         assert_eq!(resumer.memory.epoch, epoch, "{resume}");
-        // From where it stands it goes on like anybody.
+        // Live events follow the current position.
         publish(&caller, "news", 100 + number).await;
         assert_eq!(resumer.events(&texts(100 + number..101 + number)).await, [Came::Full], "{resume}");
     }
-    // And the right one is right still.
+    // The valid position can still be resumed.
     let resume = memory.resume();
     let (mut resumer, resumed) =
         Resumer::back(cluster.second(), "news", json!({ "delta": true }), memory, resume).await;
@@ -396,7 +401,7 @@ async fn a_position_of_another_history_is_not_resumed(backend: Backend) {
     resumer.events(&texts(100..107)).await;
 }
 
-async fn client_events_are_missed_and_sent_like_others(backend: Backend) {
+async fn resume_sends_missed_client_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
@@ -411,16 +416,17 @@ async fn client_events_are_missed_and_sent_like_others(backend: Backend) {
         sender.settle().await;
     };
     trigger(&mut sender, 1).await;
-    let told = resumer.event().await;
-    assert_eq!((told.came, told.data), (Came::Plain, text(1)));
-    assert_eq!(told.seq, Some(resumer.memory.seq), "it has a number all the same");
+    let event = resumer.event().await;
+    assert_eq!((event.came, event.data), (Came::Plain, text(1)));
+    assert_eq!(event.seq, Some(resumer.memory.seq), "a client event has a sequence number");
 
     let memory = resumer.cut();
     trigger(&mut sender, 2).await;
     publish(&caller, "private-room", 3).await;
     sender.find_event("e").await;
     trigger(&mut sender, 4).await;
-    // What was sent is announced when everybody else has it.
+    // The event published last reaches another subscriber: the client events before it have
+    // been appended.
     let mut other = cluster.first().browser("key1").await;
     other.subscribe("private-room").await;
     publish(&caller, "private-room", 5).await;
@@ -432,7 +438,7 @@ async fn client_events_are_missed_and_sent_like_others(backend: Backend) {
     let came = resumer.events(&texts(2..6)).await;
     assert_eq!(came, [Came::Plain, Came::Delta, Came::Plain, Came::Delta]);
 
-    // Its own are not sent back to it, under any of its names.
+    // The client's own events are not sent to it, whichever of its socket ids sent them.
     trigger(&mut resumer.browser, 6).await;
     let memory = resumer.cut();
     let resume = memory.resume();
@@ -443,24 +449,24 @@ async fn client_events_are_missed_and_sent_like_others(backend: Backend) {
     resumer.events(&texts(7..8)).await;
 }
 
-/// They share the audience, and not what they hold.
-async fn two_that_hold_different_bases_resume_at_once(backend: Backend) {
+/// The clients are of one group and have different base states.
+async fn resume_of_concurrent_clients_with_different_bases_succeeds(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut here = Resumer::on(cluster.second(), "news", members.clone()).await;
+    let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
     let mut resumers = Vec::new();
     for number in 0..4 {
         let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
         publish(&caller, "news", number).await;
         resumer.events(&texts(number..number + 1)).await;
-        here.events(&texts(number..number + 1)).await;
+        stays.events(&texts(number..number + 1)).await;
         resumers.push(resumer.cut());
     }
     publish_batch(&caller, "news", 4..8).await;
-    here.events(&texts(4..8)).await;
+    stays.events(&texts(4..8)).await;
     let back = resumers.into_iter().enumerate().map(|(number, mut memory)| {
-        // Every other one has lost its bases.
+        // Every second client has lost its bases.
         let resume = if number % 2 == 0 { memory.resume() } else { memory.resume_without_bases() };
         Resumer::back(cluster.second(), "news", members.clone(), memory, resume)
     });
@@ -475,23 +481,23 @@ async fn two_that_hold_different_bases_resume_at_once(backend: Backend) {
     for (resumer, _) in &mut back {
         assert_eq!(resumer.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
     }
-    assert_eq!(here.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
+    assert_eq!(stays.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
 }
 
-async fn whoever_does_not_ask_sees_nothing_of_it(backend: Backend) {
+async fn resume_is_invisible_to_clients_without_it(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut plain = cluster.second().browser("key1").await;
     let frame = plain.subscribe("news").await;
     let succeeded = r#"{"channel":"news","data":"{}","event":"pusher_internal:subscription_succeeded"}"#;
     assert_eq!(frame.text, succeeded);
-    let mut no = cluster.second().browser("key1").await;
-    assert_eq!(no.subscribe_with("news", json!({ "resume": false })).await.text, succeeded);
+    let mut refuses = cluster.second().browser("key1").await;
+    assert_eq!(refuses.subscribe_with("news", json!({ "resume": false })).await.text, succeeded);
     let mut resumer = Resumer::on(cluster.second(), "news", json!({})).await;
     for number in 0..5 {
         publish(&caller, "news", number).await;
         let data = Value::from(text(number));
-        for browser in [&mut plain, &mut no] {
+        for browser in [&mut plain, &mut refuses] {
             let frame = browser.expect_event("news", "e").await;
             assert_eq!(frame.text, format!(r#"{{"event":"e","channel":"news","data":{data}}}"#));
         }
@@ -502,9 +508,9 @@ async fn whoever_does_not_ask_sees_nothing_of_it(backend: Backend) {
     }
 }
 
-/// Every mistake is named, and costs nothing but the answer.
+/// The error names the invalid member, and the connection and its subscriptions stay.
 #[tokio::test]
-async fn a_position_that_is_none_is_refused() {
+async fn resume_with_an_invalid_position_is_refused() {
     let server = server().await;
     let caller = server.caller("1");
     let mut browser = server.browser("key1").await;
@@ -530,7 +536,7 @@ async fn a_position_that_is_none_is_refused() {
         (json!({ "epoch": 7, "seq": 5, "socket_id": ["1.2", 3] }), "resume.socket_id"),
         (json!({ "epoch": 7, "seq": 5, "socket_id": vec!["1.2"; 9] }), "resume.socket_id"),
     ] {
-        // On a channel that it is on, and on one that it is not on.
+        // With and without an existing subscription.
         for channel in ["news", "olds"] {
             browser.ask_for(channel, json!({ "resume": resume })).await;
             let error = browser.expect_subscription_error(channel).await;
@@ -547,9 +553,9 @@ async fn a_position_that_is_none_is_refused() {
     }
 }
 
-/// At most once a second, and the last one comes without another event.
+/// At most one position notice per second; the last one needs no further event.
 #[tokio::test]
-async fn positions_are_told_in_their_time() {
+async fn position_notices_are_sent_at_most_once_per_second() {
     let server = server().await;
     let caller = server.caller("1");
     let members = json!({ "filter": { "key": "x", "cmp": "ex" } });
@@ -559,7 +565,7 @@ async fn positions_are_told_in_their_time() {
         .await;
     resumer.events(&texts(0..1)).await;
     let (before, began) = (resumer.memory.seq, Instant::now());
-    let (mut told, mut published) = (0, 0);
+    let (mut notices, mut published) = (0, 0);
     while began.elapsed() < Duration::from_millis(2_500) {
         publish(&caller, "news", 1).await;
         published += 1;
@@ -571,20 +577,20 @@ async fn positions_are_told_in_their_time() {
         {
             assert_eq!(frame.event, "pusher:position");
             resumer.memory.hear(&frame);
-            told += 1;
+            notices += 1;
         }
     }
     while resumer.memory.seq < before + published {
         assert!(!resumer.position().await);
-        told += 1;
+        notices += 1;
     }
-    println!("{told} positions for {published} events in {:?}", began.elapsed());
-    assert!((2..=4).contains(&told), "{told} positions");
+    println!("{notices} position notices for {published} events in {:?}", began.elapsed());
+    assert!((2..=4).contains(&notices), "{notices} position notices");
 }
 
-/// An event may except a connection that is not subscribed yet. Others who have
-/// missed the same get it all the same.
-async fn those_who_resume_at_once_are_excepted_one_by_one(backend: Backend) {
+/// An event may exclude a connection that is not subscribed yet. Other clients that resume
+/// from the same position receive that event.
+async fn resume_of_concurrent_clients_excludes_each_socket_id_separately(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     publish(&caller, "news", 0).await;
@@ -600,8 +606,9 @@ async fn those_who_resume_at_once_are_excepted_one_by_one(backend: Backend) {
         }
         let ids: Vec<String> = back.iter().map(|it| it.browser.socket_id().to_owned()).collect();
         for number in [1, 2] {
-            let except = &ids[(round * 3 + number) % 10];
-            let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": except });
+            let excluded = &ids[(round * 3 + number) % 10];
+            let event =
+                json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": excluded });
             caller.post_events(event).await.expect_ok();
         }
         let back = back.into_iter().map(|resumer| {
@@ -612,17 +619,17 @@ async fn those_who_resume_at_once_are_excepted_one_by_one(backend: Backend) {
         publish(&caller, "news", 3).await;
         for (at, (resumer, resumed)) in back.iter_mut().enumerate() {
             assert!(*resumed);
-            let mut meant: Vec<usize> = (1..=2).filter(|number| (round * 3 + number) % 10 != at).collect();
-            meant.push(3);
-            let meant: Vec<String> = meant.into_iter().map(text).collect();
-            resumer.events(&meant).await;
+            let mut expected: Vec<usize> = (1..=2).filter(|number| (round * 3 + number) % 10 != at).collect();
+            expected.push(3);
+            let expected: Vec<String> = expected.into_iter().map(text).collect();
+            resumer.events(&expected).await;
         }
     }
 }
 
-/// Or somebody who publishes a lot would come back to a log that has forgotten where
-/// it stood, though it has missed nothing.
-async fn its_own_events_move_the_position(backend: Backend) {
+/// Otherwise the position of a client that publishes a lot would expire from the history
+/// although the client missed nothing.
+async fn resume_position_advances_past_own_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut sender = Resumer::on(cluster.second(), "news", json!({})).await;
@@ -639,7 +646,7 @@ async fn its_own_events_move_the_position(backend: Backend) {
     }
 }
 
-async fn chains_with_keys_go_on(backend: Backend) {
+async fn resume_continues_chains_with_conflation_keys(backend: Backend) {
     for markers in ["underscore", "plain"] {
         let app = AppSpec::new("1")
             .set("channel_delta_compression", r#"{ "ticks" = { conflation_key = "key" } }"#)
@@ -660,7 +667,7 @@ async fn chains_with_keys_go_on(backend: Backend) {
         assert_eq!(resumer.events(&all(0)).await, [Came::Full; 20]);
         for (number, node) in [(1, cluster.second()), (3, cluster.first()), (5, cluster.first())] {
             let memory = resumer.cut();
-            // Some of its chains move while it is away.
+            // Some of its chains advance while the client is disconnected.
             let some = &all(number)[5..10];
             caller.post_batch(batch(some)).await.expect_ok();
             let resume = memory.resume();
@@ -671,7 +678,7 @@ async fn chains_with_keys_go_on(backend: Backend) {
             caller.post_batch(batch(&all(number + 1))).await.expect_ok();
             assert_eq!(resumer.events(&all(number + 1)).await, [Came::Delta; 20], "{markers} {number}");
         }
-        // Without bases, it is told to forget those that it may have.
+        // Without bases, the first event of each chain is sent in full.
         let mut memory = resumer.cut();
         caller.post_batch(batch(&all(7)[..2])).await.expect_ok();
         let resume = memory.resume_without_bases();
@@ -683,7 +690,7 @@ async fn chains_with_keys_go_on(backend: Backend) {
     }
 }
 
-async fn a_users_own_channel_is_resumed_too(backend: Backend) {
+async fn resume_works_on_user_channels(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let channel = "#server-to-user-ann";
@@ -708,7 +715,7 @@ async fn a_users_own_channel_is_resumed_too(backend: Backend) {
     assert!(resumed);
 }
 
-async fn it_is_told_in_its_own_dialect(backend: Backend) {
+async fn resume_frames_use_the_event_prefix_of_the_connection(backend: Backend) {
     let cluster = cluster(backend).await;
     let mut browser = cluster.second().connect("/app/key1?protocol=2").await;
     assert_eq!(browser.next().await.event, "sockudo:connection_established");
@@ -720,7 +727,7 @@ async fn it_is_told_in_its_own_dialect(backend: Backend) {
     assert_eq!(frame.data_json()["resumed"], false);
     assert_eq!(browser.next().await.event, "sockudo:delta_compression_enabled");
     publish(&cluster.caller("1"), "news", 0).await;
-    // The epoch begins, and in a while its position has moved.
+    // One position notice with the new epoch, and a later one for the filtered event.
     for _ in 0..2 {
         assert_eq!(browser.next().await.event, "sockudo:position");
     }

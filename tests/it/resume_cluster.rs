@@ -1,4 +1,5 @@
-//! Resuming where something is lost: a log, a Redis, a node with a crowd on it.
+//! Resuming after a loss: of a channel's history, of the data of Redis, or of a node with
+//! many connections.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use crate::support::{
 };
 
 const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
-const CROWD: usize = 500;
-/// Of Redis, one after another, while a crowd acts: what nodes say by themselves
-/// still fits in between.
-const ANSWERS_AFTER: Duration = Duration::from_millis(50);
+const CLIENTS: usize = 500;
+/// Delay of each reply of Redis while many clients resume. Small enough that the regular
+/// commands of the node still succeed.
+const REPLY_DELAY: Duration = Duration::from_millis(50);
 
 async fn cluster() -> Cluster {
     let app = AppSpec::new("1").set("max_event_batch_size", 100);
@@ -36,7 +37,7 @@ async fn publish_batch(caller: &Caller, numbers: std::ops::Range<usize>) {
 }
 
 #[tokio::test]
-async fn cluster_says_so_when_the_log_is_gone() {
+async fn cluster_resume_after_loss_of_the_history_is_declined() {
     bounded(async {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
@@ -49,15 +50,15 @@ async fn cluster_says_so_when_the_log_is_gone() {
         let script = "return redis.call('DEL', redis.call('KEYS', 'fanfare:*:log:1:news')[1])";
         assert_eq!(cluster.redis().command(&["EVAL", script, "0"]).await.integer(), 1);
         let resume = memory.resume();
-        let (mut anew, resumed) =
+        let (mut declined, resumed) =
             Resumer::back(cluster.second(), "news", members.clone(), memory.clone(), resume).await;
         assert!(!resumed, "two events are lost");
-        assert_eq!(anew.memory.epoch, memory.epoch);
+        assert_eq!(declined.memory.epoch, memory.epoch);
         publish_batch(&caller, 5..7).await;
-        assert_eq!(anew.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
+        assert_eq!(declined.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
 
-        // Who has missed nothing needs no log.
-        let memory = anew.cut();
+        // A client without missed events can be resumed without a history.
+        let memory = declined.cut();
         cluster.redis().command(&["EVAL", script, "0"]).await;
         let resume = memory.resume();
         let (mut back, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
@@ -69,7 +70,7 @@ async fn cluster_says_so_when_the_log_is_gone() {
 }
 
 #[tokio::test]
-async fn cluster_says_so_when_redis_has_lost_everything() {
+async fn cluster_resume_after_redis_data_loss_is_declined() {
     bounded(async {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
@@ -83,21 +84,21 @@ async fn cluster_says_so_when_redis_has_lost_everything() {
         let (before, memory) = (stays.memory.epoch, leaves.cut());
         cluster.redis().command(&["FLUSHALL"]).await;
         publish_batch(&caller, 3..5).await;
-        // Before any number of the new epoch.
-        assert!(stays.position().await, "something may have been missed");
+        // A position notice precedes the first sequence number of the new epoch.
+        assert!(stays.position().await, "the position notice has no `missed`");
         assert_ne!(stays.memory.epoch, before);
         assert_eq!(stays.events(&texts(3..5)).await, [Came::Full, Came::Delta]);
 
         let resume = memory.resume();
-        let (mut anew, resumed) =
+        let (mut declined, resumed) =
             Resumer::back(cluster.first(), "news", members.clone(), memory, resume).await;
         assert!(!resumed);
-        assert_eq!(anew.memory.epoch, stays.memory.epoch);
+        assert_eq!(declined.memory.epoch, stays.memory.epoch);
         publish_batch(&caller, 5..6).await;
-        assert_eq!(anew.events(&texts(5..6)).await, [Came::Full]);
+        assert_eq!(declined.events(&texts(5..6)).await, [Came::Full]);
         stays.events(&texts(5..6)).await;
 
-        // In the new epoch all is as ever.
+        // Resuming works in the new epoch.
         let memory = stays.cut();
         publish_batch(&caller, 6..9).await;
         let resume = memory.resume();
@@ -108,10 +109,10 @@ async fn cluster_says_so_when_redis_has_lost_everything() {
     .await;
 }
 
-/// The log cannot be read for a while, in which more is published: what was missed
-/// still comes first, and each event once.
+/// The history cannot be read for a while, and more events are published: the missed
+/// events still come first, and each event once.
 #[tokio::test]
-async fn cluster_reads_the_log_when_redis_answers_again() {
+async fn cluster_resume_waits_while_the_history_is_unreadable() {
     bounded(async {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
@@ -150,10 +151,10 @@ async fn cluster_reads_the_log_when_redis_answers_again() {
     .await;
 }
 
-/// Five hundred lose their node at once and come to the other one: a log is read
-/// for many of them, not for each.
+/// 500 clients of a killed node resume on another node at once. A single read of the
+/// history serves many of them.
 #[tokio::test]
-async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
+async fn cluster_resume_of_500_clients_of_a_killed_node_shares_history_reads() {
     bounded(async {
         let app = AppSpec::new("1").set("max_event_batch_size", 100);
         let redis = Redis::start().await;
@@ -168,18 +169,18 @@ async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
             1 => json!({ "delta": true, "filter": { "key": "x", "cmp": "nex" } }),
             _ => json!({}),
         };
-        let crowd = (0..CROWD).map(|number| Resumer::on(&dies, "news", members(number)));
-        let mut crowd = join_all(crowd).await;
+        let clients = (0..CLIENTS).map(|number| Resumer::on(&dies, "news", members(number)));
+        let mut clients = join_all(clients).await;
         publish_batch(&caller, 0..5).await;
-        join_all(crowd.iter_mut().map(|resumer| async { resumer.events(&texts(0..5)).await })).await;
+        join_all(clients.iter_mut().map(|resumer| async { resumer.events(&texts(0..5)).await })).await;
         dies.kill9();
-        let memories: Vec<_> = crowd.into_iter().map(Resumer::cut).collect();
+        let memories: Vec<_> = clients.into_iter().map(Resumer::cut).collect();
         publish_batch(&caller, 5..25).await;
         let back = memories.into_iter().map(|memory| Resumer::connect(&stays, "news", memory));
         let mut back = join_all(back).await;
-        let reads = log_reads(&redis).await;
-        // However long it takes them to ask: a reading takes longer.
-        proxy.delay(Links::Scripts, Way::Replies, ANSWERS_AFTER);
+        let reads = history_reads(&redis).await;
+        // One read takes longer than sending all requests does.
+        proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
         for (number, resumer) in back.iter_mut().enumerate() {
             let resume = resumer.memory.resume();
             resumer.ask(members(number), resume).await;
@@ -187,9 +188,9 @@ async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
         join_all(back.iter_mut().map(|resumer| resumer.browser.settle())).await;
         proxy.heal();
         let resumed = join_all(back.iter_mut().map(Resumer::answer)).await;
-        let read = log_reads(&redis).await - reads;
-        println!("the log was read {read} times");
-        assert!(read * 10 <= i64::try_from(CROWD).unwrap(), "{read} readings");
+        let read = history_reads(&redis).await - reads;
+        println!("the history was read {read} times");
+        assert!(read * 10 <= i64::try_from(CLIENTS).unwrap(), "{read} reads");
         publish_batch(&caller, 25..30).await;
         for (number, (resumer, resumed)) in back.iter_mut().zip(resumed).enumerate() {
             assert!(resumed, "{number}");
@@ -198,27 +199,28 @@ async fn cluster_crowd_of_a_killed_node_resumes_at_once() {
             assert!(came.iter().all(|came| *came == expected), "{number}: {came:?}");
         }
         let metrics = stays.metrics().await;
-        assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CROWD);
+        assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CLIENTS);
         assert_eq!(metrics.sum("fanfare_resumes_failed_total"), 0.0);
         let encoded = metrics.sum("fanfare_deltas_encoded_total");
         println!("{encoded} deltas encoded");
-        // For all who have missed the same: for two forms, in each reading.
+        // Clients that missed the same events share the deltas: for each read, once per
+        // delivery options.
         let encoded_max = ((read + 2) * 2 * 30) as f64;
         assert!(encoded <= encoded_max, "{encoded} deltas encoded, {encoded_max} are enough");
     })
     .await;
 }
 
-/// Commands that read entries.
-async fn log_reads(redis: &Redis) -> i64 {
+/// How many commands have read entries from a history.
+async fn history_reads(redis: &Redis) -> i64 {
     let info = redis.command(&["INFO", "commandstats"]).await.text();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_lrange:calls="));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
-/// What was missed is more than may be sent at once.
+/// The missed events exceed half of the write buffer.
 #[tokio::test]
-async fn cluster_says_so_when_too_much_was_missed() {
+async fn cluster_resume_of_too_many_missed_bytes_is_declined() {
     bounded(async {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
@@ -232,20 +234,21 @@ async fn cluster_says_so_when_too_much_was_missed() {
             caller.publish("news", "e", &data).await;
         }
         let resume = memory.resume();
-        let (mut anew, resumed) = Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
+        let (mut declined, resumed) =
+            Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
         assert!(!resumed);
         publish_batch(&caller, 1..2).await;
-        anew.events(&texts(1..2)).await;
+        declined.events(&texts(1..2)).await;
         let lost = cluster.second().metrics().await.sum("fanfare_resumes_too_large_total");
         assert_eq!(lost, 1.0);
     })
     .await;
 }
 
-/// Redis is started anew while everybody stays: who is connected is told, and who
-/// comes back later starts anew.
+/// Redis restarts empty while clients stay connected: they receive a position notice with
+/// `missed` and the new epoch.
 #[tokio::test]
-async fn cluster_survives_an_empty_redis() {
+async fn cluster_resume_subscribers_receive_missed_after_redis_restarts_empty() {
     bounded(async {
         let mut cluster = cluster().await;
         let members = json!({ "delta": true });
@@ -272,28 +275,29 @@ async fn cluster_survives_an_empty_redis() {
             let (mut missed, mut seen) = (false, None);
             while seen.is_none() {
                 match resumer.hear().await {
-                    Heard::Event(told) => seen = Some(told),
+                    Heard::Event(event) => seen = Some(event),
                     Heard::Position { missed: now } => missed |= now,
                     other => panic!("{other:?}"),
                 }
             }
-            assert!(missed, "it may have missed something");
+            assert!(missed, "no position notice with `missed`");
             assert_ne!(resumer.memory.epoch, before);
-            assert_eq!(seen.map(|told| (told.came, told.data)), Some((Came::Full, text(3))));
+            assert_eq!(seen.map(|event| (event.came, event.data)), Some((Came::Full, text(3))));
         }
     })
     .await;
 }
 
-/// Clients see 31 bits of a number: where these begin anew, nothing else does.
+/// Clients receive the low 31 bits of a sequence number. When these wrap around, chains and
+/// positions continue.
 #[tokio::test]
-async fn cluster_goes_on_where_the_numbers_of_clients_begin_anew() {
+async fn cluster_resume_continues_when_client_sequence_numbers_wrap_around() {
     bounded(async {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
         let members = json!({ "delta": true });
         publish_batch(&caller, 0..3).await;
-        // As if much had been published before anybody came.
+        // Sets the sequence number to shortly before the wrap-around.
         let script = "local head = redis.call('KEYS', 'fanfare:*:head:1:news')[1]
             local seq = tonumber(redis.call('HGET', head, 'seq'))
             local next = seq - seq % 2 ^ 31 + 2 ^ 31 - 3
@@ -326,10 +330,10 @@ async fn cluster_goes_on_where_the_numbers_of_clients_begin_anew() {
     .await;
 }
 
-/// Where events do not compress, the cluster switches deltas off, and on again when
-/// they would; who resumes across that gets everything.
+/// The delta toggle switches deltas off where events do not compress, and on again later. A
+/// client that resumes across a switch receives every event.
 #[tokio::test]
-async fn cluster_resumes_across_a_switch_of_deltas() {
+async fn cluster_resume_across_a_delta_toggle_receives_every_event() {
     use rand::RngExt;
     bounded(async {
         let cluster = cluster().await;
@@ -371,9 +375,9 @@ async fn cluster_resumes_across_a_switch_of_deltas() {
     .await;
 }
 
-/// What is kept for newcomers does not outlive the history that it is of.
+/// Initial bases do not outlive the epoch of their events.
 #[tokio::test]
-async fn cluster_forgets_the_bases_of_a_lost_history() {
+async fn cluster_initial_bases_are_dropped_with_a_lost_epoch() {
     bounded(async {
         let config = "[delta_compression]\nfull_message_interval = 0\ncache_sync = true\n";
         let cluster = Cluster::builder(Backend::Redis).config(config).start().await;
@@ -390,8 +394,8 @@ async fn cluster_forgets_the_bases_of_a_lost_history() {
         for reader in [&mut stays, &mut joins] {
             let mut seen = None;
             while seen.is_none() {
-                if let Heard::Event(told) = reader.hear().await {
-                    seen = Some((told.came, told.data));
+                if let Heard::Event(event) = reader.hear().await {
+                    seen = Some((event.came, event.data));
                 }
             }
             assert_eq!(seen, Some((Came::Full, text(1))));

@@ -1,9 +1,8 @@
-//! A subscriber whose connection is cut again and again, and who comes back through
-//! HAProxy to another node each time, while hundreds of events per second are
-//! published: it gets every event that is meant for it once, in order.
+//! A subscriber reconnects repeatedly through HAProxy to other nodes, while hundreds of
+//! events per second are published: it receives every event for it once and in order.
 //!
-//! `FANFARE_RESUME_RECONNECTS` says how often (30 where it is not set, 200 for the
-//! full run).
+//! `FANFARE_RESUME_RECONNECTS` sets the number of reconnects to another node (default: 30;
+//! full run: 200).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,14 +25,14 @@ const BATCHES_PER_SECOND: u64 = 50;
 const BATCH: usize = 10;
 const DELAY_MAX: Duration = Duration::from_secs(1);
 const LAST: &str = "last";
-/// What all events have in common. They are as long as they may be for the log to
-/// hold five seconds of them in its megabyte.
+/// The common part of all events. At this length, the history of 1 MiB holds five seconds of
+/// events.
 const NOTE: &str = "a quotation that is mostly the same each time it is sent, like all of those that came before it \
     and all that will come after it: the name of the paper, the exchange that it is traded at, its currency, the \
     hours of trading, and the terms under which all of this may be shown to others";
 
 #[tokio::test]
-async fn cluster_behind_haproxy_is_resumed_on_another_node_again_and_again() {
+async fn cluster_behind_haproxy_resume_on_other_nodes_loses_no_event() {
     let reconnects = std::env::var("FANFARE_RESUME_RECONNECTS").map_or(30, |text| text.parse().unwrap());
     within(Duration::from_secs(60) + 3 * DELAY_MAX * reconnects, async {
         let app = AppSpec::new("1").set("max_event_batch_size", 100);
@@ -46,9 +45,9 @@ async fn cluster_behind_haproxy_is_resumed_on_another_node_again_and_again() {
         let mut node = node_of(&site).await;
 
         let socket = Arc::new(Mutex::new(browser.socket_id().to_owned()));
-        let is_over = Arc::new(AtomicBool::new(false));
+        let is_finished = Arc::new(AtomicBool::new(false));
         let publisher =
-            tokio::spawn(publish(site.haproxy.addr(), site.app(), socket.clone(), is_over.clone()));
+            tokio::spawn(publish(site.haproxy.addr(), site.app(), socket.clone(), is_finished.clone()));
         let began = Instant::now();
         while tally.moves < reconnects {
             let stays = Duration::from_millis(rng.random_range(50..600));
@@ -69,7 +68,7 @@ async fn cluster_behind_haproxy_is_resumed_on_another_node_again_and_again() {
             node = now;
         }
         let lasted = began.elapsed();
-        is_over.store(true, Ordering::Relaxed);
+        is_finished.store(true, Ordering::Relaxed);
         let published = publisher.await.unwrap();
         reader.read_to_the_end(&mut browser).await;
         tally.check(&published, &reader, lasted);
@@ -77,40 +76,41 @@ async fn cluster_behind_haproxy_is_resumed_on_another_node_again_and_again() {
     .await;
 }
 
-/// What was published, in order.
+/// A published event.
 struct Published {
     data: String,
     tag: &'static str,
-    except: Option<String>,
+    excluded: Option<String>,
 }
 
-/// Publishes at an even pace until it is told to end, the last event for everyone.
-/// Each batch has a connection of its own: HAProxy sends all requests of one
-/// connection to the same node.
+/// Publishes at a constant rate until `is_finished`, then one last event without exclusion.
+/// Each batch has its own connection, because HAProxy sends all requests of one connection
+/// to the same node.
 async fn publish(
     haproxy: SocketAddr,
     app: AppSpec,
     socket: Arc<Mutex<String>>,
-    is_over: Arc<AtomicBool>,
+    is_finished: Arc<AtomicBool>,
 ) -> Vec<Published> {
     let caller = || Caller::new(haproxy, app.clone());
     let mut published = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_secs(1) / BATCHES_PER_SECOND as u32);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_finished.load(Ordering::Relaxed) {
         pace.tick().await;
         let first = published.len();
         published.extend((first..first + BATCH).map(|number| event(number, &socket)));
         let batch = published[first..].iter().map(Published::body).collect();
         caller().post_batch(batch).await.expect_ok();
     }
-    let last = Published { data: LAST.into(), tag: "goal", except: None };
+    let last = Published { data: LAST.into(), tag: "goal", excluded: None };
     caller().post_events(last.body()).await.expect_ok();
     published.push(last);
     published
 }
 
-/// A third is filtered out, and the reader has sent a tenth of the rest itself.
+/// The reader's filter drops one third of the events; one tenth exclude the reader's socket
+/// id, as if it had sent them.
 fn event(number: usize, socket: &Mutex<String>) -> Published {
     let data = json!({
         "number": number,
@@ -120,7 +120,7 @@ fn event(number: usize, socket: &Mutex<String>) -> Published {
     Published {
         data: data.to_string(),
         tag: ["goal", "card", "shot"][number % 3],
-        except: (number % 10 == 3).then(|| socket.lock().clone()),
+        excluded: (number % 10 == 3).then(|| socket.lock().clone()),
     }
 }
 
@@ -129,19 +129,19 @@ impl Published {
         let mut body = json!({
             "name": "e", "channel": CHANNEL, "data": self.data, "tags": { "kind": self.tag },
         });
-        if let Some(except) = &self.except {
-            body["socket_id"] = except.as_str().into();
+        if let Some(excluded) = &self.excluded {
+            body["socket_id"] = excluded.as_str().into();
         }
         body
     }
 }
 
-/// The node that the only subscriber is on.
+/// Index of the node with the only connection.
 async fn node_of(site: &Site) -> usize {
     let sockets = async || {
         let sockets = site.sockets().await;
         match sockets.iter().sum() {
-            1_usize => Ok(sockets.iter().position(|count| *count == 1).expect("one of them has it")),
+            1_usize => Ok(sockets.iter().position(|count| *count == 1).expect("a node with the connection")),
             _ => Err(format!("{sockets:?}")),
         }
     };
@@ -151,7 +151,7 @@ async fn node_of(site: &Site) -> usize {
 #[derive(Default)]
 struct Reader {
     memory: Memory,
-    /// How each event came, and what was published.
+    /// The kind of frame and the data of each received event.
     received: Vec<(Came, String)>,
     bytes: usize,
     full_bytes: usize,
@@ -159,7 +159,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Whether it is resumed.
+    /// Returns whether the subscription was resumed.
     async fn subscribe(&mut self, browser: &mut Browser) -> bool {
         let resume = match std::mem::replace(&mut self.has_subscribed, true) {
             true => self.memory.resume(),
@@ -175,24 +175,24 @@ impl Reader {
     async fn read_for(&mut self, browser: &mut Browser, time: Duration) {
         let end = tokio::time::Instant::now() + time;
         while let Ok(incoming) = tokio::time::timeout_at(end, browser.next_kept_within(PATIENCE)).await {
-            let Incoming::Frame(frame) = incoming else { panic!("cut by the server: {incoming:?}") };
-            self.hear(&frame);
+            let Incoming::Frame(frame) = incoming else { panic!("closed by the server: {incoming:?}") };
+            self.on_frame(&frame);
         }
     }
 
     async fn read_to_the_end(&mut self, browser: &mut Browser) {
         while self.received.last().is_none_or(|(_, data)| data != LAST) {
             let frame = browser.next().await;
-            self.hear(&frame);
+            self.on_frame(&frame);
         }
     }
 
-    fn hear(&mut self, frame: &crate::support::Frame) {
+    fn on_frame(&mut self, frame: &crate::support::Frame) {
         match self.memory.hear(frame) {
-            Heard::Event(told) => {
-                self.bytes += told.bytes;
-                self.full_bytes += told.text.len();
-                self.received.push((told.came, told.data));
+            Heard::Event(event) => {
+                self.bytes += event.bytes;
+                self.full_bytes += event.text.len();
+                self.received.push((event.came, event.data));
             }
             Heard::Position { missed } => assert!(!missed, "{}", frame.text),
             Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
@@ -213,17 +213,17 @@ struct Tally {
 impl Tally {
     fn check(&self, published: &[Published], reader: &Reader, lasted: Duration) {
         let is_own = |event: &Published| {
-            event.except.as_ref().is_some_and(|except| reader.memory.sockets.contains(except))
+            event.excluded.as_ref().is_some_and(|socket| reader.memory.sockets.contains(socket))
         };
         let own = published.iter().filter(|event| is_own(event)).count();
-        let meant: Vec<&str> = published
+        let expected: Vec<&str> = published
             .iter()
             .filter(|event| event.tag != "shot" && !is_own(event))
             .map(|event| event.data.as_str())
             .collect();
         let received: Vec<&str> = reader.received.iter().map(|(_, data)| data.as_str()).collect();
         let distinct: std::collections::HashSet<&str> = received.iter().copied().collect();
-        let lost = meant.iter().filter(|data| !distinct.contains(*data)).count();
+        let lost = expected.iter().filter(|data| !distinct.contains(*data)).count();
         let deltas = reader.received.iter().filter(|(came, _)| *came == Came::Delta).count();
         let share = 100.0 * deltas as f64 / received.len() as f64;
         println!(
@@ -231,10 +231,10 @@ impl Tally {
             self.reconnects, self.moves, self.visits, self.delay_max
         );
         println!(
-            "{} events in {lasted:?} ({:.0}/s), {own} of them the reader's own; {} meant for it, {} received",
+            "{} events in {lasted:?} ({:.0}/s), {own} of them the reader's own; {} expected, {} received",
             published.len(),
             published.len() as f64 / lasted.as_secs_f64(),
-            meant.len(),
+            expected.len(),
             received.len(),
         );
         println!(
@@ -243,9 +243,9 @@ impl Tally {
             reader.full_bytes,
             received.len() - distinct.len(),
         );
-        let differs = meant.iter().zip(&received).position(|(meant, received)| meant != received);
+        let differs = expected.iter().zip(&received).position(|(expected, received)| expected != received);
         assert!(differs.is_none(), "out of order at {differs:?}");
-        assert_eq!((received.len(), lost), (meant.len(), 0));
+        assert_eq!((received.len(), lost), (expected.len(), 0));
         assert!(self.visits.iter().all(|visits| *visits > 0), "{:?}", self.visits);
         assert!(own > 0 && share > 60.0, "mostly deltas: {share} %");
     }

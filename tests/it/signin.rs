@@ -1,4 +1,4 @@
-//! Users (protocol.md 2.9, 1.7): signing in, being sent to, being sent away.
+//! Users (protocol.md 2.9, 1.7): sign-in, events for a user, termination of connections.
 
 use fanfare::auth;
 use fanfare::limits;
@@ -9,16 +9,16 @@ use crate::support::browser::Incoming;
 use crate::support::{AppSpec, Backend, Cluster, PATIENCE, Server, on_both_backends};
 
 on_both_backends![
-    all_connections_of_a_user_are_reached,
-    nothing_but_the_end_signs_a_user_out,
-    a_user_is_sent_away_everywhere,
-    user_id_of_any_text_is_reached,
+    signin_user_channel_reaches_all_connections_of_the_user,
+    signin_lasts_until_the_connection_closes,
+    signin_terminated_user_is_closed_on_every_node,
+    signin_user_id_may_be_any_text,
 ];
 
 const ANN: &str = "#server-to-user-ann";
 
 #[tokio::test]
-async fn success_repeats_what_was_signed() {
+async fn signin_success_repeats_the_signed_user_data() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let frame = ann.sign_in_with(r#" {"id":"ann", "n":1.0, "ü":"\u00fc"} "#).await;
@@ -28,13 +28,14 @@ async fn success_repeats_what_was_signed() {
     );
 }
 
-async fn all_connections_of_a_user_are_reached(backend: Backend) {
+async fn signin_user_channel_reaches_all_connections_of_the_user(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut tabs = cluster.browsers("key1").await;
     for tab in &mut tabs {
         tab.sign_in("ann").await;
-        // As pusher-js does then; some libraries send an empty `auth`.
+        // pusher-js subscribes to the user channel after sign-in; some libraries send an empty
+        // `auth`.
         let frame = tab.subscribe(ANN).await;
         assert_eq!(frame.data_text(), "{}");
         tab.subscribe_with(ANN, json!({ "auth": "" })).await;
@@ -50,7 +51,8 @@ async fn all_connections_of_a_user_are_reached(backend: Backend) {
     }
     caller.publish("news", "marker", "").await;
     ben.expect_nothing_before("news", "marker").await;
-    // A second sign-in and subscriptions to the channel are no second connection.
+    // After a second sign-in and subscriptions to the user channel, each event still arrives
+    // once.
     assert_eq!(
         tabs[0].sign_in("ann").await.data["user_data"],
         json!({ "id": "ann", "user_info": { "name": "ann" } }).to_string()
@@ -62,7 +64,7 @@ async fn all_connections_of_a_user_are_reached(backend: Backend) {
     tabs[0].expect_event("news", "marker").await;
 }
 
-async fn nothing_but_the_end_signs_a_user_out(backend: Backend) {
+async fn signin_lasts_until_the_connection_closes(backend: Backend) {
     let app = AppSpec::new("4").set("enable_watchlist_events", true);
     let cluster = Cluster::builder(backend).app(app).start().await;
     let caller = cluster.caller("4");
@@ -75,17 +77,17 @@ async fn nothing_but_the_end_signs_a_user_out(backend: Backend) {
     ann.unsubscribe(ANN).await;
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
-    // Nor does it help to say that one is someone else.
+    // A sign-in as another user fails and does not end the first one.
     ann.ask_to_sign_in(r#"{"id":"ben"}"#).await;
     assert!(ann.expect_error_code(4009).await.contains("another user"));
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
     ann.close().await;
-    // The first that is said of her since.
+    // The first watchlist event about ann since her sign-in.
     eve.expect_watchlist(&[], &["ann"]).await;
 }
 
-async fn a_user_is_sent_away_everywhere(backend: Backend) {
+async fn signin_terminated_user_is_closed_on_every_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut tabs = cluster.browsers("key1").await;
     for tab in &mut tabs {
@@ -93,7 +95,7 @@ async fn a_user_is_sent_away_everywhere(backend: Backend) {
     }
     let mut ben = cluster.second().browser("key1").await;
     ben.sign_in("ben").await;
-    // To be called ann on a presence channel is not to have signed in.
+    // A presence member with the user id of ann has not signed in.
     ben.join("presence-room", "ann").await;
     let answer =
         cluster.caller("1").request("POST", "/users/ann/terminate_connections").json(&json!({})).send().await;
@@ -106,15 +108,15 @@ async fn a_user_is_sent_away_everywhere(backend: Backend) {
 }
 
 #[tokio::test]
-async fn a_wrong_signature_ends_the_connection() {
+async fn signin_with_a_wrong_signature_closes_the_connection() {
     let server = Server::builder().start().await;
     let data = r#"{"id":"ann"}"#;
-    for what in
+    for case in
         ["nothing", "no key", "another key", "other data", "another socket", "a subscription", "no hex"]
     {
         let mut ann = server.browser("key1").await;
         let right = ann.sign_text(&auth::signin_text(ann.socket_id(), data));
-        let auth = match what {
+        let auth = match case {
             "nothing" => String::new(),
             "no key" => right.split(':').nth(1).unwrap().into(),
             "another key" => right.replace("key1", "key2"),
@@ -124,7 +126,7 @@ async fn a_wrong_signature_ends_the_connection() {
             _ => "key1:zz".into(),
         };
         ann.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
-        // What it says after that has no effect.
+        // Later messages of the connection have no effect.
         let _ = ann.try_send_message(Message::text("not json")).await;
         let message = ann.expect_error_code(4009).await;
         assert!(
@@ -132,12 +134,12 @@ async fn a_wrong_signature_ends_the_connection() {
             "{message}"
         );
         let end = ann.next_within(PATIENCE).await;
-        assert!(matches!(end, Incoming::Closed(4009)), "{what}: {end:?}");
+        assert!(matches!(end, Incoming::Closed(4009)), "{case}: {end:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_data_is_named() {
+async fn signin_error_names_the_invalid_field_of_user_data() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let long = json!({ "id": "i".repeat(limits::USER_ID_CHARS_MAX + 1) }).to_string();
@@ -167,12 +169,12 @@ async fn what_is_wrong_with_the_data_is_named() {
         let message = ann.expect_error_code(4009).await;
         assert!(message.contains(reason), "{data}: {message}");
     }
-    // Mistakes of the app's backend are no reason to end the connection.
+    // Invalid `user_data` with a valid signature does not close the connection.
     ann.sign_in(&"🎺".repeat(limits::USER_ID_CHARS_MAX)).await;
 }
 
-/// Ids as identity providers make them, and others that no channel name could have.
-async fn user_id_of_any_text_is_reached(backend: Backend) {
+/// User ids as identity providers create them, and ids that are no valid channel names.
+async fn signin_user_id_may_be_any_text(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let longest = "🎺".repeat(limits::USER_ID_CHARS_MAX);
@@ -191,7 +193,7 @@ async fn user_id_of_any_text_is_reached(backend: Backend) {
         let mut tabs = cluster.browsers("key1").await;
         for tab in &mut tabs {
             tab.sign_in(id).await;
-            // As pusher-js does.
+            // pusher-js subscribes to the user channel too.
             tab.subscribe(&channel).await;
         }
         caller.publish(&channel, "to-user", "x").await;
@@ -202,7 +204,7 @@ async fn user_id_of_any_text_is_reached(backend: Backend) {
         let counted = caller.get(&path, &[("info", "subscription_count")]).await.expect_ok();
         assert_eq!(counted["subscription_count"], tabs.len(), "{id}");
         let path = format!("/users/{}/terminate_connections", encoded(id));
-        // Some libraries sign the id as it is.
+        // Some libraries sign the path with the unencoded id.
         let signed = format!("/apps/1/users/{id}/terminate_connections");
         caller.request("POST", &path).signed_as(&signed).send().await.expect_ok();
         for tab in &mut tabs {
@@ -210,7 +212,7 @@ async fn user_id_of_any_text_is_reached(backend: Backend) {
         }
     }
     let listed = caller.get("/channels", &[]).await.expect_ok();
-    assert_eq!(listed, json!({ "channels": {} }), "users are no channels");
+    assert_eq!(listed, json!({ "channels": {} }), "a user channel is listed");
 }
 
 fn encoded(text: &str) -> String {
@@ -218,7 +220,7 @@ fn encoded(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_users_channel_is_for_that_user_only() {
+async fn signin_user_channel_refuses_other_users() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let refused = |error: &Value| error["type"] == "AuthError" && error["status"] == 401;
@@ -240,25 +242,25 @@ async fn a_users_channel_is_for_that_user_only() {
 }
 
 #[tokio::test]
-async fn who_shows_no_signature_is_closed_where_that_is_asked_for() {
+async fn signin_timeout_closes_connections_without_a_signature() {
     let app = AppSpec::new("4").set("enable_user_authentication", true).set("user_authentication_timeout", 2);
     let server = Server::builder().app(app).start().await;
-    // Each has its own two seconds, which begin when it connects.
+    // The timeout of 2 s begins with each connection.
     let mut signed_in = server.browser("key4").await;
     signed_in.sign_in("ann").await;
-    let mut listener = server.browser("key4").await;
-    listener.subscribe("private-room").await;
+    let mut subscriber = server.browser("key4").await;
+    subscriber.subscribe("private-room").await;
     let mut member = server.browser("key4").await;
     member.join("presence-room", "ben").await;
-    // Neither a public channel nor a refusal is a signature.
-    let mut stranger = server.browser("key4").await;
-    stranger.subscribe("news").await;
-    stranger.subscribe_raw(json!({ "channel": "private-room", "auth": "key4:00" })).await;
-    stranger.expect_subscription_error("private-room").await;
-    let end = stranger.next_within(PATIENCE).await;
+    // A public subscription and a refused one do not authorise the connection.
+    let mut unauthorised = server.browser("key4").await;
+    unauthorised.subscribe("news").await;
+    unauthorised.subscribe_raw(json!({ "channel": "private-room", "auth": "key4:00" })).await;
+    unauthorised.expect_subscription_error("private-room").await;
+    let end = unauthorised.next_within(PATIENCE).await;
     assert!(matches!(end, Incoming::Closed(4009)), "{end:?}");
-    // The others came before it, and are there after it.
-    for browser in [&mut signed_in, &mut listener, &mut member] {
+    // The other connections are older and stay open.
+    for browser in [&mut signed_in, &mut subscriber, &mut member] {
         browser.subscribe("news").await;
     }
 }

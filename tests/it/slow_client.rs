@@ -1,4 +1,4 @@
-//! A client that stops reading costs only itself (P7).
+//! Backpressure (P7): a client that stops reading is closed, and no other client is affected.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::witness::within;
 
 const SOCKETS: usize = 100;
 const SLOW: usize = 5;
-/// The largest that an app may send.
+/// The largest `data` of an event by default, in bytes.
 const DATA_BYTES: usize = 10 * 1024;
 const BATCH_EVENTS: usize = 10;
-/// The kernel takes some megabytes for each socket before the outbox fills.
+/// The kernel buffers some megabytes per socket before the write buffer fills.
 const BATCHES_MAX: usize = 300;
 const MARK: &str = "IT_SLOW_CLIENT";
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// The data of event `number`: its number, then filling.
+/// The data of event `number`: 8 digits and padding.
 fn data(number: usize) -> String {
     format!("{number:0>8}{}", "x".repeat(DATA_BYTES - 8))
 }
@@ -42,8 +42,8 @@ fn parse(message: &Message) -> Envelope {
     serde_json::from_str(message.to_text().unwrap()).unwrap()
 }
 
-/// A socket on `news` that has been confirmed. With a small window, so that what
-/// is not read stays with the server.
+/// A socket with a confirmed subscription to `news`. Its receive buffer is small, so that
+/// unread data stays in the server's write buffer.
 async fn connect(server: &Server) -> Socket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 * 1024).unwrap();
@@ -67,8 +67,8 @@ enum End {
     Lost,
 }
 
-/// Reads until the end: every event in its order, none left out. Tells how many
-/// have come.
+/// Reads until the connection ends; expects every event in order and without a gap. Sends
+/// the number of received events to `read`.
 async fn read(mut socket: Socket, read: watch::Sender<usize>) -> (usize, End) {
     let mut next = 0;
     loop {
@@ -90,7 +90,7 @@ async fn read(mut socket: Socket, read: watch::Sender<usize>) -> (usize, End) {
     }
 }
 
-/// A socket that reads all the time.
+/// A socket that reads continuously.
 struct Reader {
     seen: watch::Receiver<usize>,
     task: JoinHandle<(usize, End)>,
@@ -102,15 +102,15 @@ impl Reader {
         Reader { seen, task: tokio::spawn(read(socket, sender)) }
     }
 
-    /// Waits until so many events have come.
+    /// Waits until `count` events have been received.
     async fn reaches(&mut self, count: usize) {
         let reached = tokio::time::timeout(PATIENCE, self.seen.wait_for(|seen| *seen >= count)).await;
         let is_open = reached.expect("events in time").is_ok();
-        assert!(is_open && !self.task.is_finished(), "a socket that reads was ended before {count} events");
+        assert!(is_open && !self.task.is_finished(), "a reading client was closed before {count} events");
     }
 }
 
-/// Bytes of memory that the process with this mark has in use.
+/// Resident memory, in bytes, of the process with this mark in its environment.
 fn resident_bytes(mark: &str) -> u64 {
     let wanted = format!("{MARK}={mark}");
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -126,12 +126,12 @@ fn resident_bytes(mark: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_clients_cost_only_themselves() {
+async fn slow_clients_are_closed_without_affecting_others() {
     within(Duration::from_secs(120), run(None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_slow_clients_cost_only_themselves() {
+async fn cluster_slow_clients_are_closed_without_affecting_others() {
     let redis = Redis::start().await;
     within(Duration::from_secs(120), run(Some(&redis))).await;
 }
@@ -151,16 +151,16 @@ async fn run(redis: Option<&Redis>) {
     let before = resident_bytes(&mark);
 
     let mut published = 0;
-    let mut most = before;
+    let mut peak = before;
     let mut publish = async || {
         let event = |at| json!({ "name": "e", "channel": "news", "data": data(published + at) });
         caller.post_batch((0..BATCH_EVENTS).map(event).collect()).await.expect_ok();
         published += BATCH_EVENTS;
-        // No faster than those who read: they would be slow as well.
+        // Waits for the readers: they would overflow too otherwise.
         for reader in &mut readers {
             reader.reaches(published).await;
         }
-        most = most.max(resident_bytes(&mark));
+        peak = peak.max(resident_bytes(&mark));
         published
     };
     let overflows = async || server.metrics().await.sum("fanfare_write_buffer_overflows_total") as usize;
@@ -170,15 +170,16 @@ async fn run(redis: Option<&Redis>) {
         publish().await;
         batches += 1;
     }
-    println!("all of {SLOW} have overflown after {batches} batches of {BATCH_EVENTS}");
+    println!("all {SLOW} slow clients overflowed after {batches} batches of {BATCH_EVENTS}");
 
-    // Two read on: what was on its way, without a hole, and why it ends.
+    // Two slow clients read again: the data in flight without a gap, then the close frame.
     let read_on = slow.split_off(SLOW - 2).into_iter().map(|socket| read(socket, watch::Sender::new(0)));
     for (seen, end) in tokio::time::timeout(PATIENCE, join_all(read_on)).await.expect("an end in time") {
         println!("read {seen} events, then {end:?}");
         assert_eq!(end, End::Closed(4100));
     }
-    // The others never do; events flow all the while.
+    // The other slow clients never read again. The server closes them too while events are
+    // published.
     let closed = async || {
         server.metrics().await.0.get(r#"fanfare_connections_closed_total{reason="slow_client"}"#).copied()
     };
@@ -196,7 +197,7 @@ async fn run(redis: Option<&Redis>) {
         assert!(seen < published && [End::Closed(4100), End::Lost].contains(&end), "{seen} {end:?}");
     }
 
-    eventually("the others alone are counted", PATIENCE, async || {
+    eventually("only the readers are counted", PATIENCE, async || {
         match caller.subscription_count("news").await {
             now if now == SOCKETS - SLOW => Ok(()),
             now => Err(now.to_string()),
@@ -204,12 +205,12 @@ async fn run(redis: Option<&Redis>) {
     })
     .await;
     let metrics = server.metrics().await;
-    assert_eq!(metrics.sum("fanfare_write_buffer_overflows_total"), SLOW as f64, "nobody else overflowed");
+    assert_eq!(metrics.sum("fanfare_write_buffer_overflows_total"), SLOW as f64, "a reader overflowed");
     for reader in &mut readers {
         reader.reaches(published).await;
         assert_eq!(*reader.seen.borrow(), published);
     }
-    let growth = most - before;
+    let growth = peak - before;
     println!(
         "{published} events of 10 KB to each of {SOCKETS}; resident memory grew by {} KiB",
         growth / 1024

@@ -1,20 +1,20 @@
-//! Sockudo's own client for Python, unmodified and with its default protocol: it
-//! speaks the other dialect, and says that it decodes deltas, which it does not
-//! (protocol.md 2.1, 3.6).
+//! Sockudo's client library for Python, unmodified and with its default protocol: it uses
+//! the event prefix `sockudo:` and enables deltas, which it cannot decode (protocol.md 2.1,
+//! 3.6).
 
 use serde_json::{Value, json};
 
 use crate::support::json_lines::{Client, Launch};
 use crate::support::{AppSpec, Caller, Server, bounded};
 
-const ROOMS: [&str; 2] = ["news", "private-room"];
+const CHANNELS: [&str; 2] = ["news", "private-room"];
 
 async fn server() -> Server {
     let app = AppSpec::new("1").set("enable_client_messages", true);
     Server::builder().app(app).config("[delta_compression]\nfull_message_interval = 0").start().await
 }
 
-/// Connected, with its opt-in answered.
+/// A connected client whose request for deltas has been confirmed.
 async fn python(server: &Server, user: &str) -> Client {
     let app = server.app("1");
     let launch = Launch::python("sockudo_client.py").addr(server.addr()).arg(&app.key).arg(user);
@@ -35,13 +35,13 @@ async fn subscribed(client: &mut Client, channel: &str) -> Value {
     answer["data"].clone()
 }
 
-/// The next report, which must be this event.
+/// Expects this event as the next report.
 async fn expect(client: &mut Client, channel: &str, event: &str, data: &Value) {
     let expected = json!({ "type": "event", "channel": channel, "event": event, "data": data });
     assert_eq!(client.next().await, expected);
 }
 
-/// Long, and mostly the same each time: worth a delta to whoever reads them.
+/// Long event data that compresses well as a delta.
 fn text(number: usize) -> Value {
     json!({ "number": number, "same": "všude totéž \"🎺\" ".repeat(20) })
 }
@@ -56,24 +56,24 @@ async fn publish_batch(caller: &Caller, channels: &[&str], numbers: std::ops::Ra
 }
 
 #[tokio::test]
-async fn it_gets_every_event_of_a_batch_in_order_and_no_delta() {
+async fn sockudo_python_receives_batches_in_order_and_without_deltas() {
     bounded(async {
         let server = server().await;
         let mut client = python(&server, "ann").await;
-        for room in ROOMS {
-            subscribed(&mut client, room).await;
+        for channel in CHANNELS {
+            subscribed(&mut client, channel).await;
         }
-        // Whoever can decode them does get deltas of the same events.
+        // Another subscriber receives deltas of the same events.
         let mut reader = server.browser("key1").await;
         reader.send(json!({ "event": "pusher:enable_delta_compression", "data": {} })).await;
         reader.subscribe("news").await;
         let caller = server.caller("1");
         for round in 0..10 {
             let numbers = round * 10..round * 10 + 10;
-            publish_batch(&caller, &ROOMS, numbers.clone()).await;
-            for (at, room) in ROOMS.iter().enumerate() {
+            publish_batch(&caller, &CHANNELS, numbers.clone()).await;
+            for (at, channel) in CHANNELS.iter().enumerate() {
                 for number in numbers.clone().filter(|number| number % 2 == at) {
-                    expect(&mut client, room, &format!("e{}", number % 3), &text(number)).await;
+                    expect(&mut client, channel, &format!("e{}", number % 3), &text(number)).await;
                 }
             }
         }
@@ -85,13 +85,13 @@ async fn it_gets_every_event_of_a_batch_in_order_and_no_delta() {
 }
 
 #[tokio::test]
-async fn it_leaves_and_comes_back() {
+async fn sockudo_python_resubscribes_after_unsubscribing() {
     bounded(async {
         let server = server().await;
         let mut client = python(&server, "ann").await;
         let caller = server.caller("1");
-        for room in ROOMS {
-            subscribed(&mut client, room).await;
+        for channel in CHANNELS {
+            subscribed(&mut client, channel).await;
         }
         client.tell(&json!({ "cmd": "unsubscribe", "channel": "news" }));
         caller.count_becomes("news", 0).await;
@@ -106,7 +106,7 @@ async fn it_leaves_and_comes_back() {
 }
 
 #[tokio::test]
-async fn it_speaks_with_clients_of_both_dialects() {
+async fn sockudo_python_exchanges_client_events_with_both_event_prefixes() {
     bounded(async {
         let server = server().await;
         let mut ann = python(&server, "ann").await;
@@ -115,22 +115,22 @@ async fn it_speaks_with_clients_of_both_dialects() {
         subscribed(&mut ann, "private-room").await;
         subscribed(&mut bob, "private-room").await;
         cid.subscribe("private-room").await;
-        let said = json!({ "text": "ahoj" });
+        let data = json!({ "text": "ahoj" });
         ann.tell(
-            &json!({ "cmd": "trigger", "channel": "private-room", "event": "client-said", "data": said }),
+            &json!({ "cmd": "trigger", "channel": "private-room", "event": "client-text", "data": data }),
         );
-        expect(&mut bob, "private-room", "client-said", &said).await;
-        let heard = cid.expect_event("private-room", "client-said").await;
-        assert_eq!(heard.data_json(), said);
-        cid.send(json!({ "event": "client-back", "channel": "private-room", "data": said })).await;
-        expect(&mut ann, "private-room", "client-back", &said).await;
-        expect(&mut bob, "private-room", "client-back", &said).await;
+        expect(&mut bob, "private-room", "client-text", &data).await;
+        let frame = cid.expect_event("private-room", "client-text").await;
+        assert_eq!(frame.data_json(), data);
+        cid.send(json!({ "event": "client-back", "channel": "private-room", "data": data })).await;
+        expect(&mut ann, "private-room", "client-back", &data).await;
+        expect(&mut bob, "private-room", "client-back", &data).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn it_knows_who_is_there() {
+async fn sockudo_python_receives_the_roster_and_its_changes() {
     bounded(async {
         let server = server().await;
         let mut ann = python(&server, "ann").await;

@@ -1,11 +1,14 @@
-//! `pusher_internal:subscription_count` (protocol.md 2.11): subscribers are told
-//! how many they are, in the whole cluster.
+//! `pusher_internal:subscription_count` (protocol.md 2.11): subscribers receive the number of
+//! subscriptions to their channel in the whole cluster.
 
 use serde_json::json;
 
 use crate::support::{AppSpec, Backend, Browser, Cluster, on_both_backends};
 
-on_both_backends![everyone_is_told_how_many_they_are, nobody_is_told_on_presence_channels];
+on_both_backends![
+    subscription_count_is_sent_to_all_subscribers,
+    subscription_count_is_not_sent_on_presence_channels
+];
 
 const COUNT: &str = "pusher_internal:subscription_count";
 
@@ -18,13 +21,13 @@ async fn expect_count(browser: &mut Browser, channel: &str, count: u64) {
     assert_eq!(frame.data_json(), json!({ "subscription_count": count }), "{}", frame.text);
 }
 
-async fn everyone_is_told_how_many_they_are(backend: Backend) {
+async fn subscription_count_is_sent_to_all_subscribers(backend: Backend) {
     let cluster = start(backend).await;
     let mut ann = cluster.first().browser("key4").await;
     let mut ben = cluster.second().browser("key4").await;
     for channel in ["news", "private-news"] {
         ann.subscribe(channel).await;
-        // Whoever comes is one of them, the first too.
+        // A new subscriber receives the count that includes it.
         expect_count(&mut ann, channel, 1).await;
         ben.subscribe(channel).await;
         expect_count(&mut ann, channel, 2).await;
@@ -34,7 +37,7 @@ async fn everyone_is_told_how_many_they_are(backend: Backend) {
     }
 }
 
-async fn nobody_is_told_on_presence_channels(backend: Backend) {
+async fn subscription_count_is_not_sent_on_presence_channels(backend: Backend) {
     let cluster = start(backend).await;
     let mut ann = cluster.first().browser("key4").await;
     ann.join("presence-room", "ann").await;

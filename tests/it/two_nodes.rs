@@ -1,5 +1,5 @@
-//! One order per channel on every node (P2): two nodes on one Redis, publishing
-//! through both, with sockets that come and go.
+//! One order per channel on every node (P2): two nodes on one Redis, publishing through
+//! both, while connections subscribe and unsubscribe.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -19,11 +19,13 @@ use crate::witness::{Witness, assert_once_each, place_in, within};
 const SEEDS: u64 = 20;
 const BATCHES: usize = 200;
 const BATCH_EVENTS: usize = 10;
-const RESIDENTS: usize = 20;
-const GUESTS: usize = 5;
+/// Sockets per node that stay subscribed throughout.
+const PERMANENT: usize = 20;
+/// Clients per node that subscribe and unsubscribe.
+const CHANGING: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_has_one_order_while_sockets_come_and_go() {
+async fn cluster_subscribers_of_all_nodes_receive_one_order() {
     within(Duration::from_secs(180), async {
         let seed = Seed::new();
         let cluster = Cluster::start(Backend::Redis).await;
@@ -34,14 +36,14 @@ async fn cluster_has_one_order_while_sockets_come_and_go() {
             let metrics = node.metrics().await;
             for name in ["fanfare_gaps_total", "fanfare_gaps_unrepaired_total", "fanfare_epoch_changes_total"]
             {
-                assert_eq!(metrics.sum(name), 0.0, "{name}: nobody has cut anything");
+                assert_eq!(metrics.sum(name), 0.0, "{name}: on links that were never cut");
             }
         }
     })
     .await;
 }
 
-/// One seed: channels of its own on the nodes of all.
+/// One seed: its own channels, on nodes that all seeds share.
 struct Round<'a> {
     cluster: &'a Cluster,
     seed: Seed,
@@ -63,25 +65,27 @@ impl<'a> Round<'a> {
     async fn run(&self) {
         let names: Vec<&str> = self.channels.iter().map(String::as_str).collect();
         let [first, second] = [self.cluster.first(), self.cluster.second()];
-        let (mut residents, more) = tokio::join!(
-            Witness::several(first, RESIDENTS, &names),
-            Witness::several(second, RESIDENTS, &names)
+        let (mut permanent, of_second) = tokio::join!(
+            Witness::several(first, PERMANENT, &names),
+            Witness::several(second, PERMANENT, &names)
         );
-        residents.extend(more);
-        let guests = (0..2 * GUESTS).map(|n| self.guest(n, if n % 2 == 0 { first } else { second }));
-        let (guests, ()) = tokio::join!(join_all(guests), self.publish());
+        permanent.extend(of_second);
+        let changing =
+            (0..2 * CHANGING).map(|n| self.change_subscriptions(n, if n % 2 == 0 { first } else { second }));
+        let (changing, ()) = tokio::join!(join_all(changing), self.publish());
         for (at, channel) in names.iter().enumerate() {
-            // Through either node: everything else has been answered.
+            // Through either node: all other requests have received their responses.
             self.caller(at).publish(channel, "end", "end").await;
         }
-        self.judge(&residents, &guests).await;
+        self.check(&permanent, &changing).await;
     }
 
     fn caller(&self, node: usize) -> Caller {
         self.cluster.nodes()[node % 2].caller("1")
     }
 
-    /// The first half alternately, the second concurrently, through both nodes.
+    /// Publishes the first half of the batches through both nodes in turn, the second half
+    /// through both concurrently.
     async fn publish(&self) {
         let (alternately, concurrently) = self.batches.split_at(BATCHES / 2);
         let callers = [self.caller(0), self.caller(1)];
@@ -104,8 +108,8 @@ impl<'a> Round<'a> {
         caller.post_batch(batch.into()).await.expect_ok();
     }
 
-    /// Comes and goes, and is there at the end.
-    async fn guest(&self, number: usize, node: &Server) -> Guest {
+    /// Subscribes and unsubscribes at random; ends with subscriptions to all channels.
+    async fn change_subscriptions(&self, number: usize, node: &Server) -> ChangingClient {
         let mut rng = self.seed.rng_of(number as u64 + 1);
         let mut witnesses = vec![Witness::connect(node).await];
         let mut begun = self.begun.subscribe();
@@ -115,7 +119,7 @@ impl<'a> Round<'a> {
             begun.wait_for(|begun| *begun >= next.min(BATCHES)).await.unwrap();
             let witness = witnesses.last_mut().unwrap();
             match rng.random_range(0..10) {
-                // Another socket, while the one before hangs up or stays.
+                // Opens another socket; the one before stays open, without further commands.
                 0 => witnesses.push(Witness::connect(node).await),
                 1..5 => self.join(witness, &mut rng).await,
                 _ => self.leave(witness, &mut rng).await,
@@ -126,12 +130,12 @@ impl<'a> Round<'a> {
             witness.leave(channel).await;
             witness.subscribe(channel).await;
         }
-        Guest { witnesses }
+        ChangingClient { witnesses }
     }
 
     async fn join(&self, witness: &mut Witness, rng: &mut StdRng) {
         for channel in self.some(rng) {
-            // Twice in a row would be confirmed twice, with one run.
+            // A repeated subscription would be confirmed twice and mix two runs.
             witness.leave(channel).await;
             witness.subscribe(channel).await;
         }
@@ -147,29 +151,28 @@ impl<'a> Round<'a> {
         self.channels.iter().filter(|_| rng.random_bool(0.6)).map(String::as_str).collect()
     }
 
-    async fn judge(&self, residents: &[Witness], guests: &[Guest]) {
+    async fn check(&self, permanent: &[Witness], changing: &[ChangingClient]) {
         for channel in &self.channels {
-            for resident in residents {
-                resident.heard(channel, "end").await;
+            for witness in permanent {
+                witness.heard(channel, "end").await;
             }
-            let sequence = residents[0].run(channel);
-            self.judge_sequence(channel, &sequence).await;
-            for resident in residents {
-                assert_eq!(resident.run(channel), sequence, "{} of {channel}", resident.name);
+            let sequence = permanent[0].run(channel);
+            self.check_sequence(channel, &sequence).await;
+            for witness in permanent {
+                assert_eq!(witness.run(channel), sequence, "{} of {channel}", witness.name);
             }
-            for guest in guests {
-                guest.judge(channel, &sequence).await;
+            for client in changing {
+                client.check(channel, &sequence).await;
             }
         }
-        for resident in residents {
-            self.judge_channels_order(&resident.all());
+        for witness in permanent {
+            self.check_channel_order(&witness.all());
         }
     }
 
-    /// What everyone saw is what was published, once each, each batch in its
-    /// caller's order and without another's event in between, and what the log
-    /// says.
-    async fn judge_sequence(&self, channel: &str, sequence: &[String]) {
+    /// The sequence consists of the published events, each once; each batch is contiguous and
+    /// in its own order; the end of the sequence equals the history in Redis.
+    async fn check_sequence(&self, channel: &str, sequence: &[String]) {
         assert_once_each(sequence, channel);
         let mut expected: HashMap<usize, Vec<String>> = HashMap::new();
         for (number, batch) in self.batches.iter().enumerate() {
@@ -179,10 +182,10 @@ impl<'a> Round<'a> {
         }
         let mut rest = &sequence[..sequence.len() - 1];
         while let Some(first) = rest.first() {
-            let run = expected.remove(&batch_of(first)).expect("a batch comes once");
+            let run = expected.remove(&batch_of(first)).expect("a batch arrives once");
             assert!(
                 rest.starts_with(&run),
-                "{channel}: batch {run:?} came as {:?}",
+                "{channel}: batch {run:?} arrived as {:?}",
                 &rest[..run.len().min(rest.len())]
             );
             rest = &rest[run.len()..];
@@ -190,32 +193,32 @@ impl<'a> Round<'a> {
         expected.retain(|_, run| !run.is_empty());
         assert!(expected.is_empty(), "{channel}: {} batches are lost: {expected:?}", expected.len());
         let log = logged(self.cluster.redis(), channel).await;
-        assert!(sequence.ends_with(&log), "{channel}: the log of Redis has another order");
+        assert!(sequence.ends_with(&log), "{channel}: the history in Redis has another order");
     }
 
-    /// Channels of one batch are announced in order of first appearance.
-    fn judge_channels_order(&self, all: &[String]) {
-        let mut heard: HashMap<usize, Vec<String>> = HashMap::new();
+    /// The channels of a batch are published in the order of their first event.
+    fn check_channel_order(&self, all: &[String]) {
+        let mut received: HashMap<usize, Vec<String>> = HashMap::new();
         for data in all.iter().filter(|data| *data != "end") {
-            heard.entry(batch_of(data)).or_default().push(data.clone());
+            received.entry(batch_of(data)).or_default().push(data.clone());
         }
         for (number, batch) in self.batches.iter().enumerate() {
-            assert_eq!(heard[&number], in_order_of_channels(batch), "batch {number}");
+            assert_eq!(received[&number], in_order_of_channels(batch), "batch {number}");
         }
     }
 }
 
-/// One who comes and goes: several sockets in a row.
-struct Guest {
+/// A client that subscribes and unsubscribes, on several sockets in a row.
+struct ChangingClient {
     witnesses: Vec<Witness>,
 }
 
-impl Guest {
-    async fn judge(&self, channel: &str, sequence: &[String]) {
-        let (last, earlier) = self.witnesses.split_last().expect("a guest has come");
+impl ChangingClient {
+    async fn check(&self, channel: &str, sequence: &[String]) {
+        let (last, earlier) = self.witnesses.split_last().expect("a client has connected");
         last.heard(channel, "end").await;
         for witness in earlier {
-            // It may still be subscribed: then it hears the end too.
+            // An earlier socket may still be subscribed, and then receives the end too.
             for run in witness.runs(channel) {
                 place_in(&run, sequence, &witness.name);
             }
@@ -224,12 +227,17 @@ impl Guest {
             place_in(&run, sequence, &last.name);
         }
         let runs = last.runs(channel);
-        let place = place_in(runs.last().expect("it came at the end"), sequence, &last.name);
-        assert_eq!(place.end, sequence.len(), "{} stayed until the end", last.name);
+        let range = place_in(runs.last().expect("a subscription at the end"), sequence, &last.name);
+        assert_eq!(range.end, sequence.len(), "the last run of {} has no end", last.name);
         let starts: Vec<usize> = runs.iter().map(|run| place_in(run, sequence, &last.name).start).collect();
-        let heard: usize = runs.iter().map(Vec::len).sum();
-        let different: BTreeSet<&String> = runs.iter().flatten().collect();
-        assert_eq!(heard, different.len(), "{}: something came in two subscriptions: {starts:?}", last.name);
+        let received: usize = runs.iter().map(Vec::len).sum();
+        let distinct: BTreeSet<&String> = runs.iter().flatten().collect();
+        assert_eq!(
+            received,
+            distinct.len(),
+            "{}: an event arrived in two subscriptions: {starts:?}",
+            last.name
+        );
     }
 }
 
@@ -245,7 +253,7 @@ fn batch_of(data: &str) -> usize {
     data.split('-').next().unwrap().parse().unwrap_or_else(|_| panic!("{data:?} is of no batch"))
 }
 
-/// A1 B1 A2 is heard as A1 A2 B1.
+/// A batch A1 B1 A2 on the channels A and B arrives as A1 A2 B1.
 fn in_order_of_channels(batch: &[Value]) -> Vec<String> {
     let mut runs: Vec<(&Value, Vec<String>)> = Vec::new();
     for event in batch {
@@ -257,7 +265,7 @@ fn in_order_of_channels(batch: &[Value]) -> Vec<String> {
     runs.into_iter().flat_map(|(_, run)| run).collect()
 }
 
-/// What the log of a channel holds, as the data of its events.
+/// The data of the events in a channel's history.
 pub async fn logged(redis: &Redis, channel: &str) -> Vec<String> {
     let keys = redis.command(&["KEYS", &format!("fanfare:{{*}}:log:1:{channel}")]).await;
     let Reply::Array(entries) = redis.command(&["LRANGE", &keys.text(), "0", "-1"]).await else {

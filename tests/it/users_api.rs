@@ -6,7 +6,10 @@ use serde_json::json;
 
 use crate::support::{Answer, Backend, Browser, Caller, Cluster, Server, on_both_backends};
 
-on_both_backends![every_connection_of_the_user_is_closed_on_every_node, an_unknown_user_is_terminated_too,];
+on_both_backends![
+    terminate_closes_all_connections_of_the_user_on_every_node,
+    terminate_of_a_user_without_connections_succeeds,
+];
 
 async fn terminate(caller: &Caller, user: &str) -> Answer {
     caller.request("POST", &path(user)).body("{}").send().await
@@ -26,7 +29,7 @@ async fn sign_in(browser: &mut Browser, user: &str) {
     assert_eq!(frame.event, "pusher:signin_success", "{}", frame.text);
 }
 
-async fn every_connection_of_the_user_is_closed_on_every_node(backend: Backend) {
+async fn terminate_closes_all_connections_of_the_user_on_every_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     let mut tabs = cluster.browsers("key1").await;
@@ -36,7 +39,7 @@ async fn every_connection_of_the_user_is_closed_on_every_node(backend: Backend) 
     }
     let mut other = cluster.second().browser("key1").await;
     sign_in(&mut other, "43").await;
-    // Only a member under that id, and not signed in as that user.
+    // A presence member with that user id that has not signed in.
     let mut member = cluster.second().browser("key1").await;
     let data = json!({ "user_id": "42" }).to_string();
     let text = auth::subscription_text(member.socket_id(), "presence-room", Some(&data));
@@ -50,16 +53,16 @@ async fn every_connection_of_the_user_is_closed_on_every_node(backend: Backend) 
     }
     other.subscribe("news").await;
     member.subscribe("news").await;
-    caller.publish("news", "still-there", "").await;
-    other.expect_event("news", "still-there").await;
-    member.expect_event("news", "still-there").await;
-    // The user may come back.
+    caller.publish("news", "still-connected", "").await;
+    other.expect_event("news", "still-connected").await;
+    member.expect_event("news", "still-connected").await;
+    // The user may sign in again.
     let mut again = cluster.first().browser("key1").await;
     sign_in(&mut again, "42").await;
     again.settle().await;
 }
 
-async fn an_unknown_user_is_terminated_too(backend: Backend) {
+async fn terminate_of_a_user_without_connections_succeeds(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
     for user in ["nobody", "a;b,c@d=e.f:g_h-i", "a%3Bb%2Cc%40d", "1"] {
@@ -68,12 +71,12 @@ async fn an_unknown_user_is_terminated_too(backend: Backend) {
 }
 
 #[tokio::test]
-async fn any_body_is_taken() {
+async fn terminate_accepts_any_body() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let empty = "d41d8cd98f00b204e9800998ecf8427e";
     let request = || caller.request("POST", &path("1"));
-    for (what, request) in [
+    for (case, request) in [
         ("no body", request()),
         ("no body and its MD5", request().body_md5(empty)),
         ("no body and no type", request().without_header("content-type")),
@@ -81,14 +84,14 @@ async fn any_body_is_taken() {
         ("anything else", request().body("[1,")),
     ] {
         let answer = request.send().await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{what}");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{case}");
     }
     request().body("{}").without("body_md5").send().await.expect_error(401, "auth_failed");
     request().body("{}").body_md5(empty).send().await.expect_error(401, "auth_failed");
 }
 
 #[tokio::test]
-async fn a_user_id_must_be_one_that_could_sign_in() {
+async fn terminate_refuses_invalid_user_ids() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     let long = "u".repeat(129);
@@ -104,7 +107,7 @@ async fn a_user_id_must_be_one_that_could_sign_in() {
 }
 
 #[tokio::test]
-async fn only_the_backend_may_terminate() {
+async fn terminate_without_valid_signature_is_refused() {
     let server = Server::builder().start().await;
     let caller = server.caller("1");
     caller.request("POST", &path("1")).secret("wrong").send().await.expect_error(401, "auth_failed");

@@ -1,11 +1,14 @@
-//! Watchlists (protocol.md 2.10): who of some users is online, anywhere.
+//! Watchlists (protocol.md 2.10): the online status of watched users in the whole cluster.
 
 use fanfare::limits;
 use serde_json::json;
 
 use crate::support::{AppSpec, Backend, Cluster, Server, on_both_backends};
 
-on_both_backends![a_watcher_is_told_who_comes_and_who_goes, a_user_is_online_while_any_connection_is,];
+on_both_backends![
+    watchlist_events_report_users_online_and_offline,
+    watchlist_user_is_online_while_any_connection_is_signed_in,
+];
 
 fn app() -> AppSpec {
     AppSpec::new("4").set("enable_watchlist_events", true)
@@ -15,7 +18,7 @@ fn watching(users: &[&str]) -> String {
     json!({ "id": "eve", "watchlist": users }).to_string()
 }
 
-async fn a_watcher_is_told_who_comes_and_who_goes(backend: Backend) {
+async fn watchlist_events_report_users_online_and_offline(backend: Backend) {
     let cluster = Cluster::builder(backend).app(app()).start().await;
     let mut ann = cluster.second().browser("key4").await;
     ann.sign_in("ann").await;
@@ -35,7 +38,7 @@ async fn a_watcher_is_told_who_comes_and_who_goes(backend: Backend) {
     eve.expect_watchlist(&[], &["ben"]).await;
 }
 
-async fn a_user_is_online_while_any_connection_is(backend: Backend) {
+async fn watchlist_user_is_online_while_any_connection_is_signed_in(backend: Backend) {
     let cluster = Cluster::builder(backend).app(app()).start().await;
     let mut tabs = cluster.browsers("key4").await;
     for tab in &mut tabs {
@@ -45,7 +48,7 @@ async fn a_user_is_online_while_any_connection_is(backend: Backend) {
     eve.sign_in_with(&watching(&["ann", "ben"])).await;
     eve.expect_watchlist(&["ann"], &["ben"]).await;
     tabs.remove(0).close().await;
-    // Nothing was said of that: what comes next is ben.
+    // That sent no event: the next one is about ben.
     let mut ben = cluster.second().browser("key4").await;
     ben.sign_in("ben").await;
     eve.expect_watchlist(&["ben"], &[]).await;
@@ -53,9 +56,9 @@ async fn a_user_is_online_while_any_connection_is(backend: Backend) {
     eve.expect_watchlist(&[], &["ann"]).await;
 }
 
-/// To be a member of a channel, or to be connected, is not to be signed in.
+/// A user is online by sign-in only, not by a connection or presence membership.
 #[tokio::test]
-async fn only_who_signs_in_is_online() {
+async fn watchlist_user_without_signin_is_offline() {
     let server = Server::builder().app(app()).start().await;
     let mut ann = server.browser("key4").await;
     ann.join("presence-room", "ann").await;
@@ -67,14 +70,14 @@ async fn only_who_signs_in_is_online() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_too_long_is_cut() {
+async fn watchlist_above_the_limit_is_truncated() {
     let server = Server::builder().app(app()).start().await;
     let users: Vec<String> = (0..=limits::WATCHLIST_MAX).map(|number| format!("user{number:03}")).collect();
     let ids: Vec<&str> = users.iter().map(String::as_str).collect();
     let kept = &ids[..limits::WATCHLIST_MAX];
     let mut eve = server.browser("key4").await;
     eve.sign_in_with(&watching(&ids)).await;
-    // The sign-in has succeeded, and is followed by two frames in any order.
+    // Two frames follow the successful sign-in, in any order.
     let frames = [eve.next().await, eve.next().await];
     let code = |frame: &&crate::support::Frame| frame.event == "pusher:error" && frame.data["code"] == 4302;
     assert_eq!(frames.iter().filter(code).count(), 1, "{frames:?}");
@@ -85,14 +88,14 @@ async fn a_list_that_is_too_long_is_cut() {
     let mut first = server.browser("key4").await;
     first.sign_in(ids[0]).await;
     eve.expect_watchlist(&[ids[0]], &[]).await;
-    // As many as are allowed are not too many, however often they are named.
+    // Duplicates do not count towards the limit.
     let mut eve = server.browser("key4").await;
     eve.sign_in_with(&watching(&[kept, kept].concat())).await;
     eve.expect_watchlist(&[ids[0]], &kept[1..]).await;
 }
 
 #[tokio::test]
-async fn a_list_is_of_no_use_where_it_is_not_enabled() {
+async fn watchlist_is_ignored_when_disabled() {
     let server = Server::builder().start().await;
     let mut eve = server.browser("key1").await;
     let ids: Vec<String> = (0..=limits::WATCHLIST_MAX).map(|number| number.to_string()).collect();
@@ -104,16 +107,16 @@ async fn a_list_is_of_no_use_where_it_is_not_enabled() {
     eve.expect_nothing_before("#server-to-user-eve", "marker").await;
 }
 
-/// Nobody can sign in with such an id: it does not keep others from being
+/// No user can sign in with an invalid id. Such entries are skipped, and the other users are
 /// watched.
 #[tokio::test]
-async fn ids_that_nobody_can_have_are_left_out() {
+async fn watchlist_skips_invalid_user_ids() {
     let server = Server::builder().app(app()).start().await;
     let mut eve = server.browser("key4").await;
     let user_data = json!({ "id": "eve", "watchlist": ["", "a\nb", 7, "u".repeat(129)] }).to_string();
     eve.sign_in_with(&user_data).await;
     eve.expect_watchlist(&[], &["7"]).await;
-    // Nobody at all is no news.
+    // An empty watchlist sends no event.
     let mut eve = server.browser("key4").await;
     eve.sign_in_with(&watching(&[])).await;
     server.caller("4").publish("#server-to-user-eve", "marker", "").await;
