@@ -6,7 +6,7 @@ use super::{
     rows::{CASES, Case},
     scale::Scale,
     spread::{self, Spread},
-    svg::{AXIS, Anchor, Drawing, FAINT, Look, WIDTH, fitted, width},
+    svg::{AXIS, Anchor, Drawing, FAINT, Style, WIDTH, fitted, width},
 };
 
 const FIGURE: &str = "cpu_us_per_event";
@@ -24,7 +24,7 @@ struct Group<'a> {
     title: &'a str,
     goal: Option<f64>,
     /// Of each server that has the figure: its place among all, and its name.
-    bars: Vec<(Look, &'a str, Spread)>,
+    bars: Vec<(Style, &'a str, Spread)>,
 }
 
 /// `None` if no run has the figure.
@@ -66,7 +66,7 @@ fn group<'a>(name: &'a str, runs: &[&'a Record]) -> Group<'a> {
     let bars = spread::servers(runs).into_iter().enumerate().filter_map(|(place, server)| {
         let own = runs.iter().copied().filter(|run| run.case == name && run.server == server);
         let spread = Spread::of_figure(own, FIGURE).filter(|spread| spread.low > 0.0)?;
-        Some((Look(place), server, spread))
+        Some((Style(place), server, spread))
     });
     let title = case.map_or(name, |Case { title, .. }| title);
     Group { title, goal: row.and_then(|row| row.goal), bars: bars.collect() }
@@ -76,19 +76,19 @@ impl Group<'_> {
     fn draw(&self, drawing: &mut Drawing, scale: Scale, left: f64, top: f64) {
         drawing.bold((20.0, top + CASE - 11.0), self.title);
         let bars = top + CASE;
-        for (at, (look, name, spread)) in self.bars.iter().enumerate() {
+        for (at, (style, name, spread)) in self.bars.iter().enumerate() {
             let y = bars + BAR * at as f64;
             let name = fitted(name, NAMES_MAX);
             drawing.text((left - 8.0, y + 16.0), Anchor::End, &name);
-            let end = scale.place(spread.median);
-            drawing.bar((left, y + 3.0), (end - left, BAR - 6.0), look.colour());
-            let (low, high) = (scale.place(spread.low), scale.place(spread.high));
+            let end = scale.pixel(spread.median);
+            drawing.bar((left, y + 3.0), (end - left, BAR - 6.0), style.colour());
+            let (low, high) = (scale.pixel(spread.low), scale.pixel(spread.high));
             let middle = y + BAR / 2.0;
             drawing.line((low, middle), (high, middle), "#000000", "none");
             drawing.text((VALUES_AT, y + 16.0), Anchor::Start, &range(*spread));
         }
         if let Some(goal) = self.goal {
-            let (x, bottom) = (scale.place(goal), bars + BAR * self.bars.len() as f64);
+            let (x, bottom) = (scale.pixel(goal), bars + BAR * self.bars.len() as f64);
             drawing.line((x, bars - 4.0), (x, bottom), "#000000", "5 3");
             drawing.text((VALUES_AT, top + CASE - 11.0), Anchor::Start, &format!("goal ≤ {goal}"));
         }
@@ -97,11 +97,11 @@ impl Group<'_> {
 
 fn axis(drawing: &mut Drawing, scale: Scale, bottom: f64) {
     for tick in scale.ticks() {
-        let x = scale.place(tick);
+        let x = scale.pixel(tick);
         drawing.line((x, TOP), (x, bottom + 4.0), FAINT, "none");
         drawing.text((x, bottom + 20.0), Anchor::Middle, &round(tick));
     }
-    let (left, right) = (scale.place(0.0), RIGHT);
+    let (left, right) = (scale.pixel(0.0), RIGHT);
     drawing.line((left, bottom), (right, bottom), AXIS, "none");
     let title = "µs of CPU time per delivered event (log scale); thin: lowest to highest, dashed: goal";
     drawing.text((WIDTH / 2.0, bottom + 46.0), Anchor::Middle, title);

@@ -6,7 +6,7 @@ use super::{
     numbers::{round, words},
     scale::Scale,
     spread::{self, Spread},
-    svg::{AXIS, Anchor, Drawing, FAINT, Look, WIDTH, fitted, width},
+    svg::{AXIS, Anchor, Drawing, FAINT, Style, WIDTH, fitted, width},
 };
 
 const LEFT: f64 = 90.0;
@@ -23,7 +23,7 @@ const LINEAR_MAX: f64 = 10.0;
 
 struct Line<'a> {
     server: &'a str,
-    look: Look,
+    style: Style,
     points: Vec<(f64, Spread)>,
 }
 
@@ -57,7 +57,7 @@ fn lines<'a>(figure: &str, runs: &[&'a Record], all_servers: &[&str]) -> Vec<Lin
         let points = points(own()).into_iter().filter(|at| *at > 0.0);
         let points = points.filter_map(|x| Some((x, at(x).filter(|spread| spread.low > 0.0)?)));
         let place = all_servers.iter().position(|other| *other == server);
-        Line { server, look: Look(place.unwrap_or(0)), points: points.collect() }
+        Line { server, style: Style(place.unwrap_or(0)), points: points.collect() }
     });
     lines.filter(|line| !line.points.is_empty()).collect()
 }
@@ -72,19 +72,19 @@ fn vertical(lines: &[Line<'_>]) -> Scale {
 
 impl Line<'_> {
     fn draw(&self, drawing: &mut Drawing, x: Scale, y: Scale) {
-        let medians = self.points.iter().map(|(at, spread)| (x.place(*at), y.place(spread.median)));
+        let medians = self.points.iter().map(|(at, spread)| (x.pixel(*at), y.pixel(spread.median)));
         let medians: Vec<(f64, f64)> = medians.collect();
-        drawing.curve(&medians, self.look);
+        drawing.curve(&medians, self.style);
         for ((at, spread), median) in self.points.iter().zip(medians) {
-            let (low, high) = (y.place(spread.low), y.place(spread.high));
-            drawing.line((x.place(*at), low), (x.place(*at), high), self.look.colour(), "none");
-            drawing.marker(median, self.look);
+            let (low, high) = (y.pixel(spread.low), y.pixel(spread.high));
+            drawing.line((x.pixel(*at), low), (x.pixel(*at), high), self.style.colour(), "none");
+            drawing.marker(median, self.style);
         }
     }
 
     fn explain(&self, drawing: &mut Drawing, (x, y): (f64, f64)) {
-        drawing.curve(&[(x, y - 4.0), (x + SAMPLE - 8.0, y - 4.0)], self.look);
-        drawing.marker((x + (SAMPLE - 8.0) / 2.0, y - 4.0), self.look);
+        drawing.curve(&[(x, y - 4.0), (x + SAMPLE - 8.0, y - 4.0)], self.style);
+        drawing.marker((x + (SAMPLE - 8.0) / 2.0, y - 4.0), self.style);
         drawing.text((x + SAMPLE, y), Anchor::Start, &fitted(self.server, RIGHT - LEFT - SAMPLE));
     }
 }
@@ -106,7 +106,7 @@ fn legend(lines: &[Line<'_>]) -> Vec<(f64, f64)> {
 
 fn y_axis(drawing: &mut Drawing, scale: Scale, growth: &Growth) {
     for tick in scale.ticks() {
-        let y = scale.place(tick);
+        let y = scale.pixel(tick);
         drawing.line((LEFT, y), (RIGHT, y), FAINT, "none");
         drawing.text((LEFT - 8.0, y + 4.0), Anchor::End, &round(tick));
     }
@@ -123,7 +123,7 @@ fn x_axis(drawing: &mut Drawing, scale: Scale, measured: &[f64], growth: &Growth
     ticks.dedup();
     let mut free_until = WIDTH;
     for tick in ticks.into_iter().rev() {
-        let (x, text) = (scale.place(tick), round(tick));
+        let (x, text) = (scale.pixel(tick), round(tick));
         drawing.line((x, BOTTOM), (x, BOTTOM + 5.0), AXIS, "none");
         if x + width(&text) / 2.0 < free_until {
             drawing.text((x, BOTTOM + 20.0), Anchor::Middle, &text);

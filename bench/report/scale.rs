@@ -39,7 +39,7 @@ impl Scale {
     }
 
     /// What lies outside stands at the edge.
-    pub fn place(&self, value: f64) -> f64 {
+    pub fn pixel(&self, value: f64) -> f64 {
         let (from, to) = self.pixels;
         let value = value.clamp(self.low, self.high);
         let share = if self.is_log {

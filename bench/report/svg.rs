@@ -15,9 +15,9 @@ const DASHES: [&str; 4] = ["none", "8 4", "2 4", "10 4 2 4"];
 
 /// How one server is drawn, by its place among all.
 #[derive(Debug, Clone, Copy)]
-pub struct Look(pub usize);
+pub struct Style(pub usize);
 
-impl Look {
+impl Style {
     pub fn colour(self) -> &'static str {
         COLOURS[self.0 % COLOURS.len()]
     }
@@ -87,19 +87,19 @@ impl Drawing {
         ));
     }
 
-    pub fn curve(&mut self, points: &[(f64, f64)], look: Look) {
+    pub fn curve(&mut self, points: &[(f64, f64)], style: Style) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         self.body.push_str(&format!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-dasharray=\"{}\"/>\n",
             points.join(" "),
-            look.colour(),
-            look.dash()
+            style.colour(),
+            style.dash()
         ));
     }
 
     /// Another shape for each of five servers.
-    pub fn marker(&mut self, (x, y): (f64, f64), look: Look) {
-        let shape = match look.0 % 5 {
+    pub fn marker(&mut self, (x, y): (f64, f64), style: Style) {
+        let shape = match style.0 % 5 {
             0 => "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
             1 => "M-4 -4H4V4H-4Z",
             2 => "M0 -5.5L5 4H-5Z",
@@ -108,7 +108,7 @@ impl Drawing {
         };
         self.body.push_str(&format!(
             "<path transform=\"translate({x:.1} {y:.1})\" d=\"{shape}\" fill=\"{}\" stroke=\"#ffffff\"/>\n",
-            look.colour()
+            style.colour()
         ));
     }
 
