@@ -100,7 +100,7 @@ pub fn describe(cores: &Cores) -> String {
     let pinning = match (cores.server(), cores.generator()) {
         (Some(server), Some(generator)) => format!("servers on cores {server}, the rest on {generator}"),
         _ => "NOT PINNED (needs four cores and taskset): servers and clients share all cores, \
-              compare nothing with a pinned run"
+              do not compare with a pinned run"
             .to_owned(),
     };
     format!(

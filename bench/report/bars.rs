@@ -1,4 +1,4 @@
-//! CPU time of all servers, as bars.
+//! Bar chart of CPU time per delivered event, for all servers.
 
 use super::{
     Record,
@@ -11,11 +11,11 @@ use super::{
 
 const FIGURE: &str = "cpu_us_per_event";
 const TOP: f64 = 50.0;
-/// Of one bar, and of a case above its bars.
+/// Height of one bar, and of the title above the bars of a case.
 const BAR: f64 = 24.0;
 const CASE: f64 = 34.0;
 const BOTTOM: f64 = 62.0;
-/// Names stand left of the bars, values right of them.
+/// Widest name, left of the bars. Values are to the right of `RIGHT`.
 const NAMES_MAX: f64 = 260.0;
 const RIGHT: f64 = WIDTH - 180.0;
 const VALUES_AT: f64 = RIGHT + 10.0;
@@ -23,11 +23,11 @@ const VALUES_AT: f64 = RIGHT + 10.0;
 struct Group<'a> {
     title: &'a str,
     goal: Option<f64>,
-    /// Of each server that has the figure: its place among all, and its name.
+    /// Style, name and value of each server with the figure.
     bars: Vec<(Style, &'a str, Spread)>,
 }
 
-/// `None` if no run has the figure.
+/// The SVG text. `None` if no run has the figure.
 pub fn chart(runs: &[&Record]) -> Option<String> {
     let groups = groups(runs);
     let spreads = || groups.iter().flat_map(|group| &group.bars).map(|(_, _, spread)| *spread);
@@ -38,7 +38,7 @@ pub fn chart(runs: &[&Record]) -> Option<String> {
     }
     let names = groups.iter().flat_map(|group| &group.bars).map(|(_, name, _)| width(name));
     let left = 30.0 + names.fold(0.0, f64::max).min(NAMES_MAX);
-    // A bar of the lowest value must still be seen.
+    // Leaves room below the lowest value, so that its bar is visible.
     values.push(values.iter().copied().fold(f64::INFINITY, f64::min) / 2.0);
     let scale = Scale::log(&values, (left, RIGHT));
     let height = groups.iter().map(|group| CASE + BAR * group.bars.len() as f64).sum::<f64>();
@@ -52,7 +52,7 @@ pub fn chart(runs: &[&Record]) -> Option<String> {
     Some(drawing.finish())
 }
 
-/// The known cases in their order, then all others.
+/// The known cases in their order, then all others in order of appearance.
 fn groups<'a>(runs: &[&'a Record]) -> Vec<Group<'a>> {
     let known = CASES.iter().map(|case| case.name);
     let names = spread::distinct(known.chain(runs.iter().map(|run| run.case.as_str())));
@@ -63,10 +63,10 @@ fn groups<'a>(runs: &[&'a Record]) -> Vec<Group<'a>> {
 fn group<'a>(name: &'a str, runs: &[&'a Record]) -> Group<'a> {
     let case = CASES.iter().find(|case| case.name == name);
     let row = case.and_then(|case| case.rows.iter().find(|row| row.figure == FIGURE));
-    let bars = spread::servers(runs).into_iter().enumerate().filter_map(|(place, server)| {
+    let bars = spread::servers(runs).into_iter().enumerate().filter_map(|(index, server)| {
         let own = runs.iter().copied().filter(|run| run.case == name && run.server == server);
         let spread = Spread::of_figure(own, FIGURE).filter(|spread| spread.low > 0.0)?;
-        Some((Style(place), server, spread))
+        Some((Style(index), server, spread))
     });
     let title = case.map_or(name, |Case { title, .. }| title);
     Group { title, goal: row.and_then(|row| row.goal), bars: bars.collect() }
