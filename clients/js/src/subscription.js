@@ -15,7 +15,7 @@ export class Subscription {
   #bases = new Bases();
   /** `{ epoch, seq }`. Undefined if the server cannot resume. */
   #position;
-  /** `#bases` contains the newest event of every chain after this number, up to the position. */
+  /** `#bases` covers all marked events after this number, up to the position: `from` in docs/resume.md. */
   #basesFrom;
   /** The data of the application's subscribe command, for resync requests. */
   #data;
