@@ -7,14 +7,14 @@
 
 #![allow(unreachable_pub, reason = "a program: items are public to its other modules only")]
 
+#[path = "delta_savings/channel.rs"]
+mod channel;
 #[path = "delta_savings/corpora/mod.rs"]
 mod corpora;
 #[path = "delta_savings/deflate.rs"]
 mod deflate;
 #[path = "delta_savings/measure.rs"]
 mod measure;
-#[path = "delta_savings/channel.rs"]
-mod channel;
 #[path = "delta_savings/table.rs"]
 mod table;
 

@@ -25,7 +25,10 @@ impl Socket {
         self.window
             .compress_vec(message, &mut self.out, FlushCompress::Sync)
             .expect("compressing into a Vec cannot fail");
-        let payload = self.out.strip_suffix(&TAIL).expect("a sync flush ends with the tail, as the buffer has capacity");
+        let payload = self
+            .out
+            .strip_suffix(&TAIL)
+            .expect("a sync flush ends with the tail, as the buffer has capacity");
         frame::text_len(payload.len())
     }
 }

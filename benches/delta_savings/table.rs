@@ -7,10 +7,10 @@ use fanfare::delta::Algorithm;
 use fanfare::delta::conflation::KeyPath;
 use fanfare::event::Event;
 
+use super::channel::{Channel, Mode};
 use super::corpora::{self, Corpus, EVENTS};
 use super::deflate::Socket;
 use super::measure::best_of_each;
-use super::channel::{Channel, Mode};
 
 /// Bytes and CPU time of a corpus in one mode.
 struct Cost {

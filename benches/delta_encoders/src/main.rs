@@ -30,7 +30,12 @@ fn main() {
 fn check(kind: &Kind, encoder: &encoders::Encoder) {
     for (base, target) in &kind.pairs {
         let decoded = (encoder.decode)(base, &(encoder.encode)(base, target));
-        assert!(decoded == *target, "{}: a delta of {} does not decode to its event", encoder.name, kind.name);
+        assert!(
+            decoded == *target,
+            "{}: a delta of {} does not decode to its event",
+            encoder.name,
+            kind.name
+        );
     }
 }
 

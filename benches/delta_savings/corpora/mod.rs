@@ -34,7 +34,9 @@ pub fn corpora() -> [Corpus; 5] {
         corpus("document edits, 12 documents", Some("document"), |rng| {
             Subjects::of(12, Document::random, Document::edit, rng)
         }),
-        corpus("game state, 8 matches", Some("match"), |rng| Subjects::of(8, Match::random, Match::play, rng)),
+        corpus("game state, 8 matches", Some("match"), |rng| {
+            Subjects::of(8, Match::random, Match::play, rng)
+        }),
         corpus("IoT readings, 60 devices", Some("device"), |rng| {
             Subjects::of(60, Device::random, Device::measure, rng)
         }),
