@@ -1,23 +1,23 @@
-# A small image: the binary, glibc, no shell, no root.
+# A minimal image: the binary and glibc, without a shell, not as root.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-# Names of functions stay for backtraces; tables for a debugger do not.
+# Keeps function names for backtraces, and removes debug information.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# Kernels for ARM have pages of 4, 16 or 64 KiB: built for the largest, the allocator
+# ARM kernels have pages of 4, 16 or 64 KiB. An allocator built for the largest size
 # works with all of them.
 ENV AARCH64_UNKNOWN_LINUX_GNU_JEMALLOC_SYS_WITH_LG_PAGE=16
 
-# Dependencies first, behind an empty crate: this layer is built again only when
-# the manifest or the lock file changes. Tests and benches are left out of the
-# manifest, because their files are not here.
+# Dependencies first, with an empty crate: this layer is rebuilt only after a change of
+# the manifest or the lock file. Tests and benches are removed from the manifest,
+# because their files are not in the image.
 COPY Cargo.toml Cargo.lock ./
 RUN sed -i -e '/^\[\[test\]\]/,/^$/d' -e '/^\[\[bench\]\]/,/^$/d' Cargo.toml \
     && mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
     && cargo build --release --locked --bin fanfare \
-    # Cargo goes by file times, and what comes next may be older than this.
+    # Cargo compares file times, and the copied sources may be older than this build.
     && cargo clean --release --locked --package fanfare
 
 COPY src src
@@ -27,6 +27,6 @@ RUN cargo build --release --locked --bin fanfare
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/fanfare /fanfare
 USER nonroot
-# Both APIs, and metrics.
+# HTTP and WebSocket API, metrics.
 EXPOSE 6001 9601
 ENTRYPOINT ["/fanfare"]

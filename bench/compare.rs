@@ -1,19 +1,19 @@
-//! The same loads on every server, in turn.
+//! `compare`: the same loads on every server, one server at a time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::crowd::{Gather, Total};
-use crate::journal::{Journal, say};
+use crate::crowd::{CrowdConfig, Total};
+use crate::journal::{Journal, progress};
 use crate::load::{Load, Payload};
 use crate::record::Record;
-use crate::run::{self, Figures, Plan, Scene, gather_before};
-use crate::servers::{Contender, Fleet};
+use crate::run::{self, Figures, Plan, Setup, connect_crowd};
+use crate::servers::{Cluster, Contender};
 use crate::{Bench, Outcome, machine};
 
-/// What is compared; the names are those of the rows.
+/// A load of the comparison. The names are those of the table rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
     OneChannel,
@@ -26,10 +26,11 @@ pub enum Case {
 const CASES: [Case; 5] = [Case::OneChannel, Case::Deltas, Case::ManyChannels, Case::Connects, Case::Burst];
 
 const MANY_CHANNELS: u32 = 2_000;
-/// A batch that few subscribers get costs so little that many are needed.
+/// Factor on the number of batches: a batch with few deliveries costs little CPU time, so
+/// that a run needs many of them.
 const MANY_BATCHES: u32 = 60;
 const MEGABYTE: f64 = 1e6;
-/// How long a server has to give back what a burst took.
+/// Time for a server to return memory after a burst.
 const AFTER_BURST: Duration = Duration::from_secs(60);
 
 impl Case {
@@ -43,7 +44,7 @@ impl Case {
         }
     }
 
-    fn is_for(self, contender: &Contender) -> bool {
+    fn applies_to(self, contender: &Contender) -> bool {
         match self {
             Case::OneChannel | Case::ManyChannels | Case::Connects => true,
             Case::Deltas => contender.has_deltas(),
@@ -52,14 +53,14 @@ impl Case {
     }
 }
 
-/// Every case on every contender, as often as asked for.
+/// Runs every case on every contender, once per repeat.
 pub async fn compare(bench: &Bench, contenders: &[Contender], journal: &mut Journal) -> Outcome<()> {
-    // Of a batch, for one socket: what the floor writes is what another has sent.
+    // Bytes per delivered event by case: the floor writes as many bytes as Fanfare sent.
     let mut socket_bytes = BTreeMap::new();
     for repeat in 0..bench.options.repeats {
-        say(&format!("repeat {} of {}", repeat + 1, bench.options.repeats));
+        progress(&format!("repeat {} of {}", repeat + 1, bench.options.repeats));
         for case in CASES.into_iter().filter(|case| case.name().contains(&bench.options.only)) {
-            for contender in in_turn(contenders, repeat).filter(|contender| case.is_for(contender)) {
+            for contender in in_turn(contenders, repeat).filter(|contender| case.applies_to(contender)) {
                 if case == Case::Burst && repeat > 0 {
                     continue;
                 }
@@ -84,8 +85,8 @@ pub async fn compare(bench: &Bench, contenders: &[Contender], journal: &mut Jour
     Ok(())
 }
 
-/// Another first in each repeat, since what comes first may find another machine;
-/// the floor last, since it does as the others did.
+/// Rotates the order of the servers from repeat to repeat, because the state of the machine
+/// changes during a repeat. The floor comes last: it needs the byte counts of the others.
 fn in_turn(contenders: &[Contender], repeat: u32) -> impl Iterator<Item = &Contender> {
     let servers: Vec<&Contender> = contenders.iter().filter(|contender| !contender.is_floor()).collect();
     let floors = contenders.iter().filter(|contender| contender.is_floor());
@@ -120,42 +121,43 @@ impl Bench {
             _ => Plan::new(Load::one_channel(Payload::SMALL), sockets, batches),
         };
         plan.deltas = case == Case::Deltas;
-        plan.beat = self.options.beat_ms.map(Duration::from_millis);
+        plan.interval = self.options.beat_ms.map(Duration::from_millis);
         plan
     }
 
-    /// Delivering, and what the server holds before and after.
+    /// Delivers the batches of `plan`. The figures include memory before and after the run.
+    /// `floor_bytes` is the size of a batch for one socket, used by the floor only.
     pub async fn deliver(
         &self,
         plan: Plan,
         contender: &Contender,
         floor_bytes: usize,
     ) -> Outcome<(Figures, Total)> {
-        let mut scene = Scene::set(plan, contender, self.cores(), floor_bytes).await?;
-        let idle_bytes = scene.idle_bytes().await?;
-        scene.warm_up().await?;
-        let (mut figures, total) = scene.run().await?;
-        sleep(run::SETTLE).await;
+        let mut setup = Setup::start(plan, contender, self.cores(), floor_bytes).await?;
+        let idle_bytes = setup.idle_bytes().await?;
+        setup.warm_up().await?;
+        let (mut figures, total) = setup.run().await?;
+        sleep(run::SETTLE_TIME).await;
         figures.insert("idle_kb_per_connection".into(), idle_bytes / 1e3);
-        figures.insert("resident_mb_after".into(), scene.fleet.resident_bytes()? / MEGABYTE);
+        figures.insert("resident_mb_after".into(), setup.cluster.resident_bytes()? / MEGABYTE);
         Ok((figures, total))
     }
 
-    /// As many as come, as fast as they can, up to the greeting; where connecting is
-    /// subscribing, up to that.
+    /// Opens all connections as fast as possible, up to `connection_established`. On nchan,
+    /// which subscribes in the handshake, up to the subscription.
     async fn connects(&self, contender: &Contender) -> Outcome<(Figures, Total)> {
-        let mut fleet = Fleet::start(contender, self.cores()).await?;
+        let mut cluster = Cluster::start(contender, self.cores()).await?;
         let sockets = self.options.sockets;
         let load = Load { channels: sockets, batch_channels: 1, events: 1, payload: Payload::SMALL };
-        let speech = contender.speech(false, false);
-        let (addresses, cpu) = (fleet.addresses(), fleet.cpu()?);
+        let protocol = contender.protocol(false, false);
+        let (addresses, cpu) = (cluster.addresses(), cluster.cpu()?);
         let generator_cores = self.generator_cores.as_deref();
         let busy = machine::busy_seconds(generator_cores)?;
-        let gather = Gather { addresses, speech, load, batches: 0, sample: 1, sockets: 0..sockets };
-        let mut crowd = gather_before(&mut fleet, &gather).await?;
-        let cpu = fleet.cpu()? - cpu;
+        let config = CrowdConfig { addresses, protocol, load, batches: 0, sample: 1, sockets: 0..sockets };
+        let mut crowd = connect_crowd(&mut cluster, &config).await?;
+        let cpu = cluster.cpu()? - cpu;
         let busy = machine::busy_seconds(generator_cores)? - busy;
-        let seconds = crowd.gathered_in;
+        let seconds = crowd.connect_seconds;
         let count = f64::from(sockets);
         let figures = [
             ("connects_per_second", count / seconds),
@@ -166,18 +168,18 @@ impl Bench {
         Ok((figures, crowd.total(0).await?))
     }
 
-    /// Much at once, and what is left of it a minute later.
+    /// Publishes batches 1 ms apart. The figures are memory before, after, and a minute later.
     async fn burst(&self, contender: &Contender) -> Outcome<(Figures, Total)> {
         let mut plan = self.plan(Case::Deltas);
-        plan.beat = Some(Duration::from_millis(1));
-        let mut scene = Scene::set(plan, contender, self.cores(), 0).await?;
-        scene.warm_up().await?;
-        sleep(run::SETTLE).await;
-        let idle = scene.fleet.resident_bytes()? / MEGABYTE;
-        let (_, total) = scene.run().await?;
-        let burst = scene.fleet.resident_bytes()? / MEGABYTE;
+        plan.interval = Some(Duration::from_millis(1));
+        let mut setup = Setup::start(plan, contender, self.cores(), 0).await?;
+        setup.warm_up().await?;
+        sleep(run::SETTLE_TIME).await;
+        let idle = setup.cluster.resident_bytes()? / MEGABYTE;
+        let (_, total) = setup.run().await?;
+        let burst = setup.cluster.resident_bytes()? / MEGABYTE;
         sleep(AFTER_BURST).await;
-        let after = scene.fleet.resident_bytes()? / MEGABYTE;
+        let after = setup.cluster.resident_bytes()? / MEGABYTE;
         let mut figures = Figures::new();
         for (name, value) in [
             ("idle_mb", idle),

@@ -1,14 +1,14 @@
-//! WebSocket frames, as far as a load needs them.
+//! The subset of WebSocket framing (RFC 6455) that the load generator needs.
 
-/// Takes the server's frames apart as they come in, in pieces of any size.
+/// Splits the byte stream of a server into frames. Reads may end anywhere in a frame.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The beginning of a frame of which the rest is to come.
+    /// The received part of an incomplete frame.
     partial: Vec<u8>,
 }
 
-/// One frame of the server: opcode and payload. They are not masked, and a message
-/// is one frame.
+/// One frame from the server: opcode and payload. Server frames are not masked; every
+/// message is a single frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     pub opcode: u8,
@@ -20,24 +20,25 @@ pub const PONG: u8 = 10;
 pub const TEXT: u8 = 1;
 
 impl Frames {
-    pub fn pass(&mut self, bytes: &[u8], mut each: impl FnMut(Frame<'_>)) {
+    /// Appends received bytes and calls `each` with every complete frame.
+    pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Frame<'_>)) {
         if self.partial.is_empty() {
-            let rest = take_whole(bytes, &mut each);
+            let rest = split_complete(bytes, &mut each);
             self.partial.extend_from_slice(rest);
             return;
         }
         self.partial.extend_from_slice(bytes);
-        let left = take_whole(&self.partial, &mut each).len();
+        let left = split_complete(&self.partial, &mut each).len();
         match left {
-            // Nothing is kept for a socket of which nothing is under way.
+            // Frees the buffer: sockets without an incomplete frame hold no memory.
             0 => self.partial = Vec::new(),
             _ => drop(self.partial.drain(..self.partial.len() - left)),
         }
     }
 }
 
-/// Calls `each` with every whole frame; returns what is left.
-fn take_whole<'a>(mut bytes: &'a [u8], each: &mut impl FnMut(Frame<'a>)) -> &'a [u8] {
+/// Calls `each` with every complete frame. Returns the remaining bytes.
+fn split_complete<'a>(mut bytes: &'a [u8], each: &mut impl FnMut(Frame<'a>)) -> &'a [u8] {
     while let Some((frame, rest)) = first(bytes) {
         each(frame);
         bytes = rest;
@@ -45,6 +46,7 @@ fn take_whole<'a>(mut bytes: &'a [u8], each: &mut impl FnMut(Frame<'a>)) -> &'a 
     bytes
 }
 
+/// The first frame and the bytes after it. `None` if the frame is incomplete.
 fn first(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<2>()?;
     let (len, rest) = match head[1] & 0x7f {
@@ -62,12 +64,12 @@ fn first(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
     Some((Frame { opcode: head[0] & 0xf, payload }, rest))
 }
 
-/// A text frame as a server sends it.
+/// An unmasked text frame, as servers send it.
 pub fn text(payload: &[u8]) -> Vec<u8> {
     frame(TEXT, payload)
 }
 
-/// A text frame from a client: masked, with zeros, which leave it as it is.
+/// A masked text frame, as clients send it. The mask is zero, so that the payload is unchanged.
 pub fn masked_text(payload: &[u8]) -> Vec<u8> {
     masked(TEXT, payload)
 }

@@ -1,4 +1,4 @@
-//! Results, line by line as they come, and the page that is made of them.
+//! Writes results as JSON lines during a run, and the Markdown page at its end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,10 +30,11 @@ impl Journal {
         versions: BTreeMap<String, String>,
     ) -> Outcome<Journal> {
         fs::create_dir_all(folder)?;
-        let typed: Vec<String> = std::env::args().skip(1).filter(|word| !is_hidden(word)).collect();
+        let arguments: Vec<String> =
+            std::env::args().skip(1).filter(|argument| !is_hidden(argument)).collect();
         let head = Head {
             machine: machine::describe(cores),
-            command: format!("scripts/bench {}", typed.join(" ")).trim_end().to_owned(),
+            command: format!("scripts/bench {}", arguments.join(" ")).trim_end().to_owned(),
             versions,
             started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
             is_pinned: cores.server().is_some(),
@@ -45,9 +46,9 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Also says on standard error how it goes.
+    /// Appends a record to the JSON lines and prints a summary to standard error.
     pub fn add(&mut self, record: Record) -> Outcome<()> {
-        say(&format!(
+        progress(&format!(
             "  {}, {}{}: {}{}",
             record.case,
             record.server,
@@ -64,7 +65,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the page and prints it.
+    /// Writes the page and its charts, and prints the page to standard output.
     pub fn finish(self) -> Outcome<()> {
         report::write(&self.head, &self.records, &self.folder, self.name)?;
         let page = self.folder.join(format!("{}.md", self.name));
@@ -76,11 +77,11 @@ impl Journal {
     }
 }
 
-fn is_hidden(word: &str) -> bool {
-    ["--pinned", "--bench"].contains(&word)
+fn is_hidden(argument: &str) -> bool {
+    ["--pinned", "--bench"].contains(&argument)
 }
 
-/// What one wants to see while waiting.
+/// The figures of a progress line: all but a few of minor interest.
 fn brief(figures: &Figures) -> String {
     let shown = figures.iter().filter(|(name, _)| {
         !["batches", "user_share", "bytes_per_event", "answer_ms_p99", "last_ms_p99"].contains(&name.as_str())
@@ -89,7 +90,7 @@ fn brief(figures: &Figures) -> String {
     shown.join(", ")
 }
 
-/// How it goes, for whoever waits: the tables come at the end.
-pub fn say(what: &str) {
-    let _ = writeln!(std::io::stderr(), "{what}");
+/// Prints a progress line to standard error. Tables are printed at the end of a run.
+pub fn progress(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,19 +1,19 @@
-//! What delivering a batch costs, from the signed request to the last of thousands
-//! of sockets: `scripts/bench`, for Fanfare and for others on the same machine.
+//! `scripts/bench`: the cost of delivering a batch, from the signed request to the last of
+//! thousands of sockets, for Fanfare and other servers on the same machine.
 //!
 //! Servers run on two cores, everything else on the others. CPU time is that of the
-//! server's processes, from `/proc`, so that a busy machine disturbs it less than a
-//! clock. Beside it stands what the kernel alone takes for the same bytes on the
-//! same sockets ([`servers::floor`]), measured in the same minutes: the ratio of the
-//! two can be compared between machines, the numbers themselves cannot.
+//! server's processes, from `/proc`: other load on the machine affects it less than
+//! wall-clock time. For comparison, each repeat measures the kernel time for the same bytes
+//! on the same sockets ([`servers::floor`]). The ratio of the two is comparable between
+//! machines; the figures themselves are not.
 
-#![allow(unreachable_pub, reason = "one program: what a module shows is for its neighbours")]
+#![allow(unreachable_pub, reason = "a program: items are public to its other modules only")]
 
-mod caller;
 mod compare;
 mod crowd;
 mod frames;
 mod growth;
+mod http_client;
 mod journal;
 mod load;
 mod machine;
@@ -27,7 +27,7 @@ mod report;
 mod run;
 mod script;
 mod servers;
-mod visitor;
+mod ws_client;
 
 use std::error::Error;
 use std::io::Write;
@@ -41,10 +41,10 @@ use machine::Cores;
 use options::{Command, Options, RunOptions};
 use servers::{Contender, Product};
 
-/// What can go wrong is said and ends the benchmark.
+/// Every error ends the benchmark, with a message on standard error.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What was asked for, and where it runs.
+/// The options of a run, and the core lists of servers and load generator.
 #[derive(Debug)]
 struct Bench {
     options: RunOptions,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Floor => servers::floor::run(),
         Command::Crowd => threads().and_then(|runtime| runtime.block_on(crowd::program::run())),
-        Command::Report { file } => again(&file),
+        Command::Report { file } => rewrite_report(&file),
         Command::Compare(options) => bench("compare", options),
         Command::Growth(options) => bench("growth", options),
         Command::Members(options) => bench("members", options),
@@ -75,8 +75,8 @@ fn threads() -> Outcome<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-/// The page and the charts of results that are there.
-fn again(file: &std::path::Path) -> Outcome<()> {
+/// Writes the page and the charts of existing results.
+fn rewrite_report(file: &std::path::Path) -> Outcome<()> {
     let (head, records) = report::read(file)?;
     let name = file.file_stem().ok_or("results are in a file")?.to_string_lossy();
     report::write(&head, &records, file.parent().unwrap_or(std::path::Path::new(".")), &name)
@@ -96,7 +96,7 @@ fn bench(name: &'static str, options: RunOptions) -> Outcome<()> {
         .into());
     }
     threads()?.block_on(async {
-        // Dropped with the work, child processes end with it.
+        // On a signal, dropping the future ends the child processes.
         let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             outcome = run_all(name, options, &cores) => outcome,
@@ -128,7 +128,7 @@ impl Bench {
         self.server_cores.as_deref()
     }
 
-    /// Our own, of the first build that is named, with Redis between so many nodes.
+    /// A Fanfare cluster of `nodes` nodes on Redis, from the first `--build` or from this tree.
     fn fanfare(&self, nodes: usize) -> Contender {
         let (_, program) = &self.options.builds()[0];
         let name = match nodes {

@@ -1,5 +1,5 @@
-//! Coming, going and being listed: what a cluster on Redis does besides
-//! delivering. Each rate stands beside one of bare Redis in the same minute.
+//! `members`: subscriptions, presence joins, mass disconnects and channel lists of a cluster
+//! on Redis. Each rate is reported with the rate of bare Redis, measured in the same minute.
 
 use std::future::Future;
 use std::time::Instant;
@@ -8,53 +8,53 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::caller::{APP, Caller};
+use crate::http_client::{APP, HttpClient};
 use crate::journal::Journal;
 use crate::record::{Faults, Record};
 use crate::redis::Redis;
 use crate::run::{Figures, percentile};
-use crate::servers::{Fleet, Node};
-use crate::visitor::Visitor;
+use crate::servers::{Cluster, Node};
+use crate::ws_client::WsClient;
 use crate::{Bench, Outcome};
 
-/// Sockets, each of which joins so many channels.
-const JOINERS: usize = 100;
-const CHANNELS_PER_JOINER: usize = 200;
-/// Each join is told to all who are there already: few of them, since it is the
-/// join that is measured.
+/// Sockets, and subscriptions per socket.
+const SOCKETS: usize = 100;
+const CHANNELS_PER_SOCKET: usize = 200;
+/// Few, because every join is broadcast to the existing members, and the join is what is
+/// measured.
 const MEMBERS_PER_CHANNEL: usize = 10;
-/// What one connection to Redis is asked at once by the bare rate, over as many
-/// connections as a node has.
+/// Pipelined commands per connection, and number of connections, for the rate of bare Redis.
+/// A node has as many connections to Redis.
 const BARE_WINDOW: usize = 64;
 const BARE_CONNECTIONS: usize = 4;
 const BARE_WINDOWS: usize = 300;
-/// One drop, and who comes meanwhile.
-const NEWCOMERS: usize = 500;
-/// Channels that each of the crowd has for itself.
-const SEATS: usize = 3;
+/// New clients that connect during a mass disconnect.
+const NEW_CLIENTS: usize = 500;
+/// Channels per dropped connection, each with no other subscriber.
+const DROPPED_CHANNELS: usize = 3;
 const CONNECTS_MAX: usize = 64;
-/// What is listed: as many channels as a socket may have, for each of these.
+/// Sockets with `limits::SOCKET_SUBSCRIPTIONS_MAX` channels each, for the channel list.
 const LISTED_SOCKETS: usize = 10;
-const CHANNELS_PER_SOCKET: usize = 10_000;
+const LISTED_CHANNELS: usize = 10_000;
 const LISTINGS: usize = 10;
 
-/// Everything that is asked for, on two nodes.
+/// Runs all cases whose name contains `--only`, on two nodes.
 pub async fn members(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
     const CASES: [&str; 4] = ["subscribe", "join", "drop", "list"];
     for repeat in 0..bench.options.repeats {
         for case in CASES.into_iter().filter(|case| case.contains(&bench.options.only)) {
-            let fleet = Fleet::start(&bench.fanfare(2), bench.cores()).await?;
-            let (nodes, redis) = (&fleet.nodes, fleet.redis.as_ref().ok_or("there is no Redis")?);
+            let cluster = Cluster::start(&bench.fanfare(2), bench.cores()).await?;
+            let (nodes, redis) = (&cluster.nodes, cluster.redis.as_ref().ok_or("there is no Redis")?);
             let figures = match case {
                 "subscribe" => subscribe(nodes, redis).await?,
                 "join" => join(nodes, redis).await?,
-                "drop" => rush(nodes, bench.options.dropped as usize).await?,
+                "drop" => mass_disconnect(nodes, bench.options.dropped as usize).await?,
                 _ => list(nodes, redis).await?,
             };
             journal.add(Record {
                 table: case.into(),
                 case: case.into(),
-                server: fleet.contender.name.clone(),
+                server: cluster.contender.name.clone(),
                 repeat,
                 at: None,
                 figures,
@@ -65,93 +65,93 @@ pub async fn members(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
     Ok(())
 }
 
-/// Subscriptions per second: each socket has channels of its own.
+/// Subscriptions per second. Each socket subscribes to its own channels.
 async fn subscribe(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let bare = bare_rate(redis).await?;
-    let rate = rate(nodes, |mut visitor, joiner| async move {
-        let channels: Vec<String> = (0..CHANNELS_PER_JOINER).map(|n| format!("own-{joiner}-{n}")).collect();
-        visitor.subscribe(&channels).await.map(|()| visitor)
+    let rate = rate(nodes, |mut ws_client, number| async move {
+        let channels: Vec<String> = (0..CHANNELS_PER_SOCKET).map(|n| format!("own-{number}-{n}")).collect();
+        ws_client.subscribe(&channels).await.map(|()| ws_client)
     })
     .await?;
     Ok(named([("subscriptions_per_second", rate), ("bare_sadd_per_second", bare)]))
 }
 
-/// Joins per second: each is a user whom the channel has not seen.
+/// Presence joins per second. Each socket is a different user.
 async fn join(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let bare = bare_rate(redis).await?;
-    let rate = rate(nodes, |mut visitor, joiner| async move {
-        let group = joiner / MEMBERS_PER_CHANNEL;
+    let rate = rate(nodes, |mut ws_client, number| async move {
+        let group = number / MEMBERS_PER_CHANNEL;
         let channels: Vec<String> =
-            (0..CHANNELS_PER_JOINER).map(|n| format!("presence-{group}-{n}")).collect();
-        visitor.join(&channels, &format!("user-{joiner}")).await.map(|()| visitor)
+            (0..CHANNELS_PER_SOCKET).map(|n| format!("presence-{group}-{n}")).collect();
+        ws_client.join(&channels, &format!("user-{number}")).await.map(|()| ws_client)
     })
     .await?;
     Ok(named([("joins_per_second", rate), ("bare_sadd_per_second", bare)]))
 }
 
-/// 500 sockets connect and subscribe to a channel each, with nothing else going
-/// on, and while the first node tidies up after a crowd that was cut off.
-async fn rush(nodes: &[Node], crowd: usize) -> Outcome<Figures> {
-    let quiet = newcomers(&nodes[0], "quiet").await?;
-    let seats_max = crowd * SEATS;
-    let seats = stream::iter(0..crowd).map(|n| async move {
-        let mut visitor = Visitor::connect(nodes[0].address).await?;
-        let seats: Vec<String> = (0..SEATS).map(|seat| format!("seat-{n}-{seat}")).collect();
-        visitor.subscribe(&seats).await?;
-        Outcome::Ok(visitor)
+/// Time for 500 new clients to connect and subscribe, on an idle node, and on the same node
+/// while it removes the subscriptions of `dropped` connections.
+async fn mass_disconnect(nodes: &[Node], dropped: usize) -> Outcome<Figures> {
+    let quiet = connect_new(&nodes[0], "quiet").await?;
+    let dropped_channels = dropped * DROPPED_CHANNELS;
+    let connects = stream::iter(0..dropped).map(|n| async move {
+        let mut ws_client = WsClient::connect(nodes[0].address).await?;
+        let channels: Vec<String> =
+            (0..DROPPED_CHANNELS).map(|channel| format!("dropped-{n}-{channel}")).collect();
+        ws_client.subscribe(&channels).await?;
+        Outcome::Ok(ws_client)
     });
-    let crowd: Vec<Visitor> = seats.buffer_unordered(CONNECTS_MAX).try_collect().await?;
-    let mut caller = Caller::connect(nodes[1].address).await?;
-    crowd.into_iter().try_for_each(Visitor::reset)?;
-    let rushed = newcomers(&nodes[0], "rushed").await?;
-    timed(&mut caller, "/channels").await?;
-    let left = caller.count("\"seat-");
+    let ws_clients: Vec<WsClient> = connects.buffer_unordered(CONNECTS_MAX).try_collect().await?;
+    let mut http_client = HttpClient::connect(nodes[1].address).await?;
+    ws_clients.into_iter().try_for_each(WsClient::reset)?;
+    let busy = connect_new(&nodes[0], "busy").await?;
+    timed(&mut http_client, "/channels").await?;
+    let left = http_client.count("\"dropped-");
     Ok(named([
-        ("newcomer_ms_median", ms(&rushed, 0.5)?),
-        ("newcomer_ms_p99", ms(&rushed, 0.99)?),
+        ("newcomer_ms_median", ms(&busy, 0.5)?),
+        ("newcomer_ms_p99", ms(&busy, 0.99)?),
         ("quiet_ms_median", ms(&quiet, 0.5)?),
         ("quiet_ms_p99", ms(&quiet, 0.99)?),
-        ("channels_dropped", seats_max as f64),
+        ("channels_dropped", dropped_channels as f64),
         ("channels_left_when_all_were_in", left as f64),
     ]))
 }
 
-/// 100,000 occupied channels: how long the list takes, and what it does to others
-/// who ask Redis something.
+/// Duration of `GET /channels` with 100,000 occupied channels, and the latency of Redis for
+/// other clients during the request.
 async fn list(nodes: &[Node], redis: &Redis) -> Outcome<Figures> {
     let fill = (0..LISTED_SOCKETS).zip(nodes.iter().cycle()).map(|(socket, node)| async move {
-        let mut visitor = Visitor::connect(node.address).await?;
-        let channels: Vec<String> =
-            (0..CHANNELS_PER_SOCKET).map(|n| format!("listed-{socket}-{n:05}")).collect();
-        visitor.subscribe(&channels).await.map(|()| visitor)
+        let mut ws_client = WsClient::connect(node.address).await?;
+        let channels: Vec<String> = (0..LISTED_CHANNELS).map(|n| format!("listed-{socket}-{n:05}")).collect();
+        ws_client.subscribe(&channels).await.map(|()| ws_client)
     });
-    let visitors: Vec<Visitor> = stream::iter(fill).buffer_unordered(LISTED_SOCKETS).try_collect().await?;
-    let mut caller = Caller::connect(nodes[0].address).await?;
+    let ws_clients: Vec<WsClient> = stream::iter(fill).buffer_unordered(LISTED_SOCKETS).try_collect().await?;
+    let mut http_client = HttpClient::connect(nodes[0].address).await?;
     let mut times = Vec::new();
     let lists = async {
         for _ in 0..LISTINGS {
-            times.push(timed(&mut caller, "/channels").await?);
+            times.push(timed(&mut http_client, "/channels").await?);
         }
         Outcome::Ok(())
     };
     let started = Instant::now();
-    let waited = waits_during(redis, lists).await?;
-    let as_long = started.elapsed();
-    let rest = async {
-        sleep(as_long).await;
+    let busy = ping_times(redis, lists).await?;
+    let duration = started.elapsed();
+    let idle = async {
+        sleep(duration).await;
         Outcome::Ok(())
     };
-    let quiet = waits_during(redis, rest).await?;
-    let mut ones = Vec::new();
+    let quiet = ping_times(redis, idle).await?;
+    let mut channel_times = Vec::new();
     for _ in 0..LISTINGS {
-        ones.push(timed(&mut caller, "/channels/listed-0-00000").await?);
+        channel_times.push(timed(&mut http_client, "/channels/listed-0-00000").await?);
     }
-    drop(visitors);
+    drop(ws_clients);
     Ok(named([
         ("list_ms_median", ms(&times, 0.5)?),
-        ("one_channel_ms_median", ms(&ones, 0.5)?),
-        ("redis_ping_ms_p99", ms(&waited, 0.99)?),
-        ("redis_ping_ms_longest", ms(&waited, 1.0)?),
+        ("one_channel_ms_median", ms(&channel_times, 0.5)?),
+        ("redis_ping_ms_p99", ms(&busy, 0.99)?),
+        ("redis_ping_ms_longest", ms(&busy, 1.0)?),
         ("quiet_ping_ms_p99", ms(&quiet, 0.99)?),
         ("quiet_ping_ms_longest", ms(&quiet, 1.0)?),
     ]))
@@ -167,39 +167,40 @@ fn ms(seconds: &[f64], share: f64) -> Outcome<f64> {
     Ok(percentile(&sorted, share).ok_or("nothing was timed")? * 1e3)
 }
 
-/// Joins per second of all sockets together, which have connected before.
-async fn rate<F>(nodes: &[Node], joins: impl Fn(Visitor, usize) -> F) -> Outcome<f64>
+/// Subscriptions per second over all sockets. Connecting is not part of the measured time.
+async fn rate<F>(nodes: &[Node], subscribe: impl Fn(WsClient, usize) -> F) -> Outcome<f64>
 where
-    F: Future<Output = Outcome<Visitor>> + Send + 'static,
+    F: Future<Output = Outcome<WsClient>> + Send + 'static,
 {
-    let mut visitors = Vec::new();
-    for (_, node) in (0..JOINERS).zip(nodes.iter().cycle()) {
-        visitors.push(Visitor::connect(node.address).await?);
+    let mut ws_clients = Vec::new();
+    for (_, node) in (0..SOCKETS).zip(nodes.iter().cycle()) {
+        ws_clients.push(WsClient::connect(node.address).await?);
     }
     let started = Instant::now();
-    let mut work: JoinSet<_> = visitors.into_iter().zip(0..).map(|(it, joiner)| joins(it, joiner)).collect();
-    // Whoever is in goes on reading what the others' joins send him.
-    let mut staying = JoinSet::new();
-    while let Some(visitor) = work.join_next().await {
-        staying.spawn(visitor??.stay());
+    let mut work: JoinSet<_> =
+        ws_clients.into_iter().zip(0..).map(|(it, number)| subscribe(it, number)).collect();
+    // Members keep reading, because the joins of others are broadcast to them.
+    let mut readers = JoinSet::new();
+    while let Some(ws_client) = work.join_next().await {
+        readers.spawn(ws_client??.read_until_closed());
     }
-    Ok((JOINERS * CHANNELS_PER_JOINER) as f64 / started.elapsed().as_secs_f64())
+    Ok((SOCKETS * CHANNELS_PER_SOCKET) as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Commands per second that Redis takes over as many connections as a node has.
+/// `SADD` commands per second of bare Redis, pipelined over as many connections as a node has.
 async fn bare_rate(redis: &Redis) -> Outcome<f64> {
-    let mut links = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..BARE_CONNECTIONS {
-        links.push(redis.link().await?);
+        connections.push(redis.connect().await?);
     }
     let started = Instant::now();
     let mut work: JoinSet<Outcome<()>> = JoinSet::new();
-    for (connection, mut link) in links.into_iter().enumerate() {
+    for (index, mut connection) in connections.into_iter().enumerate() {
         work.spawn(async move {
             for window in 0..BARE_WINDOWS {
-                let command = |n| format!("SADD bare:{connection}:{window} {n}\r\n");
+                let command = |n| format!("SADD bare:{index}:{window} {n}\r\n");
                 let commands: String = (0..BARE_WINDOW).map(command).collect();
-                link.ask(&commands, BARE_WINDOW).await?;
+                connection.request(&commands, BARE_WINDOW).await?;
             }
             Ok(())
         });
@@ -210,42 +211,42 @@ async fn bare_rate(redis: &Redis) -> Outcome<f64> {
     Ok((BARE_CONNECTIONS * BARE_WINDOWS * BARE_WINDOW) as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Seconds that each took from its connect to its confirmation.
-async fn newcomers(node: &Node, name: &str) -> Outcome<Vec<f64>> {
+/// Seconds of each new client from its connect to `subscription_succeeded`.
+async fn connect_new(node: &Node, name: &str) -> Outcome<Vec<f64>> {
     let one = |n| async move {
         let started = Instant::now();
-        let mut visitor = Visitor::connect(node.address).await?;
-        visitor.subscribe(&[format!("{name}-{n}")]).await?;
-        Outcome::Ok((visitor, started.elapsed().as_secs_f64()))
+        let mut ws_client = WsClient::connect(node.address).await?;
+        ws_client.subscribe(&[format!("{name}-{n}")]).await?;
+        Outcome::Ok((ws_client, started.elapsed().as_secs_f64()))
     };
-    let came = stream::iter(0..NEWCOMERS).map(one).buffer_unordered(CONNECTS_MAX);
-    let came: Vec<(Visitor, f64)> = came.try_collect().await?;
-    Ok(came.into_iter().map(|(_, seconds)| seconds).collect())
+    let connects = stream::iter(0..NEW_CLIENTS).map(one).buffer_unordered(CONNECTS_MAX);
+    let connected: Vec<(WsClient, f64)> = connects.try_collect().await?;
+    Ok(connected.into_iter().map(|(_, seconds)| seconds).collect())
 }
 
-async fn timed(caller: &mut Caller, path: &str) -> Outcome<f64> {
-    let request = caller.query(&APP, path)?;
+async fn timed(http_client: &mut HttpClient, path: &str) -> Outcome<f64> {
+    let request = http_client.query(&APP, path)?;
     let started = Instant::now();
-    caller.send(&request).await?;
+    http_client.send(&request).await?;
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Seconds that each of one asker's PINGs took until `work` was done.
-async fn waits_during(redis: &Redis, work: impl Future<Output = Outcome<()>>) -> Outcome<Vec<f64>> {
-    let mut link = redis.link().await?;
-    let mut waits = Vec::new();
+/// Seconds of each `PING`, sent one after the other on one connection until `work` completes.
+async fn ping_times(redis: &Redis, work: impl Future<Output = Outcome<()>>) -> Outcome<Vec<f64>> {
+    let mut connection = redis.connect().await?;
+    let mut times = Vec::new();
     let pings = async {
         loop {
-            let asked = Instant::now();
-            if let Err(error) = link.ask("PING\r\n", 1).await {
+            let started = Instant::now();
+            if let Err(error) = connection.request("PING\r\n", 1).await {
                 return Outcome::<()>::Err(error);
             }
-            waits.push(asked.elapsed().as_secs_f64());
+            times.push(started.elapsed().as_secs_f64());
         }
     };
     tokio::select! {
         done = work => done?,
         failed = pings => failed?,
     }
-    Ok(waits)
+    Ok(times)
 }

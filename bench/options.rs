@@ -1,4 +1,4 @@
-//! What `scripts/bench` can be asked for.
+//! The command line of `scripts/bench`.
 
 use std::path::PathBuf;
 
@@ -7,76 +7,76 @@ use clap::{Args, Parser, Subcommand};
 use crate::crowd::PROCESS_SOCKETS_MAX;
 use crate::servers::{Contender, Product};
 
-/// What delivering a batch costs: CPU, time and memory, for Fanfare and for others
-/// on the same machine.
+/// Measures the cost of delivering a batch in CPU time, latency and memory, for Fanfare and
+/// other servers on the same machine.
 #[derive(Debug, Parser)]
 #[command(name = "scripts/bench", bin_name = "scripts/bench")]
 pub struct Options {
     #[command(subcommand)]
     pub command: Command,
-    /// Said by `cargo bench`.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The same loads on Fanfare, on its peers and on a program that only writes.
+    /// The same loads on Fanfare, on its peers and on a program that only writes to sockets.
     Compare(RunOptions),
-    /// What costs depend on: subscribers, channels, batch size, payload, nodes, and
-    /// what batching is worth.
+    /// Costs by number of subscribers, channels and nodes, by batch size and payload; the value
+    /// of batches.
     Growth(RunOptions),
-    /// What Redis does for a batch, and what joining, being cut off and being listed
-    /// take.
+    /// The CPU time of Redis for a batch; subscribing, presence joins, mass disconnects and
+    /// channel lists.
     Members(RunOptions),
-    /// The page and the charts of results that are there.
+    /// Write the page and the charts of existing results.
     Report {
-        /// The file of JSON lines.
+        /// File of JSON lines.
         file: PathBuf,
     },
-    /// Be the program that only writes.
+    /// Run as the program that only writes to sockets.
     #[command(hide = true)]
     Floor,
-    /// Be thousands of subscribers.
+    /// Run as a load generator process with thousands of subscribers.
     #[command(hide = true)]
     Crowd,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
-    /// Subscribers, where they are not what grows.
+    /// Number of subscribers, except in tables where it varies.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESS_SOCKETS_MAX)))]
     pub sockets: u32,
-    /// Batches of each measured run, ten events each.
+    /// Batches per measured run, of ten events each.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batches: u32,
-    /// How often everything is run; tables have medians.
+    /// Repeats of each run. Tables show the median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
-    /// Only cases or tables whose name contains this.
+    /// Run only cases or tables whose name contains this text.
     #[arg(long, default_value = "")]
     pub only: String,
-    /// Only servers whose name contains this.
+    /// Run only servers whose name contains this text.
     #[arg(long, default_value = "")]
     pub server: String,
-    /// Milliseconds from batch to batch. Without, the next comes when everyone has
-    /// the one before.
+    /// Milliseconds between batches. Default: send a batch when every subscriber has the
+    /// previous one.
     #[arg(long)]
     pub beat_ms: Option<u64>,
-    /// Sockets that are cut off at once, of `members`.
+    /// Connections that `members` drops at once.
     #[arg(long, default_value_t = 15_000)]
     pub dropped: u32,
-    /// Builds of Fanfare to be compared with each other, and with nobody else.
-    /// Without any: that of this tree, with its peers.
+    /// Builds of Fanfare to compare with each other only. Default: the build of this tree, and
+    /// its peers.
     #[arg(long = "build", value_name = "NAME=PATH", value_parser = named)]
     builds: Vec<(String, PathBuf)>,
-    /// Where scripts/bench-peers has put the others.
+    /// Directory of the peers that scripts/bench-peers installs.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
-    /// Where results go.
+    /// Directory of the results.
     #[arg(long, default_value = "target/bench")]
     pub out: PathBuf,
-    /// The benchmark has put itself on its cores.
+    /// Set by the benchmark when it has pinned itself to its cores.
     #[arg(long, hide = true)]
     pub pinned: bool,
 }
@@ -87,6 +87,7 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 impl RunOptions {
+    /// Name and path of each build of Fanfare to measure.
     pub fn builds(&self) -> Vec<(String, PathBuf)> {
         match self.builds.as_slice() {
             [] => vec![("Fanfare".to_owned(), env!("CARGO_BIN_EXE_fanfare").into())],
@@ -94,7 +95,7 @@ impl RunOptions {
         }
     }
 
-    /// Everyone whose name is asked for, in the order of the tables.
+    /// The servers whose name contains `--server`, and the floor, in table order.
     pub fn contenders(&self) -> Vec<Contender> {
         let mut all = Vec::new();
         let mut put = |name: String, product: Product, nodes: usize, has_redis: bool| {

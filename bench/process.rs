@@ -1,4 +1,4 @@
-//! A child process, on its cores, and what it has used so far.
+//! A child process: pinned to cores, with its output lines, CPU time and memory.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,17 +11,17 @@ use tokio::sync::mpsc;
 use crate::Outcome;
 use crate::machine::{TICKS_PER_SEC, field};
 
-/// Ends with the value.
+/// A child process. Dropping it kills the process and its children.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
-/// A line that says that a process is ready comes within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for a process to print the line that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Said and not yet taken; what is more is let go.
+/// Capacity of the queue of output lines. Further lines are dropped.
 const LINES_MAX: usize = 20_000;
 
 /// CPU time in seconds.
@@ -32,8 +32,8 @@ pub struct Cpu {
 }
 
 impl Process {
-    /// Runs `program` on `cores`, if any; what it says on either stream can be
-    /// waited for.
+    /// Starts `program`, pinned to `cores` if given. Lines of standard output and standard error
+    /// are queued for [`Process::wait_for_line`] and [`Process::next_line`].
     pub fn start(program: &Path, arguments: &[&str], cores: Option<&str>) -> Outcome<Process> {
         let mut command = match cores {
             Some(cores) => {
@@ -43,7 +43,7 @@ impl Process {
             }
             None => Command::new(program),
         };
-        // The settings of whoever runs the benchmark are none of the server's.
+        // The server must not inherit settings from the environment of the benchmark.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FANFARE_") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -51,51 +51,53 @@ impl Process {
         }
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
-        let (said, lines) = mpsc::channel(LINES_MAX);
-        pass_lines(child.stdout.take(), said.clone());
-        pass_lines(child.stderr.take(), said);
+        let (queue, lines) = mpsc::channel(LINES_MAX);
+        queue_lines(child.stdout.take(), queue.clone());
+        queue_lines(child.stderr.take(), queue);
         Ok(Process { child, lines })
     }
 
-    /// What `find` makes of the first line of which it makes something.
-    pub async fn said<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Outcome<T> {
-        let mut unlike = String::new();
+    /// Waits for the first line for which `find` returns a value, and returns that value.
+    pub async fn wait_for_line<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Outcome<T> {
+        let mut other_lines = String::new();
         let wait = async {
             while let Some(line) = self.lines.recv().await {
                 if let Some(found) = find(&line) {
                     return Some(found);
                 }
-                unlike = unlike.clone() + &line + "\n";
+                other_lines = other_lines.clone() + &line + "\n";
             }
             None
         };
-        let found = tokio::time::timeout(PATIENCE, wait).await.ok().flatten();
-        found.ok_or_else(|| format!("a process ended or said nothing of use:\n{unlike}").into())
+        let found = tokio::time::timeout(READY_TIMEOUT, wait).await.ok().flatten();
+        found.ok_or_else(|| {
+            format!("a process ended or did not print the expected line:\n{other_lines}").into()
+        })
     }
 
-    /// The next line, if one comes in time.
-    pub async fn line(&mut self, patience: Duration) -> Option<String> {
-        tokio::time::timeout(patience, self.lines.recv()).await.ok().flatten()
+    /// The next line. `None` after `timeout`, or at the end of the process.
+    pub async fn next_line(&mut self, timeout: Duration) -> Option<String> {
+        tokio::time::timeout(timeout, self.lines.recv()).await.ok().flatten()
     }
 
     pub fn stdin(&mut self) -> Outcome<&mut ChildStdin> {
         self.child.stdin.as_mut().ok_or_else(|| "standard input is closed".into())
     }
 
-    /// Of the process and its children.
+    /// CPU time so far of the process and its children.
     pub fn cpu(&self) -> Outcome<Cpu> {
         self.tree()?.iter().map(|pid| cpu_of(pid)).sum()
     }
 
-    /// Seconds of the first thread, to the nanosecond.
+    /// CPU seconds of the first thread, with a resolution of 1 ns.
     pub fn first_thread_cpu(&self) -> Outcome<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
         let ns: f64 = stat.split(' ').next().unwrap_or_default().parse()?;
         Ok(ns / 1e9)
     }
 
-    /// Resident bytes of the process and its children; what they share is counted
-    /// once, in parts.
+    /// Proportional set size (Pss) of the process and its children, in bytes. Shared pages count
+    /// once, divided among the processes.
     pub fn resident_bytes(&self) -> Outcome<f64> {
         self.tree()?.iter().map(|pid| resident_bytes_of(pid)).sum()
     }
@@ -107,10 +109,10 @@ impl Process {
     }
 }
 
-/// What a process has used so far.
+/// CPU time so far of a process.
 pub fn cpu_of(pid: &str) -> Outcome<Cpu> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Fields 14 and 15; the second, in parentheses, may have spaces.
+    // `utime` and `stime`, fields 14 and 15. Field 2, in parentheses, may contain spaces.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let seconds = |at: usize| -> Outcome<f64> {
@@ -119,7 +121,7 @@ pub fn cpu_of(pid: &str) -> Outcome<Cpu> {
     Ok(Cpu { user: seconds(11)?, kernel: seconds(12)? })
 }
 
-/// Exact: the counters in `/proc/PID/status` lag behind.
+/// From `smaps_rollup`, which is exact. The counters in `/proc/PID/status` lag behind.
 fn resident_bytes_of(pid: &str) -> Outcome<f64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let pss = field(&rollup, "Pss").and_then(|pss| pss.strip_suffix(" kB"));
@@ -128,12 +130,12 @@ fn resident_bytes_of(pid: &str) -> Outcome<f64> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Read before the end of the process, which lets go of them. An error
-        // means that it has ended by itself.
+        // The children must be read before the kill, which re-parents them. An error means that
+        // the process has already exited.
         let tree = self.tree().unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Workers of nginx would serve on without their master.
+        // The workers of nginx do not exit with their master.
         for child in tree.iter().skip(1) {
             let _ = Command::new("kill").args(["-KILL", child]).status();
         }
@@ -160,13 +162,13 @@ impl std::iter::Sum for Cpu {
     }
 }
 
-/// A thread that reads to the end, so that the child never waits for us; lines
-/// that nobody takes are let go.
-fn pass_lines(from: Option<impl Read + Send + 'static>, said: mpsc::Sender<String>) {
-    let Some(from) = from else { return };
+/// Starts a thread that reads `stream` to its end, so that the child never blocks on a full
+/// pipe. Lines that do not fit the queue are dropped.
+fn queue_lines(stream: Option<impl Read + Send + 'static>, queue: mpsc::Sender<String>) {
+    let Some(stream) = stream else { return };
     std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let _ = said.try_send(line);
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let _ = queue.try_send(line);
         }
     });
 }

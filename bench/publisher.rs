@@ -1,93 +1,94 @@
-//! The backend that publishes a load, batch by batch.
+//! Publishes the batches of a load over HTTP, or through the floor.
 
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::caller::{APP, Caller};
+use crate::http_client::{APP, HttpClient};
 use crate::load::{Event, Load};
-use crate::servers::{Fleet, Product, floor};
+use crate::servers::{Cluster, Product, floor};
 
-/// How a batch is told to the server.
+/// The requests that publish a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// In one request, to each node in turn.
+pub enum PublishMode {
+    /// One request per batch, to the nodes in turn.
     Batch,
-    /// In a request for each event, on one connection.
-    OneByOne,
-    /// The same, each on a connection of its own.
-    AtOnce,
+    /// One request per event, sequentially on one connection.
+    Sequential,
+    /// One request per event, concurrently on a connection each.
+    Concurrent,
 }
 
 #[derive(Debug)]
 pub enum Publisher {
     Http {
-        callers: Vec<Caller>,
-        /// By batch: the requests of each caller.
+        http_clients: Vec<HttpClient>,
+        /// By batch: the requests of each client, by the index of the client.
         batches: Vec<Vec<(usize, Vec<Vec<u8>>)>>,
     },
     Floor {
         load: Load,
-        /// Of a batch, for one socket.
+        /// Size of a batch for one socket.
         bytes: usize,
         writes_each: bool,
     },
 }
 
 impl Publisher {
-    /// For batches `0..batches`, which are made ready. `bytes` is what the floor
-    /// writes to a socket.
+    /// Connects, and encodes and signs the requests of batches `0..batches`. `bytes` is the size
+    /// of a batch for one socket, used by the floor only.
     pub async fn start(
-        fleet: &Fleet,
+        cluster: &Cluster,
         load: Load,
-        way: Way,
+        mode: PublishMode,
         batches: u32,
         bytes: usize,
     ) -> Outcome<Publisher> {
-        if let Product::Floor { writes_each } = fleet.contender.product {
+        if let Product::Floor { writes_each } = cluster.contender.product {
             return Ok(Publisher::Floor { load, bytes, writes_each });
         }
-        let way = match fleet.contender.product {
-            Product::Nchan { .. } => Way::OneByOne,
-            _ => way,
+        let mode = match cluster.contender.product {
+            Product::Nchan { .. } => PublishMode::Sequential,
+            _ => mode,
         };
-        let connections = match way {
-            Way::Batch => fleet.nodes.len(),
-            Way::OneByOne => 1,
-            Way::AtOnce => (load.batch_channels * load.events) as usize,
+        let connections = match mode {
+            PublishMode::Batch => cluster.nodes.len(),
+            PublishMode::Sequential => 1,
+            PublishMode::Concurrent => (load.batch_channels * load.events) as usize,
         };
-        let mut callers = Vec::new();
+        let mut http_clients = Vec::new();
         for at in 0..connections {
-            callers.push(Caller::connect(fleet.nodes[at % fleet.nodes.len()].address).await?);
+            http_clients.push(HttpClient::connect(cluster.nodes[at % cluster.nodes.len()].address).await?);
         }
         let requests = |batch: u32| -> Outcome<_> {
             let events = load.batch(batch);
-            let caller = batch as usize % callers.len();
-            let one =
-                |caller: usize, event: &Event| request(&fleet.contender.product, &callers[caller], event);
-            Ok(match way {
-                Way::Batch => vec![(caller, vec![batch_request(&callers[caller], &events)?])],
-                Way::OneByOne => {
+            let index = batch as usize % http_clients.len();
+            let one = |index: usize, event: &Event| {
+                request(&cluster.contender.product, &http_clients[index], event)
+            };
+            Ok(match mode {
+                PublishMode::Batch => vec![(index, vec![batch_request(&http_clients[index], &events)?])],
+                PublishMode::Sequential => {
                     vec![(0, events.iter().map(|event| one(0, event)).collect::<Outcome<_>>()?)]
                 }
-                Way::AtOnce => {
-                    let each = |(at, event)| Ok((at, vec![one(at, event)?]));
+                PublishMode::Concurrent => {
+                    let each = |(index, event)| Ok((index, vec![one(index, event)?]));
                     events.iter().enumerate().map(each).collect::<Outcome<_>>()?
                 }
             })
         };
         let batches = (0..batches).map(requests).collect::<Outcome<_>>()?;
-        Ok(Publisher::Http { callers, batches })
+        Ok(Publisher::Http { http_clients, batches })
     }
 
-    /// Until all answers are there.
-    pub async fn publish(&mut self, fleet: &mut Fleet, batch: u32) -> Outcome<()> {
+    /// Publishes a batch. Completes with the last response.
+    pub async fn publish(&mut self, cluster: &mut Cluster, batch: u32) -> Outcome<()> {
         match self {
-            Publisher::Http { callers, batches } => {
+            Publisher::Http { http_clients, batches } => {
                 let requests = &batches[batch as usize];
-                let sends = callers.iter_mut().enumerate().filter_map(|(at, caller)| {
-                    let (_, requests) = requests.iter().find(|(of, _)| *of == at)?;
-                    Some(caller.send_all(requests))
+                let sends = http_clients.iter_mut().enumerate().filter_map(|(index, http_client)| {
+                    let (_, requests) = requests.iter().find(|(client, _)| *client == index)?;
+                    Some(http_client.send_all(requests))
                 });
                 try_join_all(sends).await.map(drop)
             }
@@ -95,19 +96,19 @@ impl Publisher {
                 let channels = load.channels_of(batch);
                 let frames = load.events as usize;
                 let batch = floor::Batch {
-                    of: load.channels as usize,
+                    channels: load.channels as usize,
                     first: channels.start as usize,
-                    channels: channels.len(),
+                    batch_channels: channels.len(),
                     frames,
                     bytes: *bytes,
                     writes: if *writes_each { frames } else { 1 },
                 };
-                floor::write(&mut fleet.nodes[0].process, batch).await
+                floor::write(&mut cluster.nodes[0].process, batch).await
             }
         }
     }
 
-    /// Of the requests of a batch.
+    /// Total size of the requests of a batch. 0 for the floor.
     pub fn http_bytes(&self, batch: u32) -> usize {
         match self {
             Publisher::Http { batches, .. } => {
@@ -118,18 +119,18 @@ impl Publisher {
     }
 }
 
-fn request(product: &Product, caller: &Caller, event: &Event) -> Outcome<Vec<u8>> {
+fn request(product: &Product, http_client: &HttpClient, event: &Event) -> Outcome<Vec<u8>> {
     match product {
         Product::Nchan { .. } => {
-            Ok(caller.post(&format!("/publish/{}", event.channel), "application/json", &event.data))
+            Ok(http_client.post(&format!("/publish/{}", event.channel), "application/json", &event.data))
         }
-        _ => caller.signed(&APP, "/events", &body(event).to_string()),
+        _ => http_client.signed(&APP, "/events", &body(event).to_string()),
     }
 }
 
-pub fn batch_request(caller: &Caller, events: &[Event]) -> Outcome<Vec<u8>> {
+pub fn batch_request(http_client: &HttpClient, events: &[Event]) -> Outcome<Vec<u8>> {
     let batch: Vec<Value> = events.iter().map(body).collect();
-    caller.signed(&APP, "/batch_events", &json!({ "batch": batch }).to_string())
+    http_client.signed(&APP, "/batch_events", &json!({ "batch": batch }).to_string())
 }
 
 fn body(event: &Event) -> Value {

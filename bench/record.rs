@@ -1,52 +1,52 @@
-//! One run as one line of JSON: what all tables and charts are made of.
+//! The JSON lines of a results file, from which all tables and charts are made.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The first line of a file of results.
+/// The first line of a results file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
-    /// Cores, processor, kernel, load before, and who ran on which cores.
+    /// Cores, processor, kernel, load before the run, and the pinning of servers and generator.
     pub machine: String,
-    /// What was typed.
+    /// The command line.
     pub command: String,
-    /// Of every program that took part.
+    /// Version of each measured program.
     pub versions: BTreeMap<String, String>,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     pub started: u64,
-    /// Servers and clients had cores of their own; without, nothing compares.
+    /// Whether servers and clients ran on separate cores. Otherwise figures are not comparable.
     pub is_pinned: bool,
 }
 
-/// One server, loaded once in one way.
+/// One run of one load on one server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which table it belongs to: `compare`, `subscribers`, `payload`, …
+    /// The table of the run: `compare`, `subscribers`, `payload`, …
     pub table: String,
-    /// Which load it was: the row in `compare`; the same for all of a growth table.
+    /// The load: the row in `compare`, the same in all runs of a growth table.
     pub case: String,
     pub server: String,
-    /// From 0. Servers of one repeat ran in the same minutes.
+    /// From 0. The servers of one repeat ran within the same minutes.
     pub repeat: u32,
-    /// What grows, in a growth table: sockets, channels, events, bytes or nodes.
+    /// The parameter of a growth table: sockets, channels, events, bytes or nodes.
     pub at: Option<f64>,
-    /// Values by name; the unit is part of the name.
+    /// Values by name. The name includes the unit.
     pub figures: BTreeMap<String, f64>,
     pub faults: Faults,
 }
 
-/// What went wrong, over all sockets of a run. Nothing must.
+/// Delivery errors, summed over all sockets of a run. All are 0 in a valid run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
-    /// Events that a socket never got.
+    /// Events that a socket never received.
     pub lost: u64,
     pub duplicated: u64,
-    /// Events that came after one that was published later.
+    /// Events that arrived after an event published later.
     pub reordered: u64,
-    /// Deltas, of the sockets that decode, that did not give the event.
+    /// Deltas that did not decode to their event, on the sockets that decode.
     pub undecodable: u64,
-    /// Sockets that the server closed.
+    /// Connections that the server closed.
     pub closed: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A `redis-server` of the benchmark's own.
+//! The `redis-server` of a run.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Redis {
     pub process: Process,
 }
 
-/// How often scripts were run by their digest, and the time that took.
+/// Number of `EVALSHA` calls, and the time that Redis spent in them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scripts {
     pub calls: f64,
@@ -24,13 +24,13 @@ pub struct Scripts {
 }
 
 impl Redis {
-    /// On the cores of the clients: it is not what is measured.
+    /// Starts Redis on the cores of the load generator, because its CPU time is a separate figure.
     pub async fn start() -> Outcome<Redis> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
         let arguments =
             ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"];
         let mut process = Process::start(Path::new("redis-server"), &arguments, None)?;
-        process.said(|line| line.contains("Ready to accept connections").then_some(())).await?;
+        process.wait_for_line(|line| line.contains("Ready to accept connections").then_some(())).await?;
         Ok(Redis { port: port.parse()?, process })
     }
 
@@ -38,10 +38,10 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub async fn link(&self) -> Outcome<Link> {
+    pub async fn connect(&self) -> Outcome<Connection> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.set_nodelay(true)?;
-        Ok(Link { stream, read: Vec::new() })
+        Ok(Connection { stream, read: Vec::new() })
     }
 
     pub async fn scripts(&self) -> Outcome<Scripts> {
@@ -54,7 +54,7 @@ impl Redis {
         Ok(Scripts { calls: number("calls")?, usec: number("usec")? })
     }
 
-    /// What it has sent to all its clients.
+    /// Bytes sent to all clients since the start.
     pub async fn sent_bytes(&self) -> Outcome<f64> {
         let info = self.info("stats").await?;
         Ok(field(&info, "total_net_output_bytes").ok_or("stats are not as expected")?.parse()?)
@@ -69,18 +69,19 @@ impl Redis {
     }
 }
 
-/// A connection that asks for what is answered with one line each.
+/// A connection for commands with single-line replies.
 #[derive(Debug)]
-pub struct Link {
+pub struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-impl Link {
-    pub async fn ask(&mut self, commands: &str, answers: usize) -> Outcome<()> {
+impl Connection {
+    /// Sends inline commands and waits for `replies` replies. Fails if one of them is an error.
+    pub async fn request(&mut self, commands: &str, replies: usize) -> Outcome<()> {
         self.stream.write_all(commands.as_bytes()).await?;
         self.read.clear();
-        while memchr::memchr_iter(b'\n', &self.read).count() < answers {
+        while memchr::memchr_iter(b'\n', &self.read).count() < replies {
             if self.stream.read_buf(&mut self.read).await? == 0 {
                 return Err("Redis closed a connection".into());
             }

@@ -1,4 +1,4 @@
-//! One server with its subscribers: so many batches, and what they cost.
+//! A run: one server with its subscribers, a number of batches, and their cost.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,42 +7,42 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::Outcome;
-use crate::crowd::{Crowd, Gather, Total};
+use crate::crowd::{Crowd, CrowdConfig, Total};
 use crate::load::Load;
 use crate::machine::monotonic_ns;
 use crate::process::Cpu;
-use crate::publisher::{Publisher, Way};
-use crate::servers::{Contender, Fleet, floor};
+use crate::publisher::{PublishMode, Publisher};
+use crate::servers::{Cluster, Contender, floor};
 
-/// What is still under way when the last subscriber has the last batch.
-const AFTERMATH: Duration = Duration::from_millis(100);
-/// What connecting took is given back before anyone looks at what is held.
-pub const SETTLE: Duration = Duration::from_secs(2);
-/// A slow server is stopped after this time, and after so many batches.
+/// Time for work that remains after the last subscriber has the last batch.
+const DRAIN_TIME: Duration = Duration::from_millis(100);
+/// Time for a server to return memory of the connect phase before it is measured.
+pub const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// The run of a slow server ends after this time, but not before `BATCHES_MIN` batches.
 const RUN_TIME: Duration = Duration::from_secs(15);
 const BATCHES_MIN: u32 = 10;
 
 pub type Figures = BTreeMap<String, f64>;
 
-/// What is asked of every contender alike.
+/// The load and settings of a run, equal for all contenders.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub load: Load,
     pub sockets: u32,
-    /// Published before anything is measured.
+    /// Batches published before the measurement.
     pub warm_up: u32,
     pub batches: u32,
     pub deltas: bool,
-    pub way: Way,
-    /// Between two batches; without, the next comes when all have the one before.
-    pub beat: Option<Duration>,
+    pub mode: PublishMode,
+    /// Time between batches. `None`: a batch follows when all subscribers have the previous one.
+    pub interval: Option<Duration>,
 }
 
-/// A server, its subscribers, and who publishes.
+/// A running server with its subscribers and its publisher.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Setup {
     pub plan: Plan,
-    pub fleet: Fleet,
+    pub cluster: Cluster,
     pub crowd: Crowd,
     pub publisher: Publisher,
     published: u32,
@@ -52,7 +52,7 @@ pub struct Scene {
 impl Plan {
     pub fn new(load: Load, sockets: u32, batches: u32) -> Plan {
         let warm_up = batches.div_ceil(5);
-        Plan { load, sockets, warm_up, batches, deltas: false, way: Way::Batch, beat: None }
+        Plan { load, sockets, warm_up, batches, deltas: false, mode: PublishMode::Batch, interval: None }
     }
 
     fn all(&self) -> u32 {
@@ -60,33 +60,34 @@ impl Plan {
     }
 }
 
-impl Scene {
-    /// Everyone is there. `floor_bytes` is what a batch is to a socket, for the floor.
-    pub async fn set(
+impl Setup {
+    /// Starts the server and connects publisher and subscribers. `floor_bytes` is the size of a
+    /// batch for one socket, used by the floor only.
+    pub async fn start(
         plan: Plan,
         contender: &Contender,
         cores: Option<&str>,
         floor_bytes: usize,
-    ) -> Outcome<Scene> {
-        let mut fleet = Fleet::start(contender, cores).await?;
-        let publisher = Publisher::start(&fleet, plan.load, plan.way, plan.all(), floor_bytes).await?;
-        let before_bytes = fleet.resident_bytes()?;
-        let gather = Gather {
-            addresses: fleet.addresses(),
-            speech: contender.speech(true, plan.deltas),
+    ) -> Outcome<Setup> {
+        let mut cluster = Cluster::start(contender, cores).await?;
+        let publisher = Publisher::start(&cluster, plan.load, plan.mode, plan.all(), floor_bytes).await?;
+        let before_bytes = cluster.resident_bytes()?;
+        let config = CrowdConfig {
+            addresses: cluster.addresses(),
+            protocol: contender.protocol(true, plan.deltas),
             load: plan.load,
             batches: plan.all(),
             sample: SAMPLE,
             sockets: 0..plan.sockets,
         };
-        let crowd = gather_before(&mut fleet, &gather).await?;
-        Ok(Scene { plan, fleet, crowd, publisher, published: 0, before_bytes })
+        let crowd = connect_crowd(&mut cluster, &config).await?;
+        Ok(Setup { plan, cluster, crowd, publisher, published: 0, before_bytes })
     }
 
-    /// Resident bytes for each subscriber, above what the server had without any.
+    /// Resident bytes per subscriber: the increase since the start, divided by the subscribers.
     pub async fn idle_bytes(&self) -> Outcome<f64> {
-        sleep(SETTLE).await;
-        let more = self.fleet.resident_bytes()? - self.before_bytes;
+        sleep(SETTLE_TIME).await;
+        let more = self.cluster.resident_bytes()? - self.before_bytes;
         Ok(more.max(0.0) / f64::from(self.plan.sockets))
     }
 
@@ -94,29 +95,29 @@ impl Scene {
         self.publish(0..self.plan.warm_up).await.map(drop)
     }
 
-    /// Publishes the batches after the warm-up and says what they cost.
+    /// Publishes the measured batches. Returns their figures, and the totals of all subscribers.
     pub async fn run(&mut self) -> Outcome<(Figures, Total)> {
         let before = Counters::read(self).await?;
         let times = self.publish(self.plan.warm_up..self.plan.all()).await?;
-        sleep(AFTERMATH).await;
+        sleep(DRAIN_TIME).await;
         let after = Counters::read(self).await?;
         Ok((figures(&self.plan, &times, &before, &after), after.total))
     }
 
     async fn publish(&mut self, batches: Range<u32>) -> Outcome<Vec<Times>> {
-        let Scene { plan, fleet, crowd, publisher, .. } = self;
+        let Setup { plan, cluster, crowd, publisher, .. } = self;
         let (first, mut sent) = (batches.start, Vec::new());
         let started = Instant::now();
         for batch in batches {
-            if let Some(beat) = plan.beat {
-                tokio::time::sleep_until((started + beat * (batch - first)).into()).await;
+            if let Some(interval) = plan.interval {
+                tokio::time::sleep_until((started + interval * (batch - first)).into()).await;
             }
-            let asked_ns = monotonic_ns();
-            publisher.publish(fleet, batch).await?;
-            sent.push((asked_ns, monotonic_ns()));
+            let sent_ns = monotonic_ns();
+            publisher.publish(cluster, batch).await?;
+            sent.push((sent_ns, monotonic_ns()));
             self.published = batch + 1;
-            // Who does not deliver is not asked for more: what is missing counts as lost.
-            if plan.beat.is_none() && crowd.has(batch).await?.is_none() {
+            // A server that has not delivered a batch gets no more. Missing events count as lost.
+            if plan.interval.is_none() && crowd.last_ns(batch).await?.is_none() {
                 break;
             }
             if batch - first >= BATCHES_MIN && started.elapsed() > RUN_TIME {
@@ -124,27 +125,27 @@ impl Scene {
             }
         }
         let mut times = Vec::new();
-        for (batch, (asked_ns, answered_ns)) in (first..).zip(sent) {
-            let ms = |ns: u64| ns.saturating_sub(asked_ns) as f64 / 1e6;
-            let Some(last_ns) = self.crowd.has(batch).await? else { break };
-            times.push(Times { answer_ms: ms(answered_ns), last_ms: ms(last_ns) });
+        for (batch, (sent_ns, response_ns)) in (first..).zip(sent) {
+            let ms = |ns: u64| ns.saturating_sub(sent_ns) as f64 / 1e6;
+            let Some(last_ns) = self.crowd.last_ns(batch).await? else { break };
+            times.push(Times { answer_ms: ms(response_ns), last_ms: ms(last_ns) });
         }
         Ok(times)
     }
 }
 
-/// Of so many subscribers one decodes its deltas.
+/// One subscriber in this many decodes its deltas.
 const SAMPLE: u32 = 50;
 
-/// The floor has to be told that somebody comes.
-pub async fn gather_before(fleet: &mut Fleet, gather: &Gather) -> Outcome<Crowd> {
-    let is_floor = fleet.contender.is_floor();
+/// Connects the subscribers. The floor needs their number first.
+pub async fn connect_crowd(cluster: &mut Cluster, config: &CrowdConfig) -> Outcome<Crowd> {
+    let is_floor = cluster.contender.is_floor();
     if is_floor {
-        floor::accept(&mut fleet.nodes[0].process, gather.sockets.end)?;
+        floor::accept(&mut cluster.nodes[0].process, config.sockets.end)?;
     }
-    let crowd = Crowd::gather(gather).await?;
+    let crowd = Crowd::connect(config).await?;
     if is_floor {
-        floor::accepted(&mut fleet.nodes[0].process).await?;
+        floor::accepted(&mut cluster.nodes[0].process).await?;
     }
     Ok(crowd)
 }
@@ -155,7 +156,7 @@ struct Times {
     last_ms: f64,
 }
 
-/// What is read before and after.
+/// The counters that are read before and after the measured batches.
 struct Counters {
     cpu: Cpu,
     redis_cpu: Option<f64>,
@@ -166,19 +167,19 @@ struct Counters {
 }
 
 impl Counters {
-    async fn read(scene: &mut Scene) -> Outcome<Counters> {
-        let total = scene.crowd.total(scene.published).await?;
-        let fleet = &scene.fleet;
-        let redis_bytes = match &fleet.redis {
+    async fn read(setup: &mut Setup) -> Outcome<Counters> {
+        let total = setup.crowd.total(setup.published).await?;
+        let cluster = &setup.cluster;
+        let redis_bytes = match &cluster.redis {
             Some(redis) => Some(redis.sent_bytes().await?),
             None => None,
         };
         Ok(Counters {
             redis_bytes,
-            writes: fleet.counter("fanfare_writes_total").await?,
-            entries: fleet.counter("fanfare_entries_received_total").await?,
-            redis_cpu: fleet.redis_cpu()?,
-            cpu: fleet.cpu()?,
+            writes: cluster.counter("fanfare_writes_total").await?,
+            entries: cluster.counter("fanfare_entries_received_total").await?,
+            redis_cpu: cluster.redis_cpu()?,
+            cpu: cluster.cpu()?,
             total,
         })
     }
@@ -187,8 +188,8 @@ impl Counters {
 fn figures(plan: &Plan, times: &[Times], before: &Counters, after: &Counters) -> Figures {
     let batches = times.len() as f64;
     let events = (after.total.events - before.total.events) as f64;
-    // Subscribers that a batch goes to.
-    let heard = events / f64::from(plan.load.events);
+    // Deliveries: batches multiplied by the subscribers that each of them has.
+    let deliveries = events / f64::from(plan.load.events);
     let cpu = after.cpu - before.cpu;
     let sorted = |time: fn(&Times) -> f64| -> Vec<f64> {
         let mut all: Vec<f64> = times.iter().map(time).collect();
@@ -210,7 +211,10 @@ fn figures(plan: &Plan, times: &[Times], before: &Counters, after: &Counters) ->
     put("last_ms_median", percentile(&lasts, 0.5));
     put("last_ms_p99", percentile(&lasts, 0.99));
     put("bytes_per_event", Some((after.total.bytes - before.total.bytes) as f64 / events));
-    put("writes_per_socket_and_batch", between(before.writes, after.writes).map(|writes| writes / heard));
+    put(
+        "writes_per_socket_and_batch",
+        between(before.writes, after.writes).map(|writes| writes / deliveries),
+    );
     let per_batch = |before, after, unit: f64| between(before, after).map(|value| value * unit / batches);
     put("redis_cpu_us_per_batch", per_batch(before.redis_cpu, after.redis_cpu, 1e6));
     put("redis_bytes_per_batch", per_batch(before.redis_bytes, after.redis_bytes, 1.0));
@@ -221,7 +225,7 @@ fn figures(plan: &Plan, times: &[Times], before: &Counters, after: &Counters) ->
     figures
 }
 
-/// Of what is sorted.
+/// The value at `share`, from 0 to 1, of an ascending slice. `None` if it is empty.
 pub fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     Some(sorted[(last as f64 * share).round() as usize])

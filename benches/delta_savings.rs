@@ -1,20 +1,20 @@
-//! What deltas save, and what they cost: bytes on the wire and CPU time per event,
-//! for five kinds of events that are generated here: `scripts/bench-deltas`.
+//! `scripts/bench-deltas`: savings and costs of deltas, in bytes on the wire and CPU time per
+//! event, for five kinds of generated events.
 //!
-//! Everything goes through [`fanfare::fan_out::encode`], as on a node, with the
-//! settings that hold where nothing is said, one event per delivery. The frames are
-//! made once per event, however many sockets get them, so there is one subscriber.
+//! Events pass through [`fanfare::fan_out::encode`], as on a node, with default settings and
+//! one event per delivery. A node encodes a frame once per group, however large the group is,
+//! so that one subscriber is enough.
 
-#![allow(unreachable_pub, reason = "one program: what a module shows is for its neighbours")]
+#![allow(unreachable_pub, reason = "a program: items are public to its other modules only")]
 
+#[path = "delta_savings/channel.rs"]
+mod channel;
 #[path = "delta_savings/corpora/mod.rs"]
 mod corpora;
 #[path = "delta_savings/deflate.rs"]
 mod deflate;
 #[path = "delta_savings/measure.rs"]
 mod measure;
-#[path = "delta_savings/room.rs"]
-mod room;
 #[path = "delta_savings/table.rs"]
 mod table;
 

@@ -1,4 +1,4 @@
-//! From a socket to a subscriber.
+//! Connects and subscribes a socket.
 
 use std::net::SocketAddr;
 
@@ -6,50 +6,50 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Speech;
+use super::Protocol;
 use crate::Outcome;
 use crate::frames::masked_text;
 use crate::load;
 
-/// Connected and subscribed; and what was read beyond the handshake.
+/// Connects and subscribes. Returns the stream, and the bytes received after the handshake.
 pub async fn connect(
     address: SocketAddr,
-    speech: &Speech,
+    protocol: &Protocol,
     socket: u32,
     channel: u32,
 ) -> Outcome<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let channel = load::name(channel);
-    let rest = match speech {
-        Speech::Floor => {
+    let rest = match protocol {
+        Protocol::Floor => {
             stream.write_all(&socket.to_le_bytes()).await?;
             Vec::new()
         }
-        Speech::Nchan => upgrade(&mut stream, address, &format!("/subscribe/{channel}")).await?,
-        Speech::Pusher { key, dialect, subscribes, deltas } => {
-            let (prefix, protocol) = (dialect.prefix(), dialect.protocol());
-            let path = format!("/app/{key}?protocol={protocol}&client=js&version=8.4.0&flash=false");
+        Protocol::Nchan => upgrade(&mut stream, address, &format!("/subscribe/{channel}")).await?,
+        Protocol::Pusher { key, event_prefix, subscribes, deltas } => {
+            let (prefix, version) = (event_prefix.prefix(), event_prefix.protocol_version());
+            let path = format!("/app/{key}?protocol={version}&client=js&version=8.4.0&flash=false");
             let mut read = upgrade(&mut stream, address, &path).await?;
-            let mut said = Vec::new();
+            let mut commands = Vec::new();
             if *deltas {
                 let enable = format!(r#"{{"event":"{prefix}:enable_delta_compression","data":{{}}}}"#);
-                said.extend(masked_text(enable.as_bytes()));
+                commands.extend(masked_text(enable.as_bytes()));
             }
             if *subscribes {
                 let subscribe =
                     format!(r#"{{"event":"{prefix}:subscribe","data":{{"channel":"{channel}"}}}}"#);
-                said.extend(masked_text(subscribe.as_bytes()));
+                commands.extend(masked_text(subscribe.as_bytes()));
             }
-            stream.write_all(&said).await?;
-            let answers: [(bool, &[u8]); 3] = [
+            stream.write_all(&commands).await?;
+            let replies: [(bool, &[u8]); 3] = [
                 (true, b":connection_established"),
                 (*deltas, b":delta_compression_enabled"),
                 (*subscribes, b"_internal:subscription_succeeded"),
             ];
-            for (_, answer) in answers.iter().filter(|(is_due, _)| *is_due) {
-                while memmem::find(&read, answer).is_none() {
-                    more(&mut stream, &mut read).await?;
+            for (_, reply) in replies.iter().filter(|(is_expected, _)| *is_expected) {
+                while memmem::find(&read, reply).is_none() {
+                    read_more(&mut stream, &mut read).await?;
                 }
             }
             read
@@ -58,7 +58,7 @@ pub async fn connect(
     Ok((stream, rest))
 }
 
-/// What follows the head of the answer.
+/// Sends the WebSocket handshake. Returns the bytes received after the head of the response.
 async fn upgrade(stream: &mut TcpStream, address: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -73,13 +73,13 @@ async fn upgrade(stream: &mut TcpStream, address: SocketAddr, path: &str) -> Out
                 false => Err(format!("not upgraded: {}", String::from_utf8_lossy(&read)).into()),
             };
         }
-        more(stream, &mut read).await?;
+        read_more(stream, &mut read).await?;
     }
 }
 
-async fn more(stream: &mut TcpStream, read: &mut Vec<u8>) -> Outcome<()> {
+async fn read_more(stream: &mut TcpStream, read: &mut Vec<u8>) -> Outcome<()> {
     match stream.read_buf(read).await? {
-        0 => Err(format!("closed while joining: {}", String::from_utf8_lossy(read)).into()),
+        0 => Err(format!("closed before the subscription: {}", String::from_utf8_lossy(read)).into()),
         _ => Ok(()),
     }
 }

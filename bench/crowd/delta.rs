@@ -1,38 +1,38 @@
-//! The deltas of one channel, as a client has them (protocol.md 3.3 to 3.5).
+//! The delta chain of one channel on a client (protocol.md 3.3 to 3.5).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fanfare::delta::fossil;
 use memchr::memmem;
 
-/// What follows the number of a full event: removed by clients before they keep it.
+/// The markers of a full event. Clients remove them before they store the event as a base.
 const MARKERS: [&[u8]; 2] = [b",\"__delta_seq\":", b",\"__conflation_key\":"];
 const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Numbers of the chain, and for those who decode the text that the next delta is
-/// to.
+/// The last sequence number of the chain and, on subscribers that decode, the base of the
+/// next delta.
 #[derive(Debug, Default)]
 pub struct Chain {
     seq: Option<u64>,
     base: Option<Vec<u8>>,
 }
 
-/// What a frame is, as far as it can be said without decoding.
+/// The kind of an event frame, as far as it is known without decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// An event that carries its number.
+    /// A full event with its number.
     Number(u64),
-    /// A delta, so many events after the one before.
+    /// A delta, with the distance of its sequence number from the previous one.
     After(u64),
 }
 
-/// The number that a payload begins with.
+/// The value of the first member, `number`, of the event data.
 pub fn number(text: &[u8]) -> Option<u64> {
     let at = memmem::find(text, b"number")? + b"number".len();
     digits(&text[at..])
 }
 
-/// The first digits, of which only quotes, colons and escapes come before.
+/// The leading number of `text`. Only quotes, colons and backslashes may precede it.
 fn digits(text: &[u8]) -> Option<u64> {
     let start = text.iter().position(u8::is_ascii_digit)?;
     let between = &text[..start];
@@ -48,7 +48,7 @@ fn is_delta(text: &[u8]) -> bool {
 }
 
 impl Chain {
-    /// The next frame; None is no event.
+    /// Advances the chain by a frame. `None` if the frame is not an event.
     pub fn step(&mut self, text: &[u8]) -> Option<Step> {
         let is_delta = is_delta(text);
         let marker: &[u8] = if is_delta { b"\"seq\":" } else { MARKERS[0] };
@@ -61,7 +61,7 @@ impl Chain {
         }
     }
 
-    /// The text of the event, decoded if it came as a delta; None if it cannot be.
+    /// The text of an event: of a delta, the decoded text. `None` if decoding fails.
     pub fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
         let decoded = match is_delta(text) {
             true => {
@@ -76,7 +76,7 @@ impl Chain {
     }
 }
 
-/// Markers are the last members.
+/// Removes the markers, which are the last members of the object.
 fn without_markers(text: &[u8]) -> Vec<u8> {
     let starts = MARKERS.iter().filter_map(|marker| memmem::rfind(text, marker));
     match starts.min() {

@@ -1,13 +1,13 @@
-//! Thousands of subscribers, in processes of their own: a process has descriptors
-//! for some of them only, and what they need is none of the coordinator's time.
+//! The crowd: thousands of subscribers in separate processes, because of the limit of file
+//! descriptors per process, and to keep their CPU time out of the coordinator.
 
 pub mod program;
 
 mod connect;
 mod delta;
+mod sequence;
 mod subscriber;
 mod tally;
-mod track;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -21,73 +21,74 @@ use crate::load::Load;
 use crate::process::Process;
 use crate::record::Faults;
 
-/// What subscribers say when they have connected, and how they are answered.
+/// The handshake of subscribers and the format of events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Speech {
-    /// A number, so that the floor knows who is who. Nothing that comes is read as
-    /// an event: frames are counted.
+pub enum Protocol {
+    /// The floor: the client sends its number, which selects its channel. Frames are counted, not
+    /// parsed.
     Floor,
-    /// Pusher's protocol.
-    Pusher { key: String, dialect: Dialect, subscribes: bool, deltas: bool },
-    /// The channel is in the path, and a frame has the bare payload.
+    /// The Pusher protocol.
+    Pusher { key: String, event_prefix: EventPrefix, subscribes: bool, deltas: bool },
+    /// The path selects the channel, and a frame holds the bare payload.
     Nchan,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Dialect {
-    /// Numbers of a channel's events with deltas go up by one.
+pub enum EventPrefix {
+    /// The sequence numbers of a channel with deltas increase by one per event.
     Pusher,
-    /// What Sockudo sends deltas to. Each socket has numbers of its own, so that only
-    /// those who decode know which event it was; the others' are counted.
+    /// The only prefix with which Sockudo sends deltas. Its sequence numbers are per socket, so
+    /// that only subscribers that decode can identify an event. The others count frames.
     Sockudo,
 }
 
-impl Dialect {
+impl EventPrefix {
     fn prefix(self) -> &'static str {
         match self {
-            Dialect::Pusher => "pusher",
-            Dialect::Sockudo => "sockudo",
+            EventPrefix::Pusher => "pusher",
+            EventPrefix::Sockudo => "sockudo",
         }
     }
 
-    fn protocol(self) -> u8 {
+    fn protocol_version(self) -> u8 {
         match self {
-            Dialect::Pusher => 7,
-            Dialect::Sockudo => 2,
+            EventPrefix::Pusher => 7,
+            EventPrefix::Sockudo => 2,
         }
     }
 }
 
-/// A line to a crowd's process.
+/// A line to a crowd process.
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
-    Gather(Gather),
-    /// What they have been sent; so many batches have been published.
+enum Request {
+    Connect(CrowdConfig),
+    /// Requests the totals. `batches` is the number of published batches.
     Total {
         batches: u32,
     },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Gather {
-    /// Of the nodes, in turn.
+pub struct CrowdConfig {
+    /// Addresses of the nodes. Subscribers connect round robin.
     pub addresses: Vec<SocketAddr>,
-    pub speech: Speech,
+    pub protocol: Protocol,
     pub load: Load,
-    /// Batches that are to come.
+    /// Number of batches to expect.
     pub batches: u32,
-    /// Of so many subscribers one decodes its deltas.
+    /// One subscriber in `sample` decodes its deltas.
     pub sample: u32,
-    /// The subscribers of this process, by number.
+    /// The numbers of the subscribers of this process.
     pub sockets: Range<u32>,
 }
 
-/// A line from it.
+/// A line from a crowd process.
 #[derive(Debug, Serialize, Deserialize)]
-enum Said {
-    /// Everyone is there, after so many seconds.
-    Gathered(f64),
-    /// The last subscriber had the batch at this time of the monotonic clock, ns.
+enum Report {
+    /// All subscribers have connected, after this many seconds.
+    Connected(f64),
+    /// All subscribers have the batch. `last_ns` is the time of the last one, in ns of the
+    /// monotonic clock.
     Batch {
         batch: u32,
         last_ns: u64,
@@ -100,16 +101,16 @@ enum Said {
 pub struct Total {
     pub events: u64,
     pub bytes: u64,
-    /// Deltas that gave their event, of those who decode.
+    /// Deltas that decoded to their event, on the subscribers that decode.
     pub decoded: u64,
     pub faults: Faults,
 }
 
-const GATHER_PATIENCE: Duration = Duration::from_secs(120);
-/// A batch that has not come after this time does not come.
-const BATCH_PATIENCE: Duration = Duration::from_secs(20);
+const CROWD_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// A batch that is incomplete after this time counts as lost.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Subscribers that one process has descriptors for.
+/// Subscribers per process, within the limit of file descriptors.
 pub const PROCESS_SOCKETS_MAX: u32 = 15_000;
 
 #[derive(Debug)]
@@ -117,53 +118,53 @@ pub struct Crowd {
     load: Load,
     parts: Vec<Part>,
     /// Seconds from the first connect to the last.
-    pub gathered_in: f64,
+    pub connect_seconds: f64,
 }
 
-/// One process.
+/// One crowd process.
 #[derive(Debug)]
 struct Part {
     process: Process,
     sockets: Range<u32>,
-    /// By batch, as far as they have been heard.
+    /// By batch: the time of the last subscriber, once reported.
     lasts_ns: Vec<Option<u64>>,
 }
 
 impl Crowd {
-    /// Starts as many processes as it takes and has each subscribe its share.
-    pub async fn gather(all: &Gather) -> Outcome<Crowd> {
-        let mut crowd = Crowd { load: all.load, parts: Vec::new(), gathered_in: 0.0 };
-        for first in all.sockets.clone().step_by(PROCESS_SOCKETS_MAX as usize) {
-            let sockets = first..all.sockets.end.min(first + PROCESS_SOCKETS_MAX);
+    /// Starts the processes and connects the subscribers, up to [`PROCESS_SOCKETS_MAX`] in each.
+    pub async fn connect(config: &CrowdConfig) -> Outcome<Crowd> {
+        let mut crowd = Crowd { load: config.load, parts: Vec::new(), connect_seconds: 0.0 };
+        for first in config.sockets.clone().step_by(PROCESS_SOCKETS_MAX as usize) {
+            let sockets = first..config.sockets.end.min(first + PROCESS_SOCKETS_MAX);
             let process = Process::start(&std::env::current_exe()?, &["crowd"], None)?;
-            let lasts_ns = vec![None; all.batches as usize];
+            let lasts_ns = vec![None; config.batches as usize];
             let mut part = Part { process, sockets: sockets.clone(), lasts_ns };
-            part.order(&Order::Gather(Gather { sockets, ..all.clone() }))?;
+            part.send(&Request::Connect(CrowdConfig { sockets, ..config.clone() }))?;
             crowd.parts.push(part);
         }
         for part in &mut crowd.parts {
-            let Some(Said::Gathered(seconds)) = part.hear(GATHER_PATIENCE).await? else {
-                return Err("a crowd does not come together".into());
+            let Some(Report::Connected(seconds)) = part.next_report(CROWD_CONNECT_TIMEOUT).await? else {
+                return Err("a crowd process did not connect all subscribers in time".into());
             };
-            crowd.gathered_in = crowd.gathered_in.max(seconds);
+            crowd.connect_seconds = crowd.connect_seconds.max(seconds);
         }
         Ok(crowd)
     }
 
-    /// When the last subscriber had the batch, ns of the monotonic clock; None if some
-    /// do not have it in time. What is missing is in [`Crowd::total`].
-    pub async fn has(&mut self, batch: u32) -> Outcome<Option<u64>> {
+    /// The time at which the last subscriber had the batch, in ns of the monotonic clock. `None`
+    /// after a timeout; [`Crowd::total`] then counts the missing events.
+    pub async fn last_ns(&mut self, batch: u32) -> Outcome<Option<u64>> {
         let mut last_ns = 0;
         for part in &mut self.parts {
-            if self.load.audience(batch, part.sockets.clone()) > 0 {
-                let Some(ns) = part.has(batch).await? else { return Ok(None) };
+            if self.load.subscriber_count(batch, part.sockets.clone()) > 0 {
+                let Some(ns) = part.last_ns(batch).await? else { return Ok(None) };
                 last_ns = last_ns.max(ns);
             }
         }
         Ok(Some(last_ns))
     }
 
-    /// Everything so far.
+    /// The totals of all subscribers since the connect.
     pub async fn total(&mut self, batches: u32) -> Outcome<Total> {
         let mut total = Total::default();
         for part in &mut self.parts {
@@ -178,11 +179,11 @@ impl Crowd {
 }
 
 impl Part {
-    async fn has(&mut self, batch: u32) -> Outcome<Option<u64>> {
+    async fn last_ns(&mut self, batch: u32) -> Outcome<Option<u64>> {
         while self.lasts_ns[batch as usize].is_none() {
-            match self.hear(BATCH_PATIENCE).await? {
-                Some(Said::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
-                Some(other) => return Err(format!("a crowd said {other:?}").into()),
+            match self.next_report(BATCH_TIMEOUT).await? {
+                Some(Report::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
+                Some(other) => return Err(format!("unexpected report of a crowd process: {other:?}").into()),
                 None => break,
             }
         }
@@ -190,28 +191,28 @@ impl Part {
     }
 
     async fn total(&mut self, batches: u32) -> Outcome<Total> {
-        self.order(&Order::Total { batches })?;
+        self.send(&Request::Total { batches })?;
         loop {
-            match self.hear(BATCH_PATIENCE).await? {
-                Some(Said::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
-                Some(Said::Total(total)) => return Ok(total),
-                other => return Err(format!("a crowd said {other:?}").into()),
+            match self.next_report(BATCH_TIMEOUT).await? {
+                Some(Report::Batch { batch, last_ns }) => self.lasts_ns[batch as usize] = Some(last_ns),
+                Some(Report::Total(total)) => return Ok(total),
+                other => return Err(format!("unexpected report of a crowd process: {other:?}").into()),
             }
         }
     }
 
-    fn order(&mut self, order: &Order) -> Outcome<()> {
-        let line = serde_json::to_string(order)?;
+    fn send(&mut self, request: &Request) -> Outcome<()> {
+        let line = serde_json::to_string(request)?;
         Ok(writeln!(self.process.stdin()?, "{line}")?)
     }
 
-    /// The next that it says, in time.
-    async fn hear(&mut self, patience: Duration) -> Outcome<Option<Said>> {
-        let Some(line) = self.process.line(patience).await else { return Ok(None) };
+    /// The next report. `None` after `timeout`.
+    async fn next_report(&mut self, timeout: Duration) -> Outcome<Option<Report>> {
+        let Some(line) = self.process.next_line(timeout).await else { return Ok(None) };
         match serde_json::from_str(&line) {
-            Ok(Said::Failed(why)) => Err(why.into()),
-            Ok(said) => Ok(Some(said)),
-            Err(_) => Err(format!("a crowd ended: {line}").into()),
+            Ok(Report::Failed(error)) => Err(error.into()),
+            Ok(report) => Ok(Some(report)),
+            Err(_) => Err(format!("a crowd process ended: {line}").into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One subscriber: a small task that checks what it is sent.
+//! A subscriber: a task that checks every event that it receives.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::delta::{Chain, Step, number};
+use super::sequence::Sequence;
 use super::tally::Tally;
-use super::track::Track;
-use super::{Dialect, Speech};
+use super::{EventPrefix, Protocol};
 use crate::frames::{self, Frame, Frames};
 use crate::record::Faults;
 
@@ -26,28 +26,28 @@ pub struct Subscriber {
 #[derive(Debug)]
 struct Events {
     channel: u32,
-    track: Track,
+    sequence: Sequence,
     chain: Chain,
     decodes: bool,
     tally: Arc<Tally>,
 }
 
 impl Subscriber {
-    /// `read` is what has come already.
+    /// `read` holds the bytes received after the handshake.
     pub fn new(socket: u32, stream: TcpStream, read: &[u8], tally: Arc<Tally>) -> Subscriber {
-        let gather = tally.gather();
-        let decodes = matches!(gather.speech, Speech::Pusher { deltas: true, .. })
-            && socket.is_multiple_of(gather.sample);
-        let channel = socket % gather.load.channels;
-        let (track, chain) = Default::default();
-        let events = Events { channel, track, chain, decodes, tally };
+        let config = tally.config();
+        let decodes = matches!(config.protocol, Protocol::Pusher { deltas: true, .. })
+            && socket.is_multiple_of(config.sample);
+        let channel = socket % config.load.channels;
+        let (sequence, chain) = Default::default();
+        let events = Events { channel, sequence, chain, decodes, tally };
         let mut subscriber = Subscriber { stream, frames: Frames::default(), events };
-        subscriber.take(read);
+        subscriber.on_bytes(read);
         subscriber
     }
 
-    /// Until the socket is closed.
-    pub async fn stay(mut self) {
+    /// Reads frames until the server closes the connection, which counts as a fault.
+    pub async fn run(mut self) {
         std::future::poll_fn(|context| self.poll(context)).await;
         self.events.tally.fault(Faults { closed: 1, ..Faults::default() });
     }
@@ -60,22 +60,22 @@ impl Subscriber {
             loop {
                 let mut read = ReadBuf::new(buffer);
                 match ready!(Pin::new(&mut self.stream).poll_read(context, &mut read)) {
-                    Ok(()) if !read.filled().is_empty() => self.take(read.filled()),
+                    Ok(()) if !read.filled().is_empty() => self.on_bytes(read.filled()),
                     _ => return Poll::Ready(()),
                 }
             }
         })
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn on_bytes(&mut self, bytes: &[u8]) {
         let Subscriber { stream, frames, events } = self;
         let before = events.complete();
         let mut new = 0;
-        frames.pass(bytes, |frame| {
-            new += u64::from(events.take(frame));
-            if let Some(answer) = answer(frame) {
-                // So small that it fits, or the socket is lost anyhow.
-                let _ = stream.try_write(&answer);
+        frames.push(bytes, |frame| {
+            new += u64::from(events.on_frame(frame));
+            if let Some(reply) = reply(frame) {
+                // A small frame fits the socket buffer, unless the connection is stuck.
+                let _ = stream.try_write(&reply);
             }
         });
         events.tally.count(new, bytes.len());
@@ -85,13 +85,13 @@ impl Subscriber {
 
 impl Events {
     fn complete(&self) -> u64 {
-        self.track.complete(self.tally.gather().load.events.into())
+        self.sequence.complete(self.tally.config().load.events.into())
     }
 
-    /// Whether an event came that had not come before.
-    fn take(&mut self, frame: Frame<'_>) -> bool {
+    /// Handles a frame. Returns whether it holds an event that had not arrived before.
+    fn on_frame(&mut self, frame: Frame<'_>) -> bool {
         let Some(number) = self.number(frame) else { return false };
-        match self.track.take(number) {
+        match self.sequence.accept(number) {
             Ok(()) => true,
             Err(fault) => {
                 self.tally.fault(fault);
@@ -100,37 +100,37 @@ impl Events {
         }
     }
 
-    /// Of the event; None is no event.
+    /// The number of the event in a frame. `None` if the frame is not an event.
     fn number(&mut self, frame: Frame<'_>) -> Option<u64> {
         if frame.opcode != frames::TEXT {
             return None;
         }
-        let next = self.track.next();
-        match self.tally.gather().speech {
-            Speech::Floor => Some(next),
-            Speech::Nchan | Speech::Pusher { deltas: false, .. } => number(frame.payload),
-            Speech::Pusher { deltas: true, dialect, .. } => {
+        let next = self.sequence.next();
+        match self.tally.config().protocol {
+            Protocol::Floor => Some(next),
+            Protocol::Nchan | Protocol::Pusher { deltas: false, .. } => number(frame.payload),
+            Protocol::Pusher { deltas: true, event_prefix, .. } => {
                 let step = self.chain.step(frame.payload)?;
-                let said = match (dialect, step) {
-                    (Dialect::Pusher, Step::Number(number)) => number,
-                    (Dialect::Pusher, Step::After(step)) => (next + step).checked_sub(1)?,
-                    (Dialect::Sockudo, _) => next,
+                let expected = match (event_prefix, step) {
+                    (EventPrefix::Pusher, Step::Number(number)) => number,
+                    (EventPrefix::Pusher, Step::After(step)) => (next + step).checked_sub(1)?,
+                    (EventPrefix::Sockudo, _) => next,
                 };
                 if self.decodes {
                     match self.chain.decode(frame.payload).and_then(number) {
-                        Some(decoded) if decoded == said => self.tally.decoded(),
+                        Some(decoded) if decoded == expected => self.tally.decoded(),
                         Some(_) => self.tally.fault(Faults { reordered: 1, ..Faults::default() }),
                         None => self.tally.fault(Faults { undecodable: 1, ..Faults::default() }),
                     }
                 }
-                Some(said)
+                Some(expected)
             }
         }
     }
 }
 
-/// Servers ask now and then whether somebody is there.
-fn answer(frame: Frame<'_>) -> Option<Vec<u8>> {
+/// The reply to a keepalive: a WebSocket ping or `pusher:ping`.
+fn reply(frame: Frame<'_>) -> Option<Vec<u8>> {
     match frame.opcode {
         frames::PING => Some(frames::masked(frames::PONG, frame.payload)),
         frames::TEXT if memmem::find(&frame.payload[..frame.payload.len().min(40)], b":ping\"").is_some() => {

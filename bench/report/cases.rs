@@ -1,4 +1,4 @@
-//! Tables of cases: whatever was measured, one row each, one table per server.
+//! Tables of cases: one table per server, one row per case, all measured figures.
 
 use super::{
     Record, Section,
@@ -7,13 +7,13 @@ use super::{
     spread::{self, Spread},
 };
 
-/// The figures that come first, and in this order.
+/// The first columns, in order. Other figures follow by name.
 const FIRST: &[&str] = &["http_bytes", "server_cpu_us", "redis_cpu_us", "last_ms_median"];
 
 const TITLES: &[(&str, &str)] = &[
-    ("batching", "What a batch is worth"),
+    ("batching", "The value of batches"),
     ("members", "Presence members"),
-    ("script", "The script in Redis"),
+    ("script", "The append script in Redis"),
 ];
 
 pub fn section(table: &str, runs: &[&Record]) -> Section {
@@ -23,7 +23,7 @@ pub fn section(table: &str, runs: &[&Record]) -> Section {
     Section { text, charts: Vec::new() }
 }
 
-/// One for each server.
+/// One table per server.
 fn tables(runs: &[&Record]) -> String {
     let of = |server| runs.iter().copied().filter(|run| run.server == server).collect::<Vec<_>>();
     let tables = spread::servers(runs).into_iter().map(|server| table(server, &of(server)));

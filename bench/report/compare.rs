@@ -1,4 +1,4 @@
-//! All servers beside each other, with the goals.
+//! The comparison table: one column per server, with the goals.
 
 use super::{
     Record, Section, bars,
@@ -10,7 +10,7 @@ use super::{
 
 pub const TABLE: &str = "compare";
 
-/// `None` if nothing was compared.
+/// `None` without runs of the comparison.
 pub fn section(runs: &[&Record]) -> Option<Section> {
     if runs.is_empty() {
         return None;
@@ -52,7 +52,7 @@ fn cells(row: &Row, runs: &[&Record], servers: &[&str]) -> Vec<String> {
     cells
 }
 
-/// Whether ours is where we want it, in words.
+/// Whether the median of a Fanfare server meets the goal. Empty for other servers.
 fn mark(row: &Row, server: &str, spread: Option<Spread>) -> &'static str {
     match (row.goal, spread) {
         (Some(goal), Some(spread)) if is_ours(server) && spread.median <= goal => " met",
@@ -70,7 +70,7 @@ fn fault_cells(runs: &[&Record], servers: &[&str]) -> Vec<String> {
     cells
 }
 
-/// What was measured and has no row above: its case and its figure.
+/// Case and figure of every measurement without a row in [`CASES`].
 fn others<'a>(runs: &[&'a Record]) -> Vec<(&'a str, &'a str)> {
     let is_known = |case: &str, figure: &str| {
         let mut rows = CASES.iter().filter(|known| known.name == case).flat_map(|known| known.rows);

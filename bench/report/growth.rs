@@ -1,4 +1,4 @@
-//! What a cost does when one thing grows.
+//! Growth tables: costs as a function of one parameter.
 
 use super::{
     Record, Section, lines,
@@ -10,9 +10,9 @@ use super::{
 pub struct Growth {
     pub table: &'static str,
     pub title: &'static str,
-    /// Of what grows.
+    /// Unit of the parameter.
     pub unit: &'static str,
-    /// The figure of its chart.
+    /// The figure in the chart.
     pub drawn: &'static str,
 }
 
@@ -24,7 +24,7 @@ pub const ALL: &[Growth] = &[
     growth("nodes", "More nodes", "nodes", "cpu_us_per_batch"),
 ];
 
-/// The figures that come first, and in this order.
+/// The first columns, in order. Other figures follow by name.
 const FIRST: &[&str] = &[
     "cpu_us_per_event",
     "cpu_us_per_batch",
@@ -35,7 +35,7 @@ const FIRST: &[&str] = &[
     "resident_mb",
 ];
 
-/// A page has room for some so many; further servers get a table below.
+/// Columns per table, for a readable page. Further servers get another table.
 const COLUMNS_MAX: usize = 8;
 
 const fn growth(table: &'static str, title: &'static str, unit: &'static str, drawn: &'static str) -> Growth {
@@ -43,7 +43,8 @@ const fn growth(table: &'static str, title: &'static str, unit: &'static str, dr
 }
 
 impl Growth {
-    /// `None` if it was not measured. All servers of the page give the colours.
+    /// `None` without runs of this table. `all_servers` are the servers of the page in order, which
+    /// determines their colours.
     pub fn section(&self, runs: &[&Record], all_servers: &[&str]) -> Option<Section> {
         if runs.is_empty() {
             return None;
@@ -53,7 +54,7 @@ impl Growth {
         Some(Section { text, charts: chart.into_iter().collect() })
     }
 
-    /// As many servers side by side as there is room for.
+    /// The tables, with up to [`COLUMNS_MAX`] columns each.
     fn tables(&self, runs: &[&Record]) -> String {
         let figures = spread::figures(runs, FIRST);
         let fit = (COLUMNS_MAX / figures.len().max(1)).max(1);
@@ -85,7 +86,7 @@ impl Growth {
     }
 }
 
-/// What was measured at, ascending.
+/// The measured parameter values, ascending.
 pub fn points<'a>(runs: impl IntoIterator<Item = &'a Record>) -> Vec<f64> {
     let mut points: Vec<f64> = runs.into_iter().filter_map(|run| run.at).collect();
     points.sort_by(f64::total_cmp);

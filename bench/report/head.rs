@@ -1,14 +1,14 @@
-//! What was run, where and when, and how to read it.
+//! Head of the page: command, machine, date and versions, and how to read the tables.
 
 use super::{Head, Record, markdown::escape, spread};
 
-/// Stands above tables that were not measured as they should be.
-const UNPINNED: &str = "**Not comparable: servers and load shared the same cores. These numbers compare with nothing \
-    else, not with another run and not with each other.**\n\n";
+/// Warning at the head of a page from a run without pinning.
+const UNPINNED: &str = "**Not comparable: servers and load generator shared the same cores. Do not compare these \
+    figures with another run or with each other.**\n\n";
 
 const READING: &str = "A cell is the median of the repeats (lowest to highest). CPU time is that of all processes of a \
-    server, from `/proc`. The servers took turns within each repeat: compare what stands in one run only, as the next \
-    run has another machine, or the same one in another mood.\n";
+    server, from `/proc`. The servers took turns within each repeat. Compare within one run only: a shared machine \
+    changes from run to run.\n";
 
 pub fn text(head: &Head, records: &[Record]) -> String {
     let warning = if head.is_pinned { "" } else { UNPINNED };
@@ -21,7 +21,7 @@ pub fn text(head: &Head, records: &[Record]) -> String {
     format!("# Measured side by side\n\n{warning}{command}\n{facts}\n{READING}")
 }
 
-/// Such as `2026-02-03 04:05 UTC`.
+/// Formats Unix time as `2026-02-03 04:05 UTC`.
 fn date(seconds: u64) -> String {
     let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     let mut year = 1970;

@@ -1,4 +1,4 @@
-//! A cost against what grows, one line per server.
+//! Line chart of a growth table: one line per server.
 
 use super::{
     Record,
@@ -6,28 +6,29 @@ use super::{
     numbers::{round, words},
     scale::Scale,
     spread::{self, Spread},
-    svg::{AXIS, Anchor, Drawing, FAINT, Look, WIDTH, fitted, width},
+    svg::{AXIS, Anchor, Drawing, FAINT, Style, WIDTH, fitted, width},
 };
 
 const LEFT: f64 = 90.0;
 const RIGHT: f64 = WIDTH - 30.0;
 const TOP: f64 = 54.0;
 const BOTTOM: f64 = 350.0;
-/// Of one line of the legend, below the plot.
+/// Height of one line of the legend, below the plot.
 const LEGEND: f64 = 24.0;
 const LEGEND_TOP: f64 = BOTTOM + 76.0;
-/// Of the piece of line in the legend.
+/// Width of a line sample in the legend.
 const SAMPLE: f64 = 44.0;
-/// Above that many times the lowest value, the lower lines lie on the floor.
+/// Ratio of highest to lowest value above which the scale is logarithmic. On a linear scale the
+/// lower lines would be indistinguishable from zero.
 const LINEAR_MAX: f64 = 10.0;
 
 struct Line<'a> {
     server: &'a str,
-    look: Look,
+    style: Style,
     points: Vec<(f64, Spread)>,
 }
 
-/// `None` if no run has the figure.
+/// The SVG text. `None` if no run has the figure.
 pub fn chart(growth: &Growth, runs: &[&Record], all_servers: &[&str]) -> Option<String> {
     let lines = lines(growth.drawn, runs, all_servers);
     if lines.is_empty() {
@@ -36,15 +37,15 @@ pub fn chart(growth: &Growth, runs: &[&Record], all_servers: &[&str]) -> Option<
     let xs: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|(at, _)| *at).collect();
     let x = Scale::tight_log(&xs, (LEFT + 20.0, RIGHT - 20.0));
     let y = vertical(&lines);
-    let places = legend(&lines);
-    let rows = places.last().map_or(0.0, |(_, y)| y - LEGEND_TOP);
+    let positions = legend(&lines);
+    let rows = positions.last().map_or(0.0, |(_, y)| y - LEGEND_TOP);
     let title = format!("{}: {}", growth.title, words(growth.drawn));
     let mut drawing = Drawing::new(&title, LEGEND_TOP + rows + LEGEND);
     y_axis(&mut drawing, y, growth);
     x_axis(&mut drawing, x, &xs, growth);
-    for (line, place) in lines.iter().zip(places) {
+    for (line, position) in lines.iter().zip(positions) {
         line.draw(&mut drawing, x, y);
-        line.explain(&mut drawing, place);
+        line.draw_legend(&mut drawing, position);
     }
     Some(drawing.finish())
 }
@@ -53,11 +54,11 @@ fn lines<'a>(figure: &str, runs: &[&'a Record], all_servers: &[&str]) -> Vec<Lin
     let lines = spread::servers(runs).into_iter().map(|server| {
         let own = || runs.iter().copied().filter(move |run| run.server == server);
         let at = |at| Spread::of_figure(own().filter(|run| run.at == Some(at)), figure);
-        // Only what is above zero has a place on a log scale.
+        // A logarithmic scale has no zero.
         let points = points(own()).into_iter().filter(|at| *at > 0.0);
         let points = points.filter_map(|x| Some((x, at(x).filter(|spread| spread.low > 0.0)?)));
-        let place = all_servers.iter().position(|other| *other == server);
-        Line { server, look: Look(place.unwrap_or(0)), points: points.collect() }
+        let index = all_servers.iter().position(|other| *other == server);
+        Line { server, style: Style(index.unwrap_or(0)), points: points.collect() }
     });
     lines.filter(|line| !line.points.is_empty()).collect()
 }
@@ -72,41 +73,41 @@ fn vertical(lines: &[Line<'_>]) -> Scale {
 
 impl Line<'_> {
     fn draw(&self, drawing: &mut Drawing, x: Scale, y: Scale) {
-        let medians = self.points.iter().map(|(at, spread)| (x.place(*at), y.place(spread.median)));
+        let medians = self.points.iter().map(|(at, spread)| (x.pixel(*at), y.pixel(spread.median)));
         let medians: Vec<(f64, f64)> = medians.collect();
-        drawing.curve(&medians, self.look);
+        drawing.curve(&medians, self.style);
         for ((at, spread), median) in self.points.iter().zip(medians) {
-            let (low, high) = (y.place(spread.low), y.place(spread.high));
-            drawing.line((x.place(*at), low), (x.place(*at), high), self.look.colour(), "none");
-            drawing.marker(median, self.look);
+            let (low, high) = (y.pixel(spread.low), y.pixel(spread.high));
+            drawing.line((x.pixel(*at), low), (x.pixel(*at), high), self.style.colour(), "none");
+            drawing.marker(median, self.style);
         }
     }
 
-    fn explain(&self, drawing: &mut Drawing, (x, y): (f64, f64)) {
-        drawing.curve(&[(x, y - 4.0), (x + SAMPLE - 8.0, y - 4.0)], self.look);
-        drawing.marker((x + (SAMPLE - 8.0) / 2.0, y - 4.0), self.look);
+    fn draw_legend(&self, drawing: &mut Drawing, (x, y): (f64, f64)) {
+        drawing.curve(&[(x, y - 4.0), (x + SAMPLE - 8.0, y - 4.0)], self.style);
+        drawing.marker((x + (SAMPLE - 8.0) / 2.0, y - 4.0), self.style);
         drawing.text((x + SAMPLE, y), Anchor::Start, &fitted(self.server, RIGHT - LEFT - SAMPLE));
     }
 }
 
-/// Where each name stands: in lines, as words do.
+/// The position of each legend entry. Entries wrap into lines like words.
 fn legend(lines: &[Line<'_>]) -> Vec<(f64, f64)> {
     let (mut x, mut y) = (LEFT, LEGEND_TOP);
-    let mut places = Vec::new();
+    let mut positions = Vec::new();
     for line in lines {
-        let takes = SAMPLE + width(line.server);
-        if x > LEFT && x + takes > RIGHT {
+        let entry_width = SAMPLE + width(line.server);
+        if x > LEFT && x + entry_width > RIGHT {
             (x, y) = (LEFT, y + LEGEND);
         }
-        places.push((x, y));
-        x += takes + 24.0;
+        positions.push((x, y));
+        x += entry_width + 24.0;
     }
-    places
+    positions
 }
 
 fn y_axis(drawing: &mut Drawing, scale: Scale, growth: &Growth) {
     for tick in scale.ticks() {
-        let y = scale.place(tick);
+        let y = scale.pixel(tick);
         drawing.line((LEFT, y), (RIGHT, y), FAINT, "none");
         drawing.text((LEFT - 8.0, y + 4.0), Anchor::End, &round(tick));
     }
@@ -115,7 +116,7 @@ fn y_axis(drawing: &mut Drawing, scale: Scale, growth: &Growth) {
     drawing.upright((26.0, f64::midpoint(TOP, BOTTOM)), &format!("{}{log}", words(growth.drawn)));
 }
 
-/// Numbers at what was measured, from the greatest down, as far as they fit.
+/// Labels the measured values, from the greatest down. Labels that would overlap are omitted.
 fn x_axis(drawing: &mut Drawing, scale: Scale, measured: &[f64], growth: &Growth) {
     drawing.line((LEFT, BOTTOM), (RIGHT, BOTTOM), AXIS, "none");
     let mut ticks = measured.to_vec();
@@ -123,7 +124,7 @@ fn x_axis(drawing: &mut Drawing, scale: Scale, measured: &[f64], growth: &Growth
     ticks.dedup();
     let mut free_until = WIDTH;
     for tick in ticks.into_iter().rev() {
-        let (x, text) = (scale.place(tick), round(tick));
+        let (x, text) = (scale.pixel(tick), round(tick));
         drawing.line((x, BOTTOM), (x, BOTTOM + 5.0), AXIS, "none");
         if x + width(&text) / 2.0 < free_until {
             drawing.text((x, BOTTOM + 20.0), Anchor::Middle, &text);

@@ -1,4 +1,4 @@
-//! Tables of Markdown, and text that stays text in it.
+//! Markdown tables, and escaping of text in them.
 
 use super::{
     Faults, Record,
@@ -6,10 +6,10 @@ use super::{
     spread::{self, Spread},
 };
 
-/// What a row of faults counts, in the order of `faults`.
+/// Column names of the counts that [`faults`] formats, in its order.
 pub const FAULTS: &str = "lost / duplicated / reordered / undecodable / closed";
 
-/// The first column has names, all others have numbers.
+/// A table with names in the first column and numbers in all others.
 pub struct Table {
     text: String,
     columns: usize,
@@ -25,7 +25,7 @@ impl Table {
         table
     }
 
-    /// Short rows are filled up.
+    /// Appends a row. Missing cells are empty.
     pub fn row(&mut self, cells: &[String]) {
         let missing = self.columns.saturating_sub(cells.len());
         self.text.push_str(&format!("| {} |{}\n", cells.join(" | "), " |".repeat(missing)));
@@ -36,7 +36,7 @@ impl Table {
     }
 }
 
-/// A name or a sentence of others, which may hold anything.
+/// Escapes arbitrary text for Markdown and HTML.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -52,11 +52,12 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// The text of a cell. A dash if there is no value.
 pub fn cell(spread: Option<Spread>) -> String {
     spread.map_or_else(|| ABSENT.into(), range)
 }
 
-/// Five counts, with those in bold that are not zero.
+/// The five fault counts. Counts other than zero are bold.
 pub fn faults(faults: Faults) -> String {
     let Faults { lost, duplicated, reordered, undecodable, closed } = faults;
     let counts = [lost, duplicated, reordered, undecodable, closed];
@@ -65,7 +66,7 @@ pub fn faults(faults: Faults) -> String {
     format!("{}{mark}", texts.join(" / "))
 }
 
-/// A sentence on what went wrong, for tables that have no row for it.
+/// A sentence on repeats and faults, for tables without a row of faults.
 pub fn verdict(runs: &[&Record]) -> String {
     let repeats = spread::repeats(runs.iter().copied());
     let mut text = format!("Repeats: {repeats}. ");

@@ -1,5 +1,5 @@
-//! Results as a page and as drawings. It knows of records only, so a test can
-//! include it without a server, a load or a runtime.
+//! Results as a Markdown page with SVG charts. Depends on records only, so that tests can include
+//! this module without a server, a load or a runtime.
 
 mod head;
 mod rows;
@@ -24,14 +24,14 @@ use super::{
     record::{Faults, Head, Record},
 };
 
-/// A heading with what belongs under it.
+/// A heading with its tables and charts.
 struct Section {
     text: String,
-    /// Last part of the file name, and the drawing.
+    /// Suffix of the file name, and SVG text.
     charts: Vec<(String, String)>,
 }
 
-/// From JSON lines, the head first.
+/// Reads a file of JSON lines: the head, then the records. Errors name file and line.
 pub fn read(path: &Path) -> Outcome<(Head, Vec<Record>)> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let wrong = |at: usize, error| format!("{}, line {}: {error}", path.display(), at + 1);
@@ -42,7 +42,7 @@ pub fn read(path: &Path) -> Outcome<(Head, Vec<Record>)> {
     Ok((head, records.collect::<Result<_, _>>()?))
 }
 
-/// As `folder/name.md`, which shows `folder/name-*.svg`.
+/// Writes the page to `folder/name.md` and its charts to `folder/name-*.svg`.
 pub fn write(head: &Head, records: &[Record], folder: &Path, name: &str) -> Outcome<()> {
     fs::create_dir_all(folder)?;
     let mut page = head::text(head, records);
@@ -59,7 +59,7 @@ pub fn write(head: &Head, records: &[Record], folder: &Path, name: &str) -> Outc
     Ok(())
 }
 
-/// The tables that have a form of their own, then all others as they came.
+/// The tables with a section type, then all others in order of appearance.
 fn sections(records: &[Record]) -> Vec<Section> {
     let servers = spread::distinct(records.iter().map(|record| record.server.as_str()));
     let of = |table: &str| records.iter().filter(|record| record.table == table).collect::<Vec<_>>();

@@ -1,10 +1,11 @@
-//! Numbers and names as people read them.
+//! Formats numbers and figure names for readers.
 
 use super::spread::Spread;
 
+/// The text of a missing value.
 pub const ABSENT: &str = "–";
 
-/// Three digits that mean something; whole numbers whole; thousands apart.
+/// Formats with three significant digits, integers in full, and commas between thousands.
 pub fn number(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 999.5 {
         return thousands(&format!("{value:.0}"));
@@ -14,7 +15,7 @@ pub fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A number of an axis: without zeros that say nothing.
+/// Formats a number of an axis, without trailing zeros after the point.
 pub fn round(value: f64) -> String {
     let text = number(value);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -32,13 +33,13 @@ fn thousands(whole: &str) -> String {
     text
 }
 
-/// `median (lowest to highest)`, without a range that has no width.
+/// `median (lowest to highest)`, or the median alone if all values are equal.
 pub fn range(spread: Spread) -> String {
     let [median, low, high] = [spread.median, spread.low, spread.high].map(number);
     if low == high { median } else { format!("{median} ({low} to {high})") }
 }
 
-/// `cpu_us_per_event` is `CPU µs per event`.
+/// The words of a figure name: `CPU µs per event` for `cpu_us_per_event`.
 pub fn words(name: &str) -> String {
     let words: Vec<&str> = name.split('_').map(word).collect();
     words.join(" ")
@@ -57,7 +58,7 @@ fn word(word: &str) -> &str {
     }
 }
 
-/// With a capital, as a heading has it.
+/// The words of a name, with a capital first letter.
 pub fn heading(name: &str) -> String {
     let words = words(name).replace('-', " ");
     let mut rest = words.chars();

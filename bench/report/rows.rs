@@ -1,14 +1,14 @@
-//! The comparison: which figures it shows, and what we want of ours.
+//! Rows and goals of the comparison table.
 
 use super::Record;
 
-/// The program that only writes the same bytes to the same sockets.
+/// Name of the program that only writes the same bytes to the same sockets.
 pub const FLOOR: &str = "kernel floor";
 
-/// The goals are for servers whose name begins so.
+/// Prefix of the server names to which the goals apply.
 const OURS: &str = "fanfare";
 
-/// One way of loading the servers.
+/// A load of the comparison.
 pub struct Case {
     pub name: &'static str,
     pub title: &'static str,
@@ -18,9 +18,9 @@ pub struct Case {
 pub struct Row {
     pub figure: &'static str,
     pub title: &'static str,
-    /// At most so much.
+    /// Upper bound of the median.
     pub goal: Option<f64>,
-    /// Divided by what the floor took in the same repeat.
+    /// Whether the value is divided by that of the floor in the same repeat.
     pub is_over_floor: bool,
 }
 
@@ -96,7 +96,7 @@ impl Row {
         Row { is_over_floor: true, ..self }
     }
 
-    /// What one run gave. `runs` are those of this case, the floor among them.
+    /// The value of one run. `runs` are all runs of the case, including those of the floor.
     pub fn value(&self, run: &Record, runs: &[&Record]) -> Option<f64> {
         let value = *run.figures.get(self.figure)?;
         if !self.is_over_floor {

@@ -1,6 +1,6 @@
-//! Values to pixels.
+//! Maps values to pixels.
 
-/// One axis.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     is_log: bool,
@@ -11,7 +11,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// From a round number below all of them to one above. All are above zero.
+    /// A logarithmic scale between round numbers that include all values. Values are positive.
     pub fn log(values: &[f64], pixels: (f64, f64)) -> Scale {
         let (low, high) = ends(values);
         let low = *rounds(low).iter().rev().find(|round| **round <= low * 1.000_001).unwrap_or(&low);
@@ -20,14 +20,14 @@ impl Scale {
         Scale { is_log: true, low, high, pixels }
     }
 
-    /// As `log`, but from the lowest to the highest and no further.
+    /// Like `log`, but exactly from the lowest to the highest value.
     pub fn tight_log(values: &[f64], pixels: (f64, f64)) -> Scale {
         let (low, high) = ends(values);
         let (low, high) = if high > low { (low, high) } else { (low / 2.0, low * 2.0) };
         Scale { is_log: true, low, high, pixels }
     }
 
-    /// From zero.
+    /// A linear scale from zero.
     pub fn linear(values: &[f64], pixels: (f64, f64)) -> Scale {
         let (_, high) = ends(values);
         let step = step(high);
@@ -38,8 +38,8 @@ impl Scale {
         self.is_log
     }
 
-    /// What lies outside stands at the edge.
-    pub fn place(&self, value: f64) -> f64 {
+    /// The pixel of a value. Values out of range map to the nearest end.
+    pub fn pixel(&self, value: f64) -> f64 {
         let (from, to) = self.pixels;
         let value = value.clamp(self.low, self.high);
         let share = if self.is_log {
@@ -50,7 +50,7 @@ impl Scale {
         from + share * (to - from)
     }
 
-    /// Where the axis has numbers.
+    /// The labelled values of the axis.
     pub fn ticks(&self) -> Vec<f64> {
         if !self.is_log {
             let step = step(self.high);
@@ -72,13 +72,13 @@ fn ends(values: &[f64]) -> (f64, f64) {
     (low, high)
 }
 
-/// The round numbers about a value, ascending.
+/// The round numbers around a value, ascending.
 fn rounds(value: f64) -> [f64; 5] {
     let decade = 10_f64.powi(value.log10().floor() as i32);
     [0.5, 1.0, 2.0, 5.0, 10.0].map(|factor| decade * factor)
 }
 
-/// For some five ticks up to `high`.
+/// A round step for about five ticks up to `high`.
 fn step(high: f64) -> f64 {
     let rough = if high > 0.0 { high / 5.0 } else { 1.0 };
     *rounds(rough).iter().find(|round| **round >= rough * 0.999_999).unwrap_or(&rough)

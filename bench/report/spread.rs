@@ -1,8 +1,8 @@
-//! Several runs as one figure.
+//! Aggregates repeats.
 
 use super::{Faults, Record};
 
-/// What the repeats gave.
+/// Median and range of a figure over its repeats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -11,7 +11,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` if there is no value.
+    /// `None` if there is no finite value.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -20,13 +20,13 @@ impl Spread {
         Some(Spread { median, low, high })
     }
 
-    /// Of one figure of these runs.
+    /// The spread of one figure over these runs.
     pub fn of_figure<'a>(runs: impl IntoIterator<Item = &'a Record>, figure: &str) -> Option<Spread> {
         Spread::of(runs.into_iter().filter_map(|run| run.figures.get(figure).copied()))
     }
 }
 
-/// Each once, in the order of first appearance.
+/// The distinct items, in order of first appearance.
 pub fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for one in all {
@@ -37,12 +37,12 @@ pub fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     found
 }
 
-/// The servers of these runs.
+/// The server names of these runs.
 pub fn servers<'a>(runs: &[&'a Record]) -> Vec<&'a str> {
     distinct(runs.iter().map(|run| run.server.as_str()))
 }
 
-/// All names of figures: the known ones in their order, the others by name.
+/// All figure names: the known ones in their order, the others by name.
 pub fn figures<'a>(runs: &[&'a Record], known: &[&'a str]) -> Vec<&'a str> {
     let mut found: Vec<&str> = runs.iter().flat_map(|run| run.figures.keys()).map(String::as_str).collect();
     found.sort_unstable();
@@ -51,12 +51,12 @@ pub fn figures<'a>(runs: &[&'a Record], known: &[&'a str]) -> Vec<&'a str> {
     found
 }
 
-/// How often each of them was run.
+/// The number of repeats.
 pub fn repeats<'a>(runs: impl IntoIterator<Item = &'a Record>) -> usize {
     distinct(runs.into_iter().map(|run| run.repeat)).len()
 }
 
-/// All that went wrong in these runs.
+/// The sum of the faults of these runs.
 pub fn faults<'a>(runs: impl IntoIterator<Item = &'a Record>) -> Faults {
     runs.into_iter().fold(Faults::default(), |sum, run| Faults {
         lost: sum.lost + run.faults.lost,

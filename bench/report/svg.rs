@@ -1,23 +1,23 @@
-//! A drawing that needs no scripts, no fonts of its own and no background.
+//! SVG drawings without scripts or embedded fonts, readable on any background.
 
 pub const WIDTH: f64 = 800.0;
 const SIZE: f64 = 13.0;
-/// What a letter takes on average, with some to spare.
+/// Average width of a letter in pixels, rounded up.
 const LETTER: f64 = 7.2;
 
 const INK: &str = "#222222";
 pub const FAINT: &str = "#dddddd";
 pub const AXIS: &str = "#666666";
 
-/// Apart from each other for all eyes, and dark enough on white.
+/// Distinguishable with colour vision deficiency, with enough contrast on white.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#00805c", "#b0508a", "#4a4a4a", "#a87400", "#3aa0d8"];
 const DASHES: [&str; 4] = ["none", "8 4", "2 4", "10 4 2 4"];
 
-/// How one server is drawn, by its place among all.
+/// Colour, dash and marker of a server, by its index among all servers.
 #[derive(Debug, Clone, Copy)]
-pub struct Look(pub usize);
+pub struct Style(pub usize);
 
-impl Look {
+impl Style {
     pub fn colour(self) -> &'static str {
         COLOURS[self.0 % COLOURS.len()]
     }
@@ -66,7 +66,7 @@ impl Drawing {
         self.body.push_str(&format!("<text x=\"{x:.1}\" y=\"{y:.1}\" font-weight=\"bold\">{text}</text>\n"));
     }
 
-    /// Reads upwards, about its middle.
+    /// Text rotated to read upwards, centred at the point.
     pub fn upright(&mut self, (x, y): (f64, f64), text: &str) {
         let text = escape(text);
         self.body.push_str(&format!(
@@ -87,19 +87,19 @@ impl Drawing {
         ));
     }
 
-    pub fn curve(&mut self, points: &[(f64, f64)], look: Look) {
+    pub fn curve(&mut self, points: &[(f64, f64)], style: Style) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         self.body.push_str(&format!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-dasharray=\"{}\"/>\n",
             points.join(" "),
-            look.colour(),
-            look.dash()
+            style.colour(),
+            style.dash()
         ));
     }
 
-    /// Another shape for each of five servers.
-    pub fn marker(&mut self, (x, y): (f64, f64), look: Look) {
-        let shape = match look.0 % 5 {
+    /// A marker in one of five shapes.
+    pub fn marker(&mut self, (x, y): (f64, f64), style: Style) {
+        let shape = match style.0 % 5 {
             0 => "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
             1 => "M-4 -4H4V4H-4Z",
             2 => "M0 -5.5L5 4H-5Z",
@@ -108,7 +108,7 @@ impl Drawing {
         };
         self.body.push_str(&format!(
             "<path transform=\"translate({x:.1} {y:.1})\" d=\"{shape}\" fill=\"{}\" stroke=\"#ffffff\"/>\n",
-            look.colour()
+            style.colour()
         ));
     }
 
@@ -122,12 +122,12 @@ impl Drawing {
     }
 }
 
-/// In pixels, about.
+/// Approximate width of a text in pixels.
 pub fn width(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER
 }
 
-/// Cut where it would take more than `pixels`.
+/// Truncates a text to `pixels`, with an ellipsis.
 pub fn fitted(text: &str, pixels: f64) -> String {
     if width(text) <= pixels {
         return text.to_owned();
@@ -138,7 +138,7 @@ pub fn fitted(text: &str, pixels: f64) -> String {
     cut
 }
 
-/// XML has no control characters at all.
+/// Escapes text for XML. Control characters, which XML 1.0 does not allow, become spaces.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {

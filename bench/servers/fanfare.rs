@@ -1,4 +1,4 @@
-//! A Fanfare node.
+//! Starts a Fanfare node and reads its metrics.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Node;
 use crate::Outcome;
-use crate::caller::APP;
+use crate::http_client::APP;
 use crate::process::Process;
 
 pub async fn start(program: &Path, redis: Option<&str>, cores: Option<&str>) -> Outcome<Node> {
@@ -23,19 +23,19 @@ pub async fn start(program: &Path, redis: Option<&str>, cores: Option<&str>) -> 
     std::fs::write(file.path(), config)?;
     let path = file.path().to_string_lossy().into_owned();
     let mut process = Process::start(program, &["--config", &path], cores)?;
-    let (address, metrics) = process.said(listening).await?;
+    let (address, metrics) = process.wait_for_line(listening).await?;
     Ok(Node { address, process, metrics: Some(metrics), _directory: None })
 }
 
-/// The sum of a counter, over all its labels.
+/// The value of a counter, summed over all label sets.
 pub async fn counter(metrics: SocketAddr, name: &str) -> Outcome<f64> {
     let mut stream = TcpStream::connect(metrics).await?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let body = memmem::find(&answer, b"\r\n\r\n").ok_or("/metrics has no answer")? + 4;
-    let text = String::from_utf8_lossy(&answer[body..]);
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    let body = memmem::find(&response, b"\r\n\r\n").ok_or("/metrics has no response")? + 4;
+    let text = String::from_utf8_lossy(&response[body..]);
     let value = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
         (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
@@ -43,7 +43,7 @@ pub async fn counter(metrics: SocketAddr, name: &str) -> Outcome<f64> {
     Ok(text.lines().filter_map(value).sum())
 }
 
-/// The addresses, from the line of the log that has them.
+/// The API and metrics addresses, from the log line `listening`.
 fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);

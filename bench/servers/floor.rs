@@ -1,6 +1,6 @@
-//! What the kernel takes: a program that has no protocol, no queues and no tasks,
-//! and writes as many bytes to the same sockets, in one write per batch and socket
-//! or in one per event. This program, started anew, is it.
+//! The kernel floor: a program without protocol, queues or tasks that writes as many bytes to
+//! as many sockets as a server, in one write per batch and socket or in one per event. It
+//! measures the cost of the kernel alone. It runs as a subcommand of this program.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,44 +10,48 @@ use crate::Outcome;
 use crate::frames;
 use crate::process::Process;
 
-/// To the subscribers of `channels`, which are some of `of`, by number: `frames`
-/// frames, of `bytes` bytes together.
+/// A batch for the subscribers of `batch_channels` channels from number `first`: `frames`
+/// frames per socket, of `bytes` bytes in total. Socket `n` is subscribed to channel
+/// `n % channels`.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
-    pub of: usize,
-    pub first: usize,
     pub channels: usize,
+    pub first: usize,
+    pub batch_channels: usize,
     pub frames: usize,
     pub bytes: usize,
-    /// Writes that this takes for each of them.
+    /// Write calls per socket.
     pub writes: usize,
 }
 
 pub async fn start(cores: Option<&str>) -> Outcome<Node> {
     let mut process = Process::start(&std::env::current_exe()?, &["floor"], cores)?;
-    let address: SocketAddr = process.said(|line| line.strip_prefix("listening ")?.parse().ok()).await?;
+    let address: SocketAddr =
+        process.wait_for_line(|line| line.strip_prefix("listening ")?.parse().ok()).await?;
     Ok(Node { address, process, metrics: None, _directory: None })
 }
 
-/// It is about to accept `sockets` sockets.
+/// Requests that the floor accepts `sockets` connections. [`accepted`] waits for the last.
 pub fn accept(process: &mut Process, sockets: u32) -> Outcome<()> {
     Ok(writeln!(process.stdin()?, "accept {sockets}")?)
 }
 
+/// Completes when the floor has accepted all connections.
 pub async fn accepted(process: &mut Process) -> Outcome<()> {
-    process.said(|line| (line == "done").then_some(())).await
+    process.wait_for_line(|line| (line == "done").then_some(())).await
 }
 
+/// Writes a batch. Completes when all sockets have been written to.
 pub async fn write(process: &mut Process, batch: Batch) -> Outcome<()> {
-    let Batch { of, first, channels, frames, bytes, writes } = batch;
-    writeln!(process.stdin()?, "write {of} {first} {channels} {frames} {bytes} {writes}")?;
-    process.said(|line| (line == "done").then_some(())).await
+    let Batch { channels, first, batch_channels, frames, bytes, writes } = batch;
+    writeln!(process.stdin()?, "write {channels} {first} {batch_channels} {frames} {bytes} {writes}")?;
+    process.wait_for_line(|line| (line == "done").then_some(())).await
 }
 
-/// The program. It ends with its standard input.
+/// Runs the floor. It exits at the end of its standard input.
 pub fn run() -> Outcome<()> {
     let listener = listener()?;
-    let (mut out, mut sockets, mut pieces) = (std::io::stdout(), Vec::new(), Pieces::default());
+    let (mut out, mut sockets, mut buffers) = (std::io::stdout(), Vec::new(), Buffers::default());
     writeln!(out, "listening {}", listener.local_addr()?)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -56,12 +60,12 @@ pub fn run() -> Outcome<()> {
         let numbers: Vec<usize> = words.map(str::parse).collect::<Result<_, _>>()?;
         match (command, numbers.as_slice()) {
             ("accept", [count]) => sockets = accept_all(&listener, *count)?,
-            ("write", [of, first, channels, frames, bytes, writes]) => {
-                pieces.make(*frames, *bytes, *writes);
-                for channel in *first..first + channels {
-                    for socket in sockets.iter_mut().skip(channel).step_by(*of) {
-                        for piece in &pieces.all {
-                            socket.write_all(piece)?;
+            ("write", [channels, first, batch_channels, frames, bytes, writes]) => {
+                buffers.fill(*frames, *bytes, *writes);
+                for channel in *first..first + batch_channels {
+                    for socket in sockets.iter_mut().skip(channel).step_by(*channels) {
+                        for buffer in &buffers.all {
+                            socket.write_all(buffer)?;
                         }
                     }
                 }
@@ -73,7 +77,7 @@ pub fn run() -> Outcome<()> {
     Ok(())
 }
 
-/// With room for everyone who comes at once.
+/// A listener with a backlog for the concurrent connects of the load generator.
 fn listener() -> Outcome<TcpListener> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _entered = runtime.enter();
@@ -84,7 +88,7 @@ fn listener() -> Outcome<TcpListener> {
     Ok(listener)
 }
 
-/// In the order of the numbers that they say.
+/// Accepts `count` connections, sorted by the number that each of them sends first.
 fn accept_all(listener: &TcpListener, count: usize) -> Outcome<Vec<TcpStream>> {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
@@ -98,24 +102,25 @@ fn accept_all(listener: &TcpListener, count: usize) -> Outcome<Vec<TcpStream>> {
     Ok(sockets.into_iter().map(|(_, socket)| socket).collect())
 }
 
-/// What is written to a socket for a batch; the same until another is asked for.
+/// The buffers written to a socket for a batch, cached until the shape of batches changes.
 #[derive(Default)]
-struct Pieces {
+struct Buffers {
+    /// Frames, bytes and writes.
     shape: (usize, usize, usize),
     all: Vec<Vec<u8>>,
 }
 
-impl Pieces {
-    fn make(&mut self, count: usize, bytes: usize, writes: usize) {
+impl Buffers {
+    fn fill(&mut self, count: usize, bytes: usize, writes: usize) {
         if self.shape == (count, bytes, writes) {
             return;
         }
         let (mut frames, mut left) = (Vec::new(), bytes);
         for at in 0..count {
-            let room = left / (count - at);
-            let header = frames::text(&vec![b' '; room]).len() - room;
-            frames.push(frames::text(&vec![b' '; room.saturating_sub(header)]));
-            left -= room.min(left);
+            let size = left / (count - at);
+            let header = frames::text(&vec![b' '; size]).len() - size;
+            frames.push(frames::text(&vec![b' '; size.saturating_sub(header)]));
+            left -= size.min(left);
         }
         let per_write = count.div_ceil(writes);
         self.all = frames.chunks(per_write).map(<[Vec<u8>]>::concat).collect();

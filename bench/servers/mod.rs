@@ -1,4 +1,4 @@
-//! What is compared: how each server is started, and what is asked of it.
+//! The servers of the comparison: how to start each of them, and their clients' protocol.
 
 pub mod fanfare;
 pub mod floor;
@@ -13,8 +13,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::Outcome;
-use crate::caller::APP;
-use crate::crowd::{Dialect, Speech};
+use crate::crowd::{EventPrefix, Protocol};
+use crate::http_client::APP;
 use crate::process::{Cpu, Process};
 use crate::redis::Redis;
 
@@ -29,19 +29,19 @@ pub enum Product {
     Nchan {
         root: PathBuf,
     },
-    /// Writes per socket are one for a batch, or one for each of its events.
+    /// One write per batch and socket, or one per event.
     Floor {
         writes_each: bool,
     },
 }
 
-/// A server as it takes part in a comparison.
+/// A server of the comparison, with its number of nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contender {
     pub name: String,
     pub product: Product,
     pub nodes: usize,
-    /// Between the nodes; without, there is one.
+    /// Whether the nodes share a Redis. Without Redis there is one node.
     pub has_redis: bool,
 }
 
@@ -49,15 +49,15 @@ pub struct Contender {
 pub struct Node {
     pub address: SocketAddr,
     pub process: Process,
-    /// Where it tells what it has counted.
+    /// The address of `/metrics`, of Fanfare only.
     pub metrics: Option<SocketAddr>,
-    /// What its processes have open there is needed as long as they run.
+    /// Files that the processes of the node use. Removed on drop.
     pub(super) _directory: Option<TempDir>,
 }
 
-/// A contender that has been started. Its processes end with it.
+/// The running nodes of a contender. Dropping it ends their processes.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Cluster {
     pub contender: Contender,
     pub nodes: Vec<Node>,
     pub redis: Option<Redis>,
@@ -76,28 +76,29 @@ impl Contender {
         !matches!(self.product, Product::Nchan { .. })
     }
 
-    /// What its subscribers speak.
-    pub fn speech(&self, subscribes: bool, deltas: bool) -> Speech {
+    /// The protocol of its subscribers.
+    pub fn protocol(&self, subscribes: bool, deltas: bool) -> Protocol {
         match self.product {
-            Product::Floor { .. } => Speech::Floor,
-            Product::Nchan { .. } => Speech::Nchan,
+            Product::Floor { .. } => Protocol::Floor,
+            Product::Nchan { .. } => Protocol::Nchan,
             Product::Fanfare { .. } | Product::Sockudo { .. } => {
                 let is_sockudo = matches!(self.product, Product::Sockudo { .. });
-                let dialect = if is_sockudo && deltas { Dialect::Sockudo } else { Dialect::Pusher };
-                Speech::Pusher { key: APP.key.to_owned(), dialect, subscribes, deltas }
+                let event_prefix =
+                    if is_sockudo && deltas { EventPrefix::Sockudo } else { EventPrefix::Pusher };
+                Protocol::Pusher { key: APP.key.to_owned(), event_prefix, subscribes, deltas }
             }
         }
     }
 }
 
-/// Of every program that takes part, as it says itself.
+/// The version that each program reports, by name.
 pub fn versions(contenders: &[Contender]) -> Outcome<BTreeMap<String, String>> {
-    let mut versions = BTreeMap::from([("Redis".to_owned(), said(Path::new("redis-server"))?)]);
+    let mut versions = BTreeMap::from([("Redis".to_owned(), version_of(Path::new("redis-server"))?)]);
     for contender in contenders {
         let build = contender.name.split(',').next().unwrap_or_default().to_owned();
         match &contender.product {
             Product::Fanfare { program } | Product::Sockudo { program } => {
-                versions.insert(build, said(program)?)
+                versions.insert(build, version_of(program)?)
             }
             Product::Nchan { root } => versions.insert(build, nchan::version(root)?),
             Product::Floor { .. } => None,
@@ -106,14 +107,14 @@ pub fn versions(contenders: &[Contender]) -> Outcome<BTreeMap<String, String>> {
     Ok(versions)
 }
 
-fn said(program: &Path) -> Outcome<String> {
+fn version_of(program: &Path) -> Outcome<String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-impl Fleet {
-    pub async fn start(contender: &Contender, cores: Option<&str>) -> Outcome<Fleet> {
+impl Cluster {
+    pub async fn start(contender: &Contender, cores: Option<&str>) -> Outcome<Cluster> {
         let redis = match contender.has_redis {
             true => Some(Redis::start().await?),
             false => None,
@@ -128,14 +129,14 @@ impl Fleet {
                 Product::Floor { .. } => floor::start(cores).await?,
             });
         }
-        Ok(Fleet { contender: contender.clone(), nodes, redis })
+        Ok(Cluster { contender: contender.clone(), nodes, redis })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
-    /// Of all server processes together, in seconds.
+    /// CPU time of all server processes, in seconds.
     pub fn cpu(&self) -> Outcome<Cpu> {
         self.nodes.iter().map(|node| node.process.cpu()).sum()
     }
@@ -144,12 +145,12 @@ impl Fleet {
         self.nodes.iter().map(|node| node.process.resident_bytes()).sum()
     }
 
-    /// Redis executes everything on its first thread.
+    /// CPU seconds of Redis: of its first thread, which executes all commands.
     pub fn redis_cpu(&self) -> Outcome<Option<f64>> {
         self.redis.as_ref().map(|redis| redis.process.first_thread_cpu()).transpose()
     }
 
-    /// What Fanfare's nodes have counted, together; None of the others.
+    /// A counter of Fanfare, summed over all nodes. `None` for other servers.
     pub async fn counter(&self, name: &str) -> Outcome<Option<f64>> {
         let mut sum = None;
         for metrics in self.nodes.iter().filter_map(|node| node.metrics) {

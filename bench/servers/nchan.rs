@@ -1,5 +1,5 @@
-//! nchan, a module of nginx: a channel is a path, an event a POST, and a
-//! subscriber is sent its body and nothing else.
+//! nchan, a module of nginx: a channel is a path, an event is a POST request, and subscribers
+//! receive its bare body.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,15 +8,15 @@ use super::Node;
 use crate::Outcome;
 use crate::process::Process;
 
-/// Of the cores that it is given.
+/// One worker per server core.
 const WORKERS: usize = 2;
 
-/// As the packages say.
+/// The versions of the unpacked packages.
 pub fn version(root: &Path) -> Outcome<String> {
     Ok(std::fs::read_to_string(root.join("versions"))?.trim().replace('\n', ", "))
 }
 
-/// From `root`, where the packages of nginx and of the module are unpacked.
+/// Starts nginx from `root`, the directory with the unpacked packages of nginx and nchan.
 pub async fn start(root: &Path, cores: Option<&str>) -> Outcome<Node> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let (root, directory) = (root.canonicalize()?, tempfile::tempdir()?);
@@ -26,17 +26,17 @@ pub async fn start(root: &Path, cores: Option<&str>) -> Outcome<Node> {
     let (path, prefix) = (path.to_string_lossy(), directory.path().to_string_lossy());
     let arguments = ["-e", "stderr", "-p", &*prefix, "-c", &*path];
     let mut process = Process::start(&root.join("usr/sbin/nginx"), &arguments, cores)?;
-    // Its sockets listen before its workers start.
+    // nginx listens before it starts its workers.
     for _ in 0..WORKERS {
-        process.said(|line| line.contains("start worker process ").then_some(())).await?;
+        process.wait_for_line(|line| line.contains("start worker process ").then_some(())).await?;
     }
     Ok(Node { address, process, metrics: None, _directory: Some(directory) })
 }
 
 fn config(address: SocketAddr, module: &Path, directory: &Path) -> String {
     let (module, directory) = (module.display(), directory.display());
-    // Nothing is buffered for late comers, so a message is let go as soon as
-    // everybody has it; `reuseport` shares the sockets out among the workers.
+    // Later subscribers receive no buffered messages (`newest`), so that nchan can free a
+    // message after its delivery. `reuseport` distributes the sockets among the workers.
     format!(
         r#"load_module {module};
 daemon off;

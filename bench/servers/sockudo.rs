@@ -1,5 +1,5 @@
-//! Sockudo: one node that keeps everything in memory, or one of several that
-//! share a Redis. What it does besides handing on events is switched off.
+//! Sockudo: a node with its state in memory, or one of several nodes that share a Redis.
+//! Everything but the delivery of events is disabled.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -12,25 +12,25 @@ use tokio::net::TcpStream;
 
 use super::Node;
 use crate::Outcome;
-use crate::caller::APP;
+use crate::http_client::APP;
 use crate::process::Process;
 
-/// It takes connections and reaches its Redis within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
-const BETWEEN_PROBES: Duration = Duration::from_millis(50);
+/// Time to accept connections and to reach Redis.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// `redis` is where its other nodes are, if there are others.
+/// Starts a node. `redis` is the URL of the Redis that it shares with other nodes.
 pub async fn start(program: &Path, redis: Option<&str>, cores: Option<&str>) -> Outcome<Node> {
-    // It does not say which port it was given, so it is told one.
+    // Sockudo does not report the port that it bound, so the configuration names a free one.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let file = NamedTempFile::new()?;
     std::fs::write(file.path(), config(address, redis).to_string())?;
     let (program, path) = (program.to_string_lossy(), file.path().to_string_lossy());
-    // Variables as common as PORT and REDIS_URL override its configuration,
-    // and how much it logs is asked of one only.
+    // An empty environment, because variables such as PORT and REDIS_URL override the
+    // configuration. The log level has no other setting than this variable.
     let arguments = ["-i", "SOCKUDO_LOG_PROD=error", &*program, "--config", &*path];
     let process = Process::start(Path::new("env"), &arguments, cores)?;
-    let ready = tokio::time::timeout(PATIENCE, ready(address)).await;
+    let ready = tokio::time::timeout(READY_TIMEOUT, ready(address)).await;
     ready.map_err(|_| format!("{program} is not ready on {address}"))?;
     Ok(Node { address, process, metrics: None, _directory: None })
 }
@@ -41,7 +41,7 @@ fn config(address: SocketAddr, redis: Option<&str>) -> Value {
         "key": APP.key,
         "secret": APP.secret,
         "enabled": true,
-        // None and 0 are no limit.
+        // `null` and 0 mean no limit.
         "max_connections": 0,
         "max_event_batch_size": null,
         "max_event_payload_in_kb": null,
@@ -56,10 +56,10 @@ fn config(address: SocketAddr, redis: Option<&str>) -> Value {
         "queue": { "driver": "none" },
         "metrics": { "enabled": false },
         "rate_limiter": { "enabled": false },
-        // With several nodes it would need a cache in Redis.
+        // Several nodes would need a cache in Redis.
         "idempotency": { "enabled": false },
         "delta_compression": { "enabled": true, "algorithm": "fossil" },
-        // Subscribers listen only. A ping would be one more frame to count.
+        // Subscribers send nothing. Pings would add to the bytes per event.
         "activity_timeout": 3_600,
         "websocket": { "auto_ping": false, "idle_timeout": 0 },
     });
@@ -68,17 +68,17 @@ fn config(address: SocketAddr, redis: Option<&str>) -> Value {
         config["adapter"] = json!({
             "driver": "redis",
             "redis": { "redis_pub_options": options, "redis_sub_options": options },
-            // Without its Redis it would be a node of its own, and not say so.
+            // Otherwise a node without Redis would run alone, without an error.
             "fallback_to_local": false,
         });
     }
     config
 }
 
-/// It logs that it listens before it does.
+/// Polls `/ready`: the log line of Sockudo comes before it listens.
 async fn ready(address: SocketAddr) {
     while !is_ready(address).await.unwrap_or(false) {
-        tokio::time::sleep(BETWEEN_PROBES).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
 }
 
@@ -86,7 +86,7 @@ async fn is_ready(address: SocketAddr) -> Outcome<bool> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    Ok(response.starts_with(b"HTTP/1.1 200 "))
 }

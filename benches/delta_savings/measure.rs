@@ -1,12 +1,12 @@
-//! The CPU time of this thread: the best of several rounds, since whatever else the
-//! machine does only ever adds to it.
+//! CPU time of this thread. The minimum of several rounds, because interference from other
+//! processes only adds to it.
 
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 25;
 
-/// The best of each, in seconds. They take turns, so that a change of the machine
-/// meets them all.
+/// The minimum time of each function, in seconds. The functions run in turn, so that a change
+/// of the machine affects all of them.
 pub fn best_of_each(runs: &mut [Box<dyn FnMut() + '_>]) -> Vec<f64> {
     let mut best = vec![f64::INFINITY; runs.len()];
     for _ in 0..ROUNDS {

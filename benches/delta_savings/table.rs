@@ -1,4 +1,4 @@
-//! The Markdown.
+//! The Markdown tables.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -7,12 +7,12 @@ use fanfare::delta::Algorithm;
 use fanfare::delta::conflation::KeyPath;
 use fanfare::event::Event;
 
+use super::channel::{Channel, Mode};
 use super::corpora::{self, Corpus, EVENTS};
 use super::deflate::Socket;
 use super::measure::best_of_each;
-use super::room::{Room, Way};
 
-/// Bytes and CPU time of a corpus that goes out one way.
+/// Bytes and CPU time of a corpus in one mode.
 struct Cost {
     bytes: usize,
     seconds: f64,
@@ -22,10 +22,9 @@ pub fn print(out: &mut impl Write) -> io::Result<()> {
     let corpora = corpora::corpora();
     writeln!(
         out,
-        "{EVENTS} events of each kind, on one channel; keys are the events' own. Of each way: bytes of a WebSocket \
-         frame that a subscriber gets, in the mean, their part of those with deltas off, and CPU time per event. That \
-         is taken once per event on a node, however many subscribers there are, but for deflate, where every socket \
-         takes it again.\n"
+        "{EVENTS} events of each kind, on one channel, with their own conflation keys. Cells: mean bytes of a \
+         WebSocket frame, their share of the bytes with deltas off, and CPU time per event. A node spends this time \
+         once per event, however many subscribers there are; with deflate it spends it for every socket.\n"
     )?;
     writeln!(
         out,
@@ -41,13 +40,13 @@ pub fn print(out: &mut impl Write) -> io::Result<()> {
 
 fn print_corpus(out: &mut impl Write, corpus: &Corpus) -> io::Result<()> {
     let key = corpus.key.and_then(KeyPath::parse);
-    let way = |algorithm, key| Way { algorithm: Some(algorithm), key, without_policy: false };
-    let mut ways = vec![Way::default()];
+    let mode = |algorithm, key| Mode { algorithm: Some(algorithm), key, without_policy: false };
+    let mut modes = vec![Mode::default()];
     for algorithm in Algorithm::ALL {
-        ways.push(way(algorithm, None));
-        ways.extend(key.iter().map(|key| way(algorithm, Some(key.clone()))));
+        modes.push(mode(algorithm, None));
+        modes.extend(key.iter().map(|key| mode(algorithm, Some(key.clone()))));
     }
-    let costs = costs(&events(corpus), &ways, true);
+    let costs = costs(&events(corpus), &modes, true);
     let (off, deltas) = (&costs[0], &costs[1..]);
     write!(out, "| {} | {} |", corpus.name, cell(off, None))?;
     for cost in deltas {
@@ -59,30 +58,30 @@ fn print_corpus(out: &mut impl Write, corpus: &Corpus) -> io::Result<()> {
     writeln!(out)
 }
 
-/// What the automatic policy is there for.
+/// Random payloads, with and without the automatic policy.
 fn print_policy(out: &mut impl Write, random: &Corpus) -> io::Result<()> {
     writeln!(
         out,
-        "\nRandom payloads, beside deltas off:\n\n\
+        "\nRandom payloads, compared with deltas off:\n\n\
          | deltas | switched after events | bytes | CPU time of encoding |\n| --- | ---: | ---: | ---: |"
     )?;
     let events = events(random);
-    let mut ways = vec![Way::default()];
+    let mut modes = vec![Mode::default()];
     for algorithm in Algorithm::ALL {
         for without_policy in [false, true] {
-            ways.push(Way { algorithm: Some(algorithm), key: None, without_policy });
+            modes.push(Mode { algorithm: Some(algorithm), key: None, without_policy });
         }
     }
-    let costs = costs(&events, &ways, false);
-    for (way, cost) in ways.iter().zip(&costs).skip(1) {
-        let mut room = Room::new(way.clone());
-        events.iter().for_each(|event| drop(room.publish(event)));
-        let switches: Vec<String> = room.switches.iter().map(u64::to_string).collect();
+    let costs = costs(&events, &modes, false);
+    for (mode, cost) in modes.iter().zip(&costs).skip(1) {
+        let mut channel = Channel::new(mode.clone());
+        events.iter().for_each(|event| drop(channel.publish(event)));
+        let switches: Vec<String> = channel.switches.iter().map(u64::to_string).collect();
         writeln!(
             out,
             "| {}{} | {} | {:+.1} % | {:+.1} %, {:+.2} µs |",
-            way.algorithm.map_or("off", Algorithm::name),
-            if way.without_policy { ", never off" } else { "" },
+            mode.algorithm.map_or("off", Algorithm::name),
+            if mode.without_policy { ", never off" } else { "" },
             if switches.is_empty() { "–".to_owned() } else { switches.join(", ") },
             (cost.bytes as f64 / costs[0].bytes as f64 - 1.0) * 100.0,
             (cost.seconds / costs[0].seconds - 1.0) * 100.0,
@@ -96,19 +95,19 @@ fn events(corpus: &Corpus) -> Vec<Event> {
     corpus.events.iter().map(|data| Event::new("update", data.clone())).collect()
 }
 
-/// Of each way; last, if wanted, of deflate over the frames of the first.
-fn costs(events: &[Event], ways: &[Way], with_deflate: bool) -> Vec<Cost> {
+/// The costs of each mode and, with `with_deflate`, of deflate over the frames of the first.
+fn costs(events: &[Event], modes: &[Mode], with_deflate: bool) -> Vec<Cost> {
     let mut bytes: Vec<usize> = Vec::new();
-    for way in ways {
-        let mut room = Room::new(way.clone());
-        bytes.push(events.iter().map(|event| room.publish(event).len()).sum());
+    for mode in modes {
+        let mut channel = Channel::new(mode.clone());
+        bytes.push(events.iter().map(|event| channel.publish(event).len()).sum());
     }
     let texts = if with_deflate { texts(events) } else { Vec::new() };
     let mut runs: Vec<Box<dyn FnMut()>> = Vec::new();
-    for way in ways {
+    for mode in modes {
         runs.push(Box::new(move || {
-            let mut room = Room::new(way.clone());
-            events.iter().for_each(|event| drop(black_box(room.publish(event))));
+            let mut channel = Channel::new(mode.clone());
+            events.iter().for_each(|event| drop(black_box(channel.publish(event))));
         }));
     }
     if with_deflate {
@@ -123,9 +122,9 @@ fn costs(events: &[Event], ways: &[Way], with_deflate: bool) -> Vec<Cost> {
     bytes.into_iter().zip(seconds).map(|(bytes, seconds)| Cost { bytes, seconds }).collect()
 }
 
-/// The messages that Pusher would send.
+/// The messages without deltas, in Pusher's format.
 fn texts(events: &[Event]) -> Vec<Vec<u8>> {
-    let text = |event| fanfare::wire::envelope::plain(super::room::CHANNEL, event, Default::default());
+    let text = |event| fanfare::wire::envelope::plain(super::channel::CHANNEL, event, Default::default());
     events.iter().map(text).collect()
 }
 

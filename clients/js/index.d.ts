@@ -1,4 +1,4 @@
-/** A client of `pusher-js`, whichever of its builds it is from. */
+/** A client of `pusher-js`, from any of its builds. */
 export interface PusherClient {
   connection: { state: string };
   channel(name: string): unknown;
@@ -6,47 +6,47 @@ export interface PusherClient {
 }
 
 export interface DeltaOptions {
-  /** The format of deltas. Left out, the server chooses. */
+  /** The format of deltas. Default: the server's choice. */
   algorithm?: "fossil" | "xdelta3";
-  /** Whether to get what was missed after a reconnect. Default: true. */
+  /** Whether to receive missed events after a reconnect. Default: true. */
   resume?: boolean;
-  /** Whether a channel takes part, by its name. Default: every channel does. */
+  /** Whether a channel takes part, by name. Default: all channels take part. */
   channels?: (name: string) => boolean;
 }
 
 export interface DeltaStats {
-  /** Events passed to the application that had a number. */
+  /** Numbered events passed to the application. */
   events: number;
-  /** Those of them that came as deltas. */
+  /** The number of them that arrived as deltas. */
   deltas: number;
   /** Bytes of all frames of the channels that take part, before TLS and WebSocket framing. */
   bytes: number;
-  /** What they would have been without this package. */
+  /** Bytes of the same frames without this package. */
   fullBytes: number;
   /** `fullBytes - bytes`. */
   saved: number;
-  /** How often a position was resumed: every missed event came. */
+  /** Positions that were resumed: every missed event arrived. */
   resumed: number;
-  /** How often it was not: `fanfare:restart` was told on the channel. */
+  /** Positions that were not resumed: the channel emitted `fanfare:restart`. */
   restarted: number;
-  /** How often a delta did not fit, and was asked for again. */
+  /** Deltas that could not be decoded and were requested again. */
   resyncs: number;
 }
 
 export interface Deltas {
   /**
-   * The counts so far: of everything, or of one channel, which begins anew
-   * when it is subscribed anew.
+   * The counts so far, of all channels or of one channel. Those of a channel restart
+   * from zero with a new subscription.
    */
   stats(channel?: string): DeltaStats;
 }
 
-/** Told on a channel, with data `{}`, when events may have been missed. */
+/** The event, with data `{}`, that a channel emits when events may be lost. */
 export type RestartEvent = "fanfare:restart";
 
 /**
- * Lets a `pusher-js` client ask for deltas, decode them, and resume its
- * subscriptions after a reconnect. Call it right after `new Pusher(…)`, before
- * the first `subscribe`. Called again for the same client it changes nothing.
+ * Enables deltas on a `pusher-js` client, and resumes its subscriptions after a
+ * reconnect. Call it right after `new Pusher(…)`, before the first `subscribe`.
+ * Further calls with the same client return the same object and ignore the options.
  */
 export function withDeltas(pusher: PusherClient, options?: DeltaOptions): Deltas;

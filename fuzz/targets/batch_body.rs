@@ -1,15 +1,15 @@
-//! The bodies of `POST …/batch_events` and `POST …/events`: any bytes are a
-//! valid batch or an error, and what is valid keeps within its limits and
-//! survives the way to the other nodes.
+//! Bodies of `POST …/batch_events` and `POST …/events`: any bytes parse to a valid batch or to
+//! an error. A valid batch is within the limits of its app, and survives encoding and decoding
+//! as an entry.
 
 #![no_main]
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fanfare::entry::{Entry, EntryId, Body, Kind};
 use fanfare::app::AppLimits;
 use fanfare::batch::{Batch, BatchError};
+use fanfare::entry::{Body, Entry, EntryId, Kind};
 use fanfare::event::{Event, encode_events};
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {
@@ -22,7 +22,7 @@ fn check(parsed: Result<Batch, BatchError>, limits: &AppLimits) {
     match parsed {
         Ok(batch) => {
             check_limits(&batch, limits);
-            check_announced(&batch);
+            check_entry(&batch);
         }
         Err(error) => {
             assert!(!error.to_string().is_empty());
@@ -47,7 +47,7 @@ fn check_limits(batch: &Batch, limits: &AppLimits) {
     }
 }
 
-fn check_announced(batch: &Batch) {
+fn check_entry(batch: &Batch) {
     let events: Vec<Event> = batch.events.iter().map(|item| item.event.clone()).collect();
     let entry = Entry {
         kind: Kind::Events,
@@ -61,6 +61,6 @@ fn check_announced(batch: &Batch) {
         body: encode_events(&events),
     };
     let bytes: Bytes = entry.encode();
-    let heard = Entry::decode(bytes).expect("it was encoded");
-    assert_eq!(heard.read(), Ok(Body::Events(events)));
+    let decoded = Entry::decode(bytes).expect("an encoded entry decodes");
+    assert_eq!(decoded.read(), Ok(Body::Events(events)));
 }

@@ -1,5 +1,5 @@
-//! What a browser may send over its WebSocket: any text is a command or an
-//! error, and so is what was signed in it.
+//! Text frames from clients: any text parses to a command or to an error, and so do the signed
+//! `channel_data` and `user_data` in it.
 
 #![no_main]
 

@@ -1,10 +1,10 @@
-//! What a node hears from Redis: any bytes are an entry or an error, and
-//! an entry that is read says what was written.
+//! Entries from Redis: any bytes decode to an entry or to an error. A decoded entry encodes to
+//! the same bytes, and its body survives encoding and decoding.
 
 #![no_main]
 
 use bytes::Bytes;
-use fanfare::entry::{Entry, Body, encode_members};
+use fanfare::entry::{Body, Entry, encode_members};
 use fanfare::event::encode_events;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -15,12 +15,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     };
     assert_eq!(entry.encode(), bytes);
     let _ = entry.position();
-    let said = match entry.read() {
-        Ok(said) => said,
+    let read = match entry.read() {
+        Ok(read) => read,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    // Unknown flags are dropped on reading, so what is compared is the second reading.
-    let body = match &said {
+    // Reading drops unknown flags, so that bytes cannot be compared. The second reading can.
+    let body = match &read {
         Body::Events(events) | Body::ClientEvents(events) => {
             assert_eq!(events.len(), entry.count as usize);
             encode_events(events)
@@ -28,5 +28,5 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         Body::Members(changes) => encode_members(changes),
         _ => return,
     };
-    assert_eq!(Entry { body, ..entry }.read(), Ok(said));
+    assert_eq!(Entry { body, ..entry }.read(), Ok(read));
 });

@@ -1,6 +1,5 @@
-//! What a subscription may send as its filter, and after a line feed the tags of
-//! an event: any text is a filter or an error that names a member, and a filter
-//! and its negation never agree.
+//! The `filter` of a subscription and, after a line feed, the tags of an event: any text parses
+//! to a filter or to an error that names a member. A filter and its negation never both match.
 
 #![no_main]
 
@@ -17,7 +16,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let passes = node.passes(b"e", &tags);
     let double = format!(r#"{{"op":"and","nodes":[{filter},{filter}]}}"#);
     if let Ok(double) = Filter::parse_tags(&double) {
-        assert_eq!(double, node, "said twice, it is the same");
+        assert_eq!(double, node, "a conjunction with itself simplifies to the filter");
     }
     let negation = format!(r#"{{"op":"not","nodes":[{filter}]}}"#);
     if let Ok(negation) = Filter::parse_tags(&negation) {

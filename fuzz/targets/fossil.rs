@@ -1,5 +1,5 @@
-//! Fossil deltas: no delta makes the decoder panic or outgrow its bound, and
-//! what is encoded against a base decodes to exactly what it was.
+//! Fossil deltas: no delta makes the decoder panic or exceed its bound. An encoded delta decodes
+//! to exactly its target.
 
 #![no_main]
 
@@ -8,8 +8,8 @@ use fanfare::delta::fossil;
 const TARGET_BYTES_MAX: usize = 1 << 20;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    // A NUL parts base and delta, so that seeds can be read. What follows it
-    // may have NULs of its own.
+    // A NUL separates base and delta, so that the corpus is readable. The delta may contain
+    // further NULs.
     let nul = input.iter().position(|byte| *byte == 0).unwrap_or(input.len());
     let (base, rest) = input.split_at(nul);
     let delta = rest.get(1..).unwrap_or_default();

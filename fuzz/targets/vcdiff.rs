@@ -1,5 +1,5 @@
-//! VCDIFF deltas: no delta makes the decoder panic or outgrow its bound, and
-//! what is encoded against a base decodes to exactly what it was.
+//! VCDIFF deltas: no delta makes the decoder panic or exceed its bound. An encoded delta decodes
+//! to exactly its target.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use fanfare::delta::vcdiff;
 const TARGET_BYTES_MAX: usize = 1 << 20;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    // A NUL parts base and delta, as in the target for Fossil.
+    // A NUL separates base and delta, as in the target `fossil`.
     let nul = input.iter().position(|byte| *byte == 0).unwrap_or(input.len());
     let (base, rest) = input.split_at(nul);
     let delta = rest.get(1..).unwrap_or_default();

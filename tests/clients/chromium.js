@@ -1,4 +1,4 @@
-// Headless Chromium, as the system has it.
+// Headless Chromium, as installed on the system.
 
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -7,8 +7,8 @@ import { launch } from "puppeteer-core";
 const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 
 /**
- * Launches it with its profile in `profile`. It talks over a pipe, so that it
- * ends by itself when this process is killed.
+ * Launches Chromium with its profile in `profile`. It is controlled over a pipe, so
+ * that it exits when this process is killed.
  */
 export async function launchChromium(profile) {
   return launch({
@@ -16,12 +16,12 @@ export async function launchChromium(profile) {
     userDataDir: profile,
     pipe: true,
     args: [
-      // Containers have neither what the sandbox needs (it refuses root), nor
-      // much of /dev/shm, nor a GPU.
+      // In containers: the sandbox does not run as root, /dev/shm is small, and
+      // there is no GPU.
       "--no-sandbox",
       "--disable-dev-shm-usage",
       "--disable-gpu",
-      // A browser likes to call home; there is nobody but this machine.
+      // Background requests of the browser fail: only this machine is reachable.
       "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ],
   });

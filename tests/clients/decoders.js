@@ -1,4 +1,4 @@
-// The decoders that clients use, neither of them ours: npm `fossil-delta` and
+// The third-party decoders of JavaScript clients: npm `fossil-delta` and
 // `@ably/vcdiff-decoder`.
 //
 //   node decoders.js

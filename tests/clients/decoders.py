@@ -1,4 +1,4 @@
-"""The VCDIFF decoder of Python clients, which is not ours.
+"""The third-party VCDIFF decoder of Python clients.
 
   .venv/bin/python decoders.py
 
@@ -25,7 +25,7 @@ def report_on(command):
     base, delta = (base64.b64decode(command[name]) for name in ("base", "delta"))
     try:
         target = vcdiff_decoder.decode(base, delta)
-    except Exception as error:  # Whatever it raises is a delta that it does not read.
+    except Exception as error:  # The decoder raises various types for an invalid delta.
         return {"type": "failed", "error": repr(error)}
     return {"type": "decoded", "target": base64.b64encode(target).decode()}
 

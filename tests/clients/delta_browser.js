@@ -1,6 +1,6 @@
-// Sockets that opt in to deltas and rebuild every event with npm fossil-delta and
-// @ably/vcdiff-decoder, implementations that are not ours, after stripping the
-// markers with the regular expressions of the JavaScript client (protocol.md 3.5).
+// Sockets that enable deltas and decode every event with the third-party decoders npm
+// fossil-delta and @ably/vcdiff-decoder, after removing the markers with the regular
+// expressions of the JavaScript client (protocol.md 3.5).
 //
 //   node delta_browser.js
 //
@@ -8,19 +8,19 @@
 //
 // Commands
 //   {"cmd":"open","id":1,"url":"ws://…/app/KEY?protocol=7","optin":"global"|"subscription"|"none"}
-//       global: asks for deltas as soon as the connection stands;
-//       subscription: asks in each subscribe; none: does not ask.
-//   {"cmd":"enable","id":1,"algorithms":["fossil"]?}           the global opt-in, by hand
-//   {"cmd":"subscribe","id":1,"channel":C,"delta":…?}          `delta` goes out as given
+//       global: enables deltas when the connection is established;
+//       subscription: requests deltas in each subscribe; none: does neither.
+//   {"cmd":"enable","id":1,"algorithms":["fossil"]?}           sends the global opt-in
+//   {"cmd":"subscribe","id":1,"channel":C,"delta":…?}          sends `delta` unchanged
 //   {"cmd":"unsubscribe","id":1,"channel":C}
-//   {"cmd":"forget","id":1,"channel":C}        lose the base, so that the next delta asks for a resync
+//   {"cmd":"forget","id":1,"channel":C}        drops the base, so that the next delta causes a resync
 //   {"cmd":"close","id":1}
 //
 // Reports, all with the socket's `id`
 //   {"type":"connected","socket_id":…,"activity_timeout":…}
 //   {"type":"subscribed","channel":C}                          subscription_succeeded
-//   {"type":"unsubscribed","channel":C}                        nothing of the channel counts from here on
-//   {"type":"stray","channel":C,"frame":TEXT}                  an event that came all the same
+//   {"type":"unsubscribed","channel":C}                        later frames of the channel are strays
+//   {"type":"stray","channel":C,"frame":TEXT}                  an event after the unsubscribe
 //   {"type":"subscription_error","channel":C,"data":…}
 //   {"type":"delta_enabled","channel":C|null,"data":…}
 //   {"type":"event","channel":C,"event":E,"data":TEXT,"inline":bool,"seen":TYPE,"via":"full"|"delta",
@@ -29,11 +29,11 @@
 //   {"type":"pusher_error","data":…}   {"type":"other","frame":TEXT}
 //   {"type":"error","error":…}   {"type":"closed","code":N,"reason":TEXT}
 //
-// `data` is the exact text of the event's data, to be compared byte for byte
-// with what was published: the decoded string, or, where the envelope carries
-// the data inline, that piece of the envelope untouched. `seen` is the type
-// that an application's callback gets. `envelope_bytes` is the size of the
-// event's frame without markers, so a test can count what deltas saved.
+// `data` is the exact text of the event's data, for a comparison byte for byte with
+// the published data: the decoded string or, if the envelope carries the data inline,
+// that part of the envelope unchanged. `seen` is the type that an application's callback
+// receives. `envelope_bytes` is the size of the event's frame without markers, from
+// which a test computes the savings of deltas.
 
 import { createHmac } from "node:crypto";
 import vcdiff from "@ably/vcdiff-decoder";
@@ -61,12 +61,12 @@ class Browser {
     this.id = id;
     this.optin = optin;
     this.socketId = null;
-    // By channel, then by conflation key, one base whatever the events are called:
-    // { text, seq }.
+    // By channel, then by conflation key: { text, seq }. A base does not depend on
+    // the name of the event.
     this.bases = new Map();
-    // Channels that it has left: what still comes is on its way since before.
-    this.left = new Set();
-    // No compression, so that the bytes counted are the bytes on the wire.
+    // Channels after an unsubscribe: frames sent before it may still arrive.
+    this.unsubscribed = new Set();
+    // No compression, so that the counted bytes are the bytes on the wire.
     this.socket = new WebSocket(url, { perMessageDeflate: false });
     this.socket.on("message", (bytes) => this.receive(bytes.toString("utf8"), bytes.length));
     this.socket.on("error", (error) => this.report({ type: "error", error: String(error) }));
@@ -86,8 +86,8 @@ class Browser {
   }
 
   subscribe(channel, delta) {
-    const wanted = delta ?? (this.optin === "subscription" ? true : undefined);
-    this.send("pusher:subscribe", { channel, auth: this.authFor(channel), delta: wanted });
+    const requested = delta ?? (this.optin === "subscription" ? true : undefined);
+    this.send("pusher:subscribe", { channel, auth: this.authFor(channel), delta: requested });
   }
 
   authFor(channel) {
@@ -101,7 +101,7 @@ class Browser {
   unsubscribe(channel) {
     this.send("pusher:unsubscribe", { channel });
     this.bases.delete(channel);
-    this.left.add(channel);
+    this.unsubscribed.add(channel);
     this.report({ type: "unsubscribed", channel });
   }
 
@@ -116,7 +116,7 @@ class Browser {
         return this.report({ type: "connected", socket_id, activity_timeout });
       }
       case "pusher_internal:subscription_succeeded":
-        this.left.delete(channel);
+        this.unsubscribed.delete(channel);
         return this.report({ type: "subscribed", channel });
       case "pusher:subscription_error":
         return this.report({ type: "subscription_error", channel, data: envelope.data });
@@ -127,13 +127,13 @@ class Browser {
       case "pusher:ping":
         return this.send("pusher:pong", {});
       case "pusher:delta":
-        if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
+        if (this.unsubscribed.has(channel)) return this.report({ type: "stray", channel, frame });
         return this.receiveDelta(channel, envelope.data, frame, wireBytes);
       case "pusher:delta_cache_sync":
         return this.replaceBases(channel, JSON.parse(envelope.data).states);
       default:
         if (channel === undefined || event.startsWith("pusher")) return this.report({ type: "other", frame });
-        if (this.left.has(channel)) return this.report({ type: "stray", channel, frame });
+        if (this.unsubscribed.has(channel)) return this.report({ type: "stray", channel, frame });
         return this.receiveFull(envelope, frame, wireBytes);
     }
   }
@@ -145,7 +145,7 @@ class Browser {
     const key = envelope.__conflation_key ?? envelope.conflation_key ?? null;
     const text = seq === null ? frame : MARKERS.reduce((rest, pattern) => rest.replace(pattern, ""), frame);
     this.reportEvent({ channel, event, via: "full", seq, base_seq: null, key }, frame, wireBytes, text);
-    // An unmarked event leaves the base as it is.
+    // An event without a marker does not change the base.
     if (seq !== null) this.basesOf(channel).set(key ?? "", { text, seq });
   }
 
@@ -169,9 +169,9 @@ class Browser {
     }
     let text;
     try {
-      // Said by no decoder, but a base that is not the one meant would be luck.
+      // Decoders do not check this, and a wrong base may decode by chance.
       if (delta.base_index !== base.seq) {
-        throw new Error(`base_index is ${delta.base_index}, but this client holds ${base.seq}`);
+        throw new Error(`base_index is ${delta.base_index}, but this client has ${base.seq}`);
       }
       text = rebuild(base.text, delta);
     } catch (error) {
@@ -179,30 +179,30 @@ class Browser {
     }
     const { event, seq, algorithm } = delta;
     this.basesOf(channel).set(key ?? "", { text, seq });
-    const what = { channel, event, via: "delta", seq, base_seq: base.seq, key, algorithm };
-    this.reportEvent(what, text, wireBytes, text);
+    const members = { channel, event, via: "delta", seq, base_seq: base.seq, key, algorithm };
+    this.reportEvent(members, text, wireBytes, text);
   }
 
-  reportEvent(what, envelopeText, wireBytes, strippedText) {
+  reportEvent(members, envelopeText, wireBytes, strippedText) {
     const raw = rawMember(envelopeText, "data");
     const value = raw === null ? undefined : JSON.parse(raw);
     const inline = typeof value !== "string";
     this.report({
       type: "event",
-      ...what,
+      ...members,
       data: inline ? raw : value,
       inline,
-      seen: typeOf(what.via === "full" && !inline ? parsedOrAsItIs(value) : value),
+      seen: typeOf(members.via === "full" && !inline ? parsedOrText(value) : value),
       wire_bytes: wireBytes,
       envelope_bytes: Buffer.byteLength(strippedText),
     });
   }
 }
 
-/** Base text and delta frame to the next envelope's text. */
+/** Applies a delta to the text of its base. Returns the text of the event's envelope. */
 function rebuild(baseText, { algorithm = "fossil", delta }) {
   const decode = DECODERS[algorithm];
-  if (!decode) throw new Error(`algorithm ${algorithm}`);
+  if (!decode) throw new Error(`unknown algorithm ${algorithm}`);
   const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
   if (!base64.test(delta)) throw new Error("the delta is not padded standard base64");
   const patch = new Uint8Array(Buffer.from(delta, "base64"));
@@ -210,8 +210,8 @@ function rebuild(baseText, { algorithm = "fossil", delta }) {
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(target);
 }
 
-/** A full event's string data reaches an application as JSON where it is JSON. */
-function parsedOrAsItIs(text) {
+/** The data of a full event as an application receives it: parsed if the string is JSON. */
+function parsedOrText(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -225,9 +225,9 @@ function typeOf(value) {
 }
 
 /**
- * The source text of a top-level member of a valid JSON object, byte for byte,
- * white space included; null where there is none. (JSON.parse keeps values
- * only: `1.0` and `1` would look the same.)
+ * The source text of a top-level member of a valid JSON object, byte for byte and with
+ * white space. Null if there is no such member. JSON.parse would lose the difference
+ * between `1.0` and `1`.
  */
 function rawMember(text, name) {
   let depth = 0;
@@ -253,7 +253,7 @@ function rawMember(text, name) {
   return null;
 }
 
-/** Where the string that begins at `start` is over. */
+/** The index after the end of the string that begins at `start`. */
 function stringEnd(text, start) {
   let i = start + 1;
   while (text[i] !== '"') i += text[i] === "\\" ? 2 : 1;

@@ -1,14 +1,14 @@
-// Posts large bodies that the server refuses before it has read them, over one
-// connection that Node would like to keep alive.
+// Posts large bodies, which the server rejects before it has read them, over one
+// keep-alive connection.
 //
 //   node early_answers.js HOST PORT APP_ID KEY COUNT BYTES
 //
 // Reports
-//   {"type":"answer","status":401}    for each post, one after the other
+//   {"type":"answer","status":401}    for each request, in order
 //
-// No request has a listener for 'error': a connection that breaks while Node still
-// sends ends the program with a stack trace and exit code 1, as it ends a backend
-// that did not expect it.
+// Requests have no listener for 'error': a connection that breaks while Node still
+// sends ends the program with a stack trace and exit code 1, like a backend without
+// such a listener.
 
 import http from "node:http";
 import { print } from "./json_lines.js";

@@ -1,22 +1,22 @@
-// Stock pusher-js with `withDeltas` of clients/js, in Node and in a browser
-// that shows the example's page.
+// Stock pusher-js with `withDeltas` of clients/js, in Node and in a browser with the
+// page of the example.
 //
 //   node fanfare_js.js HOST PORT APP_ID KEY SECRET
 //
 // Commands
 //   {"cmd":"connect","options":{…}?}             in Node: options of withDeltas
 //   {"cmd":"subscribe","channel":C}   {"cmd":"unsubscribe","channel":C}
-//   {"cmd":"echo","channel":C,"events":[E]}      the same, by a Laravel Echo on this client
-//   {"cmd":"lose"}                               the next delta, as if it had never come
+//   {"cmd":"echo","channel":C,"events":[E]}      subscribes by a Laravel Echo on this client
+//   {"cmd":"lose"}                               drops the next delta before the client reads it
 //   {"cmd":"leave"}                              disconnects
-//   {"cmd":"come_back"}                          connects again
+//   {"cmd":"come_back"}                          reconnects
 //   {"cmd":"browse","profile":DIRECTORY}         in Chromium: opens the page
-//   {"cmd":"publish","count":N,"batches":N}      ticks of the example's market
+//   {"cmd":"publish","count":N,"batches":N}      publishes ticks of the example's market
 //   {"cmd":"screenshot","file":FILE}
-//   {"cmd":"stats"}                              those of Node, or of the page
+//   {"cmd":"stats"}                              reports the counts of Node, or of the page if it is open
 // Reports
 //   {"type":"connected","socket_id":ID}
-//   {"type":"event","channel":C,"event":E,"data":D}    as an application sees it
+//   {"type":"event","channel":C,"event":E,"data":D}    as the application receives it
 //   {"type":"chromium","pid":P}                        leader of its process group
 //   {"type":"published","data":[D]}
 //   {"type":"stats",…,"algorithms":{A:N}}               deltas by their algorithm, in Node
@@ -41,7 +41,7 @@ const market = new Market();
 const algorithms = {};
 let pusher, deltas, browser, page;
 
-// Also in the middle of a command: the test is gone, and the browser goes with it.
+// Exit with the test, even during a command. The browser exits with this process.
 process.stdin.once("end", () => process.exit(0));
 
 await serveCommands({
@@ -120,7 +120,7 @@ function isDelta(message) {
   return String(message?.data).startsWith('{"event":"pusher:delta",');
 }
 
-/** Of the deltas that come, before anybody reads them. */
+/** Counts received deltas by algorithm, before pusher-js reads them. */
 function countAlgorithms() {
   const createWebSocket = Pusher.Runtime.createWebSocket.bind(Pusher.Runtime);
   Pusher.Runtime.createWebSocket = (url) => {

@@ -1,16 +1,15 @@
-// Commands in, reports out: one JSON value per line.
+// Commands on stdin and reports on stdout, one JSON value per line.
 
 import { createInterface } from "node:readline";
 
-/** Report one thing to the test. */
+/** Writes a report for the test. */
 export function print(report) {
   process.stdout.write(JSON.stringify(report) + "\n");
 }
 
 /**
- * Run `handlers[command.cmd](command)` for each line of stdin, one after the
- * other, also where a handler is asynchronous. The end of stdin is the end of
- * the program: a test that dies leaves no client behind.
+ * Runs `handlers[command.cmd](command)` for each line of stdin, sequentially, also with
+ * asynchronous handlers. Exits at the end of stdin, so that no client outlives its test.
  */
 export async function serveCommands(handlers) {
   for await (const line of createInterface({ input: process.stdin })) {

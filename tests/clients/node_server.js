@@ -1,11 +1,11 @@
-// Pusher's server library for Node, as a backend uses it.
+// Pusher's server library for Node, used like by a backend.
 //
 //   node node_server.js HOST PORT APP_ID KEY SECRET
 //
-// Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64), where events go to
-// encrypted channels.
+// Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64), for events on encrypted
+// channels.
 //
-// Commands, each answered in order by one report
+// Commands, each with one report, in order
 //   {"cmd":"trigger","channels":C|[C…],"event":E,"data":D,"params":{"socket_id":…,"info":…}?}
 //   {"cmd":"triggerBatch","batch":[{"channel":C,"name":E,"data":D,"info":…?,"socket_id":…?}…]}
 //   {"cmd":"sendToUser","user":ID,"event":E,"data":D}
@@ -14,8 +14,8 @@
 // Reports
 //   {"type":"result","cmd":…,"status":200,"body":…}
 //   {"type":"failed","cmd":…,"status":400|null,"body":…|null,"error":"…"}
-// where `body` is the parsed JSON, and null status means that the library
-// itself refused, or had no answer.
+// `body` is the parsed JSON. A null status means that the library failed before the
+// request, or received no response.
 
 import Pusher from "pusher";
 import { print, serveCommands } from "./json_lines.js";
@@ -39,7 +39,7 @@ const pusher = new Pusher({
   }),
 });
 
-async function answer(cmd, request) {
+async function respond(cmd, request) {
   try {
     const response = await request();
     print({ type: "result", cmd, status: response.status, body: await response.json() });
@@ -64,11 +64,11 @@ function parsed(body) {
 
 await serveCommands({
   trigger: ({ cmd, channels, event, data, params }) =>
-    answer(cmd, () => pusher.trigger(channels, event, data, params)),
-  triggerBatch: ({ cmd, batch }) => answer(cmd, () => pusher.triggerBatch(batch)),
-  sendToUser: ({ cmd, user, event, data }) => answer(cmd, () => pusher.sendToUser(user, event, data)),
-  // The library puts the id into a path as it is.
+    respond(cmd, () => pusher.trigger(channels, event, data, params)),
+  triggerBatch: ({ cmd, batch }) => respond(cmd, () => pusher.triggerBatch(batch)),
+  sendToUser: ({ cmd, user, event, data }) => respond(cmd, () => pusher.sendToUser(user, event, data)),
+  // The library does not encode the id in the path.
   terminateUserConnections: ({ cmd, user, encode }) =>
-    answer(cmd, () => pusher.terminateUserConnections(encode ? encodeURIComponent(user) : user)),
-  get: ({ cmd, path, params }) => answer(cmd, () => pusher.get({ path, params: params ?? {} })),
+    respond(cmd, () => pusher.terminateUserConnections(encode ? encodeURIComponent(user) : user)),
+  get: ({ cmd, path, params }) => respond(cmd, () => pusher.get({ path, params: params ?? {} })),
 });

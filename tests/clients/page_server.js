@@ -1,10 +1,10 @@
-// Every feature of the server as browsers and Node use it, by pusher-js and by
-// Laravel Echo; see features/run.js.
+// All features of the server with pusher-js and Laravel Echo, in a browser and in Node;
+// see features/run.js.
 //
 //   node page_server.js HOST PORT APP_ID KEY SECRET
 //
-// Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64); CHROMIUM, where the
-// browser is not on the path.
+// Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64); CHROMIUM, if the browser is
+// not on the path.
 //
 // Commands
 //   {"cmd":"node","expected":{LIBRARY:{FEATURE:SEEN}}}
@@ -12,7 +12,7 @@
 // Reports
 //   {"type":"chromium","pid":P,"version":V}      leader of its process group
 //   {"type":"result","library":L,"feature":F,"passed":true|false,
-//    "seen":SEEN?,"error":"…"?,"words":["…"]?}   words where it failed
+//    "seen":SEEN?,"error":"…"?,"words":["…"]?}   words: log of pusher-js, after a failure
 //   {"type":"console","text":"…"}
 //   {"type":"done"}
 
@@ -39,12 +39,12 @@ const app = await startWebApp(
   { server, versions },
 );
 
-// Also in the middle of a command: the test is gone, and the browser goes with it.
+// Exit with the test, even during a command. The browser exits with this process.
 process.stdin.once("end", () => process.exit(0));
 
 await serveCommands({
   async node({ expected }) {
-    // Node has no `window.Pusher` that Echo could find.
+    // Echo takes its client from `window.Pusher`, which Node does not have.
     const makeEcho = (options) => new Echo({ ...options, client: new Pusher(options.key, options) });
     await runAll({ Pusher, makeEcho, app, server }, (result) => judge(result, expected));
     print({ type: "done" });
@@ -68,20 +68,20 @@ await serveCommands({
   },
 });
 
-/** Reports a result, and says whether it is the one that was expected. */
+/** Reports a result. Returns whether it equals the expected one. */
 function judge({ words, ...result }, expected) {
   const passed = !result.error && isDeepStrictEqual(result.seen, expected[result.library]?.[result.feature]);
   print({ type: "result", passed, ...result, ...(passed || { words }) });
   return passed;
 }
 
-/** The version of a package, which not every package lets itself be asked. */
+/** The version of a package, from its package.json, which some packages do not export. */
 async function version(name) {
   const file = new URL(`node_modules/${name}/package.json`, import.meta.url);
   return JSON.parse(await readFile(file)).version;
 }
 
-/** What a person would read in the browser's console. */
+/** Reports the messages of the browser's console. */
 function reportConsole(page) {
   const report = (text) => print({ type: "console", text });
   page.on("console", (message) => report(message.text()));

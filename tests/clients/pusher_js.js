@@ -1,30 +1,28 @@
-// The stock browser client, pusher-js, as Node loads it (its Node build can
-// decrypt encrypted channels too).
+// The stock client pusher-js in Node. Its Node build supports encrypted channels.
 //
 //   node pusher_js.js HOST PORT KEY
 //
-// Environment: APP_SECRET signs subscriptions to private and encrypted
-// channels, and sign-ins, as an application's auth endpoints would;
-// ENCRYPTION_MASTER_KEY (32 bytes in base64) also yields the secret of encrypted
-// channels.
+// Environment: APP_SECRET signs subscriptions to private and encrypted channels, and
+// sign-ins, like an application's auth endpoints. ENCRYPTION_MASTER_KEY (32 bytes in
+// base64) also provides the secrets of encrypted channels.
 //
 // Commands
 //   {"cmd":"subscribe","channel":C,"channel_data":D?}    D becomes the signed `channel_data`
 //   {"cmd":"unsubscribe","channel":C}
-//   {"cmd":"sign_in","user":{"id":ID,…}}                 connects where it is disconnected
+//   {"cmd":"sign_in","user":{"id":ID,…}}                 connects first if disconnected
 //   {"cmd":"bind_all"}
 //   {"cmd":"disconnect"} {"cmd":"connect"}
 // Reports
 //   {"type":"state","previous":S,"current":S,"socket_id":ID|null}
 //   {"type":"event","channel":C,"event":E,"data":D}
-//   {"type":"signed_in","user":{"id":ID,…},"channel":C}  C is the user's own channel, subscribed
+//   {"type":"signed_in","user":{"id":ID,…},"channel":C}  C is the user channel, subscribed
 //   {"type":"user_event","event":E,"data":D}
 //   {"type":"all","event":E,"data":D}                    after bind_all
 //   {"type":"error","error":E}
 //
-// Events are those of the channel as an application sees them, among them
-// `pusher:subscription_succeeded`; `data` is what pusher-js passes on: parsed
-// JSON where the data was JSON.
+// Events are those of the channel as an application receives them, including
+// `pusher:subscription_succeeded`. `data` is the value from pusher-js: parsed if the
+// data was JSON.
 
 import PusherJs from "pusher-js";
 import PusherServer from "pusher";
@@ -36,7 +34,7 @@ if (!key) {
   process.exit(2);
 }
 
-// Pusher's own server library signs, so that neither side of the signature is ours.
+// Pusher's own server library signs, so that Fanfare's code computes neither signature.
 const authEndpoint = new PusherServer({
   appId: "0",
   key,
@@ -46,12 +44,12 @@ const authEndpoint = new PusherServer({
   }),
 });
 
-// By channel, for its next authorization.
+// `channel_data` for the next authorization, by channel.
 const channelData = new Map();
 let user;
 
-/** The answer of an auth endpoint, or its error, to a callback of pusher-js. */
-function answer(callback, authorize) {
+/** Passes the result or error of an auth endpoint to a callback of pusher-js. */
+function respond(callback, authorize) {
   try {
     callback(null, authorize());
   } catch (error) {
@@ -68,12 +66,12 @@ const pusher = new PusherJs(key, {
   enabledTransports: ["ws"],
   channelAuthorization: {
     customHandler({ socketId, channelName }, callback) {
-      answer(callback, () => authEndpoint.authorizeChannel(socketId, channelName, channelData.get(channelName)));
+      respond(callback, () => authEndpoint.authorizeChannel(socketId, channelName, channelData.get(channelName)));
     },
   },
   userAuthentication: {
     customHandler({ socketId }, callback) {
-      answer(callback, () => authEndpoint.authenticateUser(socketId, user));
+      respond(callback, () => authEndpoint.authenticateUser(socketId, user));
     },
   },
 });
@@ -96,7 +94,7 @@ await serveCommands({
     channelData.set(channel, channel_data);
     const known = pusher.channel(channel);
     const subscribed = pusher.subscribe(channel);
-    // The same object comes back for a channel that is subscribed already.
+    // For a subscribed channel, pusher-js returns the same object.
     if (known !== subscribed) {
       subscribed.bind_global((event, data) => print({ type: "event", channel, event, data: data ?? null }));
     }
@@ -107,7 +105,7 @@ await serveCommands({
   sign_in(command) {
     user = command.user;
     pusher.signin();
-    // After a sign-in that ended with the connection, pusher-js signs in once it is connected again.
+    // If a sign-in ended with the connection, pusher-js repeats it after the next connect.
     pusher.connect();
   },
   bind_all() {

@@ -1,19 +1,19 @@
-"""Pysher, the most used Pusher client for Python, as an application uses it:
-protocol 6, and subscriptions made when the connection is established.
+"""Pysher, the most used Pusher client for Python, used like by an application:
+protocol 6, and subscriptions when the connection is established.
 
   APP_SECRET=… .venv/bin/python pysher_client.py HOST PORT KEY
 
-APP_SECRET signs subscriptions that bring no `auth` of their own.
+APP_SECRET signs subscriptions without `auth`.
 
 Command, once
   {"cmd":"connect","subscriptions":[{"channel":C,"events":[E…],"auth":A?}…]}
 Reports
-  {"type":"connected","socket_id":ID}                 also after a reconnection
+  {"type":"connected","socket_id":ID}                 also after a reconnect
   {"type":"event","channel":C,"event":E,"data":D}     one of the subscription's events
   {"type":"error","data":D}                           `pusher:error` of the connection
-  {"type":"state","state":S}                          the answer to {"cmd":"state"}
-where D is what Pysher passes to a callback: the text of `data` where it is a
-string, and parsed JSON where it is not.
+  {"type":"state","state":S}                          the reply to {"cmd":"state"}
+  D is the value that Pysher passes to a callback: the text of `data` if it is a
+  string, otherwise parsed JSON.
 """
 
 import json
@@ -28,8 +28,8 @@ def report(**members):
 
 
 def connect(client, subscriptions):
-    # Pysher passes events to a channel from its own thread. Callbacks bound in
-    # this handler, which runs on that thread, miss no event.
+    # Pysher dispatches events on its own thread. This handler runs on that thread,
+    # so that the callbacks that it binds miss no event.
     def subscribe_all(data):
         report(type="connected", socket_id=json.loads(data)["socket_id"])
         for subscription in subscriptions:
@@ -60,7 +60,7 @@ def main():
         custom_host=host,
         port=int(port),
         secure=False,
-        # Soon enough for a test that counts connections.
+        # Immediately, for tests that count connections.
         reconnect_interval=0,
     )
     commands = {
@@ -71,7 +71,7 @@ def main():
         try:
             command = json.loads(line)
             commands[command.pop("cmd")](**command)
-        except Exception as error:  # whatever goes wrong is the test's to judge
+        except Exception as error:  # the test evaluates the error
             report(type="bad_command", line=line, error=repr(error))
 
 

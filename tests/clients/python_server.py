@@ -1,23 +1,23 @@
-"""Pusher's server library for Python, as a backend uses it.
+"""Pusher's server library for Python, used like by a backend.
 
   .venv/bin/python python_server.py HOST PORT APP_ID KEY SECRET
 
-Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64), where events go to
-encrypted channels.
+Environment: ENCRYPTION_MASTER_KEY (32 bytes in base64), for events on encrypted
+channels.
 
-Commands, each answered in order by one report
+Commands, each with one report, in order
   {"cmd":"trigger","channels":C|[C…],"event":E,"data":D,"socket_id":…?}
   {"cmd":"trigger_batch","batch":[{"channel":C,"name":E,"data":D,"info":…?,"socket_id":…?}…]}
   {"cmd":"channel_info","channel":C,"attributes":["subscription_count"]?}
   {"cmd":"send_to_user","user":ID,"event":E,"data":D}
   {"cmd":"terminate_user_connections","user":ID}
-  {"cmd":"authenticate","channel":C,"socket_id":S,"data":D?}    the answer of an auth endpoint
+  {"cmd":"authenticate","channel":C,"socket_id":S,"data":D?}    the response of an auth endpoint
   {"cmd":"authenticate_user","socket_id":S,"user":{"id":ID,…}}
 Reports
   {"type":"result","cmd":…,"body":…}
   {"type":"failed","cmd":…,"status":400|null,"body":…|null,"error":"…"}
-where `body` is the parsed JSON, and null status means that the library itself
-refused, or had no answer.
+`body` is the parsed JSON. A null status means that the library failed before the
+request, or received no response.
 """
 
 import json
@@ -27,7 +27,7 @@ import sys
 import pusher
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
-# The library names a status by its class, and puts any other in front of the body.
+# The library maps these statuses to classes, and prefixes the body with any other status.
 STATUS = {PusherBadRequest: 400, PusherBadAuth: 401, PusherForbidden: 403}
 
 
@@ -58,7 +58,7 @@ def report_on(client, line):
         return {"type": "bad_command", "line": line, "error": repr(error)}
     try:
         return {"type": "result", "cmd": name, "body": run(client, name, command)}
-    except Exception as error:  # whatever goes wrong is the test's to judge
+    except Exception as error:  # the test evaluates the error
         status, body = status_and_body(error)
         return {"type": "failed", "cmd": name, "status": status, "body": body, "error": repr(error)}
 
@@ -77,10 +77,10 @@ def run(client, name, command):
     if name == "terminate_user_connections":
         return client.terminate_user_connections(command["user"])
     if name == "authenticate":
-        answer = client.authenticate(command["channel"], command["socket_id"], command.get("data"))
-        # The library leaves the secret of an encrypted channel as bytes.
-        secret = answer.get("shared_secret")
-        return answer if secret is None else {**answer, "shared_secret": secret.decode()}
+        response = client.authenticate(command["channel"], command["socket_id"], command.get("data"))
+        # The library returns the secret of an encrypted channel as bytes.
+        secret = response.get("shared_secret")
+        return response if secret is None else {**response, "shared_secret": secret.decode()}
     if name == "authenticate_user":
         return client.authenticate_user(command["socket_id"], command["user"])
     raise ValueError(f"unknown command {name!r}")

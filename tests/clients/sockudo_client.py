@@ -1,10 +1,9 @@
-"""Sockudo's client library for Python, as an application uses it: its default
-protocol, which is 2, and deltas switched on.
+"""Sockudo's client library for Python, used like by an application: with its default
+protocol, which is 2, and with deltas enabled.
 
   APP_SECRET=… .venv/bin/python sockudo_client.py HOST PORT KEY USER
 
-Channels are authorised by a callback that signs as a backend would, as USER
-where the channel has presence.
+A callback authorises channels like a backend, and signs presence channels for USER.
 
 Commands
   {"cmd":"subscribe","channel":C}
@@ -14,12 +13,12 @@ Commands
   {"cmd":"disconnect"}
 Reports
   {"type":"connection","current":…,"socket_id":…}
-  {"type":"deltas","data":…}                  the server's answer to the opt-in
+  {"type":"deltas","data":…}                  the server's reply to the opt-in
   {"type":"event","channel":C,"event":E,"data":D}
   {"type":"stats","full":…,"delta":…,"errors":…}
   {"type":"error","error":…}
-An event is what the channel's global callbacks are given; members are told by
-their id, a presence channel's roster by all of them.
+Events are those of the channel's global callbacks. A member is reported by its id, a
+presence channel's roster by all ids.
 """
 
 import asyncio
@@ -45,11 +44,11 @@ def report(**members):
 
 
 def plain(data):
-    """What JSON can say of what a callback is given."""
+    """The data of a callback as a JSON value."""
     if isinstance(data, PresenceMember):
         return data.id
     if isinstance(data, PresenceMembers):
-        # The library can be asked for one of them, and never says whom there are.
+        # The library has no public list of the members.
         return sorted(data._members)
     return data
 
@@ -93,7 +92,7 @@ def start(host, port, key, user):
     return client
 
 
-async def obey(client, command):
+async def dispatch(client, command):
     name, channel = command["cmd"], command.get("channel")
     if name == "subscribe":
         known = client.channel(channel)
@@ -128,11 +127,11 @@ async def main():
     client = start(*sys.argv[1:])
     await client.connect()
     loop = asyncio.get_running_loop()
-    # A thread reads: the end of stdin is the end of the program.
+    # A thread reads stdin. The program exits at its end.
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
-            await obey(client, json.loads(line))
-        except Exception as error:  # whatever goes wrong is the test's to judge
+            await dispatch(client, json.loads(line))
+        except Exception as error:  # the test evaluates the error
             report(type="bad_command", line=line, error=repr(error))
 
 

@@ -1,6 +1,5 @@
-// A web application as people build them around a Pusher server: it serves its
-// page, signs for its users, and publishes. Pusher's own library does the
-// latter two.
+// A web application with a Pusher server: it serves its page, and signs and publishes
+// with Pusher's own server library.
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -15,16 +14,16 @@ const ASSETS = {
 const FOLDERS = /^\/(page|features)\/[a-z_]+\.(js|css)$/;
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
 
-/** What the page may ask of the server library. */
+/** Methods of the server library that the page may call. */
 const METHODS = ["trigger", "triggerBatch", "sendToUser", "terminateUserConnections", "get"];
 
-/** Whom somebody watches, before the `@` of their names. */
+/** Watchlists by user. Names are without the `@` suffix. */
 const WATCHLISTS = { wanda: ["victor", "vera"] };
 
 /**
- * Starts it on 127.0.0.1 and resolves to its address. `server`: { host, port,
- * appId, key, secret, encryptionMasterKeyBase64 }; `site` is what the page is
- * told at `/site.json`.
+ * Starts the application on 127.0.0.1. Resolves to its URL. `server`: { host, port,
+ * appId, key, secret, encryptionMasterKeyBase64 }. `site` is the content of
+ * `/site.json`.
  */
 export async function startWebApp(server, site) {
   const pusher = new Pusher({ ...server, useTLS: false, timeout: 10_000 });
@@ -34,13 +33,13 @@ export async function startWebApp(server, site) {
     "/broadcasting/user-auth": (form, user) => pusher.authenticateUser(form.get("socket_id"), user),
   };
   const http = createServer((request, response) => {
-    answer(request).then(
+    respond(request).then(
       ({ type, body }) => response.writeHead(200, { "content-type": type }).end(body),
       (error) => response.writeHead(error.status ?? 500).end(`${error.message} ${error.body ?? ""}`),
     );
   });
 
-  async function answer(request) {
+  async function respond(request) {
     const { pathname } = new URL(request.url, "http://app");
     if (request.method === "GET") return pathname === "/site.json" ? json(site) : asset(pathname);
     const body = await text(request);
@@ -56,13 +55,13 @@ export async function startWebApp(server, site) {
 
 function authorize(pusher, form, user) {
   const [socketId, channel] = [form.get("socket_id"), form.get("channel_name")];
-  // There, members are known by their sign-in.
+  // On members-only channels, the member is the signed-in user.
   const needsData = channel.startsWith("presence-") && !channel.startsWith("presence-members-only");
   const member = needsData ? { user_id: user.id, user_info: user.user_info } : undefined;
   return pusher.authorizeChannel(socketId, channel, member);
 }
 
-/** `Bearer ann@pusher-js`: the name says all that there is to know. */
+/** The user of a header `Bearer ann@pusher-js`. All its properties follow from the name. */
 function userOf(request) {
   const id = request.headers.authorization.replace("Bearer ", "");
   const [name, library] = id.split("@");

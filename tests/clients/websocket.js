@@ -1,17 +1,17 @@
-// WebSockets without a client library: `ws` in Node, or those of Chromium.
+// WebSockets without a client library: `ws` in Node, or the WebSocket of Chromium.
 //
 //   node websocket.js
 //
 // Commands
-//   {"cmd":"browse","profile":DIRECTORY}     opens a page in Chromium; later sockets are the page's
+//   {"cmd":"browse","profile":DIRECTORY}     opens a page in Chromium, which opens later sockets
 //   {"cmd":"open","id":N,"url":U,"protocols":[P…]?}
 //   {"cmd":"close","id":N}
 // Reports
 //   {"type":"chromium","pid":P}              leader of its process group
 //   {"type":"done"}                          the page is open
-//   {"id":N,"type":"opened","protocol":P}    the subprotocol of the server's answer, or ""
+//   {"id":N,"type":"opened","protocol":P}    the subprotocol that the server selected, or ""
 //   {"id":N,"type":"frame","frame":TEXT}
-//   {"id":N,"type":"error","error":TEXT}     Chromium gives pages no reason
+//   {"id":N,"type":"error","error":TEXT}     empty in Chromium, which hides the reason from pages
 //   {"id":N,"type":"closed","code":C,"reason":TEXT}
 
 import { createServer } from "node:http";
@@ -22,7 +22,7 @@ import { print, serveCommands } from "./json_lines.js";
 const sockets = new Map();
 let page;
 
-// Also in the middle of a command: the test is gone, and the browser goes with it.
+// Exit with the test, even during a command. The browser exits with this process.
 process.stdin.once("end", () => process.exit(0));
 
 await serveCommands({
@@ -45,7 +45,7 @@ await serveCommands({
   },
 });
 
-/** The same code here and in the page. */
+/** Opens a socket and reports its events. Runs in Node and in the page. */
 function openSocket(WebSocket, sockets, report, id, url, protocols) {
   const socket = protocols ? new WebSocket(url, protocols) : new WebSocket(url);
   sockets.set(id, socket);
@@ -55,7 +55,7 @@ function openSocket(WebSocket, sockets, report, id, url, protocols) {
   socket.onclose = ({ code, reason }) => report({ id, type: "closed", code, reason });
 }
 
-/** A page of this machine: browsers may keep others from its servers. */
+/** Serves an empty page from this machine, because browsers may block local connections of others. */
 async function serveEmptyPage() {
   const http = createServer((_, response) => response.end("<!doctype html><title>WebSockets</title>"));
   await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));

@@ -1,4 +1,4 @@
-//! Who is compared: our encoders, and published crates for the same two formats.
+//! The compared encoders: those of Fanfare, and published crates for the same two formats.
 
 use fanfare::delta::{fossil, vcdiff};
 use oxidelta::compress::encoder::{CompressOptions, encode_all};
@@ -7,13 +7,13 @@ use oxidelta::compress::encoder::{CompressOptions, encode_all};
 pub(crate) struct Encoder {
     pub(crate) name: &'static str,
     pub(crate) encode: fn(&[u8], &[u8]) -> Vec<u8>,
-    /// Base and delta to target, by the strict decoder of the format.
+    /// Decodes base and delta to the target, with Fanfare's strict decoder of the format.
     pub(crate) decode: fn(&[u8], &[u8]) -> Vec<u8>,
 }
 
 pub(crate) const ENCODERS: [Encoder; 5] = [
     Encoder { name: "our Fossil", encode: fossil::encode, decode: from_fossil },
-    // It wants the new text first.
+    // Takes the target first.
     Encoder {
         name: "fossil-delta",
         encode: |base, target| fossil_delta::delta(target, base),
@@ -35,17 +35,17 @@ pub(crate) const ENCODERS: [Encoder; 5] = [
 const TARGET_BYTES_MAX: usize = 1 << 20;
 
 fn from_fossil(base: &[u8], delta: &[u8]) -> Vec<u8> {
-    fossil::decode(base, delta, TARGET_BYTES_MAX).expect("a delta that clients read")
+    fossil::decode(base, delta, TARGET_BYTES_MAX).expect("the encoder writes a valid delta")
 }
 
 fn from_vcdiff(base: &[u8], delta: &[u8]) -> Vec<u8> {
-    vcdiff::decode(base, delta, TARGET_BYTES_MAX).expect("a delta that clients read")
+    vcdiff::decode(base, delta, TARGET_BYTES_MAX).expect("the encoder writes a valid delta")
 }
 
-/// Without the checksum, which clients in JavaScript do not read.
+/// Encodes without the checksum, which the JavaScript decoder does not support.
 fn oxidelta(base: &[u8], target: &[u8], level: u32) -> Vec<u8> {
     let options = CompressOptions { level, checksum: false, ..Default::default() };
     let mut delta = Vec::new();
-    encode_all(&mut delta, base, target, options).expect("a Vec takes everything");
+    encode_all(&mut delta, base, target, options).expect("writing to a Vec cannot fail");
     delta
 }

@@ -1,4 +1,4 @@
-//! Kinds of events, each with the one before it, as frames of the wire.
+//! Kinds of events: pairs of consecutive events, as frames on the wire.
 
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
@@ -7,7 +7,7 @@ pub(crate) struct Kind {
     pub(crate) pairs: Vec<Pair>,
 }
 
-/// Pairs of each kind, so that no branch is predicted by heart.
+/// Pairs of each kind. Enough of them defeat branch prediction.
 const PAIRS: usize = 64;
 
 pub(crate) fn kinds() -> [Kind; 5] {
@@ -28,7 +28,7 @@ fn kind(name: &'static str, mut data: impl FnMut(usize) -> String) -> Kind {
     Kind { name, pairs: frames.windows(2).map(|two| (two[0].clone(), two[1].clone())).collect() }
 }
 
-/// Data that is JSON goes out as a string of it.
+/// The frame of an event. Its data is a string of JSON.
 fn frame(data: &str) -> Vec<u8> {
     let data = data.replace('"', "\\\"");
     format!("{{\"event\":\"update\",\"channel\":\"public-room-17\",\"data\":\"{data}\"}}").into_bytes()
@@ -42,7 +42,7 @@ fn ticker(number: usize, numbers: &mut Numbers) -> String {
     )
 }
 
-/// A list of tasks that people edit together.
+/// A collaboratively edited list of tasks.
 struct Document(Vec<(u64, String)>);
 
 impl Document {
@@ -50,7 +50,7 @@ impl Document {
         Document((0..tasks).map(|_| (numbers.below(1 << 30), numbers.words(9))).collect())
     }
 
-    /// Its text after that many tasks were reworded, and every eighth time one moved.
+    /// Rewords `tasks` tasks and, in every eighth version, moves one. Returns the new text.
     fn edited(&mut self, tasks: usize, version: usize, numbers: &mut Numbers) -> String {
         for _ in 0..tasks {
             let at = numbers.below(self.0.len() as u64) as usize;
@@ -83,7 +83,7 @@ impl Player {
     }
 }
 
-/// A third of the players has moved.
+/// Moves a third of the players. Returns the new state.
 fn game(players: &mut [Player], numbers: &mut Numbers) -> String {
     for player in players.iter_mut() {
         if numbers.below(3) == 0 {
@@ -97,7 +97,7 @@ fn game(players: &mut [Player], numbers: &mut Numbers) -> String {
     format!("{{\"players\":[{}]}}", states.collect::<Vec<_>>().join(","))
 }
 
-/// The same numbers in every run (splitmix64).
+/// Pseudorandom numbers, the same in every run (splitmix64).
 struct Numbers(u64);
 
 impl Numbers {

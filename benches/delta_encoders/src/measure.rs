@@ -1,5 +1,5 @@
-//! The time of one call: the best of several rounds, since whatever else the
-//! machine does only ever adds to it.
+//! Time of one call. The minimum of several rounds, because interference from other processes
+//! only adds to it.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

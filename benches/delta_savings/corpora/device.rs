@@ -1,4 +1,4 @@
-//! What sensors measure.
+//! Readings of sensors.
 
 use rand::RngExt;
 use rand::rngs::StdRng;

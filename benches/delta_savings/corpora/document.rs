@@ -1,4 +1,4 @@
-//! Texts that people write together.
+//! Collaboratively edited texts.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::words;
 
-/// Sent whole after each edit.
+/// A document. Its event after each edit contains the whole text.
 #[derive(Serialize)]
 pub struct Document {
     document: String,
@@ -29,7 +29,7 @@ impl Document {
         }
     }
 
-    /// A few words are added somewhere, or taken away, or written anew.
+    /// Adds, removes or replaces up to three words at a random offset.
     pub fn edit(&mut self, _: usize, rng: &mut StdRng) {
         let mut text: Vec<&str> = self.text.split(' ').collect();
         let start = rng.random_range(0..text.len() - 4);

@@ -1,4 +1,4 @@
-//! Matches of a game.
+//! States of multiplayer matches.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cents;
 
-/// Sent whole, some times a second.
+/// A match. Its events contain the state of all players.
 #[derive(Serialize)]
 pub struct Match {
     #[serde(rename = "match")]
@@ -42,7 +42,7 @@ impl Match {
         }
     }
 
-    /// A third of the players moves, and now and then something happens to one.
+    /// Moves a third of the players, and changes ammunition, score or health of a few.
     pub fn play(&mut self, at: usize, rng: &mut StdRng) {
         self.tick = at;
         for player in &mut self.players {

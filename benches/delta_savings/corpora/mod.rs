@@ -1,4 +1,4 @@
-//! Kinds of events, the same in every run: of each, what one channel is sent.
+//! Generated events of one channel, by kind. They are the same in every run.
 
 mod device;
 mod document;
@@ -20,7 +20,7 @@ const SEED: u64 = 4;
 
 pub struct Corpus {
     pub name: &'static str,
-    /// Where it has conflation keys: their path.
+    /// Path of the conflation key, if the kind has one.
     pub key: Option<&'static str>,
     /// `data` of each event, JSON.
     pub events: Vec<String>,
@@ -29,17 +29,19 @@ pub struct Corpus {
 pub fn corpora() -> [Corpus; 5] {
     [
         corpus("ticker, 100 symbols", Some("symbol"), |rng| {
-            Things::of(100, Ticker::random, Ticker::trade, rng)
+            Subjects::of(100, Ticker::random, Ticker::trade, rng)
         }),
         corpus("document edits, 12 documents", Some("document"), |rng| {
-            Things::of(12, Document::random, Document::edit, rng)
+            Subjects::of(12, Document::random, Document::edit, rng)
         }),
-        corpus("game state, 8 matches", Some("match"), |rng| Things::of(8, Match::random, Match::play, rng)),
+        corpus("game state, 8 matches", Some("match"), |rng| {
+            Subjects::of(8, Match::random, Match::play, rng)
+        }),
         corpus("IoT readings, 60 devices", Some("device"), |rng| {
-            Things::of(60, Device::random, Device::measure, rng)
+            Subjects::of(60, Device::random, Device::measure, rng)
         }),
         corpus("random", None, |rng| {
-            Things::of(1, |_, _| Noise { payload: String::new() }, Noise::change, rng)
+            Subjects::of(1, |_, _| Noise { payload: String::new() }, Noise::change, rng)
         }),
     ]
 }
@@ -47,43 +49,43 @@ pub fn corpora() -> [Corpus; 5] {
 fn corpus<T: Serialize>(
     name: &'static str,
     key: Option<&'static str>,
-    things: impl FnOnce(&mut StdRng) -> Things<T>,
+    subjects: impl FnOnce(&mut StdRng) -> Subjects<T>,
 ) -> Corpus {
     let mut rng = StdRng::seed_from_u64(SEED);
-    let mut things = things(&mut rng);
-    Corpus { name, key, events: (0..EVENTS).map(|at| things.next(at, &mut rng)).collect() }
+    let mut subjects = subjects(&mut rng);
+    Corpus { name, key, events: (0..EVENTS).map(|at| subjects.next(at, &mut rng)).collect() }
 }
 
-/// What the events of a channel are about, each with its present state.
-struct Things<T> {
-    things: Vec<T>,
+/// The subjects of the events of a channel, with their current state.
+struct Subjects<T> {
+    subjects: Vec<T>,
     change: fn(&mut T, usize, &mut StdRng),
 }
 
-impl<T: Serialize> Things<T> {
+impl<T: Serialize> Subjects<T> {
     fn of(
         count: usize,
         random: fn(usize, &mut StdRng) -> T,
         change: fn(&mut T, usize, &mut StdRng),
         rng: &mut StdRng,
-    ) -> Things<T> {
-        Things { things: (0..count).map(|at| random(at, rng)).collect(), change }
+    ) -> Subjects<T> {
+        Subjects { subjects: (0..count).map(|at| random(at, rng)).collect(), change }
     }
 
-    /// One of them changes, and says what it is now.
+    /// Changes a random subject. Returns its new state as JSON.
     fn next(&mut self, at: usize, rng: &mut StdRng) -> String {
-        let chosen = rng.random_range(0..self.things.len());
-        (self.change)(&mut self.things[chosen], at, rng);
-        serde_json::to_string(&self.things[chosen]).expect("the kinds below are JSON")
+        let chosen = rng.random_range(0..self.subjects.len());
+        (self.change)(&mut self.subjects[chosen], at, rng);
+        serde_json::to_string(&self.subjects[chosen]).expect("the kinds below are JSON")
     }
 }
 
-/// The clock of the event with this number, in ms.
+/// Unix time of the event with this number, in ms.
 pub fn time_ms(at: usize) -> u64 {
     1_767_225_600_000 + 50 * at as u64
 }
 
-/// Nothing of it comes again.
+/// A payload without repetition.
 #[derive(Serialize)]
 struct Noise {
     payload: String,
@@ -97,6 +99,7 @@ impl Noise {
     }
 }
 
+/// Rounds to two decimals.
 pub fn cents(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }

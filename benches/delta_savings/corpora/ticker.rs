@@ -1,4 +1,4 @@
-//! Quotes of an exchange.
+//! Quotes of a stock exchange.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{cents, time_ms, words};
 
-/// A quote, with what does not change all day.
+/// A quote, including the fields that do not change during a day.
 #[derive(Serialize)]
 pub struct Ticker {
     symbol: String,
@@ -67,7 +67,7 @@ impl Ticker {
         }
     }
 
-    /// A trade: the price moves by a few cents, the sizes are new.
+    /// A trade: changes the price by a few cents, and the sizes.
     pub fn trade(&mut self, at: usize, rng: &mut StdRng) {
         let size = |rng: &mut StdRng| 100 * rng.random_range(1..9);
         self.latest_price = cents((self.latest_price + rng.random_range(-0.05..0.05)).max(1.0));

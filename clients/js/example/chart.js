@@ -1,6 +1,6 @@
 const BARS = 60;
 
-/** A bar for each of the last events: what was sent, below what it stands for. */
+/** A bar for each of the last events: its bytes on the wire, relative to its full size. */
 export class Chart {
   #events = [];
   #figure;
@@ -9,7 +9,7 @@ export class Chart {
     this.#figure = figure;
   }
 
-  /** `{ full, wire, isDelta }`, in bytes. */
+  /** Adds an event: `{ full, wire, isDelta }`, sizes in bytes. */
   add(event) {
     this.#events = [...this.#events, event].slice(-BARS);
     const most = Math.max(...this.#events.map(({ full, wire }) => Math.max(full, wire)));

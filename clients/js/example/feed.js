@@ -1,5 +1,5 @@
-// A market of invented instruments, published as an application's backend
-// would: signed requests to the server's HTTP API.
+// A market of invented instruments, published like by an application's backend:
+// in signed requests to the server's HTTP API.
 
 import { createHash, createHmac } from "node:crypto";
 
@@ -7,10 +7,10 @@ const NAMES = {
   FLGL: "Flugelhorn", TRPT: "Trumpet", CORN: "Cornet", FHRN: "French horn", TROM: "Trombone", EUPH: "Euphonium",
   TUBA: "Tuba", SNAR: "Snare drum", TIMP: "Timpani", CYMB: "Cymbals", GLOK: "Glockenspiel", PICC: "Piccolo",
 };
-/** Instruments that move from one tick to the next. */
+/** Price changes per tick. */
 const MOVES = 3;
 
-/** The whole market, of which each tick changes a little. */
+/** The market. Each event contains all quotes, of which a few have changed. */
 export class Market {
   #quotes = Object.entries(NAMES).map(([symbol, name]) => {
     const price = round(20 + Math.random() * 480);
@@ -18,7 +18,7 @@ export class Market {
   });
   #number = 0;
 
-  /** The data of the next event. */
+  /** Changes some quotes. Returns the data of the next event. */
   tick() {
     for (let move = 0; move < MOVES; move += 1) {
       this.#move(this.#quotes[Math.floor(Math.random() * this.#quotes.length)]);

@@ -1,9 +1,9 @@
-// What the application sees (the market), and what it cost (the savings).
+// Shows the market from the application's events, and the savings from the statistics.
 
 import { Chart } from "./chart.js";
 
 const { hostname, port } = new URL(server.url);
-// Also for whoever tries things in the browser's console.
+// Global, for use in the browser's console.
 window.pusher = new Pusher(server.key, {
   cluster: "",
   wsHost: hostname,

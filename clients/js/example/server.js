@@ -1,8 +1,8 @@
-// Serves the example's page, and publishes what it shows.
+// Serves the page of the example and publishes its events.
 //
 //   fanfare --dev                      in one terminal
 //   npm run example                    in another, then open the address it prints
-//   npm run example -- URL APP_ID KEY SECRET     for another server than that of --dev
+//   npm run example -- URL APP_ID KEY SECRET     for a server without --dev
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -26,7 +26,7 @@ const BATCH_EVENTS = 2;
 
 const file = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-/** Serves the page on 127.0.0.1 for the app of `server`, and resolves to its address. */
+/** Serves the page on 127.0.0.1 for the app of `server`. Resolves to the URL of the page. */
 export async function servePage({ url, key }, port = 0) {
   const { outputFiles } = await build({ ...BUNDLE, entryPoints: [file("../src/index.js")] });
   const made = {
@@ -43,7 +43,7 @@ export async function servePage({ url, key }, port = 0) {
   return `http://127.0.0.1:${http.address().port}/`;
 }
 
-/** Publishes one batch of the market's ticks, and resolves to their data. */
+/** Publishes a batch of `count` ticks. Resolves to their data. */
 export async function publishTicks(server, market, count = BATCH_EVENTS) {
   const ticks = Array.from({ length: count }, () => JSON.stringify(market.tick()));
   await publish(server, ticks.map((data) => ({ name: "tick", channel: "market", data })));

@@ -1,4 +1,4 @@
-// Deltas to events: Fossil (protocol.md 3.14) and VCDIFF (protocol.md 3.15).
+// Decodes deltas: Fossil (protocol.md 3.14) and VCDIFF (protocol.md 3.15).
 
 import { decode as applyVcdiff } from "@ably/vcdiff-decoder";
 import { applyDelta } from "fossil-delta";
@@ -12,16 +12,16 @@ const DECODERS = {
 };
 
 const encoder = new TextEncoder();
-// A base must stay as it is to the byte, also where it begins with a mark or is broken.
+// A decoded text must encode to the same bytes: keeps a byte order mark, rejects invalid UTF-8.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The UTF-8 of a text. */
+/** Encodes a text as UTF-8. */
 export const utf8 = (text) => encoder.encode(text);
 
-/** The text of UTF-8; throws where it is not. */
+/** Decodes UTF-8. Throws if it is invalid. */
 export const text = (bytes) => decoder.decode(bytes);
 
-/** The bytes that a delta (in base64) makes of `base`; throws where it does not fit. */
+/** Applies a base64 delta to the bytes of `base`. Throws if the delta does not fit the base. */
 export function decode(algorithm, delta, base) {
   const bytes = Uint8Array.from(atob(delta), (char) => char.charCodeAt(0));
   return DECODERS[algorithm.toLowerCase()](bytes, base);

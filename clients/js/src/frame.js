@@ -1,8 +1,8 @@
-// What the server says beside the event itself (protocol.md 3.3 to 3.5).
+// Frames and their delta markers (protocol.md 3.3 to 3.5).
 
 const MARKER = ',"__delta_seq":';
 
-/** A frame as an object; undefined where it is none, which pusher-js complains about itself. */
+/** Parses a frame. Undefined if it is not JSON, which pusher-js reports as an error itself. */
 export function parse(raw) {
   try {
     return JSON.parse(raw);
@@ -11,15 +11,15 @@ export function parse(raw) {
   }
 }
 
-/** `data` is an object in some frames and JSON in others. */
+/** The data of a frame as an object. Some frames carry an object, others a string of JSON. */
 export function dataOf({ data }) {
   return (typeof data === "string" ? parse(data) : data) ?? {};
 }
 
 /**
- * The number of an event, its chain, and the text that the next delta of that
- * chain builds on, if it is marked: without the markers of the style
- * `underscore`, which are the last members; those of the style `plain` belong to it.
+ * The sequence number, chain and base text of a full event. `key` and `base` are
+ * undefined if the event is not part of a chain. The base excludes the markers of the style
+ * `underscore`, which are the last members, and includes those of the style `plain`.
  */
 export function readEvent(frame, raw) {
   const { __delta_seq, sequence, __seq } = frame;

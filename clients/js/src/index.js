@@ -1,16 +1,16 @@
-// Deltas and resume for pusher-js, by the text that comes in and the
-// subscriptions that go out. Nothing else of pusher-js is touched.
+// Deltas and resume for pusher-js. Wraps received messages and sent subscriptions only;
+// the rest of pusher-js is unchanged.
 
 import { parse } from "./frame.js";
 import { Stats } from "./stats.js";
 import { Subscription } from "./subscription.js";
 
-/** Former connections that a client may name (docs/resume.md, "Asking"). */
-const FORMER_MAX = 8;
+/** Previous socket ids that a resume request may contain (docs/resume.md, "Asking"). */
+const PREVIOUS_IDS_MAX = 8;
 
 const installed = new WeakMap();
 
-/** Lets `pusher` ask for deltas, decode them and resume: see index.d.ts. */
+/** Enables deltas and resume on `pusher`: see index.d.ts. */
 export function withDeltas(pusher, options = {}) {
   if (!installed.has(pusher)) installed.set(pusher, install(pusher, options));
   return installed.get(pusher);
@@ -27,7 +27,7 @@ function install(pusher, { algorithm, resume = true, channels = () => true }) {
     algorithm,
     resume,
     send,
-    former: () => ids.slice(0, -1),
+    previousIds: () => ids.slice(0, -1),
     restarted: (name) => pusher.channel(name)?.emit("fanfare:restart", {}),
   };
 
@@ -44,7 +44,7 @@ function install(pusher, { algorithm, resume = true, channels = () => true }) {
 
   function listen({ id, transport }) {
     ids.push(id);
-    if (ids.length > FORMER_MAX + 1) ids.shift();
+    if (ids.length > PREVIOUS_IDS_MAX + 1) ids.shift();
     subscriptions.forEach((subscription) => subscription.disconnected());
     const emit = transport.emit.bind(transport);
     transport.emit = (name, message, metadata) => {
@@ -54,7 +54,7 @@ function install(pusher, { algorithm, resume = true, channels = () => true }) {
         passed = true;
         emit(name, data === message.data ? message : { data });
       });
-      // The connection is alive, even if pusher-js has nothing to read.
+      // Resets the activity timer of pusher-js for frames that it does not receive.
       return passed ? transport : emit("activity");
     };
   }
@@ -63,7 +63,7 @@ function install(pusher, { algorithm, resume = true, channels = () => true }) {
     const frame = parse(raw);
     const subscription = subscriptions.get(frame?.channel);
     if (subscription) subscription.receive(frame, raw, pass);
-    // What still comes of a subscription that has ended is nobody's.
+    // Drops frames of the extension that arrive after the end of a subscription.
     else if (!/^pusher:(delta|position)/.test(frame?.event)) pass(raw);
   }
 
@@ -71,12 +71,12 @@ function install(pusher, { algorithm, resume = true, channels = () => true }) {
     const name = data.channel;
     if (name.startsWith("#") || !channels(name)) return data;
     if (!subscriptions.has(name)) subscriptions.set(name, new Subscription(name, link, total));
-    return subscriptions.get(name).ask(data);
+    return subscriptions.get(name).subscribe(data);
   }
 
   function unsubscribe(name) {
-    const awaitsAnswers = subscriptions.get(name)?.close();
-    if (!awaitsAnswers) subscriptions.delete(name);
+    const hasPendingRequests = subscriptions.get(name)?.close();
+    if (!hasPendingRequests) subscriptions.delete(name);
   }
 
   return {

@@ -1,9 +1,9 @@
 const NUMBER_MASK = 0x7fffffff;
 
 /**
- * Whether number `a` comes after `b`: the shorter way around says so, as
- * numbers are the low 31 bits of a counter that only grows (docs/resume.md,
- * "Positions"). Where one of them is undefined it does not.
+ * Whether sequence number `a` is after `b`. Numbers are the low 31 bits of a counter
+ * that only grows, so the shorter distance decides (docs/resume.md, "Positions").
+ * False if one of them is undefined.
  */
 export function isLater(a, b) {
   const distance = (a - b) & NUMBER_MASK;

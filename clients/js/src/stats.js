@@ -1,4 +1,4 @@
-/** Counts for one channel and, with `total`, for all of them. */
+/** Counters of one channel. Every count is also added to `total`, if given. */
 export class Stats {
   #total;
   #counts = { events: 0, deltas: 0, bytes: 0, fullBytes: 0, resumed: 0, restarted: 0, resyncs: 0 };

@@ -4,32 +4,32 @@ import { dataOf, parse, readEvent } from "./frame.js";
 import { isLater } from "./position.js";
 import { Stats } from "./stats.js";
 
-/** The server hears one such request per channel in this time (protocol.md 3.10, docs/resume.md). */
+/** Minimum time between resync requests of a channel (protocol.md 3.10, docs/resume.md). */
 const RESYNC_INTERVAL_MS = 1000;
 
-/** What is known of one channel, over all connections for as long as it is subscribed. */
+/** State of one subscription, over all connections until the application unsubscribes. */
 export class Subscription {
   #name;
-  /** `{ algorithm, resume, send(event, data), former(), restarted(channel) }` */
+  /** `{ algorithm, resume, send(event, data), previousIds(), restarted(channel) }` */
   #link;
   #bases = new Bases();
-  /** `{ epoch, seq }`, where the server can resume. */
+  /** `{ epoch, seq }`. Undefined if the server cannot resume. */
   #position;
-  /** Every marked event after this number, up to the position, is in `#bases`. */
-  #from;
-  /** The data of the application's subscription, to be sent again. */
+  /** `#bases` covers all marked events after this number, up to the position: `from` in docs/resume.md. */
+  #basesFrom;
+  /** The data of the application's subscribe command, for resync requests. */
   #data;
-  /** Whether the last request named a position. */
-  #named;
-  /** Whether the application's subscription on this connection stands. */
-  #stands;
-  /** Whether all events after the position will come again. */
-  #waits;
-  /** Our own subscriptions that have not been answered yet. */
-  #unanswered = 0;
+  /** Whether the last request contained a position. */
+  #hasRequestedPosition;
+  /** Whether the server has confirmed the application's subscription on this connection. */
+  #isSubscribed;
+  /** Whether the server will send all events after the position again. Until then they are dropped. */
+  #isRecovering;
+  /** Subscribe commands of this class, for a resync, without a reply so far. */
+  #pendingResyncs = 0;
   #timer;
   #resyncedAt = 0;
-  /** Confirmed by the server, for deltas that do not name theirs. */
+  /** The algorithm confirmed by the server. Default for deltas without `algorithm`. */
   #algorithm = "fossil";
 
   constructor(name, link, total) {
@@ -38,30 +38,30 @@ export class Subscription {
     this.stats = new Stats(total);
   }
 
-  /** The application's subscription, with what we ask for. */
-  ask(data) {
+  /** Adds `delta` and `resume` to the data of the application's subscribe command. */
+  subscribe(data) {
     this.#data = { ...data };
-    // Encrypted events have nothing in common.
+    // Deltas of encrypted events would not be shorter.
     if (!this.#name.startsWith("private-encrypted-")) this.#data.delta = this.#link.algorithm ?? true;
-    return this.#request(this.#from);
+    return this.#requestData(this.#basesFrom);
   }
 
-  /** The connection is gone: what was asked on it will not be answered. */
+  /** Handles the loss of the connection: its pending requests get no reply. */
   disconnected() {
-    this.#endWait();
-    this.#unanswered = 0;
-    this.#stands = false;
+    this.#endRecovery();
+    this.#pendingResyncs = 0;
+    this.#isSubscribed = false;
   }
 
-  /** The application has unsubscribed. Says whether answers to what was asked still come. */
+  /** Handles the application's unsubscribe. Returns whether replies are still pending. */
   close() {
-    this.#endWait();
-    this.#startFrom();
-    this.#stands = false;
-    return this.#unanswered > 0;
+    this.#endRecovery();
+    this.#resetTo();
+    this.#isSubscribed = false;
+    return this.#pendingResyncs > 0;
   }
 
-  /** Takes a frame of this channel, and passes on what pusher-js is to see instead. */
+  /** Handles a frame of the channel. Passes the text for pusher-js, if any, to `pass`. */
   receive(frame, raw, pass) {
     const bytes = utf8(raw).length;
     this.stats.add({ bytes });
@@ -71,62 +71,62 @@ export class Subscription {
     };
     switch (frame.event) {
       case "pusher_internal:subscription_succeeded":
-        return this.#succeeded(dataOf(frame), passRaw);
+        return this.#onSucceeded(dataOf(frame), passRaw);
       case "pusher:subscription_error":
-        return this.#unanswered ? this.#refused() : passRaw();
+        return this.#pendingResyncs ? this.#onError() : passRaw();
       case "pusher:delta":
-        return this.#delta(dataOf(frame), pass);
+        return this.#onDelta(dataOf(frame), pass);
       case "pusher:position":
-        return this.#moved(dataOf(frame));
+        return this.#onPosition(dataOf(frame));
       case "pusher:delta_cache_sync":
-        return this.#synced(dataOf(frame));
+        return this.#onInitialBases(dataOf(frame));
       case "pusher:delta_compression_enabled":
         this.#algorithm = dataOf(frame).algorithm ?? this.#algorithm;
         return;
       default:
-        return this.#full(frame, raw, passRaw);
+        return this.#onFull(frame, raw, passRaw);
     }
   }
 
-  #full(frame, raw, pass) {
+  #onFull(frame, raw, pass) {
     const { seq, key, base } = readEvent(frame, raw);
     if (seq === undefined) return pass();
-    if (this.#waits) return;
+    if (this.#isRecovering) return;
     const bytes = base && utf8(base);
     if (bytes) this.#store(key, seq, bytes);
-    this.#took(seq);
+    this.#onEvent(seq);
     pass(bytes?.length);
   }
 
-  #delta({ seq, conflation_key: key = "", ...delta }, pass) {
-    if (this.#waits) return;
+  #onDelta({ seq, conflation_key: key = "", ...delta }, pass) {
+    if (this.#isRecovering) return;
     const decoded = this.#decode(delta, key);
     if (!decoded) return this.#resync();
     const { bytes, event } = decoded;
     this.stats.add({ deltas: 1, fullBytes: bytes.length });
     this.#store(key, seq, bytes);
-    this.#took(seq);
+    this.#onEvent(seq);
     pass(event);
   }
 
-  /** The event of a delta; undefined without its base, or where it does not fit. */
+  /** Decodes a delta to its event. Undefined if the base is missing or the delta does not fit it. */
   #decode({ delta, base_index, algorithm }, key) {
     try {
       const bytes = decode(algorithm ?? this.#algorithm, delta, this.#bases.find(key, base_index));
       const event = text(bytes);
-      // VCDIFF has no checksum: what is no event of this channel was not meant.
+      // VCDIFF has no checksum: a result that is not an event of this channel is wrong.
       if (parse(event).channel === this.#name) return { bytes, event };
     } catch {
-      // Whatever is wrong with it, it is asked for again.
+      // A resync follows every decoding error.
     }
   }
 
   #store(key, seq, bytes) {
     const evicted = this.#bases.store(key, seq, bytes);
-    if (isLater(evicted, this.#from)) this.#from = evicted;
+    if (isLater(evicted, this.#basesFrom)) this.#basesFrom = evicted;
   }
 
-  #took(seq) {
+  #onEvent(seq) {
     this.stats.add({ events: 1 });
     this.#advance(seq);
   }
@@ -135,90 +135,90 @@ export class Subscription {
     if (isLater(seq, this.#position?.seq)) this.#position.seq = seq;
   }
 
-  /** `missed`: something before it may not have come. */
-  #moved({ epoch, seq, missed }) {
-    if (!this.#waits) {
-      if (missed || epoch !== this.#position?.epoch) this.#startFrom({ epoch, seq });
+  /** Handles a position notice. `missed`: events before the position may be lost. */
+  #onPosition({ epoch, seq, missed }) {
+    if (!this.#isRecovering) {
+      if (missed || epoch !== this.#position?.epoch) this.#resetTo({ epoch, seq });
       this.#advance(seq);
     }
     if (missed) this.#restarted();
   }
 
-  /** `states`: the newest events of each chain, oldest first (protocol.md 3.9). */
-  #synced({ states }) {
-    if (this.#waits) return;
+  /** Handles the initial bases. `states`: the newest events of each chain, oldest first (protocol.md 3.9). */
+  #onInitialBases({ states }) {
+    if (this.#isRecovering) return;
     this.#bases.clear();
     for (const key in states) {
       for (const { content, seq } of states[key]) this.#store(key, seq, utf8(content));
     }
-    this.#from = this.#position?.seq;
+    this.#basesFrom = this.#position?.seq;
   }
 
-  #succeeded({ epoch, seq, resumed }, pass) {
-    const isOwn = this.#unanswered > 0;
-    if (isOwn) this.#unanswered -= 1;
-    // Of a subscription that has ended meanwhile.
-    if (isOwn && !this.#waits) return;
-    this.#endWait();
-    this.#stands = true;
-    if (!resumed) this.#startFrom(epoch === undefined ? undefined : { epoch, seq });
-    if (!isOwn) pass();
-    if (!this.#named) return;
+  #onSucceeded({ epoch, seq, resumed }, pass) {
+    const isResync = this.#pendingResyncs > 0;
+    if (isResync) this.#pendingResyncs -= 1;
+    // A resync reply of a subscription that has ended.
+    if (isResync && !this.#isRecovering) return;
+    this.#endRecovery();
+    this.#isSubscribed = true;
+    if (!resumed) this.#resetTo(epoch === undefined ? undefined : { epoch, seq });
+    if (!isResync) pass();
+    if (!this.#hasRequestedPosition) return;
     if (resumed) this.stats.add({ resumed: 1 });
     else this.#restarted();
   }
 
-  /** Our own subscription was refused: the application's goes on, with full events. */
-  #refused() {
-    this.#unanswered -= 1;
-    if (!this.#waits) return;
-    this.#endWait();
-    this.#startFrom();
+  /** Handles a rejected resync. The application's subscription continues with full events. */
+  #onError() {
+    this.#pendingResyncs -= 1;
+    if (!this.#isRecovering) return;
+    this.#endRecovery();
+    this.#resetTo();
     this.#resync();
   }
 
-  #startFrom(position) {
+  #resetTo(position) {
     this.#bases.clear();
     this.#position = position;
-    this.#from = position?.seq;
+    this.#basesFrom = position?.seq;
   }
 
-  /** There was a delta without its base. */
+  /** Requests the events after the position again, because a delta could not be decoded. */
   #resync() {
-    // Of a subscription that has ended.
-    if (!this.#stands) return;
-    this.#startFrom(this.#position);
-    if (this.#position) this.#waits = true;
+    // A delta of a subscription that has ended.
+    if (!this.#isSubscribed) return;
+    this.#resetTo(this.#position);
+    if (this.#position) this.#isRecovering = true;
     else this.#restarted();
     const due = this.#resyncedAt + RESYNC_INTERVAL_MS - Date.now();
-    this.#timer ??= setTimeout(() => this.#askAgain(), due);
+    this.#timer ??= setTimeout(() => this.#sendResync(), due);
   }
 
-  #askAgain() {
+  #sendResync() {
     this.#timer = undefined;
     this.#resyncedAt = Date.now();
     this.stats.add({ resyncs: 1 });
     if (!this.#position) return this.#link.send("pusher:delta_sync_error", { channel: this.#name });
-    this.#unanswered += 1;
-    this.#link.send("pusher:subscribe", this.#request());
+    this.#pendingResyncs += 1;
+    this.#link.send("pusher:subscribe", this.#requestData());
   }
 
-  /** Events may have been missed. */
+  /** Reports to the application that events may be lost. */
   #restarted() {
     this.stats.add({ restarted: 1 });
     this.#link.restarted(this.#name);
   }
 
-  #request(from) {
+  #requestData(from) {
     if (!this.#link.resume) return this.#data;
-    this.#named = this.#position !== undefined;
-    const position = { ...this.#position, from, socket_id: this.#link.former() };
-    return { ...this.#data, resume: this.#named ? position : true };
+    this.#hasRequestedPosition = this.#position !== undefined;
+    const position = { ...this.#position, from, socket_id: this.#link.previousIds() };
+    return { ...this.#data, resume: this.#hasRequestedPosition ? position : true };
   }
 
-  #endWait() {
+  #endRecovery() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#waits = false;
+    this.#isRecovering = false;
   }
 }

@@ -1,5 +1,5 @@
-// The features of channels. Each returns what it saw; the test knows what that
-// must be. What must not come is shown by what comes after it.
+// The features of channels. Each returns the received events, which the test compares
+// with the expected ones. A later event shows that an unexpected one did not arrive.
 
 import { Log, within } from "./log.js";
 
@@ -11,17 +11,17 @@ export async function publicChannel(site) {
     { channel, name: events[0], data: { text: 'čeština "♪"' } },
     { channel, name: events[1], data: { number: 2 } },
   ]);
-  return heard({ ann, bob }, 2);
+  return received({ ann, bob }, 2);
 }
 
-/** Eve's signature is a wrong one. */
+/** Eve subscribes with an invalid signature. */
 export async function privateChannel(site) {
   const [ann, bob] = await listeners(site, "private", "room", ["secret"]);
   const [eve] = await site.people("eve");
-  const refused = new Promise((resolve) => site.channel(eve, "private", "room").refused(resolve));
-  const { status } = await within(refused, "refusal of eve");
+  const rejected = new Promise((resolve) => site.channel(eve, "private", "room").refused(resolve));
+  const { status } = await within(rejected, "subscription error of eve");
   await site.publish("private", "room", "secret", { number: 1 });
-  return { ...(await heard({ ann, bob }, 1)), eve: status };
+  return { ...(await received({ ann, bob }, 1)), eve: status };
 }
 
 export async function encryptedChannel(site) {
@@ -29,10 +29,10 @@ export async function encryptedChannel(site) {
   await site.publish("encrypted", "vault", "sealed", { number: 1 });
   const channel = site.channelName("encrypted", "vault");
   await site.backend("triggerBatch", [{ channel, name: "sealed", data: { number: 2 } }]);
-  return heard({ ann, bob }, 2);
+  return received({ ann, bob }, 2);
 }
 
-/** Bob comes later, and has the last price without asking. */
+/** Bob subscribes later, and receives the last price at once. */
 export async function cacheChannel(site) {
   const events = ["pusher:cache_miss", "price"];
   const listen = async (name) => {
@@ -48,16 +48,16 @@ export async function cacheChannel(site) {
   await site.publish("private", "cache-price", "price", { euro: 2 });
   await bob.log.until(2);
   await ann.log.until(3);
-  return { ann: ann.log.heard, bob: bob.log.heard };
+  return { ann: ann.log.entries, bob: bob.log.entries };
 }
 
-/** Bob has two tabs: he comes with the first and goes with the last. */
+/** Bob has two tabs: the first one adds him to the channel, the last one removes him. */
 export async function presenceChannel(site) {
   const [ann, tab, otherTab, carol] = await site.people("ann", "bob", "bob", "carol");
   const log = new Log("ann in the lobby");
   const lobby = await join(site, ann, "lobby");
-  lobby.channel.joining(({ name }) => log.note("joined", name));
-  lobby.channel.leaving(({ name }) => log.note("left", name));
+  lobby.channel.joining(({ name }) => log.record("joined", name));
+  lobby.channel.leaving(({ name }) => log.record("left", name));
   const bobs = await join(site, tab, "lobby");
   await log.until(1);
   const bobsAgain = await join(site, otherTab, "lobby");
@@ -70,30 +70,30 @@ export async function presenceChannel(site) {
   carols.channel.leave();
   await log.until(4);
   const here = [lobby, bobs, bobsAgain, carols].map(({ here }) => here);
-  return { here, users, ann: log.heard };
+  return { here, users, ann: log.entries };
 }
 
 export async function clientEvents(site) {
   const [ann, bob] = await listeners(site, "private", "chat", ["after"]);
-  for (const { onWhisper, log } of [ann, bob]) onWhisper("typing", (data) => log.note("typing", data));
+  for (const { onWhisper, log } of [ann, bob]) onWhisper("typing", (data) => log.record("typing", data));
   ann.whisper("typing", { by: "ann" });
   await bob.log.until(1);
   await site.publish("private", "chat", "after", {});
   await ann.log.until(1);
   await bob.log.until(2);
-  return { ann: ann.log.heard, bob: bob.log.heard };
+  return { ann: ann.log.entries, bob: bob.log.entries };
 }
 
-/** The server says who sent it, not the sender. */
+/** The server sets the user id of the sender. The sender cannot. */
 export async function clientEventsOfMembers(site) {
   const [ann, bob] = await listeners(site, "presence", "chat", []);
-  bob.onWhisper("typing", (data, { user_id }) => bob.log.note("typing", data, user_id));
+  bob.onWhisper("typing", (data, { user_id }) => bob.log.record("typing", data, user_id));
   ann.whisper("typing", { user_id: "somebody else" });
   await bob.log.until(1);
-  return { bob: bob.log.heard };
+  return { bob: bob.log.entries };
 }
 
-/** The backend names the socket for which it publishes: "to others". */
+/** The backend excludes a socket from an event: `socket_id`, Laravel's "to others". */
 export async function toOthers(site) {
   const people = await site.people("ann", "bob");
   const listen = (person) => site.listen(person, "public", "posts", ["others", "all"]);
@@ -103,36 +103,36 @@ export async function toOthers(site) {
   await site.publish("public", "posts", "all", {});
   await ann.log.until(1);
   await bob.log.until(2);
-  return { ann: ann.log.heard, bob: bob.log.heard };
+  return { ann: ann.log.entries, bob: bob.log.entries };
 }
 
 export async function subscriptionCount(site) {
   const [ann, bob] = await site.people("ann", "bob");
   const log = new Log("ann, who counts");
-  const count = ({ subscription_count }) => log.note(subscription_count);
+  const count = ({ subscription_count }) => log.record(subscription_count);
   site.channel(ann, "public", "counted").on("pusher:subscription_count", count);
   await log.until(1);
   const bobs = site.channel(bob, "public", "counted");
   await log.until(2);
   bobs.leave();
   await log.until(3);
-  return { ann: log.heard.flat() };
+  return { ann: log.entries.flat() };
 }
 
-/** Two people who have subscribed. */
+/** Subscribes Ann and Bob. */
 async function listeners(site, kind, name, events) {
   const people = await site.people("ann", "bob");
   return Promise.all(people.map((person) => site.listen(person, kind, name, events)));
 }
 
-/** What everybody heard, once each has heard so many things. */
-async function heard(people, count) {
+/** The entries of all logs, once each has `count` entries. */
+async function received(people, count) {
   const logs = Object.entries(people).map(([name, { log }]) => [name, log]);
   await Promise.all(logs.map(([, log]) => log.until(count)));
-  return Object.fromEntries(logs.map(([name, log]) => [name, log.heard]));
+  return Object.fromEntries(logs.map(([name, log]) => [name, log.entries]));
 }
 
-/** A presence channel, and the names of those who were there at that moment. */
+/** Subscribes to a presence channel. `here`: the names of the members at that time. */
 export async function join(site, person, name) {
   const channel = site.channel(person, "presence", name);
   const members = await within(
@@ -145,7 +145,7 @@ export async function join(site, person, name) {
   return { channel, here: members.map((info) => info.name).sort() };
 }
 
-/** The same, as a backend asks for it. */
+/** The user ids of the members, from the HTTP API. */
 async function usersOf(site, name) {
   const channel = site.channelName("presence", name);
   const { users } = await site.backend("get", { path: `/channels/${channel}/users` });

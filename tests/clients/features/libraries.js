@@ -1,9 +1,9 @@
-// The two libraries, each by its own words, under one set of names: a feature
-// is written once and used by both.
+// Adapters for the two libraries with a common interface, so that each feature is
+// written once.
 //
 //   connect(environment, options)   a client
-//   pusherOf(client)                the client of pusher-js that it is or has
-//   channel(client, kind, name)     a channel, which is subscribed at once
+//   pusherOf(client)                the pusher-js client of a client
+//   channel(client, kind, name)     subscribes to a channel
 
 const PREFIX = { public: "", private: "private-", encrypted: "private-encrypted-", presence: "presence-" };
 
@@ -34,7 +34,7 @@ const pusherJs = {
 
 const ECHO = { public: "channel", private: "private", encrypted: "encryptedPrivate", presence: "join" };
 
-/** Echo takes a name for a class of the application, unless it begins with a dot. */
+/** Echo prepends the namespace `App\Events` to names that do not begin with a dot. */
 function nameInEcho(event) {
   const namespace = "App\\Events\\";
   return event.startsWith(namespace) ? event.slice(namespace.length) : `.${event}`;

@@ -1,9 +1,9 @@
-// Waiting, and what a listener heard meanwhile.
+// Logs of received events, and waiting with a timeout.
 
-/** Less than the patience of the tests, so that a failure says what was awaited. */
+/** Shorter than the timeout of the tests, so that a failure names the missing event. */
 const WAIT_MS_MAX = 8_000;
 
-/** `promise`, or an error that says what did not come. */
+/** Resolves like `promise`. Rejects after a timeout, with `what` in the message. */
 export function within(promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -12,28 +12,28 @@ export function within(promise, what) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** The things one listener heard, in order; each is an array of what is worth telling. */
+/** The events that a listener received, in order. Each entry is an array of the recorded values. */
 export class Log {
-  heard = [];
-  #awaited = [];
+  entries = [];
+  #waiting = [];
 
   constructor(listener) {
     this.listener = listener;
   }
 
-  note(...thing) {
-    this.heard.push(thing);
-    for (const { count, resolve } of this.#awaited) {
-      if (count <= this.heard.length) resolve();
+  record(...entry) {
+    this.entries.push(entry);
+    for (const { count, resolve } of this.#waiting) {
+      if (count <= this.entries.length) resolve();
     }
   }
 
-  /** Waits until so many things were heard; it may be more by then. */
+  /** Waits until the log has at least `count` entries. */
   async until(count) {
-    if (count <= this.heard.length) return;
-    const enough = new Promise((resolve) => this.#awaited.push({ count, resolve }));
-    await within(enough, `thing number ${count} that ${this.listener} hears`).catch((error) => {
-      throw new Error(`${error.message}; so far ${JSON.stringify(this.heard)}`);
+    if (count <= this.entries.length) return;
+    const enough = new Promise((resolve) => this.#waiting.push({ count, resolve }));
+    await within(enough, `event number ${count} of ${this.listener}`).catch((error) => {
+      throw new Error(`${error.message}; so far ${JSON.stringify(this.entries)}`);
     });
   }
 }

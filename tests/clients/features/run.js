@@ -1,76 +1,76 @@
-// Every feature, one after the other, with both libraries at once.
+// Runs the features sequentially, each with both libraries at the same time.
 
 import * as channels from "./channels.js";
 import { libraries } from "./libraries.js";
 import { Site } from "./site.js";
 import * as users from "./users.js";
 
-/** In the order of the page. */
+/** All features, in the order of the page. */
 export const FEATURES = [
   {
     id: "public",
     title: "Public channel",
-    about: "a batch from the backend, in order, to everybody",
+    about: "a batch from the backend, in order, to all subscribers",
     run: channels.publicChannel,
   },
   {
     id: "private",
     title: "Private channel",
-    about: "for those whose signature is right",
+    about: "requires a valid signature",
     run: channels.privateChannel,
   },
   {
     id: "encrypted",
     title: "Encrypted channel",
-    about: "sealed by the backend, opened by the client",
+    about: "encrypted by the backend, decrypted by the client",
     run: channels.encryptedChannel,
   },
   {
     id: "cache",
     title: "Cache channel",
-    about: "nothing yet, then the last event for whoever comes later",
+    about: "cache miss for the first subscriber, the last event for later ones",
     run: channels.cacheChannel,
   },
   {
     id: "presence",
     title: "Presence channel",
-    about: "who is here, who comes and goes; bob has two tabs",
+    about: "members, joins and leaves; bob has two tabs",
     run: channels.presenceChannel,
   },
   {
     id: "client_events",
     title: "Client events",
-    about: "to all but the sender (whispers)",
+    about: "to all subscribers but the sender (whispers)",
     run: channels.clientEvents,
   },
   {
     id: "client_events_of_members",
     title: "Client events of members",
-    about: "with the user that the server knows",
+    about: "with the user id of the sender, from the server",
     run: channels.clientEventsOfMembers,
   },
   {
     id: "to_others",
     title: "To others",
-    about: "all but the socket for which the backend publishes",
+    about: "the backend excludes the socket of the sender",
     run: channels.toOthers,
   },
   {
     id: "subscription_count",
     title: "Subscription count",
-    about: "ann counts while bob comes and goes",
+    about: "ann receives counts while bob joins and leaves",
     run: channels.subscriptionCount,
   },
   {
     id: "sign_in",
     title: "Sign-in",
-    about: "the connection belongs to a user",
+    about: "the connection is authenticated as a user",
     run: users.signIn,
   },
   {
     id: "presence_of_signed_in",
     title: "Presence of signed-in users",
-    about: "members known by their sign-in alone",
+    about: "members from the sign-in, without channel_data",
     run: users.presenceOfSignedIn,
   },
   {
@@ -82,29 +82,29 @@ export const FEATURES = [
   {
     id: "server_to_user",
     title: "Server to user",
-    about: "to every connection of ann, and to nobody else",
+    about: "to every connection of ann, and to no others",
     run: users.serverToUser,
   },
   {
     id: "terminate",
     title: "Terminate connections",
-    about: "all of ann's are closed for good; bob stays",
+    about: "ann's connections are closed for good, bob's stays open",
     run: users.terminate,
   },
 ];
 
 export const LIBRARIES = Object.keys(libraries);
 
-/** What pusher-js says of itself, kept for the report of a failure. */
-const WORDS_MAX = 60;
+/** Log lines of pusher-js in the report of a failure. */
+const LOG_LINES_MAX = 60;
 
 /**
- * Calls `report({ library, feature, seen | error, words })` for each, and waits
- * for it. `environment` is that of `Site`.
+ * Calls and awaits `report({ library, feature, seen | error, words })` for each result.
+ * `words` are the last log lines of pusher-js. `environment`: see `Site`.
  */
 export async function runAll(environment, report) {
   for (const { id, run } of FEATURES) {
-    const words = listenTo(environment.Pusher);
+    const words = captureLog(environment.Pusher);
     await Promise.all(
       LIBRARIES.map(async (library) => {
         const outcome = await runOne(new Site(environment, library), run);
@@ -124,14 +124,14 @@ async function runOne(site, run) {
   }
 }
 
-/** It has one log for all clients: names of users and channels tell whose it is. */
-function listenTo(Pusher) {
+/** Captures the log of pusher-js, which all clients share. Names of users and channels identify them. */
+function captureLog(Pusher) {
   const words = [];
   Pusher.log = (text) => {
-    // Whatever happens, it begins with these.
+    // Every connection begins with these lines.
     if (/"Connecting"|"initialized -> connecting"/.test(text)) return;
     words.push(text);
-    if (words.length > WORDS_MAX) words.shift();
+    if (words.length > LOG_LINES_MAX) words.shift();
   };
   return words;
 }

@@ -1,5 +1,5 @@
-// What a feature is given: people who connect, their channels, and the
-// application's backend. The same in a browser and in Node.
+// The environment of a feature: connected people, their channels, and the application's
+// backend. The same in a browser and in Node.
 
 import { Log, within } from "./log.js";
 import { channelName, libraries } from "./libraries.js";
@@ -9,15 +9,15 @@ export class Site {
 
   /**
    * `environment`: { Pusher, makeEcho(options), app, server: {key, host, port} },
-   * where `app` is the address of the web application.
+   * where `app` is the URL of the web application.
    */
   constructor(environment, library) {
     this.environment = environment;
     this.library = library;
-    this.words = libraries[library];
+    this.adapter = libraries[library];
   }
 
-  /** The users and channels of one library are none of the other's. */
+  /** Appends the library to a name, so that libraries do not share users or channels. */
   own(name) {
     return `${name}@${this.library}`;
   }
@@ -26,25 +26,25 @@ export class Site {
     return channelName(kind, this.own(name));
   }
 
-  /** A connected client for each; a person who is named twice has two tabs. */
+  /** Connects a client for each name. A repeated name is a person with two tabs. */
   async people(...names) {
     return Promise.all(names.map((name) => this.#connect(name)));
   }
 
   pusherOf(person) {
-    return this.words.pusherOf(person);
+    return this.adapter.pusherOf(person);
   }
 
-  /** Opens a channel, whatever the answer will be. */
+  /** Subscribes to a channel, without waiting for the confirmation. */
   channel(person, kind, name) {
-    return this.words.channel(person, kind, this.own(name));
+    return this.adapter.channel(person, kind, this.own(name));
   }
 
-  /** Opens a channel, notes these events, and waits until it is subscribed. */
+  /** Subscribes to a channel, records these events, and waits for the confirmation. */
   async listen(person, kind, name, events) {
     const channel = this.channel(person, kind, name);
     const log = new Log(`a listener of ${kind} ${name}`);
-    for (const event of events) channel.on(event, (data) => log.note(event, data));
+    for (const event of events) channel.on(event, (data) => log.record(event, data));
     await within(
       new Promise((resolve, reject) => {
         channel.subscribed(resolve);
@@ -55,7 +55,7 @@ export class Site {
     return { ...channel, log };
   }
 
-  /** A call of Pusher's server library, made where the secret is. */
+  /** Calls Pusher's server library in the web application, which has the secret. */
   async backend(method, ...args) {
     const request = { method: "POST", body: JSON.stringify(args) };
     const response = await fetch(`${this.environment.app}/backend/${method}`, request);
@@ -68,13 +68,13 @@ export class Site {
     await this.backend("trigger", this.channelName(kind, name), event, data, params);
   }
 
-  /** Ends every connection of the feature. */
+  /** Closes all connections of the feature. */
   close() {
     for (const pusher of this.#open.splice(0)) pusher.disconnect();
   }
 
   async #connect(name) {
-    const person = this.words.connect(this.environment, this.#options(name));
+    const person = this.adapter.connect(this.environment, this.#options(name));
     const pusher = this.pusherOf(person);
     this.#open.push(pusher);
     const connected = new Promise((resolve) => pusher.connection.bind("connected", resolve));
@@ -82,7 +82,7 @@ export class Site {
     return person;
   }
 
-  /** As an application writes them. Who it is, a header tells, as a session would. */
+  /** The options of an application. A header identifies the user, in place of a session. */
   #options(name) {
     const { app, server } = this.environment;
     const headers = { Authorization: `Bearer ${this.own(name)}` };

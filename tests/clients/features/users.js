@@ -1,5 +1,5 @@
-// The features of users who sign in. Laravel Echo leaves them to the client of
-// pusher-js that it has.
+// The features of signed-in users. Laravel Echo does not wrap them, so that both libraries
+// use their pusher-js client.
 
 import { join } from "./channels.js";
 import { Log, within } from "./log.js";
@@ -9,7 +9,7 @@ export async function signIn(site) {
   return { ann: ann.user.user_data };
 }
 
-/** Subscribed without `channel_data`: who it is, the sign-in has told. */
+/** Subscribes without `channel_data`: the member is the signed-in user. */
 export async function presenceOfSignedIn(site) {
   const [ann, bob] = await site.people("ann", "bob");
   for (const person of [ann, bob]) await signInWith(site.pusherOf(person));
@@ -23,7 +23,7 @@ export async function watchlist(site) {
   const [wanda] = (await site.people("wanda")).map((person) => site.pusherOf(person));
   const log = new Log("wanda, who watches");
   for (const name of ["online", "offline"]) {
-    wanda.user.watchlist.bind(name, ({ user_ids }) => log.note(name, [...user_ids].sort()));
+    wanda.user.watchlist.bind(name, ({ user_ids }) => log.record(name, [...user_ids].sort()));
   }
   await signInWith(wanda);
   await log.until(1);
@@ -35,38 +35,38 @@ export async function watchlist(site) {
   await log.until(3);
   otherTab.disconnect();
   await log.until(4);
-  return { wanda: log.heard };
+  return { wanda: log.entries };
 }
 
 export async function serverToUser(site) {
   const [tab, otherTab, bob] = await signedIn(site, "ann", "ann", "bob");
   const listen = (pusher) => {
     const log = new Log("a user");
-    for (const event of ["greeting", "after"]) pusher.user.bind(event, (data) => log.note(event, data));
+    for (const event of ["greeting", "after"]) pusher.user.bind(event, (data) => log.record(event, data));
     return log;
   };
   const logs = { tab: listen(tab), otherTab: listen(otherTab), bob: listen(bob) };
   await site.backend("sendToUser", site.own("ann"), "greeting", { text: "hello, ann" });
   await site.backend("sendToUser", site.own("bob"), "after", {});
   await Promise.all(Object.values(logs).map((log) => log.until(1)));
-  return Object.fromEntries(Object.entries(logs).map(([name, log]) => [name, log.heard]));
+  return Object.fromEntries(Object.entries(logs).map(([name, log]) => [name, log.entries]));
 }
 
-/** Every connection of the user is closed for good; others stay. */
+/** The server closes all connections of the user for good, and no others. */
 export async function terminate(site) {
   const [tab, otherTab, bob] = await signedIn(site, "ann", "ann", "bob");
-  const log = new Log("two who are put out");
+  const log = new Log("terminated connections");
   for (const pusher of [tab, otherTab]) {
     let code;
     pusher.connection.bind("error", ({ error }) => (code = error?.data?.code));
-    pusher.connection.bind("disconnected", () => log.note("disconnected", code));
+    pusher.connection.bind("disconnected", () => log.record("disconnected", code));
   }
   await site.backend("terminateUserConnections", site.own("ann"));
   await log.until(2);
-  return { ann: log.heard, bob: bob.connection.state };
+  return { ann: log.entries, bob: bob.connection.state };
 }
 
-/** Their clients of pusher-js, signed in and ready for what is sent to them. */
+/** Connects and signs in. Returns the pusher-js clients, subscribed to their user channels. */
 async function signedIn(site, ...names) {
   const pushers = (await site.people(...names)).map((person) => site.pusherOf(person));
   await Promise.all(pushers.map(signInWith));

@@ -1,11 +1,11 @@
-// The page: runs every feature and shows what was seen.
+// Runs all features in the page and shows their results.
 
 import { FEATURES, LIBRARIES, runAll } from "/features/run.js";
 
 const { server, versions } = await (await fetch("/site.json")).json();
 const environment = {
   Pusher: window.Pusher,
-  // By itself it takes `window.Pusher`, as in an application.
+  // Echo takes its client from `window.Pusher`, as in an application.
   makeEcho: (options) => new window.Echo.default(options),
   app: location.origin,
   server,
@@ -37,8 +37,8 @@ async function show(result) {
   const { library, feature, seen, error } = result;
   const passed = await window.judge(result);
   results.push(passed);
-  const told = error ? [element("p", { className: "error" }, error)] : Object.entries(seen).map(line);
-  cells.get(`${library} ${feature}`).replaceChildren(badge(passed ? "passed" : "failed"), ...told);
+  const lines = error ? [element("p", { className: "error" }, error)] : Object.entries(seen).map(line);
+  cells.get(`${library} ${feature}`).replaceChildren(badge(passed ? "passed" : "failed"), ...lines);
   summarise();
 }
 
@@ -50,17 +50,17 @@ function summarise() {
   summary.className = failed ? "failed" : passed === all ? "passed" : "";
 }
 
-/** Who saw what. */
-function line([who, what]) {
-  const things = Array.isArray(what) ? what : [what];
-  const codes = things.map((thing) => element("code", {}, words(thing)));
-  return element("p", {}, element("span", {}, who), ...codes);
+/** The events that a person received. */
+function line([person, seen]) {
+  const events = Array.isArray(seen) ? seen : [seen];
+  const codes = events.map((event) => element("code", {}, text(event)));
+  return element("p", {}, element("span", {}, person), ...codes);
 }
 
-/** One thing that was seen: the words of an event's name as they are, its data as JSON. */
-function words(thing) {
-  if (Array.isArray(thing)) return thing.map(words).join(" ");
-  return typeof thing === "string" ? thing : JSON.stringify(thing);
+/** The text of an event: its name unquoted, its data as JSON. */
+function text(value) {
+  if (Array.isArray(value)) return value.map(text).join(" ");
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 function badge(state) {

@@ -1,30 +1,30 @@
-// A real pusher-js whose WebSockets end in the test: it reads what the client
-// sends, and says what a server would.
+// A stock pusher-js with fake WebSockets: the test reads the client's frames and
+// delivers those of a server.
 
 import Pusher from "pusher-js";
 import { withDeltas } from "../../src/index.js";
 
-/** Things that come one by one, and are read one by one. */
+/** An unbounded queue. `next` waits for an item. */
 class Queue {
-  #here = [];
+  #items = [];
   #readers = [];
 
-  push(thing) {
+  push(item) {
     const reader = this.#readers.shift();
-    if (reader) reader(thing);
-    else this.#here.push(thing);
+    if (reader) reader(item);
+    else this.#items.push(item);
   }
 
   async next() {
-    return this.#here.length ? this.#here.shift() : new Promise((resolve) => this.#readers.push(resolve));
+    return this.#items.length ? this.#items.shift() : new Promise((resolve) => this.#readers.push(resolve));
   }
 
   get isEmpty() {
-    return this.#here.length === 0;
+    return this.#items.length === 0;
   }
 }
 
-/** A socket of pusher-js, seen from the server. */
+/** The server's end of a WebSocket of pusher-js. */
 class Socket {
   sent = new Queue();
   opened = new Promise((resolve) => {
@@ -44,25 +44,25 @@ class Socket {
     this.onclose?.({ code: 1000, reason: "", wasClean: true });
   }
 
-  /** Sends a frame, as an object or as its text. */
-  say(frame) {
+  /** Delivers a frame, an object or a text, to the client. */
+  deliver(frame) {
     this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
   }
 
   succeeded(channel, data = {}) {
-    this.say({ event: "pusher_internal:subscription_succeeded", channel, data: JSON.stringify(data) });
+    this.deliver({ event: "pusher_internal:subscription_succeeded", channel, data: JSON.stringify(data) });
   }
 
-  /** The server asks the client to come back. */
+  /** Closes the connection with 4200: reconnect immediately. */
   drop() {
     this.onclose({ code: 4200, reason: "", wasClean: false });
   }
 }
 
-/** What an application's backend grants beside its signature. */
-const GRANT = { channel_data: '{"user_id":"ann"}', shared_secret: Buffer.alloc(32).toString("base64") };
+/** Further members of the backend's authorization response. */
+const AUTH_MEMBERS = { channel_data: '{"user_id":"ann"}', shared_secret: Buffer.alloc(32).toString("base64") };
 
-/** A client that ends with the test `t`. */
+/** A client that disconnects at the end of test `t`. */
 export function start(t, options) {
   const sockets = new Queue();
   Pusher.Runtime.createWebSocket = () => {
@@ -70,7 +70,7 @@ export function start(t, options) {
     sockets.push(socket);
     return socket;
   };
-  const authorize = ({ socketId }, callback) => callback(null, { auth: `for ${socketId}`, ...GRANT });
+  const authorize = ({ socketId }, callback) => callback(null, { auth: `for ${socketId}`, ...AUTH_MEMBERS });
   const pusher = new Pusher("key", {
     cluster: "",
     wsHost: "server",
@@ -80,33 +80,33 @@ export function start(t, options) {
   const deltas = withDeltas(pusher, options);
   t.after(() => pusher.disconnect());
 
-  /** The next connection that the client opens. */
+  /** Accepts the next connection of the client. */
   async function accept(socket_id) {
     const socket = await sockets.next();
     await socket.opened;
     const data = JSON.stringify({ socket_id, activity_timeout: 120 });
-    socket.say({ event: "pusher:connection_established", data });
+    socket.deliver({ event: "pusher:connection_established", data });
     return socket;
   }
 
-  /** Subscribes, and keeps what the application is told on the channel. */
+  /** Subscribes, and records the events that the application receives on the channel. */
   function subscribe(name) {
-    const told = [];
-    pusher.subscribe(name).bind_global((event, data) => told.push([event, data]));
-    /** What was told since the last time. */
-    return { told: () => told.splice(0) };
+    const received = [];
+    pusher.subscribe(name).bind_global((event, data) => received.push([event, data]));
+    /** Returns and clears the recorded events. */
+    return { received: () => received.splice(0) };
   }
 
   return { pusher, deltas, accept, subscribe };
 }
 
-/** A client whose subscription of `channel` stands, at number 10 of epoch 7. */
+/** A client with a confirmed subscription to `channel`, at number 10 of epoch 7. */
 export async function subscribed(t, channel = "news", { options, data = { epoch: 7, seq: 10, resumed: false } } = {}) {
   const client = start(t, options);
-  const { told } = client.subscribe(channel);
+  const { received } = client.subscribe(channel);
   const socket = await client.accept("1.1");
   const request = await socket.sent.next();
   socket.succeeded(channel, data);
-  told();
-  return { ...client, socket, request, told };
+  received();
+  return { ...client, socket, request, received };
 }

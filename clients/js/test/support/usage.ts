@@ -1,4 +1,4 @@
-// As an application in TypeScript uses it; compiled, never run.
+// Use in a TypeScript application. Compiled, never run.
 
 import Pusher from "pusher-js";
 import { type DeltaStats, type RestartEvent, withDeltas } from "fanfare-js";
@@ -9,7 +9,7 @@ const restart: RestartEvent = "fanfare:restart";
 pusher.subscribe("news").bind(restart, () => deltas.stats("news").saved.toFixed());
 export const stats: DeltaStats = deltas.stats();
 
-// @ts-expect-error: there is no such format.
+// @ts-expect-error: unknown format.
 withDeltas(pusher, { algorithm: "brotli" });
-// @ts-expect-error: a client is needed.
+// @ts-expect-error: not a client of pusher-js.
 withDeltas({});

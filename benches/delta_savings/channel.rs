@@ -1,4 +1,4 @@
-//! One channel of a node with one subscriber, as [`fanfare::inbox`] has it.
+//! One channel of a node with one subscriber, like those of [`fanfare::channels`].
 
 use bytes::Bytes;
 use fanfare::delta::Algorithm;
@@ -14,43 +14,43 @@ use super::corpora;
 
 pub const CHANNEL: &str = "public-room-17";
 
-/// How the events are to go out.
+/// How events are encoded.
 #[derive(Debug, Clone, Default)]
-pub struct Way {
-    /// None: off, as Pusher sends them.
+pub struct Mode {
+    /// `None`: deltas are off.
     pub algorithm: Option<Algorithm>,
     pub key: Option<KeyPath>,
-    /// Deltas stay on, whatever they save.
+    /// Whether deltas stay on regardless of their savings.
     pub without_policy: bool,
 }
 
-pub struct Room {
-    way: Way,
+pub struct Channel {
+    mode: Mode,
     config: DeltaConfig,
-    channel: ChannelDelta,
+    delta: ChannelDelta,
     policy: Policy,
     groups: Groups,
-    place: u32,
+    group: u32,
     bases: BaseState,
     socket: SocketId,
     seq: u64,
-    /// The events after which deltas were switched off, or on again.
+    /// The numbers of the events after which deltas were switched off, or on again.
     pub switches: Vec<u64>,
 }
 
-impl Room {
-    pub fn new(way: Way) -> Room {
-        let config = DeltaConfig { conflation_key: way.key.clone(), ..DeltaConfig::default() };
-        let options = DeliveryOptions { algorithm: way.algorithm, ..DeliveryOptions::default() };
+impl Channel {
+    pub fn new(mode: Mode) -> Channel {
+        let config = DeltaConfig { conflation_key: mode.key.clone(), ..DeltaConfig::default() };
+        let options = DeliveryOptions { algorithm: mode.algorithm, ..DeliveryOptions::default() };
         let mut groups = Groups::default();
-        let (place, bases) = groups.enter(&options, &Chains::default(), 1);
-        Room {
-            channel: ChannelDeltas::default().on(CHANNEL, &config),
-            way,
+        let (group, bases) = groups.enter(&options, &Chains::default(), 1);
+        Channel {
+            delta: ChannelDeltas::default().on(CHANNEL, &config),
+            mode,
             config,
             policy: Policy::default(),
             groups,
-            place,
+            group,
             bases,
             socket: SocketId::random(),
             seq: 0,
@@ -58,11 +58,11 @@ impl Room {
         }
     }
 
-    /// The frames of an event, from the request that publishes it: its key is read,
-    /// it is encoded, and the cluster decides at once what the policy proposes.
+    /// The frames of an event: reads its conflation key, encodes it, and applies the proposal of
+    /// the policy at once, without a round trip through Redis.
     pub fn publish(&mut self, event: &Event) -> Bytes {
         self.seq += 1;
-        let event = Event { key: self.way.key.as_ref().map(|path| path.key(&event.data)), ..event.clone() };
+        let event = Event { key: self.mode.key.as_ref().map(|path| path.key(&event.data)), ..event.clone() };
         let delivery = Delivery {
             channel: CHANNEL,
             first_seq: self.seq,
@@ -71,14 +71,14 @@ impl Room {
             is_chained: true,
         };
         let mut context =
-            EncodingContext { config: &self.config, channel: &self.channel, policy: &mut self.policy };
+            EncodingContext { config: &self.config, channel: &self.delta, policy: &mut self.policy };
         let mut frames = fan_out::encode(&delivery, &mut self.groups, &mut context);
-        if let Some(on) = self.policy.verdict().filter(|_| !self.way.without_policy) {
+        if let Some(on) = self.policy.verdict().filter(|_| !self.mode.without_policy) {
             self.policy.set(on);
             self.switches.push(self.seq);
         }
         frames.buffer_for(
-            self.place,
+            self.group,
             SocketIdentity { socket: self.socket, previous_socket_ids: &[] },
             &mut self.bases,
         )

@@ -1,4 +1,4 @@
-//! The backend that publishes: signed batches on one kept connection.
+//! HTTP client of a publishing backend: signed batches on one keep-alive connection.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,28 +12,28 @@ use tokio::net::TcpStream;
 use crate::Outcome;
 
 #[derive(Debug)]
-pub struct Caller {
+pub struct HttpClient {
     address: SocketAddr,
     stream: TcpStream,
     read: Vec<u8>,
-    is_over: bool,
+    is_closed: bool,
 }
 
-impl Caller {
-    pub async fn connect(address: SocketAddr) -> Outcome<Caller> {
+impl HttpClient {
+    pub async fn connect(address: SocketAddr) -> Outcome<HttpClient> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Caller { address, stream, read: Vec::new(), is_over: false })
+        Ok(HttpClient { address, stream, read: Vec::new(), is_closed: false })
     }
 
-    /// A whole signed request, so that no signing is in what is measured; `path` is
-    /// below the app.
+    /// A complete signed POST request. Requests are built before a run, so that signing is not
+    /// part of the measured time. `path` is relative to the app.
     pub fn signed(&self, app: &App, path: &str, body: &str) -> Outcome<Vec<u8>> {
         let target = target(app, "POST", path, Some(&auth::body_md5(body.as_bytes())))?;
         Ok(self.post(&target, "application/json", body))
     }
 
-    /// The same for whoever wants no signature.
+    /// A complete POST request without a signature.
     pub fn post(&self, target: &str, content_type: &str, body: &str) -> Vec<u8> {
         let (address, len) = (self.address, body.len());
         format!(
@@ -43,7 +43,7 @@ impl Caller {
         .into_bytes()
     }
 
-    /// A question; `path` is below the app.
+    /// A complete signed GET request. `path` is relative to the app.
     pub fn query(&self, app: &App, path: &str) -> Outcome<Vec<u8>> {
         let target = target(app, "GET", path, None)?;
         Ok(format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address).into_bytes())
@@ -56,25 +56,25 @@ impl Caller {
         Ok(())
     }
 
-    /// How often `what` is in the last answer.
-    pub fn count(&self, what: &str) -> usize {
-        memmem::find_iter(&self.read, what).count()
+    /// The number of occurrences of `text` in the last response.
+    pub fn count(&self, text: &str) -> usize {
+        memmem::find_iter(&self.read, text).count()
     }
 
-    /// Sends a request and reads the answer, which must be a success. A server that
-    /// closes after each answer is connected to anew.
+    /// Sends a request and reads the response. Fails unless the status is 2xx. Reconnects first
+    /// if the server closed the connection after the previous response.
     pub async fn send(&mut self, request: &[u8]) -> Outcome<()> {
-        if self.is_over {
-            *self = Caller::connect(self.address).await?;
+        if self.is_closed {
+            *self = HttpClient::connect(self.address).await?;
         }
         self.stream.write_all(request).await?;
         self.read.clear();
         loop {
             if self.stream.read_buf(&mut self.read).await? == 0 {
-                return Err("the server closed the caller's connection".into());
+                return Err("the server closed the connection of an HTTP client".into());
             }
-            if let Some(head) = head_of_whole(&self.read) {
-                self.is_over = head.contains("\r\nconnection: close");
+            if let Some(head) = complete_head(&self.read) {
+                self.is_closed = head.contains("\r\nconnection: close");
                 break;
             }
         }
@@ -85,7 +85,7 @@ impl Caller {
     }
 }
 
-/// Path and query, signed.
+/// Path and query of a request, with its signature.
 fn target(app: &App, method: &str, path: &str, md5: Option<&str>) -> Outcome<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().to_string();
     let path = format!("/apps/{}{path}", app.id);
@@ -96,15 +96,15 @@ fn target(app: &App, method: &str, path: &str, md5: Option<&str>) -> Outcome<Str
     Ok(format!("{path}?{}&auth_signature={signature}", query.join("&")))
 }
 
-/// In small letters, once all of the answer is there.
-fn head_of_whole(answer: &[u8]) -> Option<String> {
-    let end = memmem::find(answer, b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+/// The head of a response in lower case. `None` until the response is complete.
+fn complete_head(response: &[u8]) -> Option<String> {
+    let end = memmem::find(response, b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&response[..end]).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    (answer.len() >= end + 4 + length.unwrap_or(0)).then_some(head)
+    (response.len() >= end + 4 + length.unwrap_or(0)).then_some(head)
 }
 
-/// The app that the servers of the benchmark have.
+/// The app that every server of the benchmark is configured with.
 #[derive(Debug)]
 pub struct App {
     pub id: &'static str,

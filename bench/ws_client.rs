@@ -1,4 +1,4 @@
-//! A socket that subscribes to many channels, one after another or in windows.
+//! WebSocket client with many subscriptions, made in windows of [`WINDOW`] channels.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,53 +11,54 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Outcome;
-use crate::caller::APP;
 use crate::frames::masked_text;
+use crate::http_client::APP;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for the connect, and for each window of subscriptions.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const CONFIRMATION: &[u8] = b"pusher_internal:subscription_succeeded";
-/// Subscriptions under way at once: their confirmations fit into what the server
-/// keeps for one socket.
+/// Unconfirmed subscriptions at a time. Their confirmations fit into the write buffer of a
+/// connection on the server.
 const WINDOW: usize = 64;
 
 #[derive(Debug)]
-pub struct Visitor {
+pub struct WsClient {
     stream: TcpStream,
     read: Vec<u8>,
     socket_id: String,
 }
 
-impl Visitor {
-    /// Connected and greeted.
-    pub async fn connect(address: SocketAddr) -> Outcome<Visitor> {
+impl WsClient {
+    /// Connects, up to `pusher:connection_established`.
+    pub async fn connect(address: SocketAddr) -> Outcome<WsClient> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut visitor = Visitor { stream, read: Vec::new(), socket_id: String::new() };
+        let mut ws_client = WsClient { stream, read: Vec::new(), socket_id: String::new() };
         let request = format!(
             "GET /app/{}?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\nHost: {address}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             APP.key
         );
-        visitor.stream.write_all(request.as_bytes()).await?;
-        // `{\"socket_id\":\"1.2\",…`, a string in a string.
-        let greeting = visitor.read_until(b"activity_timeout", 1).await?;
+        ws_client.stream.write_all(request.as_bytes()).await?;
+        // `{\"socket_id\":\"1.2\",…`: JSON within a JSON string.
+        let greeting = ws_client.read_until(b"activity_timeout", 1).await?;
         let greeting = String::from_utf8_lossy(&greeting).replace('\\', "");
         let id = greeting.split(r#""socket_id":""#).nth(1).and_then(|rest| rest.split('"').next());
-        visitor.socket_id = id.ok_or("the greeting has no socket id")?.to_owned();
-        Ok(visitor)
+        ws_client.socket_id = id.ok_or("the greeting has no socket id")?.to_owned();
+        Ok(ws_client)
     }
 
-    /// Public channels.
+    /// Subscribes to public channels.
     pub async fn subscribe(&mut self, channels: &[String]) -> Outcome<()> {
-        self.ask(channels, |channel| json!({ "channel": channel })).await
+        self.subscribe_all(channels, |channel| json!({ "channel": channel })).await
     }
 
-    /// Presence channels, as this user.
+    /// Subscribes to presence channels as `user`.
     pub async fn join(&mut self, channels: &[String], user: &str) -> Outcome<()> {
         let data = json!({ "user_id": user, "user_info": { "name": user } }).to_string();
         let socket_id = self.socket_id.clone();
-        self.ask(channels, |channel| {
+        self.subscribe_all(channels, |channel| {
             let text = auth::subscription_text(&socket_id, channel, Some(&data));
             let auth = format!("{}:{}", APP.key, auth::sign(&Secret::new(APP.secret), &text));
             json!({ "channel": channel, "auth": auth, "channel_data": data })
@@ -65,19 +66,23 @@ impl Visitor {
         .await
     }
 
-    /// Reads on, as others come, until the server closes.
-    pub async fn stay(mut self) {
+    /// Reads and discards frames until the server closes the connection.
+    pub async fn read_until_closed(mut self) {
         while self.stream.read_buf(&mut self.read).await.is_ok_and(|bytes| bytes > 0) {
             self.read.clear();
         }
     }
 
-    /// Gone without a word: its end is a reset.
+    /// Closes the socket with a TCP reset, without a close frame.
     pub fn reset(self) -> Outcome<()> {
         Ok(self.stream.set_zero_linger()?)
     }
 
-    async fn ask(&mut self, channels: &[String], data: impl Fn(&str) -> serde_json::Value) -> Outcome<()> {
+    async fn subscribe_all(
+        &mut self,
+        channels: &[String],
+        data: impl Fn(&str) -> serde_json::Value,
+    ) -> Outcome<()> {
         for channels in channels.chunks(WINDOW) {
             let frame = |channel: &String| {
                 let command = json!({ "event": "pusher:subscribe", "data": data(channel) });
@@ -90,28 +95,29 @@ impl Visitor {
         Ok(())
     }
 
-    /// What came until `what` had come so many times.
-    async fn read_until(&mut self, what: &[u8], times: usize) -> Outcome<Vec<u8>> {
-        // Only what is new is looked at, and as much before it as may begin it.
-        let (mut seen, mut found) = (0, 0);
+    /// Reads until `pattern` has arrived `times` times. Returns all bytes read.
+    async fn read_until(&mut self, pattern: &[u8], times: usize) -> Outcome<Vec<u8>> {
+        // Searches new bytes only, with the previous `pattern.len() - 1` bytes, which may hold the
+        // beginning of a match.
+        let (mut searched, mut found) = (0, 0);
         let work = async {
             loop {
-                while let Some(at) = memmem::find(&self.read[seen..], what) {
-                    (seen, found) = (seen + at + what.len(), found + 1);
+                while let Some(at) = memmem::find(&self.read[searched..], pattern) {
+                    (searched, found) = (searched + at + pattern.len(), found + 1);
                 }
                 if found >= times {
                     return Outcome::Ok(());
                 }
-                seen = seen.max(self.read.len().saturating_sub(what.len() - 1));
+                searched = searched.max(self.read.len().saturating_sub(pattern.len() - 1));
                 if self.stream.read_buf(&mut self.read).await? == 0 {
                     let last = String::from_utf8_lossy(&self.read[self.read.len().saturating_sub(100)..]);
-                    return Err(format!("a visitor was closed: …{last}").into());
+                    return Err(format!("the server closed a connection: …{last}").into());
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, work).await {
+        match tokio::time::timeout(TIMEOUT, work).await {
             Ok(done) => done?,
-            Err(_) => return Err(format!("{found} of {times} confirmations came").into()),
+            Err(_) => return Err(format!("{found} of {times} confirmations arrived in time").into()),
         }
         Ok(std::mem::take(&mut self.read))
     }
