@@ -246,12 +246,11 @@ fn metrics_in_documents_exist() {
 
 #[test]
 fn citations_are_found() {
-    let text = joined(
-        "//! (protocol.md 2.1, 2.3 to 2.5\n/// and 4). Protocol.md 3. protocol.md\n-- 1.10: design.md 12 x",
-    );
-    assert_eq!(cited(&text, "rotocol.md"), ["2.1", "2.3", "2.5", "4", "3", "1.10"]);
-    assert_eq!(cited(&text, "design.md"), ["12"]);
-    assert_eq!(cited("protocol.md says 3", "protocol.md"), [""; 0]);
+    // Of another name, or this file would cite the documents.
+    let text = joined("//! (a.md 2.1, 2.3 to 2.5\n/// and 4). A.md 3. a.md\n-- 1.10: b.md 12 x");
+    assert_eq!(cited(&text, ".md"), ["2.1", "2.3", "2.5", "4", "3", "1.10", "12"]);
+    assert_eq!(cited(&text, "b.md"), ["12"]);
+    assert_eq!(cited("a.md describes 3", "a.md"), [""; 0]);
     let page = "# Title\n\n## 2. Two\n### 2.10 Ten `x`\n### P1 A batch is all or nothing\n";
     assert_eq!(headings(page), ["2", "2.10", "P1", "Title"].map(str::to_owned).into());
     assert!(anchors(page).contains("p1-a-batch-is-all-or-nothing") && anchors(page).contains("210-ten-x"));

@@ -147,7 +147,7 @@ fn limits_page_is_fresh() {
             }
             let (name, rest) = declaration.split_once(": ").expect("a constant has a type");
             let (_, value) = rest.trim_end_matches(';').split_once(" = ").expect("a constant has a value");
-            row(&mut out, &[&code(name), &readable(value), &help.join(" ").replace("crate::", "")]);
+            row(&mut out, &[&code(name), &readable(name, value), &help.join(" ").replace("crate::", "")]);
             help.clear();
         } else if !line.starts_with("///") {
             help.clear();
@@ -157,16 +157,32 @@ fn limits_page_is_fresh() {
 }
 
 /// `Duration::from_secs(15)` is 15 s.
-fn readable(value: &str) -> String {
+fn readable(name: &str, value: &str) -> String {
     for (constructor, unit) in [("Duration::from_secs(", "s"), ("Duration::from_millis(", "ms")] {
         if let Some(number) = value.strip_prefix(constructor).and_then(|rest| rest.strip_suffix(')')) {
             return format!("{} {unit}", number.replace('_', ","));
         }
     }
-    match value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_') {
-        true => value.replace('_', ","),
-        false => code(value),
+    let factors = value.split(" * ").map(|factor| factor.replace('_', "").parse::<u64>());
+    match factors.collect::<Result<Vec<u64>, _>>() {
+        Ok(factors) => bytes_or_count(factors.iter().product(), name.contains("BYTES")),
+        Err(_) => code(value),
     }
+}
+
+fn bytes_or_count(number: u64, is_bytes: bool) -> String {
+    match number {
+        _ if is_bytes && number.is_multiple_of(1024 * 1024) => format!("{} MiB", number / 1024 / 1024),
+        _ if is_bytes && number.is_multiple_of(1024) => format!("{} KiB", number / 1024),
+        _ => thousands(number),
+    }
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
 }
 
 #[test]
