@@ -15,6 +15,23 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use striped::Striped;
 
+/// What is documented of one metric.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// `Count`, `Bytes` or `Seconds`.
+    pub unit: &'static str,
+    pub help: &'static str,
+}
+
+/// The names of all metrics, those with labels included.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let labelled = ["fanfare_connections_closed_total", "fanfare_build_info"];
+    CATALOGUE.iter().map(|metric| metric.name).chain(labelled)
+}
+
 macro_rules! catalogue {
     ($($kind:ident $field:ident $name:literal $unit:ident $help:literal)*) => {
         /// Handles, created once: an increment is one atomic addition.
@@ -29,9 +46,16 @@ macro_rules! catalogue {
             }
         }
 
-        /// Name and help text of each metric, for the documentation.
-        pub const CATALOGUE: &[(&str, &str)] = &[$(($name, $help),)*];
+        /// Every metric without labels, for the reference page.
+        pub const CATALOGUE: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: catalogue!(@kind $kind),
+            unit: stringify!($unit),
+            help: $help,
+        },)*];
     };
+    (@kind striped) => { "counter" };
+    (@kind $kind:ident) => { stringify!($kind) };
     (@type counter) => { Counter };
     (@type striped) => { Striped };
     (@type gauge) => { Gauge };

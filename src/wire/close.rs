@@ -40,6 +40,29 @@ pub enum Close {
 }
 
 impl Close {
+    pub const ALL: [Close; 20] = [
+        Close::Normal,
+        Close::Garbage,
+        Close::NotUtf8,
+        Close::TooBig,
+        Close::UnknownApp,
+        Close::UnknownPath,
+        Close::AppDisabled,
+        Close::OverConnectionQuota,
+        Close::InvalidVersion,
+        Close::UnsupportedProtocol,
+        Close::UnsupportedFormat,
+        Close::OriginNotAllowed,
+        Close::Unauthorized,
+        Close::AuthorizationTimeout,
+        Close::Terminated,
+        Close::RateLimited,
+        Close::SlowClient,
+        Close::OverCapacity,
+        Close::Draining,
+        Close::PongTimeout,
+    ];
+
     pub fn code(self) -> u16 {
         match self {
             Close::Normal => 1000,
