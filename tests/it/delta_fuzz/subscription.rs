@@ -1,6 +1,6 @@
 //! A client's subscription to one channel, over all of its connections: position,
-//! bases, and received events, in spans (docs/guides/resume.md, "What a client
-//! does").
+//! bases, and received events, in spans (docs/guides/resume.md, "In another
+//! client").
 
 use std::collections::VecDeque;
 
