@@ -17,6 +17,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("text The body did not arrive whole", "a client that disconnects early receives no response"),
     ("text The server could not do this; its log says why", "as internal_error"),
     ("text Redis refused: {0}", "is only logged"),
+    ("text WebSocket refused", "is only logged"),
+    ("text WebSocket refused: unknown path", "is only logged"),
     (
         "text The WebSocket upgrade came over HTTP/1.0, which has none: the proxy in front must use HTTP/1.1 \
          (nginx: `proxy_http_version 1.1`)",
@@ -122,7 +124,7 @@ fn every_protocol_event_is_in_a_transcript() {
     let forms = [
         ("own(event_prefix, \"", "pusher"),
         ("internal(event_prefix, \"", "pusher_internal"),
-        ("{}:", "pusher"),
+        ("{prefix}:", "pusher"),
     ];
     let names = forms.into_iter().flat_map(|(form, prefix)| {
         let after = code.split(form).skip(1);
