@@ -83,11 +83,11 @@ pub enum BatchFault {
     Missing,
     #[error("must not be empty")]
     Empty,
-    #[error("has {chars} characters, {chars_max} are allowed")]
+    #[error("has {chars} characters (limit: {chars_max})")]
     TooLong { chars: usize, chars_max: usize },
-    #[error("has {bytes} bytes, {bytes_max} are allowed")]
+    #[error("has {bytes} bytes (limit: {bytes_max})")]
     TooLarge { bytes: usize, bytes_max: usize },
-    #[error("has {count} {what}, {count_max} are allowed")]
+    #[error("has {count} {what} (limit: {count_max})")]
     TooMany { what: &'static str, count: usize, count_max: usize },
     #[error("{0}")]
     Channel(ChannelNameError),

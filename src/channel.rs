@@ -19,7 +19,7 @@ pub struct ChannelName(Arc<str>);
 pub enum ChannelNameError {
     #[error("a channel name must not be empty")]
     Empty,
-    #[error("the channel name has {chars} characters, {chars_max} are allowed")]
+    #[error("the channel name has {chars} characters (limit: {chars_max})")]
     TooLong { chars: usize, chars_max: usize },
     #[error("the channel name has the character {0:?}; allowed are A-Z a-z 0-9 and _-=@,.;:")]
     Character(char),
@@ -33,7 +33,7 @@ pub enum ChannelNameError {
 pub enum UserIdError {
     #[error("the user id must not be empty")]
     Empty,
-    #[error("the user id has {chars} characters, {chars_max} are allowed")]
+    #[error("the user id has {chars} characters (limit: {chars_max})")]
     TooLong { chars: usize, chars_max: usize },
     #[error("the user id has the control character {0:?}")]
     Control(char),

@@ -6,7 +6,7 @@
 //! calls, one at a time: the next call includes all connections that opened or closed
 //! during the last one. The task repeats its report every
 //! [`limits::CONNECTION_LIMIT_INTERVAL`], which restores counts that Redis has lost.
-//! While Redis is away all connections are admitted: an outage must not refuse clients
+//! While Redis is unavailable all connections are admitted: an outage must not refuse clients
 //! that are within the limit.
 
 use std::collections::{HashMap, VecDeque};
@@ -121,7 +121,7 @@ impl AppLimiter {
                 self.waiting.push_back(waiter);
             }
             let is_due = Instant::now() >= due && !self.is_idle();
-            // While Redis is away, a closed connection is reported with the next regular
+            // While Redis is unavailable, a closed connection is reported with the next regular
             // report.
             let has_changed = self.reported.is_some_and(|reported| reported != self.held());
             if is_due || has_changed || !self.waiting.is_empty() {

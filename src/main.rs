@@ -43,7 +43,7 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
     if flags.check || flags.print_config {
         warnings.iter().for_each(|warning| print_error(&format!("warning: {warning}")));
         if flags.check {
-            print("the configuration is good\n");
+            print("the configuration is valid\n");
         }
         return ExitCode::SUCCESS;
     }

@@ -98,16 +98,16 @@ pub struct Occupied {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BackendError {
     /// Not executed: there is no connection, or its queue is full.
-    #[error("Redis is not available, nothing was done")]
+    #[error("Redis is unavailable: the operation was not executed")]
     Unavailable,
     /// No reply in time: the operation may have been executed.
-    #[error("Redis did not answer in time, the batch may have been published")]
+    #[error("No reply from Redis in time: the batch may have been published")]
     OutcomeUnknown,
     /// Not executed: Redis has reached its `maxmemory`.
-    #[error("Redis has no memory left, nothing was done")]
+    #[error("Redis is out of memory: the operation was not executed")]
     OutOfMemory,
     /// Not executed: the charge exceeds the app's rate limit.
-    #[error("Rate limit exceeded: {} per window are allowed, {} are left", .0.limit, .0.remaining)]
+    #[error("Rate limit exceeded (limit: {} per window, remaining: {})", .0.limit, .0.remaining)]
     RateLimited(RateState),
     #[error("Redis refused: {0}")]
     Refused(String),

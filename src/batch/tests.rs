@@ -35,7 +35,7 @@ fn event_parse_reports_first_invalid_field() {
     check_event(r#"{"name":"e","data":1,"channel":"c","channels":[]}"#, Ok(()));
     check_event(
         r#"{"name":"e","data":1,"channel":"c","channels":["1","2","3","4"]}"#,
-        Err("`channels` has 5 channels, 4 are allowed"),
+        Err("`channels` has 5 channels (limit: 4)"),
     );
     check_event(
         r#"{"name":"e","data":1,"channel":"a b"}"#,
@@ -130,12 +130,12 @@ fn batch_with_one_invalid_event_is_refused() {
     assert_eq!(parse(format!(r#"{{"batch":[{event},{{}}]}}"#)).unwrap_err(), "event 1: `name` is required");
     assert_eq!(
         parse(format!(r#"{{"batch":[{event},{event},{event},{event}]}}"#)).unwrap_err(),
-        "`batch` has 4 events, 3 are allowed"
+        "`batch` has 4 events (limit: 3)"
     );
     let wide = r#"{"name":"e","channels":["1","2","3","4"],"data":"d"}"#;
     assert_eq!(
         parse(format!(r#"{{"batch":[{wide},{wide}]}}"#)).unwrap_err(),
-        "event 1: `channels` has 8 publications so far, 6 are allowed"
+        "event 1: `channels` has 8 publications so far (limit: 6)"
     );
 }
 

@@ -174,8 +174,9 @@ impl Channels {
             return;
         }
         let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let error =
-            format!("the channel has {} members, which is all it may have", channel.rules.members_max);
+        let members_max = channel.rules.members_max;
+        let members = if members_max == 1 { "member" } else { "members" };
+        let error = format!("presence channel is full (limit: {members_max} {members})");
         let frame = |event_prefix| {
             reply::subscription_refused(event_prefix, channel_id.channel(), "LimitReached", &error, 4100)
         };

@@ -67,7 +67,7 @@ pub enum CliError {
     #[error("closed by the server with {code}, {meaning}: {reason}")]
     Closed { code: u16, meaning: &'static str, reason: String },
 
-    #[error("the server closed the connection without a word")]
+    #[error("the server closed the connection without a close frame")]
     Gone,
 
     #[error("{0}")]

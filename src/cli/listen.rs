@@ -299,13 +299,13 @@ fn meaning(code: u16) -> &'static str {
         4007 => "the protocol version is not supported",
         4008 => "the protocol version is missing",
         4009 => "the connection is not authorized",
-        4100 => "the server is over capacity, or this client too slow: come back later",
-        4200 => "the server is restarting: come back at once",
+        4100 => "the server is over capacity, or this client too slow: reconnect later",
+        4200 => "the server is restarting: reconnect at once",
         4201 => "a ping was not answered",
         4202 => "the connection was idle for too long",
-        _ if code / 100 == 40 => "do not come back",
-        _ if code / 100 == 41 => "come back later",
-        _ if code / 100 == 42 => "come back at once",
+        _ if code / 100 == 40 => "do not reconnect",
+        _ if code / 100 == 41 => "reconnect later",
+        _ if code / 100 == 42 => "reconnect at once",
         _ => "which the Pusher protocol does not name",
     }
 }

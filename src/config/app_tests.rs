@@ -90,7 +90,7 @@ fn message_rate_without_enabled_is_an_error() {
     assert_eq!(
         problems("message_rate_limit = { max_attempts = 0, decay = 3 }"),
         [
-            "`apps[0].message_rate_limit.decay` is not a setting; the nearest is `decay_seconds` (file FILE, line 5)",
+            "`apps[0].message_rate_limit.decay` is not a setting; the most similar is `decay_seconds` (file FILE, line 5)",
             "`apps[0].message_rate_limit.enabled` (rate limit of all messages of a connection) must be true or false; it is missing (file FILE, line 5)",
             "`apps[0].message_rate_limit.max_attempts` (rate limit of all messages of a connection) must be a whole number from 1; it is 0 (file FILE, line 5)",
         ]
@@ -189,7 +189,7 @@ fn webhook_mistakes_are_all_reported_with_their_path() {
             "`apps[0].webhooks[2].url` {doc} must be a URL that begins with http:// or https://, without a user or a fragment; \
                  it is missing (file FILE, line 5)"
         ),
-        "`apps[0].webhooks[2].urls` is not a setting; the nearest is `url` (file FILE, line 5)".into(),
+        "`apps[0].webhooks[2].urls` is not a setting; the most similar is `url` (file FILE, line 5)".into(),
     ];
     assert_eq!(found, expect);
 }

@@ -186,7 +186,7 @@ fn channel_delta_mistakes_are_all_reported_with_their_path() {
         wrong("d.algorithm", "fossil or xdelta3; it is \"bsdiff\""),
         wrong("d.cache_sync", "true or false; it is 2"),
         wrong("d.enable_tags", "true or false; it is \"x\""),
-        "`apps[0].channel_delta_compression.market-*.algoritm` is not a setting; the nearest is `algorithm` (file FILE, line 5)".into(),
+        "`apps[0].channel_delta_compression.market-*.algoritm` is not a setting; the most similar is `algorithm` (file FILE, line 5)".into(),
         wrong("market-*.conflation_key", "names with dots between them, such as `symbol` or `asset.id`; it is \"a..b\""),
         wrong("market-*.max_conflation_keys", "a whole number from 1 to 10000; it is 0"),
     ];

@@ -13,10 +13,10 @@ pub enum Problem {
     #[error("{origin}: {message}")]
     Syntax { origin: Origin, message: String },
 
-    #[error("`{key}` is not a setting; the nearest is `{nearest}` ({origin})")]
+    #[error("`{key}` is not a setting; the most similar is `{nearest}` ({origin})")]
     UnknownKey { key: String, nearest: String, origin: Origin },
 
-    #[error("`{name}` is not a variable that fanfare knows; the nearest is `{nearest}` (environment)")]
+    #[error("`{name}` is not a variable of fanfare; the most similar is `{nearest}` (environment)")]
     UnknownVariable { name: String, nearest: String },
 
     /// A section that is not a table, or an `apps` that is not a list of tables.

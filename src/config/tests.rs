@@ -164,10 +164,10 @@ fn unknown_keys_and_variables_are_reported_with_the_nearest() {
     let mut found = given(file, &variables).problems();
     found.sort();
     let file = |key: &str, nearest: &str, line: u8| {
-        format!("`{key}` is not a setting; the nearest is `{nearest}` (file FILE, line {line})")
+        format!("`{key}` is not a setting; the most similar is `{nearest}` (file FILE, line {line})")
     };
     let variable = |name: &str, nearest: &str| {
-        format!("`{name}` is not a variable that fanfare knows; the nearest is `{nearest}` (environment)")
+        format!("`{name}` is not a variable of fanfare; the most similar is `{nearest}` (environment)")
     };
     let mut expect = vec![
         file("lisen", "listen", 1),

@@ -31,11 +31,11 @@ pub enum FilterFault {
     LeafAndBranch,
     #[error("must be either a node or `events` and `tags`, not both")]
     NodeAndCompound,
-    #[error("has {bytes} bytes, {bytes_max} are allowed")]
+    #[error("has {bytes} bytes (limit: {bytes_max})")]
     TooLong { bytes: usize, bytes_max: usize },
-    #[error("has {count} elements, {count_max} are allowed")]
+    #[error("has {count} elements (limit: {count_max})")]
     TooMany { count: usize, count_max: usize },
-    #[error("is one node too many, {} are allowed", limits::FILTER_NODES_MAX)]
+    #[error("is one node too many (limit: {})", limits::FILTER_NODES_MAX)]
     TooManyNodes,
     #[error("is not supported by this server")]
     Unsupported,

@@ -5,10 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::error_code::ErrorCode;
 use super::handshake::{HandshakeError, UPGRADE_HEADERS};
 use super::rates;
 use crate::backend::{BackendError, RateState};
@@ -18,8 +19,7 @@ use crate::metrics::metrics;
 
 #[derive(Debug)]
 pub(super) struct ApiError {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     error: String,
     index: Option<usize>,
     field: Option<&'static str>,
@@ -30,9 +30,9 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> ApiError {
+    fn new(code: ErrorCode, error: impl Into<String>) -> ApiError {
         let (index, field, retry_after, rate) = (None, None, None, None);
-        ApiError { status, code, error: error.into(), index, field, retry_after, rate }
+        ApiError { code, error: error.into(), index, field, retry_after, rate }
     }
 
     fn in_field(self, field: &'static str) -> ApiError {
@@ -44,51 +44,51 @@ impl ApiError {
     }
 
     pub(super) fn unknown_route() -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path")
+        ApiError::new(ErrorCode::NotFound, "Nothing is served at this path")
     }
 
     pub(super) fn method_not_allowed() -> ApiError {
-        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has other methods")
+        ApiError::new(ErrorCode::MethodNotAllowed, "Method not allowed at this path")
     }
 
     pub(super) fn upgrade_required(error: &HandshakeError) -> ApiError {
-        ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error.to_string())
+        ApiError::new(ErrorCode::UpgradeRequired, error.to_string())
     }
 
     pub(super) fn draining() -> ApiError {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The node is being stopped").retry_after(1)
+        ApiError::new(ErrorCode::Draining, "The node is shutting down").retry_after(1)
     }
 
     pub(super) fn unknown_app(id: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "app_not_found", format!("There is no app with the id {id:?}"))
+        ApiError::new(ErrorCode::AppNotFound, format!("There is no app with the id {id:?}"))
     }
 
     pub(super) fn app_disabled() -> ApiError {
-        ApiError::new(StatusCode::FORBIDDEN, "forbidden", "The app is disabled")
+        ApiError::new(ErrorCode::Forbidden, "The app is disabled")
     }
 
     pub(super) fn unauthorized(error: impl Into<String>) -> ApiError {
         metrics().auth_failures.increment(1);
-        ApiError::new(StatusCode::UNAUTHORIZED, "auth_failed", error)
+        ApiError::new(ErrorCode::AuthFailed, error)
     }
 
     pub(super) fn content_encoding(encoding: &str) -> ApiError {
         let error = format!("Content-Encoding {encoding:?} is not supported: send the body as it is");
-        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", error)
+        ApiError::new(ErrorCode::UnsupportedEncoding, error)
     }
 
     pub(super) fn body_too_large(bytes_max: usize) -> ApiError {
         let error =
             format!("The body is larger than {bytes_max} bytes, the most that this app's limits allow");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", error)
+        ApiError::new(ErrorCode::PayloadTooLarge, error)
     }
 
     pub(super) fn body_timeout() -> ApiError {
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not arrive in time")
+        ApiError::new(ErrorCode::RequestTimeout, "The body was not received in time")
     }
 
     pub(super) fn body_broken() -> ApiError {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", "The body did not arrive whole")
+        ApiError::new(ErrorCode::InvalidInput, "The connection ended before the body was complete")
     }
 
     pub(super) fn invalid_path(rejection: &PathRejection) -> ApiError {
@@ -98,7 +98,7 @@ impl ApiError {
     }
 
     pub(super) fn invalid_query(error: impl Into<String>) -> ApiError {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", error)
+        ApiError::new(ErrorCode::InvalidInput, error)
     }
 
     pub(super) fn invalid_info(error: impl Into<String>) -> ApiError {
@@ -115,10 +115,10 @@ impl ApiError {
 
     pub(super) fn unaffordable(cost: u64, cost_max: u64, window: Duration) -> ApiError {
         let error = format!(
-            "This costs {cost}, one for each event and channel, and the app may spend {cost_max} in {} s",
+            "The batch costs {cost}, one for each event and channel (limit: {cost_max} in {} s)",
             window.as_secs_f64()
         );
-        ApiError::new(StatusCode::BAD_REQUEST, "limit_exceeded", error).in_field("channels")
+        ApiError::new(ErrorCode::LimitExceeded, error).in_field("channels")
     }
 
     /// Whether the app has exceeded its rate limit.
@@ -139,13 +139,13 @@ impl fmt::Display for ApiError {
 
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> ApiError {
-        let (status, code) = match error.fault {
-            BatchFault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
-            BatchFault::TooMany { .. } => (StatusCode::BAD_REQUEST, "limit_exceeded"),
-            _ => (StatusCode::BAD_REQUEST, "invalid_input"),
+        let code = match error.fault {
+            BatchFault::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            BatchFault::TooMany { .. } => ErrorCode::LimitExceeded,
+            _ => ErrorCode::InvalidInput,
         };
         let text = error.to_string();
-        ApiError { index: error.index, field: error.field, ..ApiError::new(status, code, text) }
+        ApiError { index: error.index, field: error.field, ..ApiError::new(code, text) }
     }
 }
 
@@ -160,33 +160,33 @@ impl From<BackendError> for ApiError {
         let code = match error {
             BackendError::Unavailable => {
                 metrics().redis_unavailable.increment(1);
-                "service_unavailable"
+                ErrorCode::ServiceUnavailable
             }
             BackendError::OutcomeUnknown => {
                 metrics().redis_unknown.increment(1);
-                "outcome_unknown"
+                ErrorCode::OutcomeUnknown
             }
-            BackendError::OutOfMemory => "backpressure",
+            BackendError::OutOfMemory => ErrorCode::Backpressure,
             BackendError::RateLimited(state) => {
                 metrics().requests_rate_limited.increment(1);
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                let limited = ApiError::new(status, "rate_limited", error.to_string());
+                let limited = ApiError::new(ErrorCode::RateLimited, error.to_string());
                 return ApiError { rate: Some(Box::new(state)), ..limited }
                     .retry_after(rates::reset_secs(state).max(1));
             }
             BackendError::Refused(_) => {
                 tracing::error!(%error, "the backend refused an operation");
-                let error = "The server could not do this; its log says why";
-                return ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error);
+                let error = "Internal error: see the log of the node";
+                return ApiError::new(ErrorCode::InternalError, error);
             }
         };
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()).retry_after(1)
+        ApiError::new(code, error.to_string()).retry_after(1)
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({ "error": self.error, "code": self.code, "status": self.status.as_u16() });
+        let status = self.code.status();
+        let mut body = json!({ "error": self.error, "code": self.code.name(), "status": status.as_u16() });
         if let Some(index) = self.index {
             body["index"] = index.into();
         }
@@ -194,8 +194,8 @@ impl IntoResponse for ApiError {
             body["field"] = field.into();
         }
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        let mut response = (self.status, json, body.to_string()).into_response();
-        if self.status == StatusCode::UPGRADE_REQUIRED {
+        let mut response = (status, json, body.to_string()).into_response();
+        if self.code == ErrorCode::UpgradeRequired {
             response.headers_mut().extend(UPGRADE_HEADERS);
         }
         if let Some(secs) = self.retry_after {

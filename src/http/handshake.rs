@@ -22,7 +22,7 @@ pub(super) enum HandshakeError {
     #[error("This path is for WebSockets: the request must be an upgrade, version 13")]
     NoUpgrade,
     #[error(
-        "The WebSocket upgrade came over HTTP/1.0, which has none: the proxy in front must use HTTP/1.1 \
+        "The WebSocket upgrade was sent over HTTP/1.0, which has no upgrades: the proxy in front must use HTTP/1.1 \
          (nginx: `proxy_http_version 1.1`)"
     )]
     Http10,

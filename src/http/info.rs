@@ -32,10 +32,10 @@ impl Attributes {
     /// Fails if an attribute requires users or a cached event and the queried channels have none.
     pub(super) fn check(self, has_users: bool, has_cache: bool) -> Result<Attributes, ApiError> {
         if self.user_count && !has_users {
-            return Err(ApiError::invalid_info("`user_count` is only there on presence channels"));
+            return Err(ApiError::invalid_info("`user_count` is an attribute of presence channels only"));
         }
         if self.cache && !has_cache {
-            return Err(ApiError::invalid_info("`cache` is only there on a single cache channel"));
+            return Err(ApiError::invalid_info("`cache` is an attribute of a single cache channel only"));
         }
         Ok(self)
     }

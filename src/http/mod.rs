@@ -3,6 +3,7 @@
 
 mod channels;
 mod error;
+pub mod error_code;
 mod events;
 mod handshake;
 mod health;

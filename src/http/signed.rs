@@ -184,7 +184,7 @@ fn check_md5(method: &Method, body: &[u8], body_md5: Option<&str>) -> Result<(),
     }
     match body_md5 {
         Some(md5) if md5.eq_ignore_ascii_case(&auth::body_md5(body)) => Ok(()),
-        Some(_) => Err(ApiError::unauthorized("`body_md5` is not the MD5 of the body that arrived")),
+        Some(_) => Err(ApiError::unauthorized("`body_md5` is not the MD5 of the received body")),
         None if body.is_empty() => Ok(()),
         None => Err(ApiError::unauthorized("The query parameter `body_md5` is missing")),
     }

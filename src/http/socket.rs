@@ -40,7 +40,7 @@ pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Res
     let client = client(node, String::new(), &handshake, &request);
     if node.log_limit.admits(path) {
         let address = client.address.map(tracing::field::display);
-        tracing::info!(path, client = address, "WebSocket refused: unknown path");
+        tracing::info!(path, client = address, "upgrade refused: unknown path");
     }
     Ok(upgrade(request, handshake, async move |stream, read| {
         ws::refuse(stream, read, &client, Close::UnknownPath, &reason).await;
@@ -54,7 +54,7 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
     Handshake::read(request).map_err(|error| {
         if error.is_caused_by_proxy() && node.log_limit.admits(&error.to_string()) {
             let client = peer::client(node, request.extensions(), request.headers());
-            tracing::warn!(client = client.map(tracing::field::display), %error, "WebSocket refused");
+            tracing::warn!(client = client.map(tracing::field::display), %error, "upgrade refused");
         }
         ApiError::upgrade_required(&error)
     })

@@ -89,25 +89,25 @@ impl Close {
     pub fn reason(self) -> &'static str {
         match self {
             Close::Normal => "",
-            Close::Garbage => "This is not a valid WebSocket frame",
+            Close::Garbage => "Invalid WebSocket frame",
             Close::NotUtf8 => "A text message must be UTF-8",
             Close::TooBig => "The message is larger than 64 KiB",
             Close::UnknownApp => "There is no app with this key",
             Close::UnknownPath => "There is no WebSocket at this path",
             Close::AppDisabled => "This app is disabled",
-            Close::OverConnectionQuota => "The app has as many connections as it may",
+            Close::OverConnectionQuota => "The app has reached its connection limit",
             Close::InvalidVersion => "The protocol version must be a number",
             Close::UnsupportedProtocol => "This protocol version is not supported; use 7",
             Close::UnsupportedFormat => "This `format` is not supported; use json",
             Close::OriginNotAllowed => "This app does not allow connections from this origin",
-            Close::Unauthorized => "The sign-in was not signed by the app",
-            Close::AuthorizationTimeout => "Neither signed in nor on a private channel in time",
+            Close::Unauthorized => "The signature of the sign-in is wrong",
+            Close::AuthorizationTimeout => "No sign-in and no authorised subscription in time",
             Close::Terminated => "You got disconnected by the app.",
-            Close::RateLimited => "Too many messages, come back later",
+            Close::RateLimited => "Rate limit exceeded, reconnect later",
             Close::SlowClient => "The client reads too slowly",
-            Close::OverCapacity => "Over capacity, come back later",
+            Close::OverCapacity => "Over capacity, reconnect later",
             Close::Draining => "The server is restarting, reconnect now",
-            Close::PongTimeout => "Nothing was heard after a ping",
+            Close::PongTimeout => "No frame was received after a ping",
         }
     }
 

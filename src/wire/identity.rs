@@ -37,7 +37,7 @@ pub enum IdentityError {
     LoneSurrogate { field: &'static str, escape: String },
     #[error("`{field}` must not be empty")]
     Empty { field: &'static str },
-    #[error("`{field}` has {chars} characters, {chars_max} are allowed")]
+    #[error("`{field}` has {chars} characters (limit: {chars_max})")]
     TooLong { field: &'static str, chars: usize, chars_max: usize },
 }
 
@@ -177,7 +177,7 @@ mod tests {
             (r#"{"user_id":true}"#, "`user_id` must be a string or a number"),
             (r#"{"user_id":"a\ud83d"}"#, r"`user_id` has half of a surrogate pair, \ud83d, which"),
             (r#"{"user_id":""}"#, "`user_id` must not be empty"),
-            (&long, "`user_id` has 129 characters, 128 are allowed"),
+            (&long, "`user_id` has 129 characters (limit: 128)"),
             (&"[".repeat(20_000), "`channel_data` is nested deeper than 64 levels"),
         ] {
             let found = member(text).expect_err(text);

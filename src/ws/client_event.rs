@@ -18,21 +18,21 @@ use crate::wire::command::ClientEvent;
 enum ClientEventError {
     #[error("Client events are not enabled for this app")]
     Disabled,
-    #[error("The name of the client event has {chars} characters, {chars_max} are allowed")]
+    #[error("The name of the client event has {chars} characters (limit: {chars_max})")]
     Name { chars: usize, chars_max: usize },
-    #[error("The client event is for no channel: {0}")]
+    #[error("The client event has no valid channel: {0}")]
     Channel(#[from] ChannelNameError),
-    #[error("Client events are for private and presence channels, and `{0}` is neither")]
+    #[error("Client events are not allowed on `{0}`: only on private and presence channels")]
     Kind(ChannelName),
-    #[error("The client event is for `{0}`, which this connection is not subscribed to")]
+    #[error("This connection is not subscribed to `{0}`, the channel of the client event")]
     NotSubscribed(ChannelName),
-    #[error("The data of the client event has {bytes} bytes, {bytes_max} are allowed")]
+    #[error("The data of the client event has {bytes} bytes (limit: {bytes_max})")]
     Data { bytes: usize, bytes_max: usize },
     #[error(transparent)]
     RateLimitExceeded(#[from] RateLimitExceeded),
-    #[error("It is not known whether the client event was sent: Redis did not answer in time")]
+    #[error("No reply from Redis in time: the client event may have been published")]
     Unknown,
-    #[error("The client event was not sent: {0}")]
+    #[error("The client event was not published: {0}")]
     NotSent(BackendError),
 }
 

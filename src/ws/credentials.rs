@@ -15,7 +15,7 @@ use crate::metrics::metrics;
 pub(super) enum CredentialsError {
     #[error("`auth` must be the app's key, a colon and a signature")]
     Malformed,
-    #[error("the key in `auth` is not the key of this connection")]
+    #[error("the key in `auth` is not the app key of this connection")]
     WrongKey,
     /// Repeats the signed text, as Pusher does: the author of an auth endpoint needs it to find
     /// the mistake.

@@ -33,13 +33,13 @@ impl Connection {
                 Member::new(user.id.clone(), user.info.clone())
             }
             (None, None) => {
-                let error = "a presence channel needs `channel_data`, or a connection that has signed in";
+                let error = "a presence channel requires `channel_data` or a signed-in connection";
                 return Err(Refusal::new("AuthError", error.to_owned(), 401));
             }
         };
         let (bytes, bytes_max) = (json::decoded_len(&member.info), self.app.limits.presence_member_bytes_max);
         if bytes > bytes_max {
-            let error = format!("`user_info` has {bytes} bytes, {bytes_max} are allowed");
+            let error = format!("`user_info` has {bytes} bytes (limit: {bytes_max})");
             return Err(Refusal::new("LimitReached", error, 4301));
         }
         let existing = self.subscriptions.get(channel).filter(|subscription| subscription.is_live());

@@ -30,11 +30,15 @@ struct RateWindow {
 /// The message is above a rate limit and has no effect; the text of a `pusher:error` with code
 /// 4301.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("Rate limit exceeded: {} {unit} per {:?} are allowed", .rate.count, .rate.window)]
+#[error("Rate limit exceeded (limit: {} {unit}{} per {:?})", .rate.count, plural(.rate.count), .rate.window)]
 pub(super) struct RateLimitExceeded {
-    /// The counted messages, in the plural.
+    /// What is counted, in the singular.
     unit: &'static str,
     rate: Rate,
+}
+
+fn plural(count: &u64) -> &'static str {
+    if *count == 1 { "" } else { "s" }
 }
 
 impl Connection {
@@ -46,7 +50,7 @@ impl Connection {
         if self.windows().messages.admits(rate, Instant::now()) {
             return true;
         }
-        let exceeded = RateLimitExceeded { unit: "messages", rate };
+        let exceeded = RateLimitExceeded { unit: "message", rate };
         if let Some(Command::Subscribe(subscribe)) = command {
             let refusal = Refusal::new("LimitReached", exceeded.to_string(), 4301);
             self.refuse(&subscribe.channel, refusal);
@@ -62,7 +66,7 @@ impl Connection {
         let Some(rate) = self.app.rates.client_events else { return Ok(()) };
         match self.windows().client_events.admits(rate, Instant::now()) {
             true => Ok(()),
-            false => Err(RateLimitExceeded { unit: "client events", rate }),
+            false => Err(RateLimitExceeded { unit: "client event", rate }),
         }
     }
 
@@ -112,7 +116,7 @@ mod tests {
             let now = began + Duration::from_millis(after_ms);
             assert_eq!(window.admits(rate, now), admitted, "after {after_ms} ms");
         }
-        let message = RateLimitExceeded { unit: "messages", rate }.to_string();
-        assert_eq!(message, "Rate limit exceeded: 2 messages per 1s are allowed");
+        let message = RateLimitExceeded { unit: "message", rate }.to_string();
+        assert_eq!(message, "Rate limit exceeded (limit: 2 messages per 1s)");
     }
 }

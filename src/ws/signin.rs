@@ -103,7 +103,7 @@ impl Connection {
         let mut confirmation = reply::signin_success(self.event_prefix, &signin.user_data);
         if watchlist.len() > limits::WATCHLIST_MAX {
             let (count, count_max) = (watchlist.len(), limits::WATCHLIST_MAX);
-            let message = format!("`watchlist` has {count} users, the first {count_max} are watched");
+            let message = format!("`watchlist` has {count} users, only the first {count_max} are watched");
             confirmation =
                 [confirmation, reply::error(self.event_prefix, Some(4302), &message)].concat().into();
             watchlist.truncate(count_max);

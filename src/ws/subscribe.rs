@@ -83,7 +83,10 @@ impl Connection {
         if self.subscriptions.len() >= limits::SOCKET_SUBSCRIPTIONS_MAX
             && !self.subscriptions.contains_key(&channel)
         {
-            let error = format!("a connection can have {} subscriptions", limits::SOCKET_SUBSCRIPTIONS_MAX);
+            let error = format!(
+                "too many subscriptions on this connection (limit: {})",
+                limits::SOCKET_SUBSCRIPTIONS_MAX
+            );
             return Err(Refusal::new("LimitReached", error, 4100));
         }
         let filter = self.check_filter(subscribe.filter.as_ref())?;
@@ -121,7 +124,7 @@ impl Connection {
         if self.is_own_user_channel(channel) {
             return Ok(());
         }
-        let error = "a user's channel is for connections that have signed in as that user";
+        let error = "a user channel requires a connection that is signed in as that user";
         Err(Refusal::new("AuthError", error.to_owned(), 401))
     }
 

@@ -274,7 +274,7 @@ async fn user_info_limit_counts_decoded_text() {
             assert_eq!(frame.data_json()["presence"]["hash"]["ann"]["name"], json!(name));
         } else {
             let error = ann.expect_subscription_error(ROOM).await;
-            assert_eq!(error["error"], "`user_info` has 1025 bytes, 1024 are allowed");
+            assert_eq!(error["error"], "`user_info` has 1025 bytes (limit: 1024)");
         }
         ann.close().await;
         // A signed-in user joins with the `user_info` of `user_data`.

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use fanfare::config::keys::{KEYS, Kind};
+use fanfare::http::error_code::ErrorCode;
 use fanfare::metrics::{CATALOGUE, Metric};
 use fanfare::wire::close::Close;
 
@@ -120,6 +121,25 @@ fn close_codes_page_is_fresh() {
         row(&mut out, &[&close.code().to_string(), close.reason(), &code(close.label())]);
     }
     check("close-codes.md", &out);
+}
+
+#[test]
+fn errors_page_is_fresh() {
+    let mut out = String::from(
+        "# Errors\n\n\
+         An error of the HTTP API is `{\"error\":text,\"code\":code,\"status\":number}`, with `index` (the event in the \
+         batch) and `field` if they apply. Programs match on `code`; the text may change. `Retry-After` is present on 429 \
+         and 503.\n\n",
+    );
+    table(&mut out, &["status", "code", "cause"]);
+    for error in ErrorCode::ALL {
+        row(&mut out, &[error.status().as_str(), &code(error.name()), error.help()]);
+    }
+    out.push_str(
+        "\nErrors on a WebSocket are `pusher:error` with a `code`, and `pusher:subscription_error` on a channel: \
+         [protocol.md 2.3 and 2.4](../protocol.md). Codes that close a connection: [Close codes](close-codes.md).\n",
+    );
+    check("errors.md", &out);
 }
 
 #[test]

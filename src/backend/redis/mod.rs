@@ -192,8 +192,8 @@ impl Redis {
             return None;
         }
         match self.core.clients.iter().all(scripts::is_connected) {
-            true => Some("this node does not hear its own probe through Redis"),
-            false => Some("Redis is away"),
+            true => Some("this node does not receive its own probe through Redis"),
+            false => Some("Redis is unavailable"),
         }
     }
 
