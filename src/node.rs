@@ -33,8 +33,10 @@ pub struct NodeState {
     pub path_prefix: String,
     /// Proxies whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// For log lines that any client can cause.
-    pub log_limit: LogLimit,
+    /// Log lines about upgrades on unknown paths; the subject is the path.
+    pub unknown_paths_log: LogLimit,
+    /// Log lines about upgrades that a proxy broke; the subject is the cause.
+    pub broken_upgrades_log: LogLimit,
     draining: AtomicBool,
 }
 
@@ -69,7 +71,8 @@ impl NodeState {
             activity_timeout,
             path_prefix,
             trusted_proxies,
-            log_limit: LogLimit::default(),
+            unknown_paths_log: LogLimit::default(),
+            broken_upgrades_log: LogLimit::default(),
             draining: AtomicBool::new(false),
         }
     }

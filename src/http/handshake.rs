@@ -3,7 +3,7 @@
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use thiserror::Error;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -73,6 +73,9 @@ impl Handshake {
     /// Validates the headers and the HTTP version of an upgrade.
     pub(super) fn read(request: &Request) -> Result<Handshake, HandshakeError> {
         let headers = request.headers();
+        if request.method() != Method::GET {
+            return Err(HandshakeError::NoUpgrade);
+        }
         let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::NoUpgrade)?;
         if !has_item(headers, header::CONNECTION, "upgrade")
             || !has_item(headers, header::UPGRADE, "websocket")

@@ -38,7 +38,7 @@ pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Res
     let path = request.uri().path();
     let reason = format!("{}: {path}", Close::UnknownPath.reason());
     let client = client(node, String::new(), &handshake, &request);
-    if node.log_limit.admits(path) {
+    if node.unknown_paths_log.admits(path) {
         let address = client.address.map(tracing::field::display);
         tracing::info!(path, client = address, "upgrade refused: unknown path");
     }
@@ -52,7 +52,7 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
         return Err(ApiError::draining());
     }
     Handshake::read(request).map_err(|error| {
-        if error.is_caused_by_proxy() && node.log_limit.admits(&error.to_string()) {
+        if error.is_caused_by_proxy() && node.broken_upgrades_log.admits(&error.to_string()) {
             let client = peer::client(node, request.extensions(), request.headers());
             tracing::warn!(client = client.map(tracing::field::display), %error, "upgrade refused");
         }

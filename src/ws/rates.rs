@@ -37,8 +37,8 @@ pub(super) struct RateLimitExceeded {
     rate: Rate,
 }
 
-fn plural(count: &u64) -> &'static str {
-    if *count == 1 { "" } else { "s" }
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 impl Connection {

@@ -50,7 +50,17 @@ impl Head {
 }
 
 async fn send(server: &Server, version: &str, path: &str, headers: &[(&str, &str)]) -> Head {
-    let mut request = format!("GET {path} HTTP/{version}\r\nHost: {}\r\n", server.addr());
+    send_with(server, "GET", version, path, headers).await
+}
+
+async fn send_with(
+    server: &Server,
+    method: &str,
+    version: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Head {
+    let mut request = format!("{method} {path} HTTP/{version}\r\nHost: {}\r\n", server.addr());
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").unwrap();
     }
@@ -233,4 +243,15 @@ async fn upgrade_on_an_unknown_path_is_closed_with_4005_and_the_path() {
     for path in ["/", "/app", "/ws", "/app/key1/more"] {
         assert_eq!(lines(path), 1, "{path} is logged once per minute:\n{}", server.log());
     }
+}
+
+#[tokio::test]
+async fn upgrade_with_another_method_is_refused() {
+    let server = Server::builder().start().await;
+    for (method, status) in [("HEAD", 426), ("POST", 405), ("TRACE", 405), ("BREW", 405)] {
+        let head = send_with(&server, method, "1.1", "/app/key1?protocol=7", &HEADERS).await;
+        assert_eq!(head.status(), status, "{method}: {}", head.text);
+    }
+    let head = send_with(&server, "POST", "1.1", "/nothing", &HEADERS).await;
+    assert_eq!(head.status(), 404, "{}", head.text);
 }

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData
-from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse
+from schemathesis.openapi.checks import RejectedPositiveData
 
 sys.path.insert(0, str(Path(__file__).parent))
 from signing import Signature
@@ -35,7 +35,7 @@ if os.environ.get("FANFARE_OPENAPI_SIGN") != "no":
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
     """False for a finding that is not a failure."""
-    rules = (is_unavailable_attribute, is_empty_attribute, is_known_defect)
+    rules = (is_unavailable_attribute, is_empty_attribute)
     return not any(rule(failure, case, response) for rule in rules)
 
 
@@ -59,10 +59,3 @@ def is_empty_attribute(failure, case, response):
     sent = parse_qs(urlsplit(response.request.url).query, keep_blank_values=True).get("info", [])
     names = [name.strip() for value in sent for name in value.split(",")]
     return "" in names and set(names) <= {"", "subscription_count", "user_count", "cache"}
-
-
-def is_known_defect(failure, case, response):
-    """Defects of the server that are not fixed yet. A fix deletes its line here."""
-    # A handshake with a method other than GET gets 101 (RFC 6455, 4.2.1), not 405.
-    is_handshake = isinstance(failure, UnsupportedMethodResponse) and case.operation.path == "/app/{key}"
-    return is_handshake and response.status_code == 101
