@@ -116,7 +116,7 @@ impl Setup {
             publisher.publish(cluster, batch).await?;
             sent.push((sent_ns, monotonic_ns()));
             self.published = batch + 1;
-            // A server that has not delivered a batch gets no more. Missing events count as lost.
+            // No further batches after an incomplete one. Missing events count as lost.
             if plan.interval.is_none() && crowd.last_ns(batch).await?.is_none() {
                 break;
             }

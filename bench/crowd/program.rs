@@ -52,7 +52,7 @@ pub async fn run() -> Outcome<()> {
                 reports.try_send(Report::Total(tally.total(batches)))?;
             }
             (Request::Total { .. }, None) => {
-                reports.try_send(Report::Failed("no subscriber is connected".into()))?
+                reports.try_send(Report::Failed("no subscriber is connected".into()))?;
             }
         }
     }

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Channel {
     /// Name of the channel
     name: String,
-    /// Attributes to return, with commas between, such as subscription_count
+    /// Comma-separated attributes to return, such as subscription_count
     #[arg(long, value_name = "NAMES")]
     info: Option<String>,
     #[command(flatten)]

@@ -31,7 +31,7 @@ pub struct Trigger {
     /// Socket id of a connection that does not receive the event
     #[arg(long, value_name = "ID")]
     socket_id: Option<String>,
-    /// Attributes of the channel to return, such as subscription_count
+    /// Comma-separated attributes of the channel to return, such as subscription_count
     #[arg(long, value_name = "NAMES")]
     info: Option<String>,
     /// Full event for all subscribers, never a delta
