@@ -115,6 +115,29 @@ impl std::error::Error for BatchError {}
 
 impl Batch {
     /// Parses the body of `POST …/batch_events` (protocol.md 1.4).
+    ///
+    /// # Errors
+    ///
+    /// The first fault, with the index of its event and the field. One fault refuses the whole
+    /// batch (promise P1).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fanfare::app::AppLimits;
+    /// use fanfare::batch::Batch;
+    ///
+    /// let limits = AppLimits::default();
+    /// let body = br#"{"batch":[{"name":"goal","channel":"match-7","data":"2:1"}]}"#;
+    /// let batch = Batch::parse_batch(body, &limits)?;
+    /// assert_eq!(batch.events.len(), 1);
+    ///
+    /// let body = br#"{"batch":[{"name":"goal","channel":"match-7","data":"2:1"},{"name":""}]}"#;
+    /// let error = Batch::parse_batch(body, &limits).unwrap_err();
+    /// assert_eq!((error.index, error.field), (Some(1), Some("name")));
+    /// assert_eq!(error.to_string(), "event 1: `name` must not be empty");
+    /// # Ok::<(), fanfare::batch::BatchError>(())
+    /// ```
     pub fn parse_batch(body: &[u8], app: &AppLimits) -> Result<Batch, BatchError> {
         #[derive(Deserialize)]
         struct Body<'a> {

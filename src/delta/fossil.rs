@@ -32,6 +32,19 @@ pub enum FossilError {
 ///
 /// Always succeeds, in time linear in both lengths. The delta may be longer than `target`: the
 /// caller compares. A target must stay under 2 GiB, the most a client can read.
+///
+/// # Examples
+///
+/// ```
+/// use fanfare::delta::fossil;
+///
+/// let base = r#"{"symbol":"ACME","bid":101.5,"ask":101.7,"volume":48210}"#;
+/// let target = r#"{"symbol":"ACME","bid":101.6,"ask":101.7,"volume":48215}"#;
+/// let delta = fossil::encode(base.as_bytes(), target.as_bytes());
+/// assert!(delta.len() < target.len());
+/// assert_eq!(fossil::decode(base.as_bytes(), &delta, 1024)?, target.as_bytes());
+/// # Ok::<(), fossil::FossilError>(())
+/// ```
 pub fn encode(base: &[u8], target: &[u8]) -> Vec<u8> {
     // Few deltas that are worth sending are longer.
     let mut out = Delta(Vec::with_capacity(target.len() / 4 + 64));

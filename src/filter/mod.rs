@@ -30,6 +30,18 @@ impl Filter {
     /// # Errors
     ///
     /// Any [`FilterError`]: invalid JSON, an unknown form, or a limit exceeded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fanfare::filter::{Filter, Tags};
+    ///
+    /// let filter = Filter::parse(r#"{"key":"minute","cmp":"gte","val":85}"#)?;
+    /// assert!(filter.passes(b"goal", &Tags::read(Some(br#"{"minute":"90"}"#))));
+    /// assert!(!filter.passes(b"goal", &Tags::read(Some(br#"{"minute":"12"}"#))));
+    /// assert!(!filter.passes(b"goal", &Tags::read(None)));
+    /// # Ok::<(), fanfare::filter::FilterError>(())
+    /// ```
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         grammar::filter(text).map_err(|error| error.inside("filter"))
     }

@@ -204,7 +204,7 @@ async fn presence_subscription_needs_a_signature_over_channel_data() {
     ann.subscribe_raw(json!({ "channel": ROOM, "auth": auth })).await;
     let error = ann.expect_subscription_error(ROOM).await;
     assert_eq!(error["type"], "AuthError");
-    assert!(error["error"].as_str().unwrap().contains("signed in"), "{error}");
+    assert!(error["error"].as_str().unwrap().contains("signed-in connection"), "{error}");
     assert_eq!(ann.join(ROOM, "ann").await["count"], 1);
 }
 

@@ -261,3 +261,38 @@ fn tidy_helpers_find_imports_and_key_colons() {
         !has_key_colon("{error:?}") && !has_key_colon("no answer: {error}") && !has_key_colon("redis://{x}")
     );
 }
+
+/// Close codes are chosen at the edges. Inside, these files end a connection: the architecture
+/// page lists them.
+#[test]
+fn close_codes_are_chosen_in_known_files() {
+    const KNOWN: &[&str] = &[
+        "src/apps/invalidation.rs",
+        "src/channels/delivery.rs",
+        "src/channels/subscribe.rs",
+        "src/server.rs",
+        "src/sockets/write_buffer.rs",
+    ];
+    let is_inside =
+        |path: &str| !["src/http/", "src/ws/", "src/wire/"].iter().any(|edge| path.starts_with(edge));
+    let chooses = |source: &Source, line: &str| is_inside(&source.path) && line.contains("Close::");
+    let sources = sources("src", "rs");
+    let mut choosing: Vec<&str> = Vec::new();
+    for source in &sources {
+        if source.code().any(|(_, line)| chooses(source, line)) {
+            choosing.push(&source.path);
+        }
+    }
+    assert_eq!(choosing, KNOWN, "correct the list here and in docs/explanation/architecture.md");
+}
+
+/// Only the edges translate errors to an HTTP status.
+#[test]
+fn http_statuses_are_chosen_at_the_edges() {
+    let inside = |source: &Source, line: &str| {
+        let is_edge =
+            ["src/http/", "src/webhook/", "src/cli/"].iter().any(|edge| source.path.starts_with(edge));
+        !is_edge && line.contains("StatusCode")
+    };
+    report("HTTP statuses are chosen in src/http", &lines(&sources("src", "rs"), inside));
+}

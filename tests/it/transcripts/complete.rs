@@ -41,8 +41,10 @@ fn received_lines() -> Vec<String> {
 
 /// The shipped code of a file, or of all files in a folder.
 fn code(path: &str) -> String {
+    // Its texts are for the reference page.
+    let is_page = |path: &str| path == "src/http/error_code.rs";
     let files = sources("src", "rs");
-    let files = files.iter().filter(|source| source.path.starts_with(path));
+    let files = files.iter().filter(|source| source.path.starts_with(path) && !is_page(&source.path));
     let text: String = files
         .flat_map(|source| source.code().map(|(_, line)| line.to_owned() + "\n").collect::<Vec<_>>())
         .collect();
