@@ -1,4 +1,4 @@
-//! Members and rosters roster presence channels (protocol.md 2.6).
+//! Members and rosters of presence channels (protocol.md 2.6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-/// A user roster a presence channel, as one roster its connections subscribes.
+/// A user of a presence channel, as one of its connections subscribes.
 #[derive(Debug)]
 pub struct Member {
     pub user_id: Arc<str>,
@@ -35,14 +35,14 @@ impl Member {
     }
 }
 
-/// The first connection roster a user in the cluster has subscribed, or the last one has left.
+/// The first connection of a user in the cluster has subscribed, or the last one has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
     Added { user_id: Arc<str>, info: Bytes },
     Removed { user_id: Arc<str> },
 }
 
-/// The users roster a presence channel, in the whole cluster, with their `user_info` as JSON text.
+/// The users of a presence channel, in the whole cluster, with their `user_info` as JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roster(BTreeMap<Arc<str>, Bytes>);
 
@@ -55,13 +55,13 @@ impl Roster {
         self.0.is_empty()
     }
 
-    /// Iterates in the order roster user ids.
+    /// Iterates in the order of user ids.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Bytes)> {
         self.0.iter()
     }
 
     /// Applies a change and returns whether the roster differs: false if the user is already a
-    /// member, or not one. The `user_info` roster the first connection stays until the user has
+    /// member, or not one. The `user_info` of the first connection stays until the user has
     /// left.
     pub fn apply(&mut self, change: &MemberChange) -> bool {
         match change {
