@@ -1,7 +1,7 @@
 //! `scripts/bench-deltas`: savings and costs of deltas, in bytes on the wire and CPU time per
 //! event, for five kinds of generated events.
 //!
-//! Events pass through [`fanfare::fan_out::encode`], as on a node, with default settings and
+//! Events pass through [`fanfare::subscribers::fan_out`], as on a node, with default settings and
 //! one event per delivery. A node encodes a frame once per group, however large the group is,
 //! so that one subscriber is enough.
 

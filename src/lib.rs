@@ -4,7 +4,7 @@
 //!
 //! # The pipeline
 //!
-//! A batch passes through eight stages. To read the code, follow them in this order:
+//! A batch passes through seven stages. To read the code, follow them in this order:
 //!
 //! | stage | module | |
 //! | --- | --- | --- |
@@ -13,12 +13,11 @@
 //! | 3 | [`publish`] | encodes one publication per channel |
 //! | 4 | [`backend`] | numbers, stores and publishes the entries in one script call |
 //! | 5 | [`channels`] | orders the entries of each channel and repairs gaps |
-//! | 6 | [`fan_out`] | encodes frames once per group of subscribers |
-//! | 7 | [`subscribers`] | pushes a buffer of frames for each subscription |
-//! | 8 | [`sockets`] | writes once per connection |
+//! | 6 | [`subscribers`] | has [`encode`] encode each event once per group, and pushes one buffer for each subscription |
+//! | 7 | [`sockets`] | writes once per connection |
 //!
 //! Stages 1 to 4 run in the task of the HTTP connection. [`backend_events`] is the bounded queue
-//! from the backend to stage 5 of every node, that of the publisher included. Stages 5 to 7 run
+//! from the backend to stage 5 of every node, that of the publisher included. Stages 5 and 6 run
 //! in the channels actor, one task per node.
 //!
 //! # Around the pipeline
@@ -62,7 +61,7 @@ pub mod batch;
 pub mod channels;
 pub mod connection_limit;
 pub mod delta;
-pub mod fan_out;
+pub mod encode;
 pub mod http;
 pub mod publish;
 pub mod sockets;

@@ -232,6 +232,13 @@ pub const ROUND_MAX: usize = 256;
 /// Pending subscriptions of a node. Above it, the server closes the requesting socket
 /// with 4100.
 pub const PENDING_MAX: usize = 100_000;
+/// Concurrent subscriptions to topics by a node. Further channels wait in a queue that is
+/// fair to apps and sockets, as for each of the following kinds of jobs.
+pub const LISTENS_MAX: usize = 256;
+/// Concurrent requests of a node to toggle the deltas of a channel.
+pub const DELTA_TOGGLES_MAX: usize = 16;
+/// Concurrent openings of epochs by a node.
+pub const EPOCH_OPENS_MAX: usize = 32;
 /// Concurrent membership updates of a node.
 pub const MEMBERSHIP_UPDATES_MAX: usize = 256;
 /// Channels compared with their heads in one call.
@@ -245,8 +252,6 @@ pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Interval of the gauges that are computed by counting.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which the channels actor runs due work.
-pub const CHANNELS_TICK: Duration = Duration::from_millis(100);
 /// Entries in the catch-up buffer of a channel, for pending subscriptions whose
 /// membership update is in flight. Above it, such a subscription starts at the head.
 pub const CATCH_UP_BUFFER_ENTRIES_MAX: usize = 1_000;
@@ -295,8 +300,10 @@ pub const SUBSCRIBE_TOPICS_MAX: usize = 512;
 pub const REDIS_MESSAGES_MAX: usize = 4 * 1024;
 /// The same for connections that run scripts, which report reconnects only.
 pub const REDIS_EVENTS_MAX: usize = 64;
-/// Concurrent reads of histories by a node, and, counted apart, of rosters.
+/// Concurrent gap repairs of a node: reads of histories.
 pub const REPAIRS_MAX: usize = 32;
+/// Concurrent reads of rosters by a node.
+pub const ROSTER_READS_MAX: usize = 32;
 /// Bytes of histories that a node reads per [`POSITION_CHECK_INTERVAL`]. Above it, a
 /// channel continues at its head, and the gap counts as not repaired.
 pub const REPAIR_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -74,6 +74,7 @@ catalogue! {
     gauge connections "fanfare_connections" Count "Open WebSocket connections of this node."
     counter connections_opened "fanfare_connections_opened_total" Count "WebSocket connections accepted."
     gauge channels "fanfare_channels" Count "Channels whose topics this node is subscribed to."
+    gauge jobs_queued "fanfare_jobs_queued" Count "Backend calls of channels that wait until fewer of their kind are in flight."
     gauge channels_without_deltas "fanfare_channels_without_deltas" Count "Channels of this node whose deltas are switched off because they saved too few bytes."
     gauge subscriptions "fanfare_subscriptions" Count "Subscriptions of the connections of this node."
     gauge connections_awaiting_writer "fanfare_connections_awaiting_writer" Count "Connections with frames to send in the queue of the writer pool."

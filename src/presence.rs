@@ -2,36 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
 /// A user of a presence channel, as one of its connections subscribes.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub user_id: Arc<str>,
     /// `user_info` as JSON text; `null` without one.
     pub info: Bytes,
-    refused: AtomicBool,
 }
 
 impl Member {
     pub fn new(user_id: Arc<str>, info: Bytes) -> Member {
-        Member { user_id, info, refused: AtomicBool::new(false) }
-    }
-
-    /// The backend has refused this subscription because the channel is full.
-    pub fn refuse(&self) {
-        self.refused.store(true, Ordering::Release);
-    }
-
-    /// The backend has accepted a repeated attempt.
-    pub fn accept(&self) {
-        self.refused.store(false, Ordering::Release);
-    }
-
-    pub fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::Acquire)
+        Member { user_id, info }
     }
 }
 

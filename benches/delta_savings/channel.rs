@@ -7,8 +7,9 @@ use fanfare::delta::channels::{ChannelDelta, ChannelDeltas};
 use fanfare::delta::conflation::KeyPath;
 use fanfare::delta::policy::Policy;
 use fanfare::delta::settings::DeltaConfig;
+use fanfare::encode::{Delivery, DeliveryOptions};
 use fanfare::event::{Event, SocketId};
-use fanfare::fan_out::{self, BaseState, Delivery, DeliveryOptions, EncodingContext, Groups, SocketIdentity};
+use fanfare::subscribers::{BaseState, FanOutContext, Groups, SocketIdentity, fan_out};
 
 use super::corpora;
 
@@ -71,8 +72,8 @@ impl Channel {
             is_chained: true,
         };
         let mut context =
-            EncodingContext { config: &self.config, channel: &self.delta, policy: &mut self.policy };
-        let mut frames = fan_out::encode(&delivery, &mut self.groups, &mut context);
+            FanOutContext { config: &self.config, channel: &self.delta, policy: &mut self.policy };
+        let mut frames = fan_out(&delivery, &mut self.groups, &mut context);
         if let Some(on) = self.policy.verdict().filter(|_| !self.mode.without_policy) {
             self.policy.set(on);
             self.switches.push(self.seq);

@@ -8,9 +8,10 @@ use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
+use crate::encode::{Delivery, DeliveryOptions};
 use crate::entry::{Entry, Kind};
 use crate::event::Event;
-use crate::fan_out::{self, Delivery, DeliveryOptions, EncodingContext, SocketIdentity};
+use crate::subscribers::{FanOutContext, SocketIdentity, fan_out_to_one};
 
 #[derive(Debug)]
 pub(super) struct CatchUpEncoder<'a> {
@@ -55,7 +56,7 @@ impl CatchUpEncoder<'_> {
 
     fn encode(&mut self, delivery: &Delivery<'_>) -> Bytes {
         let mut context =
-            EncodingContext { config: self.config, channel: self.deltas, policy: &mut self.policy };
-        fan_out::encode_for_one(delivery, self.options, self.identity, &mut self.held, &mut context)
+            FanOutContext { config: self.config, channel: self.deltas, policy: &mut self.policy };
+        fan_out_to_one(delivery, self.options, self.identity, &mut self.held, &mut context)
     }
 }

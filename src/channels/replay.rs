@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::body;
 use super::catch_up::CatchUpEncoder;
-use super::delivery;
 use crate::channel::ChannelId;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
+use crate::encode::DeliveryOptions;
 use crate::entry::{Body, Entry, Kind, Log, Position};
 use crate::event::{Event, SocketId};
-use crate::fan_out::{DeliveryOptions, SocketIdentity};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::subscribers::SocketIdentity;
 use crate::wire::resume::Resume;
 
 /// The request of one client.
@@ -42,8 +43,32 @@ pub(super) struct RecoveredEvents {
 /// events.
 pub(super) type RecoveryResults = Vec<(SocketId, Option<Arc<RecoveredEvents>>)>;
 
+/// The requests that one read of the history serves, with the settings of the channel.
+#[derive(Debug)]
+pub(super) struct RecoveryRequests {
+    pub(super) requests: Vec<RecoveryRequest>,
+    /// The oldest sequence number among the requests.
+    pub(super) oldest: u32,
+    pub(super) deltas: ChannelDelta,
+    pub(super) policy: Policy,
+}
+
+impl RecoveryRequests {
+    /// Encodes the missed events of every request. Yields to other tasks between
+    /// requests.
+    pub(super) async fn answer(
+        self,
+        channel_id: &ChannelId,
+        log: &Log,
+        config: &DeltaConfig,
+    ) -> RecoveryResults {
+        let RecoveryRequests { requests, deltas, policy, .. } = self;
+        Replay::new(channel_id, log, config, &deltas, &policy).encode_all(requests).await
+    }
+}
+
 /// A history read, decoded once for all requests.
-pub(super) struct Replay<'a> {
+struct Replay<'a> {
     channel: &'a str,
     config: &'a DeltaConfig,
     deltas: &'a ChannelDelta,
@@ -71,7 +96,7 @@ struct Range {
 type RecoveryKey = (DeliveryOptions, u64, Option<u64>, u64);
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(
+    fn new(
         channel_id: &'a ChannelId,
         log: &'a Log,
         config: &'a DeltaConfig,
@@ -90,7 +115,7 @@ impl<'a> Replay<'a> {
             is_unreadable: false,
         };
         for entry in &log.entries {
-            match delivery::read(channel_id, entry) {
+            match body::read(channel_id, entry) {
                 Some(Body::Events(events) | Body::ClientEvents(events)) => {
                     replay.excluded.extend(events.iter().filter_map(|event| event.except));
                     replay.entries.push((entry, events));
@@ -102,9 +127,7 @@ impl<'a> Replay<'a> {
         replay
     }
 
-    /// Encodes the missed events of every request. Yields to other tasks between
-    /// requests.
-    pub(super) async fn encode_all(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
+    async fn encode_all(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
         let mut by_key: HashMap<RecoveryKey, Option<Arc<RecoveredEvents>>> = HashMap::new();
         let mut results = Vec::with_capacity(recovery_requests.len());
         for request in recovery_requests {

@@ -1,4 +1,4 @@
-//! Stage 8 of a batch's path: writes the chunks of a write buffer to the kernel,
+//! Stage 7 of a batch's path: writes the chunks of a write buffer to the kernel,
 //! several in one call.
 
 use std::io::{self, IoSlice};

@@ -32,7 +32,9 @@ pub struct WriteBuffer {
 #[derive(Debug, Default)]
 struct Queue {
     chunks: Chunks,
-    bytes: usize,
+    /// 32 bits keep the buffer within two cache lines. The limit of a message bounds a
+    /// chunk, and [`Queue::is_full`] the sum.
+    bytes: u32,
     /// True from a push until the flush: a connection is written to once, however many
     /// pushes one round of the channels makes.
     is_waiting: bool,
@@ -45,6 +47,18 @@ struct Queue {
     stalled: Option<Box<Chunks>>,
     is_lost: bool,
     has_ended: bool,
+    /// Subscriptions that the connection's task has to drop. Boxed, because they are rare.
+    /// Bounded by the commands of the connection that the channels have not answered.
+    #[expect(clippy::box_collection)]
+    rejections: Option<Box<Vec<Rejection>>>,
+}
+
+/// A subscription that the channels have rejected. The connection had accepted it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub channel: Box<str>,
+    /// The number of the connection's command. A later one may have been accepted.
+    pub attempt: u32,
 }
 
 /// A state that the connection's task has to handle.
@@ -86,7 +100,7 @@ impl WriteBuffer {
             self.waker.wake();
             return false;
         }
-        queue.bytes += chunk.len();
+        queue.bytes += chunk.len() as u32;
         queue.chunks.push(chunk);
         !std::mem::replace(&mut queue.is_waiting, true)
     }
@@ -104,6 +118,16 @@ impl WriteBuffer {
     pub fn close(&self, close: Close) {
         self.queue.lock().close.get_or_insert(close);
         self.waker.wake();
+    }
+
+    /// Reports a rejected subscription to the connection's task, for its next message.
+    pub fn reject(&self, rejection: Rejection) {
+        self.queue.lock().rejections.get_or_insert_default().push(rejection);
+    }
+
+    /// The subscriptions that were rejected since the last call.
+    pub fn take_rejections(&self) -> Vec<Rejection> {
+        self.queue.lock().rejections.take().map(|rejections| *rejections).unwrap_or_default()
     }
 
     /// Appends the close frame to the queue and flushes.
@@ -187,7 +211,8 @@ impl WriteBuffer {
 
 impl Queue {
     fn is_full(&self) -> bool {
-        self.bytes >= limits::WRITE_BUFFER_BYTES_MAX || self.chunks.len() >= limits::WRITE_BUFFER_CHUNKS_MAX
+        self.bytes as usize >= limits::WRITE_BUFFER_BYTES_MAX
+            || self.chunks.len() >= limits::WRITE_BUFFER_CHUNKS_MAX
     }
 
     fn is_stalled(&self) -> bool {
@@ -214,7 +239,7 @@ impl Queue {
             return Some((stream, std::mem::take(&mut self.chunks)));
         }
         let chunks: Chunks = self.chunks.drain(..limits::WRITE_CHUNKS_MAX).collect();
-        self.bytes -= chunks.iter().map(Bytes::len).sum::<usize>();
+        self.bytes -= chunks.iter().map(Bytes::len).sum::<usize>() as u32;
         Some((stream, chunks))
     }
 

@@ -1,5 +1,5 @@
 //! Protocol events from the server to one connection, as encoded frames with the connection's
-//! [`EventPrefix`]. Published events are encoded in [`crate::fan_out`].
+//! [`EventPrefix`]. Published events are encoded in [`crate::encode`].
 
 use bytes::Bytes;
 use serde_json::json;

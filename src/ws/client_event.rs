@@ -74,8 +74,9 @@ impl Connection {
         if let ChannelKind::Public | ChannelKind::User = channel.kind() {
             return Err(ClientEventError::Kind(channel));
         }
-        let subscription = self.subscriptions.get(&channel).filter(|subscription| subscription.is_live());
-        let Some(subscription) = subscription else { return Err(ClientEventError::NotSubscribed(channel)) };
+        let Some(subscription) = self.subscriptions.get(&channel) else {
+            return Err(ClientEventError::NotSubscribed(channel));
+        };
         let (bytes, bytes_max) = (event.data.len(), limits.payload_bytes_max);
         if bytes > bytes_max {
             return Err(ClientEventError::Data { bytes, bytes_max });

@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) event_prefix: EventPrefix,
     pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
+    /// Counts the commands that subscribe.
+    pub(super) attempts: u32,
     /// The delta algorithms that the client has enabled for the connection. Empty: none.
     pub(super) accepted_algorithms: Box<[Algorithm]>,
     /// The client enables deltas, but its version has no working decoder (protocol.md 3.6).
@@ -64,19 +66,10 @@ pub(super) struct Subscription {
     pub(super) requests_deltas: bool,
     /// When the last resync was admitted.
     pub(super) synced: Option<std::time::Instant>,
-    /// The member on a presence channel. The channels actor may have refused it in the meantime.
+    /// The member on a presence channel.
     pub(super) member: Option<Arc<Member>>,
-}
-
-impl Subscription {
-    pub(super) fn member(&self) -> Option<Arc<Member>> {
-        self.member.clone()
-    }
-
-    /// False if the channels actor has refused the member because the presence channel was full.
-    pub(super) fn is_live(&self) -> bool {
-        !self.member.as_ref().is_some_and(|member| member.is_refused())
-    }
+    /// The number of the last command for this subscription.
+    pub(super) attempt: u32,
 }
 
 /// Why the event loop ended.
@@ -118,6 +111,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         event_prefix: client.event_prefix(),
         write_buffer,
         subscriptions: HashMap::new(),
+        attempts: 0,
         accepted_algorithms: Box::default(),
         user: None,
         windows: None,
@@ -255,6 +249,7 @@ impl Connection {
         if self.write_buffer.is_closing() {
             return;
         }
+        self.drop_rejected();
         // Pings and pongs never count: a client above its rate limit must not miss its keepalive.
         let is_counted = !matches!(command, Ok(Command::Ping | Command::Pong));
         if is_counted && !self.admits_message(command.as_ref().ok()) {

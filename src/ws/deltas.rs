@@ -2,14 +2,12 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::connection::Connection;
-use crate::channel::{ChannelId, ChannelKind, ChannelName};
-use crate::channels;
+use crate::channel::{ChannelKind, ChannelName};
+use crate::channels::{ChannelCommand, DeltasReply};
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDelta;
-use crate::fan_out::DeliveryOptions;
+use crate::encode::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::command::DeltaRequest;
@@ -30,11 +28,7 @@ impl Connection {
         let channels: Vec<ChannelName> = unspecified.map(|(channel, _)| channel.clone()).collect();
         for channel in channels {
             let Some(algorithm) = self.algorithm_for(&channel, &DeltaRequest::Unspecified) else { continue };
-            let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node
-                .channels
-                .send(channels::Command::EnableDeltas { channel_id, socket: self.socket, algorithm })
-                .await;
+            self.send(&channel, ChannelCommand::EnableDeltas { socket: self.socket, algorithm }).await;
         }
     }
 
@@ -53,24 +47,23 @@ impl Connection {
         Algorithm::choose(self.delta_settings(channel).algorithm, accepted).filter(|_| is_permitted)
     }
 
-    /// `delta_compression_enabled` for a subscription whose `delta` means on, else empty.
-    /// Encrypted channels and user channels have no deltas and no confirmation
+    /// The content of `delta_compression_enabled` for a subscription whose `delta` means on,
+    /// else `None`. Encrypted channels and user channels have no deltas and no confirmation
     /// (protocol.md 3.12).
-    pub(super) fn delta_confirmation(
+    pub(super) fn deltas_reply(
         &self,
         channel: &ChannelName,
         request: &DeltaRequest,
         options: &DeliveryOptions,
-    ) -> Bytes {
-        let DeltaRequest::On { algorithms } = request else { return Bytes::new() };
+    ) -> Option<DeltasReply> {
+        let DeltaRequest::On { algorithms } = request else { return None };
         if never_has_deltas(channel) {
-            return Bytes::new();
+            return None;
         }
         let settings = self.delta_settings(channel);
         // A client without a working decoder is confirmed like any other (protocol.md 3.6).
         let chosen = options.algorithm.or(Algorithm::choose(settings.algorithm, algorithms));
-        let algorithm = chosen.filter(|_| settings.enabled).map(Algorithm::name);
-        reply::delta_enabled(self.event_prefix, Some(channel.as_str()), algorithm)
+        Some(DeltasReply(chosen.filter(|_| settings.enabled)))
     }
 
     fn delta_settings(&self, channel: &ChannelName) -> ChannelDelta {
@@ -84,8 +77,7 @@ impl Connection {
         let channel = channel.clone();
         if self.admits_sync(&channel) {
             metrics().delta_resyncs.increment(1);
-            let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.channels.send(channels::Command::Resync { channel_id, socket: self.socket }).await;
+            self.send(&channel, ChannelCommand::Resync { socket: self.socket }).await;
         } else {
             metrics().delta_resyncs_ignored.increment(1);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::connection::{Connection, Subscription};
+use super::connection::Connection;
 use super::subscribe::{Refusal, Unsigned};
 use crate::channel::ChannelName;
 use crate::json;
@@ -42,7 +42,7 @@ impl Connection {
             let error = format!("`user_info` has {bytes} bytes (limit: {bytes_max})");
             return Err(Refusal::new("LimitReached", error, 4301));
         }
-        let existing = self.subscriptions.get(channel).filter(|subscription| subscription.is_live());
-        Ok(existing.and_then(Subscription::member).unwrap_or_else(|| Arc::new(member)))
+        let existing = self.subscriptions.get(channel).and_then(|existing| existing.member.clone());
+        Ok(existing.unwrap_or_else(|| Arc::new(member)))
     }
 }

@@ -10,8 +10,8 @@ use super::connection::Connection;
 use super::credentials::{self, CredentialsError};
 use crate::auth;
 use crate::channel::{ChannelId, ChannelName, UserIdError};
-use crate::channels;
-use crate::fan_out::DeliveryOptions;
+use crate::channels::{self, ChannelCommand, Command, Confirmation};
+use crate::encode::DeliveryOptions;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
@@ -76,13 +76,9 @@ impl Connection {
     pub(super) async fn sign_out(&mut self) {
         let Some(user) = self.user.take() else { return };
         if !user.watched.is_empty() {
-            self.node
-                .channels
-                .send(channels::Command::Unwatch { users: user.watched, socket: self.socket })
-                .await;
+            self.node.channels.send(Command::Unwatch { users: user.watched, socket: self.socket }).await;
         }
-        let channel_id = ChannelId::new(&self.app.id, &user.channel);
-        self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
+        self.send(&user.channel, ChannelCommand::Unsubscribe { socket: self.socket }).await;
     }
 
     fn check_signin(&self, signin: &Signin) -> Result<(UserData, ChannelName), SigninError> {
@@ -108,33 +104,31 @@ impl Connection {
                 [confirmation, reply::error(self.event_prefix, Some(4302), &message)].concat().into();
             watchlist.truncate(count_max);
         }
-        self.subscribe_to_user_channel(&channel, confirmation).await;
         let watched = self.channel_ids(&watchlist);
         if !watched.is_empty() {
             let (app, socket, write_buffer) = (self.app.clone(), self.socket, self.write_buffer.clone());
-            let (own, users) = (ChannelId::new(&app.id, &channel), watched.clone());
-            let event_prefix = self.event_prefix;
-            self.node
-                .channels
-                .send(channels::Command::Watch { app, own, users, socket, write_buffer, event_prefix })
-                .await;
+            let (users, event_prefix) = (watched.clone(), self.event_prefix);
+            let command = Command::Watch { app, users, socket, write_buffer, event_prefix };
+            self.node.channels.send(command).await;
         }
+        // After `Watch`: the first status follows the confirmation of the sign-in.
+        self.subscribe_to_user_channel(&channel, confirmation).await;
         self.user = Some(Box::new(User { id: data.id, info: data.info, channel, watched }));
     }
 
     /// Subscribes to the user channel, which has no deltas (protocol.md 3.12).
     async fn subscribe_to_user_channel(&self, channel: &ChannelName, confirmation: Bytes) {
-        let command = channels::Command::Subscribe {
-            channel_id: ChannelId::new(&self.app.id, channel),
+        let command = ChannelCommand::Subscribe(Box::new(channels::Subscribe {
             app: self.app.clone(),
-            member: None,
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
             options: DeliveryOptions { event_prefix: self.event_prefix, ..DeliveryOptions::default() },
             resume: None,
-            confirmation,
-        };
-        self.node.channels.send(command).await;
+            member: None,
+            confirmation: Confirmation::Signin(confirmation),
+            attempt: 0,
+        }));
+        self.send(channel, command).await;
     }
 
     /// The user channels of `users`. Invalid ids are left out: a sign-in with such an id fails,

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::connection::{Connection, Subscription};
 use super::credentials;
 use crate::auth;
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
-use crate::channels;
-use crate::fan_out::DeliveryOptions;
+use crate::channels::{self, ChannelCommand, Command, Confirmation};
+use crate::encode::DeliveryOptions;
 use crate::filter::Filter;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::sockets::write_buffer::Rejection;
 use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
 use crate::wire::reply;
 use crate::wire::resume::ResumeRequest;
@@ -63,8 +62,7 @@ impl Connection {
     /// whose subscription ends only with the connection.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
-            let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
+            self.send(&channel, ChannelCommand::Unsubscribe { socket: self.socket }).await;
         }
     }
 
@@ -72,8 +70,7 @@ impl Connection {
     pub(super) async fn unsubscribe_all(&mut self) {
         self.sign_out().await;
         for (channel, _) in std::mem::take(&mut self.subscriptions) {
-            let channel_id = ChannelId::new(&self.app.id, &channel);
-            self.node.channels.send(channels::Command::Unsubscribe { channel_id, socket: self.socket }).await;
+            self.send(&channel, ChannelCommand::Unsubscribe { socket: self.socket }).await;
         }
     }
 
@@ -158,37 +155,44 @@ impl Connection {
             Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => Some(Box::new(resume)),
             _ => None,
         };
-        let command = channels::Command::Subscribe {
-            channel_id: ChannelId::new(&self.app.id, &channel),
-            app: self.app.clone(),
-            member: member.clone(),
-            socket: self.socket,
-            write_buffer: self.write_buffer.clone(),
-            confirmation: self.confirmation(&channel, &deltas, &options),
-            options,
-            resume,
-        };
+        let deltas_reply = self.deltas_reply(&channel, &deltas, &options);
+        self.attempts = self.attempts.wrapping_add(1);
+        let attempt = self.attempts;
         if channel.kind() != ChannelKind::Public {
             self.authorize_by = None;
         }
+        let command = ChannelCommand::Subscribe(Box::new(channels::Subscribe {
+            app: self.app.clone(),
+            socket: self.socket,
+            write_buffer: self.write_buffer.clone(),
+            options,
+            resume,
+            member: member.clone(),
+            confirmation: Confirmation::Subscription { deltas: deltas_reply },
+            attempt,
+        }));
+        self.send(&channel, command).await;
         if channel.kind() != ChannelKind::User {
             let synced = self.subscriptions.get(&channel).and_then(|existing| existing.synced);
             let requests_deltas = deltas != DeltaRequest::Unspecified;
-            self.subscriptions.insert(channel, Subscription { requests_deltas, synced, member });
+            self.subscriptions.insert(channel, Subscription { requests_deltas, synced, member, attempt });
         }
-        self.node.channels.send(command).await;
     }
 
-    /// The frames that confirm the subscription: `subscription_succeeded`, and
-    /// `delta_compression_enabled` if the subscription has `delta`. The channels actor adds
-    /// `subscription_succeeded` itself if it contains a roster or a position.
-    fn confirmation(&self, channel: &ChannelName, deltas: &DeltaRequest, options: &DeliveryOptions) -> Bytes {
-        let succeeded = match channel.kind() {
-            ChannelKind::Presence => Bytes::new(),
-            _ if options.positions => Bytes::new(),
-            _ => reply::subscription_succeeded(self.event_prefix, channel.as_str(), None),
-        };
-        [succeeded, self.delta_confirmation(channel, deltas, options)].concat().into()
+    /// Sends a command to the channels actor.
+    pub(super) async fn send(&self, channel: &ChannelName, command: ChannelCommand) {
+        let channel_id = ChannelId::new(&self.app.id, channel);
+        self.node.channels.send(Command::Channel(channel_id, command)).await;
+    }
+
+    /// Drops the subscriptions that the channels actor has rejected, because a presence
+    /// channel was full.
+    pub(super) fn drop_rejected(&mut self) {
+        for Rejection { channel, attempt } in self.write_buffer.take_rejections() {
+            if self.subscriptions.get(&*channel).is_some_and(|it| it.attempt == attempt) {
+                self.subscriptions.remove(&*channel);
+            }
+        }
     }
 }
 

@@ -18,8 +18,8 @@ const ORDER: &[&str] = &[
     "connection_limit",
     "channels",
     "subscribers",
+    "encode",
     "sockets",
-    "fan_out",
     "backend",
     "backend_events",
     "webhook_event",
@@ -268,8 +268,8 @@ fn tidy_helpers_find_imports_and_key_colons() {
 fn close_codes_are_chosen_in_known_files() {
     const KNOWN: &[&str] = &[
         "src/apps/invalidation.rs",
-        "src/channels/delivery.rs",
-        "src/channels/subscribe.rs",
+        "src/channels/channel/admission.rs",
+        "src/channels/channel/delivery.rs",
         "src/server.rs",
         "src/sockets/write_buffer.rs",
     ];

@@ -1,50 +1,17 @@
-//! Stage 6 of a batch's path: encodes a delivery into frames, once per event and group,
+//! From one delivery to the frames of every group: each event is encoded once per group,
 //! whatever the number of connections.
-//!
-//! There are three kinds of frames: *plain*, exactly as in the Pusher protocol; *full*,
-//! marked with the sequence number, for connections with deltas; *delta*, for those of
-//! them that have the base. Subscribers with equal delivery options form a group, which
-//! shares chains and buffers.
-
-mod base_state;
-pub mod delivery_options;
-mod encoded_batch;
-mod event_frames;
-mod group;
-mod shared_slab;
 
 use bytes::Bytes;
 
-pub use base_state::BaseState;
-pub use delivery_options::DeliveryOptions;
-pub use group::Groups;
-
+use super::base_state::BaseState;
+use super::encoded_batch::EncodedBatch;
+use super::groups::Groups;
 use crate::delta::chain::Chains;
 use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::DeltaConfig;
-use crate::event::{Event, SocketId};
-use encoded_batch::EncodedBatch;
-use event_frames::EventFrames;
-
-/// Consecutive events of one channel, ready to be encoded and sent.
-#[derive(Debug)]
-pub struct Delivery<'a> {
-    pub channel: &'a str,
-    pub first_seq: u64,
-    pub time_ms: u64,
-    pub events: &'a [Event],
-    /// Published by a backend. Client events are in no chain and never a base.
-    pub is_chained: bool,
-}
-
-/// Settings and the delta toggle of the channel.
-#[derive(Debug)]
-pub struct EncodingContext<'a> {
-    pub config: &'a DeltaConfig,
-    pub channel: &'a ChannelDelta,
-    pub policy: &'a mut Policy,
-}
+use crate::encode::{Delivery, DeliveryOptions, EncodingContext, EventFrames};
+use crate::event::SocketId;
 
 /// The encoded frames of a delivery, for each group.
 #[derive(Debug)]
@@ -56,11 +23,24 @@ pub struct Frames {
     deliveries: usize,
 }
 
+/// Settings of the channel, and its delta toggle with this node's measurements.
+#[derive(Debug)]
+pub struct FanOutContext<'a> {
+    pub config: &'a DeltaConfig,
+    pub channel: &'a ChannelDelta,
+    pub policy: &'a mut Policy,
+}
+
 /// Encodes a delivery for all groups and advances their chains.
-pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut EncodingContext<'_>) -> Frames {
+pub fn fan_out(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut FanOutContext<'_>) -> Frames {
     let mut batches = groups.batches();
     for (index, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
-        groups.encode_event(index, &mut EventFrames::new(delivery, event, seq, context), &mut batches);
+        let FanOutContext { config, channel, policy } = &mut *context;
+        let encoding = EncodingContext { config, channel, policy };
+        let mut frames = EventFrames::new(delivery, event, seq, encoding);
+        groups.encode_event(index, &mut frames, &mut batches);
+        let savings = frames.into_savings();
+        savings.into_iter().for_each(|it| context.policy.record(it.full_bytes, it.sent_bytes));
     }
     batches.iter_mut().for_each(EncodedBatch::finish);
     let excluded: Vec<Option<SocketId>> = delivery.events.iter().map(|event| event.except).collect();
@@ -74,16 +54,16 @@ pub fn encode(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut Encodi
 
 /// Encodes a delivery for one connection that is in no group yet. `held` are the bases
 /// of the client, before the call and after it.
-pub fn encode_for_one(
+pub fn fan_out_to_one(
     delivery: &Delivery<'_>,
     options: &DeliveryOptions,
     identity: SocketIdentity<'_>,
     held: &mut Chains,
-    context: &mut EncodingContext<'_>,
+    context: &mut FanOutContext<'_>,
 ) -> Bytes {
     let mut groups_of_one = Groups::default();
     let (group, mut base_state) = groups_of_one.enter(options, held, 0);
-    let frames = encode(delivery, &mut groups_of_one, context).buffer_for(group, identity, &mut base_state);
+    let frames = fan_out(delivery, &mut groups_of_one, context).buffer_for(group, identity, &mut base_state);
     *held = groups_of_one.into_chains();
     for key in base_state.missing() {
         held.forget(key);
@@ -133,6 +113,3 @@ impl SocketIdentity<'_> {
         self.socket == socket || self.previous_socket_ids.contains(&socket)
     }
 }
-
-#[cfg(test)]
-mod tests;

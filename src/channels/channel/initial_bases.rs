@@ -2,20 +2,17 @@
 //! newest event of each chain as a base, so that its first live event can be a delta. A
 //! node reads them once per channel and updates them with delivered events.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Channels, JobResult};
-use crate::backend::{BackendError, StoredBase};
-use crate::channel::ChannelId;
+use crate::backend::StoredBase;
 use crate::delta::chain::{Base, Chains};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
+use crate::encode::DeliveryOptions;
 use crate::entry::Entry;
 use crate::event::Event;
-use crate::fan_out::DeliveryOptions;
 use crate::filter::Tags;
 use crate::limits;
 use crate::wire::event_prefix::EventPrefix;
@@ -27,21 +24,36 @@ pub(super) struct InitialBases {
     bases: HashMap<Bytes, StoredBase>,
     /// The bases of events from before this node listened have been read.
     is_complete: bool,
-    is_requested: bool,
+    /// A read is in flight.
+    is_reading: bool,
     /// Encoded frames for subscribers without a filter, until a base changes.
     unfiltered: HashMap<EventPrefix, (Bytes, Chains)>,
-}
-
-/// Reads of initial bases, up to [`limits::CATCH_UP_READS_MAX`] at once.
-#[derive(Debug, Default)]
-pub(super) struct InitialBasesReads {
-    queue: VecDeque<ChannelId>,
-    in_flight: usize,
 }
 
 impl InitialBases {
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete
+    }
+
+    pub(super) fn begin_read(&mut self) {
+        self.is_reading = true;
+    }
+
+    pub(super) fn read_failed(&mut self) {
+        self.is_reading = false;
+    }
+
+    /// Adds the bases of a read, up to the sequence number `handled`. An event that is not
+    /// delivered yet becomes a base upon its delivery. Ignores a read that began before a
+    /// break in the history, with which new initial bases begin.
+    pub(super) fn complete(&mut self, read: Vec<StoredBase>, handled: u64, keys_max: usize) {
+        if !std::mem::replace(&mut self.is_reading, false) {
+            return;
+        }
+        for base in read.into_iter().filter(|base| base.seq <= handled) {
+            self.keep(base, keys_max);
+        }
+        self.is_complete = true;
     }
 
     /// Records the events of a delivered entry as the newest of their chains.
@@ -109,49 +121,4 @@ fn passes(options: &DeliveryOptions, event: &Event) -> bool {
         .filter
         .as_ref()
         .is_none_or(|filter| filter.passes(&event.name, &Tags::read(event.tags.as_deref())))
-}
-
-impl Channels {
-    /// Queues a read of the bases, unless they are complete or a read is pending.
-    pub(super) fn request_initial_bases(&mut self, channel_id: &ChannelId) {
-        let Some(channel) = self.channels.get_mut(channel_id) else { return };
-        let initial_bases = channel.initial_bases.get_or_insert_default();
-        if !initial_bases.is_complete && !std::mem::replace(&mut initial_bases.is_requested, true) {
-            self.initial_bases_reads.queue.push_back(channel_id.clone());
-        }
-    }
-
-    pub(super) fn start_initial_bases_reads(&mut self) {
-        while self.initial_bases_reads.in_flight < limits::CATCH_UP_READS_MAX {
-            let Some(channel_id) = self.initial_bases_reads.queue.pop_front() else { return };
-            self.initial_bases_reads.in_flight += 1;
-            let backend = self.backend.clone();
-            self.jobs.spawn(async move {
-                let bases = backend.read_bases(&channel_id).await;
-                JobResult::BasesRead(channel_id, bases)
-            });
-        }
-    }
-
-    pub(super) fn on_bases_read(
-        &mut self,
-        channel_id: ChannelId,
-        bases: Result<Vec<StoredBase>, BackendError>,
-    ) {
-        self.initial_bases_reads.in_flight -= 1;
-        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
-        let handled = channel.sequencer.position().unwrap_or_default().seq;
-        let Some(initial_bases) = &mut channel.initial_bases else { return };
-        initial_bases.is_requested = false;
-        let Ok(bases) = bases else {
-            self.retries.push_back((Instant::now() + limits::RETRY_DELAY, channel_id));
-            return;
-        };
-        // An event that is not delivered yet becomes a base upon its delivery.
-        for base in bases.into_iter().filter(|base| base.seq <= handled) {
-            initial_bases.keep(base, channel.deltas.keys_max);
-        }
-        initial_bases.is_complete = true;
-        self.admit(&channel_id);
-    }
 }

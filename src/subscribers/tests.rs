@@ -1,136 +1,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use serde_json::Value;
 
+use super::test_client::{Client, Received, frames, normalized};
 use super::*;
-use crate::delta::chain::Base;
-use crate::delta::settings::MarkerStyle;
-use crate::delta::{Algorithm, fossil, vcdiff};
-use crate::filter::{Filter, Tags};
-use crate::sockets::write_buffer::WriteBuffer;
-use crate::subscribers::{Subscriber, Subscribers};
-use crate::wire::envelope;
-use crate::wire::event_prefix::EventPrefix;
-
-/// Name and data of an event, as the client library passes them to the application.
-type Received = (String, String);
-
-/// A client that reconstructs events as in protocol.md 3.5.
-struct Client {
-    write_buffer: Arc<WriteBuffer>,
-    options: DeliveryOptions,
-    style: MarkerStyle,
-    /// By conflation key: sequence number and text of the newest event.
-    bases: HashMap<String, (u64, String)>,
-    received: Vec<Received>,
-    /// The sequence number that the client would resume from.
-    position: u64,
-}
-
-impl Client {
-    fn read(&mut self) {
-        for frame in frames(&self.write_buffer.queued().concat()) {
-            self.receive(&frame);
-        }
-    }
-
-    fn receive(&mut self, text: &str) {
-        let frame: Value = serde_json::from_str(text).expect("frames are JSON");
-        let name = frame["event"].as_str().expect("a name");
-        if name == format!("{}:delta", self.options.event_prefix.prefix()) {
-            return self.apply(&frame["data"]);
-        }
-        let (seq, key) = match self.style {
-            MarkerStyle::Underscore => ("__delta_seq", "__conflation_key"),
-            MarkerStyle::Plain => ("sequence", "conflation_key"),
-        };
-        assert!(
-            self.options.algorithm.is_some() || frame.get(seq).is_none(),
-            "markers only with deltas enabled"
-        );
-        assert!(
-            self.options.has_opted_in() || frame.get("tags").is_none(),
-            "tags only with an extension enabled"
-        );
-        assert_eq!(self.options.positions && frame.get(seq).is_none(), frame.get("__seq").is_some());
-        if let Some(number) = frame.get(seq).and_then(Value::as_u64) {
-            let key = frame.get(key).map_or("", |key| key.as_str().expect("a key")).to_owned();
-            let stripped = match self.style {
-                MarkerStyle::Plain => text.to_owned(),
-                MarkerStyle::Underscore => text
-                    .replace(&format!(",\"__delta_seq\":{number}"), "")
-                    .replace(&format!(",\"__conflation_key\":\"{key}\""), ""),
-            };
-            self.bases.insert(key, (number, stripped));
-            self.position = number;
-        }
-        self.position = frame.get("__seq").and_then(Value::as_u64).unwrap_or(self.position);
-        self.received.push((name.to_owned(), data(&frame)));
-    }
-
-    fn apply(&mut self, delta: &Value) {
-        let key = delta.get("conflation_key").map_or("", |key| key.as_str().expect("a key")).to_owned();
-        let patch = STANDARD.decode(delta["delta"].as_str().expect("a delta")).expect("base64");
-        let (held, base) = &self.bases[&key];
-        assert_eq!(Some(*held), delta["base_index"].as_u64(), "a delta only for a client that has its base");
-        let algorithm = self.options.algorithm.expect("a delta only with deltas enabled");
-        let text = match algorithm {
-            Algorithm::Fossil => fossil::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
-            Algorithm::Vcdiff => vcdiff::decode(base.as_bytes(), &patch, 1 << 20).expect("the right base"),
-        };
-        assert_eq!(delta["algorithm"], algorithm.name());
-        let text = String::from_utf8(text).expect("UTF-8");
-        let envelope: Value = serde_json::from_str(&text).expect("the target is an envelope");
-        self.received.push((delta["event"].as_str().expect("a name").into(), data(&envelope)));
-        self.position = delta["seq"].as_u64().expect("a number");
-        self.bases.insert(key, (self.position, text));
-    }
-
-    fn matches(&self, event: &Published) -> bool {
-        let tags = event.tags();
-        self.options
-            .filter
-            .as_ref()
-            .is_none_or(|it| it.passes(event.name.as_bytes(), &Tags::read(tags.as_deref())))
-    }
-
-    /// The client's bases, as known to a node when it resumes.
-    fn held(&self) -> Chains {
-        let mut held = Chains::default();
-        for (key, (seq, text)) in &self.bases {
-            let base = Base { text: text.clone().into(), seq: *seq, time_ms: 0 };
-            held.advance(&key.clone().into(), base, usize::MAX);
-        }
-        held
-    }
-}
-
-/// The text of `data`, whether it is a string or inline JSON.
-fn data(envelope: &Value) -> String {
-    match &envelope["data"] {
-        Value::String(text) => text.clone(),
-        inline => inline.to_string(),
-    }
-}
-
-/// The texts of unmasked frames.
-fn frames(mut bytes: &[u8]) -> Vec<String> {
-    let mut texts = Vec::new();
-    while !bytes.is_empty() {
-        assert_eq!(bytes[0], 0x81);
-        let (header, len) = match bytes[1] {
-            126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
-            len => (2, usize::from(len)),
-        };
-        texts.push(String::from_utf8(bytes[header..header + len].to_vec()).expect("UTF-8"));
-        bytes = &bytes[header + len..];
-    }
-    texts
-}
+use crate::delta::Algorithm;
+use crate::delta::channels::ChannelDelta;
+use crate::delta::policy::Policy;
+use crate::delta::settings::{DeltaConfig, MarkerStyle};
+use crate::event::Event;
+use crate::filter::Filter;
 
 #[derive(Debug, Clone)]
 struct Published {
@@ -324,7 +204,7 @@ impl TestChannel {
             .map(|it| {
                 let key = it.key.map_or(Bytes::new(), |key| format!("k{key}").into());
                 for (id, client) in self.clients.iter().filter(|(id, _)| Some(**id) != it.except) {
-                    if client.matches(it) {
+                    if client.matches(&it.name, it.tags().as_deref()) {
                         let expected = self.expected.get_mut(id).expect("a subscribed client");
                         expected.push((it.name.clone(), normalized(&it.data)));
                     }
@@ -345,19 +225,10 @@ impl TestChannel {
         let delivery = Delivery { channel: "c", first_seq: self.seq + 1, time_ms: 0, events, is_chained };
         self.seq += events.len() as u64;
         let TestChannel { config, channel, policy, .. } = self;
-        let mut context = EncodingContext { config, channel, policy };
-        let mut frames = encode(&delivery, self.subscribers.groups(), &mut context);
-        self.subscribers.deliver(&mut frames, &mut vec![]);
+        let mut context = FanOutContext { config, channel, policy };
+        self.subscribers.deliver(&delivery, &mut context, &mut vec![]);
         if !is_chained {
-            let untagged = Published {
-                name: "client-e".into(),
-                data: String::new(),
-                except: None,
-                delta: None,
-                tag: None,
-                key: None,
-            };
-            for (id, _) in self.clients.iter().filter(|(_, client)| client.matches(&untagged)) {
+            for (id, _) in self.clients.iter().filter(|(_, client)| client.matches("client-e", None)) {
                 let data = String::from_utf8(events[0].data.to_vec()).expect("UTF-8");
                 self.expected.get_mut(id).expect("a subscribed client").push(("client-e".into(), data));
             }
@@ -391,15 +262,6 @@ proptest! {
         for id in 0..CLIENTS {
             test.check(id);
         }
-    }
-}
-
-/// Inline payloads are compared as JSON values here. `tests/it` compares their bytes
-/// with the published ones, with an independent decoder.
-fn normalized(data: &str) -> String {
-    match crate::json::is_container(data.as_bytes()).then(|| serde_json::from_str::<Value>(data)) {
-        Some(Ok(value)) if !envelope::has_marker(&Event::new("", data.to_owned())) => value.to_string(),
-        _ => data.to_owned(),
     }
 }
 
@@ -444,8 +306,8 @@ fn new_subscriber_receives_deltas_after_catch_up() {
     let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
     let identity = SocketIdentity { socket: socket(1), previous_socket_ids: &[] };
     let TestChannel { config, channel, policy, .. } = &mut test;
-    let mut context = EncodingContext { config, channel, policy };
-    let caught_up = encode_for_one(&delivery, &options, identity, &mut held, &mut context);
+    let mut context = FanOutContext { config, channel, policy };
+    let caught_up = fan_out_to_one(&delivery, &options, identity, &mut held, &mut context);
     let write_buffer = Arc::<WriteBuffer>::default();
     let _ = write_buffer.push(caught_up);
     test.subscribers.add(socket(1), subscriber(&write_buffer, &options), &held, 3);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Delivery, DeliveryOptions, EncodingContext};
+use super::{Delivery, DeliveryOptions, EncodingContext, Savings};
 use crate::delta::chain::Base;
 use crate::delta::settings::DeltaConfig;
 use crate::delta::{self, Algorithm};
@@ -13,11 +13,12 @@ use crate::wire::envelope::{self, DeltaText, Extras};
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::frame;
 
-pub(super) struct EventFrames<'a, 'r> {
+#[derive(Debug)]
+pub struct EventFrames<'a> {
     delivery: &'a Delivery<'a>,
-    pub(super) event: &'a Event,
-    pub(super) seq: u64,
-    context: &'a mut EncodingContext<'r>,
+    pub event: &'a Event,
+    pub seq: u64,
+    context: EncodingContext<'a>,
     /// The key of its chain, if any; computed for the first group with deltas.
     chain: Option<Option<Bytes>>,
     /// Indexed by whether the frame has tags (1) and the sequence number (2).
@@ -25,22 +26,25 @@ pub(super) struct EventFrames<'a, 'r> {
     marked: Option<Marked>,
     patches: Vec<Patch>,
     deltas: Vec<Delta>,
+    savings: Vec<Savings>,
 }
 
 /// The full frame with markers, and the text that it leaves as a base.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Marked {
     base_text: Bytes,
     frame: Bytes,
     text_bytes: usize,
 }
 
+#[derive(Debug)]
 struct Patch {
     algorithm: Algorithm,
     base_seq: u64,
     patch: Vec<u8>,
 }
 
+#[derive(Debug)]
 struct Delta {
     algorithm: Algorithm,
     base_seq: u64,
@@ -49,13 +53,13 @@ struct Delta {
     frame: Option<Bytes>,
 }
 
-impl<'a, 'r> EventFrames<'a, 'r> {
-    pub(super) fn new(
+impl<'a> EventFrames<'a> {
+    pub fn new(
         delivery: &'a Delivery<'a>,
         event: &'a Event,
         seq: u64,
-        context: &'a mut EncodingContext<'r>,
-    ) -> EventFrames<'a, 'r> {
+        context: EncodingContext<'a>,
+    ) -> EventFrames<'a> {
         EventFrames {
             delivery,
             event,
@@ -66,34 +70,35 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             marked: None,
             patches: Vec::new(),
             deltas: Vec::new(),
+            savings: Vec::new(),
         }
     }
 
     /// The key of the event's chain. Client events are in no chain.
-    pub(super) fn chain(&mut self) -> Option<Bytes> {
+    pub fn chain(&mut self) -> Option<Bytes> {
         let (delivery, event, channel) = (self.delivery, self.event, self.context.channel);
         let find = || delivery.is_chained.then(|| envelope::chain_of(event, channel.enabled)).flatten();
         self.chain.get_or_insert_with(find).clone()
     }
 
-    pub(super) fn time_ms(&self) -> u64 {
+    pub fn time_ms(&self) -> u64 {
         self.delivery.time_ms
     }
 
-    pub(super) fn config(&self) -> &'r DeltaConfig {
+    pub fn config(&self) -> &'a DeltaConfig {
         self.context.config
     }
 
-    pub(super) fn keys_max(&self) -> usize {
+    pub fn keys_max(&self) -> usize {
         self.context.channel.keys_max
     }
 
-    pub(super) fn tags(&self) -> Tags<'a> {
+    pub fn tags(&self) -> Tags<'a> {
         Tags::read(self.event.tags.as_deref())
     }
 
     /// The frame for groups without deltas, and for events in no chain.
-    pub(super) fn unmarked(&mut self, options: &DeliveryOptions) -> Bytes {
+    pub fn unmarked(&mut self, options: &DeliveryOptions) -> Bytes {
         let extras = Extras {
             tags: self.context.channel.shows_tags && options.has_opted_in(),
             seq: options.positions.then_some(self.seq),
@@ -105,12 +110,12 @@ impl<'a, 'r> EventFrames<'a, 'r> {
     }
 
     /// The full frame, which becomes a base.
-    pub(super) fn full(&mut self) -> Bytes {
+    pub fn full(&mut self) -> Bytes {
         self.marked().frame
     }
 
     /// The base for the next event of the chain.
-    pub(super) fn base(&mut self) -> Base {
+    pub fn base(&mut self) -> Base {
         Base { text: self.marked().base_text, seq: self.seq, time_ms: self.delivery.time_ms }
     }
 
@@ -118,7 +123,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         if let Some(marked) = &self.marked {
             return marked.clone();
         }
-        let EncodingContext { config, channel, .. } = &*self.context;
+        let EncodingContext { config, channel, .. } = self.context;
         let (text, base_text) =
             envelope::full(self.delivery.channel, self.event, self.seq, channel.shows_tags, config.markers);
         let marked = Marked { frame: frame::text(&text), text_bytes: text.len(), base_text };
@@ -126,12 +131,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
     }
 
     /// The delta against `base`, if one is permitted and pays (protocol.md 3.11).
-    pub(super) fn delta(
-        &mut self,
-        algorithm: Algorithm,
-        event_prefix: EventPrefix,
-        base: &Base,
-    ) -> Option<Bytes> {
+    pub fn delta(&mut self, algorithm: Algorithm, event_prefix: EventPrefix, base: &Base) -> Option<Bytes> {
         if !self.may_be_delta() {
             return None;
         }
@@ -146,9 +146,14 @@ impl<'a, 'r> EventFrames<'a, 'r> {
         frame
     }
 
+    /// What each encoded delta has saved, to be recorded for the channel's delta toggle.
+    pub fn into_savings(self) -> Vec<Savings> {
+        self.savings
+    }
+
     fn may_be_delta(&mut self) -> bool {
         let is_forced = self.event.delta == Some(true);
-        let (seq, context) = (self.seq, &self.context);
+        let (seq, context) = (self.seq, self.context);
         self.event.delta != Some(false)
             && !delta::is_interval(seq, self.event.key.is_some(), context.config)
             && (is_forced || context.policy.tries(seq))
@@ -186,7 +191,7 @@ impl<'a, 'r> EventFrames<'a, 'r> {
             let sent_bytes = if pays { text.len() } else { marked.text_bytes };
             metrics().delta_full_bytes.increment(marked.text_bytes as u64);
             metrics().delta_sent_bytes.increment(sent_bytes as u64);
-            self.context.policy.record(marked.text_bytes, sent_bytes);
+            self.savings.push(Savings { full_bytes: marked.text_bytes, sent_bytes });
         }
         pays.then(|| frame::text(&text))
     }

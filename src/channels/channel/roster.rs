@@ -6,18 +6,13 @@
 //! were published since the read began. Changes are absolute, so applying one that the
 //! read already includes is harmless.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::delivery::broadcast_member_change;
-use super::{Channels, JobResult};
-use crate::backend::{BackendError, RosterRead, UserCount};
-use crate::channel::ChannelId;
+use crate::backend::{RosterRead, UserCount};
 use crate::limits;
-use crate::metrics::metrics;
 use crate::presence::{Member, MemberChange, Roster};
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
@@ -27,8 +22,10 @@ use crate::wire::resume::Standing;
 pub(super) struct Presence {
     /// None until the first read.
     roster: Option<Roster>,
-    /// Changes since the start of the read that is queued or in flight.
+    /// Changes since the start of the read that is in flight.
     changes_since_read: Option<Vec<MemberChange>>,
+    /// To be read again: Redis may have lost members, or the last read has failed.
+    is_stale: bool,
     /// `subscription_succeeded` for each event prefix in use, cached until the roster
     /// changes. At most two.
     succeeded_frames: Vec<(EventPrefix, Bytes)>,
@@ -48,24 +45,42 @@ struct LocalUser {
     reported: u64,
 }
 
-/// Roster reads, up to [`limits::REPAIRS_MAX`] at once.
-#[derive(Debug, Default)]
-pub(super) struct Rosters {
-    queue: VecDeque<ChannelId>,
-    in_flight: usize,
-}
-
 impl Presence {
     pub(super) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
     pub(super) fn is_removable(&self) -> bool {
-        self.dirty.is_empty() && self.changes_since_read.is_none()
+        self.dirty.is_empty()
     }
 
     pub(super) fn is_known(&self) -> bool {
         self.roster.is_some()
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    pub(super) fn mark_stale(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// A read of the roster begins: it includes every change up to now.
+    pub(super) fn begin_read(&mut self) {
+        self.changes_since_read = Some(Vec::new());
+        self.is_stale = false;
+    }
+
+    /// The read has failed, or there were too many changes during it.
+    pub(super) fn read_failed(&mut self) {
+        self.changes_since_read = None;
+        self.is_stale = true;
+    }
+
+    /// More than [`limits::ROSTER_CHANGES_MAX`] changes were published during the read.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.changes_since_read.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX)
     }
 
     /// Counts one more connection of the user.
@@ -89,7 +104,6 @@ impl Presence {
     /// Returns the change if subscribers have not received it yet.
     pub(super) fn admit(&mut self, member: &Member) -> Option<MemberChange> {
         let (user_id, info) = (member.user_id.clone(), member.info.clone());
-        member.accept();
         let change = MemberChange::Added { user_id, info };
         self.apply(&change).then_some(change)
     }
@@ -175,7 +189,7 @@ impl Presence {
     }
 
     /// Replaces the roster by the one read. Returns the changes to send to subscribers.
-    fn replace_roster(&mut self, read: RosterRead) -> Vec<MemberChange> {
+    pub(super) fn replace_roster(&mut self, read: RosterRead) -> Vec<MemberChange> {
         let mut roster = read.roster;
         for change in self.changes_since_read.take().unwrap_or_default() {
             roster.apply(&change);
@@ -195,76 +209,6 @@ impl Presence {
         self.roster = Some(roster);
         self.succeeded_frames.clear();
         changes
-    }
-}
-
-impl Channels {
-    /// Queues a read of the roster, unless one is queued or in flight.
-    pub(super) fn request_roster(&mut self, channel_id: &ChannelId) {
-        let Some(presence) = self.channels.get_mut(channel_id).and_then(|channel| channel.presence.as_mut())
-        else {
-            return;
-        };
-        if presence.changes_since_read.is_none() {
-            presence.changes_since_read = Some(Vec::new());
-            self.rosters.queue.push_back(channel_id.clone());
-        }
-    }
-
-    /// Schedules a read of all rosters. Redis may have lost members, and a roster is
-    /// complete only when all nodes have reported theirs.
-    pub(super) fn request_all_rosters(&mut self) {
-        let due = Instant::now() + limits::ROSTER_DELAY;
-        let known = self
-            .channels
-            .iter()
-            .filter(|(_, channel)| channel.presence.as_ref().is_some_and(|presence| presence.is_known()));
-        self.stale_rosters.extend(known.map(|(channel_id, _)| (due, channel_id.clone())));
-    }
-
-    pub(super) fn read_stale_rosters(&mut self, now: Instant) {
-        while self.stale_rosters.first().is_some_and(|(due, _)| *due <= now) {
-            let (_, channel_id) = self.stale_rosters.pop_first().expect("the first one was checked");
-            self.request_roster(&channel_id);
-        }
-    }
-
-    pub(super) fn start_roster_reads(&mut self) {
-        while self.rosters.in_flight < limits::REPAIRS_MAX {
-            let Some(channel_id) = self.rosters.queue.pop_front() else { return };
-            let Some(presence) =
-                self.channels.get_mut(&channel_id).and_then(|channel| channel.presence.as_mut())
-            else {
-                continue;
-            };
-            // The read includes every change up to now.
-            presence.changes_since_read = Some(Vec::new());
-            self.rosters.in_flight += 1;
-            let backend = self.backend.clone();
-            self.jobs.spawn(async move {
-                let read = backend.read_roster(&channel_id).await;
-                JobResult::RosterRead(channel_id, read)
-            });
-        }
-    }
-
-    pub(super) fn on_roster_read(&mut self, channel_id: ChannelId, read: Result<RosterRead, BackendError>) {
-        self.rosters.in_flight -= 1;
-        let Some(channel) = self.channels.get_mut(&channel_id) else { return };
-        let Some(presence) = &mut channel.presence else { return };
-        let too_many =
-            presence.changes_since_read.as_ref().is_some_and(|it| it.len() > limits::ROSTER_CHANGES_MAX);
-        let Some(read) = read.ok().filter(|_| !too_many) else {
-            presence.changes_since_read = None;
-            self.stale_rosters.insert((Instant::now() + limits::RETRY_DELAY, channel_id));
-            return;
-        };
-        metrics().rosters_read.increment(1);
-        for change in presence.replace_roster(read) {
-            broadcast_member_change(&channel_id, &channel.subscribers, &change, &mut self.to_flush);
-        }
-        self.admit(&channel_id);
-        self.queue_membership_update(channel_id);
     }
 }
 

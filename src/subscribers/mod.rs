@@ -1,14 +1,27 @@
-//! Stage 7 of a batch's path: the subscribers of a channel on this node, and the frames
+//! Stage 6 of a batch's path: the subscribers of a channel on this node, and the frames
 //! that each of them receives.
+//!
+//! Subscribers with equal delivery options form a group, which shares chains and encoded
+//! frames.
+
+mod base_state;
+mod encoded_batch;
+mod fan_out;
+mod groups;
+mod shared_slab;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use base_state::BaseState;
+pub use fan_out::{FanOutContext, Frames, SocketIdentity, fan_out, fan_out_to_one};
+pub use groups::Groups;
+
 use crate::delta::chain::Chains;
+use crate::encode::{Delivery, DeliveryOptions};
 use crate::event::SocketId;
-use crate::fan_out::{BaseState, DeliveryOptions, Frames, Groups, SocketIdentity};
 use crate::metrics::metrics;
 use crate::presence::Member;
 use crate::sockets::push;
@@ -103,9 +116,18 @@ impl Subscribers {
         self.subscriptions[index].1.base_state = BaseState::from(next);
     }
 
-    /// Pushes a delivery to every subscriber, one buffer each. Write buffers that the
-    /// caller must flush are appended to `to_flush`.
-    pub fn deliver(&mut self, frames: &mut Frames, to_flush: &mut Vec<Arc<WriteBuffer>>) {
+    /// Encodes a delivery once per group and pushes one buffer to every subscriber. Write
+    /// buffers that the caller must flush are appended to `to_flush`.
+    pub fn deliver(
+        &mut self,
+        delivery: &Delivery<'_>,
+        context: &mut FanOutContext<'_>,
+        to_flush: &mut Vec<Arc<WriteBuffer>>,
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let mut frames = fan_out(delivery, &mut self.groups, context);
         for (socket, subscription) in &mut self.subscriptions {
             let identity =
                 SocketIdentity { socket: *socket, previous_socket_ids: &subscription.previous_socket_ids };
@@ -144,3 +166,8 @@ impl Subscribers {
         self.subscriptions.iter().map(|(_, subscription)| &subscription.write_buffer)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod test_client;
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::base_state::BaseState;
-use super::delivery_options::DeliveryOptions;
 use super::encoded_batch::{EncodedBatch, EncodedEvent};
-use super::event_frames::EventFrames;
 use super::shared_slab::SharedSlab;
 use crate::delta::chain::Chains;
+use crate::encode::{DeliveryOptions, EventFrames};
 use crate::filter::Filter;
 use crate::metrics::metrics;
 
@@ -124,7 +123,7 @@ impl Groups {
     pub(super) fn encode_event(
         &mut self,
         event: usize,
-        frames: &mut EventFrames<'_, '_>,
+        frames: &mut EventFrames<'_>,
         batches: &mut [EncodedBatch],
     ) {
         let passes = self.evaluate_filters(frames);
@@ -139,7 +138,7 @@ impl Groups {
     }
 
     /// Whether the event matches each filter, by index.
-    fn evaluate_filters(&self, frames: &EventFrames<'_, '_>) -> Vec<bool> {
+    fn evaluate_filters(&self, frames: &EventFrames<'_>) -> Vec<bool> {
         let mut passes = vec![false; self.filters.slot_count()];
         if passes.is_empty() {
             return passes;
@@ -165,7 +164,7 @@ impl Group {
         &mut self,
         options: &DeliveryOptions,
         event: usize,
-        frames: &mut EventFrames<'_, '_>,
+        frames: &mut EventFrames<'_>,
     ) -> EncodedEvent {
         let seq = frames.seq;
         let in_chain = options.algorithm.and_then(|algorithm| Some((algorithm, frames.chain()?)));

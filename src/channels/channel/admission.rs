@@ -1,0 +1,183 @@
+//! Subscribing without a gap, and unsubscribing (design.md 4): the node listens to the
+//! topic, reports the subscription, and admits it exactly at the position that the
+//! script returned.
+
+use smallvec::{SmallVec, smallvec};
+
+use super::pending::{PendingSubscription, Registered, State, Waits};
+use super::recovery::Recovery;
+use super::state::Channel;
+use crate::channels::context::{Context, UserEvent};
+use crate::channels::handle::Subscribe;
+use crate::channels::job::JobKind;
+use crate::delta::Algorithm;
+use crate::event::SocketId;
+use crate::limits;
+use crate::metrics::metrics;
+use crate::subscribers::Subscriber;
+use crate::wire::close::Close;
+
+impl Channel {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, context: &mut Context<'_>) {
+        let Subscribe { app, socket, write_buffer, options, resume, member, confirmation, attempt } =
+            subscribe;
+        self.configure(&app, context);
+        self.idle_since = None;
+        let previous_socket_ids =
+            resume.as_ref().map(|resume| resume.previous_socket_ids.clone().into()).unwrap_or_default();
+        let mut pending = PendingSubscription {
+            subscriber: Subscriber { write_buffer, options, previous_socket_ids, member },
+            confirmations: smallvec![confirmation],
+            recovery: Recovery::of(resume),
+            state: State::Unreported,
+            attempt,
+            permit: None,
+        };
+        if let Some(live) = self.subscribers.remove(socket) {
+            pending.subscriber.member = live.member;
+            return self.restart_subscription(socket, pending, context);
+        }
+        if let Some(earlier) = self.pending.remove(socket) {
+            pending.confirmations.insert_many(0, earlier.confirmations);
+            pending.subscriber.member = earlier.subscriber.member;
+            (pending.state, pending.permit) = (earlier.state, earlier.permit);
+        } else {
+            pending.permit = context.pending_permit();
+            if pending.permit.is_none() {
+                metrics().pending_subscription_overflows.increment(1);
+                pending.subscriber.write_buffer.close(Close::OverCapacity);
+                return self.mark_if_idle(context);
+            }
+            if let (Some(presence), Some(member)) = (&mut self.presence, &pending.subscriber.member) {
+                presence.add_connection(member);
+            }
+        }
+        self.pending.insert(socket, pending);
+        self.join(Some(socket), context);
+    }
+
+    pub(super) fn unsubscribe(&mut self, socket: SocketId, context: &mut Context<'_>) {
+        let pending = self.pending.remove(socket).map(|pending| pending.subscriber);
+        let Some(subscriber) = pending.or_else(|| self.subscribers.remove(socket)) else { return };
+        self.remove_connection(subscriber.member.as_ref());
+        self.mark_if_idle(context);
+        self.queue_membership_update(context);
+    }
+
+    /// Enables deltas for a subscribed connection. A live subscription restarts.
+    pub(super) fn enable_deltas(
+        &mut self,
+        socket: SocketId,
+        algorithm: Algorithm,
+        context: &mut Context<'_>,
+    ) {
+        if let Some(pending) = self.pending.get_mut(socket) {
+            pending.subscriber.options.algorithm.get_or_insert(algorithm);
+            return;
+        }
+        if !self.subscribers.is_without_deltas(socket) {
+            return;
+        }
+        let Some(mut subscriber) = self.subscribers.remove(socket) else { return };
+        subscriber.options.algorithm = Some(algorithm);
+        let pending = PendingSubscription {
+            subscriber,
+            confirmations: SmallVec::new(),
+            recovery: Recovery::NotRequested,
+            state: State::Unreported,
+            attempt: 0,
+            permit: None,
+        };
+        self.restart_subscription(socket, pending, context);
+    }
+
+    /// Restarts a live subscription with other options. It is counted already, and
+    /// begins at the channel's current position.
+    fn restart_subscription(
+        &mut self,
+        socket: SocketId,
+        mut pending: PendingSubscription,
+        context: &mut Context<'_>,
+    ) {
+        let at = self.sequencer.position().unwrap_or_default();
+        pending.state = State::Registered(Registered { at, total: None, last: None, waits: Waits::No });
+        self.catch_up_buffer.get_or_insert_default();
+        self.pending.insert(socket, pending);
+        self.admit(context);
+    }
+
+    /// Starts the next step for a pending subscription or a watcher: listening to the
+    /// topic, then a membership update.
+    pub(super) fn join(&mut self, requester: Option<SocketId>, context: &mut Context<'_>) {
+        let kind = if self.is_listening { JobKind::UpdateMembership } else { JobKind::Listen };
+        self.start(kind, requester, context);
+    }
+
+    /// Queues a membership update if one is needed: for each pending subscription, or on
+    /// behalf of none.
+    pub(super) fn queue_membership_update(&mut self, context: &mut Context<'_>) {
+        if !self.is_listening || !self.needs_membership_update() {
+            return;
+        }
+        let mut requesters = self.pending.unreported().take(limits::UPDATED_USERS_MAX).peekable();
+        if requesters.peek().is_none() {
+            context.start(JobKind::UpdateMembership, None);
+        }
+        requesters.for_each(|socket| context.start(JobKind::UpdateMembership, Some(socket)));
+    }
+
+    /// Admits all pending subscriptions that wait for nothing more, and requests the
+    /// reads that others wait for.
+    pub(super) fn admit(&mut self, context: &mut Context<'_>) {
+        if self.pending.is_empty() {
+            self.catch_up_buffer = None;
+            return;
+        }
+        if self.presence.as_ref().is_some_and(|presence| !presence.is_known()) {
+            if let Some(socket) = self.pending.first_registered() {
+                self.start(JobKind::ReadRoster, Some(socket), context);
+            }
+            return;
+        }
+        let sorted = self.pending.sort(&self.sequencer, |pending| self.needs_initial_bases(pending));
+        if let Some(socket) = sorted.await_recovery {
+            self.start(JobKind::Recover, Some(socket), context);
+        }
+        if let Some(socket) = sorted.await_bases {
+            self.initial_bases.get_or_insert_default();
+            self.start(JobKind::ReadInitialBases, Some(socket), context);
+        }
+        for socket in sorted.ready {
+            self.admit_one(socket, context);
+        }
+        self.trim_catch_up_buffer();
+    }
+
+    /// The pending subscription needs initial bases that are not read yet.
+    fn needs_initial_bases(&self, pending: &PendingSubscription) -> bool {
+        self.sends_initial_bases(&pending.subscriber.options)
+            && !pending.recovery.keeps_bases()
+            && !self.initial_bases.as_ref().is_some_and(|initial_bases| initial_bases.is_complete())
+    }
+
+    fn admit_one(&mut self, socket: SocketId, context: &mut Context<'_>) {
+        let Some(pending) = self.pending.remove(socket) else { return };
+        let member = pending.subscriber.member.as_ref();
+        if let (Some(presence), Some(member)) = (&mut self.presence, member)
+            && let Some(change) = presence.admit(member)
+        {
+            self.broadcast_member_change(&change, context);
+        }
+        let PendingSubscription { subscriber, confirmations, recovery, state, .. } = pending;
+        let State::Registered(registered) = state else { return };
+        let welcome = self.welcome(socket, &subscriber, &confirmations, recovery, registered, context.config);
+        for frame in welcome.frames {
+            context.write(&subscriber.write_buffer, frame);
+        }
+        let next = self.next_seq();
+        self.subscribers.add(socket, subscriber, &welcome.held, next);
+        if self.watch.is_some() {
+            context.emit(UserEvent::SignedIn(socket));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Every frame that a new subscriber receives before its first live event, in the order
+//! of protocol.md 2.4; see also 2.12, 3.9 and docs/resume.md.
+
+use bytes::Bytes;
+
+use super::catch_up_buffer::CatchUpBuffer;
+use super::pending::Registered;
+use super::position_notices::first_position;
+use super::recovery::Recovery;
+use super::state::Channel;
+use crate::channel::ChannelName;
+use crate::channels::catch_up::CatchUpEncoder;
+use crate::channels::handle::{Confirmation, DeltasReply};
+use crate::delta::Algorithm;
+use crate::delta::chain::Chains;
+use crate::delta::settings::DeltaConfig;
+use crate::encode::DeliveryOptions;
+use crate::entry::{Body, Entry, Position};
+use crate::event::SocketId;
+use crate::metrics::metrics;
+use crate::subscribers::{SocketIdentity, Subscriber};
+use crate::wire::reply;
+use crate::wire::resume::Standing;
+
+#[derive(Debug)]
+pub(super) struct Welcome {
+    pub(super) frames: Vec<Bytes>,
+    /// The bases that the client has after these frames.
+    pub(super) held: Chains,
+}
+
+/// A subscription with nothing left to wait for.
+struct Admission<'a> {
+    socket: SocketId,
+    subscriber: &'a Subscriber,
+    confirmations: &'a [Confirmation],
+    recovery: Recovery,
+    registered: Registered,
+    /// For subscribers with positions enabled.
+    start: Option<Standing>,
+}
+
+impl Channel {
+    pub(super) fn welcome(
+        &mut self,
+        socket: SocketId,
+        subscriber: &Subscriber,
+        confirmations: &[Confirmation],
+        mut recovery: Recovery,
+        mut registered: Registered,
+        config: &DeltaConfig,
+    ) -> Welcome {
+        if self.catch_up_buffer.as_ref().is_some_and(CatchUpBuffer::has_overflowed) {
+            // The buffered entries are incomplete, so the subscription begins at the current
+            // position.
+            recovery.lose();
+            registered.at = self.sequencer.position().unwrap_or_default();
+        }
+        let start = subscriber.options.positions.then(|| recovery.start(registered.at));
+        let admission = Admission { socket, subscriber, confirmations, recovery, registered, start };
+        let mut frames = self.confirm(&admission);
+        let held = self.catch_up(&admission, config, &mut frames);
+        frames.extend(self.position_notice(&admission));
+        Welcome { frames, held }
+    }
+
+    /// The confirmation of each command. None when the subscription is only restarted.
+    fn confirm(&mut self, admission: &Admission<'_>) -> Vec<Bytes> {
+        let (event_prefix, start) = (admission.subscriber.options.event_prefix, admission.start);
+        let mut frames = Vec::new();
+        for confirmation in admission.confirmations {
+            match confirmation {
+                Confirmation::Signin(confirmed) => frames.push(confirmed.clone()),
+                Confirmation::Subscription { deltas } => {
+                    frames.push(match &mut self.presence {
+                        Some(presence) => presence.succeeded(event_prefix, self.id.channel(), start),
+                        None => reply::subscription_succeeded(event_prefix, self.id.channel(), start),
+                    });
+                    if let Some(DeltasReply(algorithm)) = deltas {
+                        let algorithm = algorithm.map(Algorithm::name);
+                        frames.push(reply::delta_enabled(event_prefix, Some(self.id.channel()), algorithm));
+                    }
+                }
+            }
+        }
+        frames
+    }
+
+    /// Appends the missed entries and the initial bases to `frames`. Returns the bases
+    /// that the client has afterwards.
+    fn catch_up(
+        &mut self,
+        admission: &Admission<'_>,
+        config: &DeltaConfig,
+        frames: &mut Vec<Bytes>,
+    ) -> Chains {
+        let Admission { socket, subscriber, recovery, registered, .. } = admission;
+        let (options, event_prefix, channel) =
+            (&subscriber.options, subscriber.options.event_prefix, self.id.channel());
+        let mut encoder = CatchUpEncoder {
+            channel,
+            options,
+            identity: SocketIdentity {
+                socket: *socket,
+                previous_socket_ids: &subscriber.previous_socket_ids,
+            },
+            config,
+            deltas: &self.deltas,
+            policy: self.toggle.policy.clone(),
+            held: Chains::default(),
+        };
+        let is_new = registered.total.is_some() && !matches!(recovery, Recovery::Recovered { .. });
+        if is_new && ChannelName::is_cache_name(channel) {
+            let cached = registered.last.as_ref().map(|cached| encoder.cached(cached));
+            let cached = cached.filter(|frame| !frame.is_empty());
+            frames.push(cached.unwrap_or_else(|| reply::cache_miss(event_prefix, channel)));
+        }
+        if let Some(total) = registered.total.filter(|_| self.reports_counts()) {
+            // The count entry of this subscription was published before the admission.
+            frames.push(reply::subscription_count(event_prefix, channel, total));
+        }
+        if let Recovery::Recovered { missed, .. } = recovery {
+            frames.push(missed.frames.clone());
+            encoder.held = missed.held.clone();
+        }
+        let at = registered.at;
+        let mut epoch = at.epoch;
+        for (entry, body) in self.catch_up_buffer.iter().flat_map(|buffer| buffer.after(at)) {
+            if options.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
+                frames.push(first_position(channel, event_prefix, entry, at.epoch != 0));
+            }
+            frames.extend(missed_frames(entry, body.as_ref(), &mut encoder));
+        }
+        let held = encoder.held;
+        if recovery.keeps_bases() {
+            return held;
+        }
+        match self.first_bases(options, config) {
+            Some((frame, bases)) => {
+                frames.push(frame);
+                bases
+            }
+            None => held,
+        }
+    }
+
+    /// The initial bases of a new subscriber, and the frame that carries them. On a
+    /// channel with conflation keys clients keep bases across connections: without
+    /// initial bases, an empty frame drops them.
+    fn first_bases(&mut self, options: &DeliveryOptions, config: &DeltaConfig) -> Option<(Bytes, Chains)> {
+        let channel = self.id.channel();
+        if self.sends_initial_bases(options) {
+            metrics().cache_syncs.increment(1);
+            return Some(self.initial_bases.as_mut()?.frame(channel, options, &self.deltas, config));
+        }
+        let is_keyed = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
+        let empty_frame = || reply::delta_cache_sync(options.event_prefix, channel, &self.deltas, &[]);
+        is_keyed.then(|| (empty_frame(), Chains::default()))
+    }
+
+    /// A position notice, if the channel has moved since `start`.
+    fn position_notice(&mut self, admission: &Admission<'_>) -> Option<Bytes> {
+        let Position { epoch, seq, .. } = self.sequencer.position().unwrap_or_default();
+        if self.subscribers.is_empty() {
+            self.notified_epoch = epoch;
+        }
+        let event_prefix = admission.subscriber.options.event_prefix;
+        let outdated = admission.start.filter(|start| (start.epoch, start.seq) != (epoch, seq));
+        outdated.map(|_| reply::position(event_prefix, self.id.channel(), epoch, seq, false))
+    }
+}
+
+/// The frames of an entry that a pending subscription missed. Member changes have none:
+/// the roster in its confirmation includes them.
+fn missed_frames(entry: &Entry, body: Option<&Body>, encoder: &mut CatchUpEncoder<'_>) -> Option<Bytes> {
+    match body? {
+        Body::Events(events) | Body::ClientEvents(events) => Some(encoder.frames(entry, events, 0)),
+        Body::SubscriptionCount(count) => {
+            Some(reply::subscription_count(encoder.options.event_prefix, encoder.channel, *count))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! What a channel may ask for. A channel does no IO and knows no other channel: its entry
+//! points record effects, which the actor carries out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::job::JobKind;
+use crate::delta::settings::DeltaConfig;
+use crate::event::SocketId;
+use crate::sockets::push;
+use crate::sockets::write_buffer::{Rejection, WriteBuffer};
+
+/// A channel's timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// Repeats what has failed.
+    Retry,
+    /// Checks whether the entries of a newer head have arrived.
+    Lag,
+    /// Reads the roster again.
+    Roster,
+    /// Sends position notices.
+    Position,
+    /// Removes the channel if it is still unused.
+    Linger,
+}
+
+/// The timers that a channel has set: at most one of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct TimerSet(u8);
+
+impl TimerSet {
+    /// False if the timer is set already.
+    pub(super) fn insert(&mut self, timer: Timer) -> bool {
+        let before = self.0;
+        self.0 |= 1 << timer as u8;
+        self.0 != before
+    }
+
+    /// False if the timer was not set.
+    pub(super) fn remove(&mut self, timer: Timer) -> bool {
+        let before = self.0;
+        self.0 &= !(1 << timer as u8);
+        self.0 != before
+    }
+}
+
+/// What the entry points of a channel have asked for, in order.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Jobs to queue, each with the socket that waits for it.
+    pub(super) jobs: Vec<(JobKind, Option<SocketId>)>,
+    pub(super) timers: Vec<(Timer, Duration)>,
+    /// Write buffers with frames pushed since the last flush.
+    pub(super) to_flush: Vec<Arc<WriteBuffer>>,
+    pub(super) user_events: Vec<UserEvent>,
+    /// The channel is unused: remove it, and stop listening to its topic.
+    pub(super) removes: bool,
+}
+
+/// Something on a user channel that watchlists depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UserEvent {
+    /// The user is online, or offline.
+    Status { online: bool },
+    /// The subscription of a connection to its own user channel is confirmed.
+    SignedIn(SocketId),
+}
+
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) config: &'a DeltaConfig,
+    /// Histories may be read; otherwise a gap is skipped.
+    pub(super) may_read_histories: bool,
+    /// Permits for the pending subscriptions of the node.
+    pub(super) pending_permits: &'a Arc<Semaphore>,
+    pub(super) effects: &'a mut Effects,
+}
+
+impl Context<'_> {
+    /// Queues a job; `requester` waits for it. When the job can start, the actor calls
+    /// [`super::channel::Channel::prepare`].
+    pub(super) fn start(&mut self, kind: JobKind, requester: Option<SocketId>) {
+        self.effects.jobs.push((kind, requester));
+    }
+
+    pub(super) fn set(&mut self, timer: Timer, after: Duration) {
+        self.effects.timers.push((timer, after));
+    }
+
+    /// Pushes a frame to a connection.
+    pub(super) fn write(&mut self, write_buffer: &Arc<WriteBuffer>, frame: Bytes) {
+        push(write_buffer, frame, &mut self.effects.to_flush);
+    }
+
+    /// Rejects a pending subscription: `frame` says why to the client, and the connection
+    /// drops the subscription of this attempt.
+    pub(super) fn reject(
+        &mut self,
+        write_buffer: &Arc<WriteBuffer>,
+        channel: &str,
+        attempt: u32,
+        frame: Bytes,
+    ) {
+        // First, so that the connection knows of it before the client can answer.
+        write_buffer.reject(Rejection { channel: channel.into(), attempt });
+        self.write(write_buffer, frame);
+    }
+
+    pub(super) fn emit(&mut self, event: UserEvent) {
+        self.effects.user_events.push(event);
+    }
+
+    pub(super) fn remove(&mut self) {
+        self.effects.removes = true;
+    }
+
+    /// A permit for one more pending subscription, held until it is dropped. `None` at
+    /// the limit of the node.
+    pub(super) fn pending_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.pending_permits.clone().try_acquire_owned().ok()
+    }
+}
