@@ -45,6 +45,10 @@ impl Client {
         if name == format!("{}:delta", self.options.event_prefix.prefix()) {
             return self.apply(&frame["data"]);
         }
+        if name.starts_with("pusher") || name.starts_with("sockudo") {
+            self.received.push((name.to_owned(), data(&frame)));
+            return;
+        }
         let (seq, key) = match self.style {
             MarkerStyle::Underscore => ("__delta_seq", "__conflation_key"),
             MarkerStyle::Plain => ("sequence", "conflation_key"),

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 use super::pending::{PendingSubscription, Registered, State, Waits};
 use super::recovery::Recovery;
 use super::state::Channel;
-use crate::channels::context::{Context, UserEvent};
+use crate::channels::context::{Context, Timer, UserEvent};
 use crate::channels::handle::Subscribe;
 use crate::channels::job::JobKind;
 use crate::delta::Algorithm;
@@ -167,6 +167,9 @@ impl Channel {
             && let Some(change) = presence.admit(member)
         {
             self.broadcast_member_change(&change, context);
+            // The entry of this member is lost, or Redis has lost the member: then its departure
+            // has no entry either.
+            self.set(Timer::Roster, context);
         }
         let PendingSubscription { subscriber, confirmations, recovery, state, .. } = pending;
         let State::Registered(registered) = state else { return };

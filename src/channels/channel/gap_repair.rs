@@ -26,7 +26,8 @@ impl Channel {
                 let before = Position { epoch, seq: first_seq - 1, ..Position::default() };
                 self.begin_history(before, context);
                 self.deliver(&entry, context);
-                self.end_waiting(entry.position(), context);
+                self.pending.stop_waiting_before(epoch);
+                self.admit(context);
             }
             Decision::Duplicate => metrics().entries_duplicate.increment(1),
             Decision::Held => {}
@@ -81,15 +82,16 @@ impl Channel {
         // slow, and the entries before the pending subscriptions' positions may still
         // be in flight.
         let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
-        if !is_slow {
-            self.end_waiting(known, context);
-        }
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
             self.fork = Some(Fork { epoch, seen_seq: seen.seq });
             self.start(JobKind::OpenEpoch, None, context);
         }
+        // Before the wait ends: a held entry may precede the position of a subscription whose
+        // earlier entries are lost.
         self.sequence_held(held, context);
-        if let Some(at) = self.pending.awaited_position(&self.sequencer).filter(|_| is_slow) {
+        if !is_slow {
+            self.end_waiting(known, context);
+        } else if let Some(at) = self.pending.awaited_position(&self.sequencer) {
             self.observe_lag(at, context);
         }
     }
@@ -162,6 +164,12 @@ impl Channel {
     pub(super) fn check_lag(&mut self, context: &mut Context<'_>) {
         let Some(lag) = self.lag.take() else { return };
         match lag.verdict(&self.sequencer) {
+            // The observation may have replaced that of an earlier position.
+            Verdict::Settled if !self.sequencer.is_repairing() => {
+                if let Some(at) = self.pending.awaited_position(&self.sequencer) {
+                    self.observe_lag(at, context);
+                }
+            }
             Verdict::Settled => {}
             Verdict::Slow(lag) => {
                 self.lag = Some(lag);

@@ -305,3 +305,6 @@ impl Channel {
         self.set(Timer::Linger, context);
     }
 }
+
+#[cfg(test)]
+mod tests;

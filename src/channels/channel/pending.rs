@@ -168,14 +168,13 @@ impl Pending {
 
     /// Ends the wait of registered subscriptions: the entries before them have been
     /// read from the history, or are lost. A subscription with a position after
-    /// `known`, the position of that read, waits for one more read. Returns the newest of
+    /// `known`, the head as of that read, waits for one more read. Returns the newest of
     /// these positions.
     pub(super) fn stop_waiting(&mut self, known: Position) -> Option<Position> {
         let mut newest: Option<Position> = None;
-        for pending in self.0.values_mut() {
-            let State::Registered(Registered { at, waits, .. }) = &mut pending.state else { continue };
+        for Registered { at, waits, .. } in self.registered_mut() {
             *waits = match waits {
-                Waits::Yes if at.epoch == known.epoch && at.seq > known.seq => {
+                Waits::Yes if (at.epoch, at.seq) > (known.epoch, known.seq) => {
                     newest = newest.filter(|newest| newest.seq >= at.seq).or(Some(*at));
                     Waits::OnceMore
                 }
@@ -183,6 +182,19 @@ impl Pending {
             };
         }
         newest
+    }
+
+    /// Ends the wait for entries of earlier epochs: `epoch` has begun, so they are lost.
+    pub(super) fn stop_waiting_before(&mut self, epoch: u64) {
+        let earlier = self.registered_mut().filter(|registered| registered.at.epoch < epoch);
+        earlier.for_each(|registered| registered.waits = Waits::No);
+    }
+
+    fn registered_mut(&mut self) -> impl Iterator<Item = &mut Registered> {
+        self.0.values_mut().filter_map(|pending| match &mut pending.state {
+            State::Registered(registered) => Some(registered),
+            _ => None,
+        })
     }
 
     /// The newest position of registered subscriptions that still wait for earlier
