@@ -18,7 +18,7 @@ test:
 
 # Run format, lints and the fast tests
 test-fast *ARGS:
-    scripts/test-fast {{ ARGS }}
+    scripts/test fast {{ ARGS }}
 
 # Check docs/openapi.yaml against a server
 test-openapi:

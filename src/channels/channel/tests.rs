@@ -1,7 +1,7 @@
 //! Random interleavings of commands, entries, results of jobs, failures and timers on one
 //! channel, against a model of the shared state.
 //!
-//! `PROPTEST_CASES` sets the number of schedules, `FANFARE_SEED` repeats a run.
+//! `PROPTEST_CASES` sets the number of schedules, `FANFARE_TEST_SEED` repeats a run.
 
 mod model;
 
@@ -545,9 +545,11 @@ fn run(setup: Setup, steps: &[Step]) {
 /// order, and knows the roster; the cluster knows the node's numbers.
 #[test]
 fn every_interleaving_ends_in_the_same_state() {
-    let seed =
-        std::env::var("FANFARE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    println!("FANFARE_SEED={seed}");
+    let seed = std::env::var("FANFARE_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    println!("FANFARE_TEST_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(5_000);
@@ -559,6 +561,6 @@ fn every_interleaving_ends_in_the_same_state() {
         Ok::<(), TestCaseError>(())
     });
     if let Err(error) = result {
-        panic!("FANFARE_SEED={seed}\n{error}");
+        panic!("FANFARE_TEST_SEED={seed}\n{error}");
     }
 }
