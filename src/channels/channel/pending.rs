@@ -102,7 +102,12 @@ impl Pending {
     }
 
     pub(super) fn remove(&mut self, socket: SocketId) -> Option<PendingSubscription> {
-        self.0.remove(&socket)
+        let pending = self.0.remove(&socket);
+        if self.0.is_empty() {
+            // An emptied map keeps a node of some kilobytes.
+            self.0 = BTreeMap::new();
+        }
+        pending
     }
 
     pub(super) fn get_mut(&mut self, socket: SocketId) -> Option<&mut PendingSubscription> {
