@@ -157,29 +157,35 @@ impl From<ChannelNameError> for ApiError {
 
 impl From<BackendError> for ApiError {
     fn from(error: BackendError) -> ApiError {
-        let code = match error {
+        match error {
             BackendError::Unavailable => {
                 metrics().redis_unavailable.increment(1);
-                ErrorCode::ServiceUnavailable
+                let error = "Redis is unavailable: the operation was not executed";
+                ApiError::new(ErrorCode::ServiceUnavailable, error).retry_after(1)
             }
             BackendError::OutcomeUnknown => {
                 metrics().redis_unknown.increment(1);
-                ErrorCode::OutcomeUnknown
+                let error = "No reply from Redis in time: the batch may have been published";
+                ApiError::new(ErrorCode::OutcomeUnknown, error).retry_after(1)
             }
-            BackendError::OutOfMemory => ErrorCode::Backpressure,
+            BackendError::OutOfMemory => {
+                let error = "Redis is out of memory: the operation was not executed";
+                ApiError::new(ErrorCode::Backpressure, error).retry_after(1)
+            }
             BackendError::RateLimited(state) => {
                 metrics().requests_rate_limited.increment(1);
-                let limited = ApiError::new(ErrorCode::RateLimited, error.to_string());
-                return ApiError { rate: Some(Box::new(state)), ..limited }
-                    .retry_after(rates::reset_secs(state).max(1));
+                let RateState { limit, remaining, .. } = state;
+                let error =
+                    format!("Rate limit exceeded (limit: {limit} per window, remaining: {remaining})");
+                let limited = ApiError::new(ErrorCode::RateLimited, error);
+                ApiError { rate: Some(Box::new(state)), ..limited }
+                    .retry_after(rates::reset_secs(state).max(1))
             }
-            BackendError::Refused(_) => {
-                tracing::error!(%error, "the backend refused an operation");
-                let error = "Internal error: see the log of the node";
-                return ApiError::new(ErrorCode::InternalError, error);
+            BackendError::Refused(_) | BackendError::Unreadable(_) => {
+                tracing::error!(%error, "backend operation failed");
+                ApiError::new(ErrorCode::InternalError, "Internal error: see the log of the node")
             }
-        };
-        ApiError::new(code, error.to_string()).retry_after(1)
+        }
     }
 }
 

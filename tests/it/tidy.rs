@@ -131,6 +131,17 @@ fn redis_names_are_created_in_one_file() {
     report("Redis names are created in backend/redis/keys.rs", &lines(&sources("src", "rs"), elsewhere));
 }
 
+/// The contract hides which backend is in use. The server connects to one, and the command line
+/// changes the apps in Redis.
+#[test]
+fn modules_use_the_backend_through_its_contract() {
+    let uses_redis = |source: &Source, line: &str| {
+        let is_exempt = ["src/backend/", "src/server.rs", "src/cli/"];
+        line.contains("backend::redis") && !is_exempt.iter().any(|path| source.path.starts_with(path))
+    };
+    report("only server and cli use backend::redis", &lines(&sources("src", "rs"), uses_redis));
+}
+
 /// Whether a literal contains a colon as in `a:b`, but not as in `a: b`, `a::b`, `a://b` or the
 /// `{a:?}` of a format string.
 fn has_key_colon(literal: &str) -> bool {

@@ -6,10 +6,11 @@ use bytes::{BufMut, BytesMut};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
-use super::bases::put_bases;
 use super::scripts::{backend_error, bytes, number, text};
 use super::{Redis, RedisCore};
-use crate::backend::{BackendError, Charge, ControlEntry, Counts, Publication, Published, RateState};
+use crate::backend::{
+    BackendError, Charge, ControlEntry, Counts, KeptBases, Publication, Published, RateState,
+};
 use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
@@ -122,12 +123,26 @@ fn descriptor(publication: &Publication) -> BytesMut {
     out
 }
 
+/// Appends the bases of a publication, in the encoding of `lua/include/keep_bases.lua`.
+fn put_bases(out: &mut BytesMut, bases: &KeptBases) {
+    let KeptBases { keys_max, newest } = bases;
+    let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");
+    out.put_u32(number(*keys_max));
+    for base in newest {
+        out.put_u32(base.index);
+        out.put_u32(number(base.start));
+        out.put_u32(number(base.bytes));
+        out.put_u16(u16::try_from(base.key.len()).expect("keys are bounded"));
+        out.put_slice(&base.key);
+    }
+}
+
 fn published(
     answer: &[i64],
     publications: &[Publication],
     charge: Option<&Charge>,
 ) -> Result<Published, BackendError> {
-    let unreadable = || BackendError::Refused(format!("an answer of {} numbers", answer.len()));
+    let unreadable = || BackendError::Unreadable(format!("a reply of {} numbers", answer.len()));
     let (&[is_charged, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
     let rate = charge.map(|charge| rate_state(charge.rate.count, used, reset_ms));
     if let Some(state) = rate.filter(|_| is_charged == 0) {
