@@ -9,8 +9,9 @@ use fred::prelude::Value;
 use futures_util::future::try_join_all;
 use futures_util::try_join;
 
+use super::error::read_error;
 use super::scripts::{self, Script, bytes, number, text};
-use super::{Redis, RedisCore, read_error, script_read_error};
+use super::{Redis, RedisCore};
 use crate::backend::{BackendError, Cached, StoredBase};
 use crate::channel::ChannelId;
 use crate::entry::{Entry, EntryId, Log, Position};
@@ -60,11 +61,12 @@ impl Redis {
             let client = &client;
             async move {
                 let fields = vec!["epoch", "seq", "id", "time"];
-                let head: Value = client.hmget(self.core.keys.head(channel_id), fields).await?;
+                let head: Value =
+                    client.hmget(self.core.keys.head(channel_id), fields).await.map_err(read_error)?;
                 Ok(position(head.into_array()))
             }
         });
-        try_join_all(reads).await.map_err(read_error)
+        try_join_all(reads).await
     }
 
     /// `lua/open_epoch.lua`
@@ -77,15 +79,15 @@ impl Redis {
         let RedisCore { keys, scripts, .. } = &*self.core;
         let names = vec![keys.head(channel_id), keys.bases(channel_id), keys.base_order(channel_id)];
         let arguments = vec![number(epoch), number(seen_seq)];
-        scripts.open_epoch.run(self.core.client(channel_id), names, arguments).await.map(drop)
+        scripts.open_epoch.run(self.core.client(channel_id), names, arguments).await?;
+        Ok(())
     }
 
     /// `lua/read_cached.lua`
     pub async fn read_cached(&self, channel_id: &ChannelId) -> Result<Option<Cached>, BackendError> {
         let names = vec![self.core.keys.head(channel_id)];
         let script = &self.core.scripts.read_cached;
-        let last =
-            script.run(self.core.client(channel_id), names, Vec::new()).await.map_err(script_read_error)?;
+        let last = script.run(self.core.client(channel_id), names, Vec::new()).await.map_err(read_error)?;
         Ok(cached(last.into_array()))
     }
 
@@ -111,7 +113,8 @@ impl Redis {
         let names = vec![keys.head(channel_id), keys.log(channel_id)];
         let mut arguments = self.core.appending(EntryId::random(), 1);
         arguments.push(text(if on { "on" } else { "off" }));
-        scripts.switch_deltas.run(self.core.client(channel_id), names, arguments).await.map(drop)
+        scripts.switch_deltas.run(self.core.client(channel_id), names, arguments).await?;
+        Ok(())
     }
 }
 

@@ -10,9 +10,10 @@ use fred::prelude::Value;
 use fred::types::scan::Scanner;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::error::read_error;
 use super::history::{cached, position};
-use super::scripts::{self, backend_error, bytes, number, text};
-use super::{Redis, RedisCore, read_error, script_read_error};
+use super::scripts::{self, bytes, number, text};
+use super::{Redis, RedisCore};
 use crate::backend::{
     BackendError, Counts, MembershipRules, MembershipUpdate, Occupied, RosterRead, UpdatedMembership,
     UserCount,
@@ -85,7 +86,7 @@ impl Redis {
             let arguments = vec![text(from.as_str()), to.clone(), number(limits::LISTED_CHANNELS_MAX as u64)];
             let answer = self.core.scripts.list_occupied.run(client, names.clone(), arguments).await;
             let (channels, counts): (Vec<String>, Vec<Option<String>>) =
-                answer.map_err(script_read_error)?.convert().map_err(backend_error)?;
+                answer.map_err(read_error)?.convert()?;
             let Some(last) = channels.last() else { return Ok(found) };
             from = ["(", last].concat();
             let is_last = channels.len() < limits::LISTED_CHANNELS_MAX;

@@ -2,6 +2,7 @@
 //! distribute them, leases detect dead nodes.
 
 pub mod apps;
+mod error;
 mod history;
 mod keys;
 mod lease;
@@ -35,7 +36,7 @@ use apps::{AppChanges, AppStore};
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
-use scripts::{Scripts, backend_error, bytes, number};
+use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
 const SCHEMA: u64 = 3;
@@ -166,8 +167,7 @@ impl RedisCore {
     /// Redis does not report its policy, the operator is responsible.
     async fn check_eviction(&self) -> Result<(), ConnectError> {
         let answer = self.clients[0].info::<String>(Some(InfoKind::Memory)).await;
-        let info =
-            answer.map_err(|e| ConnectError::Answer { command: "INFO memory", error: backend_error(e) })?;
+        let info = answer.map_err(|e| ConnectError::Answer { command: "INFO memory", error: e.into() })?;
         let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         match value("maxmemory_policy") {
             Some(policy) if policy != "noeviction" => Err(ConnectError::Evicts { policy: policy.to_owned() }),
@@ -176,7 +176,7 @@ impl RedisCore {
     }
 
     async fn check_schema(&self) -> Result<(), ConnectError> {
-        let answer = |error| ConnectError::Answer { command: "GET schema", error: backend_error(error) };
+        let answer = |error| ConnectError::Answer { command: "GET schema", error: BackendError::from(error) };
         let key = self.keys.schema();
         let options = (None, Some(fred::types::SetOptions::NX), false);
         let _: Option<String> =
@@ -239,21 +239,5 @@ async fn watch_reconnects(client: Client, core: Arc<RedisCore>) {
         metrics().redis_reconnects.increment(1);
         core.events.report_memberships();
         core.events.check_heads();
-    }
-}
-
-/// Maps the error of a read, which can be repeated: its outcome is never unknown.
-fn read_error(error: Error) -> BackendError {
-    match backend_error(error) {
-        BackendError::OutcomeUnknown => BackendError::Unavailable,
-        error => error,
-    }
-}
-
-/// Maps the error of a script that only reads: it can be repeated, its outcome is never unknown.
-fn script_read_error(error: BackendError) -> BackendError {
-    match error {
-        BackendError::OutcomeUnknown => BackendError::Unavailable,
-        error => error,
     }
 }

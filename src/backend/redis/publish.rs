@@ -6,7 +6,8 @@ use bytes::{BufMut, BytesMut};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
-use super::scripts::{backend_error, bytes, number, text};
+use super::error::CallError;
+use super::scripts::{bytes, number, text};
 use super::{Redis, RedisCore};
 use crate::backend::{
     BackendError, Charge, ControlEntry, Counts, KeptBases, Publication, Published, RateState,
@@ -37,11 +38,12 @@ impl Redis {
             match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, inputs).await {
                 Ok(answer) => break answer,
                 // The first attempt has failed before it was sent.
-                Err(BackendError::Unavailable) if sent_ago.is_none() => {
+                Err(CallError::Backend(BackendError::Unavailable)) if sent_ago.is_none() => {
                     return Err(BackendError::Unavailable);
                 }
-                Err(BackendError::Unavailable | BackendError::OutcomeUnknown) => {}
-                Err(error) => return Err(error),
+                Err(CallError::Backend(BackendError::Unavailable | BackendError::OutcomeUnknown)) => {}
+                // Also if the history does not reach back to the first attempt: it will not later.
+                Err(error) => return Err(error.into()),
             }
             if !is_connected_again(client, started + limits::SCRIPT_DEADLINE).await {
                 return Err(BackendError::OutcomeUnknown);
@@ -49,7 +51,7 @@ impl Redis {
             metrics().redis_resends.increment(1);
             sent_ago = Some(started.elapsed());
         };
-        let numbers = answer.convert::<Vec<i64>>().map_err(backend_error)?;
+        let numbers = answer.convert::<Vec<i64>>()?;
         published(&numbers, &publications, charge.as_ref())
     }
 
@@ -71,7 +73,8 @@ impl Redis {
             text(if control.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
-        scripts.append_control_entry.run(self.core.client(channel_id), names, arguments).await.map(drop)
+        scripts.append_control_entry.run(self.core.client(channel_id), names, arguments).await?;
+        Ok(())
     }
 }
 
