@@ -25,14 +25,11 @@ pub(super) struct ApiError {
     field: Option<&'static str>,
     /// The header `Retry-After`, in seconds.
     retry_after: Option<u64>,
-    /// The exceeded rate limit of a 429, for the `X-RateLimit-…` headers.
-    rate: Option<Box<RateState>>,
 }
 
 impl ApiError {
     fn new(code: ErrorCode, error: impl Into<String>) -> ApiError {
-        let (index, field, retry_after, rate) = (None, None, None, None);
-        ApiError { code, error: error.into(), index, field, retry_after, rate }
+        ApiError { code, error: error.into(), index: None, field: None, retry_after: None }
     }
 
     fn in_field(self, field: &'static str) -> ApiError {
@@ -120,15 +117,6 @@ impl ApiError {
         );
         ApiError::new(ErrorCode::LimitExceeded, error).in_field("channels")
     }
-
-    /// Whether the app has exceeded its rate limit.
-    pub(super) fn is_limited(&self) -> bool {
-        self.rate.is_some()
-    }
-
-    pub(super) fn rate(&self) -> Option<RateState> {
-        self.rate.as_deref().copied()
-    }
 }
 
 impl fmt::Display for ApiError {
@@ -177,9 +165,7 @@ impl From<BackendError> for ApiError {
                 let RateState { limit, remaining, .. } = state;
                 let error =
                     format!("Rate limit exceeded (limit: {limit} per window, remaining: {remaining})");
-                let limited = ApiError::new(ErrorCode::RateLimited, error);
-                ApiError { rate: Some(Box::new(state)), ..limited }
-                    .retry_after(rates::reset_secs(state).max(1))
+                ApiError::new(ErrorCode::RateLimited, error).retry_after(rates::reset_secs(state).max(1))
             }
             BackendError::Refused(_) | BackendError::Unreadable(_) => {
                 tracing::error!(%error, "backend operation failed");
@@ -206,9 +192,6 @@ impl IntoResponse for ApiError {
         }
         if let Some(secs) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, secs.into());
-        }
-        if let Some(rate) = self.rate {
-            rates::write_headers(response.headers_mut(), *rate);
         }
         response
     }
