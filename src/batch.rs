@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::app::AppLimits;
 use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
-use crate::event::{Event, RESERVED_PREFIXES, SocketId};
+use crate::event::{EventRef, RESERVED_PREFIXES, SocketId};
 use crate::json::{self, BYTE_ORDER_MARK, DecodeError};
 use crate::limits;
 
@@ -23,12 +23,30 @@ pub struct Batch {
     pub events: Vec<BatchEvent>,
 }
 
+/// A valid event, as an app's server publishes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchEvent {
-    pub event: Event,
+    /// UTF-8, 1 to 200 characters.
+    pub name: Bytes,
+    /// UTF-8: the string that was published, or the text of the JSON value.
+    pub data: Bytes,
+    /// The connection that is excluded from delivery.
+    pub except: Option<SocketId>,
+    /// A JSON object of strings, as text.
+    pub tags: Option<Bytes>,
+    /// As in [`crate::event::Event`].
+    pub delta: Option<bool>,
     /// At least one channel, without duplicates, in the caller's order.
     pub channels: Vec<ChannelName>,
     pub info: Info,
+}
+
+impl BatchEvent {
+    /// The event as it is encoded for a channel, where it may have a conflation key.
+    pub fn with_key<'a>(&'a self, key: Option<&'a Bytes>) -> EventRef<'a> {
+        let BatchEvent { name, data, except, tags, delta, .. } = self;
+        EventRef { name, data, except: *except, tags: tags.as_ref(), delta: *delta, user: None, key }
+    }
 }
 
 /// The channel attributes that a caller requests (protocol.md 1.6).
@@ -227,15 +245,11 @@ fn parse_event(text: &str, app: &AppLimits) -> Result<BatchEvent, BatchError> {
         check_idempotency_key(&string("idempotency_key", key)?)?;
     }
     Ok(BatchEvent {
-        event: Event {
-            name: name.into(),
-            data: data.into(),
-            except,
-            tags,
-            delta: delta.transpose()?,
-            user: None,
-            key: None,
-        },
+        name: name.into(),
+        data: data.into(),
+        except,
+        tags,
+        delta: delta.transpose()?,
         channels,
         info: info.unwrap_or_default(),
     })

@@ -9,7 +9,8 @@ use thiserror::Error;
 /// publish such an event.
 pub const RESERVED_PREFIXES: [&str; 4] = ["pusher:", "pusher_internal:", "sockudo:", "sockudo_internal:"];
 
-/// A valid event, as an app's server or a client published it.
+/// An event as nodes deliver it, decoded from an entry. [`crate::batch::BatchEvent`] is an event
+/// that an app's server publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// UTF-8, 1 to 200 characters.
@@ -35,6 +36,26 @@ impl Event {
     pub fn new(name: impl Into<Bytes>, data: impl Into<Bytes>) -> Event {
         let (name, data) = (name.into(), data.into());
         Event { name, data, except: None, tags: None, delta: None, user: None, key: None }
+    }
+}
+
+/// The parts of an event that [`encode_events`] encodes, of the type in which the caller has it.
+#[derive(Debug, Clone, Copy)]
+pub struct EventRef<'a> {
+    pub name: &'a Bytes,
+    pub data: &'a Bytes,
+    pub except: Option<SocketId>,
+    pub tags: Option<&'a Bytes>,
+    pub delta: Option<bool>,
+    pub user: Option<&'a Bytes>,
+    pub key: Option<&'a Bytes>,
+}
+
+impl<'a> From<&'a Event> for EventRef<'a> {
+    fn from(event: &'a Event) -> EventRef<'a> {
+        let Event { name, data, except, tags, delta, user, key } = event;
+        let (tags, user, key) = (tags.as_ref(), user.as_ref(), key.as_ref());
+        EventRef { name, data, except: *except, tags, delta: *delta, user, key }
     }
 }
 
@@ -98,10 +119,11 @@ const FLAG_KEY: u8 = 32;
 
 /// Encodes events: each as flags, name (u16 length), data (u32 length), then, if flagged, the
 /// socket id (8 bytes), the tags (u32 length), the user and the key (u16 length).
-pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) -> Bytes {
+pub fn encode_events<'a>(events: impl IntoIterator<Item: Into<EventRef<'a>>> + Clone) -> Bytes {
     let bytes = events.clone().into_iter().map(encoded_len).sum();
     let mut out = BytesMut::with_capacity(bytes);
     for event in events {
+        let event: EventRef<'_> = event.into();
         let mut flags = match event.delta {
             Some(true) => FLAG_DELTA_ON,
             Some(false) => FLAG_DELTA_OFF,
@@ -113,21 +135,21 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
         flags |= if event.key.is_some() { FLAG_KEY } else { 0 };
         out.put_u8(flags);
         out.put_u16(u16::try_from(event.name.len()).expect("names have 200 characters at most"));
-        out.put_slice(&event.name);
+        out.put_slice(event.name);
         out.put_u32(u32::try_from(event.data.len()).expect("config bounds payloads"));
-        out.put_slice(&event.data);
+        out.put_slice(event.data);
         if let Some(SocketId(id)) = event.except {
             out.put_u64(id);
         }
-        if let Some(tags) = &event.tags {
+        if let Some(tags) = event.tags {
             out.put_u32(u32::try_from(tags.len()).expect("tags are bounded"));
             out.put_slice(tags);
         }
-        if let Some(user) = &event.user {
+        if let Some(user) = event.user {
             out.put_u16(u16::try_from(user.len()).expect("user ids have 128 characters at most"));
             out.put_slice(user);
         }
-        if let Some(key) = &event.key {
+        if let Some(key) = event.key {
             out.put_u16(u16::try_from(key.len()).expect("keys are bounded"));
             out.put_slice(key);
         }
@@ -136,14 +158,15 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = &'a Event> + Clone) ->
 }
 
 /// Bytes of the event in [`encode_events`].
-pub fn encoded_len(event: &Event) -> usize {
+pub fn encoded_len<'a>(event: impl Into<EventRef<'a>>) -> usize {
+    let event = event.into();
     EVENT_BYTES_MIN
         + event.name.len()
         + event.data.len()
         + event.except.map_or(0, |_| 8)
-        + event.tags.as_ref().map_or(0, |tags| 4 + tags.len())
-        + event.user.as_ref().map_or(0, |user| 2 + user.len())
-        + event.key.as_ref().map_or(0, |key| 2 + key.len())
+        + event.tags.map_or(0, |tags| 4 + tags.len())
+        + event.user.map_or(0, |user| 2 + user.len())
+        + event.key.map_or(0, |key| 2 + key.len())
 }
 
 /// Decodes `count` events. The result consists of slices of `encoded`, without copies.

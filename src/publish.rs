@@ -11,12 +11,12 @@ use crate::backend::{
     Account, Backend, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent,
     Publication, RateState,
 };
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchEvent};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::{EntryId, Kind};
-use crate::event::{Event, encode_events, encoded_len};
+use crate::event::{Event, EventRef, encode_events, encoded_len};
 use crate::metrics::metrics;
 use crate::wire::envelope::chain_of;
 
@@ -33,7 +33,7 @@ pub struct Published {
 /// The events of a batch on one channel, in the caller's order.
 struct ChannelEvents<'a> {
     channel: &'a ChannelName,
-    events: Vec<&'a Event>,
+    events: Vec<&'a BatchEvent>,
     wants_counts: bool,
 }
 
@@ -49,13 +49,18 @@ pub async fn publish_batch(
     delta: &DeltaConfig,
 ) -> Result<Published, BackendError> {
     let by_channel = by_channel(batch);
-    if by_channel.is_empty() {
-        return Ok(Published::default());
-    }
     let cost = batch.cost();
-    let publications = by_channel.iter().map(|channel_events| channel_events.keyed_publication(app, delta));
     let (account, app_id) = (Account::BackendEvents, app.id.clone());
     let charge = app.rates.backend_events.map(|rate| Charge { app: app_id, account, cost, rate });
+    if by_channel.is_empty() {
+        let rate = match charge {
+            // The cost is 0: an error means only that the state of the window is unknown.
+            Some(charge) => backend.charge(&charge).await.ok(),
+            None => None,
+        };
+        return Ok(Published { rate, ..Published::default() });
+    }
+    let publications = by_channel.iter().map(|channel_events| channel_events.publication(app, delta));
     let started = Instant::now();
     let published = backend.publish(EntryId::random(), publications.collect(), charge).await?;
     metrics().publish_duration_seconds.record(started.elapsed());
@@ -96,58 +101,45 @@ pub async fn terminate_user(
 
 impl ChannelEvents<'_> {
     /// The publication of these events: on a channel with conflation keys, each event has its key
-    /// (protocol.md 3.8).
-    fn keyed_publication(&self, app: &App, server: &DeltaConfig) -> Publication {
-        if matches!(self.channel.kind(), ChannelKind::Encrypted | ChannelKind::User) {
-            return self.publication(app, None);
-        }
-        let delta = app.deltas.on(self.channel.as_str(), server);
-        let Some(path) = &delta.conflation_key else { return self.publication(app, Some(&delta)) };
-        let keyed = self.events.iter().map(|event| {
-            let key = Some(path.key(&event.data));
-            Event { key, ..Event::clone(event) }
-        });
-        let keyed: Vec<Event> = keyed.collect();
-        let channel_events = ChannelEvents { events: keyed.iter().collect(), ..*self };
-        channel_events.publication(app, Some(&delta))
-    }
-
-    /// `delta` is `None` if no event is in a chain.
-    fn publication(&self, app: &App, delta: Option<&ChannelDelta>) -> Publication {
+    /// (protocol.md 3.8). Events of encrypted and user channels are in no chain.
+    fn publication(&self, app: &App, server: &DeltaConfig) -> Publication {
+        let has_chains = !matches!(self.channel.kind(), ChannelKind::Encrypted | ChannelKind::User);
+        let delta = has_chains.then(|| app.deltas.on(self.channel.as_str(), server));
+        let path = delta.as_ref().and_then(|delta| delta.conflation_key.as_ref());
+        let keys: Option<Vec<Bytes>> =
+            path.map(|path| self.events.iter().map(|event| path.key(&event.data)).collect());
+        let key = |index: usize| keys.as_ref().map(|keys| &keys[index]);
+        let events = self.events.iter().enumerate().map(|(index, event)| event.with_key(key(index)));
+        let last = events.clone().next_back().filter(|_| self.channel.is_cache());
         Publication {
             channel_id: ChannelId::new(&app.id, self.channel),
             count: u32::try_from(self.events.len()).expect("limits bound a batch"),
-            body: encode_events(self.events.iter().copied()),
+            body: encode_events(events.clone()),
             wants_counts: self.wants_counts,
-            last: self.last(app),
-            bases: delta.and_then(|delta| self.bases(delta)),
+            last: last.map(|last| LastEvent { bytes: encoded_len(last), ttl: app.features.cache_ttl }),
+            bases: delta.and_then(|delta| newest_bases(events, &delta)),
         }
     }
+}
 
-    fn last(&self, app: &App) -> Option<LastEvent> {
-        let last = self.events.last().filter(|_| self.channel.is_cache())?;
-        Some(LastEvent { bytes: encoded_len(last), ttl: app.features.cache_ttl })
+/// The newest event of each chain, if new subscribers receive initial bases.
+fn newest_bases<'a>(events: impl Iterator<Item = EventRef<'a>>, delta: &ChannelDelta) -> Option<KeptBases> {
+    if !delta.cache_sync {
+        return None;
     }
-
-    /// The newest event of each chain, if new subscribers receive initial bases.
-    fn bases(&self, delta: &ChannelDelta) -> Option<KeptBases> {
-        if !delta.cache_sync {
-            return None;
+    let mut of_key: HashMap<Bytes, KeptBase> = HashMap::new();
+    let mut start = 0;
+    for (index, event) in (0..).zip(events) {
+        let bytes = encoded_len(event);
+        if let Some(key) = chain_of(event, delta.enabled) {
+            of_key.insert(key.clone(), KeptBase { key, index, start, bytes });
         }
-        let mut of_key: HashMap<Bytes, KeptBase> = HashMap::new();
-        let mut start = 0;
-        for (index, event) in (0..).zip(&self.events) {
-            let bytes = encoded_len(event);
-            if let Some(key) = chain_of(event, delta.enabled) {
-                of_key.insert(key.clone(), KeptBase { key, index, start, bytes });
-            }
-            start += bytes;
-        }
-        let mut newest: Vec<KeptBase> = of_key.into_values().collect();
-        newest.sort_unstable_by_key(|base| base.index);
-        newest.drain(..newest.len().saturating_sub(delta.keys_max));
-        (!newest.is_empty()).then_some(KeptBases { keys_max: delta.keys_max, newest })
+        start += bytes;
     }
+    let mut newest: Vec<KeptBase> = of_key.into_values().collect();
+    newest.sort_unstable_by_key(|base| base.index);
+    newest.drain(..newest.len().saturating_sub(delta.keys_max));
+    (!newest.is_empty()).then_some(KeptBases { keys_max: delta.keys_max, newest })
 }
 
 fn by_channel(batch: &Batch) -> Vec<ChannelEvents<'_>> {
@@ -159,7 +151,7 @@ fn by_channel(batch: &Batch) -> Vec<ChannelEvents<'_>> {
                 by_channel.push(ChannelEvents { channel, events: Vec::new(), wants_counts: false });
                 by_channel.len() - 1
             });
-            by_channel[at].events.push(&item.event);
+            by_channel[at].events.push(item);
             by_channel[at].wants_counts |= item.info.subscription_count || item.info.user_count;
         }
     }
@@ -183,11 +175,9 @@ mod tests {
 
     /// The keys with the indexes and data of their events, decoded from the encoded publication.
     fn bases(events: &[Event], delta: &ChannelDelta) -> Vec<(Bytes, u32, Bytes)> {
-        let channel = ChannelName::parse("news", 200).expect("a valid name");
-        let channel_events =
-            ChannelEvents { channel: &channel, events: events.iter().collect(), wants_counts: false };
         let body = encode_events(events);
-        let Some(KeptBases { keys_max, newest }) = channel_events.bases(delta) else { return Vec::new() };
+        let bases = newest_bases(events.iter().map(EventRef::from), delta);
+        let Some(KeptBases { keys_max, newest }) = bases else { return Vec::new() };
         assert_eq!(keys_max, delta.keys_max);
         let bases = newest.into_iter().map(|KeptBase { key, index, start, bytes }| {
             let event = decode_events(body.slice(start..start + bytes), 1).expect("one event").remove(0);

@@ -34,9 +34,9 @@ fn check(parsed: Result<Batch, BatchError>, limits: &AppLimits) {
 fn check_limits(batch: &Batch, limits: &AppLimits) {
     assert!(batch.events.len() <= limits.batch_events_max);
     for item in &batch.events {
-        let name = str::from_utf8(&item.event.name).expect("a name is text");
+        let name = str::from_utf8(&item.name).expect("a name is text");
         assert!((1..=limits.event_name_chars_max).contains(&name.chars().count()));
-        let data = str::from_utf8(&item.event.data).expect("data is text");
+        let data = str::from_utf8(&item.data).expect("data is text");
         assert!(data.len() <= limits.payload_bytes_max);
         assert!((1..=limits.event_channels_max).contains(&item.channels.len()));
         let distinct: HashSet<_> = item.channels.iter().collect();
@@ -48,7 +48,13 @@ fn check_limits(batch: &Batch, limits: &AppLimits) {
 }
 
 fn check_entry(batch: &Batch) {
-    let events: Vec<Event> = batch.events.iter().map(|item| item.event.clone()).collect();
+    let events = batch.events.iter().map(|item| Event {
+        except: item.except,
+        tags: item.tags.clone(),
+        delta: item.delta,
+        ..Event::new(item.name.clone(), item.data.clone())
+    });
+    let events: Vec<Event> = events.collect();
     let entry = Entry {
         kind: Kind::Events,
         epoch: 1,
@@ -58,7 +64,7 @@ fn check_entry(batch: &Batch) {
         offset: 0,
         id: EntryId::NONE,
         prev: EntryId::NONE,
-        body: encode_events(&events),
+        body: encode_events(batch.events.iter().map(|item| item.with_key(None))),
     };
     let bytes: Bytes = entry.encode();
     let decoded = Entry::decode(bytes).expect("an encoded entry decodes");

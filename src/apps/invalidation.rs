@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::{Apps, CachedApp};
-use crate::backend::AppChange;
-use crate::backend::redis::apps::AppChanges;
+use crate::backend::{AppChange, AppChanges};
 use crate::metrics::metrics;
 use crate::sockets::connections::Connections;
 use crate::wire::close::Close;

@@ -70,7 +70,7 @@ impl Apps {
     /// # Errors
     ///
     /// [`BackendError::Unavailable`] if the app is not configured or cached and the backend
-    /// does not answer; [`BackendError::Refused`] if its settings cannot be parsed.
+    /// does not answer; [`BackendError::Unreadable`] if its settings cannot be parsed.
     pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
         match self.by_id.get(id) {
             Some(app) => Ok(Some(app.clone())),
@@ -153,9 +153,7 @@ impl CachedApp {
         match self {
             CachedApp::App(app) => Ok(Some(app)),
             CachedApp::Removed | CachedApp::Nothing => Ok(None),
-            CachedApp::Unreadable => {
-                Err(BackendError::Refused(format!("the settings of app {id} are not understood")))
-            }
+            CachedApp::Unreadable => Err(BackendError::Unreadable(format!("the settings of app {id}"))),
         }
     }
 }

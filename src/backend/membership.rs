@@ -1,12 +1,51 @@
-//! A node's membership update for a channel, and its result.
+//! The contract of memberships: each node reports its subscriptions and users of a channel, and the
+//! backend adds them up for the cluster.
 
 use std::sync::Arc;
 
-use super::Cached;
+use super::{Backend, BackendError, Cached};
 use crate::app::{App, HookedEvents};
-use crate::channel::ChannelId;
+use crate::channel::{ChannelId, ChannelName};
 use crate::entry::Position;
-use crate::presence::Member;
+use crate::presence::{Member, Roster};
+
+impl Backend {
+    /// Writes this node's membership and appends the resulting entry, if the numbers of the cluster
+    /// change: added and removed members, a subscription count, a user's online status.
+    pub async fn update_membership(
+        &self,
+        update: &MembershipUpdate,
+    ) -> Result<UpdatedMembership, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.update_membership(update)),
+            Backend::Redis(redis) => redis.update_membership(update).await,
+        }
+    }
+
+    /// Counts of the whole cluster, in one read, independent of the number of nodes.
+    pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_counts(channel_id)),
+            Backend::Redis(redis) => redis.read_counts(channel_id).await,
+        }
+    }
+
+    /// The roster of a presence channel in the whole cluster.
+    pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.read_roster(channel_id)),
+            Backend::Redis(redis) => redis.read_roster(channel_id).await,
+        }
+    }
+
+    /// All occupied channels of an app whose names begin with `prefix`, sorted by name.
+    pub async fn list_occupied(&self, app: &str, prefix: &str) -> Result<Vec<Occupied>, BackendError> {
+        match self {
+            Backend::Memory(memory) => Ok(memory.list_occupied(app, prefix)),
+            Backend::Redis(redis) => redis.list_occupied(app, prefix).await,
+        }
+    }
+}
 
 /// This node's membership of a channel, in absolute numbers, so that a repeated update changes
 /// nothing.
@@ -68,4 +107,27 @@ pub struct UpdatedMembership {
     pub refused: Vec<usize>,
     /// The delta toggle has disabled deltas on the channel.
     pub deltas_off: bool,
+}
+
+/// Counts of a channel in the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub subscriptions: u64,
+    /// Distinct users of a presence channel.
+    pub users: u64,
+}
+
+/// The roster of a presence channel, as a node reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RosterRead {
+    pub roster: Roster,
+    /// Users with connections on this node.
+    pub own: Vec<Arc<str>>,
+}
+
+/// A channel with at least one subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupied {
+    pub channel: ChannelName,
+    pub counts: Counts,
 }

@@ -143,7 +143,7 @@ fn batch_with_one_invalid_event_is_refused() {
 fn data_is_preserved_byte_for_byte() {
     let data = |body: &str| {
         let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
-        String::from_utf8(batch.events[0].event.data.to_vec()).expect("UTF-8")
+        String::from_utf8(batch.events[0].data.to_vec()).expect("UTF-8")
     };
     assert_eq!(
         data(r#"{"name":"e","channel":"c","data":{ "b":1.0,  "a":1e400 }}"#),

@@ -4,13 +4,13 @@
 use std::io::Write;
 
 use axum::extract::State;
-use axum::response::Response;
 
+use super::ApiError;
 use super::info::Attributes;
 use super::path::PathParams;
+use super::rates::{self, Rated};
 use super::reply::Reply;
 use super::signed::SignedRequest;
-use super::{ApiError, rates};
 use crate::backend::{Cached, Counts, Occupied};
 use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::json;
@@ -19,7 +19,7 @@ use crate::presence::Roster;
 
 /// Returns `{"channels":{name:attributes}}` of all occupied channels, sorted by name. Users are
 /// counted only if `filter_by_prefix` limits the query to presence channels.
-pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest) -> Response {
+pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest) -> Rated {
     let work = Box::pin(async {
         let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
         let attributes = Attributes::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
@@ -35,7 +35,7 @@ pub(super) async fn get_channel(
     State(node): State<Node>,
     PathParams((_, name)): PathParams<(String, String)>,
     signed: SignedRequest,
-) -> Response {
+) -> Rated {
     let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
         let has_users = channel.kind() == ChannelKind::Presence;
@@ -57,7 +57,7 @@ pub(super) async fn get_users(
     State(node): State<Node>,
     PathParams((_, name)): PathParams<(String, String)>,
     signed: SignedRequest,
-) -> Response {
+) -> Rated {
     let work = Box::pin(async {
         let channel = parse_name(&name, &signed)?;
         if channel.kind() != ChannelKind::Presence {

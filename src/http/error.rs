@@ -25,14 +25,11 @@ pub(super) struct ApiError {
     field: Option<&'static str>,
     /// The header `Retry-After`, in seconds.
     retry_after: Option<u64>,
-    /// The exceeded rate limit of a 429, for the `X-RateLimit-…` headers.
-    rate: Option<Box<RateState>>,
 }
 
 impl ApiError {
     fn new(code: ErrorCode, error: impl Into<String>) -> ApiError {
-        let (index, field, retry_after, rate) = (None, None, None, None);
-        ApiError { code, error: error.into(), index, field, retry_after, rate }
+        ApiError { code, error: error.into(), index: None, field: None, retry_after: None }
     }
 
     fn in_field(self, field: &'static str) -> ApiError {
@@ -120,15 +117,6 @@ impl ApiError {
         );
         ApiError::new(ErrorCode::LimitExceeded, error).in_field("channels")
     }
-
-    /// Whether the app has exceeded its rate limit.
-    pub(super) fn is_limited(&self) -> bool {
-        self.rate.is_some()
-    }
-
-    pub(super) fn rate(&self) -> Option<RateState> {
-        self.rate.as_deref().copied()
-    }
 }
 
 impl fmt::Display for ApiError {
@@ -157,29 +145,33 @@ impl From<ChannelNameError> for ApiError {
 
 impl From<BackendError> for ApiError {
     fn from(error: BackendError) -> ApiError {
-        let code = match error {
+        match error {
             BackendError::Unavailable => {
                 metrics().redis_unavailable.increment(1);
-                ErrorCode::ServiceUnavailable
+                let error = "Redis is unavailable: the operation was not executed";
+                ApiError::new(ErrorCode::ServiceUnavailable, error).retry_after(1)
             }
             BackendError::OutcomeUnknown => {
                 metrics().redis_unknown.increment(1);
-                ErrorCode::OutcomeUnknown
+                let error = "No reply from Redis in time: the batch may have been published";
+                ApiError::new(ErrorCode::OutcomeUnknown, error).retry_after(1)
             }
-            BackendError::OutOfMemory => ErrorCode::Backpressure,
+            BackendError::OutOfMemory => {
+                let error = "Redis is out of memory: the operation was not executed";
+                ApiError::new(ErrorCode::Backpressure, error).retry_after(1)
+            }
             BackendError::RateLimited(state) => {
                 metrics().requests_rate_limited.increment(1);
-                let limited = ApiError::new(ErrorCode::RateLimited, error.to_string());
-                return ApiError { rate: Some(Box::new(state)), ..limited }
-                    .retry_after(rates::reset_secs(state).max(1));
+                let RateState { limit, remaining, .. } = state;
+                let error =
+                    format!("Rate limit exceeded (limit: {limit} per window, remaining: {remaining})");
+                ApiError::new(ErrorCode::RateLimited, error).retry_after(rates::reset_secs(state).max(1))
             }
-            BackendError::Refused(_) => {
-                tracing::error!(%error, "the backend refused an operation");
-                let error = "Internal error: see the log of the node";
-                return ApiError::new(ErrorCode::InternalError, error);
+            BackendError::Refused(_) | BackendError::Unreadable(_) => {
+                tracing::error!(%error, "backend operation failed");
+                ApiError::new(ErrorCode::InternalError, "Internal error: see the log of the node")
             }
-        };
-        ApiError::new(code, error.to_string()).retry_after(1)
+        }
     }
 }
 
@@ -200,9 +192,6 @@ impl IntoResponse for ApiError {
         }
         if let Some(secs) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, secs.into());
-        }
-        if let Some(rate) = self.rate {
-            rates::write_headers(response.headers_mut(), *rate);
         }
         response
     }

@@ -1,44 +1,52 @@
 //! `POST …/events` and `POST …/batch_events` (protocol.md 1.3, 1.4).
 
 use axum::extract::State;
-use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use super::ApiError;
+use super::rates::{self, Rated};
 use super::reply::Reply;
 use super::signed::SignedRequest;
-use super::{ApiError, rates};
-use crate::backend::RateState;
-use crate::batch::{self, Batch, BatchEvent};
+use crate::batch::{self, Batch, BatchError, BatchEvent};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::node::Node;
 use crate::publish::{Published, publish_batch};
 
 /// Publishes one event. Returns `{}`, or `{"channels":{name:attributes}}` if the event has `info`.
-pub(super) async fn post_event(State(node): State<Node>, signed: SignedRequest) -> Response {
-    let parsed = Batch::parse_event(&signed.body, &signed.app.limits);
-    let published = publish(&node, &signed, parsed.map_err(ApiError::from), event_reply).await;
-    rates::publish_response(&node, &signed.app, published).await
+pub(super) async fn post_event(State(node): State<Node>, signed: SignedRequest) -> Rated {
+    let batch = Batch::parse_event(&signed.body, &signed.app.limits);
+    publish(&node, &signed, batch, event_reply).await
 }
 
 /// Publishes a batch. Returns `{}`, or, if any event has `info`, `{"batch":[attributes]}` with
 /// one object per event, at the event's index.
-pub(super) async fn post_batch(State(node): State<Node>, signed: SignedRequest) -> Response {
-    let parsed = Batch::parse_batch(&signed.body, &signed.app.limits);
-    let published = publish(&node, &signed, parsed.map_err(ApiError::from), batch_reply).await;
-    rates::publish_response(&node, &signed.app, published).await
+pub(super) async fn post_batch(State(node): State<Node>, signed: SignedRequest) -> Rated {
+    let batch = Batch::parse_batch(&signed.body, &signed.app.limits);
+    publish(&node, &signed, batch, batch_reply).await
 }
 
+/// The publishing script charges the rate limit.
 async fn publish(
     node: &Node,
     signed: &SignedRequest,
-    batch: Result<Batch, ApiError>,
+    batch: Result<Batch, BatchError>,
     reply: fn(&Batch, &Published) -> Reply,
-) -> Result<(Reply, Option<RateState>), ApiError> {
+) -> Rated {
+    let batch = match check(signed, batch) {
+        Ok(batch) => batch,
+        Err(error) => return error.into(),
+    };
+    match publish_batch(&node.backend, &signed.app, &batch, &node.delta).await {
+        Ok(published) => Rated { result: Ok(reply(&batch, &published)), rate: published.rate },
+        Err(error) => error.into(),
+    }
+}
+
+fn check(signed: &SignedRequest, batch: Result<Batch, BatchError>) -> Result<Batch, ApiError> {
     check_idempotency_header(signed)?;
     let batch = batch?;
     rates::check_affordable(&signed.app, &batch)?;
-    let published = publish_batch(&node.backend, &signed.app, &batch, &node.delta).await?;
-    Ok((reply(&batch, &published), published.rate))
+    Ok(batch)
 }
 
 fn event_reply(batch: &Batch, published: &Published) -> Reply {

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderName;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
@@ -21,42 +21,55 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Charges one request, then runs `work`, or returns 429 without running it. `work` is
-/// boxed, because the state of its backend call would take memory in the handler's future three
-/// times.
+/// A response, and the state of the rate limit to which its request was charged.
+#[derive(Debug)]
+pub(super) struct Rated {
+    pub(super) result: Result<Reply, ApiError>,
+    /// `None` without a rate limit, without a charge, and if the state is unknown.
+    pub(super) rate: Option<RateState>,
+}
+
+impl From<ApiError> for Rated {
+    /// The response to a request that was refused before it was charged.
+    fn from(error: ApiError) -> Rated {
+        Rated { result: Err(error), rate: None }
+    }
+}
+
+impl From<BackendError> for Rated {
+    fn from(error: BackendError) -> Rated {
+        let rate = match error {
+            BackendError::RateLimited(state) => Some(state),
+            _ => None,
+        };
+        Rated { result: Err(error.into()), rate }
+    }
+}
+
+impl IntoResponse for Rated {
+    fn into_response(self) -> Response {
+        let mut response = self.result.into_response();
+        if let Some(rate) = self.rate {
+            let headers = response.headers_mut();
+            headers.insert(LIMIT, rate.limit.into());
+            headers.insert(REMAINING, rate.remaining.into());
+            headers.insert(RESET, reset_secs(rate).into());
+        }
+        response
+    }
+}
+
+/// Charges one query, then runs `work`, or returns 429 without running it. `work` is boxed,
+/// because the state of its backend call would take memory in the handler's future three times.
 pub(super) async fn read(
     node: &Node,
     app: &App,
     work: Pin<Box<impl Future<Output = Result<Reply, ApiError>>>>,
-) -> Response {
-    match charge(node, app, Account::ReadRequests, 1).await {
-        Err(limited) => limited.into_response(),
-        Ok(rate) => with_headers(work.await.into_response(), rate),
+) -> Rated {
+    match charge_read(node, app).await {
+        Ok(rate) => Rated { result: work.await, rate },
+        Err(error) => error.into(),
     }
-}
-
-/// The response to a publish, with the rate limit headers. The publishing script charges the
-/// rate limit. A publish that was refused before it reached the script has no state of the
-/// window, so it is read with a charge of 0.
-pub(super) async fn publish_response(
-    node: &Node,
-    app: &App,
-    outcome: Result<(Reply, Option<RateState>), ApiError>,
-) -> Response {
-    let (response, rate) = match outcome {
-        Ok((reply, rate)) => (reply.into_response(), rate),
-        Err(error) if error.is_limited() => return error.into_response(),
-        Err(error) => (error.into_response(), None),
-    };
-    // After a failure of the server, another call to the backend would fail too.
-    if rate.is_some() || response.status().is_server_error() {
-        return with_headers(response, rate);
-    }
-    let rate = match charge(node, app, Account::BackendEvents, 0).await {
-        Ok(rate) => rate,
-        Err(limited) => limited.rate(),
-    };
-    with_headers(response, rate)
 }
 
 /// Fails if a batch costs more than a whole window holds: with a 429 the client would retry for
@@ -70,36 +83,20 @@ pub(super) fn check_affordable(app: &App, batch: &Batch) -> Result<(), ApiError>
     }
 }
 
-/// Charges a rate limit and returns the state of its window. `None` without a rate limit, and if
-/// the backend cannot be reached.
-async fn charge(node: &Node, app: &App, account: Account, cost: u64) -> Result<Option<RateState>, ApiError> {
-    let rate = match account {
-        Account::BackendEvents => app.rates.backend_events,
-        Account::ReadRequests => app.rates.read_requests,
-    };
-    let Some(rate) = rate else { return Ok(None) };
-    match node.backend.charge(&Charge { app: app.id.clone(), account, cost, rate }).await {
+/// Charges a query and returns the state of the window. `None` without a rate limit, and if the
+/// backend cannot be reached.
+async fn charge_read(node: &Node, app: &App) -> Result<Option<RateState>, BackendError> {
+    let Some(rate) = app.rates.read_requests else { return Ok(None) };
+    let charge = Charge { app: app.id.clone(), account: Account::ReadRequests, cost: 1, rate };
+    match node.backend.charge(&charge).await {
         Ok(state) => Ok(Some(state)),
-        Err(limited @ BackendError::RateLimited(_)) => Err(limited.into()),
+        Err(limited @ BackendError::RateLimited(_)) => Err(limited),
         Err(error) => {
             metrics().rate_limits_unenforced.increment(1);
             tracing::debug!(app = %app.id, %error, "rate limit not enforced");
             Ok(None)
         }
     }
-}
-
-fn with_headers(mut response: Response, rate: Option<RateState>) -> Response {
-    if let Some(rate) = rate {
-        write_headers(response.headers_mut(), rate);
-    }
-    response
-}
-
-pub(super) fn write_headers(headers: &mut HeaderMap, rate: RateState) {
-    headers.insert(LIMIT, rate.limit.into());
-    headers.insert(REMAINING, rate.remaining.into());
-    headers.insert(RESET, reset_secs(rate).into());
 }
 
 /// Whole seconds to the end of the window, rounded up, so that a retry never comes too early.

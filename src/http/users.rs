@@ -1,12 +1,12 @@
 //! `POST …/users/{id}/terminate_connections` (protocol.md 1.7).
 
 use axum::extract::State;
-use axum::response::Response;
 
+use super::ApiError;
 use super::path::PathParams;
+use super::rates::{self, Rated};
 use super::reply::Reply;
 use super::signed::SignedRequest;
-use super::{ApiError, rates};
 use crate::channel::ChannelName;
 use crate::node::Node;
 use crate::publish::terminate_user;
@@ -17,7 +17,7 @@ pub(super) async fn post_terminate(
     State(node): State<Node>,
     PathParams((_, user_id)): PathParams<(String, String)>,
     signed: SignedRequest,
-) -> Response {
+) -> Rated {
     let work = Box::pin(async {
         let own_channel = ChannelName::of_user(&user_id).map_err(|error| ApiError::invalid_user(&error))?;
         terminate_user(&node.backend, &signed.app, &own_channel).await?;

@@ -12,7 +12,7 @@ use super::event_prefix::EventPrefix;
 use crate::delta::MARKERS;
 use crate::delta::conflation::NO_KEY;
 use crate::delta::settings::MarkerStyle;
-use crate::event::Event;
+use crate::event::{Event, EventRef};
 use crate::json;
 
 /// The members of an envelope in addition to Pusher's, for subscribers with an extension.
@@ -130,9 +130,10 @@ pub fn delta(delta: &DeltaText<'_>) -> Vec<u8> {
 /// with the text of a marker (protocol.md 3.5), events without a key on a channel with
 /// conflation keys (3.8), and, where deltas are not `enabled`, events without `"delta":true`
 /// (3.11).
-pub fn chain_of(event: &Event, enabled: bool) -> Option<Bytes> {
+pub fn chain_of<'a>(event: impl Into<EventRef<'a>>, enabled: bool) -> Option<Bytes> {
+    let event = event.into();
     let is_requested = enabled || event.delta == Some(true);
-    let key = event.key.clone().unwrap_or(NO_KEY);
+    let key = event.key.cloned().unwrap_or(NO_KEY);
     let is_keyless = event.key.is_some() && key.is_empty();
     (is_requested && !is_keyless && !has_marker(event)).then_some(key)
 }
@@ -140,9 +141,10 @@ pub fn chain_of(event: &Event, enabled: bool) -> Option<Bytes> {
 /// Whether an event contains the text of a marker. Clients remove markers by patterns over the
 /// whole text and would corrupt it, so it is sent without markers and is never a base
 /// (protocol.md 3.5).
-pub fn has_marker(event: &Event) -> bool {
+pub fn has_marker<'a>(event: impl Into<EventRef<'a>>) -> bool {
+    let event = event.into();
     static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| MARKERS.map(Finder::new));
-    let texts = [Some(&event.name), Some(&event.data), event.tags.as_ref()];
+    let texts = [Some(event.name), Some(event.data), event.tags];
     texts.into_iter().flatten().any(|text| FINDERS.iter().any(|marker| marker.find(text).is_some()))
 }
 

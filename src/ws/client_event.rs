@@ -32,6 +32,8 @@ enum ClientEventError {
     RateLimitExceeded(#[from] RateLimitExceeded),
     #[error("No reply from Redis in time: the client event may have been published")]
     Unknown,
+    #[error("The client event was not published: Redis is unavailable: the operation was not executed")]
+    Unavailable,
     #[error("The client event was not published: {0}")]
     NotSent(BackendError),
 }
@@ -57,6 +59,7 @@ impl Connection {
         let published = publish_client_event(&self.node.backend, &self.app, &channel, &event).await;
         published.map_err(|error| match error {
             BackendError::OutcomeUnknown => ClientEventError::Unknown,
+            BackendError::Unavailable => ClientEventError::Unavailable,
             error => ClientEventError::NotSent(error),
         })
     }

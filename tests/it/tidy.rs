@@ -1,5 +1,6 @@
 //! Rules of the source tree that the compiler cannot check.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// All modules, from the edges to the data types: each may import only itself and those after it. A
@@ -131,6 +132,17 @@ fn redis_names_are_created_in_one_file() {
     report("Redis names are created in backend/redis/keys.rs", &lines(&sources("src", "rs"), elsewhere));
 }
 
+/// The contract hides which backend is in use. The server connects to one, and the command line
+/// changes the apps in Redis.
+#[test]
+fn modules_use_the_backend_through_its_contract() {
+    let uses_redis = |source: &Source, line: &str| {
+        let is_exempt = ["src/backend/", "src/server.rs", "src/cli/"];
+        line.contains("backend::redis") && !is_exempt.iter().any(|path| source.path.starts_with(path))
+    };
+    report("only server and cli use backend::redis", &lines(&sources("src", "rs"), uses_redis));
+}
+
 /// Whether a literal contains a colon as in `a:b`, but not as in `a: b`, `a::b`, `a://b` or the
 /// `{a:?}` of a format string.
 fn has_key_colon(literal: &str) -> bool {
@@ -160,6 +172,44 @@ fn lua_scripts_begin_with_their_contract() {
         }
     }
     report("a script begins with its purpose, KEYS, ARGV, Returns and Errors", &faults);
+}
+
+/// The codes of errors that a script raises are those of its header, and those of all headers are
+/// those of the server.
+#[test]
+fn lua_errors_are_declared_and_known() {
+    let mut faults = Vec::new();
+    let mut declared = BTreeSet::new();
+    for script in sources("lua", "lua") {
+        let (header, code) = script.text.split_once("]]").unwrap();
+        let raised: BTreeSet<&str> = code.split("error_reply('").skip(1).map(first_word).collect();
+        let in_header = declared_errors(header);
+        if raised != in_header
+            || code.matches("error_reply(").count() != code.matches("error_reply('").count()
+        {
+            faults.push(format!("{}: declares {in_header:?}, raises {raised:?}", script.path));
+        }
+        declared.extend(in_header.into_iter().map(str::to_owned));
+    }
+    let error = std::fs::read_to_string(root().join("src/backend/redis/error.rs")).unwrap();
+    let (_, parse) = error.split_once("fn parse(").unwrap();
+    let parse = parse.split("_ =>").next().unwrap();
+    let known: BTreeSet<String> = parse.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    if declared != known {
+        faults.push(format!("src/backend/redis/error.rs: knows {known:?}, the headers declare {declared:?}"));
+    }
+    report("scripts raise the errors of their headers, and ScriptError has them", &faults);
+}
+
+/// The codes below `Errors` in the header of a script: the words in capitals that begin its lines.
+fn declared_errors(header: &str) -> BTreeSet<&str> {
+    let Some((_, errors)) = header.split_once("\n  Errors ") else { return BTreeSet::new() };
+    let is_code = |word: &&str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    errors.lines().map(|line| first_word(line.trim_start())).filter(is_code).collect()
+}
+
+fn first_word(text: &str) -> &str {
+    text.split([' ', '\'']).next().unwrap()
 }
 
 /// A duplicate would weaken the order: the first occurrence counts, so the module could import

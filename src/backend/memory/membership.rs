@@ -80,6 +80,10 @@ impl Memory {
         updated
     }
 
+    pub fn read_counts(&self, channel_id: &ChannelId) -> Counts {
+        self.state.lock().counts(channel_id)
+    }
+
     pub fn read_roster(&self, channel_id: &ChannelId) -> RosterRead {
         let state = self.state.lock();
         let Some(channel) = state.channels.get(channel_id) else { return RosterRead::default() };

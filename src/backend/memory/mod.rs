@@ -4,7 +4,7 @@
 mod bases;
 mod history;
 mod membership;
-mod rates;
+mod quotas;
 mod webhook_outbox;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -13,9 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{
-    BackendError, Cached, Charge, ControlEntry, Counts, Publication, Published, RateState, StoredBase,
-};
+use super::{BackendError, Cached, Charge, ControlEntry, Counts, Publication, Published, StoredBase};
 use crate::backend_events::{BackendEvents, Incoming};
 use crate::channel::ChannelId;
 use crate::entry::{EntryId, Kind, Log, Position};
@@ -25,7 +23,7 @@ use crate::webhook_event::WebhookEventKind;
 
 use history::History;
 use membership::Membership;
-use rates::Rates;
+use quotas::Rates;
 use webhook_outbox::WebhookOutbox;
 
 #[derive(Debug)]
@@ -119,16 +117,8 @@ impl Memory {
         }
     }
 
-    pub fn read_counts(&self, channel_id: &ChannelId) -> Counts {
-        self.state.lock().counts(channel_id)
-    }
-
     pub fn read_cached(&self, channel_id: &ChannelId) -> Option<Cached> {
         self.state.lock().channels.get(channel_id)?.history.cached()
-    }
-
-    pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
-        self.state.lock().rates.charge(charge)
     }
 
     pub fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Log {

@@ -17,9 +17,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::error::{CallError, ScriptError, read_error};
 use super::keys::Keys;
 use super::scripts::{self, Script};
-use super::{ConnectError, SCHEMA, backend_error, build, read_error, standalone};
+use super::{ConnectError, SCHEMA, build, standalone};
 use crate::backend::{AppChange, BackendError, StoredApp};
 use crate::limits;
 
@@ -59,7 +60,7 @@ impl AppStore {
         match schema {
             Ok(Some(found)) if found != SCHEMA => Err(ConnectError::Schema { found }),
             Ok(_) => Ok(store),
-            Err(error) => Err(ConnectError::Answer { command: "GET schema", error: backend_error(error) }),
+            Err(error) => Err(ConnectError::Answer { command: "GET schema", error: error.into() }),
         }
     }
 
@@ -131,10 +132,10 @@ impl AppStore {
         let arguments = [&*topic].into_iter().chain(arguments).map(|it| Value::String(it.into()));
         match script.run(&self.client, keys, arguments.collect()).await {
             Ok(_) => Ok(()),
-            Err(BackendError::Refused(text)) if text.contains("EXISTS") => Err(ChangeError::Exists),
-            Err(BackendError::Refused(text)) if text.contains("KEY_TAKEN") => Err(ChangeError::KeyTaken),
-            Err(BackendError::Refused(text)) if text.contains("CHANGED") => Err(ChangeError::Changed),
-            Err(error) => Err(ChangeError::Backend(error)),
+            Err(CallError::Script(ScriptError::Exists)) => Err(ChangeError::Exists),
+            Err(CallError::Script(ScriptError::KeyTaken)) => Err(ChangeError::KeyTaken),
+            Err(CallError::Script(ScriptError::Changed)) => Err(ChangeError::Changed),
+            Err(error) => Err(ChangeError::Backend(error.into())),
         }
     }
 

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use parking_lot::Mutex;
 
+use super::error::{CallError, ScriptError, read_error};
 use super::{RedisCore, scripts};
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
@@ -89,10 +90,8 @@ impl Lease {
         let end = async {
             sweep(&self.core, &incarnation).await?;
             let client = self.core.clients[0].with_options(&scripts::once());
-            let counter: Option<String> = client
-                .hget(self.core.keys.leases(), incarnation.as_ref())
-                .await
-                .map_err(super::read_error)?;
+            let counter: Option<String> =
+                client.hget(self.core.keys.leases(), incarnation.as_ref()).await.map_err(read_error)?;
             fence(&self.core, &incarnation, counter.unwrap_or_default()).await
         };
         match tokio::time::timeout(limits::SCRIPT_DEADLINE, end).await {
@@ -133,10 +132,12 @@ impl Lease {
                     metrics().nodes.set(nodes.leases.len() as f64);
                     self.observe(nodes, &incarnation, &mut observations);
                 }
-                Err(BackendError::Refused(error)) if error.contains("SWEPT") => {
+                Err(CallError::Script(ScriptError::Swept)) => {
                     self.restart_incarnation(&incarnation).await;
                 }
-                Err(error) => tracing::debug!(%error, "lease not renewed"),
+                Err(error) => {
+                    tracing::debug!(error = %BackendError::from(error), "lease not renewed");
+                }
             }
         }
     }
@@ -206,7 +207,7 @@ fn new_incarnation() -> Arc<str> {
 }
 
 /// `lua/renew_node.lua`
-async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, BackendError> {
+async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, CallError> {
     let keys = vec![core.keys.leases(), core.keys.dead()];
     let arguments = vec![Value::String(incarnation.into()), scripts::number(u64::from(is_new))];
     let answer = core.scripts.renew_node.run(&core.clients[0], keys, arguments).await?;
@@ -264,7 +265,7 @@ async fn sweep_partition(core: &RedisCore, node: &str, partition: Partition) -> 
     let client = core.client_of(partition).with_options(&scripts::once());
     loop {
         let page: Vec<String> =
-            client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(super::read_error)?;
+            client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(read_error)?;
         if page.is_empty() {
             return Ok(());
         }

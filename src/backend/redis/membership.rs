@@ -1,18 +1,24 @@
-//! Membership updates of this node, and sweeps of dead nodes.
+//! Memberships: updates of this node, sweeps of dead nodes, counts, rosters and the index of
+//! occupied channels.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fred::interfaces::{ClientLike, HashesInterface};
 use fred::prelude::Value;
 use fred::types::scan::Scanner;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::queries::{cached, names_node, nodes_and_info};
-use super::scripts::{bytes, number, text};
-use super::{Redis, RedisCore, position, read_error};
-use crate::backend::{BackendError, MembershipRules, MembershipUpdate, UpdatedMembership, UserCount};
-use crate::channel::{ChannelId, ChannelKind};
+use super::error::read_error;
+use super::history::{cached, position};
+use super::scripts::{self, bytes, number, text};
+use super::{Redis, RedisCore};
+use crate::backend::{
+    BackendError, Counts, MembershipRules, MembershipUpdate, Occupied, RosterRead, UpdatedMembership,
+    UserCount,
+};
+use crate::channel::{ChannelId, ChannelKind, ChannelName, Partition};
 use crate::entry::EntryId;
 use crate::limits;
 use crate::presence::Member;
@@ -25,6 +31,72 @@ impl Redis {
         // A membership that is written under a swept incarnation would never be removed.
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         self.core.update_membership(&node, update, &rules(update.rules)).await
+    }
+
+    pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
+        let client = self.core.client(channel_id).with_options(&scripts::once());
+        let fields = vec!["total", "users"];
+        let counts: Vec<Option<u64>> =
+            client.hmget(self.core.keys.subs(channel_id), fields).await.map_err(read_error)?;
+        let count = |at: usize| counts.get(at).copied().flatten().unwrap_or(0);
+        Ok(Counts { subscriptions: count(0), users: count(1) })
+    }
+
+    pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
+        let client = self.core.client(channel_id).with_options(&scripts::once());
+        let users: HashMap<String, Bytes> =
+            client.hgetall(self.core.keys.users(channel_id)).await.map_err(read_error)?;
+        let node = self.lease.incarnation().unwrap_or_default();
+        let (mut roster, mut own) = (Vec::with_capacity(users.len()), Vec::new());
+        for (user, value) in users {
+            let user: Arc<str> = user.into();
+            let (nodes, info) = nodes_and_info(&value);
+            if names_node(nodes, &node) {
+                own.push(user.clone());
+            }
+            roster.push((user, info));
+        }
+        Ok(RosterRead { roster: roster.into_iter().collect(), own })
+    }
+
+    /// `lua/list_occupied.lua` for each partition, a page at a time.
+    pub async fn list_occupied(&self, app: &str, prefix: &str) -> Result<Vec<Occupied>, BackendError> {
+        let partitions = stream::iter(Partition::all());
+        let partitions = partitions.map(|partition| self.list_partition(partition, app, prefix));
+        let pages: Vec<Vec<Occupied>> =
+            partitions.buffer_unordered(limits::LISTINGS_MAX).try_collect().await?;
+        let mut all: Vec<Occupied> = pages.into_iter().flatten().collect();
+        all.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+        Ok(all)
+    }
+
+    async fn list_partition(
+        &self,
+        partition: Partition,
+        app: &str,
+        prefix: &str,
+    ) -> Result<Vec<Occupied>, BackendError> {
+        let client = self.core.client_of(partition);
+        let names = vec![self.core.keys.occupied(partition, app), self.core.keys.counts(partition, app)];
+        // Names are ASCII, so every name with the prefix sorts before this bound.
+        let to = text(["[", prefix, "~"].concat());
+        let mut from = ["[", prefix].concat();
+        let mut found = Vec::new();
+        loop {
+            let arguments = vec![text(from.as_str()), to.clone(), number(limits::LISTED_CHANNELS_MAX as u64)];
+            let answer = self.core.scripts.list_occupied.run(client, names.clone(), arguments).await;
+            let (channels, counts): (Vec<String>, Vec<Option<String>>) =
+                answer.map_err(read_error)?.convert()?;
+            let Some(last) = channels.last() else { return Ok(found) };
+            from = ["(", last].concat();
+            let is_last = channels.len() < limits::LISTED_CHANNELS_MAX;
+            found.extend(
+                channels.iter().zip(&counts).filter_map(|(name, counts)| occupied(name, counts.as_deref()?)),
+            );
+            if is_last {
+                return Ok(found);
+            }
+        }
     }
 }
 
@@ -69,7 +141,7 @@ impl RedisCore {
         };
         let answer =
             script.run(self.client(channel_id), self.membership_keys(channel_id, node), arguments).await?;
-        updated(answer).ok_or_else(|| BackendError::Refused("an answer of another form".to_owned()))
+        updated(answer).ok_or_else(|| BackendError::Unreadable("the reply to a membership update".to_owned()))
     }
 
     fn membership_keys(&self, channel_id: &ChannelId, node: &str) -> Vec<String> {
@@ -161,4 +233,21 @@ fn updated(answer: Value) -> Option<UpdatedMembership> {
         refused: refused.into_array().iter().filter_map(|index| Some(index.as_u64()? as usize)).collect(),
         deltas_off: deltas_off.as_u64()? == 1,
     })
+}
+
+fn occupied(name: &str, counts: &str) -> Option<Occupied> {
+    let (subscriptions, users) = counts.split_once(' ')?;
+    let counts = Counts { subscriptions: subscriptions.parse().ok()?, users: users.parse().ok()? };
+    Some(Occupied { channel: ChannelName::parse(name, usize::MAX).ok()?, counts })
+}
+
+/// Splits a value of `users`: "node count node count …", a line break, the `user_info`.
+fn nodes_and_info(value: &Bytes) -> (&str, Bytes) {
+    let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
+    let nodes = std::str::from_utf8(&value[..end]).unwrap_or_default();
+    (nodes, value.slice((end + 1).min(value.len())..))
+}
+
+fn names_node(nodes: &str, node: &str) -> bool {
+    nodes.split(' ').step_by(2).any(|other| other == node)
 }

@@ -2,14 +2,14 @@
 //! distribute them, leases detect dead nodes.
 
 pub mod apps;
-mod bases;
+mod error;
+mod history;
 mod keys;
 mod lease;
 mod listen;
 mod membership;
 mod publish;
-mod queries;
-mod rates;
+mod quotas;
 mod scripts;
 mod webhook_outbox;
 
@@ -17,19 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fred::interfaces::{ClientLike, EventInterface, HashesInterface, KeysInterface};
+use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
 use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
 use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
 use fred::types::{InfoKind, RespVersion};
-use futures_util::future::try_join_all;
 use thiserror::Error;
 
 use super::BackendError;
 use crate::backend_events::BackendEvents;
 use crate::channel::{ChannelId, Partition};
-use crate::entry::{Entry, EntryId, Log, Position};
+use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -37,7 +36,7 @@ use apps::{AppChanges, AppStore};
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
-use scripts::{Script, Scripts, backend_error, bytes, number};
+use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
 const SCHEMA: u64 = 3;
@@ -114,68 +113,6 @@ impl Redis {
         Ok(Redis { core, listener, lease, apps })
     }
 
-    pub async fn listen(&self, channel_id: &ChannelId) -> Result<(), BackendError> {
-        self.listener.listen(channel_id).await
-    }
-
-    pub fn unlisten(&self, channel_id: &ChannelId) {
-        self.listener.unlisten(channel_id);
-    }
-
-    /// `lua/read_log.lua`
-    pub async fn read_log(&self, channel_id: &ChannelId, after: EntryId) -> Result<Log, BackendError> {
-        let arguments = vec![bytes(after.as_bytes().to_vec())];
-        self.read_log_by(&self.core.scripts.read_log, channel_id, arguments).await
-    }
-
-    /// `lua/read_log_since.lua`
-    pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
-        let arguments = vec![number(seq.into()), number(limits::RESUME_BASES_MAX as u64)];
-        self.read_log_by(&self.core.scripts.read_log_since, channel_id, arguments).await
-    }
-
-    async fn read_log_by(
-        &self,
-        script: &Script,
-        channel_id: &ChannelId,
-        arguments: Vec<Value>,
-    ) -> Result<Log, BackendError> {
-        let keys = vec![self.core.keys.head(channel_id), self.core.keys.log(channel_id)];
-        let answer = script.run(self.core.client(channel_id), keys, arguments).await?;
-        let mut values = answer.into_array();
-        let entries = values.split_off(values.len().min(4)).into_iter();
-        let entries = entries.filter_map(|value| Entry::decode(value.into_bytes()?).ok()).collect();
-        Ok(Log { head: position(values), entries })
-    }
-
-    /// Pipelines one read for each channel, on the connection of the first.
-    pub async fn read_heads(&self, channel_ids: &[ChannelId]) -> Result<Vec<Option<Position>>, BackendError> {
-        let Some(first) = channel_ids.first() else { return Ok(Vec::new()) };
-        let client = self.core.client(first).with_options(&scripts::once());
-        let reads = channel_ids.iter().map(|channel_id| {
-            let client = &client;
-            async move {
-                let fields = vec!["epoch", "seq", "id", "time"];
-                let head: Value = client.hmget(self.core.keys.head(channel_id), fields).await?;
-                Ok(position(head.into_array()))
-            }
-        });
-        try_join_all(reads).await.map_err(read_error)
-    }
-
-    /// `lua/open_epoch.lua`
-    pub async fn open_epoch(
-        &self,
-        channel_id: &ChannelId,
-        epoch: u64,
-        seen_seq: u64,
-    ) -> Result<(), BackendError> {
-        let RedisCore { keys, scripts, .. } = &*self.core;
-        let names = vec![keys.head(channel_id), keys.bases(channel_id), keys.base_order(channel_id)];
-        let arguments = vec![number(epoch), number(seen_seq)];
-        scripts.open_epoch.run(self.core.client(channel_id), names, arguments).await.map(drop)
-    }
-
     /// The apps stored in this Redis.
     pub fn apps(&self) -> &AppStore {
         &self.apps
@@ -230,8 +167,7 @@ impl RedisCore {
     /// Redis does not report its policy, the operator is responsible.
     async fn check_eviction(&self) -> Result<(), ConnectError> {
         let answer = self.clients[0].info::<String>(Some(InfoKind::Memory)).await;
-        let info =
-            answer.map_err(|e| ConnectError::Answer { command: "INFO memory", error: backend_error(e) })?;
+        let info = answer.map_err(|e| ConnectError::Answer { command: "INFO memory", error: e.into() })?;
         let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         match value("maxmemory_policy") {
             Some(policy) if policy != "noeviction" => Err(ConnectError::Evicts { policy: policy.to_owned() }),
@@ -240,7 +176,7 @@ impl RedisCore {
     }
 
     async fn check_schema(&self) -> Result<(), ConnectError> {
-        let answer = |error| ConnectError::Answer { command: "GET schema", error: backend_error(error) };
+        let answer = |error| ConnectError::Answer { command: "GET schema", error: BackendError::from(error) };
         let key = self.keys.schema();
         let options = (None, Some(fred::types::SetOptions::NX), false);
         let _: Option<String> =
@@ -304,19 +240,4 @@ async fn watch_reconnects(client: Client, core: Arc<RedisCore>) {
         core.events.report_memberships();
         core.events.check_heads();
     }
-}
-
-/// Maps the error of a read, which can be repeated: its outcome is never unknown.
-fn read_error(error: Error) -> BackendError {
-    match backend_error(error) {
-        BackendError::OutcomeUnknown => BackendError::Unavailable,
-        error => error,
-    }
-}
-
-/// Decodes epoch, seq, id and time, as scripts return them.
-fn position(values: Vec<Value>) -> Option<Position> {
-    let [epoch, seq, id, time]: [Value; 4] = values.try_into().ok()?;
-    let id = EntryId::from_bytes(&id.into_bytes()?)?;
-    Some(Position { epoch: epoch.as_u64()?, seq: seq.as_u64()?, id, time_ms: time.as_u64()? })
 }

@@ -6,10 +6,12 @@ use bytes::{BufMut, BytesMut};
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Value};
 
-use super::bases::put_bases;
-use super::scripts::{backend_error, bytes, number, text};
+use super::error::CallError;
+use super::scripts::{bytes, number, text};
 use super::{Redis, RedisCore};
-use crate::backend::{BackendError, Charge, ControlEntry, Counts, Publication, Published, RateState};
+use crate::backend::{
+    BackendError, Charge, ControlEntry, Counts, KeptBases, Publication, Published, RateState,
+};
 use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
@@ -36,11 +38,12 @@ impl Redis {
             match script.run_within(left.min(limits::SCRIPT_ATTEMPT_TIMEOUT), client, inputs).await {
                 Ok(answer) => break answer,
                 // The first attempt has failed before it was sent.
-                Err(BackendError::Unavailable) if sent_ago.is_none() => {
+                Err(CallError::Backend(BackendError::Unavailable)) if sent_ago.is_none() => {
                     return Err(BackendError::Unavailable);
                 }
-                Err(BackendError::Unavailable | BackendError::OutcomeUnknown) => {}
-                Err(error) => return Err(error),
+                Err(CallError::Backend(BackendError::Unavailable | BackendError::OutcomeUnknown)) => {}
+                // Also if the history does not reach back to the first attempt: it will not later.
+                Err(error) => return Err(error.into()),
             }
             if !is_connected_again(client, started + limits::SCRIPT_DEADLINE).await {
                 return Err(BackendError::OutcomeUnknown);
@@ -48,7 +51,7 @@ impl Redis {
             metrics().redis_resends.increment(1);
             sent_ago = Some(started.elapsed());
         };
-        let numbers = answer.convert::<Vec<i64>>().map_err(backend_error)?;
+        let numbers = answer.convert::<Vec<i64>>()?;
         published(&numbers, &publications, charge.as_ref())
     }
 
@@ -70,7 +73,8 @@ impl Redis {
             text(if control.hooked { channel_id.as_str() } else { "" }),
             number(limits::WEBHOOK_OUTBOX_MAX as u64),
         ]);
-        scripts.append_control_entry.run(self.core.client(channel_id), names, arguments).await.map(drop)
+        scripts.append_control_entry.run(self.core.client(channel_id), names, arguments).await?;
+        Ok(())
     }
 }
 
@@ -122,12 +126,26 @@ fn descriptor(publication: &Publication) -> BytesMut {
     out
 }
 
+/// Appends the bases of a publication, in the encoding of `lua/include/keep_bases.lua`.
+fn put_bases(out: &mut BytesMut, bases: &KeptBases) {
+    let KeptBases { keys_max, newest } = bases;
+    let number = |number: usize| u32::try_from(number).expect("config bounds keys and a batch's bytes");
+    out.put_u32(number(*keys_max));
+    for base in newest {
+        out.put_u32(base.index);
+        out.put_u32(number(base.start));
+        out.put_u32(number(base.bytes));
+        out.put_u16(u16::try_from(base.key.len()).expect("keys are bounded"));
+        out.put_slice(&base.key);
+    }
+}
+
 fn published(
     answer: &[i64],
     publications: &[Publication],
     charge: Option<&Charge>,
 ) -> Result<Published, BackendError> {
-    let unreadable = || BackendError::Refused(format!("an answer of {} numbers", answer.len()));
+    let unreadable = || BackendError::Unreadable(format!("a reply of {} numbers", answer.len()));
     let (&[is_charged, used, reset_ms], counts) = answer.split_first_chunk::<3>().ok_or_else(unreadable)?;
     let rate = charge.map(|charge| rate_state(charge.rate.count, used, reset_ms));
     if let Some(state) = rate.filter(|_| is_charged == 0) {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use fred::bytes::Bytes;
 use fred::interfaces::{ClientLike, LuaInterface};
-use fred::prelude::{Client, Error, ErrorKind, Options, Value};
+use fred::prelude::{Client, Options, Value};
 use fred::types::scripts::Script as Source;
 
+use super::error::{CallError, reply_code};
 use crate::backend::BackendError;
 use crate::limits;
 
@@ -65,7 +66,7 @@ impl Script {
         client: &Client,
         keys: Vec<String>,
         arguments: Vec<Value>,
-    ) -> Result<Value, BackendError> {
+    ) -> Result<Value, CallError> {
         let inputs = || (keys.clone(), arguments.clone());
         self.run_within(limits::SCRIPT_ATTEMPT_TIMEOUT, client, inputs).await
     }
@@ -78,19 +79,19 @@ impl Script {
         timeout: Duration,
         client: &Client,
         inputs: impl Fn() -> (Vec<String>, Vec<Value>),
-    ) -> Result<Value, BackendError> {
+    ) -> Result<Value, CallError> {
         if !is_connected(client) {
-            return Err(BackendError::Unavailable);
+            return Err(CallError::Backend(BackendError::Unavailable));
         }
         let once = client.with_options(&Options { timeout: Some(timeout), ..once() });
         let (keys, arguments) = inputs();
         match once.evalsha(self.0.sha1().clone(), keys, arguments).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
+            Err(error) if reply_code(&error) == Some("NOSCRIPT") => {
                 let text = self.0.lua().cloned().unwrap_or_default();
                 let (keys, arguments) = inputs();
-                once.eval(text, keys, arguments).await.map_err(backend_error)
+                Ok(once.eval(text, keys, arguments).await?)
             }
-            result => result.map_err(backend_error),
+            result => Ok(result?),
         }
     }
 }
@@ -106,33 +107,6 @@ pub(super) fn once() -> Options {
         timeout: Some(limits::SCRIPT_ATTEMPT_TIMEOUT),
         fail_fast: true,
         ..Options::default()
-    }
-}
-
-/// Maps an error of fred to the outcome of its command: not executed, or unknown.
-#[allow(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
-pub(super) fn backend_error(error: Error) -> BackendError {
-    let details = error.details();
-    let begins_with = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
-    match error.kind() {
-        // Error replies of Redis: the command was not executed. After UNKNOWN, only the first
-        // attempt of a resend may have been.
-        _ if begins_with(&["UNKNOWN"]) => BackendError::OutcomeUnknown,
-        _ if begins_with(&["OOM"]) => BackendError::OutOfMemory,
-        _ if begins_with(&["LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"]) => {
-            BackendError::Unavailable
-        }
-        ErrorKind::Backpressure => BackendError::Unavailable,
-        // fred's own messages, whose kind is also that of Redis's error replies: no connection to
-        // write to; and a connection that was lost after writing.
-        _ if begins_with(&["Failed to route command", "Client is not initialized"]) => {
-            BackendError::Unavailable
-        }
-        _ if begins_with(&["Too many failed write attempts"]) => BackendError::OutcomeUnknown,
-        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing => {
-            BackendError::OutcomeUnknown
-        }
-        _ => BackendError::Refused(error.to_string()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, StreamsInterface};
 
-use super::scripts::{backend_error, number, text};
+use super::scripts::{number, text};
 use super::{Redis, scripts};
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
@@ -79,7 +79,7 @@ impl Redis {
         }
         let client = self.core.client_of(partition).with_options(&scripts::once());
         let ids: Vec<String> = ids.iter().map(WebhookEventId::to_string).collect();
-        client.xdel(self.core.keys.outbox(partition), ids).await.map_err(backend_error)
+        Ok(client.xdel(self.core.keys.outbox(partition), ids).await?)
     }
 
     pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
@@ -108,8 +108,7 @@ impl Redis {
         if answer.is_null() {
             return Ok(None);
         }
-        let (entries, due, dropped): (Vec<StreamEntry>, Vec<String>, u64) =
-            answer.convert().map_err(backend_error)?;
+        let (entries, due, dropped): (Vec<StreamEntry>, Vec<String>, u64) = answer.convert()?;
         if dropped > 0 {
             metrics().webhook_events_dropped.increment(dropped);
             tracing::warn!(dropped, "webhook events dropped: the outbox was full");
@@ -135,7 +134,8 @@ impl Redis {
         let mut arguments = self.core.appending(EntryId::random(), 2);
         arguments.extend([text(transition), number(limits::WEBHOOK_OUTBOX_MAX as u64)]);
         let script = &self.core.scripts.settle_due;
-        script.run(self.core.client(&channel_id), names, arguments).await.map(drop)
+        script.run(self.core.client(&channel_id), names, arguments).await?;
+        Ok(())
     }
 }
 

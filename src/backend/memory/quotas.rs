@@ -1,10 +1,22 @@
-//! Rate-limit windows of apps.
+//! Rate limits and connection limits of apps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Memory;
 use crate::backend::{Account, BackendError, Charge, RateState};
+
+impl Memory {
+    pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
+        self.state.lock().rates.charge(charge)
+    }
+
+    /// All connections are those of this node. A lowered limit closes none of them.
+    pub fn hold_connections(&self, held: u64, requested: u64, max: u64) -> u64 {
+        requested.min(max).max(held)
+    }
+}
 
 /// One window for each account of an app.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::Redis;
 use super::publish::rate_state;
-use super::scripts::{backend_error, number, text};
+use super::scripts::{number, text};
 use crate::backend::{BackendError, Charge, RateState};
 
 impl Redis {
@@ -14,7 +14,7 @@ impl Redis {
             vec![number(charge.cost), number(limit), number(charge.rate.window.as_millis() as u64)];
         let script = &self.core.scripts.charge_app;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
-        let (is_charged, used, reset_ms): (i64, i64, i64) = answer.convert().map_err(backend_error)?;
+        let (is_charged, used, reset_ms): (i64, i64, i64) = answer.convert()?;
         match rate_state(limit, used, reset_ms) {
             state if is_charged == 0 => Err(BackendError::RateLimited(state)),
             state => Ok(state),
@@ -34,6 +34,6 @@ impl Redis {
         let arguments = vec![text(&*node), number(held), number(requested), number(max)];
         let script = &self.core.scripts.hold_connections;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
-        answer.convert().map_err(backend_error)
+        Ok(answer.convert()?)
     }
 }
