@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
     "delta",
     "json",
     "log_limit",
+    "tls",
     "limits",
 ];
 
@@ -283,7 +284,6 @@ fn tidy_helpers_find_imports_and_key_colons() {
 /// Folders with circles that are known, and the files in them.
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
     ("src/channels", &["channel", "delivery", "presence", "recovery", "replay"]),
-    ("src/cli", &["error", "import", "sign", "target"]),
     ("src/config", &["channel_deltas", "message_rate", "table", "value", "webhooks"]),
     ("src/config", &["layers", "problem"]),
     ("src/http", &["error", "rates"]),
