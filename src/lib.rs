@@ -82,6 +82,7 @@ pub mod limits;
 pub mod log_limit;
 pub mod metrics;
 pub mod presence;
+pub mod tls;
 pub mod webhook_event;
 
 // The binary.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::Method;
+use reqwest::Method;
 
 use super::error::CliError;
 use super::sign::{encode, now, signed_target};
@@ -26,12 +26,12 @@ pub struct Channel {
 
 impl Channel {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let authority = self.target.authority(environment)?;
+        let server = self.target.server(environment)?;
         let app = self.target.credentials(environment)?;
         let path = format!("/apps/{}/channels/{}", encode(&app.app_id), encode(&self.name));
         let query: Vec<_> = self.info.into_iter().map(|info| ("info".to_owned(), info)).collect();
         let target = signed_target(&app, "GET", &path, &query, b"", now())?;
-        let answer = client::send(&authority, Method::GET, &target, Vec::new(), TIMEOUT).await?;
-        Ok(output::line(&answer)?)
+        let response = client::send(&server, Method::GET, &target, Vec::new(), TIMEOUT).await?;
+        Ok(output::line(&response)?)
     }
 }

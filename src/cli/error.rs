@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::import::ImportError;
 use crate::backend::BackendError;
 use crate::backend::redis::ConnectError;
 use crate::backend::redis::apps::ChangeError;
@@ -16,11 +15,8 @@ pub enum CliError {
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
 
-    #[error("`{url}` is not the URL of a server: write it as http://HOST:PORT")]
+    #[error("`{url}` is not the URL of a server: write it as http://HOST:PORT or https://HOST:PORT")]
     BadUrl { url: String },
-
-    #[error("`{url}`: only http:// is spoken here, not TLS; give the address of a node itself")]
-    NotHttp { url: String },
 
     #[error(
         "`{path}` cannot be requested: write the path as in /apps/1001/events, percent-encoded, and parameters with --query"
@@ -39,21 +35,22 @@ pub enum CliError {
     #[error("`{path}` must hold one event, a list of events or {{\"batch\":[…]}}")]
     NotEvents { path: PathBuf },
 
-    #[error("cannot connect to {authority}: {error}")]
-    Connect { authority: String, error: std::io::Error },
+    /// `cause` is the innermost error.
+    #[error("cannot connect to {authority}: {cause}")]
+    Connect { authority: String, cause: String },
 
     #[error("no answer from {authority} within {} s", after.as_secs())]
     Timeout { authority: String, after: Duration },
 
-    #[error("the connection to {authority} broke: {error}")]
-    Http { authority: String, error: hyper::Error },
+    #[error("no valid HTTP response from {authority}: {cause}")]
+    Http { authority: String, cause: String },
 
-    #[error("the answer of {authority} cannot be read: {error}")]
-    Answer { authority: String, error: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the response of {authority} cannot be read: {cause}")]
+    Response { authority: String, cause: String },
 
     /// Status and body of the response, verbatim.
     #[error("refused with {status}: {body}")]
-    Refused { status: hyper::StatusCode, body: String },
+    Refused { status: reqwest::StatusCode, body: String },
 
     #[error("the WebSocket to {authority} broke: {error}")]
     WebSocket { authority: String, error: Box<tokio_tungstenite::tungstenite::Error> },
@@ -111,6 +108,30 @@ impl CliError {
     pub(super) fn is_closed_output(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
     }
+}
+
+/// The reason why a file cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(
+        "this is none of: soketi's JSON (appManager.array.apps), Sockudo's JSON or TOML \
+         (app_manager.array.apps), Reverb's configuration as JSON (apps.apps), or a .env with REVERB_APP_ID, \
+         REVERB_APP_KEY and REVERB_APP_SECRET"
+    )]
+    Unknown,
+    #[error("it is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    #[error(
+        "this is PHP, which only PHP can read; give what this prints: \
+         php artisan tinker --execute 'echo json_encode(config(\"reverb\"));'"
+    )]
+    Php,
+    #[error("there are no apps at `{0}`; those in a database cannot be read")]
+    NoApps(&'static str),
+    #[error("`{0}` is not a list of apps")]
+    NotApps(&'static str),
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
 }
 
 /// The reason why a delta frame cannot be decoded.

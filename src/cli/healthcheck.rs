@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::Method;
+use reqwest::Method;
 
 use super::error::CliError;
 use super::target::Target;
@@ -21,8 +21,8 @@ pub struct Healthcheck {
 
 impl Healthcheck {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let authority = self.target.authority(environment)?;
-        let answer = client::send(&authority, Method::GET, "/ready", Vec::new(), TIMEOUT).await?;
-        Ok(output::line(&answer)?)
+        let server = self.target.server(environment)?;
+        let response = client::send(&server, Method::GET, "/ready", Vec::new(), TIMEOUT).await?;
+        Ok(output::line(&response)?)
     }
 }

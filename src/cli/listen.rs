@@ -1,5 +1,6 @@
 //! `fanfare listen`: subscribes to channels and prints received frames.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -7,18 +8,18 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::decode::Chains;
 use super::error::CliError;
 use super::frame::Frame;
 use super::sign::encode;
-use super::target::{Credentials, Target};
-use super::{StopSignals, client, output};
-use crate::auth;
+use super::target::{Credentials, Server, Target};
+use super::{StopSignals, output};
 use crate::config::Environment;
+use crate::{auth, tls};
 
 /// Time limit of the handshake, and of the reply to a ping.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,6 +67,8 @@ struct Tally {
     full_bytes: usize,
 }
 
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// One connection and the options of the command.
 struct Listener {
     authority: String,
@@ -76,18 +79,18 @@ struct Listener {
     /// With `--delta` only.
     chains: Option<Chains>,
     tally: Tally,
-    socket: WebSocketStream<TcpStream>,
+    socket: Socket,
     /// Silence after which a ping is sent: the server's `activity_timeout`.
     silence_max: Duration,
 }
 
 impl Listen {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let authority = self.target.authority(environment)?;
+        let server = self.target.server(environment)?;
         let app = self.target.credentials(environment)?;
         let mut listener = Listener {
-            socket: connect(&authority, &app.key).await?,
-            authority,
+            socket: connect(&server, &app.key).await?,
+            authority: server.authority,
             app,
             channels: self.channels,
             user: self.user,
@@ -105,22 +108,27 @@ impl Listen {
     }
 }
 
-async fn connect(authority: &str, key: &str) -> Result<WebSocketStream<TcpStream>, CliError> {
+async fn connect(server: &Server, key: &str) -> Result<Socket, CliError> {
+    let authority = &server.authority;
+    let unconnected =
+        |error: std::io::Error| CliError::Connect { authority: authority.clone(), cause: error.to_string() };
+    let stream = TcpStream::connect(authority).await.map_err(unconnected)?;
     let version = env!("CARGO_PKG_VERSION");
-    let url = format!(
-        "ws://{authority}/app/{}?protocol=7&client=fanfare&version={version}&flash=false",
+    let url = server.websocket_url(&format!(
+        "/app/{}?protocol=7&client=fanfare&version={version}&flash=false",
         encode(key)
-    );
-    let stream = client::connect(authority).await?;
-    let handshake = timeout(TIMEOUT, tokio_tungstenite::client_async(url, stream)).await;
-    match handshake {
+    ));
+    let connector = Connector::Rustls(Arc::new(tls::client_config()));
+    let handshake = client_async_tls_with_config(url, stream, None, Some(connector));
+    match timeout(TIMEOUT, handshake).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(answer))) => {
             let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             Err(CliError::Refused { status: answer.status(), body: body.into_owned() })
         }
+        Ok(Err(tungstenite::Error::Io(error))) => Err(unconnected(error)),
         Ok(Err(error)) => Err(broken(authority, error)),
-        Err(_) => Err(CliError::Timeout { authority: authority.to_owned(), after: TIMEOUT }),
+        Err(_) => Err(CliError::Timeout { authority: authority.clone(), after: TIMEOUT }),
     }
 }
 

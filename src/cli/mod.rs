@@ -10,6 +10,7 @@ mod error;
 mod frame;
 mod healthcheck;
 mod import;
+mod input;
 mod listen;
 mod output;
 mod sign;
@@ -23,8 +24,7 @@ use std::process::ExitCode;
 use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
-pub use error::CliError;
-pub use import::ImportError;
+pub use error::{CliError, ImportError};
 pub use signals::StopSignals;
 pub use target::Target;
 

@@ -1,12 +1,12 @@
 //! `fanfare sign`: prints a signed URL for curl. The other commands use its functions.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::error::CliError;
+use super::input::read_file;
 use super::output;
 use super::target::{Credentials, Target};
 use crate::auth;
@@ -34,7 +34,7 @@ pub struct Sign {
 
 impl Sign {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let authority = self.target.authority(environment)?;
+        let server = self.target.server(environment)?;
         let app = self.target.credentials(environment)?;
         let body = match (self.body, &self.body_file) {
             (Some(body), _) => body.into_bytes(),
@@ -42,7 +42,7 @@ impl Sign {
             (None, None) => Vec::new(),
         };
         let target = signed_target(&app, &self.method, &self.path, &self.query, &body, now())?;
-        Ok(output::line(&format!("http://{authority}{target}"))?)
+        Ok(output::line(&server.http_url(&target))?)
     }
 }
 
@@ -56,7 +56,9 @@ pub(super) fn signed_target(
     timestamp: u64,
 ) -> Result<String, CliError> {
     let usable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-    if !path.starts_with('/') || !path.bytes().all(usable) {
+    // HTTP clients remove such segments, which would invalidate the signature.
+    let has_dot_segment = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    if !path.starts_with('/') || !path.bytes().all(usable) || has_dot_segment {
         return Err(CliError::BadPath { path: path.to_owned() });
     }
     let reserved =
@@ -90,16 +92,6 @@ pub(super) fn encode(text: &str) -> impl std::fmt::Display {
 /// Seconds since 1970, the unit of `auth_timestamp`.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    let read = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(path)
-    };
-    read.map_err(|error| CliError::File { path: path.to_owned(), error })
 }
 
 fn parameter(text: &str) -> Result<(String, String), &'static str> {
@@ -145,7 +137,7 @@ mod tests {
 
     #[test]
     fn signed_target_rejects_requests_that_would_not_verify() {
-        for path in ["apps/3", "/apps/3?info=x", "/apps/3/a b", "/apps/3#x", "/ä"] {
+        for path in ["apps/3", "/apps/3?info=x", "/apps/3/a b", "/apps/3#x", "/ä", "/apps/3/channels/.."] {
             let refused = signed_target(&app(), "GET", path, &[], b"", 7);
             assert!(matches!(refused, Err(CliError::BadPath { .. })), "{path}");
         }

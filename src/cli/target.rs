@@ -10,7 +10,7 @@ use crate::config::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Environ
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server and app")]
 pub struct Target {
-    /// URL of the server [default: http://127.0.0.1:6001, or the address of FANFARE_LISTEN]
+    /// URL of the server, http or https [default: http://127.0.0.1:6001, or the address of FANFARE_LISTEN]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Id of the app [env: FANFARE_APP_ID] [default: that of --dev]
@@ -32,15 +32,47 @@ pub(super) struct Credentials {
     pub(super) secret: Secret,
 }
 
-impl Target {
-    /// `HOST:PORT` of the server.
-    pub(super) fn authority(&self, environment: &Environment) -> Result<String, CliError> {
-        match &self.url {
-            Some(url) => authority_of(url),
-            None => {
-                Ok(environment.get("FANFARE_LISTEN").and_then(reachable).unwrap_or(DEV_LISTEN.to_owned()))
-            }
+/// The address of a server.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Server {
+    /// `HOST:PORT`
+    pub(super) authority: String,
+    is_tls: bool,
+}
+
+impl Server {
+    pub(super) fn http_url(&self, path: &str) -> String {
+        format!("{}://{}{path}", if self.is_tls { "https" } else { "http" }, self.authority)
+    }
+
+    pub(super) fn websocket_url(&self, path: &str) -> String {
+        format!("{}://{}{path}", if self.is_tls { "wss" } else { "ws" }, self.authority)
+    }
+
+    fn parse(url: &str) -> Result<Server, CliError> {
+        let bad = || CliError::BadUrl { url: url.to_owned() };
+        let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+        let (is_tls, default_port) = match scheme {
+            "http" | "ws" => (false, 80),
+            "https" | "wss" => (true, 443),
+            _ => return Err(bad()),
+        };
+        let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| bad())?;
+        if authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(bad());
         }
+        let port = authority.port_u16().unwrap_or(default_port);
+        Ok(Server { authority: format!("{}:{port}", authority.host()), is_tls })
+    }
+}
+
+impl Target {
+    pub(super) fn server(&self, environment: &Environment) -> Result<Server, CliError> {
+        let Some(url) = &self.url else {
+            let authority = environment.get("FANFARE_LISTEN").and_then(reachable);
+            return Ok(Server { authority: authority.unwrap_or(DEV_LISTEN.to_owned()), is_tls: false });
+        };
+        Server::parse(url)
     }
 
     pub(super) fn credentials(&self, environment: &Environment) -> Result<Credentials, CliError> {
@@ -82,19 +114,6 @@ fn reachable(listen: &str) -> Option<String> {
     }
 }
 
-fn authority_of(url: &str) -> Result<String, CliError> {
-    let bad = || CliError::BadUrl { url: url.to_owned() };
-    if url.starts_with("https://") || url.starts_with("wss://") {
-        return Err(CliError::NotHttp { url: url.to_owned() });
-    }
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://")).ok_or_else(bad)?;
-    let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| bad())?;
-    if authority.host().is_empty() || authority.as_str().contains('@') {
-        return Err(bad());
-    }
-    Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,19 +133,30 @@ mod tests {
     }
 
     #[test]
-    fn authority_comes_from_flag_environment_or_dev() {
+    fn server_comes_from_flag_environment_or_dev() {
         let at = |listen: &str| {
-            target().authority(&[("FANFARE_LISTEN", listen)].into_iter().collect()).expect("good")
+            let environment = [("FANFARE_LISTEN", listen)].into_iter().collect();
+            target().server(&environment).expect("a server").http_url("/x")
         };
-        assert_eq!(target().authority(&Environment::default()).expect("good"), "127.0.0.1:6001");
-        assert_eq!(at("0.0.0.0:7001"), "127.0.0.1:7001");
-        assert_eq!(at("[::]:7001"), "[::1]:7001");
-        assert_eq!(at("10.1.2.3:7001"), "10.1.2.3:7001");
-        assert_eq!(authority_of("http://[::1]:6001/").expect("good"), "[::1]:6001");
-        assert_eq!(authority_of("http://node.example").expect("good"), "node.example:80");
+        let dev = target().server(&Environment::default()).expect("a server");
+        assert_eq!(dev.http_url("/x"), "http://127.0.0.1:6001/x");
+        assert_eq!(at("0.0.0.0:7001"), "http://127.0.0.1:7001/x");
+        assert_eq!(at("[::]:7001"), "http://[::1]:7001/x");
+        assert_eq!(at("10.1.2.3:7001"), "http://10.1.2.3:7001/x");
+    }
+
+    #[test]
+    fn url_has_a_scheme_and_an_authority_only() {
+        let check = |url: &str, http: &str, websocket: &str| {
+            let server = Server::parse(url).expect("a server");
+            assert_eq!((server.http_url("").as_str(), server.websocket_url("").as_str()), (http, websocket));
+        };
+        check("http://[::1]:6001/", "http://[::1]:6001", "ws://[::1]:6001");
+        check("ws://node.example", "http://node.example:80", "ws://node.example:80");
+        check("https://node.example", "https://node.example:443", "wss://node.example:443");
+        check("wss://node.example:8443", "https://node.example:8443", "wss://node.example:8443");
         for url in ["node:6001", "http://", "http://a/b", "http://u:p@a", "ftp://a"] {
-            assert!(matches!(authority_of(url), Err(CliError::BadUrl { .. })), "{url}");
+            assert!(matches!(Server::parse(url), Err(CliError::BadUrl { .. })), "{url}");
         }
-        assert!(matches!(authority_of("https://a"), Err(CliError::NotHttp { .. })));
     }
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper::Method;
+use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::error::CliError;
-use super::sign::{encode, now, read_file, signed_target};
+use super::input::read_file;
+use super::sign::{encode, now, signed_target};
 use super::target::Target;
 use super::{client, output};
 use crate::config::Environment;
@@ -67,7 +68,7 @@ struct Request {
 
 impl Trigger {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let authority = self.target.authority(environment)?;
+        let server = self.target.server(environment)?;
         let app = self.target.credentials(environment)?;
         let Request { endpoint, body } = match &self.file {
             Some(path) => request_of_file(path, &read_file(path)?)?,
@@ -75,8 +76,8 @@ impl Trigger {
         };
         let path = format!("/apps/{}/{endpoint}", encode(&app.app_id));
         let target = signed_target(&app, "POST", &path, &[], &body, now())?;
-        let answer = client::send(&authority, Method::POST, &target, body, TIMEOUT).await?;
-        Ok(output::line(&answer)?)
+        let response = client::send(&server, Method::POST, &target, body, TIMEOUT).await?;
+        Ok(output::line(&response)?)
     }
 
     fn request(&self) -> Request {

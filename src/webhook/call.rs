@@ -1,21 +1,19 @@
 //! One call to a receiver. The signature covers the exact body; of the response only the
 //! status is used.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use reqwest::{Client, Response, StatusCode, redirect};
-use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
 use super::body;
 use super::delivery_queues::Delivery;
 use crate::app::{App, Webhook};
 use crate::backend::BackendError;
-use crate::{auth, limits};
+use crate::{auth, limits, tls};
 
 /// The reason why a call failed and is retried.
 #[derive(Debug, Error)]
@@ -32,28 +30,17 @@ pub(super) enum CallError {
     App(#[from] BackendError),
 }
 
-/// The HTTP client for all calls. It reuses connections.
+/// The HTTP client for all calls. It reuses connections. A system without root certificates can
+/// call only `http` URLs.
 pub(super) fn client() -> Client {
     Client::builder()
-        .tls_backend_preconfigured(tls())
+        .tls_backend_preconfigured(tls::client_config())
         .redirect(redirect::Policy::none())
         .no_proxy()
         .timeout(limits::WEBHOOK_TIMEOUT)
         .pool_max_idle_per_host(limits::WEBHOOK_ENDPOINT_CALLS_MAX)
         .build()
         .expect("the settings are constant, and the TLS configuration is complete")
-}
-
-/// Trusts the root certificates of the system. A system without any can call only
-/// `http` URLs.
-fn tls() -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 /// Posts the events. Only a 2xx response is a success: a redirect is a failure, because

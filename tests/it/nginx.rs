@@ -1,9 +1,14 @@
 //! Both APIs behind a real nginx, with common forms of `location` blocks.
 
-use serde_json::json;
+use std::path::Path;
 
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::command::{PROGRAM, bare, run};
 use crate::support::nginx::Nginx;
-use crate::support::{Answer, Browser, Caller, Server, bounded, http};
+use crate::support::process::Process;
+use crate::support::{Answer, Browser, Caller, PATIENCE, Port, Server, bounded, http};
 
 /// Directives of every `location` that forwards WebSockets.
 const UPGRADE: &str = "proxy_http_version 1.1;
@@ -272,4 +277,53 @@ async fn nginx_upgrade_without_its_headers_is_refused_and_the_log_names_the_caus
         assert!(line.contains("WARN"), "{line}");
     })
     .await;
+}
+
+/// Commands trust the root certificates of the system, for HTTP and for WebSockets.
+#[tokio::test]
+async fn nginx_with_tls_serves_commands() {
+    bounded(async {
+        let (dir, port) = (TempDir::new().unwrap(), Port::hold());
+        let certificate = self_signed_certificate(dir.path());
+        let directives = format!(
+            "listen {} ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};
+             location / {{ proxy_pass http://up; {UPGRADE} }}",
+            port.addr()
+        );
+        let site = Site::start("", &directives).await;
+        let url = format!("https://{}", port.addr());
+        let command = |args: &[&str]| {
+            let mut command = bare(PROGRAM);
+            command.args(args).args(["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"]);
+            command
+        };
+        let untrusted = run(&mut command(&["healthcheck"]));
+        untrusted.expect_failure(&["cannot connect to 127.0.0.1", "invalid peer certificate"]);
+        let untrusted = run(&mut command(&["listen", "news"]));
+        untrusted.expect_failure(&["cannot connect to 127.0.0.1", "invalid peer certificate"]);
+
+        let trusting = |args: &[&str]| {
+            let mut command = command(args);
+            command.env("SSL_CERT_FILE", &certificate);
+            command
+        };
+        let mut listener = Process::spawn("listener", &mut trusting(&["listen", "news", "--count", "1"]));
+        site.server.caller("1").count_becomes("news", 1).await;
+        run(&mut trusting(&["trigger", "news", "greeting", "hello"])).expect_ok();
+        assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+    })
+    .await;
+}
+
+/// The path of a file with a certificate for 127.0.0.1 and its key.
+fn self_signed_certificate(dir: &Path) -> String {
+    let file = dir.join("certificate.pem").display().to_string();
+    let mut openssl = bare("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &file, "-out", "-"]);
+    let certificate = run(&mut openssl).expect_ok();
+    let key = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, key + &certificate).unwrap();
+    file
 }

@@ -1,6 +1,6 @@
 //! Rules of the source tree that the compiler cannot check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// All modules, from the edges to the data types: each may import only itself and those after it. A
@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
     "delta",
     "json",
     "log_limit",
+    "tls",
     "limits",
 ];
 
@@ -78,8 +79,8 @@ fn collect(dir: &Path, extension: &str, found: &mut Vec<Source>) {
 impl Source {
     /// The numbered lines of the shipped code: without unit tests, without comments.
     pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test = self.path.ends_with("/tests.rs");
-        let shipped = self.text.split("#[cfg(test)]\nmod ").next().filter(|_| !is_test);
+        let is_test = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
+        let shipped = self.text.split("#[cfg(test)]\nmod tests {").next().filter(|_| !is_test);
         shipped
             .unwrap_or("")
             .lines()
@@ -255,53 +256,70 @@ fn modules_import_only_modules_below_them() {
 /// The modules of this crate that a file imports, with line numbers: `crate::a`,
 /// `crate::{a, b::C}`, and `fanfare::a` in the binary.
 fn imports(source: &Source) -> Vec<(usize, String)> {
-    let code: Vec<(usize, &str)> = source.code().collect();
-    let mut found = Vec::new();
-    for (at, (number, line)) in code.iter().enumerate() {
-        for prefix in ["crate::", "fanfare::"] {
-            for (position, _) in line.match_indices(prefix) {
-                let rest = &line[position + prefix.len()..];
-                if !rest.starts_with('{') {
-                    found.push((*number, word(rest)));
-                    continue;
-                }
-                let list: String = code[at..].iter().map(|(_, line)| *line).collect();
-                let list = list.split_once(prefix).unwrap().1.split(';').next().unwrap();
-                found.extend(top_level(list).into_iter().map(|module| (*number, module)));
-            }
-        }
-    }
+    let paths =
+        paths(source).into_iter().filter(|(_, path)| ["crate", "fanfare"].contains(&path[0].as_str()));
     // `lib.rs` has no re-exports, so every name after `crate::` is a module.
-    found.retain(|(_, module)| !module.is_empty());
+    paths.map(|(number, mut path)| (number, path.swap_remove(1))).filter(|(_, it)| !it.is_empty()).collect()
+}
+
+/// The paths in the code of a file, each with its line: of all imports, and elsewhere those that
+/// begin with `crate::` or `super::`. Lists are expanded: `a::{b, c::D}` is `a::b` and `a::c::D`.
+fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
+    let code: Vec<(usize, &str)> = source.code().collect();
+    let text = code.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
+    let (mut line_start, mut found) = (0, Vec::new());
+    for (number, line) in code {
+        let starts: Vec<usize> = match line.split_once("use ") {
+            Some((before, _)) if before.trim().is_empty() || before.starts_with("pub") => {
+                vec![before.len() + "use ".len()]
+            }
+            _ => ["crate::", "super::", "fanfare::"]
+                .iter()
+                .flat_map(|start| line.match_indices(start).map(|(at, _)| at))
+                .filter(|at| !line[..*at].ends_with("::"))
+                .collect(),
+        };
+        for start in starts {
+            let mut expanded = Vec::new();
+            expand(&text[line_start + start..], &[], &mut expanded);
+            found.extend(expanded.into_iter().filter(|path| path.len() > 1).map(|path| (number, path)));
+        }
+        line_start += line.len() + 1;
+    }
     found
+}
+
+/// Returns the text after the path or list of paths with which `text` begins.
+fn expand<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
+    if let Some(mut rest) = text.strip_prefix('{') {
+        while !rest.trim_start().starts_with('}') {
+            rest = expand(rest.trim_start(), prefix, found);
+            rest = &rest[rest.find([',', '}']).expect("a list of imports ends")..];
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        return &rest.trim_start()[1..];
+    }
+    let name = word(text);
+    let (path, rest) = ([prefix, std::slice::from_ref(&name)].concat(), &text[name.len()..]);
+    if let Some(rest) = rest.strip_prefix("::") {
+        return expand(rest, &path, found);
+    }
+    found.push(path);
+    rest
 }
 
 fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The top-level names of a list of imports: `a` and `d` of `{a::{b, c}, d}`.
-fn top_level(list: &str) -> Vec<String> {
-    let mut depth = 0;
-    let mut parts = vec![String::new()];
-    for c in list.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => parts.push(String::new()),
-            _ => {}
-        }
-        let splits = depth == 1 && (c == '{' || c == ',');
-        if !splits {
-            parts.last_mut().unwrap().push(c);
-        }
-    }
-    parts.iter().map(|part| word(part.trim())).collect()
-}
-
 #[test]
 fn tidy_helpers_find_imports_and_key_colons() {
-    assert_eq!(top_level("{a::{b, c}, d, e_f::G}"), ["a", "d", "e_f"]);
+    let mut expanded = Vec::new();
+    expand("a::{b::{c, D as E}, f_g, *,}; h", &[], &mut expanded);
+    assert_eq!(
+        expanded.iter().map(|path| path.join("::")).collect::<Vec<_>>(),
+        ["a::b::c", "a::b::D", "a::f_g", "a::"]
+    );
     let text = "use crate::subscribers::Subscribers;\nuse crate::{app::App, limits};\n// crate::no\n#[cfg(test)]\nmod tests { use crate::not; }";
     let source = Source { path: "src/http/events.rs".into(), text: text.into() };
     let used: Vec<String> = imports(&source).into_iter().map(|(_, module)| module).collect();
@@ -310,6 +328,135 @@ fn tidy_helpers_find_imports_and_key_colons() {
     assert!(
         !has_key_colon("{error:?}") && !has_key_colon("no answer: {error}") && !has_key_colon("redis://{x}")
     );
+}
+
+/// Folders with circles that are known, and the files in them.
+const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
+    ("src/backend", &["apps", "redis"]),
+    ("src/backend", &["history", "membership"]),
+    ("src/config", &["channel_deltas", "message_rate", "table", "value", "webhooks"]),
+    ("src/config", &["layers", "problem"]),
+    ("src/http", &["error", "rates"]),
+    ("src/ws", &["connection", "rates", "signin", "subscribe"]),
+];
+
+/// A file with its folder counts as one file. The module file of a folder, such as `mod.rs`, is
+/// its interface: it may import the files of the folder, and they what it defines.
+#[test]
+fn files_of_a_folder_import_each_other_without_circles() {
+    let modules = Modules::read();
+    let mut faults = Vec::new();
+    for folder in modules.files.keys() {
+        let imports = modules.imports_within(folder);
+        let name = format!("src/{}", folder.join("/"));
+        let is_known = |circle: &BTreeSet<&str>| {
+            KNOWN_CIRCLES
+                .iter()
+                .any(|(folder, files)| *folder == name && circle.iter().all(|file| files.contains(file)))
+        };
+        for circle in circles(&imports).iter().filter(|circle| !is_known(circle)) {
+            let files: Vec<&str> = circle.iter().copied().collect();
+            faults.push(format!("{name}: {}", files.join(", ")));
+        }
+    }
+    report("the files of a folder import each other in one direction", &faults);
+}
+
+/// The path of a module within the crate: `["http", "events"]`.
+type ModulePath = Vec<String>;
+
+/// All modules, and the paths in their code.
+struct Modules {
+    files: BTreeMap<ModulePath, Vec<Vec<String>>>,
+}
+
+impl Modules {
+    fn read() -> Modules {
+        let file = |source: Source| {
+            let path =
+                source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+            let module = path.split('/').map(str::to_owned).collect();
+            (module, paths(&source).into_iter().map(|(_, path)| path).collect())
+        };
+        Modules { files: sources("src", "rs").into_iter().map(file).collect() }
+    }
+
+    /// The imports between the files directly in a folder.
+    fn imports_within(&self, folder: &ModulePath) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (module, paths) in &self.files {
+            let Some([file, ..]) = module.strip_prefix(folder.as_slice()) else { continue };
+            for path in paths {
+                let target = self.resolve(module, path);
+                if let Some([other, ..]) = target.and_then(|it| it.strip_prefix(folder.as_slice()))
+                    && other != file
+                {
+                    imports.entry(file).or_default().insert(other);
+                }
+            }
+        }
+        imports
+    }
+
+    /// The module that contains what `path` names in the code of `module`. `None` for another crate.
+    fn resolve(&self, module: &[String], path: &[String]) -> Option<&ModulePath> {
+        let mut target = module.to_vec();
+        let mut names = path.iter().peekable();
+        while let Some(name) = names.next_if(|name| ["crate", "self", "super"].contains(&name.as_str())) {
+            match name.as_str() {
+                "crate" => target.clear(),
+                "super" => drop(target.pop()),
+                _ => {}
+            }
+        }
+        while let Some(name) = names.peek() {
+            target.push((*name).clone());
+            if !self.files.contains_key(&target) {
+                target.pop();
+                break;
+            }
+            names.next();
+        }
+        let (target, paths) = self.files.get_key_value(&target)?;
+        // A name that the module file imports from a file of its folder belongs to that file.
+        let is_import = |path: &&Vec<String>| {
+            let is_relative = self.files.contains_key(&[target.as_slice(), &path[..1]].concat());
+            is_relative && path.last() == names.peek().copied()
+        };
+        match paths.iter().find(is_import) {
+            Some(path) if target != module => self.resolve(target, path),
+            _ => Some(target),
+        }
+    }
+}
+
+/// The sets of files that import each other, directly or over others.
+fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<BTreeSet<&'a str>> {
+    let reachable = |file: &str| {
+        let mut found: BTreeSet<&str> = BTreeSet::new();
+        let mut next: Vec<&str> = imports.get(file).into_iter().flatten().copied().collect();
+        while let Some(file) = next.pop() {
+            if found.insert(file) {
+                next.extend(imports.get(file).into_iter().flatten());
+            }
+        }
+        found
+    };
+    let circle = |file: &&'a str| -> BTreeSet<&'a str> {
+        reachable(file).into_iter().filter(|other| reachable(other).contains(file)).collect()
+    };
+    imports.keys().map(circle).filter(|circle| !circle.is_empty()).collect()
+}
+
+#[test]
+fn circles_are_sets_of_files_that_reach_each_other() {
+    let imports = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "a"), ("c", "e"), ("f", "g"), ("g", "f")];
+    let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (from, to) in imports {
+        graph.entry(from).or_default().insert(to);
+    }
+    let expected = [BTreeSet::from(["a", "b", "c"]), BTreeSet::from(["f", "g"])];
+    assert_eq!(circles(&graph), expected.into());
 }
 
 /// Close codes are chosen at the edges. Inside, these files end a connection: the architecture

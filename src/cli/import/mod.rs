@@ -8,14 +8,12 @@ mod source;
 use std::path::PathBuf;
 
 use super::error::CliError;
+use super::input::read_file;
 use super::output;
-use super::sign::read_file;
 use crate::config;
 
 use draft::Draft;
 use source::Product;
-
-pub use source::ImportError;
 
 /// Convert the apps of a soketi, Sockudo or Reverb configuration to [[apps]].
 ///

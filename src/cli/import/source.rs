@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::cli::error::ImportError;
+
 pub(super) type Object = Map<String, Value>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,30 +31,6 @@ pub(super) struct Source {
     pub(super) apps: Vec<Object>,
     /// Notes on sections that do not concern apps.
     pub(super) notes: Vec<String>,
-}
-
-/// The reason why a file cannot be imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    #[error(
-        "this is none of: soketi's JSON (appManager.array.apps), Sockudo's JSON or TOML \
-         (app_manager.array.apps), Reverb's configuration as JSON (apps.apps), or a .env with REVERB_APP_ID, \
-         REVERB_APP_KEY and REVERB_APP_SECRET"
-    )]
-    Unknown,
-    #[error("it is not JSON: {0}")]
-    NotJson(serde_json::Error),
-    #[error(
-        "this is PHP, which only PHP can read; give what this prints: \
-         php artisan tinker --execute 'echo json_encode(config(\"reverb\"));'"
-    )]
-    Php,
-    #[error("there are no apps at `{0}`; those in a database cannot be read")]
-    NoApps(&'static str),
-    #[error("`{0}` is not a list of apps")]
-    NotApps(&'static str),
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
 }
 
 pub(super) fn read(text: &str) -> Result<Source, ImportError> {
