@@ -25,7 +25,7 @@
 //! - [`server`] builds the parts of a [`node`], serves and drains it; [`cli`], [`config`] and
 //!   [`logging`] belong to the binary.
 //! - [`ws`] serves WebSocket connections: it parses messages of clients and sends commands to
-//!   the channels actor. [`apps`] and [`connection_limit`] admit a connection.
+//!   the channels actor. [`apps`] and [`sockets::connection_limit`] admit a connection.
 //! - [`wire`] is the protocol as data, [`delta`] encodes deltas, [`filter`] evaluates tag
 //!   filters. They do no IO.
 //! - [`webhook`] delivers webhook events to the endpoints of an app.
@@ -59,7 +59,6 @@ pub mod backend;
 pub mod backend_events;
 pub mod batch;
 pub mod channels;
-pub mod connection_limit;
 pub mod delta;
 pub mod encode;
 pub mod http;

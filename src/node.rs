@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use crate::apps::Apps;
 use crate::backend::Backend;
 use crate::channels::ChannelsHandle;
-use crate::connection_limit::ConnectionLimiter;
 use crate::delta::settings::DeltaConfig;
 use crate::log_limit::LogLimit;
+use crate::sockets::connection_limit::ConnectionLimiter;
 use crate::sockets::connections::Connections;
 
 pub type Node = Arc<NodeState>;

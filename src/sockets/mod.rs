@@ -1,5 +1,6 @@
-//! The connections of this node: their write buffers, the writer pool, the registry.
+//! The connections of this node: their limits, write buffers, the writer pool, the registry.
 
+pub mod connection_limit;
 pub mod connections;
 mod write;
 pub mod write_buffer;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::client::Client;
 use crate::app::{App, OriginPattern};
-use crate::connection_limit::{ConnectionPermit, LimitReached};
 use crate::node::Node;
+use crate::sockets::connection_limit::{ConnectionPermit, LimitReached};
 use crate::wire::close::Close;
 
 /// Admits a client and takes a connection permit of its app, which the caller keeps until the

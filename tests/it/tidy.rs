@@ -16,7 +16,6 @@ const ORDER: &[&str] = &[
     "publish",
     "node",
     "apps",
-    "connection_limit",
     "channels",
     "subscribers",
     "encode",

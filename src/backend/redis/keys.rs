@@ -5,6 +5,8 @@
 
 use std::sync::LazyLock;
 
+use fred::util::redis_keyslot;
+
 use crate::backend::Charge;
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
@@ -151,7 +153,7 @@ fn tags() -> Vec<String> {
     let mut missing = tags.len();
     for number in 0.. {
         let text = base_36(number);
-        let tag = &mut tags[slot(text.as_bytes()) / (SLOTS / limits::PARTITIONS)];
+        let tag = &mut tags[slot(&text) / (SLOTS / limits::PARTITIONS)];
         if tag.is_empty() {
             *tag = text;
             missing -= 1;
@@ -161,6 +163,10 @@ fn tags() -> Vec<String> {
         }
     }
     tags
+}
+
+fn slot(key: &str) -> usize {
+    redis_keyslot(key.as_bytes()).into()
 }
 
 fn base_36(mut number: u32) -> String {
@@ -174,17 +180,6 @@ fn base_36(mut number: u32) -> String {
     }
 }
 
-/// Redis Cluster's slot: CRC-16/XMODEM modulo 16,384.
-fn slot(key: &[u8]) -> usize {
-    let crc = key.iter().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| match crc & 0x8000 {
-            0 => crc << 1,
-            _ => crc << 1 ^ 0x1021,
-        })
-    });
-    usize::from(crc) % SLOTS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,16 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn slot_matches_redis_cluster() {
-        // From the Redis Cluster specification, and `CLUSTER KEYSLOT foo`.
-        assert_eq!(slot(b"123456789"), 0x31c3 % SLOTS);
-        assert_eq!(slot(b"foo"), 12_182);
-    }
-
-    #[test]
     fn partition_tag_is_in_its_share_of_slots() {
         for partition in Partition::all() {
-            assert_eq!(slot(tag(partition).as_bytes()) / 64, usize::from(partition.0));
+            assert_eq!(slot(tag(partition)) / 64, usize::from(partition.0));
         }
     }
 
