@@ -88,7 +88,7 @@ impl WriteBuffer {
     #[must_use]
     pub fn push(&self, chunk: Bytes) -> bool {
         let mut queue = self.queue.lock();
-        if queue.close.is_some() {
+        if queue.close.is_some() || queue.has_ended {
             return false;
         }
         if queue.is_full() {
@@ -139,13 +139,18 @@ impl WriteBuffer {
         self.flush();
     }
 
-    /// Ends all writing. The connection closes when its reading half is dropped too.
+    /// Ends all writing. The connection closes when its reading half is dropped too. What is
+    /// queued is written first, as far as the kernel takes it: the last frame may be the reply
+    /// to a close frame, behind frames whose producer has not flushed yet.
     pub fn end(&self) {
+        self.flush();
         let mut queue = self.queue.lock();
         queue.has_ended = true;
-        queue.clear();
         queue.stalled = None;
-        queue.stream = None;
+        // Without a stream, another writer is active: it writes the rest and drops the stream.
+        if queue.stream.take().is_some() {
+            queue.clear();
+        }
     }
 
     pub fn is_closing(&self) -> bool {
@@ -244,8 +249,8 @@ impl Queue {
     }
 
     fn put_back(&mut self, stream: OwnedWriteHalf, rest: Chunks, written: &io::Result<bool>) {
-        if self.has_ended {
-            return;
+        if self.has_ended && (self.chunks.is_empty() || !matches!(written, Ok(true))) {
+            return self.clear();
         }
         self.stream = Some(stream);
         match written {
@@ -352,6 +357,19 @@ mod tests {
         write_buffer.send_close(Close::Draining, "restarting");
         let expected = [&b"last"[..], &frame::close(4200, "restarting")].concat();
         assert_eq!(read(&mut client, expected.len()).await, expected);
+    }
+
+    #[tokio::test]
+    async fn queued_chunks_are_written_at_the_end() {
+        let (write_buffer, mut client, read_half) = connected().await;
+        assert!(write_buffer.push(Bytes::from_static(b"pushed")), "its producer has to flush");
+        write_buffer.send(Bytes::from_static(b", sent"));
+        write_buffer.end();
+        drop(read_half);
+        write_buffer.flush();
+        assert_eq!(read(&mut client, 12).await, b"pushed, sent");
+        let end = tokio::io::AsyncReadExt::read(&mut client, &mut [0]).await;
+        assert_eq!(end.expect("an orderly end"), 0);
     }
 
     #[tokio::test]
