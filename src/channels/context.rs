@@ -1,5 +1,6 @@
-//! What a channel may ask for. A channel does no IO and knows no other channel: its entry
-//! points record effects, which the actor carries out.
+//! The context of a channel: its configuration, the time, and the effects that it requests. A
+//! channel does no IO and has no access to other channels: its entry points record effects,
+//! which the actor executes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ impl TimerSet {
     }
 }
 
-/// What the entry points of a channel have asked for, in order.
+/// The effects that the entry points of a channel have requested, in order.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     /// Jobs to queue, each with the socket that waits for it.

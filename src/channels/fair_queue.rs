@@ -6,6 +6,9 @@ use std::hash::Hash;
 use crate::channel::ChannelId;
 use crate::event::SocketId;
 
+/// Capacity that an empty queue keeps: not that of the burst when all clients reconnect.
+const CAPACITY_KEPT: usize = 1024;
+
 /// Channels that wait for a job of one kind. Taken round robin by app, then by requester:
 /// a socket with ten thousand subscriptions delays its own jobs, and no others.
 ///
@@ -35,6 +38,9 @@ impl FairQueue {
         let (_, (requester, channel_id)) = next?;
         let key = (requester, channel_id);
         self.queued.remove(&key);
+        if self.queued.is_empty() {
+            self.queued.shrink_to(CAPACITY_KEPT);
+        }
         Some(key.1)
     }
 

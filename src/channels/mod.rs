@@ -1,6 +1,6 @@
 //! Stage 5 of a batch's path, and the start of stage 6 (design.md 2): one task that
 //! owns all channels of this node. It has no domain logic: it routes commands, entries and
-//! results to the state machine of a channel, and carries out what that asks for. It
+//! results to the state machine of a channel, and executes the effects that it requests. It
 //! starts jobs, keeps the time, and flushes.
 //!
 //! A single task, so that a connection receives the channels of a batch in their order,
@@ -73,8 +73,8 @@ struct Channels {
     watchlists: Watchlists,
     jobs: Jobs,
     timers: Timers,
-    /// What a channel has asked for, until it is carried out; and the write buffers to
-    /// flush at the end of the round.
+    /// The effects that a channel has requested, until they are executed; and the write
+    /// buffers to flush at the end of the round.
     effects: Effects,
     pending_permits: Arc<Semaphore>,
     head_checks: HeadChecks,
@@ -208,7 +208,7 @@ impl Channels {
         }
     }
 
-    /// Calls an entry point of a channel and carries out its effects. The one look-up of
+    /// Calls an entry point of a channel and executes its effects. The one look-up of
     /// the channel. `None` if this node does not have the channel.
     fn enter<T>(
         &mut self,
@@ -224,7 +224,7 @@ impl Channels {
             effects: &mut self.effects,
         };
         let result = call(channel, &mut context);
-        self.carry_out(channel_id);
+        self.execute_effects(channel_id);
         Some(result)
     }
 
@@ -236,7 +236,7 @@ impl Channels {
         self.enter(channel_id, call);
     }
 
-    fn carry_out(&mut self, channel_id: &ChannelId) {
+    fn execute_effects(&mut self, channel_id: &ChannelId) {
         for (kind, requester) in self.effects.jobs.drain(..) {
             self.jobs.push(kind, channel_id, requester);
         }

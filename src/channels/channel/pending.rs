@@ -225,8 +225,8 @@ impl Pending {
         self.iter().find(|(_, pending)| pending.registered().is_some()).map(|(socket, _)| socket)
     }
 
-    /// Registered subscriptions, by what they wait for. `needs_bases` says whether one
-    /// waits for initial bases.
+    /// Sorts the registered subscriptions by their state. `needs_bases` decides whether a
+    /// subscription waits for initial bases.
     pub(super) fn sort(
         &self,
         sequencer: &Sequencer,
@@ -281,10 +281,10 @@ impl Pending {
     }
 }
 
-/// Registered subscriptions, by what they wait for.
+/// Registered subscriptions, sorted by their state.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
-    /// Wait for nothing more.
+    /// Can be admitted.
     pub(super) ready: Vec<SocketId>,
     /// The first one that waits for its recovery.
     pub(super) await_recovery: Option<SocketId>,

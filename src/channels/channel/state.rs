@@ -23,8 +23,8 @@ use crate::limits;
 use crate::presence::Member;
 use crate::subscribers::Subscribers;
 
-/// The state machine of one channel on one node. It does no IO, has no clock and knows no
-/// other channel: see [`Context`].
+/// The state machine of one channel on one node. It does no IO, has no clock and no
+/// access to other channels: see [`Context`].
 #[derive(Debug)]
 pub(in crate::channels) struct Channel {
     pub(super) id: ChannelId,

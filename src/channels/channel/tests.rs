@@ -192,7 +192,7 @@ impl World {
             .expect("a channel id")
     }
 
-    /// Calls an entry point and carries out its effects, as the actor does.
+    /// Calls an entry point and executes its effects, as the actor does.
     fn enter<T>(&mut self, call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T) -> Option<T> {
         let mut context = Context {
             now: self.now,
@@ -441,7 +441,7 @@ impl World {
         }
     }
 
-    /// What must hold when everything has arrived.
+    /// Checks the final state, when everything has arrived.
     fn check(&mut self) {
         let roster: BTreeSet<String> =
             self.backend.roster().iter().map(|(user, _)| user.to_string()).collect();
