@@ -1,9 +1,10 @@
 //! Queries of channels (protocol.md 1.5): the occupied channels, one channel, and the users of
 //! a presence channel. All responses describe the whole cluster.
 
-use std::io::Write;
+use std::borrow::Cow;
 
 use axum::extract::State;
+use serde::{Serialize, Serializer};
 
 use super::ApiError;
 use super::info::Attributes;
@@ -24,7 +25,7 @@ pub(super) async fn get_channels(State(node): State<Node>, signed: SignedRequest
         let prefix = signed.query.get("filter_by_prefix").map_or("", String::as_str);
         let attributes = Attributes::of(&signed)?.check(prefix.starts_with("presence-"), false)?;
         let occupied = node.backend.list_occupied(&signed.app.id, prefix).await?;
-        Ok(Reply(write_channels(&occupied, attributes)))
+        Ok(Reply::json(&ChannelList { channels: (&occupied, attributes) }))
     });
     rates::read(&node, &signed.app, work).await
 }
@@ -46,7 +47,11 @@ pub(super) async fn get_channel(
             true => Some(node.backend.read_cached(&channel_id).await?),
             false => None,
         };
-        Ok(Reply(write_channel(counts, attributes, cached)))
+        Ok(Reply::json(&ChannelState {
+            occupied: counts.subscriptions > 0,
+            counts: RequestedCounts::of(counts, attributes),
+            cache: cached.as_ref().map(|cached| cached.as_ref().map(CachedEvent::of)),
+        }))
     });
     rates::read(&node, &signed.app, work).await
 }
@@ -75,56 +80,65 @@ fn parse_name(name: &str, signed: &SignedRequest) -> Result<ChannelName, ApiErro
     Ok(ChannelName::parse(name, signed.app.limits.channel_name_chars_max)?)
 }
 
-/// Writes channel names and numbers, neither of which needs escaping, directly into one buffer:
-/// there may be 100,000 occupied channels.
-fn write_channels(occupied: &[Occupied], attributes: Attributes) -> Vec<u8> {
-    const ATTRIBUTES_BYTES: usize = 64;
-    let bytes = occupied.iter().map(|it| it.channel.as_str().len() + ATTRIBUTES_BYTES).sum();
-    let mut out = Vec::with_capacity(bytes);
-    out.extend_from_slice(b"{\"channels\":{");
-    for (at, Occupied { channel, counts }) in occupied.iter().enumerate() {
-        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
-        out.extend_from_slice(channel.as_str().as_bytes());
-        out.extend_from_slice(b"\":{");
-        write_counts(&mut out, *counts, attributes);
-        // Every attribute ends with a comma.
-        out.pop_if(|last| *last == b',');
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"}}");
-    out
+/// The names are serialized where they are: there may be 100,000 occupied channels.
+#[derive(Serialize)]
+struct ChannelList<'a> {
+    #[serde(serialize_with = "serialize_by_name")]
+    channels: (&'a [Occupied], Attributes),
 }
 
-/// `cached` is `Some` if the query requests the attribute `cache`.
-fn write_channel(counts: Counts, attributes: Attributes, cached: Option<Option<Cached>>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let _ = write!(out, "{{\"occupied\":{},", counts.subscriptions > 0);
-    write_counts(&mut out, counts, attributes);
-    match cached {
-        None => {}
-        Some(None) => out.extend_from_slice(b"\"cache\":null,"),
-        Some(Some(cached)) => {
-            out.extend_from_slice(b"\"cache\":{\"data\":");
-            json::write_string(&mut out, &cached.event.data);
-            // Rounded up: an event that is still cached never has a `ttl` of 0.
-            let _ = write!(out, ",\"ttl\":{}}},", cached.ttl.as_secs_f64().ceil() as u64);
+fn serialize_by_name<S: Serializer>(
+    (occupied, attributes): &(&[Occupied], Attributes),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let counts = |it: &Occupied| RequestedCounts::of(it.counts, *attributes);
+    serializer.collect_map(occupied.iter().map(|it| (it.channel.as_str(), counts(it))))
+}
+
+#[derive(Serialize)]
+struct RequestedCounts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<u64>,
+}
+
+impl RequestedCounts {
+    fn of(counts: Counts, attributes: Attributes) -> RequestedCounts {
+        RequestedCounts {
+            user_count: attributes.user_count.then_some(counts.users),
+            subscription_count: attributes.subscription_count.then_some(counts.subscriptions),
         }
     }
-    out.pop();
-    out.push(b'}');
-    out
 }
 
-/// Writes to a `Vec` never fail, so the results are ignored.
-fn write_counts(out: &mut Vec<u8>, counts: Counts, attributes: Attributes) {
-    if attributes.user_count {
-        let _ = write!(out, "\"user_count\":{},", counts.users);
-    }
-    if attributes.subscription_count {
-        let _ = write!(out, "\"subscription_count\":{},", counts.subscriptions);
+#[derive(Serialize)]
+struct ChannelState<'a> {
+    occupied: bool,
+    #[serde(flatten)]
+    counts: RequestedCounts,
+    /// `Some` if the query requests the attribute `cache`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Option<CachedEvent<'a>>>,
+}
+
+#[derive(Serialize)]
+struct CachedEvent<'a> {
+    data: Cow<'a, str>,
+    /// Seconds, rounded up: an event that is still cached never has a `ttl` of 0.
+    ttl: u64,
+}
+
+impl CachedEvent<'_> {
+    fn of(cached: &Cached) -> CachedEvent<'_> {
+        CachedEvent {
+            data: String::from_utf8_lossy(&cached.event.data),
+            ttl: cached.ttl.as_secs_f64().ceil() as u64,
+        }
     }
 }
 
+/// `user_info` is valid JSON already.
 fn write_users(roster: &Roster, with_info: bool) -> Vec<u8> {
     let mut out = b"{\"users\":[".to_vec();
     for (at, (user, info)) in roster.iter().enumerate() {

@@ -3,7 +3,7 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde::Serialize;
 
 /// The text of a JSON object.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ impl Reply {
         Reply(b"{}".to_vec())
     }
 
-    pub(super) fn json(body: &Value) -> Reply {
-        Reply(body.to_string().into_bytes())
+    pub(super) fn json(body: &impl Serialize) -> Reply {
+        Reply(serde_json::to_vec(body).expect("responses have text keys and serialize without errors"))
     }
 }
 

@@ -1,66 +1,73 @@
 //! The body of a call (protocol.md 5).
 
-use std::io::Write;
+use std::borrow::Cow;
 
-use crate::json;
+use serde::Serialize;
+
 use crate::webhook_event::WebhookEventKind;
 
 use super::delivery_queues::Delivery;
 
-/// `{"time_ms":…,"events":[…]}`, in the given order. `time_ms` is the time of the call in
-/// ms by this node's clock; that of an event is the time of its cause by the backend's.
+#[derive(Serialize)]
+struct Body<'a> {
+    /// Time of the call, in ms by this node's clock.
+    time_ms: u64,
+    events: Vec<EventBody<'a>>,
+}
+
+#[derive(Default, Serialize)]
+struct EventBody<'a> {
+    name: &'static str,
+    channel: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<u64>,
+    /// Time of the cause, in ms by the backend's clock.
+    time_ms: u64,
+    id: String,
+}
+
+/// `{"time_ms":…,"events":[…]}`, in the given order.
 pub(super) fn encode(time_ms: u64, events: &[Delivery]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + events.len() * 160);
-    write!(out, r#"{{"time_ms":{time_ms},"events":["#).expect("a Vec takes every write");
-    for (at, event) in events.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_event(&mut out, event);
-    }
-    out.extend_from_slice(b"]}");
-    out
+    let body = Body { time_ms, events: events.iter().map(EventBody::of).collect() };
+    serde_json::to_vec(&body).expect("texts and numbers serialize without errors")
 }
 
-fn write_event(out: &mut Vec<u8>, event: &Delivery) {
-    let webhook_event = &event.webhook_event;
-    out.extend_from_slice(b"{\"name\":");
-    json::write_string(out, webhook_event.what.name().as_bytes());
-    write_text(out, "channel", webhook_event.channel.as_bytes());
-    write_kind(out, &webhook_event.what);
-    write_number(out, "time_ms", webhook_event.id.time_ms);
-    write_text(out, "id", event.id().as_bytes());
-    out.push(b'}');
-}
-
-fn write_kind(out: &mut Vec<u8>, kind: &WebhookEventKind) {
-    match kind {
-        WebhookEventKind::ChannelOccupied | WebhookEventKind::ChannelVacated => {}
-        WebhookEventKind::MemberAdded { user_id } | WebhookEventKind::MemberRemoved { user_id } => {
-            write_text(out, "user_id", user_id.as_bytes());
-        }
-        WebhookEventKind::ClientEvent(event) => {
-            write_text(out, "event", &event.name);
-            write_text(out, "data", &event.data);
-            if let Some(socket) = event.except {
-                write_text(out, "socket_id", socket.to_string().as_bytes());
+impl EventBody<'_> {
+    fn of(delivery: &Delivery) -> EventBody<'_> {
+        let webhook_event = &*delivery.webhook_event;
+        let body = EventBody {
+            name: webhook_event.what.name(),
+            channel: &webhook_event.channel,
+            time_ms: webhook_event.id.time_ms,
+            id: delivery.id(),
+            ..EventBody::default()
+        };
+        match &webhook_event.what {
+            WebhookEventKind::ChannelOccupied | WebhookEventKind::ChannelVacated => body,
+            WebhookEventKind::MemberAdded { user_id } | WebhookEventKind::MemberRemoved { user_id } => {
+                EventBody { user_id: Some(user_id.into()), ..body }
             }
-            if let Some(user) = &event.user {
-                write_text(out, "user_id", user);
+            WebhookEventKind::ClientEvent(event) => EventBody {
+                event: Some(String::from_utf8_lossy(&event.name)),
+                data: Some(String::from_utf8_lossy(&event.data)),
+                socket_id: event.except.map(|socket| socket.to_string()),
+                user_id: event.user.as_deref().map(String::from_utf8_lossy),
+                ..body
+            },
+            WebhookEventKind::CacheMiss => EventBody { data: Some("{}".into()), ..body },
+            WebhookEventKind::SubscriptionCount(count) => {
+                EventBody { subscription_count: Some(*count), ..body }
             }
         }
-        WebhookEventKind::CacheMiss => write_text(out, "data", b"{}"),
-        WebhookEventKind::SubscriptionCount(count) => write_number(out, "subscription_count", *count),
     }
-}
-
-fn write_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
-    write!(out, ",\"{name}\":").expect("a Vec takes every write");
-    json::write_string(out, text);
-}
-
-fn write_number(out: &mut Vec<u8>, name: &str, number: u64) {
-    write!(out, ",\"{name}\":{number}").expect("a Vec takes every write");
 }
 
 #[cfg(test)]
