@@ -164,6 +164,8 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
+    // `hyper_util::server::graceful` does not accept HTTP/1 connections with upgrades, except
+    // those of its `auto` builder, which needs HTTP/2.
     let served = tokio::select! {
         served = connection.as_mut() => served,
         _ = ending.changed() => {
