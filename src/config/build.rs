@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::layers::{Origin, Place, Settings};
+use super::layers::Settings;
+use super::origin::{Origin, Place};
 use super::problem::{Problem, Warning};
 use super::reader::Reader;
 use super::value::Value;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::fault::{Fault, Mistake, Wrong};
 use super::raw::{Raw, quoted};
 use super::table::Table;
-use super::value::{Fault, Mistake, Wrong};
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelSetting;
 use crate::delta::conflation::KeyPath;

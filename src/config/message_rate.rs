@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::fault::Wrong;
 use super::raw::Raw;
 use super::table::Table;
-use super::value::Wrong;
 use crate::app::Rate;
 
 pub(super) const EXPECTED: &str =

@@ -2,7 +2,8 @@
 //! address of that Redis.
 
 use super::environment::Environment;
-use super::layers::{self, Origin, Place, Settings};
+use super::layers::{self, Settings};
+use super::origin::{Origin, Place};
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::{build, keys};

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::keys::KEYS;
-use super::layers::{Place, Settings};
+use super::layers::Settings;
+use super::origin::Place;
 
 impl fmt::Display for Settings {
     /// One line `key = value  # origin` per key. Keys without effect are printed only if

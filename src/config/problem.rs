@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::layers::{Origin, Place};
+use super::origin::{Origin, Place};
 
 /// One mistake in a configuration.
 #[derive(Debug, thiserror::Error)]

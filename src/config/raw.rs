@@ -120,3 +120,8 @@ impl From<&DeValue<'_>> for Raw {
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
+
+/// A TOML list.
+pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::layers::{Place, Settings};
+use super::layers::Settings;
 use super::message_rate::MessageRate;
+use super::origin::Place;
 use super::value::Value;
 use crate::app::{Secret, Webhook};
 use crate::delta::Algorithm;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::fault::{Fault, Mistake};
 use super::raw::Raw;
-use super::value::{Fault, Mistake};
 
 /// One table and the mistakes found so far.
 pub(super) struct Table<'a> {

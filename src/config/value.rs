@@ -6,9 +6,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use ipnet::IpNet;
 
+use super::fault::Wrong;
 use super::keys::Kind;
 use super::message_rate::{self, MessageRate};
-use super::raw::{Raw, quoted};
+use super::raw::{Raw, listed, quoted};
 use super::redis_url::{self, RedisUrlError};
 use super::{channel_deltas, edge, webhooks};
 use crate::app::{Secret, Webhook};
@@ -38,34 +39,6 @@ pub enum Value {
     Webhooks(Vec<Webhook>),
     /// The text of a value for a key without effect.
     Idle(String),
-}
-
-/// The reason why a value is invalid for its key.
-#[derive(Debug, PartialEq)]
-pub(super) enum Wrong {
-    /// A description of valid values.
-    Expected(String),
-    /// The feature of the key is not implemented.
-    Unsupported,
-    /// The feature of this value is not implemented.
-    UnsupportedValue(String),
-    /// Mistakes in elements of a list or table.
-    Inside(Vec<Mistake>),
-}
-
-/// One mistake within a list or table.
-#[derive(Debug, PartialEq)]
-pub(super) struct Mistake {
-    /// Path from the key on, such as `[1].url`.
-    pub(super) inside: String,
-    pub(super) fault: Fault,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Fault {
-    Expected { expected: String, found: String },
-    Unknown { nearest: &'static str },
-    Unsupported,
 }
 
 impl Kind {
@@ -184,10 +157,6 @@ impl fmt::Display for Value {
             Value::Idle(written) => f.write_str(written),
         }
     }
-}
-
-pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
 /// Equal to `Display`, and so without secrets.

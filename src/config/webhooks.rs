@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::raw::{Raw, quoted};
+use super::fault::{Fault, Mistake, Wrong};
+use super::raw::{Raw, listed, quoted};
 use super::redis_url::hide_password;
 use super::table::Table;
-use super::value::{Fault, Mistake, Wrong, listed};
 use crate::app::{HookedEvents, Webhook};
 
 pub(super) const EXPECTED: &str = "a list of tables, [[apps.webhooks]], each with a `url`; \

@@ -333,8 +333,6 @@ fn tidy_helpers_find_imports_and_key_colons() {
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
     ("src/backend", &["apps", "redis"]),
     ("src/backend", &["history", "membership"]),
-    ("src/config", &["channel_deltas", "message_rate", "table", "value", "webhooks"]),
-    ("src/config", &["layers", "problem"]),
     ("src/http", &["error", "rates"]),
     ("src/ws", &["connection", "rates", "signin", "subscribe"]),
 ];
