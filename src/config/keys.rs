@@ -1,7 +1,19 @@
-//! The table of all configuration keys. The check for unknown keys, the names of
-//! environment variables, the defaults and `--print-config` derive from it.
+//! The table of all configuration keys. Each row has the type of a key, the setting in which its
+//! value is stored, its default and its help. The check for unknown keys, the names of
+//! environment variables, `--print-config` and the reference page derive from it.
 
+use std::time::Duration;
+
+use super::app_draft::AppDraft;
+use super::raw::Raw;
+use super::{Config, LogFormat};
+use crate::app::{OriginPattern, Rate};
+use crate::delta::Algorithm;
+use crate::delta::channels::ChannelDeltas;
+use crate::delta::settings::MarkerStyle;
 use crate::limits;
+
+pub use super::kind::{AnyKind, Kind};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -9,7 +21,7 @@ pub struct Key {
     /// Name in the file, with its section: `listen`, `apps.id`,
     /// `delta_compression.enabled`.
     pub path: &'static str,
-    pub kind: Kind,
+    pub scope: Scope,
     /// In the notation of an environment variable.
     pub default: Option<&'static str>,
     /// A noun phrase with its unit, shown with the key in error messages and by
@@ -17,52 +29,11 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// The type of a key: its valid values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// `HOST:PORT`
-    Address,
-    /// ASCII letters, digits and these characters.
-    Word(&'static str),
-    /// A non-empty text; never shown.
-    Secret,
-    /// A list of secrets; never shown.
-    Secrets,
-    /// Shown without its password.
-    RedisUrl,
-    Flag,
-    /// A whole number in this range, bounds included.
-    Count(u64, u64),
-    /// 1 to this number, or no limit: 0, or -1 as in soketi. Parsed as a count, in
-    /// which 0 is no limit.
-    Limit(u64),
-    /// A number in this range, bounds included, that may have a fraction.
-    Number(f64, f64),
-    /// One of these, in any case.
-    Choice(&'static [&'static str]),
-    /// A list of `client/<=version`.
-    ClientPatterns,
-    LogFilter,
-    /// Channel patterns and their delta settings.
-    ChannelDeltas,
-    /// Path of a member within an event's data: `symbol`, `asset.id`.
-    KeyPath,
-    /// A list of origins such as `https://*.example.com`; `*` is all.
-    Origins,
-    /// A list of addresses and CIDRs.
-    Networks,
-    /// Empty, or `/path` without a trailing slash.
-    PathPrefix,
-    /// A table: the rate limit of one connection's messages.
-    MessageRate,
-    /// A list of tables.
-    Webhooks,
-    /// A key of Sockudo for something that needs no setting here. Any value is accepted
-    /// and has no effect.
-    Moot,
-    /// A key of Sockudo for a feature that is not implemented yet. Only values that
-    /// disable it are accepted: false, 0, empty, or a table with `enabled = false`.
-    Unbuilt,
+/// The settings that a key is part of.
+#[derive(Debug)]
+pub enum Scope {
+    Server(Kind<Config>),
+    App(Kind<AppDraft>),
 }
 
 /// Sections of the file; `apps` is a list of tables, the others are tables.
@@ -78,247 +49,255 @@ const PRESENCE_MEMBER_KB_MAX: f64 = (limits::MESSAGE_BYTES_MAX / 2 / 1024) as f6
 /// Above the capacity of any server, and small enough for arithmetic in every module.
 const U32: u64 = u32::MAX as u64;
 
-const ID: Kind = Kind::Word("-_");
-/// Part of a URL path and, before a colon, of a subscription's `auth`.
-const APP_KEY: Kind = Kind::Word("-_.~@=,;");
-const REDIS_PREFIX: Kind = Kind::Word("-_.:");
 const DAY: u64 = 86_400;
 
-pub const KEYS: &[Key] = &[
-    key(
-        "listen",
-        Kind::Address,
-        Some("0.0.0.0:6001"),
-        "address of the HTTP API and of WebSocket connections",
-    ),
-    key("metrics_listen", Kind::Address, Some("127.0.0.1:9601"), "address of /metrics"),
-    key(
-        "redis",
-        Kind::RedisUrl,
-        None,
-        "URL of the Redis that nodes share; without it, one node keeps its state in memory",
-    ),
-    key("redis_prefix", REDIS_PREFIX, Some("fanfare"), "prefix of all Redis keys and topics"),
-    key("path_prefix", Kind::PathPrefix, Some(""), "prefix of all paths, before /apps and /app"),
-    key("trusted_proxies", Kind::Networks, Some(""), "networks of proxies whose X-Forwarded-For is trusted"),
-    key("activity_timeout", Kind::Count(1, DAY), Some("120"), "seconds of silence before a client pings"),
-    key(
-        "keep_alive_timeout",
-        Kind::Count(1, DAY),
-        Some("75"),
-        "seconds until an idle HTTP connection is closed",
-    ),
-    key(
-        "drain_delay",
-        Kind::Number(0.0, 3600.0),
-        Some("2"),
-        "seconds from /ready failing to the first closed connection",
-    ),
-    key(
-        "drain_window",
-        Kind::Number(0.0, 3600.0),
-        Some("10"),
-        "seconds over which a drain closes connections",
-    ),
-    key("log", Kind::LogFilter, Some("info"), "log filter, such as `info` or `info,fanfare=debug`"),
-    key(
-        "log_format",
-        Kind::Choice(&["text", "json"]),
-        None,
-        "format of log lines; text on a terminal, otherwise json",
-    ),
-    key(
-        "apps.id",
-        ID,
-        None,
-        "app id, part of the path of API calls; digits only for Pusher's Python library",
-    ),
-    key("apps.key", APP_KEY, None, "public app key that clients connect with"),
-    key("apps.secret", Kind::Secret, None, "secret that signs API calls and subscriptions"),
-    key("apps.secrets", Kind::Secrets, None, "further valid secrets, during a rotation"),
-    key("apps.enabled", Kind::Flag, Some("true"), "acceptance of connections and API calls of the app"),
-    key("apps.max_event_batch_size", Kind::Count(1, 10_000), Some("10"), "events per batch"),
-    key(
-        "apps.max_event_payload_in_kb",
-        Kind::Number(0.001, PAYLOAD_KB_MAX),
-        Some("10"),
-        "kilobytes of an event's data",
-    ),
-    key("apps.max_event_channels_at_once", Kind::Count(1, 10_000), Some("100"), "channels per event"),
-    key("apps.max_event_name_length", Kind::Count(1, 1_000), Some("200"), "characters per event name"),
-    key("apps.max_channel_name_length", Kind::Count(1, 1_000), Some("200"), "characters per channel name"),
-    key(
-        "apps.max_batch_publications",
-        Kind::Count(1, 100_000),
-        Some("10000"),
-        "events times channels per batch",
-    ),
-    key(
-        "apps.max_connections",
-        Kind::Limit(U32),
-        Some("0"),
-        "concurrent connections of the app, over all nodes",
-    ),
-    key("apps.enable_client_messages", Kind::Flag, Some("false"), "client events"),
-    key(
-        "apps.max_client_events_per_second",
-        Kind::Limit(1_000_000),
-        Some("10"),
-        "client events per connection in decay_seconds",
-    ),
-    key(
-        "apps.decay_seconds",
-        Kind::Count(1, DAY),
-        Some("1"),
-        "seconds in the window of max_client_events_per_second",
-    ),
-    key(
-        "apps.terminate_on_limit",
-        Kind::Flag,
-        Some("false"),
-        "close of connections above max_client_events_per_second",
-    ),
-    key("apps.message_rate_limit", Kind::MessageRate, Some(""), "rate limit of all messages of a connection"),
-    key(
-        "apps.max_backend_events_per_second",
-        Kind::Limit(U32),
-        Some("0"),
-        "events times channels per second, published over HTTP",
-    ),
-    key("apps.max_read_requests_per_second", Kind::Limit(U32), Some("0"), "queries per second over HTTP"),
-    key(
-        "apps.max_presence_members_per_channel",
-        Kind::Count(1, limits::PRESENCE_MEMBERS_CEILING),
-        Some("100"),
-        "users per presence channel, over all nodes",
-    ),
-    key(
-        "apps.max_presence_member_size_in_kb",
-        Kind::Number(0.001, PRESENCE_MEMBER_KB_MAX),
-        Some("2"),
-        "kilobytes of a presence member's user_info",
-    ),
-    key(
-        "apps.enable_user_authentication",
-        Kind::Flag,
-        Some("false"),
-        "close of connections without a sign-in or authorised subscription",
-    ),
-    key(
-        "apps.user_authentication_timeout",
-        Kind::Count(1, 3_600),
-        Some("30"),
-        "seconds until a sign-in or an authorised subscription is required",
-    ),
-    key(
-        "apps.enable_watchlist_events",
-        Kind::Flag,
-        Some("false"),
-        "online status of watched users, sent to signed-in users",
-    ),
-    key(
-        "apps.enable_subscription_count",
-        Kind::Flag,
-        Some("false"),
-        "subscription count events, sent to subscribers",
-    ),
-    key(
-        "apps.cache_ttl_in_seconds",
-        Kind::Count(1, DAY),
-        Some("1800"),
-        "seconds for which a cache channel keeps its last event",
-    ),
-    key("apps.allowed_origins", Kind::Origins, Some("*"), "origins of pages that may connect"),
-    key("apps.channel_delta_compression", Kind::ChannelDeltas, Some(""), "delta settings by channel pattern"),
-    key("apps.channel_namespaces", Kind::Unbuilt, None, "channel namespaces"),
-    key("apps.idempotency", Kind::Unbuilt, None, "idempotent publish requests"),
-    key("apps.webhooks", Kind::Webhooks, Some(""), "endpoints that receive webhook events of the app"),
-    key("delta_compression.enabled", Kind::Flag, Some("true"), "deltas for clients that enable them"),
-    key(
-        "delta_compression.algorithm",
-        Kind::Choice(&["fossil", "xdelta3", "vcdiff"]),
-        Some("fossil"),
-        "delta format for clients without a preference",
-    ),
-    key(
-        "delta_compression.markers",
-        Kind::Choice(&["underscore", "plain"]),
-        Some("underscore"),
-        "names of the markers in full events: __delta_seq, which clients remove, or sequence",
-    ),
-    key(
-        "delta_compression.full_message_interval",
-        Kind::Count(0, 1_000_000),
-        Some("10"),
-        "deltas between two events sent in full; 0 for no limit",
-    ),
-    key(
-        "delta_compression.min_message_size",
-        Kind::Count(0, 1_000_000_000),
-        Some("100"),
-        "bytes of an event's base text below which it is sent in full",
-    ),
-    key(
-        "delta_compression.min_compression_ratio",
-        Kind::Number(0.0, 1.0),
-        Some("0.9"),
-        "largest size of a delta frame, as a fraction of the full frame",
-    ),
-    key(
-        "delta_compression.max_state_age_secs",
-        Kind::Count(1, DAY),
-        Some("300"),
-        "seconds until a base is too old for a delta",
-    ),
-    key(
-        "delta_compression.omit_delta_algorithm",
-        Kind::Flag,
-        Some("false"),
-        "omission of `algorithm` from delta frames in the server's own format",
-    ),
-    key(
-        "delta_compression.refused_clients",
-        Kind::ClientPatterns,
-        Some("python/<=2.2"),
-        "clients that never receive deltas, as client/<=version",
-    ),
-    key(
-        "delta_compression.max_conflation_states_per_channel",
-        Kind::Count(1, limits::CHAINS_CEILING),
-        Some("100"),
-        "conflation keys per channel whose events can be sent as deltas",
-    ),
-    key(
-        "delta_compression.conflation_key_path",
-        Kind::KeyPath,
-        None,
-        "path of the conflation key in an event's data, such as `asset.symbol`",
-    ),
-    key("delta_compression.cache_sync", Kind::Flag, Some("false"), "initial bases for new subscribers"),
-    key(
-        "delta_compression.max_channel_states_per_socket",
-        Kind::Moot,
-        None,
-        "without effect: the delta state of a subscription is a few bytes",
-    ),
-    key(
-        "delta_compression.cluster_coordination",
-        Kind::Moot,
-        None,
-        "without effect: sequence numbers select the full events, equally on every node",
-    ),
-    key("tag_filtering.enabled", Kind::Flag, Some("false"), "filters of subscriptions by tags"),
-    key("tag_filtering.enable_tags", Kind::Flag, Some("true"), "tags in delivered events"),
-];
+/// Creates [`KEYS`] from rows: path, settings, default, kind, help.
+macro_rules! keys {
+    ($($path:literal: $scope:ident = $default:expr, $kind:ident $(($($argument:expr),*))?, $doc:literal;)*) => {
+        pub const KEYS: &[Key] = &[$(Key {
+            path: $path,
+            scope: Scope::$scope(Kind::$kind $(($($argument),*))?),
+            default: $default,
+            doc: $doc,
+        }),*];
+    };
+}
 
-const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
+keys! {
+    "listen": Server = Some("0.0.0.0:6001"), Address(|config, it| config.listen = it),
+        "address of the HTTP API and of WebSocket connections";
+    "metrics_listen": Server = Some("127.0.0.1:9601"), Address(|config, it| config.metrics_listen = it),
+        "address of /metrics";
+    "redis": Server = None, RedisUrl(|config, it| config.redis = Some(it)),
+        "URL of the Redis that nodes share; without it, one node keeps its state in memory";
+    "redis_prefix": Server = Some("fanfare"), Word("-_.:", |config, it| config.redis_prefix = it),
+        "prefix of all Redis keys and topics";
+    "path_prefix": Server = Some(""), PathPrefix(|config, it| config.path_prefix = it),
+        "prefix of all paths, before /apps and /app";
+    "trusted_proxies": Server = Some(""), Networks(|config, it| config.trusted_proxies = it),
+        "networks of proxies whose X-Forwarded-For is trusted";
+    "activity_timeout": Server = Some("120"),
+        Count(1, DAY, |config, it| config.activity_timeout = Duration::from_secs(it)),
+        "seconds of silence before a client pings";
+    "keep_alive_timeout": Server = Some("75"),
+        Count(1, DAY, |config, it| config.keep_alive_timeout = Duration::from_secs(it)),
+        "seconds until an idle HTTP connection is closed";
+    "drain_delay": Server = Some("2"),
+        Number(0.0, 3600.0, |config, it| config.drain_delay = Duration::from_secs_f64(it)),
+        "seconds from /ready failing to the first closed connection";
+    "drain_window": Server = Some("10"),
+        Number(0.0, 3600.0, |config, it| config.drain_window = Duration::from_secs_f64(it)),
+        "seconds over which a drain closes connections";
+    "log": Server = Some("info"), LogFilter(|config, it| config.log = it),
+        "log filter, such as `info` or `info,fanfare=debug`";
+    "log_format": Server = None,
+        Choice(&["text", "json"], |config, it| config.log_format = Some(log_format(it))),
+        "format of log lines; text on a terminal, otherwise json";
+
+    "apps.id": App = None, Word("-_", |draft, it| draft.app.id = it.into()),
+        "app id, part of the path of API calls; digits only for Pusher's Python library";
+    // Part of a URL path and, before a colon, of a subscription's `auth`.
+    "apps.key": App = None, Word("-_.~@=,;", |draft, it| draft.app.key = it),
+        "public app key that clients connect with";
+    "apps.secret": App = None, Secret(|draft, it| draft.secret = Some(it)),
+        "secret that signs API calls and subscriptions";
+    "apps.secrets": App = None, Secrets(|draft, it| draft.further_secrets = it),
+        "further valid secrets, during a rotation";
+    "apps.enabled": App = Some("true"), Flag(|draft, it| draft.app.enabled = it),
+        "acceptance of connections and API calls of the app";
+    "apps.max_event_batch_size": App = Some("10"),
+        Count(1, 10_000, |draft, it| draft.app.limits.batch_events_max = size(it)),
+        "events per batch";
+    "apps.max_event_payload_in_kb": App = Some("10"),
+        Number(0.001, PAYLOAD_KB_MAX, |draft, it| draft.app.limits.payload_bytes_max = bytes_of_kb(it)),
+        "kilobytes of an event's data";
+    "apps.max_event_channels_at_once": App = Some("100"),
+        Count(1, 10_000, |draft, it| draft.app.limits.event_channels_max = size(it)),
+        "channels per event";
+    "apps.max_event_name_length": App = Some("200"),
+        Count(1, 1_000, |draft, it| draft.app.limits.event_name_chars_max = size(it)),
+        "characters per event name";
+    "apps.max_channel_name_length": App = Some("200"),
+        Count(1, 1_000, |draft, it| draft.app.limits.channel_name_chars_max = size(it)),
+        "characters per channel name";
+    "apps.max_batch_publications": App = Some("10000"),
+        Count(1, 100_000, |draft, it| draft.app.limits.batch_publications_max = size(it)),
+        "events times channels per batch";
+    "apps.max_connections": App = Some("0"), Limit(U32, |draft, it| draft.app.limits.connections_max = it),
+        "concurrent connections of the app, over all nodes";
+    "apps.enable_client_messages": App = Some("false"),
+        Flag(|draft, it| draft.app.features.client_events = it),
+        "client events";
+    "apps.max_client_events_per_second": App = Some("10"),
+        Limit(1_000_000, |draft, it| draft.client_events = it),
+        "client events per connection in decay_seconds";
+    "apps.decay_seconds": App = Some("1"),
+        Count(1, DAY, |draft, it| draft.client_event_window = Duration::from_secs(it)),
+        "seconds in the window of max_client_events_per_second";
+    "apps.terminate_on_limit": App = Some("false"),
+        Flag(|draft, it| draft.app.rates.client_events_terminate = it),
+        "close of connections above max_client_events_per_second";
+    "apps.message_rate_limit": App = Some(""), MessageRate(|draft, it| draft.message_rate = it),
+        "rate limit of all messages of a connection";
+    "apps.max_backend_events_per_second": App = Some("0"),
+        Limit(U32, |draft, it| draft.app.rates.backend_events = it.map(per_second)),
+        "events times channels per second, published over HTTP";
+    "apps.max_read_requests_per_second": App = Some("0"),
+        Limit(U32, |draft, it| draft.app.rates.read_requests = it.map(per_second)),
+        "queries per second over HTTP";
+    "apps.max_presence_members_per_channel": App = Some("100"),
+        Count(1, limits::PRESENCE_MEMBERS_CEILING,
+            |draft, it| draft.app.limits.presence_members_max = size(it)),
+        "users per presence channel, over all nodes";
+    "apps.max_presence_member_size_in_kb": App = Some("2"),
+        Number(0.001, PRESENCE_MEMBER_KB_MAX,
+            |draft, it| draft.app.limits.presence_member_bytes_max = bytes_of_kb(it)),
+        "kilobytes of a presence member's user_info";
+    "apps.enable_user_authentication": App = Some("false"),
+        Flag(|draft, it| draft.requires_authorization = it),
+        "close of connections without a sign-in or authorised subscription";
+    "apps.user_authentication_timeout": App = Some("30"),
+        Count(1, 3_600, |draft, it| draft.authorization_timeout = Duration::from_secs(it)),
+        "seconds until a sign-in or an authorised subscription is required";
+    "apps.enable_watchlist_events": App = Some("false"),
+        Flag(|draft, it| draft.app.features.watchlists = it),
+        "online status of watched users, sent to signed-in users";
+    "apps.enable_subscription_count": App = Some("false"),
+        Flag(|draft, it| draft.app.features.subscription_counts = it),
+        "subscription count events, sent to subscribers";
+    "apps.cache_ttl_in_seconds": App = Some("1800"),
+        Count(1, DAY, |draft, it| draft.app.features.cache_ttl = Duration::from_secs(it)),
+        "seconds for which a cache channel keeps its last event";
+    "apps.allowed_origins": App = Some("*"),
+        Origins(|draft, it| draft.app.origins = it.into_iter().map(OriginPattern).collect()),
+        "origins of pages that may connect";
+    "apps.channel_delta_compression": App = Some(""),
+        ChannelDeltas(|draft, it| draft.app.deltas = ChannelDeltas::new(it)),
+        "delta settings by channel pattern";
+    "apps.channel_namespaces": App = None, Unbuilt,
+        "channel namespaces";
+    "apps.idempotency": App = None, Unbuilt,
+        "idempotent publish requests";
+    "apps.webhooks": App = Some(""), Webhooks(|draft, it| draft.app.webhooks = it),
+        "endpoints that receive webhook events of the app";
+
+    "delta_compression.enabled": Server = Some("true"), Flag(|config, it| config.delta.enabled = it),
+        "deltas for clients that enable them";
+    "delta_compression.algorithm": Server = Some("fossil"),
+        Choice(&["fossil", "xdelta3", "vcdiff"], |config, it| config.delta.algorithm = algorithm(it)),
+        "delta format for clients without a preference";
+    "delta_compression.markers": Server = Some("underscore"),
+        Choice(&["underscore", "plain"], |config, it| config.delta.markers = markers(it)),
+        "names of the markers in full events: __delta_seq, which clients remove, or sequence";
+    "delta_compression.full_message_interval": Server = Some("10"),
+        Count(0, 1_000_000, |config, it| config.delta.full_message_interval = it),
+        "deltas between two events sent in full; 0 for no limit";
+    "delta_compression.min_message_size": Server = Some("100"),
+        Count(0, 1_000_000_000, |config, it| config.delta.min_message_bytes = size(it)),
+        "bytes of an event's base text below which it is sent in full";
+    "delta_compression.min_compression_ratio": Server = Some("0.9"),
+        Number(0.0, 1.0, |config, it| config.delta.compression_ratio_max = it),
+        "largest size of a delta frame, as a fraction of the full frame";
+    "delta_compression.max_state_age_secs": Server = Some("300"),
+        Count(1, DAY, |config, it| config.delta.base_age_max = Duration::from_secs(it)),
+        "seconds until a base is too old for a delta";
+    "delta_compression.omit_delta_algorithm": Server = Some("false"),
+        Flag(|config, it| config.delta.omit_algorithm = it),
+        "omission of `algorithm` from delta frames in the server's own format";
+    "delta_compression.refused_clients": Server = Some("python/<=2.2"),
+        ClientPatterns(|config, it| config.delta.refused_clients = it),
+        "clients that never receive deltas, as client/<=version";
+    "delta_compression.max_conflation_states_per_channel": Server = Some("100"),
+        Count(1, limits::CHAINS_CEILING, |config, it| config.delta.keys_max = size(it)),
+        "conflation keys per channel whose events can be sent as deltas";
+    "delta_compression.conflation_key_path": Server = None,
+        KeyPath(|config, it| config.delta.conflation_key = it),
+        "path of the conflation key in an event's data, such as `asset.symbol`";
+    "delta_compression.cache_sync": Server = Some("false"), Flag(|config, it| config.delta.cache_sync = it),
+        "initial bases for new subscribers";
+    "delta_compression.max_channel_states_per_socket": Server = None, Moot,
+        "without effect: the delta state of a subscription is a few bytes";
+    "delta_compression.cluster_coordination": Server = None, Moot,
+        "without effect: sequence numbers select the full events, equally on every node";
+
+    "tag_filtering.enabled": Server = Some("false"), Flag(|config, it| config.tag_filtering = it),
+        "filters of subscriptions by tags";
+    "tag_filtering.enable_tags": Server = Some("true"), Flag(|config, it| config.delta.shows_tags = it),
+        "tags in delivered events";
+}
+
+pub(super) const LISTEN: &Key = key("listen");
+pub(super) const METRICS_LISTEN: &Key = key("metrics_listen");
+pub(super) const REDIS: &Key = key("redis");
+pub(super) const REDIS_PREFIX: &Key = key("redis_prefix");
+pub(super) const ID: &Key = key("apps.id");
+pub(super) const KEY: &Key = key("apps.key");
+pub(super) const SECRET: &Key = key("apps.secret");
+pub(super) const SECRETS: &Key = key("apps.secrets");
+
+/// Called at compile time, so that a path without a key is an error of the compiler.
+const fn key(path: &str) -> &'static Key {
+    let mut index = 0;
+    while !is_equal(KEYS[index].path.as_bytes(), path.as_bytes()) {
+        index += 1;
+    }
+    &KEYS[index]
+}
+
+/// `==` cannot be used at compile time.
+const fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        ([a, rest_of_a @ ..], [b, rest_of_b @ ..]) => *a == *b && is_equal(rest_of_a, rest_of_b),
+        _ => false,
+    }
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).expect("the table of keys bounds it below usize::MAX")
+}
+
+/// The key's range keeps the number positive and far below the largest integer that a
+/// float represents exactly.
+fn bytes_of_kb(kilobytes: f64) -> usize {
+    (kilobytes * 1024.0) as usize
+}
+
+fn per_second(count: u64) -> Rate {
+    Rate { count, window: Duration::from_secs(1) }
+}
+
+fn algorithm(name: &str) -> Algorithm {
+    Algorithm::parse(name).expect("the choices are names of algorithms")
+}
+
+fn log_format(name: &str) -> LogFormat {
+    if name == "json" { LogFormat::Json } else { LogFormat::Text }
+}
+
+fn markers(name: &str) -> MarkerStyle {
+    if name == "plain" { MarkerStyle::Plain } else { MarkerStyle::Underscore }
 }
 
 impl Key {
+    pub fn kind(&self) -> &dyn AnyKind {
+        match &self.scope {
+            Scope::Server(kind) => kind,
+            Scope::App(kind) => kind,
+        }
+    }
+
+    /// An invalid value as shown in error messages, without secrets.
+    pub(super) fn shown(&self, raw: &Raw) -> String {
+        match &self.scope {
+            Scope::Server(kind) => kind.shown(raw),
+            Scope::App(kind) => kind.shown(raw),
+        }
+    }
+
     /// Whether the key has an effect: neither moot nor unbuilt.
     pub fn matters(&self) -> bool {
-        !matches!(self.kind, Kind::Moot | Kind::Unbuilt)
+        !self.kind().is_moot() && !self.kind().is_unbuilt()
     }
 
     /// `""` for a top-level key.
@@ -344,7 +323,7 @@ impl Key {
     /// The name of the variable with the path of a file that contains the value, for
     /// values that must not be in an environment which others can read.
     pub fn file_variable(&self) -> Option<String> {
-        matches!(self.kind, Kind::Secret | Kind::Secrets | Kind::RedisUrl).then(|| self.variable() + "_FILE")
+        self.kind().is_secret().then(|| self.variable() + "_FILE")
     }
 }
 

@@ -7,35 +7,43 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
+use super::app_draft::AppDraft;
 use super::environment::Environment;
 use super::fault::{Fault, Mistake, Wrong};
-use super::keys::{self, CONFIG_VARIABLE, KEYS, Key, SECTIONS};
-use super::origin::{Origin, Place};
+use super::keys::{self, CONFIG_VARIABLE, KEYS, Key, SECTIONS, Scope};
+use super::origin::Origin;
+use super::place::Place;
 use super::problem::Problem;
 use super::raw::Raw;
-use super::value::Value;
-use super::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Flags};
+use super::{Config, DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Flags};
 
 /// A value and its source.
 #[derive(Debug, Clone)]
 pub struct Setting {
-    pub value: Value,
+    /// TOML notation, with secrets hidden.
+    pub value: String,
     pub origin: Origin,
 }
 
 /// The effective value of each key: that of the highest layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settings {
     entries: BTreeMap<Place, Setting>,
     /// Keys with an invalid value. They are not reported as missing as well.
     refused: BTreeSet<Place>,
-    /// The source that first defined each app.
-    apps: Vec<Origin>,
+    pub(super) config: Config,
+    pub(super) apps: Vec<AppDraft>,
     /// The path of the configuration file and the source of that path.
     pub(super) file: Option<(String, Origin)>,
 }
 
 impl Settings {
+    /// Without any setting, defaults included.
+    pub(super) fn new() -> Settings {
+        let (entries, refused) = (BTreeMap::new(), BTreeSet::new());
+        Settings { entries, refused, config: Config::unset(), apps: Vec::new(), file: None }
+    }
+
     pub fn get(&self, place: Place) -> Option<&Setting> {
         self.entries.get(&place)
     }
@@ -44,25 +52,19 @@ impl Settings {
         self.entries.iter().map(|(place, setting)| (*place, setting))
     }
 
-    /// The source that first defined each app.
-    pub(super) fn apps(&self) -> &[Origin] {
-        &self.apps
-    }
-
     pub(super) fn was_refused(&self, place: Place) -> bool {
         self.refused.contains(&place)
     }
 
     fn put(&mut self, place: Place, raw: &Raw, origin: Origin, problems: &mut Vec<Problem>) {
-        let kind = place.key().kind;
         let inside = String::new();
-        let problem = match kind.read(raw) {
+        let problem = match self.store(place, raw) {
             Ok(value) => {
                 self.entries.insert(place, Setting { value, origin });
                 return;
             }
             Err(Wrong::Expected(expected)) => {
-                Problem::Wrong { place, inside, expected, found: kind.shown(raw), origin }
+                Problem::Wrong { place, inside, expected, found: place.key().shown(raw), origin }
             }
             Err(Wrong::Unsupported) => Problem::Unsupported { place, inside, origin },
             Err(Wrong::UnsupportedValue(value)) => Problem::UnsupportedValue { place, value, origin },
@@ -75,28 +77,28 @@ impl Settings {
         problems.push(problem);
     }
 
-    fn add_app(&mut self, origin: Origin) -> usize {
-        let app = self.apps.len();
-        self.apps.push(origin);
-        self.put_defaults(Some(app));
-        app
+    /// Stores a value in the configuration or in its app.
+    fn store(&mut self, place: Place, raw: &Raw) -> Result<String, Wrong> {
+        match &place.key().scope {
+            Scope::Server(kind) => kind.read(raw, &mut self.config),
+            Scope::App(kind) => kind.read(raw, &mut self.apps[place.app.expect("a key of an app")]),
+        }
     }
 
-    /// The index of the app with this id.
-    fn app_with_id(&self, id: &str) -> Option<usize> {
-        let has_id = |app: &usize| {
-            let setting = self.get(Place::app(*app, "id"));
-            setting.is_some_and(|it| matches!(&it.value, Value::Text(text) if text == id))
-        };
-        (0..self.apps.len()).find(has_id)
+    fn add_app(&mut self, origin: Origin) -> usize {
+        let app = self.apps.len();
+        self.apps.push(AppDraft::new(origin));
+        self.put_defaults(Some(app));
+        app
     }
 
     fn put_defaults(&mut self, app: Option<usize>) {
         for (position, key) in KEYS.iter().enumerate() {
             if let Some(default) = key.default.filter(|_| (key.section() == "apps") == app.is_some()) {
-                let value = key.kind.read(&Raw::Text(default.to_owned()));
+                let place = Place { app, position };
+                let value = self.store(place, &Raw::Text(default.to_owned()));
                 let value = value.expect("every default is valid for its key");
-                self.entries.insert(Place { app, position }, Setting { value, origin: Origin::Default });
+                self.entries.insert(place, Setting { value, origin: Origin::Default });
             }
         }
     }
@@ -115,11 +117,11 @@ fn problem_inside(place: Place, mistake: Mistake, origin: &Origin) -> Problem {
 }
 
 pub(super) fn read(flags: &Flags, environment: &Environment, problems: &mut Vec<Problem>) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = Settings::new();
     settings.put_defaults(None);
     if flags.dev {
         let listen = Raw::Text(DEV_LISTEN.to_owned());
-        settings.put(Place::top("listen"), &listen, Origin::Flag("--dev"), problems);
+        settings.put(Place::of(keys::LISTEN), &listen, Origin::Flag("--dev"), problems);
     }
     read_file(&mut settings, flags, environment, problems);
     read_environment(&mut settings, environment, problems);
@@ -245,7 +247,7 @@ fn read_environment(settings: &mut Settings, environment: &Environment, problems
     let app = env_app(settings, &given);
     for (key, origin, value) in given {
         let app = app.filter(|_| key.section() == "apps");
-        settings.put(Place { app, ..Place::top(key.path) }, &Raw::Text(value), origin, problems);
+        settings.put(Place { app, ..Place::of(key) }, &Raw::Text(value), origin, problems);
     }
 }
 
@@ -253,9 +255,9 @@ fn read_environment(settings: &mut Settings, environment: &Environment, problems
 /// an id, the only app of the file (a file without the secret); otherwise a new one.
 fn env_app(settings: &mut Settings, given: &[(&'static Key, Origin, String)]) -> Option<usize> {
     let (_, origin, _) = given.iter().find(|(key, ..)| key.section() == "apps")?;
-    let id = given.iter().find(|(key, ..)| key.path == "apps.id");
+    let id = given.iter().find(|(key, ..)| key.path == keys::ID.path);
     let known = match id {
-        Some((_, _, id)) => settings.app_with_id(id),
+        Some((_, _, id)) => settings.apps.iter().position(|draft| *draft.app.id == **id),
         None => Some(0).filter(|_| settings.apps.len() == 1),
     };
     Some(known.unwrap_or_else(|| settings.add_app(origin.clone())))
@@ -297,10 +299,10 @@ pub(super) fn read_redis(
     environment: &Environment,
     problems: &mut Vec<Problem>,
 ) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = Settings::new();
     settings.put_defaults(None);
-    for (path, flag, text) in [("redis", "--redis", url), ("redis_prefix", "--redis-prefix", prefix)] {
-        let place = Place::top(path);
+    for (key, flag, text) in [(keys::REDIS, "--redis", url), (keys::REDIS_PREFIX, "--redis-prefix", prefix)] {
+        let place = Place::of(key);
         let names = [Some(place.key().variable()), place.key().file_variable()].into_iter().flatten();
         let given = names.filter_map(|name| Some((environment.get(&name)?, name)));
         for (value, name) in given.filter(|_| text.is_none()).collect::<Vec<_>>() {
@@ -317,13 +319,13 @@ pub(super) fn read_redis(
 
 fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem>) {
     let texts = [
-        ("listen", "--listen", &flags.listen),
-        ("redis", "--redis", &flags.redis),
-        ("metrics_listen", "--metrics-listen", &flags.metrics_listen),
+        (keys::LISTEN, "--listen", &flags.listen),
+        (keys::REDIS, "--redis", &flags.redis),
+        (keys::METRICS_LISTEN, "--metrics-listen", &flags.metrics_listen),
     ];
-    for (path, flag, text) in texts {
+    for (key, flag, text) in texts {
         if let Some(text) = text {
-            settings.put(Place::top(path), &Raw::Text(text.clone()), Origin::Flag(flag), problems);
+            settings.put(Place::of(key), &Raw::Text(text.clone()), Origin::Flag(flag), problems);
         }
     }
 }
@@ -331,7 +333,7 @@ fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem
 fn add_dev_app(settings: &mut Settings, problems: &mut Vec<Problem>) {
     let origin = Origin::Flag("--dev");
     let app = settings.add_app(origin.clone());
-    for (name, value) in [("id", DEV_APP_ID), ("key", DEV_APP_KEY), ("secret", DEV_APP_SECRET)] {
-        settings.put(Place::app(app, name), &Raw::Text(value.to_owned()), origin.clone(), problems);
+    for (key, value) in [(keys::ID, DEV_APP_ID), (keys::KEY, DEV_APP_KEY), (keys::SECRET, DEV_APP_SECRET)] {
+        settings.put(Place::of_app(app, key), &Raw::Text(value.to_owned()), origin.clone(), problems);
     }
 }

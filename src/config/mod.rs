@@ -2,27 +2,28 @@
 //! [`Config`]. All mistakes are reported together.
 //!
 //! [`keys`] is the table of all settings. [`layers`] reads the four sources of a
-//! value. [`value`] parses and checks single values. [`build`] checks relations
+//! value. [`kind`] parses, checks and stores single values. [`build`] checks relations
 //! between keys. [`print`] formats the result. The environment is a map, so that
 //! tests do not depend on that of the process.
 
+mod app_draft;
 mod build;
 mod channel_deltas;
 mod edge;
 mod environment;
 mod fault;
 pub mod keys;
+mod kind;
 mod layers;
 mod message_rate;
 mod origin;
 mod pieces;
+mod place;
 mod print;
 mod problem;
 mod raw;
-mod reader;
 mod redis_url;
 mod table;
-mod value;
 mod webhooks;
 
 #[cfg(test)]
@@ -43,11 +44,11 @@ use crate::delta::settings::DeltaConfig;
 
 pub use environment::{Environment, NotUtf8};
 pub use layers::{Setting, Settings};
-pub use origin::{Origin, Place};
+pub use origin::Origin;
 pub use pieces::{RedisTarget, app_setting_names, check_app_setting, check_apps, read_app, redis_target};
+pub use place::Place;
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;
-pub use value::Value;
 
 /// Id of the app that `--dev` adds when no other is configured. All digits, because
 /// Pusher's Python library rejects other ids.
@@ -94,6 +95,31 @@ pub struct Config {
     pub dev: bool,
 }
 
+impl Config {
+    /// Without the defaults of the keys.
+    fn unset() -> Config {
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        Config {
+            listen: address,
+            metrics_listen: address,
+            redis: None,
+            redis_prefix: String::new(),
+            path_prefix: String::new(),
+            trusted_proxies: Vec::new(),
+            activity_timeout: Duration::ZERO,
+            keep_alive_timeout: Duration::ZERO,
+            drain_delay: Duration::ZERO,
+            drain_window: Duration::ZERO,
+            apps: Vec::new(),
+            delta: DeltaConfig::default(),
+            tag_filtering: false,
+            log: String::new(),
+            log_format: None,
+            dev: false,
+        }
+    }
+}
+
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -123,9 +149,9 @@ pub struct Loaded {
 /// Reads all four layers and checks them.
 pub fn load(flags: &Flags, environment: &Environment) -> Loaded {
     let mut problems = Vec::new();
-    let settings = layers::read(flags, environment, &mut problems);
+    let mut settings = layers::read(flags, environment, &mut problems);
     let mut warnings = Vec::new();
-    let config = build::build(&settings, flags.dev, &mut problems, &mut warnings);
+    let config = build::build(&mut settings, flags.dev, &mut problems, &mut warnings);
     let config = if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) };
     Loaded { settings, config, warnings }
 }

@@ -1,8 +1,6 @@
-//! The source of a value, and its place among the settings.
+//! Where a value comes from.
 
 use std::fmt;
-
-use super::keys::{self, KEYS, Key};
 
 /// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,39 +29,6 @@ impl fmt::Display for Origin {
             Origin::Command => f.write_str("command line"),
             Origin::Env(name) => write!(f, "env {name}"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),
-        }
-    }
-}
-
-/// A key and, for a key of `[[apps]]`, the index of the app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub(super) app: Option<usize>,
-    /// Index in [`KEYS`], so that the order is that of the table.
-    pub(super) position: usize,
-}
-
-impl Place {
-    pub(super) fn top(path: &str) -> Place {
-        Place { app: None, position: keys::position(path).expect("the path of a key in the table") }
-    }
-
-    /// `name` is without the section `apps`.
-    pub(super) fn app(app: usize, name: &str) -> Place {
-        Place { app: Some(app), ..Place::top(&format!("apps.{name}")) }
-    }
-
-    pub fn key(self) -> &'static Key {
-        &KEYS[self.position]
-    }
-}
-
-/// `redis`, `delta_compression.enabled`, `apps[0].id`
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.app {
-            None => f.write_str(self.key().path),
-            Some(app) => write!(f, "apps[{app}].{}", self.key().name()),
         }
     }
 }

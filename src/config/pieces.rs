@@ -3,18 +3,19 @@
 
 use super::environment::Environment;
 use super::layers::{self, Settings};
-use super::origin::{Origin, Place};
+use super::origin::Origin;
+use super::place::Place;
 use super::problem::{Problem, Problems};
-use super::reader::Reader;
 use super::{build, keys};
 use crate::app::App;
 
 /// Parses the settings of one app: `text` is TOML as below `[[apps]]`.
 pub fn read_app(text: &str, origin: &Origin) -> Result<App, Problems> {
     let mut problems = Vec::new();
-    let settings = read_body(text, origin, &mut problems);
+    let mut settings = read_body(text, origin, &mut problems);
+    let draft = std::mem::take(&mut settings.apps).into_iter().next();
     // `fanfare app add` has already printed the warnings.
-    let app = build::build_app(&settings, 0, &mut problems, &mut Vec::new());
+    let app = draft.and_then(|draft| build::build_app(&settings, 0, draft, &mut problems, &mut Vec::new()));
     match app.filter(|_| problems.is_empty()) {
         Some(app) => Ok(app),
         None => Err(Problems(problems)),
@@ -31,18 +32,18 @@ pub fn check_app_setting(name: &str, value: &str, origin: &Origin) -> Result<(),
 /// Checks the text of a configuration file that contains only `[[apps]]`.
 pub fn check_apps(text: &str) -> Result<(), Problems> {
     let mut problems = Vec::new();
-    let mut settings = Settings::default();
+    let mut settings = Settings::new();
     layers::read_text(&mut settings, &|_| Origin::Command, text, &mut problems);
-    build::build_apps(&settings, &mut problems, &mut Vec::new());
+    build::build_apps(&mut settings, &mut problems, &mut Vec::new());
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
 fn read_body(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = Settings::new();
     // With a header, so that no key of the text is a top-level key.
     layers::read_text(&mut settings, &|_| origin.clone(), &format!("[[apps]]\n{text}"), problems);
     // The text must not contain another section or a second app either.
-    if settings.apps().len() != 1 || settings.iter().any(|(place, _)| place.key().section() != "apps") {
+    if settings.apps.len() != 1 || settings.iter().any(|(place, _)| place.key().section() != "apps") {
         problems.push(Problem::NotOneApp { origin: origin.clone() });
     }
     settings
@@ -50,10 +51,9 @@ fn read_body(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Settin
 
 /// The optional keys of `[[apps]]` that have an effect.
 pub fn app_setting_names() -> impl Iterator<Item = &'static str> {
-    let optional = |key: &&keys::Key| {
-        key.section() == "apps" && !matches!(key.name(), "id" | "key" | "secret" | "secrets") && key.matters()
-    };
-    keys::KEYS.iter().filter(optional).map(|key| key.name())
+    let credentials = [keys::ID, keys::KEY, keys::SECRET, keys::SECRETS].map(|key| key.path);
+    let is_optional = move |key: &&keys::Key| !credentials.contains(&key.path) && key.matters();
+    keys::KEYS.iter().filter(|key| key.section() == "apps").filter(is_optional).map(|key| key.name())
 }
 
 /// The address of the Redis backend.
@@ -79,14 +79,13 @@ pub fn redis_target(
 ) -> Result<RedisTarget, Problems> {
     let mut problems = Vec::new();
     let settings = layers::read_redis(url, prefix, environment, &mut problems);
-    let place = Place::top("redis");
+    let place = Place::of(keys::REDIS);
     if settings.get(place).is_none() && !settings.was_refused(place) {
         let hint = "--redis URL, or set FANFARE_REDIS".to_owned();
         problems.push(Problem::Missing { place, hint, origin: Origin::Default });
     }
-    let reader = Reader { settings: &settings, app: None };
-    match (reader.redis_url(), reader.text("redis_prefix")) {
-        (Some(url), Some(prefix)) if problems.is_empty() => Ok(RedisTarget { url, prefix }),
+    match settings.config.redis {
+        Some(url) if problems.is_empty() => Ok(RedisTarget { url, prefix: settings.config.redis_prefix }),
         _ => Err(Problems(problems)),
     }
 }
@@ -114,6 +113,7 @@ mod tests {
         for more in ["[[apps]]\nid = '8'", "[delta_compression]\nenabled = false"] {
             assert!(read_app(&format!("{good}{more}"), &STORED).is_err(), "{more}");
         }
+        assert!(read_app("id = = '7'", &STORED).is_err());
         assert!(problems("id = '7'\nkey = 'k'").contains("`apps[0].secret` is not set"));
         assert!(problems(&format!("{good}listen = '1'")).contains("`apps[0].listen` is not a setting"));
     }

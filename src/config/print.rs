@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::keys::KEYS;
 use super::layers::Settings;
-use super::origin::Place;
+use super::place::Place;
 
 impl fmt::Display for Settings {
     /// One line `key = value  # origin` per key. Keys without effect are printed only if
@@ -15,7 +15,7 @@ impl fmt::Display for Settings {
             rows.push((format!("config = {name:?}"), origin.to_string()));
         }
         let unset = KEYS.iter().filter(|key| key.section() != "apps" && key.matters());
-        let unset = unset.map(|key| Place::top(key.path)).filter(|place| self.get(*place).is_none());
+        let unset = unset.map(Place::of).filter(|place| self.get(*place).is_none());
         let mut places: Vec<Place> = self.iter().map(|(place, _)| place).chain(unset).collect();
         places.sort();
         rows.extend(places.into_iter().map(|place| match self.get(place) {

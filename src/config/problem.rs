@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::origin::{Origin, Place};
+use super::origin::Origin;
+use super::place::Place;
 
 /// One mistake in a configuration.
 #[derive(Debug, thiserror::Error)]

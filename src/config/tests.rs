@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use super::keys::{KEYS, Kind};
+use super::keys::{KEYS, Kind, Scope};
 use super::*;
 use crate::app::AppLimits;
 
@@ -111,27 +111,35 @@ fn value_of_the_highest_layer_is_effective() {
     }
 }
 
+/// A valid value that differs from the default.
+fn example<S>(kind: &Kind<S>) -> &'static str {
+    match kind {
+        Kind::Address(_) => "127.0.0.1:7777",
+        Kind::Word(..) | Kind::Secret(_) | Kind::Secrets(_) => "abc",
+        Kind::RedisUrl(_) => "redis://elsewhere",
+        Kind::Flag(_) => "false",
+        Kind::Count(..) | Kind::Limit(..) | Kind::Number(..) => "1",
+        Kind::Choice(choices, _) => choices[0],
+        Kind::ClientPatterns(_) => "x/<=1",
+        Kind::LogFilter(_) => "debug",
+        Kind::ChannelDeltas(_) => "a-*=disabled",
+        Kind::Origins(_) => "https://*.example.com",
+        Kind::Networks(_) => "10.0.0.0/8, ::1",
+        Kind::PathPrefix(_) => "/realtime",
+        Kind::MessageRate(_) => "{ enabled = true, max_attempts = 5 }",
+        Kind::Webhooks(_) => "http://127.0.0.1:7001/hook, https://b.example",
+        Kind::KeyPath(_) => "asset.symbol",
+        Kind::Moot => "100",
+        Kind::Unbuilt => "",
+    }
+}
+
 #[test]
 fn keys_can_all_be_set_in_the_environment() {
     for key in KEYS {
-        let text = match key.kind {
-            Kind::Address => "127.0.0.1:7777",
-            Kind::Word(_) | Kind::Secret | Kind::Secrets => "abc",
-            Kind::RedisUrl => "redis://elsewhere",
-            Kind::Flag => "false",
-            Kind::Count(..) | Kind::Limit(_) | Kind::Number(..) => "1",
-            Kind::Choice(choices) => choices[0],
-            Kind::ClientPatterns => "x/<=1",
-            Kind::LogFilter => "debug",
-            Kind::ChannelDeltas => "a-*=disabled",
-            Kind::Origins => "https://*.example.com",
-            Kind::Networks => "10.0.0.0/8, ::1",
-            Kind::PathPrefix => "/realtime",
-            Kind::MessageRate => "{ enabled = true, max_attempts = 5 }",
-            Kind::Webhooks => "http://127.0.0.1:7001/hook, https://b.example",
-            Kind::KeyPath => "asset.symbol",
-            Kind::Moot => "100",
-            Kind::Unbuilt => "",
+        let text = match &key.scope {
+            Scope::Server(kind) => example(kind),
+            Scope::App(kind) => example(kind),
         };
         let variable = key.variable();
         let mut variables = APP.to_vec();

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use fanfare::config::keys::{KEYS, Kind};
+use fanfare::config::keys::KEYS;
 use fanfare::http::error_code::ErrorCode;
 use fanfare::metrics::{CATALOGUE, Metric};
 use fanfare::wire::close::Close;
@@ -61,19 +61,19 @@ fn configuration_page_is_fresh() {
     ] {
         writeln!(out, "\n## {title}\n").unwrap();
         table(&mut out, &["key", "default", "value", "variable", "meaning"]);
-        for key in KEYS.iter().filter(|key| key.section() == section && key.kind != Kind::Moot) {
+        for key in KEYS.iter().filter(|key| key.section() == section && !key.kind().is_moot()) {
             let default = key.default.filter(|default| !default.is_empty()).map(code).unwrap_or_default();
             let cells = [
                 &code(key.name()),
                 &default,
-                &sentence(&key.kind.to_string()),
+                &sentence(&key.kind().to_string()),
                 &code(&key.variable()),
                 &sentence(key.doc),
             ];
             row(&mut out, &cells.map(String::as_str));
         }
     }
-    let ignored = KEYS.iter().filter(|key| key.kind == Kind::Moot).map(|key| code(key.path));
+    let ignored = KEYS.iter().filter(|key| key.kind().is_moot()).map(|key| code(key.path));
     let ignored: Vec<String> = ignored.collect();
     writeln!(out, "\nAccepted for compatibility and without effect: {}.", ignored.join(", ")).unwrap();
     check("configuration.md", &out);

@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::source::Object;
 use crate::app::HookedEvents;
-use crate::config::keys::{KEYS, Kind, position};
+use crate::config::keys::{KEYS, Kind, Scope, position};
 use crate::config::{self, Origin};
 
 pub(super) struct Draft {
@@ -60,16 +60,16 @@ impl Draft {
 
     /// Converts a setting with the same meaning under the name `ours`.
     pub(super) fn take(&mut self, theirs: &str, ours: &'static str, value: &Json) {
-        let Some(kind) = table_index(ours).map(|at| KEYS[at].kind) else {
+        let Some(Scope::App(kind)) = table_index(ours).map(|at| &KEYS[at].scope) else {
             return self.no_equal(theirs);
         };
-        let taken = match kind {
-            Kind::Flag => flag(value).map(Value::Boolean),
-            Kind::Limit(max) => number(value).map(|it| self.limit(theirs, it.max(0.0), max as f64)),
-            Kind::Count(_, max) => number(value).map(|it| self.bound(theirs, it, max as f64)),
-            Kind::Number(_, max) => number(value).map(|it| self.bound(theirs, it, max)),
-            Kind::Origins => return self.take_origins(theirs, value),
-            Kind::Webhooks => return self.take_webhooks(theirs, value),
+        let taken = match *kind {
+            Kind::Flag(_) => flag(value).map(Value::Boolean),
+            Kind::Limit(max, _) => number(value).map(|it| self.limit(theirs, it.max(0.0), max as f64)),
+            Kind::Count(_, max, _) => number(value).map(|it| self.bound(theirs, it, max as f64)),
+            Kind::Number(_, max, _) => number(value).map(|it| self.bound(theirs, it, max)),
+            Kind::Origins(_) => return self.take_origins(theirs, value),
+            Kind::Webhooks(_) => return self.take_webhooks(theirs, value),
             _ => Value::try_from(without_nulls(value)).ok(),
         };
         self.put(theirs, ours, taken);
@@ -189,7 +189,7 @@ fn table_index(ours: &str) -> Option<usize> {
 }
 
 fn is_unbuilt(ours: &str) -> bool {
-    table_index(ours).is_some_and(|at| KEYS[at].kind == Kind::Unbuilt)
+    table_index(ours).is_some_and(|at| KEYS[at].kind().is_unbuilt())
 }
 
 /// Checks a value against the configuration. The error has no app and no line of a file,
