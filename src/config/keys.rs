@@ -230,10 +230,18 @@ pub(super) const LISTEN: &Key = key("listen");
 pub(super) const METRICS_LISTEN: &Key = key("metrics_listen");
 pub(super) const REDIS: &Key = key("redis");
 pub(super) const REDIS_PREFIX: &Key = key("redis_prefix");
-pub(super) const ID: &Key = key("apps.id");
-pub(super) const KEY: &Key = key("apps.key");
-pub(super) const SECRET: &Key = key("apps.secret");
+pub const ID: &Key = key("apps.id");
+pub const KEY: &Key = key("apps.key");
+pub const SECRET: &Key = key("apps.secret");
 pub(super) const SECRETS: &Key = key("apps.secrets");
+pub const ALLOWED_ORIGINS: &Key = key("apps.allowed_origins");
+pub const CACHE_TTL: &Key = key("apps.cache_ttl_in_seconds");
+pub const ENABLE_CLIENT_MESSAGES: &Key = key("apps.enable_client_messages");
+pub const MAX_CLIENT_EVENTS: &Key = key("apps.max_client_events_per_second");
+pub const MAX_CONNECTIONS: &Key = key("apps.max_connections");
+pub const MAX_EVENT_PAYLOAD: &Key = key("apps.max_event_payload_in_kb");
+pub const MESSAGE_RATE_LIMIT: &Key = key("apps.message_rate_limit");
+pub const WEBHOOKS: &Key = key("apps.webhooks");
 
 /// Called at compile time, so that a path without a key is an error of the compiler.
 const fn key(path: &str) -> &'static Key {

@@ -45,7 +45,7 @@ use crate::delta::settings::DeltaConfig;
 pub use environment::{Environment, NotUtf8};
 pub use layers::{Setting, Settings};
 pub use origin::Origin;
-pub use pieces::{RedisTarget, app_setting_names, check_app_setting, check_apps, read_app, redis_target};
+pub use pieces::{RedisTarget, app_setting, check_app_setting, check_apps, read_app, redis_target};
 pub use place::Place;
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;

@@ -1,12 +1,13 @@
 //! Parts of a configuration that are read separately: an app stored in Redis, and the
 //! address of that Redis.
 
+use super::build;
 use super::environment::Environment;
+use super::keys::{self, Key};
 use super::layers::{self, Settings};
 use super::origin::Origin;
 use super::place::Place;
 use super::problem::{Problem, Problems};
-use super::{build, keys};
 use crate::app::App;
 
 /// Parses the settings of one app: `text` is TOML as below `[[apps]]`.
@@ -49,11 +50,11 @@ fn read_body(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Settin
     settings
 }
 
-/// The optional keys of `[[apps]]` that have an effect.
-pub fn app_setting_names() -> impl Iterator<Item = &'static str> {
+/// The optional key of `[[apps]]` with this name.
+pub fn app_setting(name: &str) -> Option<&'static Key> {
     let credentials = [keys::ID, keys::KEY, keys::SECRET, keys::SECRETS].map(|key| key.path);
-    let is_optional = move |key: &&keys::Key| !credentials.contains(&key.path) && key.matters();
-    keys::KEYS.iter().filter(|key| key.section() == "apps").filter(is_optional).map(|key| key.name())
+    let key = &keys::KEYS[keys::position(&format!("apps.{name}"))?];
+    Some(key).filter(|key| !credentials.contains(&key.path))
 }
 
 /// The address of the Redis backend.
@@ -123,7 +124,8 @@ mod tests {
         assert!(check_app_setting("max_connections", "-1", &STORED).is_ok());
         assert!(check_app_setting("max_connections", "\"many\"", &STORED).is_err());
         assert!(check_app_setting("max_conections", "1", &STORED).is_err());
-        assert!(app_setting_names().all(|name| name != "id" && name != "idempotency"));
+        assert!(app_setting("max_connections").is_some());
+        assert!(["id", "secrets", "listen"].into_iter().all(|name| app_setting(name).is_none()));
     }
 
     #[test]

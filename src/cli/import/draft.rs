@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::source::Object;
 use crate::app::HookedEvents;
-use crate::config::keys::{KEYS, Kind, Scope, position};
+use crate::config::keys::{self, Key, Kind, Scope};
 use crate::config::{self, Origin};
 
 pub(super) struct Draft {
@@ -20,7 +20,7 @@ pub(super) struct Draft {
 }
 
 struct Line {
-    name: &'static str,
+    key: &'static Key,
     value: Value,
     comment: String,
 }
@@ -32,9 +32,9 @@ impl Draft {
     }
 
     /// Sets id, key or secret. Their mistakes are reported by the final check.
-    pub(super) fn identify(&mut self, name: &'static str, value: Option<&Json>) {
+    pub(super) fn identify(&mut self, key: &'static Key, value: Option<&Json>) {
         if let Some(text) = value.and_then(text) {
-            self.write(name, Value::String(text), "");
+            self.write(key, Value::String(text), "");
         }
     }
 
@@ -46,23 +46,17 @@ impl Draft {
         self.note(theirs, "has no equal here, and is left out");
     }
 
-    pub(super) fn has(&self, ours: &str) -> bool {
-        self.lines.iter().any(|line| line.name == ours)
-    }
-
     /// Writes a default of the other product that differs from Fanfare's, unless the setting
     /// is present.
-    pub(super) fn default(&mut self, ours: &'static str, value: impl Into<Value>, product: &str) {
-        if !self.has(ours) {
+    pub(super) fn default(&mut self, ours: &'static Key, value: impl Into<Value>, product: &str) {
+        if !self.lines.iter().any(|line| line.key.path == ours.path) {
             self.write(ours, value.into(), &format!("  # the default of {product}"));
         }
     }
 
-    /// Converts a setting with the same meaning under the name `ours`.
-    pub(super) fn take(&mut self, theirs: &str, ours: &'static str, value: &Json) {
-        let Some(Scope::App(kind)) = table_index(ours).map(|at| &KEYS[at].scope) else {
-            return self.no_equal(theirs);
-        };
+    /// Converts a setting with the same meaning as `ours`.
+    pub(super) fn take(&mut self, theirs: &str, ours: &'static Key, value: &Json) {
+        let Scope::App(kind) = &ours.scope else { return self.no_equal(theirs) };
         let taken = match *kind {
             Kind::Flag(_) => flag(value).map(Value::Boolean),
             Kind::Limit(max, _) => number(value).map(|it| self.limit(theirs, it.max(0.0), max as f64)),
@@ -76,19 +70,19 @@ impl Draft {
     }
 
     /// Writes a setting if the configuration accepts it, otherwise a note.
-    pub(super) fn put(&mut self, theirs: &str, ours: &'static str, value: Option<Value>) {
+    pub(super) fn put(&mut self, theirs: &str, ours: &'static Key, value: Option<Value>) {
         let checked = value.map(|value| (check(ours, &value), value));
         match checked {
-            Some((Ok(()), value)) if is_unbuilt(ours) => drop(value),
+            Some((Ok(()), value)) if ours.kind().is_unbuilt() => drop(value),
             Some((Ok(()), value)) => self.write(ours, value, ""),
-            Some((Err(_), _)) if is_unbuilt(ours) => self.no_equal(theirs),
+            Some((Err(_), _)) if ours.kind().is_unbuilt() => self.no_equal(theirs),
             Some((Err(why), _)) => self.note(theirs, &format!("is left out: {why}")),
             None => self.note(theirs, "is left out: it is not understood"),
         }
     }
 
-    fn write(&mut self, name: &'static str, value: Value, comment: &str) {
-        self.lines.push(Line { name, value, comment: comment.to_owned() });
+    fn write(&mut self, key: &'static Key, value: Value, comment: &str) {
+        self.lines.push(Line { key, value, comment: comment.to_owned() });
     }
 
     /// A limit for which 0 is no limit in both products, lowered to Fanfare's maximum.
@@ -120,7 +114,7 @@ impl Draft {
         for item in &list {
             let origin = text(item).unwrap_or_default().trim_end_matches('/').to_owned();
             let origin = Value::String(origin);
-            match check("allowed_origins", &Value::Array(vec![origin.clone()])) {
+            match check(keys::ALLOWED_ORIGINS, &Value::Array(vec![origin.clone()])) {
                 Ok(()) => origins.push(origin),
                 Err(_) => {
                     self.note(theirs, &format!("is left without {item}: no browser sends such an origin"));
@@ -130,11 +124,11 @@ impl Draft {
         if origins.is_empty() && !list.is_empty() {
             origins.push(Value::String("nobody.invalid".to_owned()));
         }
-        self.put(theirs, "allowed_origins", Some(Value::Array(origins)));
+        self.put(theirs, keys::ALLOWED_ORIGINS, Some(Value::Array(origins)));
     }
 
     fn take_webhooks(&mut self, theirs: &str, value: &Json) {
-        let Some(list) = value.as_array() else { return self.put(theirs, "webhooks", None) };
+        let Some(list) = value.as_array() else { return self.put(theirs, keys::WEBHOOKS, None) };
         for (index, hook) in list.iter().enumerate() {
             let theirs = format!("{theirs}[{index}]");
             match hook.as_object() {
@@ -161,7 +155,7 @@ impl Draft {
                 _ => self.no_equal(&format!("{theirs}.{name}")),
             }
         }
-        match check("webhooks", &Value::Array(vec![Value::Table(table.clone())])) {
+        match check(keys::WEBHOOKS, &Value::Array(vec![Value::Table(table.clone())])) {
             Ok(()) => self.webhooks.push(table),
             Err(why) => self.note(theirs, &format!("is left out: {why}")),
         }
@@ -184,18 +178,10 @@ impl Draft {
     }
 }
 
-fn table_index(ours: &str) -> Option<usize> {
-    position(&format!("apps.{ours}"))
-}
-
-fn is_unbuilt(ours: &str) -> bool {
-    table_index(ours).is_some_and(|at| KEYS[at].kind().is_unbuilt())
-}
-
 /// Checks a value against the configuration. The error has no app and no line of a file,
 /// because neither exists yet.
-fn check(ours: &str, value: &Value) -> Result<(), String> {
-    let checked = config::check_app_setting(ours, &value.to_string(), &Origin::Command);
+fn check(ours: &Key, value: &Value) -> Result<(), String> {
+    let checked = config::check_app_setting(ours.name(), &value.to_string(), &Origin::Command);
     checked.map_err(|problems| {
         let texts: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
         texts.join("; ").replace("`apps[0].", "`").replace(&format!(" ({})", Origin::Command), "")
@@ -248,9 +234,9 @@ impl fmt::Display for Draft {
         writeln!(f, "[[apps]]")?;
         // In the order of the table of all keys, which groups related ones.
         let mut lines: Vec<&Line> = self.lines.iter().collect();
-        lines.sort_by_key(|line| table_index(line.name));
-        for Line { name, value, comment } in lines {
-            writeln!(f, "{name} = {value}{comment}")?;
+        lines.sort_by_key(|line| keys::position(line.key.path));
+        for Line { key, value, comment } in lines {
+            writeln!(f, "{} = {value}{comment}", key.name())?;
         }
         for hook in &self.webhooks {
             writeln!(f, "\n[[apps.webhooks]]")?;

@@ -5,18 +5,19 @@ use serde_json::Value as Json;
 use super::draft::{Draft, number, plain, text};
 use super::snake::take_rate;
 use super::source::Object;
+use crate::config::keys;
 
 pub(super) fn draft(index: usize, app: &Object) -> Draft {
     let mut draft = Draft::new(index, app.get("app_id"));
-    for (ours, theirs) in [("id", "app_id"), ("key", "key"), ("secret", "secret")] {
+    for (ours, theirs) in [(keys::ID, "app_id"), (keys::KEY, "key"), (keys::SECRET, "secret")] {
         draft.identify(ours, app.get(theirs));
     }
     let mut accepted = "members".to_owned();
     for (name, value) in app.iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
             "app_id" | "key" | "secret" => {}
-            "allowed_origins" => draft.take(name, "allowed_origins", value),
-            "max_connections" => draft.take(name, "max_connections", value),
+            "allowed_origins" => draft.take(name, keys::ALLOWED_ORIGINS, value),
+            "max_connections" => draft.take(name, keys::MAX_CONNECTIONS, value),
             "rate_limiting" => take_rate(&mut draft, name, value),
             "max_message_size" => take_size(&mut draft, name, value),
             "accept_client_events_from" => accepted = text(value).unwrap_or_default(),
@@ -29,7 +30,7 @@ pub(super) fn draft(index: usize, app: &Object) -> Draft {
         }
     }
     accept(&mut draft, &accepted);
-    draft.default("max_client_events_per_second", 0, "Reverb");
+    draft.default(keys::MAX_CLIENT_EVENTS, 0, "Reverb");
     draft
 }
 
@@ -39,21 +40,21 @@ fn take_size(draft: &mut Draft, name: &str, value: &Json) {
     match kilobytes.filter(|it| *it > 0.0) {
         Some(kilobytes) => {
             let kilobytes = serde_json::json!(kilobytes);
-            draft.take(name, "max_event_payload_in_kb", &kilobytes);
+            draft.take(name, keys::MAX_EVENT_PAYLOAD, &kilobytes);
         }
-        None => draft.put(name, "max_event_payload_in_kb", number(value).map(plain)),
+        None => draft.put(name, keys::MAX_EVENT_PAYLOAD, number(value).map(plain)),
     }
 }
 
 fn accept(draft: &mut Draft, from: &str) {
     let name = "accept_client_events_from";
     match from {
-        "none" => draft.default("enable_client_messages", false, "Reverb"),
+        "none" => draft.default(keys::ENABLE_CLIENT_MESSAGES, false, "Reverb"),
         "all" => {
             draft.note(name, "is `members` here: client events are taken from subscribers of their channel");
-            draft.put(name, "enable_client_messages", Some(true.into()));
+            draft.put(name, keys::ENABLE_CLIENT_MESSAGES, Some(true.into()));
         }
-        "members" => draft.put(name, "enable_client_messages", Some(true.into())),
-        _ => draft.put(name, "enable_client_messages", None),
+        "members" => draft.put(name, keys::ENABLE_CLIENT_MESSAGES, Some(true.into())),
+        _ => draft.put(name, keys::ENABLE_CLIENT_MESSAGES, None),
     }
 }

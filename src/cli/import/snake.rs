@@ -6,38 +6,34 @@ use toml::Value;
 
 use super::draft::{Draft, flag, number, plain};
 use super::source::{Object, Product};
-use crate::config;
+use crate::config::{self, keys};
 
 pub(super) fn draft(index: usize, product: Product, app: &Object) -> Draft {
     let settings = flattened(app);
     let mut draft = Draft::new(index, app.get("id"));
-    for name in ["id", "key", "secret"] {
-        draft.identify(name, app.get(name));
+    for key in [keys::ID, keys::KEY, keys::SECRET] {
+        draft.identify(key, app.get(key.name()));
     }
     for (theirs, name, value) in &settings {
         match name.as_str() {
             "id" | "key" | "secret" => {}
             "message_rate_limit" => take_rate(&mut draft, theirs, value),
-            name => match config::app_setting_names().find(|ours| *ours == name) {
+            name => match config::app_setting(name) {
+                // Valid only if it is disabled.
+                Some(ours) if ours.kind().is_unbuilt() => {
+                    draft.put(theirs, ours, Value::try_from(value).ok());
+                }
                 Some(ours) => draft.take(theirs, ours, value),
-                None => take_other(&mut draft, theirs, name, value),
+                None => draft.no_equal(theirs),
             },
         }
     }
     // Defaults of the other product are written out.
     let product = product.to_string();
-    draft.default("max_event_payload_in_kb", 100, &product);
-    draft.default("max_client_events_per_second", 0, &product);
-    draft.default("cache_ttl_in_seconds", 3_600, &product);
+    draft.default(keys::MAX_EVENT_PAYLOAD, 100, &product);
+    draft.default(keys::MAX_CLIENT_EVENTS, 0, &product);
+    draft.default(keys::CACHE_TTL, 3_600, &product);
     draft
-}
-
-/// Handles a setting that Fanfare does not implement: valid only if it is disabled.
-fn take_other(draft: &mut Draft, theirs: &str, name: &str, value: &Json) {
-    match ["channel_namespaces", "idempotency"].into_iter().find(|unbuilt| *unbuilt == name) {
-        Some(unbuilt) => draft.put(theirs, unbuilt, Value::try_from(value).ok()),
-        None => draft.no_equal(theirs),
-    }
 }
 
 /// Converts a message rate limit. Numbers may be texts; without `enabled` it is off.
@@ -55,7 +51,7 @@ pub(super) fn take_rate(draft: &mut Draft, theirs: &str, value: &Json) {
         table.insert("terminate_on_limit".to_owned(), Value::Boolean(terminate));
     }
     if enabled {
-        draft.put(theirs, "message_rate_limit", Some(Value::Table(table)));
+        draft.put(theirs, keys::MESSAGE_RATE_LIMIT, Some(Value::Table(table)));
     }
 }
 
