@@ -21,6 +21,7 @@ mod trigger;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::keys::{self, Key};
 use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
@@ -46,16 +47,11 @@ pub struct Serve {
     /// Path of the configuration file, in TOML [env: FANFARE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the HTTP API and of WebSocket connections [env: FANFARE_LISTEN]
-    /// [default: 0.0.0.0:6001]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", help = help(keys::LISTEN))]
     pub listen: Option<String>,
-    /// URL of the Redis that nodes share; without it, one node keeps its state in memory
-    /// [env: FANFARE_REDIS]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = help(keys::REDIS))]
     pub redis: Option<String>,
-    /// Address of /metrics [env: FANFARE_METRICS_LISTEN] [default: 127.0.0.1:9601]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", help = help(keys::METRICS_LISTEN))]
     pub metrics_listen: Option<String>,
     /// Development mode: address 127.0.0.1:6001, and a demo app if none is configured
     #[arg(long)]
@@ -66,6 +62,13 @@ pub struct Serve {
     /// Check the configuration, then exit
     #[arg(long)]
     pub check: bool,
+}
+
+/// The help of a flag that sets a key.
+fn help(key: &Key) -> String {
+    let (first, rest) = key.doc.split_at(1);
+    let default = key.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    format!("{}{rest} [env: {}]{default}", first.to_ascii_uppercase(), key.variable())
 }
 
 impl Serve {

@@ -226,9 +226,9 @@ keys! {
         "tags in delivered events";
 }
 
-pub(super) const LISTEN: &Key = key("listen");
-pub(super) const METRICS_LISTEN: &Key = key("metrics_listen");
-pub(super) const REDIS: &Key = key("redis");
+pub const LISTEN: &Key = key("listen");
+pub const METRICS_LISTEN: &Key = key("metrics_listen");
+pub const REDIS: &Key = key("redis");
 pub(super) const REDIS_PREFIX: &Key = key("redis_prefix");
 pub const ID: &Key = key("apps.id");
 pub const KEY: &Key = key("apps.key");
