@@ -10,7 +10,8 @@ use crate::config::{DEV_APP_ID, DEV_APP_KEY, DEV_APP_SECRET, DEV_LISTEN, Environ
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server and app")]
 pub struct Target {
-    /// URL of the server, http or https [default: http://127.0.0.1:6001, or the address of FANFARE_LISTEN]
+    /// URL of the server, http or https
+    /// [default: http://127.0.0.1:6001, or the address of FANFARE_LISTEN]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Id of the app [env: FANFARE_APP_ID] [default: that of --dev]

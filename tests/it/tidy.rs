@@ -395,7 +395,7 @@ impl Modules {
         imports
     }
 
-    /// The module that contains what `path` names in the code of `module`. `None` for another crate.
+    /// The module of the item that `path` names in the code of `module`. `None` for another crate.
     fn resolve(&self, module: &[String], path: &[String]) -> Option<&ModulePath> {
         let mut target = module.to_vec();
         let mut names = path.iter().peekable();
