@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+
 use super::{Apps, CachedApp};
 use crate::backend::{AppChange, AppChanges};
 use crate::metrics::metrics;
@@ -11,8 +13,7 @@ use crate::wire::close::Close;
 
 /// Applies changes until the node stops.
 pub async fn watch_changes(apps: Arc<Apps>, connections: Arc<Connections>, mut changes: AppChanges) {
-    loop {
-        let change = changes.next().await;
+    while let Some(change) = changes.next().await {
         metrics().app_changes.increment(1);
         match change {
             AppChange::One(id) => {

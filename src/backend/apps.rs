@@ -1,9 +1,13 @@
 //! The contract of stored apps: a node reads apps that are not in its configuration, and receives
 //! their changes. The memory backend stores none.
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
 use super::{Backend, BackendError};
 
-pub use super::redis::apps::AppChanges;
+/// The changes of stored apps, without end.
+pub type AppChanges = BoxStream<'static, AppChange>;
 
 impl Backend {
     /// The stored app with this id.
@@ -26,7 +30,7 @@ impl Backend {
     pub fn app_changes(&self) -> Option<AppChanges> {
         match self {
             Backend::Memory(_) => None,
-            Backend::Redis(redis) => Some(redis.app_changes()),
+            Backend::Redis(redis) => Some(redis.apps().changes().boxed()),
         }
     }
 }

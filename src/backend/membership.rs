@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Backend, BackendError, Cached};
 use crate::app::{App, HookedEvents};
-use crate::channel::{ChannelId, ChannelName};
+use crate::channel::ChannelId;
 use crate::entry::Position;
 use crate::presence::{Member, Roster};
 
@@ -22,27 +22,11 @@ impl Backend {
         }
     }
 
-    /// Counts of the whole cluster, in one read, independent of the number of nodes.
-    pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
-        match self {
-            Backend::Memory(memory) => Ok(memory.read_counts(channel_id)),
-            Backend::Redis(redis) => redis.read_counts(channel_id).await,
-        }
-    }
-
     /// The roster of a presence channel in the whole cluster.
     pub async fn read_roster(&self, channel_id: &ChannelId) -> Result<RosterRead, BackendError> {
         match self {
             Backend::Memory(memory) => Ok(memory.read_roster(channel_id)),
             Backend::Redis(redis) => redis.read_roster(channel_id).await,
-        }
-    }
-
-    /// All occupied channels of an app whose names begin with `prefix`, sorted by name.
-    pub async fn list_occupied(&self, app: &str, prefix: &str) -> Result<Vec<Occupied>, BackendError> {
-        match self {
-            Backend::Memory(memory) => Ok(memory.list_occupied(app, prefix)),
-            Backend::Redis(redis) => redis.list_occupied(app, prefix).await,
         }
     }
 }
@@ -109,25 +93,10 @@ pub struct UpdatedMembership {
     pub deltas_off: bool,
 }
 
-/// Counts of a channel in the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    pub subscriptions: u64,
-    /// Distinct users of a presence channel.
-    pub users: u64,
-}
-
 /// The roster of a presence channel, as a node reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RosterRead {
     pub roster: Roster,
     /// Users with connections on this node.
     pub own: Vec<Arc<str>>,
-}
-
-/// A channel with at least one subscription.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Occupied {
-    pub channel: ChannelName,
-    pub counts: Counts,
 }

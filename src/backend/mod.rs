@@ -1,9 +1,10 @@
 //! Stage 4 of the path of a batch (design.md 2), and the state that nodes share. The contract has
-//! five parts, one per file: the histories of channels, memberships, quotas, stored apps and the
-//! webhook outbox. The memory backend implements it for one process and the Redis backend for a
+//! six parts, one per file: the histories of channels, memberships, the counts that result from
+//! them, quotas, stored apps and the webhook outbox. The memory backend implements it for one process and the Redis backend for a
 //! cluster. One suite, `tests/it/contract.rs`, runs on both.
 
 mod apps;
+mod counts;
 mod history;
 mod membership;
 pub mod memory;
@@ -14,10 +15,9 @@ mod webhook_outbox;
 use thiserror::Error;
 
 pub use apps::{AppChange, AppChanges, StoredApp};
+pub use counts::{Counts, Occupied};
 pub use history::{Cached, ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
-pub use membership::{
-    Counts, MembershipRules, MembershipUpdate, Occupied, RosterRead, UpdatedMembership, UserCount,
-};
+pub use membership::{MembershipRules, MembershipUpdate, RosterRead, UpdatedMembership, UserCount};
 pub use quotas::{Account, Charge, RateState};
 
 use memory::Memory;

@@ -67,3 +67,10 @@ pub struct RateState {
     /// Time until the window ends.
     pub reset: Duration,
 }
+
+impl RateState {
+    /// Whole seconds to the end of the window, rounded up, so that a retry never comes too early.
+    pub fn reset_secs(&self) -> u64 {
+        self.reset.as_secs() + u64::from(self.reset.subsec_nanos() > 0)
+    }
+}

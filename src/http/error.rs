@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::error_code::ErrorCode;
 use super::handshake::{HandshakeError, UPGRADE_HEADERS};
-use super::rates;
 use crate::backend::{BackendError, RateState};
 use crate::batch::{BatchError, BatchFault};
 use crate::channel::{ChannelNameError, UserIdError};
@@ -165,7 +164,7 @@ impl From<BackendError> for ApiError {
                 let RateState { limit, remaining, .. } = state;
                 let error =
                     format!("Rate limit exceeded (limit: {limit} per window, remaining: {remaining})");
-                ApiError::new(ErrorCode::RateLimited, error).retry_after(rates::reset_secs(state).max(1))
+                ApiError::new(ErrorCode::RateLimited, error).retry_after(state.reset_secs().max(1))
             }
             BackendError::Refused(_) | BackendError::Unreadable(_) => {
                 tracing::error!(%error, "backend operation failed");

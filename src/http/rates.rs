@@ -53,7 +53,7 @@ impl IntoResponse for Rated {
             let headers = response.headers_mut();
             headers.insert(LIMIT, rate.limit.into());
             headers.insert(REMAINING, rate.remaining.into());
-            headers.insert(RESET, reset_secs(rate).into());
+            headers.insert(RESET, rate.reset_secs().into());
         }
         response
     }
@@ -97,9 +97,4 @@ async fn charge_read(node: &Node, app: &App) -> Result<Option<RateState>, Backen
             Ok(None)
         }
     }
-}
-
-/// Whole seconds to the end of the window, rounded up, so that a retry never comes too early.
-pub(super) fn reset_secs(rate: RateState) -> u64 {
-    rate.reset.as_secs() + u64::from(rate.reset.subsec_nanos() > 0)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::connection::Connection;
-use super::rates::RateLimitExceeded;
+use super::rate_windows::RateLimitExceeded;
 use crate::backend::BackendError;
 use crate::channel::{ChannelKind, ChannelName, ChannelNameError};
 use crate::event::Event;

@@ -1,5 +1,5 @@
 //! WebSocket connections (protocol.md 2): `http` upgrades a request and passes the TCP stream
-//! on; a `connection` reads commands from it until it ends, and dispatches them to the channels
+//! on; an `event_loop` reads commands from it until it ends, and dispatches them to the channels
 //! actor. Outgoing frames go through the connection's write buffer, see [`crate::sockets`].
 
 mod accept;
@@ -9,9 +9,12 @@ mod connection;
 mod connection_event;
 mod credentials;
 mod deltas;
+mod event_loop;
 mod keepalive;
 mod presence;
+mod rate_windows;
 mod rates;
+mod refusal;
 mod signin;
 mod stream;
 mod subscribe;
@@ -41,14 +44,14 @@ type Socket = WebSocketStream<Stream>;
 /// unboxed value would take memory in each idle task, some of it three times.
 pub async fn serve(node: Node, stream: TcpStream, read: Bytes, client: Box<Client>) {
     let socket = Box::pin(socket(stream, read)).await;
-    connection::run(node, socket, client).await;
+    event_loop::run(node, socket, client).await;
 }
 
 /// Closes an upgraded stream with a reason. A browser shows the close code, but not an HTTP
 /// status.
 pub async fn refuse(stream: TcpStream, read: Bytes, client: &Client, close: Close, reason: &str) {
     let mut socket = socket(stream, read).await;
-    connection::refuse(&mut socket, client.event_prefix(), close, reason).await;
+    event_loop::refuse(&mut socket, client.event_prefix(), close, reason).await;
 }
 
 async fn socket(stream: TcpStream, read: Bytes) -> Box<Socket> {

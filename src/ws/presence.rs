@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
-use super::subscribe::{Refusal, Unsigned};
+use super::refusal::Refusal;
+use super::subscribe::Unsigned;
 use crate::channel::ChannelName;
 use crate::json;
 use crate::presence::Member;

@@ -1,12 +1,9 @@
 //! Sign-in, the user channel of a signed-in connection, and its watchlist
 //! (protocol.md 2.9, 2.10).
-
-use std::sync::Arc;
-
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::connection::Connection;
+use super::connection::{Connection, User};
 use super::credentials::{self, CredentialsError};
 use crate::auth;
 use crate::channel::{ChannelId, ChannelName, UserIdError};
@@ -18,19 +15,6 @@ use crate::wire::close::Close;
 use crate::wire::command::Signin;
 use crate::wire::identity::{IdentityError, UserData};
 use crate::wire::reply;
-
-/// The user that a connection has signed in as.
-#[derive(Debug)]
-pub(super) struct User {
-    pub(super) id: Arc<str>,
-    /// `user_info`, as JSON text.
-    pub(super) info: Bytes,
-    /// The user channel. The subscription to it makes the user online, and carries events to
-    /// the user as well as the termination of the user's connections.
-    pub(super) channel: ChannelName,
-    /// The user channels of the watchlist.
-    watched: Vec<ChannelId>,
-}
 
 /// Why the server refuses a sign-in; the text of a `pusher:error` with code 4009. A wrong
 /// signature also closes the connection. Invalid `user_data` with a valid signature is a mistake

@@ -5,26 +5,17 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Subscription};
 use super::credentials;
+use super::refusal::Refusal;
 use crate::auth;
-use crate::channel::{ChannelId, ChannelKind, ChannelName};
-use crate::channels::{self, ChannelCommand, Command, Confirmation};
+use crate::channel::{ChannelKind, ChannelName};
+use crate::channels::{self, ChannelCommand, Confirmation};
 use crate::encode::DeliveryOptions;
 use crate::filter::Filter;
 use crate::limits;
-use crate::metrics::metrics;
 use crate::presence::Member;
 use crate::sockets::write_buffer::Rejection;
 use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
-use crate::wire::reply;
 use crate::wire::resume::ResumeRequest;
-
-/// Type, text and status of a refused subscription (protocol.md 2.4). The connection stays open.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    kind: &'static str,
-    error: String,
-    status: u16,
-}
 
 /// Whether a signature that does not cover `channel_data` is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +40,6 @@ impl Connection {
             Ok(checked) => self.send_subscribe(checked, subscribe.delta).await,
             Err(refusal) => self.refuse(&subscribe.channel, refusal),
         }
-    }
-
-    /// Reports a refused subscription in two frames (protocol.md 2.4).
-    pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
-        metrics().subscriptions_refused.increment(1);
-        let Refusal { kind, error, status } = refusal;
-        self.write_buffer.send(reply::subscription_refused(self.event_prefix, channel, kind, &error, status));
     }
 
     /// Ends a subscription, if there is one. `subscriptions` does not contain the user channel,
@@ -179,12 +163,6 @@ impl Connection {
         }
     }
 
-    /// Sends a command to the channels actor.
-    pub(super) async fn send(&self, channel: &ChannelName, command: ChannelCommand) {
-        let channel_id = ChannelId::new(&self.app.id, channel);
-        self.node.channels.send(Command::Channel(channel_id, command)).await;
-    }
-
     /// Drops the subscriptions that the channels actor has rejected, because a presence
     /// channel was full.
     pub(super) fn drop_rejected(&mut self) {
@@ -193,11 +171,5 @@ impl Connection {
                 self.subscriptions.remove(&*channel);
             }
         }
-    }
-}
-
-impl Refusal {
-    pub(super) fn new(kind: &'static str, error: String, status: u16) -> Refusal {
-        Refusal { kind, error, status }
     }
 }

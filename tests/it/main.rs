@@ -37,6 +37,7 @@ mod keepalive;
 mod limits;
 mod lua;
 mod message_limits;
+mod module_graph;
 mod origins;
 mod path_prefix;
 mod paths;

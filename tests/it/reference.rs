@@ -1,8 +1,9 @@
 //! The reference pages that are generated from the tables of the code: configuration,
-//! limits, metrics, errors, close codes and the command line.
+//! limits, metrics, errors, close codes, the command line and modules.
 //!
 //! `scripts/docs` writes them. Here they are compared.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -11,7 +12,9 @@ use fanfare::http::error_code::ErrorCode;
 use fanfare::metrics::{CATALOGUE, Metric};
 use fanfare::wire::close::Close;
 
+use crate::module_graph::{ModuleGraph, ModulePath, without_implied};
 use crate::support::command::fanfare;
+use crate::tidy;
 
 const COMMAND: &str = "scripts/docs";
 
@@ -231,4 +234,38 @@ fn command_line_page_is_fresh() {
         writeln!(out, "\n## `{name}`\n\n```text\n{}\n```", help.out.trim_end()).unwrap();
     }
     check("cli.md", &out);
+}
+
+/// The imports of the modules, as one drawing per folder. Mermaid places an arrow's target below
+/// its source.
+#[test]
+fn modules_page_is_fresh() {
+    let mut out = String::from(
+        "# Modules\n\n\
+         An arrow is an import. All arrows point down: no folder has a circle. An import that also leads over other \
+         modules is left out, and so is `metrics`, which every module may import. A folder counts as one module in the \
+         drawing above it.\n",
+    );
+    let graph = ModuleGraph::read();
+    let crate_root = ModulePath::new();
+    for folder in std::iter::once(&crate_root).chain(graph.folders()) {
+        let mut imports = graph.imports_within(folder);
+        imports.values_mut().for_each(|targets| targets.retain(|target| !tidy::FREE.contains(target)));
+        if imports.values().all(BTreeSet::is_empty) {
+            continue;
+        }
+        writeln!(
+            out,
+            "\n## {}/\n\n```mermaid\nflowchart TD",
+            [&["src".to_owned()], folder.as_slice()].concat().join("/")
+        )
+        .unwrap();
+        for (module, targets) in without_implied(&imports) {
+            for target in targets {
+                writeln!(out, "    {module} --> {target}").unwrap();
+            }
+        }
+        out.push_str("```\n");
+    }
+    check("modules.md", &out);
 }

@@ -1,7 +1,9 @@
 //! Rules of the source tree that the compiler cannot check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use crate::module_graph::{ModuleGraph, circles};
 
 /// All modules, from the edges to the data types: each may import only itself and those after it. A
 /// test fails for a module that is not in the list.
@@ -41,7 +43,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Counters, which every module may import.
-const FREE: &[&str] = &["metrics"];
+pub const FREE: &[&str] = &["metrics"];
 
 fn root() -> PathBuf {
     // Another crate can include these tests and set the root of the tree that they check.
@@ -263,7 +265,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
 
 /// The paths in the code of a file, each with its line: of all imports, and elsewhere those that
 /// begin with `crate::` or `super::`. Lists are expanded: `a::{b, c::D}` is `a::b` and `a::c::D`.
-fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
+pub fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     let code: Vec<(usize, &str)> = source.code().collect();
     let text = code.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
     let (mut line_start, mut found) = (0, Vec::new());
@@ -329,131 +331,21 @@ fn tidy_helpers_find_imports_and_key_colons() {
     );
 }
 
-/// Folders with circles that are known, and the files in them.
-const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
-    ("src/backend", &["apps", "redis"]),
-    ("src/backend", &["history", "membership"]),
-    ("src/http", &["error", "rates"]),
-    ("src/ws", &["connection", "rates", "signin", "subscribe"]),
-];
-
 /// A file with its folder counts as one file. The module file of a folder, such as `mod.rs`, is
 /// its interface: it may import the files of the folder, and they what it defines.
 #[test]
 fn files_of_a_folder_import_each_other_without_circles() {
-    let modules = Modules::read();
+    let modules = ModuleGraph::read();
     let mut faults = Vec::new();
-    for folder in modules.files.keys() {
+    for folder in modules.folders() {
         let imports = modules.imports_within(folder);
         let name = format!("src/{}", folder.join("/"));
-        let is_known = |circle: &BTreeSet<&str>| {
-            KNOWN_CIRCLES
-                .iter()
-                .any(|(folder, files)| *folder == name && circle.iter().all(|file| files.contains(file)))
-        };
-        for circle in circles(&imports).iter().filter(|circle| !is_known(circle)) {
+        for circle in circles(&imports) {
             let files: Vec<&str> = circle.iter().copied().collect();
             faults.push(format!("{name}: {}", files.join(", ")));
         }
     }
     report("the files of a folder import each other in one direction", &faults);
-}
-
-/// The path of a module within the crate: `["http", "events"]`.
-type ModulePath = Vec<String>;
-
-/// All modules, and the paths in their code.
-struct Modules {
-    files: BTreeMap<ModulePath, Vec<Vec<String>>>,
-}
-
-impl Modules {
-    fn read() -> Modules {
-        let file = |source: Source| {
-            let path =
-                source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
-            let module = path.split('/').map(str::to_owned).collect();
-            (module, paths(&source).into_iter().map(|(_, path)| path).collect())
-        };
-        Modules { files: sources("src", "rs").into_iter().map(file).collect() }
-    }
-
-    /// The imports between the files directly in a folder.
-    fn imports_within(&self, folder: &ModulePath) -> BTreeMap<&str, BTreeSet<&str>> {
-        let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (module, paths) in &self.files {
-            let Some([file, ..]) = module.strip_prefix(folder.as_slice()) else { continue };
-            for path in paths {
-                let target = self.resolve(module, path);
-                if let Some([other, ..]) = target.and_then(|it| it.strip_prefix(folder.as_slice()))
-                    && other != file
-                {
-                    imports.entry(file).or_default().insert(other);
-                }
-            }
-        }
-        imports
-    }
-
-    /// The module of the item that `path` names in the code of `module`. `None` for another crate.
-    fn resolve(&self, module: &[String], path: &[String]) -> Option<&ModulePath> {
-        let mut target = module.to_vec();
-        let mut names = path.iter().peekable();
-        while let Some(name) = names.next_if(|name| ["crate", "self", "super"].contains(&name.as_str())) {
-            match name.as_str() {
-                "crate" => target.clear(),
-                "super" => drop(target.pop()),
-                _ => {}
-            }
-        }
-        while let Some(name) = names.peek() {
-            target.push((*name).clone());
-            if !self.files.contains_key(&target) {
-                target.pop();
-                break;
-            }
-            names.next();
-        }
-        let (target, paths) = self.files.get_key_value(&target)?;
-        // A name that the module file imports from a file of its folder belongs to that file.
-        let is_import = |path: &&Vec<String>| {
-            let is_relative = self.files.contains_key(&[target.as_slice(), &path[..1]].concat());
-            is_relative && path.last() == names.peek().copied()
-        };
-        match paths.iter().find(is_import) {
-            Some(path) if target != module => self.resolve(target, path),
-            _ => Some(target),
-        }
-    }
-}
-
-/// The sets of files that import each other, directly or over others.
-fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<BTreeSet<&'a str>> {
-    let reachable = |file: &str| {
-        let mut found: BTreeSet<&str> = BTreeSet::new();
-        let mut next: Vec<&str> = imports.get(file).into_iter().flatten().copied().collect();
-        while let Some(file) = next.pop() {
-            if found.insert(file) {
-                next.extend(imports.get(file).into_iter().flatten());
-            }
-        }
-        found
-    };
-    let circle = |file: &&'a str| -> BTreeSet<&'a str> {
-        reachable(file).into_iter().filter(|other| reachable(other).contains(file)).collect()
-    };
-    imports.keys().map(circle).filter(|circle| !circle.is_empty()).collect()
-}
-
-#[test]
-fn circles_are_sets_of_files_that_reach_each_other() {
-    let imports = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "a"), ("c", "e"), ("f", "g"), ("g", "f")];
-    let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (from, to) in imports {
-        graph.entry(from).or_default().insert(to);
-    }
-    let expected = [BTreeSet::from(["a", "b", "c"]), BTreeSet::from(["f", "g"])];
-    assert_eq!(circles(&graph), expected.into());
 }
 
 /// Close codes are chosen at the edges. Inside, these files end a connection: the architecture

@@ -12,6 +12,7 @@ use fred::interfaces::{
 use fred::prelude::{Client, Error, ErrorKind, Value};
 use fred::types::Message;
 use fred::types::config::{Config, Server};
+use futures_util::stream::{self, Stream};
 use thiserror::Error;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -139,25 +140,29 @@ impl AppStore {
         }
     }
 
-    /// A stream of changes, for a single task of the node.
-    pub(super) fn changes(&self) -> AppChanges {
+    /// A stream of changes, for a single task of the node. The only queue is the message queue of
+    /// the Redis client: when it overflows, the stream yields [`AppChange::Any`].
+    pub(in crate::backend) fn changes(&self) -> impl Stream<Item = AppChange> + Send + use<> {
         let mut proof_interval = tokio::time::interval(limits::APP_CHANGES_PROOF_INTERVAL);
         proof_interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        AppChanges {
+        let subscription = ChangesSubscription {
             messages: self.client.message_rx(),
             reconnects: self.client.reconnect_rx(),
             client: self.client.clone(),
             topic: self.keys.apps_changed(),
             connection: None,
             proof_interval,
-        }
+        };
+        stream::unfold(subscription, async |mut subscription| {
+            let change = subscription.next().await;
+            Some((change, subscription))
+        })
     }
 }
 
-/// Receives notifications of changed apps. The only queue is the message queue of the Redis
-/// client: when it overflows, [`AppChange::Any`] is returned.
+/// A subscription to the topic of changed apps.
 #[derive(Debug)]
-pub struct AppChanges {
+struct ChangesSubscription {
     client: Client,
     topic: String,
     messages: Receiver<Message>,
@@ -168,10 +173,10 @@ pub struct AppChanges {
     proof_interval: Interval,
 }
 
-impl AppChanges {
+impl ChangesSubscription {
     /// Waits for the next change. Returns [`AppChange::Any`] after each new subscription, including
     /// the first one, because earlier notifications may have been lost.
-    pub async fn next(&mut self) -> AppChange {
+    async fn next(&mut self) -> AppChange {
         loop {
             if self.connection.is_none() {
                 self.connection = self.subscribe().await;

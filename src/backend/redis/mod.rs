@@ -32,7 +32,7 @@ use crate::entry::EntryId;
 use crate::limits;
 use crate::metrics::metrics;
 
-use apps::{AppChanges, AppStore};
+use apps::AppStore;
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
@@ -116,10 +116,6 @@ impl Redis {
     /// The apps stored in this Redis.
     pub fn apps(&self) -> &AppStore {
         &self.apps
-    }
-
-    pub fn app_changes(&self) -> AppChanges {
-        self.apps.changes()
     }
 
     /// The reason why this node does not receive the messages of other nodes, or they do not
