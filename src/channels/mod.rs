@@ -19,6 +19,7 @@ mod timers;
 mod watchlists;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -208,14 +209,32 @@ impl Channels {
         }
     }
 
-    /// Calls an entry point of a channel and executes its effects. The one look-up of
-    /// the channel. `None` if this node does not have the channel.
+    /// Calls an entry point of a channel and executes its effects. `None` if this node does not
+    /// have the channel.
     fn enter<T>(
         &mut self,
         channel_id: &ChannelId,
         call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        let channel = self.channels.get_mut(channel_id)?;
+        self.enter_or(channel_id, |_| None, call)
+    }
+
+    /// As [`Channels::enter`]; creates the channel if this node does not have it.
+    fn enter_new(&mut self, channel_id: &ChannelId, call: impl FnOnce(&mut Channel, &mut Context<'_>)) {
+        self.enter_or(channel_id, |id| Some(Channel::new(id.clone())), call);
+    }
+
+    /// The one look-up of a channel.
+    fn enter_or<T>(
+        &mut self,
+        channel_id: &ChannelId,
+        create: impl FnOnce(&ChannelId) -> Option<Channel>,
+        call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let mut channel = match self.channels.entry(channel_id.clone()) {
+            Entry::Occupied(channel) => channel,
+            Entry::Vacant(vacant) => vacant.insert_entry(create(channel_id)?),
+        };
         let mut context = Context {
             now: Instant::now(),
             config: &self.delta,
@@ -223,20 +242,7 @@ impl Channels {
             pending_permits: &self.pending_permits,
             effects: &mut self.effects,
         };
-        let result = call(channel, &mut context);
-        self.execute_effects(channel_id);
-        Some(result)
-    }
-
-    /// As [`Channels::enter`]; creates the channel if this node does not have it.
-    fn enter_new(&mut self, channel_id: &ChannelId, call: impl FnOnce(&mut Channel, &mut Context<'_>)) {
-        if !self.channels.contains_key(channel_id) {
-            self.channels.insert(channel_id.clone(), Channel::new(channel_id.clone()));
-        }
-        self.enter(channel_id, call);
-    }
-
-    fn execute_effects(&mut self, channel_id: &ChannelId) {
+        let result = call(channel.get_mut(), &mut context);
         for (kind, requester) in self.effects.jobs.drain(..) {
             self.jobs.push(kind, channel_id, requester);
         }
@@ -246,12 +252,10 @@ impl Channels {
         for event in self.effects.user_events.drain(..) {
             self.watchlists.on_user_event(channel_id, event, &mut self.effects.to_flush);
         }
-        if std::mem::take(&mut self.effects.removes)
-            && let Some(channel) = self.channels.remove(channel_id)
-            && channel.is_listening()
-        {
+        if std::mem::take(&mut self.effects.removes) && channel.remove().is_listening() {
             self.backend.unlisten(channel_id);
         }
+        Some(result)
     }
 
     /// Calls an entry point of every channel.
