@@ -65,7 +65,7 @@ impl Groups {
     /// Calls `make` for each group. Returns the results by index.
     pub fn each<T>(&self, make: impl Fn(u32, &DeliveryOptions) -> Option<T>) -> Vec<Option<T>> {
         let mut made = Vec::new();
-        made.resize_with(self.groups.slot_count(), || None);
+        made.resize_with(self.groups.index_end(), || None);
         for (index, options, _) in self.groups.iter() {
             made[index] = make(index as u32, options);
         }
@@ -114,7 +114,7 @@ impl Groups {
 
     pub(super) fn batches(&self) -> Vec<EncodedBatch> {
         let mut batches = Vec::new();
-        batches.resize_with(self.groups.slot_count(), EncodedBatch::default);
+        batches.resize_with(self.groups.index_end(), EncodedBatch::default);
         batches
     }
 
@@ -139,7 +139,7 @@ impl Groups {
 
     /// Whether the event matches each filter, by index.
     fn evaluate_filters(&self, frames: &EventFrames<'_>) -> Vec<bool> {
-        let mut passes = vec![false; self.filters.slot_count()];
+        let mut passes = vec![false; self.filters.index_end()];
         if passes.is_empty() {
             return passes;
         }

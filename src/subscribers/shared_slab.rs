@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use slab::Slab;
+
 /// One value for each key, at an index that stays the same while the value has users.
 #[derive(Debug)]
 pub(super) struct SharedSlab<K, V> {
     /// Indices by key; None while a linear search is cheaper.
     by_key: Option<HashMap<K, u32>>,
-    slots: Vec<Option<Slot<K, V>>>,
-    vacant: Vec<u32>,
+    slots: Slab<Slot<K, V>>,
 }
 
 /// Up to this many slots are searched one by one. Most channels have one group and no
@@ -25,7 +26,7 @@ struct Slot<K, V> {
 
 impl<K, V> Default for SharedSlab<K, V> {
     fn default() -> SharedSlab<K, V> {
-        SharedSlab { by_key: None, slots: Vec::new(), vacant: Vec::new() }
+        SharedSlab { by_key: None, slots: Slab::new() }
     }
 }
 
@@ -33,18 +34,13 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
     /// Adds a user of the value for `key`, and creates the value for the first one.
     pub(super) fn acquire(&mut self, key: K, make: impl FnOnce(&K) -> V) -> u32 {
         if let Some(index) = self.find(&key) {
-            let slot = self.slots[index as usize].as_mut().expect("an index that was found is in use");
-            slot.users += 1;
+            self.slots[index as usize].users += 1;
             return index;
         }
-        let slot = Some(Slot { value: make(&key), key: key.clone(), users: 1 });
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            // A Vec that grows by itself reserves four slots at first.
-            self.slots.reserve_exact(usize::from(self.slots.is_empty()));
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).expect("fewer subscribers than u32::MAX")
-        });
-        self.slots[index as usize] = slot;
+        // A slab that grows by itself reserves four slots at first.
+        self.slots.reserve_exact(usize::from(self.slots.is_empty()));
+        let slot = Slot { value: make(&key), key: key.clone(), users: 1 };
+        let index = u32::try_from(self.slots.insert(slot)).expect("fewer subscribers than u32::MAX");
         match &mut self.by_key {
             Some(by_key) => drop(by_key.insert(key, index)),
             None if self.slots.len() > LINEAR_SEARCH_MAX => self.by_key = Some(self.keys().collect()),
@@ -66,40 +62,37 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
 
     /// Removes a user. The last one removes the value and returns it.
     pub(super) fn release(&mut self, index: u32) -> Option<(K, V)> {
-        let slot = self.slots[index as usize].as_mut().expect("the index was acquired");
+        let slot = &mut self.slots[index as usize];
         slot.users -= 1;
         if slot.users > 0 {
             return None;
         }
-        let slot = self.slots[index as usize].take()?;
+        let slot = self.slots.remove(index as usize);
         if let Some(by_key) = &mut self.by_key {
             by_key.remove(&slot.key);
         }
-        self.vacant.push(index);
         Some((slot.key, slot.value))
     }
 
     pub(super) fn key(&self, index: u32) -> &K {
-        &self.slots[index as usize].as_ref().expect("the index was acquired").key
+        &self.slots[index as usize].key
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> &mut V {
-        &mut self.slots[index as usize].as_mut().expect("the index was acquired").value
+        &mut self.slots[index as usize].value
     }
 
-    /// One more than the highest slot.
-    pub(super) fn slot_count(&self) -> usize {
-        self.slots.len()
+    /// One more than the highest index in use.
+    pub(super) fn index_end(&self) -> usize {
+        self.slots.iter().next_back().map_or(0, |(index, _)| index + 1)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &K, &mut V, usize)> {
-        let taken = self.slots.iter_mut().enumerate();
-        taken.filter_map(|(index, slot)| slot.as_mut().map(|it| (index, &it.key, &mut it.value, it.users)))
+        self.slots.iter_mut().map(|(index, slot)| (index, &slot.key, &mut slot.value, slot.users))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &K, &V)> {
-        let taken = self.slots.iter().enumerate();
-        taken.filter_map(|(index, slot)| slot.as_ref().map(|it| (index, &it.key, &it.value)))
+        self.slots.iter().map(|(index, slot)| (index, &slot.key, &slot.value))
     }
 }
 
