@@ -70,7 +70,8 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
 struct Channels {
     backend: Arc<Backend>,
     delta: Arc<DeltaConfig>,
-    channels: HashMap<ChannelId, Channel>,
+    /// Boxed: up to half of the map is empty.
+    channels: HashMap<ChannelId, Box<Channel>>,
     watchlists: Watchlists,
     jobs: Jobs,
     timers: Timers,
@@ -221,14 +222,14 @@ impl Channels {
 
     /// As [`Channels::enter`]; creates the channel if this node does not have it.
     fn enter_new(&mut self, channel_id: &ChannelId, call: impl FnOnce(&mut Channel, &mut Context<'_>)) {
-        self.enter_or(channel_id, |id| Some(Channel::new(id.clone())), call);
+        self.enter_or(channel_id, |id| Some(Box::new(Channel::new(id.clone()))), call);
     }
 
     /// The one look-up of a channel.
     fn enter_or<T>(
         &mut self,
         channel_id: &ChannelId,
-        create: impl FnOnce(&ChannelId) -> Option<Channel>,
+        create: impl FnOnce(&ChannelId) -> Option<Box<Channel>>,
         call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let mut channel = match self.channels.entry(channel_id.clone()) {
@@ -348,7 +349,7 @@ impl Channels {
     }
 
     fn update_gauges(&self) {
-        let subscriptions: usize = self.channels.values().map(Channel::subscription_count).sum();
+        let subscriptions: usize = self.channels.values().map(|channel| channel.subscription_count()).sum();
         metrics().subscriptions.set(subscriptions as f64);
         metrics().channels.set(self.channels.len() as f64);
         let without_deltas = self.channels.values().filter(|channel| channel.has_deltas_off()).count();
