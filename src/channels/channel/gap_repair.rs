@@ -83,7 +83,7 @@ impl Channel {
         // be in flight.
         let is_slow = repair == Repair::Complete && missed.is_empty() && !held.is_empty();
         if let (Repair::Fork { epoch }, Some(seen)) = (repair, seen) {
-            self.fork = Some(Fork { epoch, seen_seq: seen.seq });
+            self.fork = Some(Box::new(Fork { epoch, seen_seq: seen.seq }));
             self.start(JobKind::OpenEpoch, None, context);
         }
         // Before the wait ends: a held entry may precede the position of a subscription whose
@@ -156,7 +156,7 @@ impl Channel {
     /// Records that the channel's head is ahead: a script returned `at`, and this node has
     /// not received everything up to it.
     pub(super) fn observe_lag(&mut self, at: Position, context: &mut Context<'_>) {
-        self.lag = Some(Lag::observe(self.lag, at, &self.sequencer));
+        self.lag = Some(Box::new(Lag::observe(self.lag.as_deref().copied(), at, &self.sequencer)));
         self.set(Timer::Lag, context);
     }
 
@@ -172,7 +172,7 @@ impl Channel {
             }
             Verdict::Settled => {}
             Verdict::Slow(lag) => {
-                self.lag = Some(lag);
+                self.lag = Some(Box::new(lag));
                 self.set(Timer::Lag, context);
             }
             Verdict::Missed => {

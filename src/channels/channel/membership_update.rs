@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use super::catch_up_buffer::CatchUpBuffer;
 use super::state::Channel;
 use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::ChannelName;
@@ -30,7 +29,7 @@ impl Channel {
         let waiting = self.pending.unreported().count() as u64;
         self.membership.is_stale = false;
         if since.is_some() && includes_pending {
-            self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
+            self.catch_up_buffer.get_or_insert_default();
         }
         // After this node's death, the sweep covers only channels with subscriptions: the
         // count stays at least 1 while departures are unreported.
@@ -115,7 +114,7 @@ impl Channel {
             self.sequencer.reset_to(updated.at)
         });
         if self.pending.register(updated) {
-            self.catch_up_buffer.get_or_insert_with(CatchUpBuffer::default);
+            self.catch_up_buffer.get_or_insert_default();
         }
         if !self.sequencer.has_passed(updated.at) {
             self.observe_lag(updated.at, context);

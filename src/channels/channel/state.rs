@@ -25,6 +25,8 @@ use crate::subscribers::Subscribers;
 
 /// The state machine of one channel on one node. It does no IO, has no clock and no
 /// access to other channels: see [`Context`].
+///
+/// What few channels have at a time is boxed: a node has many channels.
 #[derive(Debug)]
 pub(in crate::channels) struct Channel {
     pub(super) id: ChannelId,
@@ -33,7 +35,7 @@ pub(in crate::channels) struct Channel {
     pub(super) pending: Pending,
     /// Kept while a membership update with pending subscriptions is in flight, and
     /// until these are admitted.
-    pub(super) catch_up_buffer: Option<CatchUpBuffer>,
+    pub(super) catch_up_buffer: Option<Box<CatchUpBuffer>>,
     /// This node receives the entries of the channel's topic.
     pub(super) is_listening: bool,
     pub(super) membership: Membership,
@@ -49,9 +51,9 @@ pub(in crate::channels) struct Channel {
     /// The epoch of the last position notice to subscribers with positions.
     pub(super) notified_epoch: u64,
     /// A head that is ahead of this node.
-    pub(super) lag: Option<Lag>,
+    pub(super) lag: Option<Box<Lag>>,
     /// The channel has continued from an earlier entry: a new epoch must be opened.
-    pub(super) fork: Option<Fork>,
+    pub(super) fork: Option<Box<Fork>>,
     pub(super) idle_since: Option<Instant>,
     pub(super) jobs_in_flight: JobSet,
     pub(super) timers: TimerSet,

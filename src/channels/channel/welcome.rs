@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 
-use super::catch_up_buffer::CatchUpBuffer;
 use super::pending::Registered;
 use super::position_notices::first_position;
 use super::recovery::Recovery;
@@ -50,7 +49,7 @@ impl Channel {
         mut registered: Registered,
         config: &DeltaConfig,
     ) -> Welcome {
-        if self.catch_up_buffer.as_ref().is_some_and(CatchUpBuffer::has_overflowed) {
+        if self.catch_up_buffer.as_ref().is_some_and(|buffer| buffer.has_overflowed()) {
             // The buffered entries are incomplete, so the subscription begins at the current
             // position.
             recovery.lose();
