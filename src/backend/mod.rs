@@ -1,7 +1,8 @@
 //! Stage 4 of the path of a batch (design.md 2), and the state that nodes share. The contract has
 //! six parts, one per file: the histories of channels, memberships, the counts that result from
-//! them, quotas, stored apps and the webhook outbox. The memory backend implements it for one process and the Redis backend for a
-//! cluster. One suite, `tests/it/contract.rs`, runs on both.
+//! them, quotas, stored apps and the webhook outbox. The memory backend implements it for one
+//! process and the Redis backend for a cluster. One suite, `tests/it/backend/contract.rs`, runs on
+//! both.
 
 mod apps;
 mod counts;

@@ -37,6 +37,7 @@ pub mod seed;
 pub mod server;
 pub mod user;
 pub mod web_app;
+pub mod witness;
 
 use std::time::Duration;
 

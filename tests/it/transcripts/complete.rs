@@ -1,5 +1,5 @@
 //! Completeness of the transcripts: every protocol event, close code and error text of the
-//! server occurs in one. The tests read them from the sources, as `tidy.rs` does.
+//! server occurs in one. The tests read them from the sources, as `repository/tidy.rs` does.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use fanfare::http::error_code::ErrorCode;
 
 use super::script::{Script, directory};
 use super::{CLUSTER_ONLY, SINGLE_NODE};
-use crate::tidy::{report, sources};
+use crate::repository::tidy::{report, sources};
 
 /// Events, codes and texts that occur in no transcript, and the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    ("close slow_client", "needs a client that does not read: slow_client.rs"),
+    ("close slow_client", "needs a client that does not read: connections/slow_client.rs"),
     ("close over_capacity", "needs 100,000 pending subscriptions, or apps that cannot be looked up"),
     ("code request_timeout", "needs a body that does not arrive for 30 s"),
     ("code internal_error", "needs a defect of ours, or a Redis that refuses its scripts"),
@@ -26,7 +26,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     (
         "text The WebSocket upgrade was sent over HTTP/1.0, which has no upgrades: the proxy in front must use HTTP/1.1 \
          (nginx: `proxy_http_version 1.1`)",
-        "needs HTTP/1.0: handshake.rs",
+        "needs HTTP/1.0: connections/handshake.rs",
     ),
     ("text the user id must not be empty", "an earlier check refuses an empty id: `id` must not be empty"),
 ];
@@ -78,7 +78,7 @@ fn every_transcript_file_is_listed() {
             faults.push(format!("{name}.txt is never replayed"));
         }
     }
-    report("every transcript is in the lists of transcripts.rs", &faults);
+    report("every transcript is in the lists of transcripts/mod.rs", &faults);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! Nodes that share a Redis: one order, exact counts, and repair after failures of nodes, of
+//! Redis and of the network.
+
+mod failover;
+mod gap_repair;
+mod lease;
+mod many_channels;
+mod order;
+mod redis_outage;
+mod run_once;

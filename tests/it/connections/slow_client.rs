@@ -1,0 +1,219 @@
+//! Backpressure (P7): a client that stops reading is closed, and no other client is affected.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::witness::within;
+use crate::support::{PATIENCE, Redis, Server, eventually};
+
+const SOCKETS: usize = 100;
+const SLOW: usize = 5;
+/// The largest `data` of an event by default, in bytes.
+const DATA_BYTES: usize = 10 * 1024;
+const BATCH_EVENTS: usize = 10;
+/// The kernel buffers some megabytes per socket before the write buffer fills.
+const BATCHES_MAX: usize = 300;
+const MARK: &str = "IT_SLOW_CLIENT";
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// The data of event `number`: 8 digits and padding.
+fn data(number: usize) -> String {
+    format!("{number:0>8}{}", "x".repeat(DATA_BYTES - 8))
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    event: String,
+    #[serde(default)]
+    data: Value,
+}
+
+fn parse(message: &Message) -> Envelope {
+    serde_json::from_str(message.to_text().unwrap()).unwrap()
+}
+
+/// A socket with a confirmed subscription to `news`. Its receive buffer is small, so that
+/// unread data stays in the server's write buffer.
+async fn connect(server: &Server) -> Socket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let stream = socket.connect(server.addr()).await.unwrap();
+    let url = format!("ws://{}/app/key1?protocol=7", server.addr());
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "news" } });
+    socket.send(Message::text(subscribe.to_string())).await.unwrap();
+    for expected in ["pusher:connection_established", "pusher_internal:subscription_succeeded"] {
+        let message = tokio::time::timeout(PATIENCE, socket.next()).await.expect("in time");
+        assert_eq!(parse(&message.unwrap().unwrap()).event, expected);
+    }
+    socket
+}
+
+/// How reading ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Closed(u16),
+    /// Without a close frame.
+    Lost,
+}
+
+/// Reads until the connection ends; expects every event in order and without a gap. Sends
+/// the number of received events to `read`.
+async fn read(mut socket: Socket, read: watch::Sender<usize>) -> (usize, End) {
+    let mut next = 0;
+    loop {
+        match socket.next().await {
+            Some(Ok(message @ Message::Text(_))) => {
+                let Envelope { event, data: seen } = parse(&message);
+                if event == "pusher:ping" {
+                    continue;
+                }
+                assert_eq!(event, "e");
+                assert!(seen == data(next), "event {next} was expected, not {:.30}", seen.to_string());
+                next += 1;
+                read.send_replace(next);
+            }
+            Some(Ok(Message::Close(Some(close)))) => return (next, End::Closed(close.code.into())),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            _ => return (next, End::Lost),
+        }
+    }
+}
+
+/// A socket that reads continuously.
+struct Reader {
+    seen: watch::Receiver<usize>,
+    task: JoinHandle<(usize, End)>,
+}
+
+impl Reader {
+    fn start(socket: Socket) -> Reader {
+        let (sender, seen) = watch::channel(0);
+        Reader { seen, task: tokio::spawn(read(socket, sender)) }
+    }
+
+    /// Waits until `count` events have been received.
+    async fn reaches(&mut self, count: usize) {
+        let reached = tokio::time::timeout(PATIENCE, self.seen.wait_for(|seen| *seen >= count)).await;
+        let is_open = reached.expect("events in time").is_ok();
+        assert!(is_open && !self.task.is_finished(), "a reading client was closed before {count} events");
+    }
+}
+
+/// Resident memory, in bytes, of the process with this mark in its environment.
+fn resident_bytes(mark: &str) -> u64 {
+    let wanted = format!("{MARK}={mark}");
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(environment) = std::fs::read(process.path().join("environ")) else { continue };
+        if !environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes()) {
+            continue;
+        }
+        let status = std::fs::read_to_string(process.path().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        return line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024;
+    }
+    panic!("no process has {wanted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_closed_without_affecting_others() {
+    within(Duration::from_secs(120), run(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_slow_clients_are_closed_without_affecting_others() {
+    let redis = Redis::start().await;
+    within(Duration::from_secs(120), run(Some(&redis))).await;
+}
+
+async fn run(redis: Option<&Redis>) {
+    let mark = format!("{:016x}", rand::random::<u64>());
+    let mut builder = Server::builder().env(MARK, &mark);
+    if let Some(redis) = redis {
+        builder = builder.redis(redis);
+    }
+    let server = builder.start().await;
+    let caller = server.caller("1");
+    let mut slow = join_all((0..SLOW).map(|_| connect(&server))).await;
+    let readers = join_all((SLOW..SOCKETS).map(|_| connect(&server))).await;
+    let mut readers: Vec<Reader> = readers.into_iter().map(Reader::start).collect();
+    assert_eq!(caller.subscription_count("news").await, SOCKETS);
+    let before = resident_bytes(&mark);
+
+    let mut published = 0;
+    let mut peak = before;
+    let mut publish = async || {
+        let event = |at| json!({ "name": "e", "channel": "news", "data": data(published + at) });
+        caller.post_batch((0..BATCH_EVENTS).map(event).collect()).await.expect_ok();
+        published += BATCH_EVENTS;
+        // Waits for the readers: they would overflow too otherwise.
+        for reader in &mut readers {
+            reader.reaches(published).await;
+        }
+        peak = peak.max(resident_bytes(&mark));
+        published
+    };
+    let overflows = async || server.metrics().await.sum("fanfare_write_buffer_overflows_total") as usize;
+    let mut batches = 0;
+    while overflows().await < SLOW {
+        assert!(batches < BATCHES_MAX, "{} overflows after {batches} batches", overflows().await);
+        publish().await;
+        batches += 1;
+    }
+    println!("all {SLOW} slow clients overflowed after {batches} batches of {BATCH_EVENTS}");
+
+    // Two slow clients read again: the data in flight without a gap, then the close frame.
+    let read_on = slow.split_off(SLOW - 2).into_iter().map(|socket| read(socket, watch::Sender::new(0)));
+    for (seen, end) in tokio::time::timeout(PATIENCE, join_all(read_on)).await.expect("an end in time") {
+        println!("read {seen} events, then {end:?}");
+        assert_eq!(end, End::Closed(4100));
+    }
+    // The other slow clients never read again. The server closes them too while events are
+    // published.
+    let closed = async || {
+        server.metrics().await.0.get(r#"fanfare_connections_closed_total{reason="slow_client"}"#).copied()
+    };
+    let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
+    while closed().await != Some(SLOW as f64) {
+        assert!(tokio::time::Instant::now() < deadline, "closed as slow: {:?}", closed().await);
+        publish().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let published = publish().await;
+    for socket in slow {
+        let end = tokio::time::timeout(PATIENCE, read(socket, watch::Sender::new(0))).await;
+        let (seen, end) = end.expect("an end in time");
+        println!("read {seen} events late, then {end:?}");
+        assert!(seen < published && [End::Closed(4100), End::Lost].contains(&end), "{seen} {end:?}");
+    }
+
+    eventually("only the readers are counted", PATIENCE, async || {
+        match caller.subscription_count("news").await {
+            now if now == SOCKETS - SLOW => Ok(()),
+            now => Err(now.to_string()),
+        }
+    })
+    .await;
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum("fanfare_write_buffer_overflows_total"), SLOW as f64, "a reader overflowed");
+    for reader in &mut readers {
+        reader.reaches(published).await;
+        assert_eq!(*reader.seen.borrow(), published);
+    }
+    let growth = peak - before;
+    println!(
+        "{published} events of 10 KB to each of {SOCKETS}; resident memory grew by {} KiB",
+        growth / 1024
+    );
+    assert!(growth < 48 * 1024 * 1024, "resident memory grew by {growth} bytes");
+}

@@ -1,0 +1,6 @@
+//! Limits: sizes, rates, connections.
+
+mod connection_quota;
+mod message_limits;
+mod rate_limits;
+mod sizes;

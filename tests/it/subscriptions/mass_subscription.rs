@@ -1,0 +1,162 @@
+//! Mass subscriptions and disconnections are handled in bounded steps: a node
+//! combines many of them in few membership updates, and other subscribers are not
+//! delayed.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::support::witness::{Witness, within};
+use crate::support::{Links, PATIENCE, Proxy, Redis, Server, Way, eventually};
+
+const SOCKETS: usize = 1_500;
+/// Sockets that staying connected when the others disconnect.
+const STAYING: usize = 100;
+/// The channels of the new subscribers: the one that all have left, one that is
+/// still to be cleared, and an unrelated one.
+const NEW_CHANNELS: [&str; 3] = ["stadium", "channel-1400", "elsewhere"];
+/// Delay of each reply of Redis, in sequence: the regular reports of the nodes
+/// still fit in between.
+const REPLY_DELAY: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// All subscribe concurrently, once all are connected: the first membership update
+/// is in flight until the last one has subscribed.
+async fn subscribe_concurrently(sockets: &mut [Witness], channel: &str, proxy: &Proxy) {
+    proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
+    join_all(sockets.iter_mut().map(|witness| witness.ask_for(channel))).await;
+    join_all(sockets.iter_mut().map(Witness::settle)).await;
+    proxy.heal();
+    for witness in sockets {
+        witness.until("its confirmation", PATIENCE, |record| record.confirmations(channel) == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
+    within(LIMIT, async {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let node = Server::builder();
+        let nodes = [node.clone().redis_url(&proxy.url()).start().await, node.redis(&redis).start().await];
+        let updates = async || nodes[0].metrics().await.sum("fanfare_assertions_total");
+        let counts = async |count: usize| {
+            for node in &nodes {
+                node.caller("1").count_becomes("stadium", count).await;
+            }
+        };
+        let mut sockets = Witness::several(&nodes[0], SOCKETS, &[]).await;
+        let before = updates().await;
+        subscribe_concurrently(&mut sockets, "stadium", &proxy).await;
+        // Exact as soon as all are confirmed.
+        for node in &nodes {
+            assert_eq!(node.caller("1").subscription_count("stadium").await, SOCKETS);
+        }
+        let arrived = updates().await;
+        println!("{} membership updates for {SOCKETS} subscriptions", arrived - before);
+        assert!(arrived - before <= SOCKETS as f64 / 5.0, "{} membership updates", arrived - before);
+
+        nodes[1].caller("1").publish("stadium", "e", "goal").await;
+        for witness in &sockets {
+            witness.heard("stadium", "goal").await;
+            assert_eq!(witness.run("stadium"), ["goal"], "{}", witness.name);
+        }
+
+        // Some unsubscribe, the others disconnect. The disconnections arrive one
+        // after another, while the test closes the sockets: fewer of them fit into
+        // one membership update.
+        let mut staying = sockets.split_off(SOCKETS - STAYING);
+        for witness in &mut staying {
+            witness.leave("stadium").await;
+        }
+        proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
+        drop(sockets);
+        let connected = async || match nodes[0].metrics().await.sum("fanfare_connections") as usize {
+            STAYING => Ok(()),
+            count => Err(count.to_string()),
+        };
+        eventually("the others disconnected", PATIENCE, connected).await;
+        proxy.heal();
+        counts(0).await;
+        let left = updates().await;
+        println!("{} membership updates for {SOCKETS} disconnections", left - arrived);
+        assert!(left - arrived <= SOCKETS as f64 / 2.0, "{} membership updates", left - arrived);
+
+        // The next subscription works as usual.
+        let mut next = Witness::connect(&nodes[0]).await;
+        next.subscribe("stadium").await;
+        counts(1).await;
+        for witness in &staying {
+            assert!(witness.is_open(), "{}", witness.name);
+        }
+    })
+    .await;
+}
+
+/// Each socket was alone on its channel, so that no updates can be combined, and
+/// every update takes long: a new subscriber does not queue after them.
+#[tokio::test]
+async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
+    within(LIMIT, async {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(redis.port()).await;
+        let node = Server::builder().redis_url(&proxy.url()).start().await;
+        let caller = node.caller("1");
+        let mut sockets = Witness::several(&node, SOCKETS, &["stadium"]).await;
+        let subscriptions = sockets.iter_mut().enumerate().map(|(n, witness)| async move {
+            let channel = format!("channel-{n}");
+            witness.subscribe(&channel).await;
+        });
+        join_all(subscriptions).await;
+        assert_eq!(caller.subscription_count("stadium").await, SOCKETS);
+        assert_eq!(occupied(&redis).await, SOCKETS);
+
+        let mut new_subscribers = Witness::several(&node, 3, &[]).await;
+        // Each reply is delayed by this time, in sequence: some 800 in a few
+        // seconds.
+        proxy.delay(Links::Scripts, Way::Replies, Duration::from_millis(5));
+        drop(sockets);
+        // The node has begun to clear memberships.
+        eventually("the first channel is cleared", PATIENCE, async || match occupied(&redis).await {
+            SOCKETS => Err("none".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        let arrivals = new_subscribers.iter_mut().zip(NEW_CHANNELS).map(|(subscriber, channel)| {
+            let redis = &redis;
+            async move {
+                subscriber.subscribe(channel).await;
+                (channel, occupied(redis).await)
+            }
+        });
+        let left = join_all(arrivals).await;
+        println!("channels to clear when each new subscriber was confirmed: {left:?}");
+        for (channel, left) in left {
+            assert!(
+                left > SOCKETS / 10,
+                "the subscriber of {channel} was confirmed after the cleanup: {left}"
+            );
+        }
+
+        proxy.heal();
+        for channel in NEW_CHANNELS {
+            caller.count_becomes(channel, 1).await;
+        }
+        eventually("all channels are cleared", PATIENCE, async || match occupied(&redis).await {
+            1 => Ok(()),
+            left => Err(left.to_string()),
+        })
+        .await;
+        drop(new_subscribers);
+        for channel in NEW_CHANNELS {
+            caller.count_becomes(channel, 0).await;
+        }
+    })
+    .await;
+}
+
+/// The `channel-*` channels with a subscription, according to Redis.
+async fn occupied(redis: &Redis) -> usize {
+    let script = "return #redis.call('KEYS', 'fanfare:*:subs:1:channel-*')";
+    redis.command(&["EVAL", script, "0"]).await.integer() as usize
+}

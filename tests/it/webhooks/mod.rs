@@ -1,0 +1,4 @@
+//! Webhooks (protocol.md 5): the delivered events, also while receivers, nodes and Redis fail.
+
+mod delivery;
+mod faults;
