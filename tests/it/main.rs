@@ -9,7 +9,6 @@
     unreachable_pub,
     reason = "a test binary exports nothing, so narrower visibility would only be noise"
 )]
-#![allow(dead_code, reason = "the actors may offer methods that no test uses yet")]
 
 mod backend;
 mod cli;

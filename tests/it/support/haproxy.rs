@@ -109,7 +109,7 @@ pub struct Site {
     builders: Vec<Builder>,
     /// The ports of the nodes, held also while a node is down.
     _ports: Vec<Port>,
-    redis: Redis,
+    _redis: Redis,
 }
 
 impl Site {
@@ -132,7 +132,7 @@ impl Site {
             .collect();
         let nodes = futures_util::future::join_all(builders.iter().cloned().map(Builder::start)).await;
         let haproxy = Haproxy::start(&addrs).await;
-        Site { haproxy, nodes, app_id: app.id, builders, _ports: ports, redis }
+        Site { haproxy, nodes, app_id: app.id, builders, _ports: ports, _redis: redis }
     }
 
     pub fn app(&self) -> AppSpec {
@@ -166,9 +166,5 @@ impl Site {
         assert_eq!(status.code(), Some(0), "{}", self.nodes[number].log());
         self.nodes[number] = self.builders[number].clone().start().await;
         self.haproxy.become_ready(self.nodes.len()).await;
-    }
-
-    pub fn redis(&self) -> &Redis {
-        &self.redis
     }
 }

@@ -11,7 +11,6 @@
 //!
 //! Every actor is real: processes, sockets, Redis. Every wait is for an event and
 //! has a timeout; nothing sleeps. Every process is ended by its pid.
-#![allow(unused_imports, reason = "all actors are listed here")]
 
 pub mod browser;
 pub mod caller;
@@ -49,7 +48,7 @@ pub use caller::Caller;
 pub use cluster::{Audience, Backend, Cluster};
 pub use extra::Extra;
 pub use http::Answer;
-pub use invalid::{Invalid, invalid_events};
+pub use invalid::invalid_events;
 pub use observer::{Change, Observer, View};
 pub use port::Port;
 pub use process::Signal;
@@ -57,7 +56,7 @@ pub use proxy::{Links, Proxy, Way};
 pub use raw::Raw;
 pub use receiver::{Receiver, Reply};
 pub use redis::Redis;
-pub use resumer::{Heard, Memory, ReceivedEvent, Resumer};
+pub use resumer::{Heard, Memory, Resumer};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 

@@ -33,7 +33,6 @@ pub enum Signal {
     Stop,
     Continue,
     Terminate,
-    Kill,
 }
 
 impl Process {
@@ -86,7 +85,6 @@ impl Process {
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
             Signal::Terminate => "TERM",
-            Signal::Kill => "KILL",
         };
         let line = format!("kill -s {name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &line]).status().unwrap();

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -64,7 +64,6 @@ struct Loss {
 struct Shared {
     redis: SocketAddr,
     rules: watch::Sender<Rules>,
-    links_open: AtomicUsize,
 }
 
 pub struct Proxy {
@@ -89,18 +88,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let redis = SocketAddr::from(([127, 0, 0, 1], redis_port));
-        let (rules, links_open) = (watch::Sender::default(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { redis, rules, links_open });
+        let shared = Arc::new(Shared { redis, rules: watch::Sender::default() });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Proxy { addr, shared, task }
     }
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
-    }
-
-    pub fn links_open(&self) -> usize {
-        self.shared.links_open.load(Ordering::Relaxed)
     }
 
     /// Closes these connections, and every new one, until [`Proxy::heal`].
@@ -165,11 +159,7 @@ fn loss(pattern: &str) -> (Loss, Lost) {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((node, _)) = listener.accept().await {
         let shared = shared.clone();
-        tokio::spawn(async move {
-            shared.links_open.fetch_add(1, Ordering::Relaxed);
-            Link::new(shared.clone()).run(node).await;
-            shared.links_open.fetch_sub(1, Ordering::Relaxed);
-        });
+        tokio::spawn(async move { Link::new(shared).run(node).await });
     }
 }
 

@@ -34,7 +34,6 @@ pub struct ReceivedEvent {
     pub data: String,
     pub seq: Option<u64>,
     pub key: Option<String>,
-    pub base: Option<u64>,
     pub algorithm: Option<String>,
     /// The envelope, without markers of the underscore style.
     pub text: String,
@@ -156,7 +155,7 @@ impl Memory {
         }
         self.advance(seq, frame);
         let came = if marker.is_some() { Came::Full } else { Came::Plain };
-        ReceivedEvent { seq, key, base: None, algorithm: None, ..received_event(came, &text, frame) }
+        ReceivedEvent { seq, key, algorithm: None, ..received_event(came, &text, frame) }
     }
 
     fn decode(&mut self, frame: &Frame) -> ReceivedEvent {
@@ -183,7 +182,7 @@ impl Memory {
         self.advance(Some(seq), frame);
         let event = received_event(Came::Delta, &text, frame);
         assert_eq!(data["event"], event.name, "the delta names its event: {}", frame.text);
-        ReceivedEvent { seq: Some(seq), key, base: Some(base_seq), algorithm, ..event }
+        ReceivedEvent { seq: Some(seq), key, algorithm, ..event }
     }
 
     fn advance(&mut self, seq: Option<u64>, frame: &Frame) {
@@ -213,17 +212,7 @@ fn received_event(came: Came, text: &str, frame: &Frame) -> ReceivedEvent {
     };
     let name = envelope["event"].as_str().expect("a name").to_owned();
     let bytes = frame.text.len();
-    ReceivedEvent {
-        came,
-        name,
-        data,
-        seq: None,
-        key: None,
-        base: None,
-        algorithm: None,
-        text: text.into(),
-        bytes,
-    }
+    ReceivedEvent { came, name, data, seq: None, key: None, algorithm: None, text: text.into(), bytes }
 }
 
 /// One connection of such a client, on one channel.

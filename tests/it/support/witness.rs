@@ -176,22 +176,14 @@ impl Witness {
         self.until(&what, PATIENCE, |record| record.entries.len() >= count).await;
     }
 
-    /// Waits for the socket to end.
-    pub async fn ended(&self, within: Duration) -> End {
-        self.until("its end", within, |record| record.end.is_some()).await;
-        self.record.borrow().end.clone().expect("it was awaited")
-    }
-
     /// Waits until `check` returns true for the record.
     pub async fn until(&self, what: &str, within: Duration, check: impl Fn(&Record) -> bool) {
         let mut record = self.record.clone();
-        let waits_for_end = what == "its end";
         let done = record.wait_for(|record| check(record) || record.end.is_some());
         match tokio::time::timeout(within, done).await {
             Ok(record) => {
                 let record = record.expect("the last state stays");
-                let is_right = check(&record) || waits_for_end;
-                assert!(is_right, "{} ended ({:?}) before {what}", self.name, record.end);
+                assert!(check(&record), "{} ended ({:?}) before {what}", self.name, record.end);
             }
             Err(_) => panic!("{}: no {what} within {within:?}; {}", self.name, self.record.borrow().tail()),
         }
@@ -203,11 +195,6 @@ impl Witness {
 
     pub fn confirmations(&self, channel: &str) -> usize {
         self.record.borrow().confirmations(channel)
-    }
-
-    /// Events of all channels so far.
-    pub fn events(&self) -> usize {
-        self.record.borrow().events
     }
 
     /// The subscriptions to the channel: the events after each confirmation.
@@ -254,11 +241,6 @@ impl Drop for Witness {
 impl Record {
     pub fn confirmations(&self, channel: &str) -> usize {
         self.confirmed.get(channel).copied().unwrap_or(0)
-    }
-
-    /// The newest event's data.
-    pub fn newest(&self, channel: &str) -> Option<&str> {
-        self.newest.get(channel).map(String::as_str)
     }
 
     /// Records a frame; `Err` if the frame is unexpected.

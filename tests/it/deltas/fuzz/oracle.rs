@@ -98,7 +98,6 @@ mod tests {
     fn log(text: &str) -> Vec<Published> {
         let event = |char: char| Published {
             print: print("e", &char.to_lowercase().to_string()),
-            label: char.into(),
             tags: Tags::default(),
             except: None,
             outcome: if char.is_uppercase() { Outcome::Unknown } else { Outcome::Accepted },

@@ -87,14 +87,8 @@ impl Publisher {
         except: Option<String>,
         mut item: Value,
     ) -> (usize, Value) {
-        let label = format!("{name} {}", data.chars().take(60).collect::<String>());
-        let published = Published {
-            print: print(name, &data),
-            label,
-            tags,
-            except: except.clone(),
-            outcome: Outcome::Pending,
-        };
+        let published =
+            Published { print: print(name, &data), tags, except: except.clone(), outcome: Outcome::Pending };
         item["channel"] = CHANNELS[channel].0.into();
         item["name"] = name.into();
         item["data"] = data.into();

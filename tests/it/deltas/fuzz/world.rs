@@ -53,8 +53,6 @@ pub fn print(name: &str, data: &str) -> Print {
 #[derive(Debug)]
 pub struct Published {
     pub print: Print,
-    /// For failure messages.
-    pub label: String,
     pub tags: Tags,
     pub except: Option<String>,
     pub outcome: Outcome,
