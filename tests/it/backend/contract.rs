@@ -98,7 +98,7 @@ async fn large_batches_in_quick_succession_keep_order(backend: Backend) {
     let mut subscribers = subscribers(&cluster, &channels).await;
     // Through both nodes in turn, each after the response to the previous one.
     for round in 0..6 {
-        let caller = cluster.nodes()[round % cluster.nodes().len()].caller("2");
+        let caller = cluster.nodes[round % cluster.nodes.len()].caller("2");
         caller.post_batch(batch(&channels, &round.to_string())).await.expect_ok();
     }
     for browser in &mut subscribers.0 {
@@ -162,7 +162,7 @@ async fn repeated_subscription_does_not_change_count(backend: Backend) {
     for round in 0..5 {
         for browser in &mut browsers {
             browser.subscribe("news").await;
-            for node in cluster.nodes() {
+            for node in &cluster.nodes {
                 assert_eq!(node.caller("1").subscription_count("news").await, 2, "round {round}");
             }
         }
@@ -196,10 +196,10 @@ async fn subscription_counts_return_to_zero(backend: Backend) {
     let caller = cluster.caller("1");
     for round in 0..3 {
         let mut witnesses = Vec::new();
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             witnesses.extend(Witness::several(node, 30, &["news", "sport"]).await);
         }
-        let count = 30 * cluster.nodes().len();
+        let count = 30 * cluster.nodes.len();
         for channel in ["news", "sport"] {
             assert_eq!(caller.subscription_count(channel).await, count, "{channel} in round {round}");
         }
@@ -211,7 +211,7 @@ async fn subscription_counts_return_to_zero(backend: Backend) {
         drop(witnesses);
         for channel in ["news", "sport"] {
             caller.count_becomes(channel, 0).await;
-            for node in cluster.nodes() {
+            for node in &cluster.nodes {
                 let state = node.caller("1").get(&format!("/channels/{channel}"), &[]).await.expect_ok();
                 assert_eq!(state, json!({ "occupied": false }));
             }

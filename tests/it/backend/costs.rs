@@ -101,12 +101,12 @@ async fn cluster_batch_costs_one_encoding_per_format_and_one_write_per_socket() 
         // This node has no subscribers.
         let idle = Server::builder().config(CONFIG).app(app).redis(cluster.redis()).start().await;
         let mut all_subscribers = Vec::new();
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             all_subscribers.extend(subscribers(node).await);
         }
         let caller = idle.caller("1");
         let mut before = Vec::new();
-        for node in cluster.nodes().iter().chain([&idle]) {
+        for node in cluster.nodes.iter().chain([&idle]) {
             before.push(counted(node).await);
         }
         let monitor = Monitor::start(cluster.redis()).await;
@@ -120,7 +120,7 @@ async fn cluster_batch_costs_one_encoding_per_format_and_one_write_per_socket() 
                 }
             }
         }
-        for (node, before) in cluster.nodes().iter().zip(&before) {
+        for (node, before) in cluster.nodes.iter().zip(&before) {
             let after = counted(node).await;
             let [writes, encoded, entries, deliveries, _] = std::array::from_fn(|at| after[at] - before[at]);
             let sockets = SOCKETS * KINDS.len();

@@ -2,47 +2,39 @@
 
 use serde_json::json;
 
-use crate::support::command::{CommandOutput, bare, fanfare, run};
+use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
 use crate::support::{
-    AppSpec, Browser, Caller, Links, PATIENCE, Port, Proxy, Redis, Server, bounded, eventually,
+    AppSpec, Backend, Browser, Caller, Cluster, Links, PATIENCE, Port, Redis, Server, bounded, eventually,
 };
 
 /// Two nodes without configured apps, on one Redis.
-struct Stage {
-    redis: Redis,
-    nodes: [Server; 2],
+async fn start() -> Cluster {
+    Cluster::builder(Backend::Redis).without_apps().start().await
 }
 
-impl Stage {
-    async fn start() -> Stage {
-        let redis = Redis::start().await;
-        let node = Server::builder().without_apps().redis(&redis);
-        let (a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-        Stage { redis, nodes: [a, b] }
+/// Runs `fanfare app …` and returns when both nodes have received the change.
+async fn change(cluster: &Cluster, args: &[&str]) -> String {
+    let before = cluster.metric(CHANGES).await;
+    let out = app(cluster.redis(), args).expect_ok();
+    for (node, before) in cluster.nodes.iter().zip(before) {
+        change_arrives(node, before).await;
     }
+    out
+}
 
-    /// Runs `fanfare app …` and returns when both nodes have received the change.
-    async fn change(&self, args: &[&str]) -> String {
-        let before = [changes_received(&self.nodes[0]).await, changes_received(&self.nodes[1]).await];
-        let out = app(&self.redis, args).expect_ok();
-        for (node, before) in self.nodes.iter().zip(before) {
-            change_arrives(node, before).await;
-        }
-        out
-    }
-
-    async fn add(&self, spec: &AppSpec) {
-        let AppSpec { id, key, secret, .. } = spec;
-        self.change(&["add", "--id", id, "--key", key, "--secret", secret]).await;
-    }
+async fn add(cluster: &Cluster, spec: &AppSpec) {
+    let AppSpec { id, key, secret, .. } = spec;
+    change(cluster, &["add", "--id", id, "--key", key, "--secret", secret]).await;
 }
 
 fn app(redis: &Redis, args: &[&str]) -> CommandOutput {
-    run(bare(crate::support::command::PROGRAM).arg("app").args(args).env("FANFARE_REDIS", redis.url()))
+    run(bare(PROGRAM).arg("app").args(args).env("FANFARE_REDIS", redis.url()))
 }
 
+const CHANGES: &str = "fanfare_app_changes_total";
+
 async fn changes_received(node: &Server) -> f64 {
-    node.metrics().await.sum("fanfare_app_changes_total")
+    node.metrics().await.sum(CHANGES)
 }
 
 async fn change_arrives(node: &Server, before: f64) {
@@ -76,19 +68,20 @@ fn event() -> serde_json::Value {
 #[tokio::test]
 async fn added_app_is_usable_on_every_node() {
     bounded(async {
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let seven = AppSpec::new("7");
         // Nodes cache that no app has this key and this id.
-        for node in &stage.nodes {
+        for node in &cluster.nodes {
             assert_eq!(connect(node, &seven).await.closed().await, 4001);
             caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
         }
-        stage.add(&seven).await;
-        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
+        add(&cluster, &seven).await;
+        let mut browsers =
+            [browser(&cluster.nodes[0], &seven).await, browser(&cluster.nodes[1], &seven).await];
         for browser in &mut browsers {
             browser.subscribe("news").await;
         }
-        for node in &stage.nodes {
+        for node in &cluster.nodes {
             caller(node, &seven).publish("news", "e", "x").await;
             for browser in &mut browsers {
                 browser.expect_event("news", "e").await;
@@ -101,22 +94,23 @@ async fn added_app_is_usable_on_every_node() {
 #[tokio::test]
 async fn disabled_app_is_refused_until_enabled() {
     bounded(async {
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
-        stage.add(&seven).await;
-        stage.add(&eight).await;
-        let mut others = [browser(&stage.nodes[0], &eight).await, browser(&stage.nodes[1], &eight).await];
-        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
-        stage.change(&["disable", "7"]).await;
+        add(&cluster, &seven).await;
+        add(&cluster, &eight).await;
+        let mut others = [browser(&cluster.nodes[0], &eight).await, browser(&cluster.nodes[1], &eight).await];
+        let mut browsers =
+            [browser(&cluster.nodes[0], &seven).await, browser(&cluster.nodes[1], &seven).await];
+        change(&cluster, &["disable", "7"]).await;
         for browser in &mut browsers {
             assert_eq!(browser.closed().await, 4003);
         }
-        for node in &stage.nodes {
+        for node in &cluster.nodes {
             caller(node, &seven).post_events(event()).await.expect_error(403, "forbidden");
             assert_eq!(connect(node, &seven).await.closed().await, 4003);
         }
-        stage.change(&["enable", "7"]).await;
-        for (node, other) in stage.nodes.iter().zip(&mut others) {
+        change(&cluster, &["enable", "7"]).await;
+        for (node, other) in cluster.nodes.iter().zip(&mut others) {
             caller(node, &seven).post_events(event()).await.expect_ok();
             browser(node, &seven).await;
             other.settle().await;
@@ -128,21 +122,21 @@ async fn disabled_app_is_refused_until_enabled() {
 #[tokio::test]
 async fn secret_rotation_accepts_old_and_new_until_old_is_dropped() {
     bounded(async {
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let old = AppSpec::new("7");
-        stage.add(&old).await;
-        let mut early = browser(&stage.nodes[1], &old).await;
-        let output = stage.change(&["rotate", "7"]).await;
+        add(&cluster, &old).await;
+        let mut early = browser(&cluster.nodes[1], &old).await;
+        let output = change(&cluster, &["rotate", "7"]).await;
         let mut new = old.clone();
         new.secret = output.lines().find_map(|line| line.strip_prefix("PUSHER_APP_SECRET=")).unwrap().into();
         assert_eq!(new.secret.len(), 40);
-        for (node, app) in stage.nodes.iter().flat_map(|node| [(node, &old), (node, &new)]) {
+        for (node, app) in cluster.nodes.iter().flat_map(|node| [(node, &old), (node, &new)]) {
             caller(node, app).post_events(event()).await.expect_ok();
             browser(node, app).await.subscribe("private-room").await;
         }
         // A socket from before the rotation is not disconnected.
         early.subscribe("private-old").await;
-        let signer = browser(&stage.nodes[1], &new).await;
+        let signer = browser(&cluster.nodes[1], &new).await;
         let text = fanfare::auth::subscription_text(early.socket_id(), "private-new", None);
         let secret = fanfare::app::Secret::new(new.secret.as_str());
         let auth = format!("key7:{}", fanfare::auth::sign(&secret, &text));
@@ -150,8 +144,8 @@ async fn secret_rotation_accepts_old_and_new_until_old_is_dropped() {
         early.confirmed("private-new").await;
         drop(signer);
 
-        stage.change(&["rotate", "7", "--drop-old"]).await;
-        for node in &stage.nodes {
+        change(&cluster, &["rotate", "7", "--drop-old"]).await;
+        for node in &cluster.nodes {
             caller(node, &new).post_events(event()).await.expect_ok();
             caller(node, &old).post_events(event()).await.expect_error(401, "auth_failed");
         }
@@ -164,26 +158,27 @@ async fn secret_rotation_accepts_old_and_new_until_old_is_dropped() {
 #[tokio::test]
 async fn removed_app_id_and_key_can_be_reused() {
     bounded(async {
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let seven = AppSpec::new("7");
-        stage.add(&seven).await;
-        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
-        caller(&stage.nodes[0], &seven).post_events(event()).await.expect_ok();
-        stage.change(&["remove", "7"]).await;
-        for (node, browser) in stage.nodes.iter().zip(&mut browsers) {
+        add(&cluster, &seven).await;
+        let mut browsers =
+            [browser(&cluster.nodes[0], &seven).await, browser(&cluster.nodes[1], &seven).await];
+        caller(&cluster.nodes[0], &seven).post_events(event()).await.expect_ok();
+        change(&cluster, &["remove", "7"]).await;
+        for (node, browser) in cluster.nodes.iter().zip(&mut browsers) {
             assert_eq!(browser.closed().await, 4001);
             assert_eq!(connect(node, &seven).await.closed().await, 4001);
             caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
         }
-        app(&stage.redis, &["disable", "7"]).expect_failure(&["no app 7"]);
+        app(cluster.redis(), &["disable", "7"]).expect_failure(&["no app 7"]);
         // The same id with another key, and the old key for another id.
         let mut again = AppSpec::new("7");
         again.key = "other".into();
-        stage.add(&again).await;
+        add(&cluster, &again).await;
         let mut eight = AppSpec::new("8");
         eight.key = seven.key.clone();
-        stage.add(&eight).await;
-        for node in &stage.nodes {
+        add(&cluster, &eight).await;
+        for node in &cluster.nodes {
             browser(node, &again).await.subscribe("private-room").await;
             browser(node, &eight).await.subscribe("private-room").await;
             caller(node, &again).post_events(event()).await.expect_ok();
@@ -197,26 +192,25 @@ async fn removed_app_id_and_key_can_be_reused() {
 #[tokio::test]
 async fn app_change_during_lost_subscription_is_applied_after_reconnect() {
     bounded(async {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder().redis_url(&proxy.url()).start().await;
+        let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
+        let (node, proxy, redis) = (cluster.first(), cluster.proxy(), cluster.redis());
         let specs = ["7", "8", "9"].map(AppSpec::new);
         for AppSpec { id, key, secret, .. } in &specs {
-            app(&redis, &["add", "--id", id, "--key", key, "--secret", secret]).expect_ok();
+            app(redis, &["add", "--id", id, "--key", key, "--secret", secret]).expect_ok();
         }
         let [seven, eight, nine] = &specs;
-        let (mut a, mut b) = (browser(&node, seven).await, browser(&node, eight).await);
-        let mut c = browser(&node, nine).await;
-        let before = changes_received(&node).await;
+        let (mut a, mut b) = (browser(node, seven).await, browser(node, eight).await);
+        let mut c = browser(node, nine).await;
+        let before = changes_received(node).await;
         proxy.cut(Links::Subscriber);
-        app(&redis, &["disable", "7"]).expect_ok();
-        app(&redis, &["remove", "8"]).expect_ok();
+        app(redis, &["disable", "7"]).expect_ok();
+        app(redis, &["remove", "8"]).expect_ok();
         proxy.heal();
-        change_arrives(&node, before).await;
+        change_arrives(node, before).await;
         assert_eq!(a.closed().await, 4003);
         assert_eq!(b.closed().await, 4001);
         c.settle().await;
-        caller(&node, seven).post_events(event()).await.expect_error(403, "forbidden");
+        caller(node, seven).post_events(event()).await.expect_error(403, "forbidden");
     })
     .await;
 }
@@ -226,13 +220,14 @@ async fn app_change_during_lost_subscription_is_applied_after_reconnect() {
 #[tokio::test]
 async fn sockets_survive_redis_data_loss() {
     bounded(async {
-        let mut stage = Stage::start().await;
+        let mut cluster = start().await;
         let seven = AppSpec::new("7");
-        stage.add(&seven).await;
-        let mut browsers = [browser(&stage.nodes[0], &seven).await, browser(&stage.nodes[1], &seven).await];
-        let before = [changes_received(&stage.nodes[0]).await, changes_received(&stage.nodes[1]).await];
-        stage.redis.restart().await;
-        for ((node, browser), before) in stage.nodes.iter().zip(&mut browsers).zip(before) {
+        add(&cluster, &seven).await;
+        let mut browsers =
+            [browser(&cluster.nodes[0], &seven).await, browser(&cluster.nodes[1], &seven).await];
+        let before = cluster.metric(CHANGES).await;
+        cluster.redis_mut().restart().await;
+        for ((node, browser), before) in cluster.nodes.iter().zip(&mut browsers).zip(before) {
             change_arrives(node, before).await;
             caller(node, &seven).post_events(event()).await.expect_error(404, "app_not_found");
             browser.settle().await;
@@ -244,13 +239,13 @@ async fn sockets_survive_redis_data_loss() {
 #[tokio::test]
 async fn cached_app_stays_usable_while_redis_is_down() {
     bounded(async {
-        let mut stage = Stage::start().await;
+        let mut cluster = start().await;
         let (seven, eight) = (AppSpec::new("7"), AppSpec::new("8"));
-        stage.add(&seven).await;
-        stage.add(&eight).await;
-        let node = &stage.nodes[0];
-        browser(node, &seven).await;
-        stage.redis.kill();
+        add(&cluster, &seven).await;
+        add(&cluster, &eight).await;
+        browser(cluster.first(), &seven).await;
+        cluster.redis_mut().kill();
+        let node = cluster.first();
         eventually("the publish fails without Redis", PATIENCE, async || {
             match caller(node, &eight).post_events(event()).await.status {
                 503 => Ok(()),
@@ -270,8 +265,8 @@ async fn cached_app_stays_usable_while_redis_is_down() {
 #[tokio::test]
 async fn unknown_app_key_is_looked_up_once() {
     bounded(async {
-        let stage = Stage::start().await;
-        let node = &stage.nodes[0];
+        let cluster = start().await;
+        let node = &cluster.nodes[0];
         let lookups = async || node.metrics().await.sum("fanfare_app_lookups_total");
         let before = lookups().await;
         let stranger = AppSpec::new("stranger");
@@ -295,15 +290,15 @@ async fn unknown_app_key_is_looked_up_once() {
 #[tokio::test]
 async fn channel_delta_compression_is_stored_with_app() {
     bounded(async {
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let deltas = r#"{ "quiet-*" = { enabled = false }, "m-*" = { conflation_key = "asset.id" } }"#;
         let set = format!("channel_delta_compression={deltas}");
         let seven = AppSpec::new("7");
         let AppSpec { key, secret, .. } = &seven;
-        stage.change(&["add", "--id", "7", "--key", key, "--secret", secret, "--set", &set]).await;
-        let stored = stage.redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+        change(&cluster, &["add", "--id", "7", "--key", key, "--secret", secret, "--set", &set]).await;
+        let stored = cluster.redis().command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
         assert!(stored.contains("conflation_key = \"asset.id\""), "{stored}");
-        for node in &stage.nodes {
+        for node in &cluster.nodes {
             let mut browser = browser(node, &seven).await;
             for (channel, permitted) in [("quiet-room", false), ("m-room", true), ("room", true)] {
                 let data = json!({ "channel": channel, "delta": true });

@@ -6,22 +6,20 @@
 use std::time::Duration;
 
 use fanfare::entry::Entry;
-use futures_util::future::join_all;
 
 use crate::support::resp::Reply;
 use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{PATIENCE, Proxy, Redis, Server, events_of, eventually};
+use crate::support::{Backend, Cluster, PATIENCE, events_of, eventually};
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// All new events reach all clients within this time: far sooner than the head
 /// check, every 8 s, would find them. Half of it is reserve for a busy machine.
 const PROMPT: Duration = Duration::from_secs(4);
 
-struct Stage {
-    nodes: Vec<Server>,
-    /// Between node 1 and Redis.
-    proxy: Proxy,
-    redis: Redis,
+/// A channel on a cluster whose node 1 reaches Redis through a proxy.
+struct Channel {
+    cluster: Cluster,
+    /// The keys of the head and of the history.
     head: String,
     log: String,
 }
@@ -33,27 +31,25 @@ struct Head {
     seq: u64,
 }
 
-impl Stage {
+impl Channel {
     /// Publishes ten events on `news`.
-    async fn start() -> Stage {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let (zero, one) = tokio::join!(
-            Server::builder().name("node 0").redis(&redis).start(),
-            Server::builder().name("node 1").redis_url(&proxy.url()).start()
-        );
-        let mut stage =
-            Stage { nodes: vec![zero, one], proxy, redis, head: String::new(), log: String::new() };
-        stage.publish("kept", 1..=10).await;
-        stage.head = stage.redis.command(&["KEYS", "fanfare:*:head:1:news"]).await.text();
-        stage.log = stage.redis.command(&["KEYS", "fanfare:*:log:1:news"]).await.text();
-        stage
+    async fn start() -> Channel {
+        let cluster = Cluster::builder(Backend::Redis).proxied(1).start().await;
+        let mut channel = Channel { cluster, head: String::new(), log: String::new() };
+        channel.publish("kept", 1..=10).await;
+        channel.head = channel.command(&["KEYS", "fanfare:*:head:1:news"]).await.text();
+        channel.log = channel.command(&["KEYS", "fanfare:*:log:1:news"]).await.text();
+        channel
+    }
+
+    async fn command(&self, words: &[&str]) -> Reply {
+        self.cluster.redis().command(words).await
     }
 
     async fn witnesses(&self) -> Vec<Witness> {
         let (mut all, more) = tokio::join!(
-            Witness::several(&self.nodes[0], 3, &["news"]),
-            Witness::several(&self.nodes[1], 3, &["news"])
+            Witness::several(&self.cluster.nodes[0], 3, &["news"]),
+            Witness::several(&self.cluster.nodes[1], 3, &["news"])
         );
         all.extend(more);
         all
@@ -62,14 +58,17 @@ impl Stage {
     /// Publishes through both nodes in turn.
     async fn publish(&self, name: &str, numbers: std::ops::RangeInclusive<usize>) {
         for number in numbers {
-            self.nodes[number % 2].caller("1").publish("news", "e", &format!("{name}-{number}")).await;
+            self.cluster.nodes[number % 2]
+                .caller("1")
+                .publish("news", "e", &format!("{name}-{number}"))
+                .await;
         }
     }
 
     /// Copies the state of the channel, as in a replica that is not up to date.
     async fn replicate(&self) {
         for key in [&self.head, &self.log] {
-            self.redis.command(&["COPY", key, &format!("old:{key}"), "REPLACE"]).await;
+            self.command(&["COPY", key, &format!("old:{key}"), "REPLACE"]).await;
         }
     }
 
@@ -77,11 +76,11 @@ impl Stage {
     async fn fail_over(&self) {
         let script = "for i = 1, 2 do redis.call('RENAME', KEYS[i + 2], KEYS[i]) end";
         let old = [&self.head, &self.log].map(|key| format!("old:{key}"));
-        self.redis.command(&["EVAL", script, "4", &self.head, &self.log, &old[0], &old[1]]).await;
+        self.command(&["EVAL", script, "4", &self.head, &self.log, &old[0], &old[1]]).await;
     }
 
     async fn head(&self) -> Head {
-        let Reply::Array(fields) = self.redis.command(&["HMGET", &self.head, "epoch", "seq"]).await else {
+        let Reply::Array(fields) = self.command(&["HMGET", &self.head, "epoch", "seq"]).await else {
             panic!("two fields were expected");
         };
         let number = |at: usize| fields[at].text().parse().expect("a number");
@@ -99,7 +98,7 @@ impl Stage {
 
     /// Epoch, first number and data of each entry of the history.
     async fn numbers(&self) -> Vec<(u64, u64, String)> {
-        let Reply::Array(entries) = self.redis.command(&["LRANGE", &self.log, "0", "-1"]).await else {
+        let Reply::Array(entries) = self.command(&["LRANGE", &self.log, "0", "-1"]).await else {
             panic!("a list was expected");
         };
         let number = |entry: Reply| {
@@ -112,8 +111,7 @@ impl Stage {
     }
 
     async fn epoch_changes(&self) -> f64 {
-        let metrics = join_all(self.nodes.iter().map(Server::metrics)).await;
-        metrics.iter().map(|metrics| metrics.sum("fanfare_epoch_changes_total")).sum()
+        self.cluster.metric("fanfare_epoch_changes_total").await.iter().sum()
     }
 }
 
@@ -125,31 +123,31 @@ fn named(name: &str, numbers: std::ops::RangeInclusive<usize>) -> Vec<String> {
 #[tokio::test]
 async fn cluster_failover_with_lost_writes_delivers_new_events() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        let witnesses = stage.witnesses().await;
-        stage.replicate().await;
-        stage.publish("lost", 1..=5).await;
-        let seen = stage.head().await;
+        let channel = Channel::start().await;
+        let witnesses = channel.witnesses().await;
+        channel.replicate().await;
+        channel.publish("lost", 1..=5).await;
+        let seen = channel.head().await;
         for witness in &witnesses {
             witness.heard("news", "lost-5").await;
         }
-        stage.fail_over().await;
-        assert!(stage.head().await.seq < seen.seq, "the failover lost writes");
+        channel.fail_over().await;
+        assert!(channel.head().await.seq < seen.seq, "the failover lost writes");
         // One number at a time: the new history has exactly the numbers of the old
         // one.
-        stage.publish("new", 1..=5).await;
+        channel.publish("new", 1..=5).await;
         let expected = [named("lost", 1..=5), named("new", 1..=5)].concat();
         for witness in &witnesses {
             witness.heard_within("news", "new-5", PROMPT).await;
             assert_eq!(witness.run("news"), expected, "{}", witness.name);
         }
-        stage.epoch_jumps_above(seen).await;
-        assert!(stage.epoch_changes().await >= 1.0, "the epoch change is counted");
-        stage.publish("later", 1..=5).await;
+        channel.epoch_jumps_above(seen).await;
+        assert!(channel.epoch_changes().await >= 1.0, "the epoch change is counted");
+        channel.publish("later", 1..=5).await;
         for witness in &witnesses {
             witness.heard_within("news", "later-5", PROMPT).await;
         }
-        for (epoch, number, data) in stage.numbers().await {
+        for (epoch, number, data) in channel.numbers().await {
             let is_later = data.starts_with("later");
             assert!(!is_later || (epoch > seen.epoch && number > seen.seq), "{data} has number {number}");
         }
@@ -161,25 +159,25 @@ async fn cluster_failover_with_lost_writes_delivers_new_events() {
 #[tokio::test]
 async fn cluster_repeated_failovers_with_lost_writes_deliver_new_events() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        let witnesses = stage.witnesses().await;
+        let channel = Channel::start().await;
+        let witnesses = channel.witnesses().await;
         let mut expected = Vec::new();
         for (round, (lost, new)) in [(1, 1), (5, 1), (1, 5), (3, 3), (7, 2)].into_iter().enumerate() {
-            stage.replicate().await;
+            channel.replicate().await;
             let names = [format!("lost-{round}"), format!("new-{round}")];
-            stage.publish(&names[0], 1..=lost).await;
+            channel.publish(&names[0], 1..=lost).await;
             for witness in &witnesses {
                 witness.heard("news", &format!("{}-{lost}", names[0])).await;
             }
-            let seen = stage.head().await;
-            stage.fail_over().await;
-            stage.publish(&names[1], 1..=new).await;
+            let seen = channel.head().await;
+            channel.fail_over().await;
+            channel.publish(&names[1], 1..=new).await;
             expected.extend([named(&names[0], 1..=lost), named(&names[1], 1..=new)].concat());
             for witness in &witnesses {
                 witness.heard_within("news", &format!("{}-{new}", names[1]), PROMPT).await;
                 assert_eq!(witness.run("news"), expected, "{} in round {round}", witness.name);
             }
-            stage.epoch_jumps_above(seen).await;
+            channel.epoch_jumps_above(seen).await;
         }
     })
     .await;
@@ -191,18 +189,18 @@ async fn cluster_repeated_failovers_with_lost_writes_deliver_new_events() {
 #[tokio::test]
 async fn cluster_failover_after_subscription_delivers_new_events() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        stage.replicate().await;
-        stage.publish("lost", 1..=5).await;
-        let witnesses = stage.witnesses().await;
-        let seen = stage.head().await;
-        stage.fail_over().await;
-        stage.publish("new", 1..=3).await;
+        let channel = Channel::start().await;
+        channel.replicate().await;
+        channel.publish("lost", 1..=5).await;
+        let witnesses = channel.witnesses().await;
+        let seen = channel.head().await;
+        channel.fail_over().await;
+        channel.publish("new", 1..=3).await;
         for witness in &witnesses {
             witness.heard_within("news", "new-3", PROMPT).await;
             assert_eq!(witness.run("news"), named("new", 1..=3), "{}", witness.name);
         }
-        stage.epoch_jumps_above(seen).await;
+        channel.epoch_jumps_above(seen).await;
     })
     .await;
 }
@@ -211,18 +209,18 @@ async fn cluster_failover_after_subscription_delivers_new_events() {
 #[tokio::test]
 async fn cluster_nodes_with_different_histories_converge_after_failover() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        let first = Witness::several(&stage.nodes[0], 2, &["news"]).await;
-        stage.replicate().await;
-        stage.publish("lost", 1..=5).await;
+        let channel = Channel::start().await;
+        let first = Witness::several(&channel.cluster.nodes[0], 2, &["news"]).await;
+        channel.replicate().await;
+        channel.publish("lost", 1..=5).await;
         for witness in &first {
             witness.heard("news", "lost-5").await;
         }
-        let seen = stage.head().await;
-        stage.fail_over().await;
-        let second = Witness::several(&stage.nodes[1], 2, &["news"]).await;
-        let third = Witness::several(&stage.nodes[0], 2, &["news"]).await;
-        stage.publish("new", 1..=5).await;
+        let seen = channel.head().await;
+        channel.fail_over().await;
+        let second = Witness::several(&channel.cluster.nodes[1], 2, &["news"]).await;
+        let third = Witness::several(&channel.cluster.nodes[0], 2, &["news"]).await;
+        channel.publish("new", 1..=5).await;
         for witness in first.iter().chain(&second).chain(&third) {
             witness.heard_within("news", "new-5", PROMPT).await;
             let run = witness.run("news");
@@ -232,7 +230,7 @@ async fn cluster_nodes_with_different_histories_converge_after_failover() {
         for witness in second.iter().chain(&third) {
             assert_eq!(witness.run("news"), named("new", 1..=5), "{}", witness.name);
         }
-        stage.epoch_jumps_above(seen).await;
+        channel.epoch_jumps_above(seen).await;
     })
     .await;
 }
@@ -241,16 +239,16 @@ async fn cluster_nodes_with_different_histories_converge_after_failover() {
 #[tokio::test]
 async fn cluster_fork_is_found_by_head_check_without_events() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        let witnesses = stage.witnesses().await;
-        stage.replicate().await;
-        stage.publish("lost", 1..=5).await;
+        let channel = Channel::start().await;
+        let witnesses = channel.witnesses().await;
+        channel.replicate().await;
+        channel.publish("lost", 1..=5).await;
         for witness in &witnesses {
             witness.heard("news", "lost-5").await;
         }
-        stage.fail_over().await;
-        let swallowed = stage.proxy.swallow("new-1");
-        stage.publish("new", 1..=1).await;
+        channel.fail_over().await;
+        let swallowed = channel.cluster.proxy().swallow("new-1");
+        channel.publish("new", 1..=1).await;
         swallowed.happened().await;
         let expected = [named("lost", 1..=5), named("new", 1..=1)].concat();
         for witness in &witnesses {
@@ -266,24 +264,24 @@ async fn cluster_fork_is_found_by_head_check_without_events() {
 #[tokio::test]
 async fn cluster_sequence_numbers_stay_monotonic_after_clock_went_back() {
     within(LIMIT, async {
-        let stage = Stage::start().await;
-        let witnesses = stage.witnesses().await;
+        let channel = Channel::start().await;
+        let witnesses = channel.witnesses().await;
         // As if numbered by a clock that was an hour ahead.
-        let ahead = (stage.head().await.seq + 3_600_000_000).to_string();
-        stage.redis.command(&["HSET", &stage.head, "seq", &ahead, "epoch", &ahead]).await;
-        stage.publish("ahead", 1..=2).await;
+        let ahead = (channel.head().await.seq + 3_600_000_000).to_string();
+        channel.command(&["HSET", &channel.head, "seq", &ahead, "epoch", &ahead]).await;
+        channel.publish("ahead", 1..=2).await;
         for witness in &witnesses {
             witness.heard_within("news", "ahead-2", PROMPT).await;
         }
-        let seen = stage.head().await;
-        stage.redis.command(&["DEL", &stage.head, &stage.log]).await;
-        stage.publish("new", 1..=2).await;
+        let seen = channel.head().await;
+        channel.command(&["DEL", &channel.head, &channel.log]).await;
+        channel.publish("new", 1..=2).await;
         for witness in &witnesses {
             witness.heard_within("news", "new-2", PROMPT).await;
         }
-        let head = stage.head().await;
+        let head = channel.head().await;
         assert!(head.epoch >= seen.seq && head.seq > seen.seq, "{head:?} after {seen:?}");
-        assert!(stage.epoch_changes().await >= 1.0, "the epoch change is counted");
+        assert!(channel.epoch_changes().await >= 1.0, "the epoch change is counted");
     })
     .await;
 }

@@ -8,80 +8,53 @@ use serde_json::json;
 
 use crate::support::server::Metrics;
 use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Caller, Links, PATIENCE, Proxy, Redis, Server, Way, eventually};
+use crate::support::{Backend, Caller, Cluster, Links, PATIENCE, Way, eventually};
 
 /// A node compares the position of every subscribed channel with its head within this time.
 const HEAD_CHECK: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Two nodes on one Redis. Node b reaches it through a proxy.
-struct Setup {
-    node_a: Server,
-    node_b: Server,
-    proxy: Proxy,
-    _redis: Redis,
+/// Two nodes on one Redis. Node 1 reaches it through a proxy.
+async fn start() -> Cluster {
+    Cluster::builder(Backend::Redis).proxied(1).start().await
 }
 
-impl Setup {
-    async fn start() -> Setup {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node_a = Server::builder().name("node a").redis(&redis).start().await;
-        let node_b = Server::builder().name("node b").redis_url(&proxy.url()).start().await;
-        Setup { node_a, node_b, proxy, _redis: redis }
-    }
-
-    async fn subscribers(&self, channels: &[&str]) -> Subscribers {
-        let (of_a, of_b) = tokio::join!(
-            Witness::several(&self.node_a, 3, channels),
-            Witness::several(&self.node_b, 10, channels)
-        );
-        Subscribers { of_a, of_b }
-    }
-
-    async fn metrics(&self) -> Metrics {
-        self.node_b.metrics().await
-    }
-
-    async fn ready_becomes(&self, status: u16, within: Duration) {
-        eventually(&format!("/ready {status}"), within, async || {
-            let answer = self.node_b.get("/ready").await;
-            if answer.status == status { Ok(()) } else { Err(answer.text()) }
-        })
-        .await;
-    }
-
-    /// At least one gap was counted, and every gap was repaired.
-    async fn assert_repaired(&self) {
-        let metrics = self.metrics().await;
-        let [gaps, repaired, unrepaired] = ["gaps", "gaps_repaired", "gaps_unrepaired"]
-            .map(|name| metrics.sum(&format!("fanfare_{name}_total")));
-        println!("gaps {gaps}, repaired {repaired}");
-        assert!(gaps >= 1.0, "no gap was counted");
-        assert_eq!((repaired, unrepaired), (gaps, 0.0), "repaired and unrepaired gaps");
-        assert_eq!(metrics.sum("fanfare_epoch_changes_total"), 0.0, "the epoch changed");
-    }
+async fn metrics(cluster: &Cluster) -> Metrics {
+    cluster.nodes[1].metrics().await
 }
 
-struct Subscribers {
-    /// The reference: the link of node a is never cut.
-    of_a: Vec<Witness>,
-    of_b: Vec<Witness>,
+/// At least one gap was counted, and every gap was repaired.
+async fn assert_repaired(cluster: &Cluster) {
+    let metrics = metrics(cluster).await;
+    let [gaps, repaired, unrepaired] = ["gaps", "gaps_repaired", "gaps_unrepaired"]
+        .map(|name| metrics.sum(&format!("fanfare_{name}_total")));
+    println!("gaps {gaps}, repaired {repaired}");
+    assert!(gaps >= 1.0, "no gap was counted");
+    assert_eq!((repaired, unrepaired), (gaps, 0.0), "repaired and unrepaired gaps");
+    assert_eq!(metrics.sum("fanfare_epoch_changes_total"), 0.0, "the epoch changed");
 }
+
+struct Subscribers(Vec<Witness>);
 
 impl Subscribers {
-    fn all(&self) -> impl Iterator<Item = &Witness> {
-        self.of_a.iter().chain(&self.of_b)
+    /// The first ones are the reference: the link of node 0 is never cut.
+    async fn start(cluster: &Cluster, channels: &[&str]) -> Subscribers {
+        let (mut all, proxied) = tokio::join!(
+            Witness::several(&cluster.nodes[0], 3, channels),
+            Witness::several(&cluster.nodes[1], 10, channels)
+        );
+        all.extend(proxied);
+        Subscribers(all)
     }
 
     /// Waits for `last`; expects the same sequence at all subscribers, each event once.
     async fn check(&self, channel: &str, last: &str, patience: Duration) -> Vec<String> {
-        for witness in self.all() {
+        for witness in &self.0 {
             witness.heard_within(channel, last, patience).await;
         }
-        let sequence = self.of_a[0].run(channel);
+        let sequence = self.0[0].run(channel);
         assert_once_each(&sequence, channel);
-        for witness in self.all() {
+        for witness in &self.0 {
             assert_eq!(witness.run(channel), sequence, "{} of {channel}", witness.name);
         }
         sequence
@@ -130,23 +103,23 @@ impl Publisher {
 #[tokio::test]
 async fn cluster_link_cut_for_three_seconds_is_repaired() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy", "tail"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
-        setup.proxy.cut(Links::Subscriber);
+        cluster.proxy().cut(Links::Subscriber);
         // Node b misses the newest event of `tail`, and no later entry reveals the gap.
         publisher.publish_for(Duration::from_secs(2), &["tail"]).await;
         publisher.publish_for(Duration::from_secs(1), &[]).await;
-        setup.proxy.heal();
+        cluster.proxy().heal();
         publisher.publish_for(Duration::from_secs(2), &[]).await;
         for channel in ["tail", "busy"] {
             let sequence = subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
             assert!(sequence.len() >= 100, "{}", sequence.len());
         }
-        setup.assert_repaired().await;
-        assert!(setup.metrics().await.sum("fanfare_redis_reconnects_total") >= 1.0);
-        setup.ready_becomes(200, PATIENCE).await;
+        assert_repaired(&cluster).await;
+        assert!(metrics(&cluster).await.sum("fanfare_redis_reconnects_total") >= 1.0);
+        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
     })
     .await;
 }
@@ -155,17 +128,17 @@ async fn cluster_link_cut_for_three_seconds_is_repaired() {
 #[tokio::test]
 async fn cluster_link_cut_without_later_events_is_repaired() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy", "tail"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish(&["tail"]).await;
-        setup.proxy.cut(Links::Subscriber);
+        cluster.proxy().cut(Links::Subscriber);
         publisher.publish_for(Duration::from_secs(3), &["tail"]).await;
-        setup.proxy.heal();
+        cluster.proxy().heal();
         for channel in ["tail", "busy"] {
             subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        setup.assert_repaired().await;
+        assert_repaired(&cluster).await;
     })
     .await;
 }
@@ -173,22 +146,22 @@ async fn cluster_link_cut_without_later_events_is_repaired() {
 #[tokio::test]
 async fn cluster_link_stalled_for_three_seconds_loses_nothing() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy", "tail"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
-        setup.proxy.stall(Links::Subscriber, Way::Both);
+        cluster.proxy().stall(Links::Subscriber, Way::Both);
         publisher.publish_for(Duration::from_secs(2), &["tail"]).await;
         publisher.publish_for(Duration::from_secs(1), &[]).await;
-        setup.proxy.heal();
+        cluster.proxy().heal();
         publisher.publish_for(Duration::from_secs(1), &[]).await;
         for channel in ["tail", "busy"] {
             subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        let metrics = setup.metrics().await;
+        let metrics = metrics(&cluster).await;
         assert_eq!(metrics.sum("fanfare_gaps_unrepaired_total"), 0.0);
         assert_eq!(metrics.sum("fanfare_probe_failures_total"), 0.0, "a probe failed within its timeout");
-        setup.ready_becomes(200, PATIENCE).await;
+        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
     })
     .await;
 }
@@ -198,44 +171,44 @@ async fn cluster_link_stalled_for_three_seconds_loses_nothing() {
 #[tokio::test]
 async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy", "tail"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish(&["tail"]).await;
-        setup.ready_becomes(200, PATIENCE).await;
-        setup.proxy.stall(Links::Subscriber, Way::Replies);
+        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
+        cluster.proxy().stall(Links::Subscriber, Way::Replies);
         let stalled = tokio::time::Instant::now();
         publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
-        setup.ready_becomes(503, Duration::from_secs(15)).await;
+        cluster.nodes[1].ready_becomes(503, Duration::from_secs(15)).await;
         println!("unready after {:?}", stalled.elapsed());
         eventually("a failed probe", Duration::from_secs(15), async || {
-            let failures = setup.metrics().await.sum("fanfare_probe_failures_total");
+            let failures = metrics(&cluster).await.sum("fanfare_probe_failures_total");
             if failures >= 1.0 { Ok(()) } else { Err(failures.to_string()) }
         })
         .await;
         println!("probe failed after {:?}", stalled.elapsed());
         // The node reconnects; the new connection delivers no messages either.
         eventually("a new connection", PATIENCE, async || {
-            let reconnects = setup.metrics().await.sum("fanfare_redis_reconnects_total");
+            let reconnects = metrics(&cluster).await.sum("fanfare_redis_reconnects_total");
             if reconnects >= 1.0 { Ok(()) } else { Err(reconnects.to_string()) }
         })
         .await;
         publisher.publish_for(Duration::from_secs(1), &[]).await;
-        setup.proxy.heal();
+        cluster.proxy().heal();
         let healed = tokio::time::Instant::now();
         // The history has the events published during the stall.
         for channel in ["tail", "busy"] {
             subscribers.check(channel, &publisher.newest[channel], HEAD_CHECK).await;
         }
         println!("caught up {:?} after the link was restored", healed.elapsed());
-        setup.ready_becomes(200, Duration::from_secs(10)).await;
+        cluster.nodes[1].ready_becomes(200, Duration::from_secs(10)).await;
         println!("ready {:?} after the link was restored", healed.elapsed());
-        setup.assert_repaired().await;
+        assert_repaired(&cluster).await;
         // Entries arrive on the topic again, without gap repair.
-        let gaps = setup.metrics().await.sum("fanfare_gaps_total");
+        let gaps = metrics(&cluster).await.sum("fanfare_gaps_total");
         publisher.publish(&["tail"]).await;
         subscribers.check("tail", &publisher.newest["tail"], PATIENCE).await;
-        assert_eq!(setup.metrics().await.sum("fanfare_gaps_total"), gaps);
+        assert_eq!(metrics(&cluster).await.sum("fanfare_gaps_total"), gaps);
     })
     .await;
 }
@@ -244,15 +217,15 @@ async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
 #[tokio::test]
 async fn cluster_link_without_messages_delivers_from_the_history() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish(&[]).await;
-        setup.proxy.stall(Links::Subscriber, Way::Both);
+        cluster.proxy().stall(Links::Subscriber, Way::Both);
         publisher.publish(&[]).await;
         subscribers.check("busy", &publisher.newest["busy"], HEAD_CHECK + Duration::from_secs(2)).await;
-        setup.assert_repaired().await;
-        setup.proxy.heal();
+        assert_repaired(&cluster).await;
+        cluster.proxy().heal();
         // The delayed messages arrive now; their entries are duplicates.
         publisher.publish(&[]).await;
         subscribers.check("busy", &publisher.newest["busy"], PATIENCE).await;
@@ -263,11 +236,11 @@ async fn cluster_link_without_messages_delivers_from_the_history() {
 #[tokio::test]
 async fn cluster_entry_lost_is_repaired_by_the_next_entry() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["news"]).await;
-        let caller = setup.node_a.caller("1");
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["news"]).await;
+        let caller = cluster.caller("1");
         for round in 0..20 {
-            let swallowed = setup.proxy.swallow(&format!("lost-{round}"));
+            let swallowed = cluster.proxy().swallow(&format!("lost-{round}"));
             for kind in ["before", "lost", "after"] {
                 caller.publish("news", "e", &format!("{kind}-{round}")).await;
             }
@@ -275,8 +248,8 @@ async fn cluster_entry_lost_is_repaired_by_the_next_entry() {
             // Head checks are 8 s apart, so only the next entry can reveal the gap in time.
             subscribers.check("news", &format!("after-{round}"), Duration::from_secs(4)).await;
         }
-        setup.assert_repaired().await;
-        assert_eq!(setup.metrics().await.sum("fanfare_gaps_total"), 20.0);
+        assert_repaired(&cluster).await;
+        assert_eq!(metrics(&cluster).await.sum("fanfare_gaps_total"), 20.0);
     })
     .await;
 }
@@ -284,15 +257,15 @@ async fn cluster_entry_lost_is_repaired_by_the_next_entry() {
 #[tokio::test]
 async fn cluster_last_entry_lost_is_repaired_by_the_head_check() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["news"]).await;
-        let caller = setup.node_a.caller("1");
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["news"]).await;
+        let caller = cluster.caller("1");
         caller.publish("news", "e", "first").await;
-        let swallowed = setup.proxy.swallow("last");
+        let swallowed = cluster.proxy().swallow("last");
         caller.publish("news", "e", "last").await;
         swallowed.happened().await;
         subscribers.check("news", "last", HEAD_CHECK + Duration::from_secs(1)).await;
-        setup.assert_repaired().await;
+        assert_repaired(&cluster).await;
     })
     .await;
 }
@@ -301,15 +274,15 @@ async fn cluster_last_entry_lost_is_repaired_by_the_head_check() {
 #[tokio::test]
 async fn cluster_first_entry_lost_is_repaired() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["news", "tail"]).await;
-        let caller = setup.node_a.caller("1");
-        let swallowed = setup.proxy.swallow("first");
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["news", "tail"]).await;
+        let caller = cluster.caller("1");
+        let swallowed = cluster.proxy().swallow("first");
         caller.publish("news", "e", "first").await;
         swallowed.happened().await;
         caller.publish("news", "e", "second").await;
         assert_eq!(subscribers.check("news", "second", PATIENCE).await, ["first", "second"]);
-        let swallowed = setup.proxy.swallow("only");
+        let swallowed = cluster.proxy().swallow("only");
         caller.publish("tail", "e", "only").await;
         swallowed.happened().await;
         subscribers.check("tail", "only", HEAD_CHECK + Duration::from_secs(1)).await;
@@ -321,17 +294,17 @@ async fn cluster_first_entry_lost_is_repaired() {
 #[tokio::test]
 async fn cluster_link_cut_repeatedly_loses_nothing() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let subscribers = setup.subscribers(&["busy", "tail"]).await;
-        let mut publisher = Publisher::new(setup.node_a.caller("1"));
+        let cluster = start().await;
+        let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
+        let mut publisher = Publisher::new(cluster.caller("1"));
         for _ in 0..15 {
             publisher.publish_for(Duration::from_millis(300), &["tail"]).await;
-            setup.proxy.cut_once(Links::Subscriber);
+            cluster.proxy().cut_once(Links::Subscriber);
         }
         for channel in ["tail", "busy"] {
             subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
         }
-        setup.assert_repaired().await;
+        assert_repaired(&cluster).await;
     })
     .await;
 }

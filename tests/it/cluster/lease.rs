@@ -4,92 +4,76 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::witness::{Witness, within};
-use crate::support::{Redis, Server, Signal, eventually};
+use crate::support::{Backend, Caller, Cluster, Signal};
 
 /// The guaranteed time, with default settings.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(120);
 
-struct Stage {
-    nodes: Vec<Server>,
-    redis: Redis,
+async fn start(nodes: usize) -> Cluster {
+    Cluster::builder(Backend::Redis).nodes(nodes).start().await
 }
 
-impl Stage {
-    async fn start(nodes: usize) -> Stage {
-        let redis = Redis::start().await;
-        let node = |n: usize| Server::builder().name(&format!("node {n}")).redis(&redis).start();
-        let nodes = join_all((0..nodes).map(node)).await;
-        Stage { nodes, redis }
-    }
-
-    /// Waits until these nodes report these subscription counts, in both responses
-    /// that contain them. The request with `info` publishes an event.
-    async fn counts_become(&self, nodes: &[usize], counts: &[(&str, usize)], deadline: Instant) {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        for node in nodes {
-            let caller = self.nodes[*node].caller("1");
-            for (channel, count) in counts {
-                let what = format!("{count} subscriptions of {channel} at node {node}");
-                eventually(&what, patience, async || match caller.subscription_count(channel).await {
-                    now if now == *count => Ok(()),
-                    now => Err(now.to_string()),
-                })
-                .await;
-                let occupied = caller.get(&format!("/channels/{channel}"), &[]).await.expect_ok();
-                assert_eq!(occupied["occupied"], *count > 0, "{channel} at node {node}");
-            }
-            for some in counts.chunks(10) {
-                self.check_counts_with_info(*node, some).await;
-            }
+/// Waits until these nodes report these subscription counts, in both responses
+/// that contain them. The request with `info` publishes an event.
+async fn counts_become(cluster: &Cluster, nodes: &[usize], counts: &[(&str, usize)], deadline: Instant) {
+    let within = deadline.saturating_duration_since(Instant::now());
+    for node in nodes {
+        let caller = cluster.nodes[*node].caller("1");
+        for (channel, count) in counts {
+            caller.count_becomes_within(channel, *count, within).await;
+            let occupied = caller.get(&format!("/channels/{channel}"), &[]).await.expect_ok();
+            assert_eq!(occupied["occupied"], *count > 0, "{channel} at node {node}");
+        }
+        for some in counts.chunks(10) {
+            check_counts_with_info(&caller, some).await;
         }
     }
+}
 
-    async fn check_counts_with_info(&self, node: usize, counts: &[(&str, usize)]) {
-        let event = |(channel, _): &(&str, usize)| json!({ "name": "e", "channel": channel, "data": "count-request", "info": "subscription_count" });
-        let batch = counts.iter().map(event).collect();
-        let answer = self.nodes[node].caller("1").post_batch(batch).await.expect_ok();
-        for (at, (channel, count)) in counts.iter().enumerate() {
-            let reported = &answer["batch"][at]["subscription_count"];
-            assert_eq!(reported, *count, "`info` of {channel} at node {node}");
-        }
+async fn check_counts_with_info(caller: &Caller, counts: &[(&str, usize)]) {
+    let event = |(channel, _): &(&str, usize)| json!({ "name": "e", "channel": channel, "data": "count-request", "info": "subscription_count" });
+    let batch = counts.iter().map(event).collect();
+    let answer = caller.post_batch(batch).await.expect_ok();
+    for (at, (channel, count)) in counts.iter().enumerate() {
+        let reported = &answer["batch"][at]["subscription_count"];
+        assert_eq!(reported, *count, "`info` of {channel}");
     }
+}
 
-    async fn metric(&self, node: usize, name: &str) -> f64 {
-        self.nodes[node].metrics().await.sum(&format!("fanfare_{name}_total"))
-    }
+async fn metric(cluster: &Cluster, node: usize, name: &str) -> f64 {
+    cluster.nodes[node].metrics().await.sum(&format!("fanfare_{name}_total"))
 }
 
 #[tokio::test]
 async fn cluster_counts_recover_after_kill_9() {
     within(LIMIT, async {
-        let mut stage = Stage::start(3).await;
+        let mut cluster = start(3).await;
         let mut staying = Vec::new();
-        staying.extend(Witness::several(&stage.nodes[0], 3, &["all", "some"]).await);
-        staying.extend(Witness::several(&stage.nodes[1], 2, &["all"]).await);
+        staying.extend(Witness::several(&cluster.nodes[0], 3, &["all", "some"]).await);
+        staying.extend(Witness::several(&cluster.nodes[1], 2, &["all"]).await);
         let channels: Vec<String> = (0..300).map(|n| format!("dying-{n}")).collect();
         let mut dying: Vec<&str> = channels.iter().map(String::as_str).collect();
         dying.extend(["all", "some"]);
-        let _gone = Witness::several(&stage.nodes[2], 5, &dying).await;
+        let _gone = Witness::several(&cluster.nodes[2], 5, &dying).await;
         let before = [("all", 10), ("some", 8), ("dying-7", 5), ("dying-299", 5)];
-        stage.counts_become(&[0, 1, 2], &before, Instant::now()).await;
+        counts_become(&cluster, &[0, 1, 2], &before, Instant::now()).await;
 
-        stage.nodes[2].kill9();
+        cluster.nodes[2].kill9();
         let killed = Instant::now();
         let mut after = vec![("all", 5), ("some", 3)];
         after.extend(channels.iter().map(|channel| (channel.as_str(), 0)));
-        stage.counts_become(&[0, 1], &after[..10], killed + RECOVERY_MAX).await;
+        counts_become(&cluster, &[0, 1], &after[..10], killed + RECOVERY_MAX).await;
         println!("counts exact {:?} after the kill", killed.elapsed());
-        stage.counts_become(&[1], &after[2..200], killed + RECOVERY_MAX).await;
-        let swept = stage.metric(0, "nodes_swept").await + stage.metric(1, "nodes_swept").await;
+        counts_become(&cluster, &[1], &after[2..200], killed + RECOVERY_MAX).await;
+        let swept = metric(&cluster, 0, "nodes_swept").await + metric(&cluster, 1, "nodes_swept").await;
         assert_eq!(swept, 1.0, "one node has died, and exactly one node has swept it");
         // No membership of the killed node is left.
-        let left = stage.redis.command(&["KEYS", "*dying*"]).await.text();
+        let left = cluster.redis().command(&["KEYS", "*dying*"]).await.text();
         assert!(!left.contains("subs:"), "{left}");
     })
     .await;
@@ -98,18 +82,18 @@ async fn cluster_counts_recover_after_kill_9() {
 #[tokio::test]
 async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
     within(LIMIT, async {
-        let mut stage = Stage::start(3).await;
+        let mut cluster = start(3).await;
         let mut witnesses = Vec::new();
-        for node in &stage.nodes {
+        for node in &cluster.nodes {
             witnesses.extend(Witness::several(node, 4, &["all"]).await);
         }
-        stage.counts_become(&[0, 1, 2], &[("all", 12)], Instant::now()).await;
-        stage.nodes[1].kill9();
-        stage.nodes[2].kill9();
+        counts_become(&cluster, &[0, 1, 2], &[("all", 12)], Instant::now()).await;
+        cluster.nodes[1].kill9();
+        cluster.nodes[2].kill9();
         let killed = Instant::now();
-        stage.counts_become(&[0], &[("all", 4)], killed + RECOVERY_MAX).await;
+        counts_become(&cluster, &[0], &[("all", 4)], killed + RECOVERY_MAX).await;
         println!("counts exact {:?} after the kill", killed.elapsed());
-        assert_eq!(stage.metric(0, "nodes_swept").await, 2.0);
+        assert_eq!(metric(&cluster, 0, "nodes_swept").await, 2.0);
     })
     .await;
 }
@@ -119,12 +103,13 @@ async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
 #[tokio::test]
 async fn cluster_counts_recover_after_all_nodes_are_killed() {
     within(LIMIT, async {
-        let mut stage = Stage::start(1).await;
-        let _gone = Witness::several(&stage.nodes[0], 4, &["all"]).await;
-        stage.nodes[0].kill9();
-        stage.nodes.push(Server::builder().name("node 1").redis(&stage.redis).start().await);
+        let mut cluster = start(1).await;
+        let _gone = Witness::several(&cluster.nodes[0], 4, &["all"]).await;
+        cluster.nodes[0].kill9();
+        let node = cluster.start_node(1).await;
+        cluster.nodes.push(node);
         // There is no guaranteed time for this case.
-        stage.counts_become(&[1], &[("all", 0)], Instant::now() + 3 * RECOVERY_MAX).await;
+        counts_become(&cluster, &[1], &[("all", 0)], Instant::now() + 3 * RECOVERY_MAX).await;
     })
     .await;
 }
@@ -134,27 +119,28 @@ async fn cluster_counts_recover_after_all_nodes_are_killed() {
 #[tokio::test]
 async fn cluster_counts_recover_after_pause_of_20_seconds() {
     within(LIMIT, async {
-        let stage = Stage::start(2).await;
-        let staying = Witness::several(&stage.nodes[0], 3, &["all", "other"]).await;
-        let paused = Witness::several(&stage.nodes[1], 4, &["all", "own"]).await;
-        stage.counts_become(&[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
+        let cluster = start(2).await;
+        let staying = Witness::several(&cluster.nodes[0], 3, &["all", "other"]).await;
+        let paused = Witness::several(&cluster.nodes[1], 4, &["all", "own"]).await;
+        counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
 
         let stopped = Instant::now();
-        stage.nodes[1].signal(Signal::Stop);
-        stage.counts_become(&[0], &[("all", 3), ("own", 0)], stopped + RECOVERY_MAX).await;
+        cluster.nodes[1].signal(Signal::Stop);
+        counts_become(&cluster, &[0], &[("all", 3), ("own", 0)], stopped + RECOVERY_MAX).await;
         println!("counts exact {:?} after the stop", stopped.elapsed());
-        let caller = stage.nodes[0].caller("1");
+        let caller = cluster.nodes[0].caller("1");
         let mut number = 0;
         while stopped.elapsed() < Duration::from_secs(20) {
             number += 1;
             caller.publish("all", "e", &format!("paused-{number}")).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        stage.nodes[1].signal(Signal::Continue);
+        cluster.nodes[1].signal(Signal::Continue);
         let resumed = Instant::now();
-        stage.counts_become(&[0, 1], &[("all", 7), ("own", 4), ("other", 3)], resumed + RECOVERY_MAX).await;
+        counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4), ("other", 3)], resumed + RECOVERY_MAX)
+            .await;
         println!("counts exact {:?} after the continue", resumed.elapsed());
-        assert_eq!(stage.metric(1, "leases_lost").await, 1.0);
+        assert_eq!(metric(&cluster, 1, "leases_lost").await, 1.0);
         caller.publish("all", "e", "end").await;
         for witness in staying.iter().chain(&paused) {
             witness.heard("all", "end").await;
@@ -162,9 +148,9 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
         }
         // It is counted under its new incarnation only, also later.
         tokio::time::sleep(Duration::from_secs(6)).await;
-        stage.counts_become(&[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
+        counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
         drop(paused);
-        stage.counts_become(&[0, 1], &[("all", 3), ("own", 0)], Instant::now() + RECOVERY_MAX).await;
+        counts_become(&cluster, &[0, 1], &[("all", 3), ("own", 0)], Instant::now() + RECOVERY_MAX).await;
     })
     .await;
 }
@@ -173,21 +159,21 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
 #[tokio::test]
 async fn cluster_short_pause_does_not_fence_node() {
     within(LIMIT, async {
-        let stage = Stage::start(2).await;
-        let _staying = Witness::several(&stage.nodes[0], 1, &["all"]).await;
-        let paused = Witness::several(&stage.nodes[1], 2, &["all"]).await;
-        stage.nodes[1].signal(Signal::Stop);
+        let cluster = start(2).await;
+        let _staying = Witness::several(&cluster.nodes[0], 1, &["all"]).await;
+        let paused = Witness::several(&cluster.nodes[1], 2, &["all"]).await;
+        cluster.nodes[1].signal(Signal::Stop);
         tokio::time::sleep(Duration::from_secs(5)).await;
-        stage.nodes[1].signal(Signal::Continue);
-        let caller = stage.nodes[0].caller("1");
+        cluster.nodes[1].signal(Signal::Continue);
+        let caller = cluster.nodes[0].caller("1");
         caller.publish("all", "e", "end").await;
         for witness in &paused {
             witness.heard("all", "end").await;
         }
-        stage.counts_become(&[0, 1], &[("all", 3)], Instant::now()).await;
+        counts_become(&cluster, &[0, 1], &[("all", 3)], Instant::now()).await;
         for node in [0, 1] {
-            assert_eq!(stage.metric(node, "nodes_swept").await, 0.0);
-            assert_eq!(stage.metric(node, "leases_lost").await, 0.0);
+            assert_eq!(metric(&cluster, node, "nodes_swept").await, 0.0);
+            assert_eq!(metric(&cluster, node, "leases_lost").await, 0.0);
         }
     })
     .await;
@@ -196,22 +182,22 @@ async fn cluster_short_pause_does_not_fence_node() {
 #[tokio::test]
 async fn cluster_counts_recover_after_flushall() {
     within(LIMIT, async {
-        let stage = Stage::start(2).await;
-        let mut witnesses = Witness::several(&stage.nodes[0], 3, &["all", "zero"]).await;
-        witnesses.extend(Witness::several(&stage.nodes[1], 4, &["all", "one"]).await);
+        let cluster = start(2).await;
+        let mut witnesses = Witness::several(&cluster.nodes[0], 3, &["all", "zero"]).await;
+        witnesses.extend(Witness::several(&cluster.nodes[1], 4, &["all", "one"]).await);
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
-        stage.counts_become(&[0, 1], &counts, Instant::now()).await;
+        counts_become(&cluster, &[0, 1], &counts, Instant::now()).await;
         for round in 0..3 {
-            let caller = stage.nodes[round % 2].caller("1");
+            let caller = cluster.nodes[round % 2].caller("1");
             caller.publish("all", "e", &format!("before-{round}")).await;
-            stage.redis.command(&["FLUSHALL"]).await;
+            cluster.redis().command(&["FLUSHALL"]).await;
             let flushed = Instant::now();
             // Events are delivered at once: delivery does not depend on counts.
             caller.publish("all", "e", &format!("after-{round}")).await;
             for witness in &witnesses {
                 witness.heard("all", &format!("after-{round}")).await;
             }
-            stage.counts_become(&[0, 1], &counts, flushed + RECOVERY_MAX).await;
+            counts_become(&cluster, &[0, 1], &counts, flushed + RECOVERY_MAX).await;
             println!("counts exact {:?} after the flush", flushed.elapsed());
         }
         let run: Vec<String> =
@@ -221,11 +207,15 @@ async fn cluster_counts_recover_after_flushall() {
         assert_eq!(run, expected);
         // Memberships of earlier incarnations do not return.
         tokio::time::sleep(Duration::from_secs(6)).await;
-        stage.counts_become(&[0, 1], &counts, Instant::now()).await;
+        counts_become(&cluster, &[0, 1], &counts, Instant::now()).await;
         drop(witnesses);
-        stage
-            .counts_become(&[0, 1], &counts.map(|(channel, _)| (channel, 0)), Instant::now() + RECOVERY_MAX)
-            .await;
+        counts_become(
+            &cluster,
+            &[0, 1],
+            &counts.map(|(channel, _)| (channel, 0)),
+            Instant::now() + RECOVERY_MAX,
+        )
+        .await;
     })
     .await;
 }
@@ -234,11 +224,11 @@ async fn cluster_counts_recover_after_flushall() {
 #[tokio::test]
 async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
     within(LIMIT, async {
-        let stage = Stage::start(2).await;
-        let _witnesses = Witness::several(&stage.nodes[0], 2, &["all"]).await;
+        let cluster = start(2).await;
+        let _witnesses = Witness::several(&cluster.nodes[0], 2, &["all"]).await;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(11) {
-            for node in &stage.nodes {
+            for node in &cluster.nodes {
                 let answer = node.get("/ready").await;
                 assert_eq!(answer.status, 200, "after {:?}: {}", started.elapsed(), answer.text());
             }
@@ -246,7 +236,7 @@ async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
         }
         for node in [0, 1] {
             for name in ["probe_failures", "redis_reconnects", "leases_lost", "nodes_swept", "gaps"] {
-                assert_eq!(stage.metric(node, name).await, 0.0, "{name} of node {node}");
+                assert_eq!(metric(&cluster, node, name).await, 0.0, "{name} of node {node}");
             }
         }
     })
@@ -257,16 +247,16 @@ async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
 #[tokio::test]
 async fn cluster_counts_are_exact_right_after_orderly_stop() {
     within(LIMIT, async {
-        let mut stage = Stage::start(2).await;
-        let _staying = Witness::several(&stage.nodes[0], 1, &["all"]).await;
-        let _leaving = Witness::several(&stage.nodes[1], 3, &["all"]).await;
-        stage.counts_become(&[0], &[("all", 4)], Instant::now()).await;
-        stage.nodes[1].signal(Signal::Terminate);
-        let status = stage.nodes[1].wait_exit(Duration::from_secs(60)).await;
+        let mut cluster = start(2).await;
+        let _staying = Witness::several(&cluster.nodes[0], 1, &["all"]).await;
+        let _leaving = Witness::several(&cluster.nodes[1], 3, &["all"]).await;
+        counts_become(&cluster, &[0], &[("all", 4)], Instant::now()).await;
+        cluster.nodes[1].signal(Signal::Terminate);
+        let status = cluster.nodes[1].wait_exit(Duration::from_secs(60)).await;
         assert!(status.success(), "{status}");
-        stage.counts_become(&[0], &[("all", 1)], Instant::now()).await;
-        assert_eq!(stage.metric(0, "nodes_swept").await, 0.0);
-        let leases = stage.redis.command(&["HLEN", "fanfare:{nodes}:leases"]).await;
+        counts_become(&cluster, &[0], &[("all", 1)], Instant::now()).await;
+        assert_eq!(metric(&cluster, 0, "nodes_swept").await, 0.0);
+        let leases = cluster.redis().command(&["HLEN", "fanfare:{nodes}:leases"]).await;
         assert_eq!(leases.integer(), 1, "the stopped node removed its lease");
     })
     .await;

@@ -34,7 +34,7 @@ async fn cluster_channel_query_of_100_000_channels_does_not_block_redis() {
             redis.command(&["SLOWLOG", "RESET"]).await;
             tokio::select! {
                 () = publish_forever(&publisher) => unreachable!("the publisher never ends"),
-                () = query_all(cluster.nodes()) => {}
+                () = query_all(&cluster.nodes) => {}
             }
             slow.push(redis.command(&["SLOWLOG", "GET", "10"]).await.text());
             if slow.last().is_some_and(String::is_empty) {
@@ -51,9 +51,9 @@ async fn cluster_channel_query_of_100_000_channels_does_not_block_redis() {
 /// have subscribers on both nodes.
 async fn fill(cluster: &Cluster) -> Vec<Extra> {
     let names: Vec<String> = (0..CHANNELS).map(name).collect();
-    let blocks = names.chunks(CHANNELS_PER_SOCKET).zip(cluster.nodes().iter().cycle());
+    let blocks = names.chunks(CHANNELS_PER_SOCKET).zip(cluster.nodes.iter().cycle());
     let mut sockets = join_all(blocks.map(|(channels, node)| occupy(node, channels))).await;
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         sockets.push(occupy(node, &names[..SHARED]).await);
     }
     sockets

@@ -32,7 +32,7 @@ async fn cluster_subscribers_of_all_nodes_receive_one_order() {
         for round in 0..SEEDS {
             Round::new(&cluster, Seed(seed.0.wrapping_add(round)), round).run().await;
         }
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             let metrics = node.metrics().await;
             for name in ["fanfare_gaps_total", "fanfare_gaps_unrepaired_total", "fanfare_epoch_changes_total"]
             {
@@ -81,7 +81,7 @@ impl<'a> Round<'a> {
     }
 
     fn caller(&self, node: usize) -> Caller {
-        self.cluster.nodes()[node % 2].caller("1")
+        self.cluster.nodes[node % 2].caller("1")
     }
 
     /// Publishes the first half of the batches through both nodes in turn, the second half

@@ -8,58 +8,23 @@ use rand::RngExt;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::server::Metrics;
 use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Answer, Links, PATIENCE, Proxy, Redis, Seed, Server, Signal, eventually};
+use crate::support::{Answer, Backend, Cluster, Links, PATIENCE, Redis, Seed, Server, Signal, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-struct Setup {
-    nodes: Vec<Server>,
-    redis: Redis,
+async fn witnesses(cluster: &Cluster) -> Vec<Witness> {
+    let mut witnesses = Witness::several(&cluster.nodes[0], 3, &["all", "zero"]).await;
+    witnesses.extend(Witness::several(&cluster.nodes[1], 4, &["all", "one"]).await);
+    witnesses
 }
 
-impl Setup {
-    async fn start() -> Setup {
-        let redis = Redis::start().await;
-        let node = |n: usize| Server::builder().name(&format!("node {n}")).redis(&redis).start();
-        let (zero, one) = tokio::join!(node(0), node(1));
-        Setup { nodes: vec![zero, one], redis }
-    }
-
-    async fn witnesses(&self) -> Vec<Witness> {
-        let mut witnesses = Witness::several(&self.nodes[0], 3, &["all", "zero"]).await;
-        witnesses.extend(Witness::several(&self.nodes[1], 4, &["all", "one"]).await);
-        witnesses
-    }
-
-    async fn counts_become(&self, counts: &[(&str, usize)], patience: Duration) {
-        for node in &self.nodes {
-            let caller = node.caller("1");
-            for (channel, count) in counts {
-                let what = format!("{count} subscriptions of {channel}");
-                eventually(&what, patience, async || {
-                    let answer =
-                        caller.get(&format!("/channels/{channel}"), &[("info", "subscription_count")]).await;
-                    let is_right = answer.status == 200 && answer.json()["subscription_count"] == *count;
-                    if is_right { Ok(()) } else { Err(answer.text()) }
-                })
-                .await;
-            }
+async fn counts_become(cluster: &Cluster, counts: &[(&str, usize)], patience: Duration) {
+    for node in &cluster.nodes {
+        for (channel, count) in counts {
+            node.caller("1").count_becomes_within(channel, *count, patience).await;
         }
     }
-
-    async fn metrics(&self) -> Vec<Metrics> {
-        vec![self.nodes[0].metrics().await, self.nodes[1].metrics().await]
-    }
-}
-
-async fn ready_becomes(node: &Server, status: u16, patience: Duration) -> Answer {
-    eventually(&format!("/ready {status}"), patience, async || {
-        let answer = node.get("/ready").await;
-        if answer.status == status { Ok(answer) } else { Err(answer.text()) }
-    })
-    .await
 }
 
 /// Repeats a publish until it is accepted; returns the data of the accepted event. Earlier
@@ -93,17 +58,17 @@ fn expect_unavailable(answer: &Answer) {
 #[tokio::test]
 async fn cluster_redis_killed_and_restarted_empty_recovers() {
     within(LIMIT, async {
-        let mut setup = Setup::start().await;
-        let mut witnesses = setup.witnesses().await;
-        setup.nodes[0].caller("1").publish("all", "e", "before").await;
+        let mut cluster = Cluster::start(Backend::Redis).await;
+        let mut witnesses = self::witnesses(&cluster).await;
+        cluster.nodes[0].caller("1").publish("all", "e", "before").await;
         for witness in &witnesses {
             witness.heard("all", "before").await;
         }
-        setup.redis.kill();
+        cluster.redis_mut().kill();
         let killed = Instant::now();
         let mut refused = Vec::new();
         while killed.elapsed() < Duration::from_secs(7) {
-            for node in &setup.nodes {
+            for node in &cluster.nodes {
                 let data = format!("away-{}", refused.len());
                 let sent = Instant::now();
                 let event = json!({ "name": "e", "channel": "all", "data": data });
@@ -116,14 +81,14 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
         println!("{} refused, slowest {:?}", refused.len(), refused.iter().max());
         let slow = refused.iter().filter(|took| **took > Duration::from_millis(500)).count();
         assert!(slow <= 4, "{slow} of {} requests did not fail fast", refused.len());
-        for node in &setup.nodes {
-            let answer = ready_becomes(node, 503, PATIENCE).await;
+        for node in &cluster.nodes {
+            let answer = node.ready_becomes(503, PATIENCE).await;
             assert!(answer.json()["reason"].is_string(), "{}", answer.text());
             assert_eq!(node.get("/live").await.status, 200);
         }
         // A subscription made now stays pending. A connection closed now is not counted
         // afterwards.
-        let mut late = Witness::connect(&setup.nodes[0]).await;
+        let mut late = Witness::connect(&cluster.nodes[0]).await;
         late.ask_for("all").await;
         late.ask_for("late").await;
         late.settle().await;
@@ -131,17 +96,17 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
         witnesses[0].unsubscribe("zero").await;
         assert_eq!(late.confirmations("all"), 0, "the subscription was confirmed without Redis");
 
-        setup.redis.restart().await;
+        cluster.redis_mut().restart().await;
         let back = Instant::now();
-        for node in &setup.nodes {
-            ready_becomes(node, 200, PATIENCE).await;
+        for node in &cluster.nodes {
+            node.ready_becomes(200, PATIENCE).await;
         }
         println!("ready {:?} after Redis was back", back.elapsed());
         late.until("its confirmations", PATIENCE, |r| {
             r.confirmations("all") == 1 && r.confirmations("late") == 1
         })
         .await;
-        let after = publish_until_accepted(&setup.nodes[0], "after").await;
+        let after = publish_until_accepted(&cluster.nodes[0], "after").await;
         for witness in witnesses.iter().chain([&late]) {
             witness.heard("all", &after).await;
         }
@@ -154,10 +119,10 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
             assert!(run[1..].iter().all(|data| data.starts_with("after")), "{run:?}");
         }
         let counts = [("all", 7), ("zero", 2), ("one", 3), ("late", 1)];
-        setup.counts_become(&counts, PATIENCE).await;
+        counts_become(&cluster, &counts, PATIENCE).await;
         println!("counts right {:?} after Redis was back", back.elapsed());
         tokio::time::sleep(Duration::from_secs(6)).await;
-        setup.counts_become(&counts, Duration::ZERO).await;
+        counts_become(&cluster, &counts, Duration::ZERO).await;
     })
     .await;
 }
@@ -166,43 +131,42 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
 #[tokio::test]
 async fn cluster_redis_paused_for_12_seconds_fences_no_node() {
     within(LIMIT, async {
-        let setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
+        let cluster = Cluster::start(Backend::Redis).await;
+        let witnesses = self::witnesses(&cluster).await;
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
-        setup.counts_become(&counts, PATIENCE).await;
-        setup.redis.signal(Signal::Stop);
+        counts_become(&cluster, &counts, PATIENCE).await;
+        cluster.redis().signal(Signal::Stop);
         let paused = Instant::now();
         let mut unknown = 0;
         while paused.elapsed() < Duration::from_secs(12) {
             let event = json!({ "name": "e", "channel": "all", "data": format!("paused-{unknown}") });
-            let answer = setup.nodes[unknown % 2].caller("1").post_events(event).await;
+            let answer = cluster.nodes[unknown % 2].caller("1").post_events(event).await;
             expect_unavailable(&answer);
             unknown += 1;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        for node in &setup.nodes {
-            ready_becomes(node, 503, Duration::ZERO).await;
+        for node in &cluster.nodes {
+            node.ready_becomes(503, Duration::ZERO).await;
         }
-        setup.redis.signal(Signal::Continue);
+        cluster.redis().signal(Signal::Continue);
         let resumed = Instant::now();
-        for node in &setup.nodes {
-            ready_becomes(node, 200, PATIENCE).await;
+        for node in &cluster.nodes {
+            node.ready_becomes(200, PATIENCE).await;
         }
         println!("ready {:?} after Redis continued", resumed.elapsed());
-        let after = publish_until_accepted(&setup.nodes[1], "after").await;
+        let after = publish_until_accepted(&cluster.nodes[1], "after").await;
         for witness in &witnesses {
             witness.heard("all", &after).await;
             assert_once_each(&witness.run("all"), &witness.name);
             assert_eq!(witness.run("all"), witnesses[0].run("all"), "{}", witness.name);
         }
-        setup.counts_become(&counts, PATIENCE).await;
+        counts_become(&cluster, &counts, PATIENCE).await;
         println!("counts right {:?} after Redis continued", resumed.elapsed());
         // Longer than any lease: a sweep by mistake would have happened by now.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        setup.counts_become(&counts, Duration::ZERO).await;
-        for metrics in setup.metrics().await {
-            assert_eq!(metrics.sum("fanfare_nodes_swept_total"), 0.0);
-            assert_eq!(metrics.sum("fanfare_leases_lost_total"), 0.0);
+        counts_become(&cluster, &counts, Duration::ZERO).await;
+        for name in ["fanfare_nodes_swept_total", "fanfare_leases_lost_total"] {
+            assert_eq!(cluster.metric(name).await, [0.0, 0.0], "{name}");
         }
     })
     .await;
@@ -213,10 +177,9 @@ async fn cluster_redis_paused_for_12_seconds_fences_no_node() {
 #[tokio::test]
 async fn cluster_redis_interruption_shorter_than_grace_keeps_nodes_ready() {
     within(LIMIT, async {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder().redis_url(&proxy.url()).start().await;
-        let witness = Witness::several(&node, 1, &["all"]).await.remove(0);
+        let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
+        let (node, proxy) = (cluster.first(), cluster.proxy());
+        let witness = Witness::several(node, 1, &["all"]).await.remove(0);
         for (round, links) in [Links::All, Links::Subscriber, Links::Subscriber].into_iter().enumerate() {
             // Nearly the interval of probes: a probe published during that time is lost because
             // the link is cut, which is no failed probe.
@@ -230,7 +193,7 @@ async fn cluster_redis_interruption_shorter_than_grace_keeps_nodes_ready() {
                 assert_eq!(answer.status, 200, "round {round}, {after:?} after: {}", answer.text());
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            let after = publish_until_accepted(&node, &format!("round-{round}")).await;
+            let after = publish_until_accepted(node, &format!("round-{round}")).await;
             witness.heard("all", &after).await;
         }
         assert_eq!(
@@ -265,8 +228,8 @@ async fn cluster_node_started_before_redis_waits_for_it() {
 #[tokio::test]
 async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
     within(LIMIT, async {
-        let mut setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
+        let mut cluster = Cluster::start(Backend::Redis).await;
+        let witnesses = self::witnesses(&cluster).await;
         let mut accepted = Vec::new();
         for round in 0..4 {
             let until = Instant::now() + Duration::from_millis(1_500);
@@ -278,7 +241,7 @@ async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
                 number += 1;
                 let data = format!("{round}-{number}");
                 let event = json!({ "name": "e", "channel": "all", "data": data });
-                let answer = setup.nodes[number % 2].caller("1").post_events(event).await;
+                let answer = cluster.nodes[number % 2].caller("1").post_events(event).await;
                 match answer.status {
                     200 => accepted.push(data),
                     _ => expect_unavailable(&answer),
@@ -288,9 +251,9 @@ async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
             for witness in &witnesses {
                 witness.heard("all", accepted.last().unwrap()).await;
             }
-            setup.redis.restart().await;
+            cluster.redis_mut().restart().await;
         }
-        let last = publish_until_accepted(&setup.nodes[0], "last").await;
+        let last = publish_until_accepted(&cluster.nodes[0], "last").await;
         for witness in &witnesses {
             witness.heard("all", &last).await;
             let run = witness.run("all");
@@ -299,7 +262,7 @@ async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
             let lost: Vec<&String> = accepted.iter().filter(|data| !run.contains(data)).collect();
             assert!(lost.is_empty(), "accepted, but not delivered: {lost:?}");
         }
-        setup.counts_become(&[("all", 7), ("zero", 3), ("one", 4)], PATIENCE).await;
+        counts_become(&cluster, &[("all", 7), ("zero", 3), ("one", 4)], PATIENCE).await;
     })
     .await;
 }
@@ -311,23 +274,21 @@ async fn cluster_redis_restarted_with_equal_connection_id_delivers_within_3_seco
     within(LIMIT, async {
         let seed = Seed::new();
         let mut rng = seed.rng();
-        let mut redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder().redis_url(&proxy.url()).start().await;
-        let witness = Witness::several(&node, 1, &["all"]).await.remove(0);
+        let mut cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
+        let witness = Witness::several(cluster.first(), 1, &["all"]).await.remove(0);
         let mut same = 0;
         for round in 0..60 {
-            let before = subscriber_id(&redis).await;
-            proxy.cut(Links::All);
-            redis.restart().await;
+            let before = subscriber_id(cluster.redis()).await;
+            cluster.proxy().cut(Links::All);
+            cluster.redis_mut().restart().await;
             // The node has six connections. One of the next six ids is that of the
             // connection that subscribes to topics.
             let last_free = before - 1 - rng.random_range(0..6);
-            while redis.command(&["CLIENT", "ID"]).await.integer() < last_free {}
-            proxy.heal();
-            let data = publish_until_accepted(&node, &format!("round-{round}")).await;
+            while cluster.redis().command(&["CLIENT", "ID"]).await.integer() < last_free {}
+            cluster.proxy().heal();
+            let data = publish_until_accepted(cluster.first(), &format!("round-{round}")).await;
             witness.heard_within("all", &data, Duration::from_secs(3)).await;
-            same += usize::from(subscriber_id(&redis).await == before);
+            same += usize::from(subscriber_id(cluster.redis()).await == before);
             if same == 2 {
                 break;
             }

@@ -10,32 +10,16 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Answer, Caller, Links, Proxy, Redis, Seed, Server};
+use crate::support::{Answer, Backend, Caller, Cluster, Links, Seed, Way};
 
 const CHANNELS: [&str; 4] = ["one", "two", "three", "four"];
 
-/// Two nodes, both with subscribers. Node a reaches Redis through a proxy.
-struct Setup {
-    node_a: Server,
-    node_b: Server,
-    proxy: Proxy,
-    redis: Redis,
-}
-
-impl Setup {
-    async fn start() -> Setup {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node_a = Server::builder().name("node a").redis_url(&proxy.url()).start().await;
-        let node_b = Server::builder().name("node b").redis(&redis).start().await;
-        Setup { node_a, node_b, proxy, redis }
-    }
-
-    async fn witnesses(&self) -> Vec<Witness> {
-        let mut witnesses = Witness::several(&self.node_b, 2, &CHANNELS).await;
-        witnesses.extend(Witness::several(&self.node_a, 2, &CHANNELS).await);
-        witnesses
-    }
+/// Two nodes, both with subscribers. Node 0 reaches Redis through a proxy.
+async fn start() -> (Cluster, Vec<Witness>) {
+    let cluster = Cluster::builder(Backend::Redis).proxied(0).start().await;
+    let mut witnesses = Witness::several(&cluster.nodes[1], 2, &CHANNELS).await;
+    witnesses.extend(Witness::several(&cluster.nodes[0], 2, &CHANNELS).await);
+    (cluster, witnesses)
 }
 
 /// The outcome of a publish, by the response.
@@ -109,9 +93,8 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
     within(Duration::from_secs(180), async {
         let seed = Seed::new();
         let mut rng = seed.rng();
-        let setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
-        let caller = setup.node_a.caller("1");
+        let (cluster, witnesses) = start().await;
+        let caller = cluster.nodes[0].caller("1");
         // Creates the channels: a node cannot determine the outcome of a publish on a channel
         // without a head.
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
@@ -121,21 +104,21 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
             let some = &CHANNELS[from..=rng.random_range(from..CHANNELS.len())];
             if rng.random_bool(0.1) {
                 // The lost reply is then a NOSCRIPT error.
-                setup.redis.command(&["SCRIPT", "FLUSH"]).await;
+                cluster.redis().command(&["SCRIPT", "FLUSH"]).await;
             }
             let batch = batch(number, some);
-            let lost = setup.proxy.lose_reply_of(&format!("{number}-{}", some[0]));
+            let lost = cluster.proxy().lose_reply_of(&format!("{number}-{}", some[0]));
             let again = rng.random_bool(0.1);
             let (answer, ()) = tokio::join!(caller.post_batch(batch.clone()), async {
                 lost.happened().await;
                 if again {
-                    setup.proxy.lose_reply_of(&format!("{number}-{}", some[0])).happened().await;
+                    cluster.proxy().lose_reply_of(&format!("{number}-{}", some[0])).happened().await;
                 }
             });
             record(&mut outcomes, &batch, outcome(&answer));
         }
         check(&witnesses, &outcomes, &caller).await;
-        let metrics = setup.node_a.metrics().await;
+        let metrics = cluster.nodes[0].metrics().await;
         assert!(metrics.sum("fanfare_redis_resends_total") >= 200.0, "a request was not sent again");
         let certain = outcomes.values().filter(|outcome| **outcome == Outcome::Published).count();
         assert!(certain * 10 >= outcomes.len() * 9, "{certain} of {} are certain", outcomes.len());
@@ -148,15 +131,14 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
 async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() {
     within(Duration::from_secs(120), async {
         let seed = Seed::new();
-        let setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
-        let caller = setup.node_b.caller("1");
+        let (cluster, witnesses) = start().await;
+        let caller = cluster.nodes[1].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let done = Cell::new(false);
         let publishers = (1..=8).map(|publisher| {
-            let (setup, mut rng) = (&setup, seed.rng_of(publisher));
+            let (cluster, mut rng) = (&cluster, seed.rng_of(publisher));
             async move {
-                let caller = setup.node_a.caller("1");
+                let caller = cluster.nodes[0].caller("1");
                 let mut outcomes = HashMap::new();
                 for number in 0..60 {
                     let number = publisher as usize * 1_000 + number;
@@ -177,12 +159,12 @@ async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() 
             async {
                 while !done.get() {
                     tokio::time::sleep(Duration::from_millis(rng.random_range(1..120))).await;
-                    setup.proxy.cut_once(Links::Scripts);
+                    cluster.proxy().cut_once(Links::Scripts);
                 }
             }
         );
         let outcomes = outcomes.into_iter().flatten().collect();
-        setup.node_a.caller("1").count_becomes("one", 4).await;
+        cluster.nodes[0].caller("1").count_becomes("one", 4).await;
         check(&witnesses, &outcomes, &caller).await;
     })
     .await;
@@ -193,23 +175,22 @@ async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() 
 #[tokio::test]
 async fn cluster_publish_request_arriving_after_its_resend_is_not_applied() {
     within(Duration::from_secs(60), async {
-        let setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
-        let caller = setup.node_a.caller("1");
+        let (cluster, witnesses) = start().await;
+        let caller = cluster.nodes[0].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let mut outcomes = HashMap::new();
         for number in 1..=3 {
             let batch = batch(number, &CHANNELS[..2]);
             // Longer than the timeout of one attempt, shorter than that of all attempts.
-            setup.proxy.stall(Links::Scripts, crate::support::Way::Requests);
+            cluster.proxy().stall(Links::Scripts, Way::Requests);
             let (answer, ()) = tokio::join!(caller.post_batch(batch.clone()), async {
                 tokio::time::sleep(Duration::from_millis(2_700)).await;
-                setup.proxy.heal();
+                cluster.proxy().heal();
             });
             record(&mut outcomes, &batch, outcome(&answer));
         }
         check(&witnesses, &outcomes, &caller).await;
-        assert!(setup.node_a.metrics().await.sum("fanfare_redis_resends_total") >= 3.0);
+        assert!(cluster.nodes[0].metrics().await.sum("fanfare_redis_resends_total") >= 3.0);
     })
     .await;
 }
@@ -219,21 +200,20 @@ async fn cluster_publish_request_arriving_after_its_resend_is_not_applied() {
 #[tokio::test]
 async fn cluster_publish_without_answer_in_time_has_an_unknown_outcome() {
     within(Duration::from_secs(60), async {
-        let setup = Setup::start().await;
-        let witnesses = setup.witnesses().await;
-        let caller = setup.node_a.caller("1");
+        let (cluster, witnesses) = start().await;
+        let caller = cluster.nodes[0].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let mut outcomes = HashMap::new();
         let batch = batch(1, &CHANNELS);
-        setup.proxy.stall(Links::Scripts, crate::support::Way::Both);
+        cluster.proxy().stall(Links::Scripts, Way::Both);
         let started = tokio::time::Instant::now();
         let answer = caller.post_batch(batch.clone()).await;
         println!("answered after {:?}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
         assert_eq!(outcome(&answer), Outcome::Unknown);
         record(&mut outcomes, &batch, Outcome::Unknown);
-        setup.proxy.heal();
-        check(&witnesses, &outcomes, &setup.node_b.caller("1")).await;
+        cluster.proxy().heal();
+        check(&witnesses, &outcomes, &cluster.nodes[1].caller("1")).await;
         let outcome_after = outcome(&caller.post_batch(self::batch(2, &CHANNELS)).await);
         println!("right after: {outcome_after:?}");
     })

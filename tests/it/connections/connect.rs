@@ -45,7 +45,7 @@ async fn socket_ids_are_unique(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut ids = BTreeSet::new();
     for _ in 0..100 {
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             assert!(ids.insert(node.browser("key1").await.socket_id().to_owned()));
         }
     }

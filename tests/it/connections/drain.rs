@@ -13,7 +13,7 @@ use crate::support::browser::Incoming;
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
 use crate::support::server::Builder;
-use crate::support::{Browser, Caller, PATIENCE, Redis, Server, Signal, bounded, eventually};
+use crate::support::{Backend, Browser, Caller, Cluster, PATIENCE, Server, Signal, bounded, eventually};
 
 const SOCKETS: usize = 100;
 const DELAY: Duration = Duration::from_secs(3);
@@ -164,20 +164,18 @@ async fn cluster_counts_are_exact_after_node_drained_without_window() {
 }
 
 async fn counts_are_right_after(drain: &str) {
-    let redis = Redis::start().await;
-    let node = Server::builder().config(drain).redis(&redis);
-    let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-    let mut leaving = subscribers(&a, 100, "news").await;
+    let mut cluster = Cluster::builder(Backend::Redis).config(drain).start().await;
+    let mut leaving = subscribers(&cluster.nodes[0], 100, "news").await;
     let own: Vec<String> = (0..leaving.len()).map(|number| format!("only-here-{number}")).collect();
     for (browser, channel) in leaving.iter_mut().zip(&own) {
         browser.subscribe(channel).await;
     }
-    let _staying = subscribers(&b, 3, "news").await;
-    let caller = b.caller("1");
+    let _staying = subscribers(&cluster.nodes[1], 3, "news").await;
+    let caller = cluster.nodes[1].caller("1");
     assert_eq!(caller.subscription_count("news").await, 103);
 
-    a.signal(Signal::Terminate);
-    assert_eq!(a.wait_exit(PATIENCE).await.code(), Some(0));
+    cluster.nodes[0].signal(Signal::Terminate);
+    assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
     // One request each, immediately.
     assert_eq!(caller.subscription_count("news").await, 3);
     for channel in &own {
@@ -194,16 +192,15 @@ async fn counts_are_right_after(drain: &str) {
 #[tokio::test]
 async fn stalled_client_does_not_delay_drain_of_cluster_node() {
     bounded(async {
-        let redis = Redis::start().await;
-        let node = Server::builder().config("drain_delay = 0\ndrain_window = 0").redis(&redis);
-        let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-        let _stalled = subscribers(&a, 1, "news").await;
-        let caller = b.caller("1");
-        publish_until_stalled(&caller, &a).await;
+        let mut cluster =
+            Cluster::builder(Backend::Redis).config("drain_delay = 0\ndrain_window = 0").start().await;
+        let _stalled = subscribers(&cluster.nodes[0], 1, "news").await;
+        let caller = cluster.nodes[1].caller("1");
+        publish_until_stalled(&caller, &cluster.nodes[0]).await;
         assert_eq!(caller.subscription_count("news").await, 1);
 
-        a.signal(Signal::Terminate);
-        assert_eq!(a.wait_exit(PATIENCE).await.code(), Some(0));
+        cluster.nodes[0].signal(Signal::Terminate);
+        assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
         assert_eq!(caller.subscription_count("news").await, 0);
     })
     .await;
@@ -232,21 +229,21 @@ async fn publish_until_stalled(caller: &Caller, node: &Server) {
 #[tokio::test]
 async fn cluster_publish_executed_during_drain_is_answered() {
     bounded(async {
-        let redis = Redis::start().await;
-        let node = Server::builder().config("drain_delay = 0.3\ndrain_window = 0.1").redis(&redis);
-        let (mut a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-        let witness = subscribers(&b, 1, "news").await.remove(0);
+        let mut cluster =
+            Cluster::builder(Backend::Redis).config("drain_delay = 0.3\ndrain_window = 0.1").start().await;
+        let witness = subscribers(&cluster.nodes[1], 1, "news").await.remove(0);
         let received = tokio::spawn(names_until(witness, "end"));
-        let backends: Vec<_> =
-            (0..16).map(|backend| tokio::spawn(publish_until_unanswered(a.caller("1"), backend))).collect();
+        let backends: Vec<_> = (0..16)
+            .map(|backend| tokio::spawn(publish_until_unanswered(cluster.nodes[0].caller("1"), backend)))
+            .collect();
 
-        a.signal(Signal::Terminate);
-        assert_eq!(a.wait_exit(PATIENCE).await.code(), Some(0));
+        cluster.nodes[0].signal(Signal::Terminate);
+        assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
         let mut unanswered = Vec::new();
         for backend in backends {
             unanswered.push(backend.await.unwrap());
         }
-        b.caller("1").publish("news", "end", "x").await;
+        cluster.nodes[1].caller("1").publish("news", "end", "x").await;
         let received = received.await.unwrap();
         assert!(received.len() > unanswered.len(), "{received:?}");
         let published_unanswered: Vec<_> =

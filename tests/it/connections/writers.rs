@@ -39,14 +39,14 @@ async fn read_all(mut browser: Browser) -> Vec<String> {
 async fn writer_pool_delivers_every_event_once_in_one_order(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let mut browsers = Vec::new();
-    for at in 0..SOCKETS * cluster.nodes().len() {
-        let mut browser = cluster.nodes()[at % cluster.nodes().len()].browser("key1").await;
+    for at in 0..SOCKETS * cluster.nodes.len() {
+        let mut browser = cluster.nodes[at % cluster.nodes.len()].browser("key1").await;
         browser.subscribe("news").await;
         browsers.push(browser);
     }
     let readers: Vec<_> = browsers.into_iter().map(|browser| tokio::spawn(read_all(browser))).collect();
     let callers = (0..CALLERS).map(|caller_id| {
-        let caller = cluster.nodes()[caller_id % cluster.nodes().len()].caller("1");
+        let caller = cluster.nodes[caller_id % cluster.nodes.len()].caller("1");
         async move {
             for batch in 0..BATCHES {
                 let event = |n| json!({ "name": "e", "channel": "news", "data": format!("{caller_id} {}", batch * BATCH_EVENTS + n) });

@@ -20,14 +20,14 @@ const SWITCHES: &str = "fanfare_delta_toggles_total";
 const WITHOUT_DELTAS: &str = "fanfare_channels_without_deltas";
 
 /// One delta subscriber on each node.
-struct Stage {
+struct DeltaSubscribers {
     cluster: Cluster,
     readers: Vec<(Browser, DeltaClient)>,
     rng: StdRng,
 }
 
-impl Stage {
-    async fn on(backend: Backend) -> Stage {
+impl DeltaSubscribers {
+    async fn start(backend: Backend) -> DeltaSubscribers {
         let config = "[delta_compression]\nfull_message_interval = 0";
         let cluster = Cluster::builder(backend).config(config).start().await;
         let mut readers = Vec::new();
@@ -36,7 +36,7 @@ impl Stage {
             browser.expect_event("news", "pusher:delta_compression_enabled").await;
             readers.push((browser, DeltaClient::default()));
         }
-        Stage { cluster, readers, rng: Seed::new().rng() }
+        DeltaSubscribers { cluster, readers, rng: Seed::new().rng() }
     }
 
     /// Publishes one event, and returns how it was encoded for each reader.
@@ -63,17 +63,8 @@ impl Stage {
         self.publish(&json!({ "number": number, "same": "all the same ".repeat(40) }).to_string()).await
     }
 
-    /// The metric on every node.
-    async fn metrics(&self, name: &str) -> Vec<f64> {
-        let mut values = Vec::new();
-        for node in self.cluster.nodes() {
-            values.push(node.metrics().await.sum(name));
-        }
-        values
-    }
-
     async fn all_have(&self, name: &str, value: f64) -> bool {
-        self.metrics(name).await.iter().all(|it| *it == value)
+        self.cluster.metric(name).await.iter().all(|it| *it == value)
     }
 
     /// Gauges are updated within a second.
@@ -85,33 +76,38 @@ impl Stage {
 }
 
 async fn delta_toggle_switches_off_on_all_nodes_and_on_again(backend: Backend) {
-    let mut stage = Stage::on(backend).await;
+    let mut subscribers = DeltaSubscribers::start(backend).await;
     let mut events = 0;
-    while !stage.all_have(SWITCHES, 1.0).await {
-        let came = stage.publish_noise().await;
+    while !subscribers.all_have(SWITCHES, 1.0).await {
+        let came = subscribers.publish_noise().await;
         assert!(came.iter().all(|came| *came == Came::Full));
         events += 1;
         assert!(events < UNTIL_OFF_MAX, "deltas are still on after {events} events");
     }
-    stage.gauge_becomes(WITHOUT_DELTAS, 1.0).await;
-    let encoded = stage.metrics("fanfare_deltas_encoded_total").await;
+    subscribers.gauge_becomes(WITHOUT_DELTAS, 1.0).await;
+    let encoded = subscribers.cluster.metric("fanfare_deltas_encoded_total").await;
     for _ in 0..160 {
-        stage.publish_noise().await;
+        subscribers.publish_noise().await;
     }
-    for (now, before) in stage.metrics("fanfare_deltas_encoded_total").await.into_iter().zip(encoded) {
+    for (now, before) in
+        subscribers.cluster.metric("fanfare_deltas_encoded_total").await.into_iter().zip(encoded)
+    {
         assert_eq!(now - before, 10.0, "one in sixteen is tried");
     }
-    assert!(stage.all_have(SWITCHES, 1.0).await, "the toggle is reported once, and noise changes nothing");
+    assert!(
+        subscribers.all_have(SWITCHES, 1.0).await,
+        "the toggle is reported once, and noise changes nothing"
+    );
 
     let mut events = 0;
-    while !stage.all_have(SWITCHES, 2.0).await {
-        stage.publish_news().await;
+    while !subscribers.all_have(SWITCHES, 2.0).await {
+        subscribers.publish_news().await;
         events += 1;
         assert!(events < UNTIL_ON_MAX, "deltas are still off after {events} events");
     }
     for _ in 0..40 {
-        assert!(stage.publish_news().await.iter().all(|came| *came == Came::Delta));
+        assert!(subscribers.publish_news().await.iter().all(|came| *came == Came::Delta));
     }
-    stage.gauge_becomes(WITHOUT_DELTAS, 0.0).await;
-    assert!(stage.all_have(SWITCHES, 2.0).await);
+    subscribers.gauge_becomes(WITHOUT_DELTAS, 0.0).await;
+    assert!(subscribers.all_have(SWITCHES, 2.0).await);
 }

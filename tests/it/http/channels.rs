@@ -24,7 +24,7 @@ async fn channel_is_occupied_while_it_has_subscribers(backend: Backend) {
 
     let _subscribers = cluster.listeners(&["news"]).await;
 
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         let caller = node.caller("1");
         assert_eq!(caller.get("/channels/news", &[]).await.expect_ok(), json!({ "occupied": true }));
         let occupied = json!({ "occupied": true, "subscription_count": 2 });
@@ -51,7 +51,7 @@ async fn subscription_count_falls_after_unsubscribe_close_and_disconnect(backend
     let caller = cluster.caller("1");
     let mut staying = cluster.first().browser("key1").await;
     staying.subscribe("news").await;
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         let mut leaving = node.browser("key1").await;
         leaving.subscribe("news").await;
         assert_eq!(caller.subscription_count("news").await, 2);

@@ -54,7 +54,7 @@ async fn query_lists_all_occupied_channels_of_the_cluster(backend: Backend) {
     }
     other_app.subscribe("elsewhere").await;
 
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         let answer = node.caller("1").get("/channels", &[]).await;
         answer.expect_ok();
         let sorted = r#"{"channels":{"a;b,c@d=e.f:g_h-i":{},"cache-a":{},"news":{},"private-b":{}}}"#;
@@ -196,7 +196,7 @@ async fn query_lists_users_with_unchanged_user_info(backend: Backend) {
     let mut bob = cluster.second().browser("key1").await;
     join(&mut bob, "presence-room", "2", "null").await;
 
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         let caller = node.caller("1");
         assert_eq!(caller.get(path, &[]).await.text(), r#"{"users":[{"id":"1"},{"id":"2"}]}"#);
         let infos = caller.get(path, &[("with_user_info", "1")]).await;

@@ -6,9 +6,7 @@ use futures_util::future::join_all;
 
 use crate::support::browser::Incoming;
 use crate::support::server::AppSpec;
-use crate::support::{
-    Backend, Browser, Cluster, PATIENCE, Redis, Server, bounded, eventually, on_both_backends,
-};
+use crate::support::{Backend, Browser, Cluster, PATIENCE, Server, bounded, eventually, on_both_backends};
 
 on_both_backends![
     connection_over_limit_is_refused,
@@ -56,7 +54,7 @@ async fn connection_over_limit_is_refused(backend: Backend) {
     let _one = connect(cluster.first()).await;
     let _two = connect(cluster.second()).await;
     let _three = connect(cluster.first()).await;
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         expect_full(node).await;
         // Other apps are not affected.
         node.browser("key1").await.settle().await;
@@ -87,7 +85,7 @@ async fn closed_connection_frees_one_for_any_node(backend: Backend) {
 async fn concurrent_connections_are_accepted_exactly_up_to_limit(backend: Backend) {
     const LIMIT: usize = 40;
     let cluster = Cluster::builder(backend).app(app(LIMIT)).start().await;
-    let nodes = cluster.nodes();
+    let nodes = &cluster.nodes;
     let all = join_all((0..4 * LIMIT).map(|number| try_connect(&nodes[number % nodes.len()]))).await;
     let (mut accepted, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
     assert_eq!((accepted.len(), refused.len()), (LIMIT, 3 * LIMIT));
@@ -104,7 +102,7 @@ async fn concurrent_connections_are_accepted_exactly_up_to_limit(backend: Backen
 /// Waits until each node can accept all of them: no closed connection is still
 /// counted.
 async fn wait_until_all_free(cluster: &Cluster, limit: usize) {
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         eventually("all connections are accepted", PATIENCE, async || {
             let all = join_all((0..limit).map(|_| try_connect(node))).await;
             let accepted: Vec<Browser> = all.into_iter().flatten().collect();
@@ -116,24 +114,19 @@ async fn wait_until_all_free(cluster: &Cluster, limit: usize) {
     }
 }
 
-async fn two_nodes(redis: &Redis, limit: usize) -> (Server, Server) {
-    let node = |name: &str| Server::builder().name(name).app(app(limit)).redis(redis).start();
-    tokio::join!(node("node a"), node("node b"))
-}
-
 /// The connections of a dead node are free again when its lease has expired.
 #[tokio::test]
 async fn connections_of_killed_node_are_freed_after_lease_expiry() {
     bounded(async {
-        let redis = Redis::start().await;
-        let (mut killed_node, live_node) = two_nodes(&redis, 3).await;
-        let _gone = (connect(&killed_node).await, connect(&killed_node).await);
-        let _one = connect(&live_node).await;
-        expect_full(&live_node).await;
-        killed_node.kill9();
-        let _two = connect_soon(&live_node, 3 * PATIENCE).await;
-        let _three = connect_soon(&live_node, PATIENCE).await;
-        expect_full(&live_node).await;
+        let mut cluster = Cluster::builder(Backend::Redis).app(app(3)).start().await;
+        let _gone = (connect(&cluster.nodes[0]).await, connect(&cluster.nodes[0]).await);
+        let _one = connect(&cluster.nodes[1]).await;
+        expect_full(&cluster.nodes[1]).await;
+        cluster.nodes[0].kill9();
+        let live_node = &cluster.nodes[1];
+        let _two = connect_soon(live_node, 3 * PATIENCE).await;
+        let _three = connect_soon(live_node, PATIENCE).await;
+        expect_full(live_node).await;
     })
     .await;
 }
@@ -143,19 +136,18 @@ async fn connections_of_killed_node_are_freed_after_lease_expiry() {
 #[tokio::test]
 async fn connections_without_redis_are_accepted_and_counted_later() {
     bounded(async {
-        let mut redis = Redis::start().await;
-        let (a, b) = two_nodes(&redis, 2).await;
-        let mut here = vec![connect(&a).await];
-        let there = connect(&b).await;
-        expect_full(&a).await;
-        redis.kill();
+        let mut cluster = Cluster::builder(Backend::Redis).app(app(2)).start().await;
+        let mut here = vec![connect(cluster.first()).await];
+        let there = connect(cluster.second()).await;
+        expect_full(cluster.first()).await;
+        cluster.redis_mut().kill();
         for _ in 0..3 {
-            here.push(connect(&a).await);
+            here.push(connect(cluster.first()).await);
         }
-        redis.restart().await;
+        cluster.redis_mut().restart().await;
         // In this order: a refusal by the first node is the reply to a report of its count, and
         // the second node is refused because of that count, not of its own earlier probes.
-        for node in [&a, &b] {
+        for node in &cluster.nodes {
             eventually("the limit applies again", Duration::from_secs(30), async || {
                 match try_connect(node).await {
                     Err(4004) => Ok(()),
@@ -168,11 +160,11 @@ async fn connections_without_redis_are_accepted_and_counted_later() {
         // accepted.
         for browser in here.drain(1..) {
             browser.close().await;
-            expect_full(&b).await;
+            expect_full(cluster.second()).await;
         }
         there.close().await;
-        connect_soon(&b, PATIENCE).await.settle().await;
-        assert!(a.metrics().await.sum("fanfare_connection_limits_unenforced_total") >= 1.0);
+        connect_soon(cluster.second(), PATIENCE).await.settle().await;
+        assert!(cluster.first().metrics().await.sum("fanfare_connection_limits_unenforced_total") >= 1.0);
     })
     .await;
 }

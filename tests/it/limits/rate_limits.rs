@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::server::AppSpec;
 use crate::support::{
-    Answer, Backend, Caller, Cluster, PATIENCE, Redis, Server, bounded, eventually, on_both_backends,
+    Answer, Backend, Caller, Cluster, PATIENCE, Server, bounded, eventually, on_both_backends,
 };
 
 on_both_backends![
@@ -202,7 +202,7 @@ async fn rate_limit_of_queries_is_separate_from_publishing(backend: Backend) {
     const LIMIT: u64 = 5;
     let spec = app("max_backend_events_per_second", 1_000).set("max_read_requests_per_second", LIMIT);
     let cluster = Cluster::builder(backend).app(spec).start().await;
-    let callers: Vec<Caller> = cluster.nodes().iter().map(|node| node.caller("1")).collect();
+    let callers: Vec<Caller> = cluster.nodes.iter().map(|node| node.caller("1")).collect();
     // The remaining count after each query, of every kind and through every node.
     let mut refused = 0;
     let mut left = Vec::new();
@@ -259,13 +259,9 @@ async fn rate_limit_is_separate_per_app(backend: Backend) {
 async fn rate_limit_over_three_nodes_admits_exactly_the_limit() {
     bounded(async {
         const LIMIT: u64 = 100;
-        let redis = Redis::start().await;
-        let node = |name: &str| {
-            let spec = app("max_backend_events_per_second", LIMIT);
-            Server::builder().app(spec).redis(&redis).name(name).start()
-        };
-        let (a, b, c) = tokio::join!(node("node a"), node("node b"), node("node c"));
-        let nodes = [a, b, c];
+        let spec = app("max_backend_events_per_second", LIMIT);
+        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(spec).start().await;
+        let nodes = &cluster.nodes;
         // Each caller has its own connection, so the requests are concurrent.
         let callers: Vec<Caller> = (0..30).map(|number| nodes[number % 3].caller("1")).collect();
         let mut browser = nodes[0].browser("key1").await;
@@ -338,11 +334,10 @@ async fn rate_limit_headers_are_absent_without_a_limit() {
 async fn rate_limit_is_not_enforced_while_redis_is_unavailable() {
     bounded(async {
         let spec = app("max_backend_events_per_second", 5).set("max_read_requests_per_second", 5);
-        let mut redis = Redis::start().await;
-        let node = Server::builder().app(spec).redis(&redis).start().await;
-        let caller = node.caller("1");
+        let mut cluster = Cluster::builder(Backend::Redis).nodes(1).app(spec).start().await;
+        let caller = cluster.caller("1");
         caller.post_events(event(&["a"])).await.expect_ok();
-        redis.kill();
+        cluster.redis_mut().kill();
         for _ in 0..10 {
             for answer in [
                 caller.get("/channels", &[]).await,
@@ -359,7 +354,7 @@ async fn rate_limit_is_not_enforced_while_redis_is_unavailable() {
             invalid.expect_error(400, "invalid_input").of_field("info");
             caller.post_events(json!({})).await.expect_error(400, "invalid_input");
         }
-        assert!(node.metrics().await.sum("fanfare_rate_limits_unenforced_total") >= 10.0);
+        assert!(cluster.metric("fanfare_rate_limits_unenforced_total").await[0] >= 10.0);
     })
     .await;
 }

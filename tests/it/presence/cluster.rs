@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use crate::support::witness::within;
-use crate::support::{Browser, Change, Observer, PATIENCE, Redis, Seed, Server, View, eventually};
+use crate::support::{Backend, Browser, Change, Cluster, Observer, PATIENCE, Seed, Server, View, eventually};
 
 const NODES: usize = 3;
 const TABS: usize = 5;
@@ -156,18 +156,14 @@ async fn query(node: &Server, channel: &str) -> (Value, BTreeSet<String>) {
     (counts, users.iter().map(|user| user["id"].as_str().expect("an id is a string").to_owned()).collect())
 }
 
-async fn three_nodes(redis: &Redis) -> Vec<Server> {
-    let node = |n: usize| Server::builder().name(&format!("node {n}")).redis(redis).start();
-    join_all((0..NODES).map(node)).await
+async fn start() -> Cluster {
+    Cluster::builder(Backend::Redis).nodes(NODES).start().await
 }
 
 /// All changes were delivered as entries: no gap was repaired, and no lease was lost.
-async fn expect_no_repairs(nodes: &[Server]) {
-    for node in nodes {
-        let metrics = node.metrics().await;
-        for name in ["gaps", "members_refused", "leases_lost"] {
-            assert_eq!(metrics.sum(&format!("fanfare_{name}_total")), 0.0, "{name}");
-        }
+async fn expect_no_repairs(cluster: &Cluster) {
+    for name in ["gaps", "members_refused", "leases_lost"] {
+        assert_eq!(cluster.metric(&format!("fanfare_{name}_total")).await, [0.0; NODES], "{name}");
     }
 }
 
@@ -211,10 +207,9 @@ async fn cluster_presence_sends_one_change_per_user_when_tabs_toggle_in_turn() {
     within(LIMIT, async {
         const SEEDS: u64 = 4;
         let seed = Seed::new();
-        let redis = Redis::start().await;
-        let nodes = three_nodes(&redis).await;
-        join_all((0..SEEDS).map(|n| toggle_one_by_one(&nodes, Seed(seed.0.wrapping_add(n))))).await;
-        expect_no_repairs(&nodes).await;
+        let cluster = start().await;
+        join_all((0..SEEDS).map(|n| toggle_one_by_one(&cluster.nodes, Seed(seed.0.wrapping_add(n))))).await;
+        expect_no_repairs(&cluster).await;
     })
     .await;
 }
@@ -255,10 +250,9 @@ async fn cluster_presence_sends_one_change_per_user_when_tabs_toggle_concurrentl
     within(LIMIT, async {
         const SEEDS: u64 = 3;
         let seed = Seed::new();
-        let redis = Redis::start().await;
-        let nodes = three_nodes(&redis).await;
-        join_all((0..SEEDS).map(|n| toggle_concurrently(&nodes, Seed(seed.0.wrapping_add(n))))).await;
-        expect_no_repairs(&nodes).await;
+        let cluster = start().await;
+        join_all((0..SEEDS).map(|n| toggle_concurrently(&cluster.nodes, Seed(seed.0.wrapping_add(n))))).await;
+        expect_no_repairs(&cluster).await;
     })
     .await;
 }
@@ -271,13 +265,12 @@ async fn cluster_presence_roster_contains_the_new_member_after_redis_data_loss()
         const ROUNDS: usize = 2;
         const USERS: u64 = 12;
         let seed = Seed::new();
-        let redis = Redis::start().await;
-        let nodes = three_nodes(&redis).await;
-        let mut channel = PresenceChannel::new(&nodes, "flushed").await;
+        let cluster = start().await;
+        let mut channel = PresenceChannel::new(&cluster.nodes, "flushed").await;
         let mut tabs: Vec<Tab> =
             (0..USERS).map(|at| Tab::new(&format!("user-{at}"), seed.rng_of(at))).collect();
         for round in 0..ROUNDS {
-            let flush = async { drop(redis.command(&["FLUSHALL"]).await) };
+            let flush = async { drop(cluster.redis().command(&["FLUSHALL"]).await) };
             let toggles = join_all(tabs.iter_mut().map(async |tab| {
                 for _ in 0..3 {
                     tab.toggle(&channel).await;
@@ -285,7 +278,7 @@ async fn cluster_presence_roster_contains_the_new_member_after_redis_data_loss()
             }));
             tokio::join!(toggles, flush);
             let users = NODES + tabs.iter().filter(|tab| tab.open.is_some()).count();
-            for node in &nodes {
+            for node in &cluster.nodes {
                 eventually(&format!("all users in round {round}"), PATIENCE, async || {
                     match query(node, &channel.name).await.1.len() {
                         now if now == users => Ok(()),

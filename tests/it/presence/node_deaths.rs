@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::support::receiver::Call;
 use crate::support::witness::within;
 use crate::support::{
-    AppSpec, Browser, Caller, Change, Observer, Receiver, Redis, Server, Signal, View, eventually,
+    AppSpec, Backend, Browser, Caller, Change, Cluster, Observer, Receiver, Server, Signal, View, eventually,
 };
 
 /// The bound of P5 on default settings.
@@ -53,11 +53,11 @@ fn only_on_dying(channel: usize) -> BTreeSet<String> {
 }
 
 /// Users and number of subscriptions, by channel.
-type Members = BTreeMap<String, (BTreeSet<String>, usize)>;
+type Expected = BTreeMap<String, (BTreeSet<String>, usize)>;
 
 /// The expected members of all occupied channels, with or without the dying node's.
-fn members(with_dying: bool) -> Members {
-    let mut members = Members::new();
+fn members(with_dying: bool) -> Expected {
+    let mut members = Expected::new();
     for at in 0..CHANNELS {
         let observers = if at < OBSERVED { 2 } else { 0 };
         let mut users: BTreeSet<String> = (0..observers).map(|node| format!("observer-{node}")).collect();
@@ -74,15 +74,15 @@ fn members(with_dying: bool) -> Members {
     members
 }
 
-struct Setup {
-    // Dropped in this order: sockets, nodes, Redis.
+/// The members of the presence channels, on three nodes.
+struct Members {
+    // Dropped in this order: sockets, then the cluster.
     observers: Vec<Observer>,
     /// On other nodes, of users that the dying node has as well.
     _tabs: Vec<Browser>,
     dying: Vec<(usize, Browser, View)>,
-    nodes: Vec<Server>,
+    cluster: Cluster,
     receiver: Receiver,
-    _redis: Redis,
     markers: usize,
 }
 
@@ -93,14 +93,14 @@ async fn join(server: &Server, channel_at: usize, user_at: usize) -> (usize, Bro
     (channel_at, browser, View::of_joining(&presence, &user).unwrap_or_else(|why| panic!("{why}")))
 }
 
-impl Setup {
-    async fn start() -> Setup {
+impl Members {
+    async fn start() -> Members {
         let receiver = Receiver::start().await;
         let types = ["channel_occupied", "channel_vacated", "member_added", "member_removed"];
         let hook = format!("[{{ url = \"{}\", event_types = {} }}]", receiver.url(), json!(types));
-        let redis = Redis::start().await;
-        let node = Server::builder().app(AppSpec::new("1").set("webhooks", hook)).redis(&redis);
-        let nodes = join_all((0..3).map(|n| node.clone().name(&format!("node {n}")).start())).await;
+        let app = AppSpec::new("1").set("webhooks", hook);
+        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(app).start().await;
+        let nodes = &cluster.nodes;
         let observed: Vec<String> = (0..OBSERVED).map(channel).collect();
         let mut observers = Vec::new();
         for (at, node) in nodes[..2].iter().enumerate() {
@@ -113,22 +113,22 @@ impl Setup {
         let tabs = tabs.buffer_unordered(64).map(|(_, tab, _)| tab).collect().await;
         let dying = futures_util::stream::iter(all).map(|(at, user_at)| join(&nodes[DYING], at, user_at));
         let dying = dying.buffer_unordered(64).collect().await;
-        let mut setup = Setup { observers, _tabs: tabs, dying, nodes, receiver, _redis: redis, markers: 0 };
-        setup.members_become(&[0, 1, 2], &members(true), Instant::now() + REMOVED_WITHIN).await;
-        setup.observers_catch_up().await;
-        setup
+        let mut present = Members { observers, _tabs: tabs, dying, cluster, receiver, markers: 0 };
+        present.members_become(&[0, 1, 2], &members(true), Instant::now() + REMOVED_WITHIN).await;
+        present.observers_catch_up().await;
+        present
     }
 
     /// Waits until these nodes return exactly these members. The deadline applies to the
     /// counts; the rosters, which take longer to read, must be right afterwards.
-    async fn members_become(&self, nodes: &[usize], members: &Members, deadline: Instant) {
+    async fn members_become(&self, nodes: &[usize], members: &Expected, deadline: Instant) {
         let counts = |(channel, (users, subscriptions)): (&String, &(BTreeSet<String>, usize))| {
             (channel.clone(), json!({ "user_count": users.len(), "subscription_count": subscriptions }))
         };
         let counts = Value::Object(members.iter().map(counts).collect());
         let patience = deadline.saturating_duration_since(Instant::now());
         let waits = nodes.iter().map(async |node: &usize| {
-            let caller = self.nodes[*node].caller("1");
+            let caller = self.cluster.nodes[*node].caller("1");
             eventually(&format!("the counts of node {node}"), patience, async || {
                 match presence_counts(&caller).await {
                     now if now == counts => Ok(()),
@@ -164,7 +164,7 @@ impl Setup {
         let event = |at| json!({ "name": event, "channel": channel(at), "data": "" });
         let events: Vec<Value> = (0..CHANNELS).map(event).collect();
         for some in events.chunks(10) {
-            self.nodes[0].caller("1").post_batch(some.into()).await.expect_ok();
+            self.cluster.nodes[0].caller("1").post_batch(some.into()).await.expect_ok();
         }
     }
 
@@ -187,7 +187,7 @@ impl Setup {
     /// webhook events of a channel are delivered in order, so all earlier ones have arrived
     /// by then. Compares them with `expected`.
     async fn expect_webhook_events(&self, expected: &BTreeMap<(String, String), usize>, last: &str) {
-        let mut sentinel = self.nodes[0].browser("key1").await;
+        let mut sentinel = self.cluster.nodes[0].browser("key1").await;
         for at in 0..CHANNELS {
             sentinel.join(&channel(at), last).await;
         }
@@ -272,14 +272,14 @@ fn added(changes: &[Change]) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_presence_killed_node_members_are_removed_once() {
     within(LIMIT, async {
-        let mut setup = Setup::start().await;
-        let before = setup.change_counts();
-        setup.nodes[DYING].kill9();
+        let mut present = Members::start().await;
+        let before = present.change_counts();
+        present.cluster.nodes[DYING].kill9();
         let killed = Instant::now();
-        setup.members_become(&[0, 1], &members(false), killed + REMOVED_WITHIN).await;
+        present.members_become(&[0, 1], &members(false), killed + REMOVED_WITHIN).await;
         println!("counts and rosters exact on both survivors {:?} after the kill", killed.elapsed());
-        setup.observers_catch_up().await;
-        for by_channel in setup.changes_since(&before) {
+        present.observers_catch_up().await;
+        for by_channel in present.changes_since(&before) {
             for (at, changes) in by_channel.iter().enumerate() {
                 assert_eq!(changes.len(), USERS - shared(at), "{}: {changes:?}", channel(at));
                 assert_eq!(removed(changes), only_on_dying(at), "{}", channel(at));
@@ -287,9 +287,9 @@ async fn cluster_presence_killed_node_members_are_removed_once() {
         }
         let expected = all_removals();
         let all = |calls: &[Call]| removals(&delivered(calls)).len() >= expected.len();
-        setup.receiver.until("a webhook event per removed user and vacated channel", all).await;
+        present.receiver.until("a webhook event per removed user and vacated channel", all).await;
         println!("{} webhook events within {:?} of the kill", expected.len(), killed.elapsed());
-        setup.expect_webhook_events(&expected, "sentinel").await;
+        present.expect_webhook_events(&expected, "sentinel").await;
     })
     .await;
 }
@@ -297,22 +297,22 @@ async fn cluster_presence_killed_node_members_are_removed_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_presence_paused_node_members_are_added_back_once() {
     within(LIMIT, async {
-        let mut setup = Setup::start().await;
-        let before = setup.change_counts();
-        setup.nodes[DYING].signal(Signal::Stop);
+        let mut present = Members::start().await;
+        let before = present.change_counts();
+        present.cluster.nodes[DYING].signal(Signal::Stop);
         let stopped = Instant::now();
-        setup.members_become(&[0, 1], &members(false), stopped + REMOVED_WITHIN).await;
+        present.members_become(&[0, 1], &members(false), stopped + REMOVED_WITHIN).await;
         println!("counts and rosters exact on both survivors {:?} after the stop", stopped.elapsed());
         let expected = all_removals();
         let all = |calls: &[Call]| removals(&delivered(calls)).len() >= expected.len();
-        setup.receiver.until("a webhook event per removed user and vacated channel", all).await;
+        present.receiver.until("a webhook event per removed user and vacated channel", all).await;
 
-        setup.nodes[DYING].signal(Signal::Continue);
+        present.cluster.nodes[DYING].signal(Signal::Continue);
         let resumed = Instant::now();
-        setup.members_become(&[0, 1, 2], &members(true), resumed + REMOVED_WITHIN).await;
+        present.members_become(&[0, 1, 2], &members(true), resumed + REMOVED_WITHIN).await;
         println!("counts and rosters exact on all nodes {:?} after the node continued", resumed.elapsed());
-        setup.observers_catch_up().await;
-        for by_channel in setup.changes_since(&before) {
+        present.observers_catch_up().await;
+        for by_channel in present.changes_since(&before) {
             for (at, changes) in by_channel.iter().enumerate() {
                 let (leaves, joins) = changes.split_at(only_on_dying(at).len());
                 assert_eq!(removed(leaves), only_on_dying(at), "{}: {changes:?}", channel(at));
@@ -326,8 +326,8 @@ async fn cluster_presence_paused_node_members_are_added_back_once() {
         }
         // The connections of the paused node have consistent rosters too.
         let members = members(true);
-        setup.publish_to_all("end").await;
-        for (at, browser, view) in &mut setup.dying {
+        present.publish_to_all("end").await;
+        for (at, browser, view) in &mut present.dying {
             loop {
                 let frame = browser.next().await;
                 if frame.event == "end" {
@@ -337,14 +337,14 @@ async fn cluster_presence_paused_node_members_are_added_back_once() {
             }
             assert_eq!(view.ids, members[&channel(*at)].0, "{}", channel(*at));
         }
-        setup.expect_webhook_events(&expected, "sentinel").await;
-        let lost = setup.nodes[DYING].metrics().await.sum("fanfare_leases_lost_total");
+        present.expect_webhook_events(&expected, "sentinel").await;
+        let lost = present.cluster.nodes[DYING].metrics().await.sum("fanfare_leases_lost_total");
         assert_eq!(lost, 1.0);
         // The node holds these members under its new incarnation only: closing its
         // connections removes all of them.
-        setup.dying.clear();
-        setup.observers.clear();
-        let caller = setup.nodes[0].caller("1");
+        present.dying.clear();
+        present.observers.clear();
+        let caller = present.cluster.nodes[0].caller("1");
         for at in [0, SHARED, OBSERVED, SHARED_ONE] {
             caller.count_becomes(&channel(at), shared(at)).await;
         }

@@ -8,8 +8,7 @@ use serde_json::json;
 
 use crate::support::delta_client::Came;
 use crate::support::{
-    AppSpec, Backend, Caller, Cluster, Heard, Links, PATIENCE, Proxy, Redis, Resumer, Server, Way, bounded,
-    eventually,
+    AppSpec, Backend, Caller, Cluster, Heard, Links, PATIENCE, Redis, Resumer, Way, bounded, eventually,
 };
 
 const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
@@ -114,16 +113,13 @@ async fn cluster_resume_after_redis_data_loss_is_declined() {
 #[tokio::test]
 async fn cluster_resume_waits_while_the_history_is_unreadable() {
     bounded(async {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let builder = Server::builder().config(CONFIG);
-        let behind = builder.clone().name("behind").redis_url(&proxy.url()).start().await;
-        let other = builder.name("other").redis(&redis).start().await;
+        let cluster = Cluster::builder(Backend::Redis).proxied(0).config(CONFIG).start().await;
+        let (proxied, other, proxy) = (cluster.first(), cluster.second(), cluster.proxy());
         let caller = other.caller("1");
         let members = json!({ "delta": true });
         for trouble in ["stalled", "cut"] {
-            let mut resumer = Resumer::on(&behind, "news", members.clone()).await;
-            let mut stays = Resumer::on(&other, "news", members.clone()).await;
+            let mut resumer = Resumer::on(proxied, "news", members.clone()).await;
+            let mut stays = Resumer::on(other, "news", members.clone()).await;
             publish_batch(&caller, 0..1).await;
             resumer.events(&texts(0..1)).await;
             let memory = resumer.memory.clone();
@@ -157,38 +153,35 @@ async fn cluster_resume_waits_while_the_history_is_unreadable() {
 async fn cluster_resume_of_500_clients_of_a_killed_node_shares_history_reads() {
     bounded(async {
         let app = AppSpec::new("1").set("max_event_batch_size", 100);
-        let redis = Redis::start().await;
-        let builder = Server::builder().config(CONFIG).app(app).redis(&redis);
-        let mut dies = builder.clone().name("dies").start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let stays = builder.name("stays").redis_url(&proxy.url()).start().await;
-        let caller = stays.caller("1");
+        let cluster = Cluster::builder(Backend::Redis).proxied(1).config(CONFIG).app(app);
+        let mut cluster = cluster.start().await;
+        let caller = cluster.nodes[1].caller("1");
         // Some with deltas, some with a filter, some with neither.
         let members = |number: usize| match number % 3 {
             0 => json!({ "delta": true }),
             1 => json!({ "delta": true, "filter": { "key": "x", "cmp": "nex" } }),
             _ => json!({}),
         };
-        let clients = (0..CLIENTS).map(|number| Resumer::on(&dies, "news", members(number)));
+        let clients = (0..CLIENTS).map(|number| Resumer::on(&cluster.nodes[0], "news", members(number)));
         let mut clients = join_all(clients).await;
         publish_batch(&caller, 0..5).await;
         join_all(clients.iter_mut().map(|resumer| async { resumer.events(&texts(0..5)).await })).await;
-        dies.kill9();
+        cluster.nodes[0].kill9();
         let memories: Vec<_> = clients.into_iter().map(Resumer::cut).collect();
         publish_batch(&caller, 5..25).await;
-        let back = memories.into_iter().map(|memory| Resumer::connect(&stays, "news", memory));
+        let back = memories.into_iter().map(|memory| Resumer::connect(&cluster.nodes[1], "news", memory));
         let mut back = join_all(back).await;
-        let reads = history_reads(&redis).await;
+        let reads = history_reads(cluster.redis()).await;
         // One read takes longer than sending all requests does.
-        proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
+        cluster.proxy().delay(Links::Scripts, Way::Replies, REPLY_DELAY);
         for (number, resumer) in back.iter_mut().enumerate() {
             let resume = resumer.memory.resume();
             resumer.ask(members(number), resume).await;
         }
         join_all(back.iter_mut().map(|resumer| resumer.browser.settle())).await;
-        proxy.heal();
+        cluster.proxy().heal();
         let resumed = join_all(back.iter_mut().map(Resumer::answer)).await;
-        let read = history_reads(&redis).await - reads;
+        let read = history_reads(cluster.redis()).await - reads;
         println!("the history was read {read} times");
         assert!(read * 10 <= i64::try_from(CLIENTS).unwrap(), "{read} reads");
         publish_batch(&caller, 25..30).await;
@@ -198,7 +191,7 @@ async fn cluster_resume_of_500_clients_of_a_killed_node_shares_history_reads() {
             let expected = if number % 3 == 2 { Came::Plain } else { Came::Delta };
             assert!(came.iter().all(|came| *came == expected), "{number}: {came:?}");
         }
-        let metrics = stays.metrics().await;
+        let metrics = cluster.nodes[1].metrics().await;
         assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CLIENTS);
         assert_eq!(metrics.sum("fanfare_resumes_failed_total"), 0.0);
         let encoded = metrics.sum("fanfare_deltas_encoded_total");
@@ -358,7 +351,7 @@ async fn cluster_resume_across_a_delta_toggle_receives_every_event() {
                 let batch = data.iter().map(|data| json!({ "name": "e", "channel": "news", "data": data }));
                 caller.post_batch(batch.collect()).await.expect_ok();
                 let resume = memory.resume();
-                let node = cluster.nodes().get(round % 2).unwrap();
+                let node = cluster.nodes.get(round % 2).unwrap();
                 let resumed;
                 (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
                 assert!(resumed, "{phase} {round}");
@@ -400,7 +393,7 @@ async fn cluster_initial_bases_are_dropped_with_a_lost_epoch() {
             }
             assert_eq!(seen, Some((Came::Full, text(1))));
         }
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             let mut late = Resumer::on(node, "news", members.clone()).await;
             assert_eq!(late.sync().await, 1);
             caller.publish("news", "e", &text(2)).await;

@@ -29,7 +29,7 @@ async fn cache_channel_sends_last_event_to_new_subscriber(backend: Backend) {
     for name in ["one", "two"] {
         ann.expect_event("cache-news", name).await;
     }
-    for node in cluster.nodes() {
+    for node in &cluster.nodes {
         let mut late = node.browser("key1").await;
         let hit = r#"{"event":"two","channel":"cache-news","data":"\"x\""}"#;
         assert_eq!(first_of(&mut late, "cache-news").await, hit);

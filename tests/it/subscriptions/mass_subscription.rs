@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::support::witness::{Witness, within};
-use crate::support::{Links, PATIENCE, Proxy, Redis, Server, Way, eventually};
+use crate::support::{Backend, Cluster, Links, PATIENCE, Proxy, Redis, Way, eventually};
 
 const SOCKETS: usize = 1_500;
-/// Sockets that staying connected when the others disconnect.
+/// Sockets that stay connected when the others disconnect.
 const STAYING: usize = 100;
 /// The channels of the new subscribers: the one that all have left, one that is
 /// still to be cleared, and an unrelated one.
@@ -35,21 +35,19 @@ async fn subscribe_concurrently(sockets: &mut [Witness], channel: &str, proxy: &
 #[tokio::test]
 async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
     within(LIMIT, async {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder();
-        let nodes = [node.clone().redis_url(&proxy.url()).start().await, node.redis(&redis).start().await];
+        let cluster = Cluster::builder(Backend::Redis).proxied(0).start().await;
+        let (nodes, proxy) = (&cluster.nodes, cluster.proxy());
         let updates = async || nodes[0].metrics().await.sum("fanfare_assertions_total");
         let counts = async |count: usize| {
-            for node in &nodes {
+            for node in nodes {
                 node.caller("1").count_becomes("stadium", count).await;
             }
         };
         let mut sockets = Witness::several(&nodes[0], SOCKETS, &[]).await;
         let before = updates().await;
-        subscribe_concurrently(&mut sockets, "stadium", &proxy).await;
+        subscribe_concurrently(&mut sockets, "stadium", proxy).await;
         // Exact as soon as all are confirmed.
-        for node in &nodes {
+        for node in nodes {
             assert_eq!(node.caller("1").subscription_count("stadium").await, SOCKETS);
         }
         let arrived = updates().await;
@@ -98,36 +96,32 @@ async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
 #[tokio::test]
 async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
     within(LIMIT, async {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder().redis_url(&proxy.url()).start().await;
+        let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
+        let (node, proxy, redis) = (cluster.first(), cluster.proxy(), cluster.redis());
         let caller = node.caller("1");
-        let mut sockets = Witness::several(&node, SOCKETS, &["stadium"]).await;
+        let mut sockets = Witness::several(node, SOCKETS, &["stadium"]).await;
         let subscriptions = sockets.iter_mut().enumerate().map(|(n, witness)| async move {
             let channel = format!("channel-{n}");
             witness.subscribe(&channel).await;
         });
         join_all(subscriptions).await;
         assert_eq!(caller.subscription_count("stadium").await, SOCKETS);
-        assert_eq!(occupied(&redis).await, SOCKETS);
+        assert_eq!(occupied(redis).await, SOCKETS);
 
-        let mut new_subscribers = Witness::several(&node, 3, &[]).await;
+        let mut new_subscribers = Witness::several(node, 3, &[]).await;
         // Each reply is delayed by this time, in sequence: some 800 in a few
         // seconds.
         proxy.delay(Links::Scripts, Way::Replies, Duration::from_millis(5));
         drop(sockets);
         // The node has begun to clear memberships.
-        eventually("the first channel is cleared", PATIENCE, async || match occupied(&redis).await {
+        eventually("the first channel is cleared", PATIENCE, async || match occupied(redis).await {
             SOCKETS => Err("none".to_owned()),
             _ => Ok(()),
         })
         .await;
-        let arrivals = new_subscribers.iter_mut().zip(NEW_CHANNELS).map(|(subscriber, channel)| {
-            let redis = &redis;
-            async move {
-                subscriber.subscribe(channel).await;
-                (channel, occupied(redis).await)
-            }
+        let arrivals = new_subscribers.iter_mut().zip(NEW_CHANNELS).map(async |(subscriber, channel)| {
+            subscriber.subscribe(channel).await;
+            (channel, occupied(redis).await)
         });
         let left = join_all(arrivals).await;
         println!("channels to clear when each new subscriber was confirmed: {left:?}");
@@ -142,7 +136,7 @@ async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
         for channel in NEW_CHANNELS {
             caller.count_becomes(channel, 1).await;
         }
-        eventually("all channels are cleared", PATIENCE, async || match occupied(&redis).await {
+        eventually("all channels are cleared", PATIENCE, async || match occupied(redis).await {
             1 => Ok(()),
             left => Err(left.to_string()),
         })

@@ -12,40 +12,22 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use crate::support::witness::{Witness, assert_once_each, place_in, within};
-use crate::support::{Caller, Links, Proxy, Redis, Seed, Server, Way};
+use crate::support::{Backend, Caller, Cluster, Links, Seed, Way};
 
 const LIMIT: Duration = Duration::from_secs(150);
 
-struct Stage {
-    nodes: [Server; 2],
-    /// Between node 1 and Redis.
-    proxy: Proxy,
-    _redis: Redis,
+/// Two nodes; node 1 reaches Redis through a proxy.
+async fn start() -> Cluster {
+    Cluster::builder(Backend::Redis).proxied(1).start().await
 }
 
-impl Stage {
-    async fn start() -> Stage {
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let (zero, one) = tokio::join!(
-            Server::builder().name("node 0").redis(&redis).start(),
-            Server::builder().name("node 1").redis_url(&proxy.url()).start()
-        );
-        Stage { nodes: [zero, one], proxy, _redis: redis }
-    }
+async fn witnesses(cluster: &Cluster, count: usize) -> Vec<Witness> {
+    join_all((0..count).map(|n| Witness::connect(&cluster.nodes[n % 2]))).await
+}
 
-    async fn witnesses(&self, count: usize) -> Vec<Witness> {
-        join_all((0..count).map(|n| Witness::connect(&self.nodes[n % 2]))).await
-    }
-
-    async fn assert_no_gaps(&self) {
-        for node in &self.nodes {
-            let metrics = node.metrics().await;
-            for name in ["gaps_unrepaired", "held_entries_dropped", "epoch_changes", "backend_events_dropped"]
-            {
-                assert_eq!(metrics.sum(&format!("fanfare_{name}_total")), 0.0, "{name}");
-            }
-        }
+async fn assert_no_gaps(cluster: &Cluster) {
+    for name in ["gaps_unrepaired", "held_entries_dropped", "epoch_changes", "backend_events_dropped"] {
+        assert_eq!(cluster.metric(&format!("fanfare_{name}_total")).await, [0.0, 0.0], "{name}");
     }
 }
 
@@ -73,27 +55,27 @@ impl Stream<'_> {
 async fn cluster_counted_subscription_receives_next_event() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let mut rng = seed.rng();
         for round in 0..60 {
             let channel = format!("round-{}", if rng.random_bool(0.7) { round } else { 0 });
             let sockets = rng.random_range(1..9);
             let streams = [0, 1].map(|node: usize| Stream {
-                caller: stage.nodes[node].caller("1"),
+                caller: cluster.nodes[node].caller("1"),
                 name: ["zero", "one"][node],
                 number: Cell::new(round * 100_000),
             });
-            let mut witnesses = stage.witnesses(sockets).await;
+            let mut witnesses = witnesses(&cluster, sockets).await;
             join_all(witnesses.iter_mut().map(|witness| witness.ask_for(&channel))).await;
             let counted = async |stream: &Stream<'_>| while stream.next(&channel).await < sockets as u64 {};
             tokio::join!(counted(&streams[0]), counted(&streams[1]));
             let last = format!("counted-{round}");
-            stage.nodes[round % 2].caller("1").publish(&channel, "e", &last).await;
+            cluster.nodes[round % 2].caller("1").publish(&channel, "e", &last).await;
             check_runs(&witnesses, &channel, &last).await;
             drop(witnesses);
-            stage.nodes[0].caller("1").count_becomes(&channel, 0).await;
+            cluster.nodes[0].caller("1").count_becomes(&channel, 0).await;
         }
-        stage.assert_no_gaps().await;
+        assert_no_gaps(&cluster).await;
     })
     .await;
 }
@@ -123,11 +105,11 @@ async fn check_runs(witnesses: &[Witness], channel: &str, last: &str) {
 async fn cluster_resubscribing_sockets_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::start().await;
+        let cluster = start().await;
         for round in 0..40 {
-            churn(&stage, &Seed(seed.0.wrapping_add(round)), &format!("round-{round}")).await;
+            churn(&cluster, &Seed(seed.0.wrapping_add(round)), &format!("round-{round}")).await;
         }
-        stage.assert_no_gaps().await;
+        assert_no_gaps(&cluster).await;
     })
     .await;
 }
@@ -138,16 +120,16 @@ async fn cluster_resubscribing_sockets_receive_gapless_runs() {
 async fn cluster_resubscribing_sockets_on_slow_links_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::start().await;
+        let cluster = start().await;
         let ways = [Way::Requests, Way::Replies, Way::Both];
         for (round, links) in
             [Links::Subscriber, Links::Scripts, Links::All].into_iter().cycle().take(18).enumerate()
         {
-            stage.proxy.delay(links, ways[round / 3 % 3], Duration::from_millis(4));
-            churn(&stage, &Seed(seed.0.wrapping_add(round as u64)), &format!("round-{round}")).await;
-            stage.proxy.heal();
+            cluster.proxy().delay(links, ways[round / 3 % 3], Duration::from_millis(4));
+            churn(&cluster, &Seed(seed.0.wrapping_add(round as u64)), &format!("round-{round}")).await;
+            cluster.proxy().heal();
         }
-        stage.assert_no_gaps().await;
+        assert_no_gaps(&cluster).await;
     })
     .await;
 }
@@ -157,18 +139,18 @@ async fn cluster_resubscribing_sockets_on_slow_links_receive_gapless_runs() {
 async fn cluster_resubscribing_sockets_on_flapping_link_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
-        let stage = Stage::start().await;
+        let cluster = start().await;
         for round in 0..5 {
             let done = Cell::new(false);
             let (seed, channel) = (Seed(seed.0.wrapping_add(round)), format!("round-{round}"));
             tokio::join!(
                 async {
-                    churn(&stage, &seed, &channel).await;
+                    churn(&cluster, &seed, &channel).await;
                     done.set(true);
                 },
                 async {
                     while !done.get() {
-                        stage.proxy.cut_once(Links::Subscriber);
+                        cluster.proxy().cut_once(Links::Subscriber);
                         tokio::time::sleep(Duration::from_millis(150)).await;
                     }
                 }
@@ -178,16 +160,16 @@ async fn cluster_resubscribing_sockets_on_flapping_link_receive_gapless_runs() {
     .await;
 }
 
-async fn churn(stage: &Stage, seed: &Seed, channel: &str) {
-    let mut permanent = stage.witnesses(2).await;
+async fn churn(cluster: &Cluster, seed: &Seed, channel: &str) {
+    let mut permanent = witnesses(cluster, 2).await;
     for subscriber in &mut permanent {
         subscriber.subscribe(channel).await;
     }
-    let mut churning = stage.witnesses(12).await;
+    let mut churning = witnesses(cluster, 12).await;
     let remaining = Cell::new(churning.len());
     let published = Cell::new(0_usize);
     let stream = async |node: usize| {
-        let caller = stage.nodes[node].caller("1");
+        let caller = cluster.nodes[node].caller("1");
         let stream = Stream { caller, name: ["zero", "one"][node], number: Cell::new(0) };
         while remaining.get() > 0 {
             stream.next(channel).await;
@@ -207,7 +189,7 @@ async fn churn(stage: &Stage, seed: &Seed, channel: &str) {
         join_all(tasks).await;
     };
     tokio::join!(stream(0), stream(1), churn_one);
-    let caller = stage.nodes[0].caller("1");
+    let caller = cluster.nodes[0].caller("1");
     caller.count_becomes(channel, permanent.len() + churning.len()).await;
     caller.publish(channel, "e", "end").await;
     for witness in permanent.iter().chain(&churning) {

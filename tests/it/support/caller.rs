@@ -2,6 +2,7 @@
 //! wrong where a test needs it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::app::Secret;
@@ -64,9 +65,13 @@ impl Caller {
     /// unsubscription has taken effect. Repeats the request while a node is
     /// connecting to Redis.
     pub async fn count_becomes(&self, channel: &str, count: usize) {
+        self.count_becomes_within(channel, count, PATIENCE).await;
+    }
+
+    pub async fn count_becomes_within(&self, channel: &str, count: usize, within: Duration) {
         let what = format!("{count} subscriptions of {channel}");
         let path = format!("/channels/{channel}");
-        super::eventually(&what, PATIENCE, async || {
+        super::eventually(&what, within, async || {
             let answer = self.get(&path, &[("info", "subscription_count")]).await;
             match answer.status {
                 200 if answer.json()["subscription_count"] == count => Ok(()),

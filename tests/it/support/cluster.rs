@@ -1,9 +1,12 @@
-//! The two setups: one server with the memory backend, or two nodes that share a
-//! Redis. A test that works with either takes a [`Cluster`], publishes on its first
-//! node and subscribes on all.
+//! The servers of a test: one with the memory backend, or several nodes that share a
+//! Redis. A test that works with either backend publishes on the first node and
+//! subscribes on all.
+
+use futures_util::future::join_all;
 
 use super::browser::{Browser, Frame};
 use super::caller::Caller;
+use super::proxy::Proxy;
 use super::redis::Redis;
 use super::server::{AppSpec, Builder, Server};
 
@@ -15,13 +18,19 @@ pub enum Backend {
 
 pub struct Cluster {
     // Dropped in this order: nodes first, so that none logs a lost Redis.
-    nodes: Vec<Server>,
+    pub nodes: Vec<Server>,
+    proxy: Option<Proxy>,
     redis: Option<Redis>,
+    builder: ClusterBuilder,
 }
 
+#[derive(Clone)]
 pub struct ClusterBuilder {
     backend: Backend,
     node: Builder,
+    count: usize,
+    proxied: Option<usize>,
+    durable: bool,
 }
 
 impl ClusterBuilder {
@@ -30,36 +39,69 @@ impl ClusterBuilder {
         self
     }
 
+    pub fn without_apps(mut self) -> ClusterBuilder {
+        self.node = self.node.without_apps();
+        self
+    }
+
     pub fn config(mut self, toml: &str) -> ClusterBuilder {
         self.node = self.node.config(toml);
         self
     }
 
+    /// The number of nodes on Redis; 2 without this.
+    pub fn nodes(mut self, count: usize) -> ClusterBuilder {
+        self.count = count;
+        self
+    }
+
+    /// The node with this index reaches Redis through [`Cluster::proxy`].
+    pub fn proxied(mut self, index: usize) -> ClusterBuilder {
+        self.proxied = Some(index);
+        self
+    }
+
+    /// Redis keeps acknowledged writes across a restart.
+    pub fn durable(mut self) -> ClusterBuilder {
+        self.durable = true;
+        self
+    }
+
     pub async fn start(self) -> Cluster {
-        match self.backend {
-            Backend::Memory => Cluster { nodes: vec![self.node.start().await], redis: None },
-            Backend::Redis => {
-                let redis = Redis::start().await;
-                let node = self.node.redis(&redis);
-                let (a, b) = tokio::join!(node.clone().name("node a").start(), node.name("node b").start());
-                Cluster { nodes: vec![a, b], redis: Some(redis) }
+        let (mut proxy, mut redis) = (None, None);
+        if self.backend == Backend::Redis {
+            let started = if self.durable { Redis::start_durable().await } else { Redis::start().await };
+            if self.proxied.is_some() {
+                proxy = Some(Proxy::start(started.port()).await);
             }
+            redis = Some(started);
         }
+        let mut cluster = Cluster { nodes: Vec::new(), proxy, redis, builder: self };
+        let count = if cluster.redis.is_some() { cluster.builder.count } else { 1 };
+        cluster.nodes = join_all((0..count).map(|index| cluster.start_node(index))).await;
+        cluster
     }
 }
 
 impl Cluster {
     pub fn builder(backend: Backend) -> ClusterBuilder {
-        ClusterBuilder { backend, node: Server::builder() }
+        ClusterBuilder { backend, node: Server::builder(), count: 2, proxied: None, durable: false }
     }
 
     pub async fn start(backend: Backend) -> Cluster {
         Cluster::builder(backend).start().await
     }
 
-    /// All nodes: one or two.
-    pub fn nodes(&self) -> &[Server] {
-        &self.nodes
+    /// Starts a node with the settings of this index, to replace or to join the others.
+    pub async fn start_node(&self, index: usize) -> Server {
+        let node = self.builder.node.clone().name(&format!("node {index}"));
+        match (&self.proxy, &self.redis) {
+            (Some(proxy), _) if self.builder.proxied == Some(index) => node.redis_url(&proxy.url()),
+            (_, Some(redis)) => node.redis(redis),
+            _ => node,
+        }
+        .start()
+        .await
     }
 
     pub fn first(&self) -> &Server {
@@ -68,7 +110,7 @@ impl Cluster {
 
     /// A node other than the first, where there is one.
     pub fn second(&self) -> &Server {
-        &self.nodes[self.nodes.len() - 1]
+        &self.nodes[1 % self.nodes.len()]
     }
 
     pub fn redis(&self) -> &Redis {
@@ -79,9 +121,19 @@ impl Cluster {
         self.redis.as_mut().expect("this cluster runs on Redis")
     }
 
+    /// Between Redis and the node of [`ClusterBuilder::proxied`].
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("a node of this cluster is proxied")
+    }
+
     /// A backend that publishes through the first node.
     pub fn caller(&self, app: &str) -> Caller {
         self.first().caller(app)
+    }
+
+    /// The sum of a metric on each node.
+    pub async fn metric(&self, name: &str) -> Vec<f64> {
+        join_all(self.nodes.iter().map(async |node| node.metrics().await.sum(name))).await
     }
 
     /// Two browsers, one on each node where there are two.

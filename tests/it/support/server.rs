@@ -233,6 +233,15 @@ impl Server {
         http::get(self.addr(), path).await
     }
 
+    /// Waits until `/ready` has this status, and returns the response.
+    pub async fn ready_becomes(&self, status: u16, within: Duration) -> Answer {
+        super::eventually(&format!("/ready {status}"), within, async || {
+            let answer = self.get("/ready").await;
+            if answer.status == status { Ok(answer) } else { Err(answer.text()) }
+        })
+        .await
+    }
+
     pub async fn metrics(&self) -> Metrics {
         let answer = http::get(self.listening.metrics, "/metrics").await;
         assert_eq!(answer.status, 200, "{}", answer.text());

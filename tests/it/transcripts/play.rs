@@ -130,7 +130,7 @@ impl Play {
     /// Connects the first socket to the last node, the second to the first node, and so on, so
     /// that events cross nodes.
     async fn connect(&mut self, actor: &str, path: &str, details: &[String]) -> Result<(), String> {
-        let nodes = self.cluster.nodes();
+        let nodes = &self.cluster.nodes;
         let node = &nodes[nodes.len() - 1 - self.sockets.len() % nodes.len()];
         let headers: Result<Vec<_>, String> = details
             .iter()
@@ -154,7 +154,7 @@ impl Play {
     async fn operate(&mut self, text: &str) -> Result<(), String> {
         match text {
             "stop the nodes" => {
-                for node in self.cluster.nodes() {
+                for node in &self.cluster.nodes {
                     node.signal(Signal::Terminate);
                 }
             }

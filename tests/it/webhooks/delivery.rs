@@ -9,10 +9,9 @@ use fanfare::auth;
 use serde_json::{Value, json};
 
 use crate::support::receiver::Call;
-use crate::support::server::Builder;
 use crate::support::{
-    AppSpec, Backend, Browser, Cluster, Links, PATIENCE, Proxy, Receiver, Redis, Reply, Server, Signal,
-    bounded, eventually, on_both_backends,
+    AppSpec, Backend, Browser, Cluster, Links, PATIENCE, Receiver, Reply, Server, Signal, bounded,
+    eventually, on_both_backends,
 };
 
 on_both_backends!(
@@ -146,7 +145,7 @@ async fn webhook_receiver_that_was_down_receives_every_event(backend: Backend) {
     }
     eventually("three failed calls", PATIENCE, async || {
         let mut failed = 0.0;
-        for node in cluster.nodes() {
+        for node in &cluster.nodes {
             failed += node.metrics().await.sum("fanfare_webhook_calls_failed_total");
         }
         if failed >= 3.0 { Ok(()) } else { Err(failed.to_string()) }
@@ -157,7 +156,7 @@ async fn webhook_receiver_that_was_down_receives_every_event(backend: Backend) {
     for channel in ["private-a", "private-b"] {
         assert_eq!(data_of(&events, channel), numbers(0..10), "{channel}");
     }
-    let log: String = cluster.nodes().iter().map(Server::log).collect();
+    let log: String = cluster.nodes.iter().map(Server::log).collect();
     assert!(log.contains("webhook fails") && !log.contains(&receiver.url()), "{log}");
 }
 
@@ -315,22 +314,16 @@ async fn webhook_endpoint_receives_only_its_event_types_and_channels(backend: Ba
 
 async fn webhook_events_are_delivered_before_shutdown(backend: Backend) {
     let receiver = Receiver::start().await;
-    let node = Server::builder().app(app(&[client_events(&receiver)]));
-    let node = node.config("drain_delay = 0\ndrain_window = 0");
-    let redis = match backend {
-        Backend::Memory => None,
-        Backend::Redis => Some(Redis::start().await),
-    };
-    let node = redis.iter().fold(node, Builder::redis);
-    let mut server = node.start().await;
-    let mut ann = subscriber_of(&server, &["private-a"]).await;
+    let cluster = Cluster::builder(backend).nodes(1).app(app(&[client_events(&receiver)]));
+    let mut cluster = cluster.config("drain_delay = 0\ndrain_window = 0").start().await;
+    let mut ann = subscriber_of(cluster.first(), &["private-a"]).await;
     for n in 0..10 {
         send(&mut ann, "private-a", n).await;
     }
     // The server has processed all client events of the socket.
     ann.settle().await;
-    server.signal(Signal::Terminate);
-    assert!(server.wait_exit(3 * PATIENCE).await.success());
+    cluster.first().signal(Signal::Terminate);
+    assert!(cluster.nodes[0].wait_exit(3 * PATIENCE).await.success());
     assert_eq!(data_of(&receiver.events(), "private-a"), numbers(0..10));
 }
 
@@ -432,15 +425,11 @@ async fn cluster_webhooks_of_a_killed_node_are_delivered_by_another() {
         const CHANNELS: usize = 40;
         const ROUNDS: usize = 5;
         let mut receiver = Receiver::start().await;
-        let redis = Redis::start().await;
-        let node = Server::builder().app(app(&[client_events(&receiver)])).redis(&redis);
-        let mut nodes = Vec::new();
-        for name in ["node a", "node b", "node c"] {
-            nodes.push(node.clone().name(name).start().await);
-        }
+        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(app(&[client_events(&receiver)]));
+        let mut cluster = cluster.start().await;
         let channels: Vec<String> = (0..CHANNELS).map(|n| format!("private-{n}")).collect();
         let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        let mut ann = subscriber_of(&nodes[1], &channels).await;
+        let mut ann = subscriber_of(&cluster.nodes[1], &channels).await;
         let mut sent: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for round in 0..ROUNDS {
             for channel in &channels {
@@ -450,7 +439,7 @@ async fn cluster_webhooks_of_a_killed_node_are_delivered_by_another() {
             match round {
                 0 => drop(receiver.until_taken(CHANNELS).await),
                 1 => receiver.down().await,
-                2 => nodes[0].kill9(),
+                2 => cluster.nodes[0].kill9(),
                 _ => {}
             }
         }
@@ -467,7 +456,7 @@ async fn cluster_webhooks_of_a_killed_node_are_delivered_by_another() {
             assert_eq!(data_of(&once_each(&taken), channel), sent, "{channel}");
         }
         for call in &calls {
-            call.expect_signed(nodes[1].app("1"));
+            call.expect_signed(cluster.nodes[1].app("1"));
         }
     })
     .await;
@@ -479,13 +468,12 @@ async fn cluster_webhooks_of_a_killed_node_are_delivered_by_another() {
 async fn cluster_webhooks_are_delivered_after_redis_was_unavailable() {
     bounded(async {
         let mut receiver = Receiver::start().await;
-        let redis = Redis::start().await;
-        let proxy = Proxy::start(redis.port()).await;
-        let node = Server::builder().app(app(&[client_events(&receiver)])).redis_url(&proxy.url());
-        let node = node.start().await;
+        let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0);
+        let cluster = cluster.app(app(&[client_events(&receiver)])).start().await;
+        let (node, proxy) = (cluster.first(), cluster.proxy());
         let channels: Vec<String> = (0..20).map(|n| format!("private-{n}")).collect();
         let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        let mut ann = subscriber_of(&node, &channels).await;
+        let mut ann = subscriber_of(node, &channels).await;
         receiver.down().await;
         for round in 0..3 {
             for channel in &channels {

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fanfare::limits;
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::receiver::Call;
 use crate::support::witness::within;
-use crate::support::{AppSpec, Browser, Receiver, Redis, Reply, Server};
+use crate::support::{AppSpec, Backend, Browser, Cluster, Receiver, Reply, Server};
 
 /// Duration of the outage: by default longer than the detection of a dead node takes. The
 /// environment variable `OUTAGE_SECONDS` (for example 60) sets a longer one.
@@ -47,13 +46,13 @@ const USERS_PER_CASE: usize = 5;
 /// The channels and browsers of one case.
 type Tabs = Vec<(String, Browser)>;
 
-struct Setup {
-    // Dropped in this order: sockets, nodes, Redis.
+/// The connections that cause the webhook events, on three nodes.
+struct Clients {
+    // Dropped in this order: sockets, then the cluster.
     sender: Browser,
     tabs: BTreeMap<Case, Tabs>,
-    nodes: Vec<Server>,
+    cluster: Cluster,
     receiver: Receiver,
-    _redis: Redis,
     rounds: usize,
 }
 
@@ -79,16 +78,15 @@ async fn join_all_channels(node: &Server, case: Case) -> Tabs {
     tabs
 }
 
-impl Setup {
-    async fn start() -> Setup {
+impl Clients {
+    async fn start() -> Clients {
         let receiver = Receiver::start().await;
         let types = ["client_event", "channel_occupied", "channel_vacated", "member_added", "member_removed"];
         let hook = format!("[{{ url = \"{}\", event_types = {} }}]", receiver.url(), json!(types));
         let app = AppSpec::new("1").set("enable_client_messages", true);
         let app = app.set("max_client_events_per_second", 1_000).set("webhooks", hook);
-        let redis = Redis::start().await;
-        let node = Server::builder().app(app).redis(&redis);
-        let nodes = join_all((0..3).map(|n| node.clone().name(&format!("node {n}")).start())).await;
+        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(app).start().await;
+        let nodes = &cluster.nodes;
         let mut sender = nodes[1].browser("key1").await;
         for at in 0..CHANNELS {
             sender.subscribe(&private(at)).await;
@@ -98,7 +96,7 @@ impl Setup {
             let node = if case == Case::Reloads { 1 } else { DYING };
             tabs.insert(case, join_all_channels(&nodes[node], case).await);
         }
-        Setup { sender, tabs, nodes, receiver, _redis: redis, rounds: 0 }
+        Clients { sender, tabs, cluster, receiver, rounds: 0 }
     }
 
     /// Sends one client event on each private channel.
@@ -113,7 +111,7 @@ impl Setup {
     /// Closes the tab and waits until the subscription count is 0.
     async fn leave(&self, channel: &str, browser: Browser) {
         browser.close().await;
-        self.nodes[1].caller("1").count_becomes(channel, 0).await;
+        self.cluster.nodes[1].caller("1").count_becomes(channel, 0).await;
     }
 
     async fn close(&mut self, case: Case) {
@@ -123,7 +121,7 @@ impl Setup {
     }
 
     async fn open(&mut self, case: Case, node: usize) {
-        let tabs = join_all_channels(&self.nodes[node], case).await;
+        let tabs = join_all_channels(&self.cluster.nodes[node], case).await;
         self.tabs.insert(case, tabs);
     }
 
@@ -134,7 +132,7 @@ impl Setup {
             for (channel, browser) in self.tabs.remove(&Case::Reloads).expect("open tabs") {
                 let closed = Instant::now();
                 self.leave(&channel, browser).await;
-                reloaded.push(join(&self.nodes[node], channel).await);
+                reloaded.push(join(&self.cluster.nodes[node], channel).await);
                 assert!(
                     closed.elapsed() < limits::WEBHOOK_GRACE,
                     "the reload took longer than the grace period"
@@ -155,7 +153,7 @@ impl Setup {
         let down = Instant::now();
         self.send_round().await;
         self.close(Case::Left).await;
-        self.nodes[DYING].kill9();
+        self.cluster.nodes[DYING].kill9();
         self.open(Case::Moved, 1).await;
         while self.rounds < ROUNDS {
             self.send_round().await;
@@ -183,7 +181,7 @@ impl Setup {
             })
         };
         self.receiver.until_within("the removal of lost members", patience, removed).await;
-        let mut last = self.nodes[2].browser("key1").await;
+        let mut last = self.cluster.nodes[2].browser("key1").await;
         for channel in CASES.into_iter().flat_map(presence_channels) {
             last.join(&channel, "last").await;
         }
@@ -241,9 +239,9 @@ fn expected(case: Case) -> Vec<[&'static str; 2]> {
 }
 
 async fn run(outage: Duration) {
-    let mut setup = Setup::start().await;
-    setup.fail_for(outage).await;
-    let calls = setup.finish(Duration::from_secs(30) + 2 * outage).await;
+    let mut clients = Clients::start().await;
+    clients.fail_for(outage).await;
+    let calls = clients.finish(Duration::from_secs(30) + 2 * outage).await;
     let events = delivered(&calls);
     for at in 0..CHANNELS {
         let mut expected = vec!["channel_occupied".to_owned()];
@@ -265,7 +263,7 @@ async fn run(outage: Duration) {
     // Every event of a refused call was delivered later with the same id.
     let ids: BTreeSet<String> = events.iter().map(id).collect();
     for call in &calls {
-        call.expect_signed(setup.nodes[1].app("1"));
+        call.expect_signed(clients.cluster.nodes[1].app("1"));
         for event in call.events() {
             assert!(ids.contains(&id(&event)), "{event} was refused, and not delivered with this id");
         }

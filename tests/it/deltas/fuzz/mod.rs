@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use crate::support::Seed;
 use client::{Client, Subscriptions};
-use faults::Stage;
+use faults::Faults;
 use publisher::Publisher;
 use subscription::State;
 use world::{CHANNELS, World};
@@ -48,7 +48,7 @@ const CALM_MAX: Duration = Duration::from_secs(40);
 
 struct Run {
     world: Arc<World>,
-    stage: Stage,
+    faults: Faults,
     publishers: Vec<Publisher>,
     clients: Vec<Subscriptions>,
     tasks: tokio::task::JoinSet<()>,
@@ -58,7 +58,7 @@ struct Run {
 impl Run {
     async fn start(seed: &Seed) -> Run {
         let world = Arc::new(World::new(CLIENTS, seed.0.is_multiple_of(2)));
-        let stage = Stage::start(world.clone()).await;
+        let faults = Faults::start(world.clone()).await;
         let publisher = |number: usize| {
             let channels = (0..CHANNELS.len()).filter(|it| it % PUBLISHERS == number).collect();
             Publisher::new(world.clone(), faults::app(), seed.rng_of(100 + number as u64), channels)
@@ -71,7 +71,7 @@ impl Run {
             clients.push(subscriptions);
             tasks.spawn(client.run());
         }
-        Run { world, stage, publishers, clients, tasks, fence: 0 }
+        Run { world, faults, publishers, clients, tasks, fence: 0 }
     }
 
     async fn round(&mut self, rng: &mut StdRng, count: usize) {
@@ -89,7 +89,7 @@ impl Run {
                 self.publishers.push(publisher.expect("a publisher does not panic"));
             }
             if !publishing.is_empty() {
-                self.stage.inject_fault(rng).await;
+                self.faults.inject(rng).await;
             }
         }
         self.world.calm.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -196,7 +196,7 @@ async fn run(seed: Seed, publishes: usize) {
         let count = left.min(ROUND_EVENTS);
         run.round(&mut rng, count).await;
         if rng.random_bool(0.2) {
-            run.stage.empty_redis().await;
+            run.faults.empty_redis().await;
         }
         left -= count;
         if publishes > 10 * ROUND_EVENTS && left.is_multiple_of(10 * ROUND_EVENTS) {
