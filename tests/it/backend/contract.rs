@@ -70,7 +70,7 @@ async fn subscribers(cluster: &Cluster, channels: &[String]) -> Audience {
 /// Sends all subscriptions, then waits for all confirmations.
 async fn subscribe_all(browser: &mut Browser, channels: &[String]) {
     for channel in channels {
-        browser.ask_for(channel, json!({})).await;
+        browser.request_subscription(channel).await;
     }
     for channel in channels {
         browser.confirmed(channel).await;
@@ -171,7 +171,7 @@ async fn repeated_subscription_does_not_change_count(backend: Backend) {
     // subscription.
     let mut repeating = cluster.second().browser("key1").await;
     for _ in 0..10 {
-        repeating.ask_for("news", json!({})).await;
+        repeating.request_subscription("news").await;
     }
     for _ in 0..10 {
         repeating.confirmed("news").await;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
+use crate::support::websocket::pusher_path;
 use crate::support::{
     AppSpec, Backend, Browser, Caller, Cluster, Links, PATIENCE, Port, Redis, Server, bounded, eventually,
 };
@@ -47,8 +48,7 @@ async fn change_arrives(node: &Server, before: f64) {
 
 /// A browser of this app, before the server's first frame.
 async fn connect(node: &Server, app: &AppSpec) -> Browser {
-    let path = format!("/app/{}?protocol=7&client=js&version=8.6.0", app.key);
-    Browser::connect(node.addr(), &path, Some(app.clone())).await.expect("an upgrade")
+    Browser::connect(node.addr(), &pusher_path(&app.key), Some(app.clone())).await.expect("an upgrade")
 }
 
 async fn browser(node: &Server, app: &AppSpec) -> Browser {
@@ -149,7 +149,7 @@ async fn secret_rotation_accepts_old_and_new_until_old_is_dropped() {
             caller(node, &new).post_events(event()).await.expect_ok();
             caller(node, &old).post_events(event()).await.expect_error(401, "auth_failed");
         }
-        early.ask_for("private-late", json!({})).await;
+        early.request_subscription("private-late").await;
         early.expect_subscription_error("private-late").await;
     })
     .await;

@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
         }
         let witness = witnesses.last_mut().unwrap();
         for channel in &self.channels {
-            witness.leave(channel).await;
+            witness.request_unsubscription(channel).await;
             witness.subscribe(channel).await;
         }
         ChangingClient { witnesses }
@@ -136,14 +136,14 @@ impl<'a> Round<'a> {
     async fn join(&self, witness: &mut Witness, rng: &mut StdRng) {
         for channel in self.some(rng) {
             // A repeated subscription would be confirmed twice and mix two runs.
-            witness.leave(channel).await;
+            witness.request_unsubscription(channel).await;
             witness.subscribe(channel).await;
         }
     }
 
     async fn leave(&self, witness: &mut Witness, rng: &mut StdRng) {
         for channel in self.some(rng) {
-            witness.leave(channel).await;
+            witness.request_unsubscription(channel).await;
         }
     }
 

@@ -89,10 +89,10 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
         // A subscription made now stays pending. A connection closed now is not counted
         // afterwards.
         let mut late = Witness::connect(&cluster.nodes[0]).await;
-        late.ask_for("all").await;
-        late.ask_for("late").await;
+        late.request_subscription("all").await;
+        late.request_subscription("late").await;
         late.settle().await;
-        witnesses.pop().unwrap().vanish();
+        drop(witnesses.pop());
         witnesses[0].unsubscribe("zero").await;
         assert_eq!(late.confirmations("all"), 0, "the subscription was confirmed without Redis");
 

@@ -66,7 +66,7 @@ fn read_until_closed(mut browser: Browser, ended: Arc<AtomicUsize>) -> JoinHandl
                     ended.fetch_add(1, Ordering::Relaxed);
                     return End { code, at, read };
                 }
-                Incoming::Gone(how) => panic!("closed without a close frame: {how}"),
+                Incoming::Lost(how) => panic!("closed without a close frame: {how}"),
             }
         }
     })

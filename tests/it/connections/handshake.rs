@@ -2,10 +2,7 @@
 
 use std::fmt::Write;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use crate::support::{PATIENCE, Server};
+use crate::support::{Answer, Raw, Server};
 
 /// The headers of a client's upgrade request, in this order.
 const HEADERS: [(&str, &str); 4] = [
@@ -15,41 +12,8 @@ const HEADERS: [(&str, &str); 4] = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// A response up to the end of its head, and the first bytes after it.
-struct Head {
-    text: String,
-    stream: TcpStream,
-    rest: Vec<u8>,
-}
-
-impl Head {
-    fn status(&self) -> u16 {
-        self.text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect(&self.text)
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let pairs = self.text.lines().filter_map(|line| line.split_once(": "));
-        pairs.into_iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    /// Reads until `text` has arrived.
-    async fn read_until(&mut self, text: &str) {
-        self.read_until_bytes(text.as_bytes()).await;
-    }
-
-    async fn read_until_bytes(&mut self, bytes: &[u8]) {
-        let read = async {
-            while memchr::memmem::find(&self.rest, bytes).is_none() {
-                let count = self.stream.read_buf(&mut self.rest).await.unwrap();
-                assert!(count > 0, "closed after {}", String::from_utf8_lossy(&self.rest));
-            }
-        };
-        let what = String::from_utf8_lossy(bytes);
-        tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("no {what} in time"));
-    }
-}
-
-async fn send(server: &Server, version: &str, path: &str, headers: &[(&str, &str)]) -> Head {
+/// The head of the response, and the connection.
+async fn send(server: &Server, version: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Raw) {
     send_with(server, "GET", version, path, headers).await
 }
 
@@ -59,29 +23,18 @@ async fn send_with(
     version: &str,
     path: &str,
     headers: &[(&str, &str)],
-) -> Head {
+) -> (Answer, Raw) {
     let mut request = format!("{method} {path} HTTP/{version}\r\nHost: {}\r\n", server.addr());
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").unwrap();
     }
     request.push_str("\r\n");
-    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut read = Vec::new();
-    let head = async {
-        loop {
-            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-                return end;
-            }
-            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{}", String::from_utf8_lossy(&read));
-        }
-    };
-    let end = tokio::time::timeout(PATIENCE, head).await.expect("an answer in time");
-    let rest = read.split_off(end + 4);
-    Head { text: String::from_utf8(read).unwrap(), stream, rest }
+    let mut connection = Raw::open(server.addr()).await;
+    connection.send(request).await;
+    (connection.head().await, connection)
 }
 
-async fn upgrade(server: &Server, headers: &[(&str, &str)]) -> Head {
+async fn upgrade(server: &Server, headers: &[(&str, &str)]) -> (Answer, Raw) {
     send(server, "1.1", "/app/key1?protocol=7", headers).await
 }
 
@@ -116,10 +69,10 @@ async fn first_supported_subprotocol_is_chosen() {
         (&[""], None),
     ] {
         let lines: Vec<_> = offered.iter().map(|value| ("Sec-WebSocket-Protocol", *value)).collect();
-        let mut head = upgrade(&server, &with(&lines)).await;
-        assert_eq!(head.status(), 101, "{offered:?}: {}", head.text);
+        let (head, mut connection) = upgrade(&server, &with(&lines)).await;
+        assert_eq!(head.status, 101, "{offered:?}: {head:?}");
         assert_eq!(head.header("sec-websocket-protocol"), chosen, "{offered:?}");
-        head.read_until("pusher:connection_established").await;
+        connection.read_until("pusher:connection_established").await;
     }
 }
 
@@ -129,12 +82,12 @@ async fn unsupported_subprotocol_without_a_version_in_the_url_is_closed_with_400
     let server = Server::builder().start().await;
     for offered in ["pusher-channels-protocol-99", "pusher-channels-protocol-x, other"] {
         let headers = with(&[("Sec-WebSocket-Protocol", offered)]);
-        let mut head = send(&server, "1.1", "/app/key1", &headers).await;
-        assert_eq!((head.status(), head.header("sec-websocket-protocol")), (101, None));
-        head.read_until("This protocol version is not supported; use 7").await;
+        let (head, mut connection) = send(&server, "1.1", "/app/key1", &headers).await;
+        assert_eq!((head.status, head.header("sec-websocket-protocol")), (101, None));
+        connection.read_until("This protocol version is not supported; use 7").await;
     }
     let headers = with(&[("Sec-WebSocket-Protocol", "pusher-channels-protocol-5")]);
-    send(&server, "1.1", "/app/key1", &headers).await.read_until("connection_established").await;
+    send(&server, "1.1", "/app/key1", &headers).await.1.read_until("connection_established").await;
 }
 
 #[tokio::test]
@@ -151,14 +104,14 @@ async fn upgrade_headers_are_parsed_as_lists() {
     ] {
         let mut headers: Vec<_> = connection.iter().map(|value| ("connection", *value)).collect();
         headers.extend([upgrade_to, version, key]);
-        let head = upgrade(&server, &headers).await;
-        assert_eq!(head.status(), 101, "{connection:?}: {}", head.text);
+        let (head, _) = upgrade(&server, &headers).await;
+        assert_eq!(head.status, 101, "{connection:?}: {head:?}");
     }
     for upgrade_to in [&["WebSocket"][..], &["h2c", "websocket"], &["h2c, websocket"]] {
         let mut headers: Vec<_> = upgrade_to.iter().map(|value| ("UPGRADE", *value)).collect();
         headers.extend([("Connection", "Upgrade"), version, key]);
-        let head = upgrade(&server, &headers).await;
-        assert_eq!(head.status(), 101, "{upgrade_to:?}: {}", head.text);
+        let (head, _) = upgrade(&server, &headers).await;
+        assert_eq!(head.status, 101, "{upgrade_to:?}: {head:?}");
     }
 }
 
@@ -175,16 +128,11 @@ async fn refused_upgrade_lists_supported_protocol_and_version() {
         &[("Connection", "keep-alive"), upgrade_to, version, key],
         &[version, key],
     ] {
-        let head = upgrade(&server, headers).await;
-        assert_eq!(head.status(), 426, "{headers:?}: {}", head.text);
-        assert_eq!(head.header("upgrade"), Some("websocket"), "{}", head.text);
-        assert_eq!(
-            head.header("connection").map(str::to_lowercase).as_deref(),
-            Some("upgrade"),
-            "{}",
-            head.text
-        );
-        assert_eq!(head.header("sec-websocket-version"), Some("13"), "{}", head.text);
+        let (head, _) = upgrade(&server, headers).await;
+        assert_eq!(head.status, 426, "{headers:?}: {head:?}");
+        assert_eq!(head.header("upgrade"), Some("websocket"), "{head:?}");
+        assert_eq!(head.header("connection").map(str::to_lowercase).as_deref(), Some("upgrade"), "{head:?}");
+        assert_eq!(head.header("sec-websocket-version"), Some("13"), "{head:?}");
     }
 }
 
@@ -194,12 +142,12 @@ async fn upgrade_broken_by_proxy_is_refused_with_cause() {
     let [_, _, version, key] = HEADERS;
     let path = "/app/key1?protocol=7";
     for _ in 0..3 {
-        let mut head = send(&server, "1.0", path, &HEADERS).await;
-        assert_eq!((head.status(), head.header("sec-websocket-version")), (426, Some("13")), "{}", head.text);
-        head.read_until("proxy_http_version 1.1").await;
-        let mut head = upgrade(&server, &[version, key]).await;
-        assert_eq!(head.status(), 426);
-        head.read_until("proxy_set_header").await;
+        let (head, mut connection) = send(&server, "1.0", path, &HEADERS).await;
+        assert_eq!((head.status, head.header("sec-websocket-version")), (426, Some("13")), "{head:?}");
+        connection.read_until("proxy_http_version 1.1").await;
+        let (head, mut connection) = upgrade(&server, &[version, key]).await;
+        assert_eq!(head.status, 426);
+        connection.read_until("proxy_set_header").await;
     }
     let warned = |cause: &str| {
         let log = server.log();
@@ -220,21 +168,22 @@ async fn upgrade_on_an_unknown_path_is_closed_with_4005_and_the_path() {
     let server = Server::builder().start().await;
     for path in ["/", "/app", "/ws", "/app/key1/more", "/apps/1/events", "/elsewhere/app/key1?protocol=7"] {
         for _ in 0..2 {
-            let mut head = send(&server, "1.1", path, &HEADERS).await;
-            assert_eq!(head.status(), 101, "{path}: {}", head.text);
+            let (head, mut connection) = send(&server, "1.1", path, &HEADERS).await;
+            assert_eq!(head.status, 101, "{path}: {head:?}");
             let bare = path.split('?').next().unwrap();
             let reason = format!("There is no WebSocket at this path: {bare}");
-            head.read_until(&format!(
-                r#"{{"data":{{"code":4005,"message":"{reason}"}},"event":"pusher:error"}}"#
-            ))
-            .await;
+            connection
+                .read_until(&format!(
+                    r#"{{"data":{{"code":4005,"message":"{reason}"}},"event":"pusher:error"}}"#
+                ))
+                .await;
             let close = [&4005_u16.to_be_bytes()[..], reason.as_bytes()].concat();
-            head.read_until_bytes(&close).await;
+            connection.read_until(&close).await;
         }
     }
     let long = format!("/{}", "é/".repeat(500).replace('é', "%C3%A9"));
-    let head = send(&server, "1.1", &long, &HEADERS).await;
-    assert_eq!(head.status(), 101);
+    let (head, _) = send(&server, "1.1", &long, &HEADERS).await;
+    assert_eq!(head.status, 101);
     let lines = |path: &str| {
         let field = format!("\"path\":\"{path}\"");
         server.log().lines().filter(|line| line.contains("unknown path") && line.contains(&field)).count()
@@ -249,9 +198,9 @@ async fn upgrade_on_an_unknown_path_is_closed_with_4005_and_the_path() {
 async fn upgrade_with_another_method_is_refused() {
     let server = Server::builder().start().await;
     for (method, status) in [("HEAD", 426), ("POST", 405), ("TRACE", 405), ("BREW", 405)] {
-        let head = send_with(&server, method, "1.1", "/app/key1?protocol=7", &HEADERS).await;
-        assert_eq!(head.status(), status, "{method}: {}", head.text);
+        let (head, _) = send_with(&server, method, "1.1", "/app/key1?protocol=7", &HEADERS).await;
+        assert_eq!(head.status, status, "{method}: {head:?}");
     }
-    let head = send_with(&server, "POST", "1.1", "/nothing", &HEADERS).await;
-    assert_eq!(head.status(), 404, "{}", head.text);
+    let (head, _) = send_with(&server, "POST", "1.1", "/nothing", &HEADERS).await;
+    assert_eq!(head.status, 404, "{head:?}");
 }

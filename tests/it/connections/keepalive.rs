@@ -56,8 +56,8 @@ async fn silent_socket_receives_ping_and_stays_open_after_pong() {
 async fn socket_without_pong_is_closed_with_4201() {
     let server = Server::builder().config("activity_timeout = 1").start().await;
     let mut browser = server.browser("key1").await;
-    let Incoming::Frame(ping) = browser.next_within(PATIENCE).await else { panic!("a ping comes first") };
+    let Incoming::Frame(ping) = browser.incoming_within(PATIENCE).await else { panic!("a ping comes first") };
     assert_eq!(ping.event, "pusher:ping");
-    let end = browser.next_within(PATIENCE).await;
+    let end = browser.incoming_within(PATIENCE).await;
     assert!(matches!(end, Incoming::Closed(4201)), "{end:?}");
 }

@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::{SinkExt, StreamExt};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::net::{TcpSocket, TcpStream};
+use serde_json::json;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::witness::within;
-use crate::support::{PATIENCE, Redis, Server, eventually};
+use crate::support::{Browser, Incoming, PATIENCE, Redis, Server, TEST_TIME_MAX, eventually};
 
 const SOCKETS: usize = 100;
 const SLOW: usize = 5;
@@ -24,68 +20,39 @@ const BATCH_EVENTS: usize = 10;
 const BATCHES_MAX: usize = 300;
 const MARK: &str = "IT_SLOW_CLIENT";
 
-type Socket = WebSocketStream<TcpStream>;
-
 /// The data of event `number`: 8 digits and padding.
 fn data(number: usize) -> String {
     format!("{number:0>8}{}", "x".repeat(DATA_BYTES - 8))
 }
 
-#[derive(Deserialize)]
-struct Envelope {
-    event: String,
-    #[serde(default)]
-    data: Value,
-}
-
-fn parse(message: &Message) -> Envelope {
-    serde_json::from_str(message.to_text().unwrap()).unwrap()
-}
-
-/// A socket with a confirmed subscription to `news`. Its receive buffer is small, so that
+/// A client with a confirmed subscription to `news`. Its receive buffer is small, so that
 /// unread data stays in the server's write buffer.
-async fn connect(server: &Server) -> Socket {
+async fn connect(server: &Server) -> Browser {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     let stream = socket.connect(server.addr()).await.unwrap();
-    let url = format!("ws://{}/app/key1?protocol=7", server.addr());
-    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "news" } });
-    socket.send(Message::text(subscribe.to_string())).await.unwrap();
-    for expected in ["pusher:connection_established", "pusher_internal:subscription_succeeded"] {
-        let message = tokio::time::timeout(PATIENCE, socket.next()).await.expect("in time");
-        assert_eq!(parse(&message.unwrap().unwrap()).event, expected);
-    }
-    socket
-}
-
-/// How reading ended.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    Closed(u16),
-    /// Without a close frame.
-    Lost,
+    let client = Browser::upgrade(stream, "/app/key1?protocol=7", server.app("1").clone()).await;
+    let mut client = client.expect("an upgrade");
+    client.expect_greeting().await;
+    client.subscribe("news").await;
+    client
 }
 
 /// Reads until the connection ends; expects every event in order and without a gap. Sends
 /// the number of received events to `read`.
-async fn read(mut socket: Socket, read: watch::Sender<usize>) -> (usize, End) {
+async fn read(mut client: Browser, read: watch::Sender<usize>) -> (usize, Incoming) {
     let mut next = 0;
     loop {
-        match socket.next().await {
-            Some(Ok(message @ Message::Text(_))) => {
-                let Envelope { event, data: seen } = parse(&message);
-                if event == "pusher:ping" {
-                    continue;
-                }
-                assert_eq!(event, "e");
-                assert!(seen == data(next), "event {next} was expected, not {:.30}", seen.to_string());
+        match client.incoming_within(TEST_TIME_MAX).await {
+            Incoming::Frame(frame) if frame.event == "pusher:ping" => {}
+            Incoming::Frame(frame) => {
+                assert_eq!(frame.event, "e");
+                let seen = frame.data_text();
+                assert!(seen == data(next), "event {next} was expected, not {seen:.30}");
                 next += 1;
                 read.send_replace(next);
             }
-            Some(Ok(Message::Close(Some(close)))) => return (next, End::Closed(close.code.into())),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            _ => return (next, End::Lost),
+            end => return (next, end),
         }
     }
 }
@@ -93,13 +60,13 @@ async fn read(mut socket: Socket, read: watch::Sender<usize>) -> (usize, End) {
 /// A socket that reads continuously.
 struct Reader {
     seen: watch::Receiver<usize>,
-    task: JoinHandle<(usize, End)>,
+    task: JoinHandle<(usize, Incoming)>,
 }
 
 impl Reader {
-    fn start(socket: Socket) -> Reader {
+    fn start(client: Browser) -> Reader {
         let (sender, seen) = watch::channel(0);
-        Reader { seen, task: tokio::spawn(read(socket, sender)) }
+        Reader { seen, task: tokio::spawn(read(client, sender)) }
     }
 
     /// Waits until `count` events have been received.
@@ -176,7 +143,7 @@ async fn run(redis: Option<&Redis>) {
     let read_on = slow.split_off(SLOW - 2).into_iter().map(|socket| read(socket, watch::Sender::new(0)));
     for (seen, end) in tokio::time::timeout(PATIENCE, join_all(read_on)).await.expect("an end in time") {
         println!("read {seen} events, then {end:?}");
-        assert_eq!(end, End::Closed(4100));
+        assert!(matches!(end, Incoming::Closed(4100)), "{end:?}");
     }
     // The other slow clients never read again. The server closes them too while events are
     // published.
@@ -194,7 +161,8 @@ async fn run(redis: Option<&Redis>) {
         let end = tokio::time::timeout(PATIENCE, read(socket, watch::Sender::new(0))).await;
         let (seen, end) = end.expect("an end in time");
         println!("read {seen} events late, then {end:?}");
-        assert!(seen < published && [End::Closed(4100), End::Lost].contains(&end), "{seen} {end:?}");
+        assert!(seen < published, "{seen}");
+        assert!(matches!(end, Incoming::Closed(4100) | Incoming::Lost(_)), "{end:?}");
     }
 
     eventually("only the readers are counted", PATIENCE, async || {

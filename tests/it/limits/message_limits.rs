@@ -29,7 +29,7 @@ async fn message_rate_limit_counts_all_messages_except_pings() {
     assert!(message.contains("4 messages per 60s"), "{message}");
     // An excess subscription receives a subscription error: without one, the client would
     // wait for the confirmation forever.
-    ann.ask_for("olds", json!({})).await;
+    ann.request_subscription("olds").await;
     let error = ann.expect_subscription_error("olds").await;
     assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4301)), "{error}");
     // The connection stays open and subscribed. Other connections are not affected.
@@ -48,7 +48,7 @@ async fn message_rate_limit_resets_with_the_next_window() {
     ann.subscribe("news").await;
     // Within the window each subscription is refused; in the next one it succeeds.
     loop {
-        ann.ask_for("olds", json!({})).await;
+        ann.request_subscription("olds").await;
         let frame = ann.next().await;
         if frame.event == "pusher_internal:subscription_succeeded" {
             break;

@@ -174,7 +174,7 @@ impl Reader {
 
     async fn read_for(&mut self, browser: &mut Browser, time: Duration) {
         let end = tokio::time::Instant::now() + time;
-        while let Ok(incoming) = tokio::time::timeout_at(end, browser.next_kept_within(PATIENCE)).await {
+        while let Ok(incoming) = tokio::time::timeout_at(end, browser.incoming_within(PATIENCE)).await {
             let Incoming::Frame(frame) = incoming else { panic!("closed by the server: {incoming:?}") };
             self.on_frame(&frame);
         }

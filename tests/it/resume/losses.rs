@@ -131,7 +131,7 @@ async fn cluster_resume_waits_while_the_history_is_unreadable() {
             }
             let mut data = members.clone();
             data["resume"] = memory.resume();
-            resumer.browser.ask_for("news", data).await;
+            resumer.browser.request_subscription_with("news", data).await;
             resumer.browser.settle().await;
             publish_batch(&caller, 3..6).await;
             stays.events(&texts(0..6)).await;

@@ -538,7 +538,7 @@ async fn resume_with_an_invalid_position_is_refused() {
     ] {
         // With and without an existing subscription.
         for channel in ["news", "olds"] {
-            browser.ask_for(channel, json!({ "resume": resume })).await;
+            browser.request_subscription_with(channel, json!({ "resume": resume })).await;
             let error = browser.expect_subscription_error(channel).await;
             assert_eq!(
                 (&error["type"], &error["status"]),
@@ -571,7 +571,7 @@ async fn position_notices_are_sent_at_most_once_per_second() {
         published += 1;
         if let Ok(Incoming::Frame(frame)) = tokio::time::timeout(
             Duration::from_millis(20),
-            resumer.browser.next_kept_within(Duration::from_secs(1)),
+            resumer.browser.incoming_within(Duration::from_secs(1)),
         )
         .await
         {

@@ -289,7 +289,7 @@ async fn invalid_filter_is_refused() {
         (nested(17), "filter.nodes[0]"),
     ] {
         for channel in ["news", "olds"] {
-            browser.ask_for(channel, json!({ "filter": filter })).await;
+            browser.request_subscription_with(channel, json!({ "filter": filter })).await;
             let error = browser.expect_subscription_error(channel).await;
             assert_eq!(
                 (&error["type"], &error["status"]),
@@ -300,7 +300,7 @@ async fn invalid_filter_is_refused() {
             assert!(text.starts_with(&format!("`{at}")), "{filter}: {text}");
         }
     }
-    browser.ask_for("olds", json!({ "tags_filter": { "cmp": "ex" } })).await;
+    browser.request_subscription_with("olds", json!({ "tags_filter": { "cmp": "ex" } })).await;
     let error = browser.expect_subscription_error("olds").await;
     assert!(error["error"].as_str().unwrap().starts_with("`tags_filter.key`"), "{error}");
     publish(&caller, "no", json!({ "kind": "b" })).await;
@@ -324,7 +324,7 @@ async fn filter_is_refused_when_disabled_on_server() {
     let server = Server::builder().start().await;
     let mut browser = server.browser("key1").await;
     for member in ["filter", "tags_filter"] {
-        browser.ask_for("news", json!({ member: { "key": "k", "cmp": "ex" } })).await;
+        browser.request_subscription_with("news", json!({ member: { "key": "k", "cmp": "ex" } })).await;
         let error = browser.expect_subscription_error("news").await;
         assert_eq!((&error["type"], &error["status"]), (&json!("Unsupported"), &json!(422)), "{error}");
         assert!(error["error"].as_str().unwrap().contains("tag_filtering.enabled"), "{error}");

@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// is in flight until the last one has subscribed.
 async fn subscribe_concurrently(sockets: &mut [Witness], channel: &str, proxy: &Proxy) {
     proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
-    join_all(sockets.iter_mut().map(|witness| witness.ask_for(channel))).await;
+    join_all(sockets.iter_mut().map(|witness| witness.request_subscription(channel))).await;
     join_all(sockets.iter_mut().map(Witness::settle)).await;
     proxy.heal();
     for witness in sockets {
@@ -65,7 +65,7 @@ async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
         // one membership update.
         let mut staying = sockets.split_off(SOCKETS - STAYING);
         for witness in &mut staying {
-            witness.leave("stadium").await;
+            witness.request_unsubscription("stadium").await;
         }
         proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
         drop(sockets);

@@ -131,7 +131,8 @@ async fn private_channel_data_may_be_signed_or_unsigned() {
             assert!(error["error"].as_str().unwrap().contains(&text), "{error}");
         }
         // Some libraries send an empty `channel_data`.
-        ann.subscribe_raw(json!({ "channel": channel, "auth": ann.sign(channel), "channel_data": "" })).await;
+        let auth = ann.sign(channel);
+        ann.subscribe_raw(json!({ "channel": channel, "auth": auth, "channel_data": "" })).await;
         ann.confirmed(channel).await;
     }
     // The error repeats `channel_data` only up to a bound.

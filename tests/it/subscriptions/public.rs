@@ -20,7 +20,7 @@ async fn public_subscription_is_confirmed_before_its_first_event(backend: Backen
         let channel = format!("news-{}", round % 3);
         let node = if round % 2 == 0 { cluster.first() } else { cluster.second() };
         let mut browser = node.browser("key1").await;
-        browser.ask_for(&channel, json!({})).await;
+        browser.request_subscription(&channel).await;
         // These events race with the subscription. None may arrive before the
         // confirmation, and the received ones must have no gap.
         for number in 0..5 {
@@ -70,7 +70,7 @@ async fn public_resubscription_right_after_unsubscribe_receives_events(backend: 
         browser.subscribe("news").await;
         for _ in 0..round % 4 {
             browser.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
-            browser.ask_for("news", json!({})).await;
+            browser.request_subscription("news").await;
             browser.confirmed("news").await;
         }
         caller.publish("news", "e", &round.to_string()).await;
@@ -100,7 +100,7 @@ async fn public_connection_with_many_subscriptions_receives_all(backend: Backend
     let mut browser = cluster.second().browser("key1").await;
     let channels: Vec<String> = (0..100).map(|number| format!("channel-{number}")).collect();
     for channel in &channels {
-        browser.ask_for(channel, json!({})).await;
+        browser.request_subscription(channel).await;
     }
     for channel in &channels {
         browser.confirmed(channel).await;
@@ -170,7 +170,7 @@ async fn public_subscription_with_a_filter_is_refused_when_filters_are_disabled(
     let mut browser = server.browser("key1").await;
     for member in ["filter", "tags_filter"] {
         let filter = json!({ "key": "a", "cmp": "eq", "val": "b" });
-        browser.ask_for("news", json!({ member: filter })).await;
+        browser.request_subscription_with("news", json!({ member: filter })).await;
         let error = browser.expect_subscription_error("news").await;
         assert!(error["error"].as_str().unwrap().contains("filter"), "{error}");
     }

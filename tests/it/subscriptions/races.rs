@@ -66,7 +66,7 @@ async fn cluster_counted_subscription_receives_next_event() {
                 number: Cell::new(round * 100_000),
             });
             let mut witnesses = witnesses(&cluster, sockets).await;
-            join_all(witnesses.iter_mut().map(|witness| witness.ask_for(&channel))).await;
+            join_all(witnesses.iter_mut().map(|witness| witness.request_subscription(&channel))).await;
             let counted = async |stream: &Stream<'_>| while stream.next(&channel).await < sockets as u64 {};
             tokio::join!(counted(&streams[0]), counted(&streams[1]));
             let last = format!("counted-{round}");
@@ -208,20 +208,20 @@ async fn churn_one(subscriber: &mut Witness, channel: &str, rng: &mut StdRng) {
             // All in one write burst.
             0 => {
                 for _ in 0..rng.random_range(1..4) {
-                    subscriber.leave(channel).await;
-                    subscriber.ask_for(channel).await;
+                    subscriber.request_unsubscription(channel).await;
+                    subscriber.request_subscription(channel).await;
                 }
                 subscriber.settle().await;
             }
             1 => subscriber.unsubscribe(channel).await,
             2 => tokio::time::sleep(Duration::from_millis(rng.random_range(0..10))).await,
             _ => {
-                subscriber.leave(channel).await;
+                subscriber.request_unsubscription(channel).await;
                 subscriber.subscribe(channel).await;
             }
         }
     }
-    subscriber.leave(channel).await;
+    subscriber.request_unsubscription(channel).await;
     subscriber.subscribe(channel).await;
 }
 

@@ -1,142 +1,76 @@
-//! A browser: one WebSocket connection that speaks the Pusher protocol and fails
-//! the test on every unexpected frame.
+//! A client of the Pusher protocol: it fails the test on every unexpected frame.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::app::Secret;
 use fanfare::auth;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::PATIENCE;
+use super::frame::Frame;
 use super::http::Answer;
 use super::server::AppSpec;
+use super::websocket::{self, Received, Sink, Source, WebSocket};
 
-/// One frame of the server.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    pub event: String,
-    pub channel: Option<String>,
-    /// As in the envelope: a string or an object.
-    pub data: Value,
-    /// The frame, byte for byte.
-    pub text: String,
-}
-
-impl Frame {
-    fn parse(text: &str) -> Frame {
-        let value: Value =
-            serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in frame {text}"));
-        Frame {
-            event: value["event"].as_str().unwrap_or_else(|| panic!("no event in frame {text}")).into(),
-            channel: value["channel"].as_str().map(str::to_owned),
-            data: value["data"].clone(),
-            text: text.into(),
-        }
-    }
-
-    /// The string that every frame of an event carries.
-    #[track_caller]
-    pub fn data_text(&self) -> &str {
-        self.data.as_str().unwrap_or_else(|| panic!("data is not a string: {}", self.text))
-    }
-
-    /// The JSON inside that string.
-    #[track_caller]
-    pub fn data_json(&self) -> Value {
-        serde_json::from_str(self.data_text()).unwrap_or_else(|error| panic!("{error} in {}", self.text))
-    }
-}
-
-/// What a socket received: a frame, or its end.
+/// A frame, or the end of the connection.
 #[derive(Debug)]
 pub enum Incoming {
     Frame(Frame),
     Closed(u16),
-    /// Without a close frame.
-    Gone(String),
+    /// The end without a close frame.
+    Lost(String),
+}
+
+/// The sending half of a client.
+pub struct Requests {
+    /// Used in failure messages.
+    pub name: String,
+    app: Option<AppSpec>,
+    socket_id: String,
+    sink: Sink,
 }
 
 pub struct Browser {
-    /// Used in failure messages.
-    name: String,
-    app: Option<AppSpec>,
-    socket: WebSocketStream<TcpStream>,
-    socket_id: String,
+    requests: Requests,
+    source: Source,
     subscribed: BTreeSet<String>,
     /// Frames that arrived while another one was awaited.
     kept: VecDeque<Frame>,
 }
 
-impl Browser {
-    /// `app` holds the credentials with which the browser's own backend signs.
-    pub async fn connect(addr: SocketAddr, path: &str, app: Option<AppSpec>) -> Result<Browser, Box<Answer>> {
-        Browser::connect_from(addr, path, app, None).await
-    }
+impl Deref for Browser {
+    type Target = Requests;
 
-    /// The same, from a page of this origin.
-    pub async fn connect_from(
-        addr: SocketAddr,
-        path: &str,
-        app: Option<AppSpec>,
-        origin: Option<&str>,
-    ) -> Result<Browser, Box<Answer>> {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
-        if let Some(origin) = origin {
-            request.headers_mut().insert("origin", origin.parse().unwrap());
-        }
-        let handshake = tokio_tungstenite::client_async(request, stream);
-        let name = format!("browser of {addr}{path}");
-        match tokio::time::timeout(PATIENCE, handshake).await.expect("a handshake in time") {
-            Ok((socket, _)) => {
-                let (socket_id, subscribed, kept) = Default::default();
-                Ok(Browser { name, app, socket, socket_id, subscribed, kept })
-            }
-            Err(Error::Http(response)) => {
-                let (head, body) = response.into_parts();
-                let body = Bytes::from(body.unwrap_or_default());
-                Err(Box::new(Answer { status: head.status.as_u16(), headers: head.headers, body }))
-            }
-            Err(error) => panic!("{name}: {error}"),
-        }
+    fn deref(&self) -> &Requests {
+        &self.requests
     }
+}
 
-    /// Reads the server's first frame, which carries the socket id.
-    pub async fn expect_greeting(&mut self) -> Frame {
-        let frame = self.next().await;
-        assert_eq!(frame.event, "pusher:connection_established", "{}", frame.text);
-        self.socket_id = frame.data_json()["socket_id"].as_str().expect("a socket_id").into();
-        frame
+impl DerefMut for Browser {
+    fn deref_mut(&mut self) -> &mut Requests {
+        &mut self.requests
     }
+}
 
+impl Requests {
     pub fn socket_id(&self) -> &str {
         &self.socket_id
     }
 
-    // --- sending ----------------------------------------------------------------
-
-    /// Subscribes as `pusher-js` does, signed by the app's backend where the
-    /// channel requires it, and waits for the confirmation.
-    pub async fn subscribe(&mut self, channel: &str) -> Frame {
-        self.subscribe_with(channel, json!({})).await
+    /// Sends a subscription as `pusher-js` does, signed by the app's backend where the
+    /// channel requires it.
+    pub async fn request_subscription(&mut self, channel: &str) {
+        self.request_subscription_with(channel, json!({})).await;
     }
 
     /// The same with further members in the subscription's data.
-    pub async fn subscribe_with(&mut self, channel: &str, members: Value) -> Frame {
-        self.ask_for(channel, members).await;
-        self.confirmed(channel).await
-    }
-
-    /// Sends the subscription only.
-    pub async fn ask_for(&mut self, channel: &str, members: Value) {
+    pub async fn request_subscription_with(&mut self, channel: &str, members: Value) {
         let mut data = json!({ "channel": channel });
         if channel.starts_with("private-") {
             data["auth"] = self.sign(channel).into();
@@ -150,6 +84,99 @@ impl Browser {
     /// Sends a subscription with exactly this data.
     pub async fn subscribe_raw(&mut self, data: Value) {
         self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+    }
+
+    /// No frame confirms that the unsubscription has taken effect; for that, use
+    /// [`super::Caller::count_becomes`].
+    pub async fn request_unsubscription(&mut self, channel: &str) {
+        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
+    }
+
+    pub async fn ping(&mut self) {
+        self.send(json!({ "event": "pusher:ping", "data": {} })).await;
+    }
+
+    /// `key:signature` for this socket, as the app's backend answers.
+    pub fn sign(&self, channel: &str) -> String {
+        self.sign_text(&auth::subscription_text(&self.socket_id, channel, None))
+    }
+
+    /// `key:signature` of any text.
+    pub fn sign_text(&self, text: &str) -> String {
+        let app = self.app.as_ref().expect("this browser has an app");
+        format!("{}:{}", app.key, auth::sign(&Secret::new(app.secret.as_str()), text))
+    }
+
+    pub async fn send(&mut self, frame: Value) {
+        self.send_text(&frame.to_string()).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.send_message(Message::text(text)).await;
+    }
+
+    pub async fn send_message(&mut self, message: Message) {
+        self.try_send_message(message).await.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// For sockets that the server may close during the send.
+    pub async fn try_send_message(&mut self, message: Message) -> Result<(), String> {
+        websocket::send(&mut self.sink, message).await
+    }
+}
+
+impl Browser {
+    /// `app` holds the credentials with which the client's own backend signs.
+    pub async fn connect(addr: SocketAddr, path: &str, app: Option<AppSpec>) -> Result<Browser, Box<Answer>> {
+        Browser::connect_with(addr, path, app, &[]).await
+    }
+
+    /// The same with further headers.
+    pub async fn connect_with(
+        addr: SocketAddr,
+        path: &str,
+        app: Option<AppSpec>,
+        headers: &[(&str, &str)],
+    ) -> Result<Browser, Box<Answer>> {
+        Ok(Browser::new(WebSocket::connect(addr, path, headers).await?, path, app))
+    }
+
+    /// On an open TCP connection.
+    pub async fn upgrade(stream: TcpStream, path: &str, app: AppSpec) -> Result<Browser, Box<Answer>> {
+        let socket = WebSocket::upgrade(stream, path, &[]).await.map_err(|error| error.refusal(path))?;
+        Ok(Browser::new(socket, path, Some(app)))
+    }
+
+    fn new(socket: WebSocket, path: &str, app: Option<AppSpec>) -> Browser {
+        let name = format!("client of {path}");
+        let (sink, source) = socket.split();
+        let (socket_id, subscribed, kept) = Default::default();
+        Browser { requests: Requests { name, app, socket_id, sink }, source, subscribed, kept }
+    }
+
+    /// The sending half, and the source of the frames to come, for a task of their own.
+    pub fn split(self) -> (Requests, Source) {
+        assert!(self.kept.is_empty(), "{}: unread frames", self.name);
+        (self.requests, self.source)
+    }
+
+    /// Reads the server's first frame, which carries the socket id.
+    pub async fn expect_greeting(&mut self) -> Frame {
+        let frame = self.next().await;
+        assert_eq!(frame.event, "pusher:connection_established", "{}", frame.text);
+        self.requests.socket_id = frame.data_json()["socket_id"].as_str().expect("a socket_id").into();
+        frame
+    }
+
+    /// Subscribes, and waits for the confirmation.
+    pub async fn subscribe(&mut self, channel: &str) -> Frame {
+        self.subscribe_with(channel, json!({})).await
+    }
+
+    /// The same with further members in the subscription's data.
+    pub async fn subscribe_with(&mut self, channel: &str, members: Value) -> Frame {
+        self.request_subscription_with(channel, members).await;
+        self.confirmed(channel).await
     }
 
     /// Waits for the confirmation; no event of the channel may arrive before it.
@@ -178,22 +205,10 @@ impl Browser {
         }
     }
 
-    /// `key:signature` for this socket, as the app's backend answers.
-    pub fn sign(&self, channel: &str) -> String {
-        self.sign_text(&auth::subscription_text(&self.socket_id, channel, None))
-    }
-
-    /// `key:signature` of any text.
-    pub fn sign_text(&self, text: &str) -> String {
-        let app = self.app.as_ref().expect("this browser has an app");
-        format!("{}:{}", app.key, auth::sign(&Secret::new(app.secret.as_str()), text))
-    }
-
     /// Unsubscribes, and waits until the server has read the request: it reads the
-    /// frames of a socket in order. No frame confirms that the unsubscription has
-    /// taken effect; for that, use [`super::Caller::count_becomes`].
+    /// frames of a socket in order.
     pub async fn unsubscribe(&mut self, channel: &str) {
-        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
+        self.request_unsubscription(channel).await;
         self.subscribed.remove(channel);
         self.settle().await;
     }
@@ -201,7 +216,7 @@ impl Browser {
     /// Returns when the server has read everything sent before. Frames that arrive
     /// in between are kept for [`Browser::next`].
     pub async fn settle(&mut self) {
-        self.send(json!({ "event": "pusher:ping", "data": {} })).await;
+        self.ping().await;
         loop {
             let frame = self.read().await;
             if frame.event == "pusher:pong" {
@@ -211,28 +226,12 @@ impl Browser {
         }
     }
 
-    pub async fn send(&mut self, frame: Value) {
-        self.send_text(&frame.to_string()).await;
-    }
-
-    pub async fn send_text(&mut self, text: &str) {
-        self.send_message(Message::text(text)).await;
-    }
-
-    pub async fn send_message(&mut self, message: Message) {
-        let sent = tokio::time::timeout(PATIENCE, self.socket.send(message)).await;
-        sent.expect("the send completes in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
-    }
-
-    /// For sockets that the server may close during the send.
-    pub async fn try_send_message(&mut self, message: Message) -> Result<(), Error> {
-        tokio::time::timeout(PATIENCE, self.socket.send(message)).await.expect("the send completes in time")
-    }
-
     /// Sends a close frame and waits for the server's.
     pub async fn close(mut self) {
-        let _ = self.socket.close(None).await;
-        let end = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _ = self.try_send_message(Message::Close(None)).await;
+        let end = async {
+            while let Received::Text(_) | Received::Pong(_) = websocket::next(&mut self.source).await {}
+        };
         tokio::time::timeout(PATIENCE, end).await.expect("the server's close frame in time");
     }
 
@@ -329,69 +328,41 @@ impl Browser {
 
     /// The next frame or the end of the connection.
     pub async fn incoming(&mut self) -> Incoming {
-        if let Some(frame) = self.kept.pop_front() {
-            return Incoming::Frame(frame);
-        }
-        match self.message().await {
-            Some(Ok(Message::Text(text))) => Incoming::Frame(Frame::parse(&text)),
-            Some(Ok(Message::Close(Some(close)))) => Incoming::Closed(close.code.into()),
-            Some(Ok(other)) => Incoming::Gone(format!("{other:?}")),
-            Some(Err(error)) => Incoming::Gone(error.to_string()),
-            None => Incoming::Gone("end of stream".into()),
+        self.incoming_within(PATIENCE).await
+    }
+
+    pub async fn incoming_within(&mut self, within: Duration) -> Incoming {
+        match self.kept.pop_front() {
+            Some(frame) => Incoming::Frame(frame),
+            None => self.receive(within).await,
         }
     }
 
     /// The next WebSocket-level pong.
     pub async fn expect_websocket_pong(&mut self) -> Bytes {
-        match tokio::time::timeout(PATIENCE, self.socket.next()).await {
-            Ok(Some(Ok(Message::Pong(payload)))) => payload,
+        match tokio::time::timeout(PATIENCE, websocket::next(&mut self.source)).await {
+            Ok(Received::Pong(payload)) => payload,
             other => panic!("{}: expected a pong, got {other:?}", self.name),
         }
     }
 
-    /// The next frame or the end, with a timeout of the test's choice.
-    pub async fn next_within(&mut self, within: std::time::Duration) -> Incoming {
-        tokio::time::timeout(within, async {
-            loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    Some(Ok(Message::Text(text))) => return Incoming::Frame(Frame::parse(&text)),
-                    Some(Ok(Message::Close(Some(close)))) => return Incoming::Closed(close.code.into()),
-                    other => return Incoming::Gone(format!("{other:?}")),
-                }
-            }
-        })
-        .await
-        .unwrap_or_else(|_| panic!("{}: nothing within {within:?}", self.name))
-    }
-
-    /// The same, starting with the kept frames.
-    pub async fn next_kept_within(&mut self, within: std::time::Duration) -> Incoming {
-        match self.kept.pop_front() {
-            Some(frame) => Incoming::Frame(frame),
-            None => self.next_within(within).await,
-        }
-    }
-
     async fn read(&mut self) -> Frame {
-        match self.message().await {
-            Some(Ok(Message::Text(text))) => Frame::parse(&text),
-            other => panic!("{}: expected a frame, got {other:?}", self.name),
+        match self.receive(PATIENCE).await {
+            Incoming::Frame(frame) => frame,
+            end => panic!("{}: expected a frame, got {end:?}", self.name),
         }
     }
 
-    /// The next message that is not a WebSocket ping or pong.
-    async fn message(&mut self) -> Option<Result<Message, Error>> {
-        let next = async {
-            loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    other => return other,
-                }
+    async fn receive(&mut self, within: Duration) -> Incoming {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            match tokio::time::timeout_at(deadline, websocket::next(&mut self.source)).await {
+                Ok(Received::Text(text)) => return Incoming::Frame(Frame::parse(&text)),
+                Ok(Received::Pong(_)) => {}
+                Ok(Received::Closed { code, .. }) => return Incoming::Closed(code),
+                Ok(Received::Lost(error)) => return Incoming::Lost(error),
+                Err(_) => panic!("{}: nothing arrived within {within:?}", self.name),
             }
-        };
-        tokio::time::timeout(PATIENCE, next)
-            .await
-            .unwrap_or_else(|_| panic!("{}: nothing came within {PATIENCE:?}", self.name))
+        }
     }
 }

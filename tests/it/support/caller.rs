@@ -8,11 +8,10 @@ use bytes::Bytes;
 use fanfare::app::Secret;
 use fanfare::auth;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::PATIENCE;
 use super::http::{self, Answer, Connection};
+use super::raw::Raw;
 use super::server::AppSpec;
 
 pub struct Caller {
@@ -280,32 +279,25 @@ impl Request<'_> {
     /// Writes the whole request and closes the connection without reading the
     /// answer.
     pub async fn send_and_hang_up(self) {
-        let mut stream = TcpStream::connect(self.caller.addr).await.unwrap();
-        stream.write_all(&self.bytes()).await.unwrap();
-        stream.flush().await.unwrap();
+        Raw::open(self.caller.addr).await.send(self.bytes()).await;
     }
 
     /// Writes the request in pieces of these lengths and waits for the answer.
     pub async fn send_in_pieces(self, lengths: &[usize]) -> Answer {
-        let work = async {
-            let bytes = self.bytes();
-            let mut stream = TcpStream::connect(self.caller.addr).await?;
-            stream.set_nodelay(true)?;
-            let mut lengths = lengths.iter().cycle();
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
-                stream.write_all(piece).await?;
-                // Lets the other tasks run, so that pieces arrive one by one.
-                tokio::task::yield_now().await;
-                rest = after;
-            }
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        let answer = tokio::time::timeout(PATIENCE, work).await.expect("an answer in time").unwrap();
-        parse_answer(&answer)
+        let bytes = self.bytes();
+        let mut connection = Raw::open(self.caller.addr).await;
+        let mut lengths = lengths.iter().cycle();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
+            connection.send(piece).await;
+            // Lets the other tasks run, so that pieces arrive one by one.
+            tokio::task::yield_now().await;
+            rest = after;
+        }
+        let answer = connection.answer().await;
+        connection.expect_end(PATIENCE).await;
+        answer
     }
 
     /// The request as on the wire, on a connection of its own.
@@ -367,20 +359,4 @@ fn escape(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
-}
-
-/// A response that ended with its connection.
-fn parse_answer(bytes: &[u8]) -> Answer {
-    let text = || String::from_utf8_lossy(bytes).into_owned();
-    let head_end =
-        bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("{:?}", text()));
-    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let mut headers = hyper::HeaderMap::new();
-    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
-        let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
-        headers.append(name, value.parse().unwrap());
-    }
-    Answer { status, headers, body: Bytes::copy_from_slice(&bytes[head_end + 4..]) }
 }

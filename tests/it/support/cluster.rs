@@ -4,8 +4,9 @@
 
 use futures_util::future::join_all;
 
-use super::browser::{Browser, Frame};
+use super::browser::Browser;
 use super::caller::Caller;
+use super::frame::Frame;
 use super::proxy::Proxy;
 use super::redis::Redis;
 use super::server::{AppSpec, Builder, Server};

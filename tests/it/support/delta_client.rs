@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::browser::Frame;
+use super::frame::Frame;
 
 #[derive(Default)]
 pub struct DeltaClient {

@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::process::Process;
 use super::redis::Redis;
 use super::server::{AppSpec, Builder, Server};
+use super::websocket::pusher_path;
 use super::{PATIENCE, Port, eventually};
 
 pub struct Haproxy {
@@ -146,7 +147,7 @@ impl Site {
 
     /// A browser that connects through HAProxy.
     pub async fn browser(&self) -> Browser {
-        let path = format!("/app/{}?protocol=7&client=js&version=8.6.0&flash=false", self.app().key);
+        let path = pusher_path(&self.app().key);
         let connected = Browser::connect(self.haproxy.addr(), &path, Some(self.app())).await;
         let mut browser = connected.unwrap_or_else(|refusal| panic!("{refusal:?}"));
         browser.expect_greeting().await;

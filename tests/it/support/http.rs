@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::HeaderMap;
 use hyper::body::Frame;
 use hyper::client::conn::http1::SendRequest;
+use hyper::header::HeaderName;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -31,6 +32,21 @@ pub struct Answer {
 pub struct Refusal(pub Value);
 
 impl Answer {
+    /// The response without its body, and the length of its head. `None` if the head is
+    /// not complete.
+    pub fn parse_head(bytes: &[u8]) -> Option<(Answer, usize)> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        Some((Answer { status, headers, body: Bytes::new() }, end + 4))
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

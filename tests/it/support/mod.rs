@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod command;
 pub mod delta_client;
 pub mod extra;
+pub mod frame;
 pub mod haproxy;
 pub mod http;
 pub mod invalid;
@@ -36,6 +37,7 @@ pub mod seed;
 pub mod server;
 pub mod user;
 pub mod web_app;
+pub mod websocket;
 pub mod witness;
 
 use std::time::Duration;
@@ -43,10 +45,11 @@ use std::time::Duration;
 use fanfare::entry::{Body, Entry};
 use fanfare::event::Event;
 
-pub use browser::{Browser, Frame};
+pub use browser::{Browser, Incoming};
 pub use caller::Caller;
 pub use cluster::{Audience, Backend, Cluster};
 pub use extra::Extra;
+pub use frame::Frame;
 pub use http::Answer;
 pub use invalid::invalid_events;
 pub use observer::{Change, Observer, View};

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::browser::{Browser, Frame, Incoming};
+use super::browser::{Browser, Incoming};
+use super::frame::Frame;
 use super::server::Server;
 use super::{PATIENCE, TEST_TIME_MAX};
 
@@ -156,7 +157,7 @@ impl Record {
 
 async fn listen(mut browser: Browser, record: watch::Sender<Record>) {
     while record.borrow().end.is_none() {
-        let incoming = browser.next_kept_within(TEST_TIME_MAX).await;
+        let incoming = browser.incoming_within(TEST_TIME_MAX).await;
         record.send_modify(|record| record.write(incoming));
     }
     // The sender stays until the observer is dropped, so that no receiver waits on

@@ -1,5 +1,5 @@
-//! HTTP/1.1 by hand, for details that a client library hides: incomplete requests,
-//! and when and how a connection ends.
+//! A TCP connection to a server, for details that a client library hides: incomplete
+//! requests, single headers of a handshake, and when and how a connection ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,29 +49,52 @@ impl Raw {
             if let Some(answer) = self.take_answer() {
                 return Ok(answer);
             }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                let received = String::from_utf8_lossy(&self.received).into_owned();
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, received));
-            }
+            self.read().await?;
         }
     }
 
     fn take_answer(&mut self) -> Option<Answer> {
-        let head_end = self.received.windows(4).position(|four| four == b"\r\n\r\n")?;
-        let head = String::from_utf8_lossy(&self.received[..head_end]).into_owned();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let mut headers = hyper::HeaderMap::new();
-        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
-            let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
-            headers.append(name, value.parse().unwrap());
+        let (head, start) = Answer::parse_head(&self.received)?;
+        let length = head.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let body = Bytes::copy_from_slice(self.received.get(start..start + length)?);
+        self.received.drain(..start + length);
+        Some(Answer { body, ..head })
+    }
+
+    /// The head of a response. Its body, or the frames after an upgrade, remain unread.
+    pub async fn head(&mut self) -> Answer {
+        let head = async {
+            loop {
+                if let Some((head, length)) = Answer::parse_head(&self.received) {
+                    self.received.drain(..length);
+                    return head;
+                }
+                self.read().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, head).await.expect("a response in time")
+    }
+
+    /// Reads until these bytes have arrived.
+    pub async fn read_until(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let read = async {
+            while memchr::memmem::find(&self.received, bytes).is_none() {
+                self.read().await.unwrap();
+            }
+        };
+        let what = String::from_utf8_lossy(bytes);
+        tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("no {what} in time"));
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.received).await? {
+            0 => {
+                let received = String::from_utf8_lossy(&self.received).into_owned();
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, received))
+            }
+            _ => Ok(()),
         }
-        let length =
-            headers.get("content-length").map_or(0, |value| value.to_str().unwrap().parse().unwrap());
-        let body_start = head_end + 4;
-        let body = Bytes::copy_from_slice(self.received.get(body_start..body_start + length)?);
-        self.received.drain(..body_start + length);
-        Some(Answer { status, headers, body })
     }
 
     /// Waits for the peer to close the connection in order, without another byte.

@@ -8,8 +8,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::browser::{Browser, Frame};
+use super::browser::Browser;
 use super::delta_client::{Came, apply, strip};
+use super::frame::Frame;
 use super::server::Server;
 
 /// The meaning of a frame for the channel's state.
@@ -272,7 +273,7 @@ impl Resumer {
             self.memory.sockets.push(self.browser.socket_id().to_owned());
         }
         members["resume"] = resume;
-        self.browser.ask_for(&self.channel, members).await;
+        self.browser.request_subscription_with(&self.channel, members).await;
     }
 
     /// Waits for the answer. Returns whether it is resumed.

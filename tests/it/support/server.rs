@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::http::{self, Answer};
 use super::process::{Process, Signal};
 use super::redis::Redis;
+use super::websocket::pusher_path;
 
 /// An app as in the configuration, with the credentials of its backend.
 #[derive(Debug, Clone)]
@@ -202,8 +203,7 @@ impl Server {
 
     /// A browser that has connected with `key` and received its socket id.
     pub async fn browser(&self, key: &str) -> Browser {
-        let mut browser =
-            self.connect(&format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false")).await;
+        let mut browser = self.connect(&pusher_path(key)).await;
         browser.expect_greeting().await;
         browser
     }
@@ -224,7 +224,8 @@ impl Server {
     pub async fn connect_from(&self, key: &str, origin: Option<&str>) -> Browser {
         let path = format!("/app/{key}?protocol=7");
         let app = self.apps.iter().find(|app| app.key == key).cloned();
-        let connected = Browser::connect_from(self.addr(), &path, app, origin).await;
+        let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        let connected = Browser::connect_with(self.addr(), &path, app, &headers).await;
         connected.unwrap_or_else(|refusal| panic!("{origin:?}: {refusal:?}"))
     }
 

@@ -4,7 +4,8 @@
 use fanfare::auth;
 use serde_json::{Value, json};
 
-use super::browser::{Browser, Frame};
+use super::browser::Browser;
+use super::frame::Frame;
 
 impl Browser {
     /// Subscribes to a presence channel as a user with a name, and returns

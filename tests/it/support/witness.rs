@@ -3,34 +3,37 @@
 //! connections. The test checks the records afterwards.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::time::Duration;
 
-use fanfare::app::Secret;
-use fanfare::auth;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::PATIENCE;
-use crate::support::server::{AppSpec, Server};
-
-type Socket = WebSocketStream<TcpStream>;
+use super::PATIENCE;
+use super::browser::Requests;
+use super::frame::Envelope;
+use super::server::Server;
+use super::websocket::{self, Received, Source};
 
 pub struct Witness {
-    /// Used in failure messages.
-    pub name: String,
-    pub socket_id: String,
-    app: AppSpec,
-    sink: SplitSink<Socket, Message>,
+    requests: Requests,
     record: watch::Receiver<Record>,
     reader: JoinHandle<()>,
+}
+
+impl Deref for Witness {
+    type Target = Requests;
+
+    fn deref(&self) -> &Requests {
+        &self.requests
+    }
+}
+
+impl DerefMut for Witness {
+    fn deref_mut(&mut self) -> &mut Requests {
+        &mut self.requests
+    }
 }
 
 /// Everything that one socket has received, in order.
@@ -43,7 +46,8 @@ pub struct Record {
     newest: HashMap<String, String>,
     events: usize,
     pongs: usize,
-    end: Option<End>,
+    /// How the connection ended, or the unexpected frame.
+    end: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,46 +56,13 @@ pub enum Entry {
     Event { channel: String, data: String },
 }
 
-/// How a socket ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    Closed(u16),
-    /// Without a close frame.
-    Gone(String),
-}
-
-/// Only the members that are read: a big run parses a million of these.
-#[derive(Deserialize)]
-struct Envelope {
-    event: String,
-    #[serde(default)]
-    channel: String,
-    #[serde(default)]
-    data: Value,
-}
-
 impl Witness {
     /// One socket of app 1.
     pub async fn connect(server: &Server) -> Witness {
-        Witness::of_app(server, "1").await
-    }
-
-    pub async fn of_app(server: &Server, app: &str) -> Witness {
-        let app = server.app(app).clone();
-        let stream = TcpStream::connect(server.addr()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let url = format!("ws://{}/app/{}?protocol=7&client=js&version=8.6.0", server.addr(), app.key);
-        let handshake = tokio_tungstenite::client_async(url, stream);
-        let (mut socket, _) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time").unwrap();
-        let greeting = tokio::time::timeout(PATIENCE, socket.next()).await.expect("a greeting in time");
-        let greeting = parse(greeting.unwrap().unwrap().to_text().unwrap());
-        assert_eq!(greeting.event, "pusher:connection_established");
-        let data: Value = serde_json::from_str(greeting.data.as_str().unwrap()).unwrap();
-        let socket_id: String = data["socket_id"].as_str().unwrap().into();
-        let (sink, stream) = socket.split();
+        let (mut requests, source) = server.browser("key1").await.split();
+        requests.name = format!("witness {}", requests.socket_id());
         let (writer, record) = watch::channel(Record::default());
-        let reader = tokio::spawn(listen(stream, writer));
-        Witness { name: format!("witness {socket_id}"), socket_id, app, sink, record, reader }
+        Witness { requests, record, reader: tokio::spawn(listen(source, writer)) }
     }
 
     /// `count` sockets on this node, opened concurrently, each subscribed to all of
@@ -113,49 +84,22 @@ impl Witness {
     /// Subscribes and waits for the confirmation.
     pub async fn subscribe(&mut self, channel: &str) {
         let before = self.confirmations(channel);
-        self.ask_for(channel).await;
+        self.request_subscription(channel).await;
         let what = format!("the confirmation of {channel}");
         self.until(&what, PATIENCE, |record| record.confirmations(channel) > before).await;
     }
 
-    /// Sends the subscription only.
-    pub async fn ask_for(&mut self, channel: &str) {
-        let mut data = json!({ "channel": channel });
-        if channel.starts_with("private-") {
-            let text = auth::subscription_text(&self.socket_id, channel, None);
-            let signature = auth::sign(&Secret::new(self.app.secret.as_str()), &text);
-            data["auth"] = format!("{}:{signature}", self.app.key).into();
-        }
-        self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
-    }
-
     /// Unsubscribes, and waits until the server has read the request.
     pub async fn unsubscribe(&mut self, channel: &str) {
-        self.leave(channel).await;
+        self.request_unsubscription(channel).await;
         self.settle().await;
-    }
-
-    /// Sends the unsubscription only.
-    pub async fn leave(&mut self, channel: &str) {
-        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
     }
 
     /// Returns when the server has read everything sent before.
     pub async fn settle(&mut self) {
         let before = self.record.borrow().pongs;
-        self.send(json!({ "event": "pusher:ping", "data": {} })).await;
+        self.ping().await;
         self.until("a pong", PATIENCE, |record| record.pongs > before).await;
-    }
-
-    async fn send(&mut self, frame: Value) {
-        let sent = tokio::time::timeout(PATIENCE, self.sink.send(Message::text(frame.to_string()))).await;
-        sent.expect("the send completes in time").unwrap_or_else(|error| panic!("{}: {error}", self.name));
-    }
-
-    /// Drops the connection without a close frame, as a client whose machine has
-    /// died.
-    pub fn vanish(self) {
-        drop(self);
     }
 
     // --- received ---------------------------------------------------------------
@@ -245,17 +189,19 @@ impl Record {
 
     /// Records a frame; `Err` if the frame is unexpected.
     fn write(&mut self, text: &str) -> Result<(), String> {
-        let Envelope { event, channel, data } = parse(text);
-        match event.as_str() {
+        let envelope = Envelope::parse(text)?;
+        let channel = envelope.channel.as_deref().unwrap_or_default().to_owned();
+        match &*envelope.event {
             "pusher:ping" => {}
             "pusher:pong" => self.pongs += 1,
             "pusher_internal:subscription_succeeded" => {
                 *self.confirmed.entry(channel.clone()).or_default() += 1;
                 self.entries.push(Entry::Confirmed(channel));
             }
-            _ if event.starts_with("pusher") => return Err(format!("unexpected frame: {text}")),
+            event if event.starts_with("pusher") => return Err(format!("unexpected frame: {text}")),
+            _ if !envelope.data().starts_with('"') => return Err(format!("data is not a string: {text}")),
             _ => {
-                let Value::String(data) = data else { return Err(format!("data is not a string: {text}")) };
+                let data = envelope.published().into_owned();
                 self.events += 1;
                 self.newest.insert(channel.clone(), data.clone());
                 self.entries.push(Entry::Event { channel, data });
@@ -271,29 +217,24 @@ impl Record {
     }
 }
 
-async fn listen(mut stream: SplitStream<Socket>, record: watch::Sender<Record>) {
+async fn listen(mut source: Source, record: watch::Sender<Record>) {
     let end = loop {
-        match stream.next().await {
-            Some(Ok(Message::Text(text))) => {
+        match websocket::next(&mut source).await {
+            Received::Text(text) => {
                 let mut written = Ok(());
                 record.send_modify(|record| written = record.write(&text));
                 if let Err(why) = written {
-                    break End::Gone(why);
+                    break why;
                 }
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(Some(close)))) => break End::Closed(close.code.into()),
-            other => break End::Gone(format!("{other:?}")),
+            Received::Pong(_) => {}
+            end => break format!("{end:?}"),
         }
     };
     record.send_modify(|record| record.end = Some(end));
     // The sender stays until the witness is dropped, so that no receiver waits on a
     // closed channel.
     std::future::pending::<()>().await;
-}
-
-fn parse(text: &str) -> Envelope {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in frame {text}"))
 }
 
 /// The index range of the run in `sequence`: the run must be one piece without a

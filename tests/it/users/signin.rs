@@ -133,7 +133,7 @@ async fn signin_with_a_wrong_signature_closes_the_connection() {
             !message.contains("secret1") && !message.contains(right.split(':').nth(1).unwrap()),
             "{message}"
         );
-        let end = ann.next_within(PATIENCE).await;
+        let end = ann.incoming_within(PATIENCE).await;
         assert!(matches!(end, Incoming::Closed(4009)), "{case}: {end:?}");
     }
 }
@@ -224,14 +224,14 @@ async fn signin_user_channel_refuses_other_users() {
     let server = Server::builder().start().await;
     let mut ann = server.browser("key1").await;
     let refused = |error: &Value| error["type"] == "AuthError" && error["status"] == 401;
-    ann.ask_for(ANN, json!({})).await;
+    ann.request_subscription(ANN).await;
     let error = ann.expect_subscription_error(ANN).await;
     assert!(refused(&error), "{error}");
     ann.sign_in("ann").await;
     let bens = "#server-to-user-ben";
     let auth = ann.sign(bens);
     for members in [json!({}), json!({ "auth": "" }), json!({ "auth": auth })] {
-        ann.ask_for(bens, members).await;
+        ann.request_subscription_with(bens, members).await;
         let error = ann.expect_subscription_error(bens).await;
         assert!(refused(&error), "{error}");
     }
@@ -257,7 +257,7 @@ async fn signin_timeout_closes_connections_without_a_signature() {
     unauthorised.subscribe("news").await;
     unauthorised.subscribe_raw(json!({ "channel": "private-room", "auth": "key4:00" })).await;
     unauthorised.expect_subscription_error("private-room").await;
-    let end = unauthorised.next_within(PATIENCE).await;
+    let end = unauthorised.incoming_within(PATIENCE).await;
     assert!(matches!(end, Incoming::Closed(4009)), "{end:?}");
     // The other connections are older and stay open.
     for browser in [&mut signed_in, &mut subscriber, &mut member] {

@@ -153,7 +153,7 @@ async fn full_memory_is_backpressure() {
         caller.count_becomes("left", 0).await;
         // New subscriptions wait.
         let mut late = Witness::connect(&server).await;
-        late.ask_for("news").await;
+        late.request_subscription("news").await;
         late.settle().await;
         assert_eq!(caller.subscription_count("news").await, 3);
         assert_eq!(server.get("/ready").await.status, 200);

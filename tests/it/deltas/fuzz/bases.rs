@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::frames::{CacheSync, Delta, Envelope, is_after, strip};
+use super::frames::{CacheSync, Delta, is_after, strip};
+use crate::support::frame::Envelope;
 
 #[derive(Debug, Default)]
 pub struct Bases {

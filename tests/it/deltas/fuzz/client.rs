@@ -1,30 +1,26 @@
 //! A subscriber: connects to any live node, subscribes and unsubscribes, and fails
 //! the test on every frame that a client could not handle.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::frames::Envelope;
 use super::payloads::FILTERS;
 use super::request::RequestKind;
 use super::subscription::{State, Subscription};
 use super::world::{CHANNELS, World};
+use crate::support::frame::Envelope;
+use crate::support::websocket::{Received, WebSocket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// RequestKind a client requests deltas.
+/// How a client requests deltas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deltas {
     No,
@@ -49,8 +45,6 @@ pub struct Client {
     prefix: &'static str,
     socket_id: String,
 }
-
-type Socket = WebSocketStream<TcpStream>;
 
 impl Client {
     pub fn new(number: usize, world: Arc<World>, mut rng: StdRng) -> (Client, Subscriptions) {
@@ -105,21 +99,22 @@ impl Client {
         }
     }
 
-    async fn connect(&mut self) -> Option<Socket> {
+    async fn connect(&mut self) -> Option<WebSocket> {
         let nodes = self.world.live_nodes();
         let node = *nodes.get(self.rng.random_range(0..nodes.len().max(1)))?;
         let protocol = if self.prefix == "sockudo" { 2 } else { 7 };
-        let mut socket = timeout(CONNECT_TIMEOUT, open(node, protocol)).await.ok()??;
-        let greeting = timeout(CONNECT_TIMEOUT, socket.next()).await.ok()??.ok()?;
-        let greeting: Value = serde_json::from_str(greeting.to_text().ok()?).ok()?;
-        let data: Value = serde_json::from_str(greeting["data"].as_str()?).ok()?;
+        let path = format!("/app/key1?protocol={protocol}&client=js&version=8.6.0");
+        let opened = timeout(CONNECT_TIMEOUT, WebSocket::try_connect(node, &path, &[])).await;
+        let mut socket = opened.ok()?.ok()?;
+        let Ok(Received::Text(greeting)) = timeout(CONNECT_TIMEOUT, socket.next()).await else { return None };
+        let data: Value = serde_json::from_str(&Envelope::parse(&greeting).ok()?.published()).ok()?;
         self.socket_id = data["socket_id"].as_str()?.to_owned();
         self.world.sockets.lock()[self.number].clone_from(&self.socket_id);
         Some(socket)
     }
 
     /// Runs until the connection ends; an error is a defect of the server.
-    async fn run_connection(&mut self, socket: &mut Socket) -> Result<(), String> {
+    async fn run_connection(&mut self, socket: &mut WebSocket) -> Result<(), String> {
         let is_late = matches!(self.deltas, Deltas::Once(_)) && self.rng.random_bool(0.3);
         let mut frames = Vec::new();
         if !is_late {
@@ -152,9 +147,9 @@ impl Client {
             let reading = async {
                 loop {
                     match socket.next().await {
-                        Some(Ok(Message::Text(text))) => self.read(&text)?,
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok::<(), String>(()),
-                        Some(Ok(_)) => {}
+                        Received::Text(text) => self.read(&text)?,
+                        Received::Pong(_) => {}
+                        Received::Closed { .. } | Received::Lost(_) => return Ok::<(), String>(()),
                     }
                 }
             };
@@ -233,7 +228,7 @@ impl Client {
     }
 
     fn read(&self, text: &str) -> Result<(), String> {
-        let envelope = Envelope::read(text)?;
+        let envelope = Envelope::parse(text)?;
         let (prefix, event) = match envelope.event.split_once(':') {
             Some((prefix, event)) if prefix.starts_with(self.prefix) => (&prefix[self.prefix.len()..], event),
             _ => ("none", &*envelope.event),
@@ -247,7 +242,7 @@ impl Client {
         let mut subscriptions = self.subscriptions.lock();
         let subscription = &mut subscriptions[number];
         subscription.note(text);
-        let data = || envelope.published().unwrap_or_default();
+        let data = || envelope.published();
         match (prefix, event) {
             ("_internal", "subscription_succeeded") => subscription.succeeded(&self.world, &data()),
             ("_internal", "subscription_count") | ("", "delta_compression_enabled") => Ok(()),
@@ -266,12 +261,4 @@ impl Client {
 /// A random filter; in half of the cases none.
 fn random_filter(rng: &mut StdRng) -> usize {
     if rng.random_bool(0.5) { 0 } else { rng.random_range(0..FILTERS) }
-}
-
-async fn open(node: SocketAddr, protocol: u8) -> Option<Socket> {
-    let stream = TcpStream::connect(node).await.ok()?;
-    stream.set_nodelay(true).ok()?;
-    let path = format!("ws://{node}/app/key1?protocol={protocol}&client=js&version=8.6.0");
-    let request = path.into_client_request().ok()?;
-    Some(tokio_tungstenite::client_async(request, stream).await.ok()?.0)
 }

@@ -6,50 +6,6 @@ use base64::Engine;
 use fanfare::delta::{fossil, vcdiff};
 use memchr::memmem;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-
-/// An envelope, with the members that clients read.
-#[derive(Debug, Deserialize)]
-pub struct Envelope<'a> {
-    #[serde(borrow)]
-    pub event: Cow<'a, str>,
-    #[serde(borrow)]
-    pub channel: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub data: Option<&'a RawValue>,
-    #[serde(rename = "__delta_seq", alias = "sequence")]
-    pub marker: Option<u32>,
-    #[serde(borrow, rename = "__conflation_key", alias = "conflation_key")]
-    pub key: Option<Cow<'a, str>>,
-    #[serde(rename = "__seq")]
-    pub seq: Option<u32>,
-}
-
-impl<'a> Envelope<'a> {
-    pub fn read(text: &'a str) -> Result<Envelope<'a>, String> {
-        serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))
-    }
-
-    fn raw(&self) -> &'a str {
-        self.data.map_or("null", RawValue::get)
-    }
-
-    /// The published text: the contents of a string, or inline JSON unchanged.
-    pub fn published(&self) -> Result<Cow<'a, str>, String> {
-        #[derive(Deserialize)]
-        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-        match self.raw().starts_with('"') {
-            true => {
-                serde_json::from_str(self.raw()).map(|Text(text)| text).map_err(|error| error.to_string())
-            }
-            false => Ok(Cow::Borrowed(self.raw())),
-        }
-    }
-
-    pub fn delta(&self) -> Result<Delta<'a>, String> {
-        serde_json::from_str(self.raw()).map_err(|error| format!("{error} in {}", self.raw()))
-    }
-}
 
 #[derive(Debug, Deserialize)]
 pub struct Delta<'a> {
@@ -69,6 +25,10 @@ pub struct Delta<'a> {
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 impl Delta<'_> {
+    pub fn parse(data: &str) -> Result<Delta<'_>, String> {
+        serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))
+    }
+
     pub fn decode(&self, base: &str) -> Result<String, String> {
         let delta =
             base64::prelude::BASE64_STANDARD.decode(&*self.delta).map_err(|error| error.to_string())?;

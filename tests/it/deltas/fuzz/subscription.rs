@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 
 use super::bases::Bases;
-use super::frames::{CacheSync, Envelope, PositionData, is_after};
+use super::frames::{CacheSync, Delta, PositionData, is_after};
 use super::oracle::Span;
 use super::request::RequestState;
 use super::world::{CHANNELS, World, print};
+use crate::support::frame::Envelope;
 
 /// Events between two positions from which a client may resume again.
 const CHECKPOINT_EVENTS: usize = 40;
@@ -223,7 +224,7 @@ impl Subscription {
         }
         let number = envelope.marker.or(envelope.seq);
         let came = if envelope.marker.is_some() { "full" } else { "plain" };
-        self.record(world, &envelope.event, &envelope.published()?, number, came)?;
+        self.record(world, &envelope.event, &envelope.published(), number, came)?;
         self.bases.keep(text, envelope, world.plain_markers)
     }
 
@@ -231,16 +232,16 @@ impl Subscription {
         if self.state != State::Subscribed {
             return Ok(());
         }
-        let delta = envelope.delta()?;
+        let delta = Delta::parse(envelope.data())?;
         if self.algorithm != Some(&delta.algorithm) {
             return Err(format!("a delta for a client with format {:?}: {delta:?}", self.algorithm));
         }
         let whole = self.bases.decode(&delta).map_err(|error| format!("{error}: {delta:?}"))?;
-        let decoded = Envelope::read(whole)?;
+        let decoded = Envelope::parse(whole)?;
         if decoded.event != delta.event || decoded.channel.as_deref() != Some(CHANNELS[self.channel].0) {
             return Err(format!("{whole} from {delta:?}"));
         }
-        let data = decoded.published()?.into_owned();
+        let data = decoded.published().into_owned();
         world.totals.add("deltas decoded");
         self.record(world, &delta.event, &data, Some(delta.seq), "delta")
     }
