@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::support::recorder::Recorder;
 use crate::support::server::AppSpec;
-use crate::support::witness::Witness;
-use crate::support::{Audience, Backend, Browser, Cluster, on_both_backends};
+use crate::support::{Backend, Browser, Cluster, Subscribers, on_both_backends};
 
 on_both_backends![
     large_batch_over_many_channels_keeps_order,
@@ -50,7 +50,7 @@ fn batch(channels: &[String], name: &str) -> Value {
 }
 
 /// The channels in order of first appearance, the events of each together.
-async fn expect_batch(subscribers: &mut Audience, channels: &[String], name: &str) {
+async fn expect_batch(subscribers: &mut Subscribers, channels: &[String], name: &str) {
     for (at, channel) in channels.iter().enumerate() {
         for number in (at..EVENTS).step_by(CHANNELS) {
             let frame = subscribers.expect_event(channel, name).await;
@@ -59,12 +59,12 @@ async fn expect_batch(subscribers: &mut Audience, channels: &[String], name: &st
     }
 }
 
-async fn subscribers(cluster: &Cluster, channels: &[String]) -> Audience {
+async fn subscribers(cluster: &Cluster, channels: &[String]) -> Subscribers {
     let mut browsers = cluster.browsers("key2").await;
     for browser in &mut browsers {
         subscribe_all(browser, channels).await;
     }
-    Audience(browsers)
+    Subscribers(browsers)
 }
 
 /// Sends all subscriptions, then waits for all confirmations.
@@ -195,20 +195,20 @@ async fn subscription_counts_return_to_zero(backend: Backend) {
     let cluster = start(backend).await;
     let caller = cluster.caller("1");
     for round in 0..3 {
-        let mut witnesses = Vec::new();
+        let mut recorders = Vec::new();
         for node in &cluster.nodes {
-            witnesses.extend(Witness::several(node, 30, &["news", "sport"]).await);
+            recorders.extend(Recorder::connect_many(node, 30, &["news", "sport"]).await);
         }
         let count = 30 * cluster.nodes.len();
         for channel in ["news", "sport"] {
             assert_eq!(caller.subscription_count(channel).await, count, "{channel} in round {round}");
         }
         // A third unsubscribes, the others disconnect.
-        for witness in witnesses.iter_mut().step_by(3) {
-            witness.unsubscribe("news").await;
-            witness.unsubscribe("sport").await;
+        for recorder in recorders.iter_mut().step_by(3) {
+            recorder.unsubscribe("news").await;
+            recorder.unsubscribe("sport").await;
         }
-        drop(witnesses);
+        drop(recorders);
         for channel in ["news", "sport"] {
             caller.count_becomes(channel, 0).await;
             for node in &cluster.nodes {
@@ -223,7 +223,7 @@ async fn events_published_without_subscribers_are_not_delivered_later(backend: B
     let cluster = start(backend).await;
     let caller = cluster.caller("2");
     let channels = channels();
-    let mut elsewhere = Audience(cluster.browsers("key2").await);
+    let mut elsewhere = Subscribers(cluster.browsers("key2").await);
     for browser in &mut elsewhere.0 {
         browser.subscribe("elsewhere").await;
     }

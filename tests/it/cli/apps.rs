@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
 use crate::support::websocket::pusher_path;
 use crate::support::{
-    AppSpec, Backend, Browser, Caller, Cluster, Links, PATIENCE, Port, Redis, Server, bounded, eventually,
+    AppSpec, Backend, Browser, Caller, Cluster, Links, Port, Redis, STEP_TIMEOUT, Server, bounded, eventually,
 };
 
 /// Two nodes without configured apps, on one Redis.
@@ -39,7 +39,7 @@ async fn changes_received(node: &Server) -> f64 {
 }
 
 async fn change_arrives(node: &Server, before: f64) {
-    eventually("an app change arrives", PATIENCE, async || match changes_received(node).await {
+    eventually("an app change arrives", STEP_TIMEOUT, async || match changes_received(node).await {
         now if now > before => Ok(()),
         now => Err(now.to_string()),
     })
@@ -246,7 +246,7 @@ async fn cached_app_stays_usable_while_redis_is_down() {
         browser(cluster.first(), &seven).await;
         cluster.redis_mut().kill();
         let node = cluster.first();
-        eventually("the publish fails without Redis", PATIENCE, async || {
+        eventually("the publish fails without Redis", STEP_TIMEOUT, async || {
             match caller(node, &eight).post_events(event()).await.status {
                 503 => Ok(()),
                 status => Err(status.to_string()),
@@ -260,8 +260,7 @@ async fn cached_app_stays_usable_while_redis_is_down() {
     .await;
 }
 
-/// Unknown keys from strangers: each is looked up once, and refused connections
-/// delay no others.
+/// An unknown key is looked up once, and refused connections delay no others.
 #[tokio::test]
 async fn unknown_app_key_is_looked_up_once() {
     bounded(async {
@@ -269,8 +268,8 @@ async fn unknown_app_key_is_looked_up_once() {
         let node = &cluster.nodes[0];
         let lookups = async || node.metrics().await.sum("fanfare_app_lookups_total");
         let before = lookups().await;
-        let stranger = AppSpec::new("stranger");
-        let many = (0..20).map(async |_| connect(node, &stranger).await.closed().await);
+        let unknown = AppSpec::new("unknown");
+        let many = (0..20).map(async |_| connect(node, &unknown).await.closed().await);
         let codes = futures_util::future::join_all(many).await;
         assert!(codes.iter().all(|code| *code == 4001), "{codes:?}");
         let looked_up = lookups().await - before;

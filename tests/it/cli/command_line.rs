@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
 use crate::support::process::Process;
-use crate::support::{AppSpec, PATIENCE, Port, Redis, Server, Signal, http};
+use crate::support::{AppSpec, Port, Redis, STEP_TIMEOUT, Server, Signal, http};
 
 /// A configuration file in a directory of its own.
 struct File {
@@ -78,7 +78,7 @@ async fn dev_banner_commands_work() {
 
     let mut listener = listener;
     listener.signal(Signal::Terminate);
-    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+    assert_eq!(listener.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
 }
 
 /// Runs the printed lines with a `curl` that only prints its arguments: not every
@@ -140,7 +140,7 @@ async fn listen_command_shows_bytes_saved_by_deltas() {
     let batch = file(&json!((0..6).map(event).collect::<Vec<_>>()).to_string());
     let sent = run(bare(PROGRAM).args(["trigger", "--file", &batch.path]).args(target));
     assert_eq!(sent.expect_ok(), "{}\n");
-    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+    assert_eq!(listener.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
     let out = listener.stdout();
     assert_eq!(out.lines().filter(|line| line.starts_with("delta\t")).count(), 4, "{out}");
     for number in 1..6 {
@@ -162,7 +162,7 @@ async fn listen_command_subscribes_as_presence_member() {
     let roster = listener.find("confirmation", confirmed).await.expect("the listener keeps running");
     assert!(roster.contains(r#""ids":["ann"]"#), "{roster}");
     server.caller("1").publish("presence-room", "e", "x").await;
-    assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+    assert_eq!(listener.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
 }
 
 #[test]
@@ -374,14 +374,14 @@ async fn send_secrets(server: &Server) -> Vec<String> {
     browser.next().await;
     browser.next().await;
     // Refused values must not be logged either.
-    let mut eve = server.browser("key8").await;
+    let mut client = server.browser("key8").await;
     let wrong = "0123456789abcdef".repeat(4);
-    eve.subscribe_raw(json!({ "channel": "private-room", "auth": format!("key8:{wrong}") })).await;
-    eve.expect_subscription_error("private-room").await;
-    eve.send_text(&format!("{{not json {PAYLOAD}")).await;
-    eve.expect_error().await;
-    eve.send(json!({ "event": "client-x", "channel": "private-room", "data": PAYLOAD })).await;
-    eve.expect_error().await;
+    client.subscribe_raw(json!({ "channel": "private-room", "auth": format!("key8:{wrong}") })).await;
+    client.expect_subscription_error("private-room").await;
+    client.send_text(&format!("{{not json {PAYLOAD}")).await;
+    client.expect_error().await;
+    client.send(json!({ "event": "client-x", "channel": "private-room", "data": PAYLOAD })).await;
+    client.expect_error().await;
     let event = json!({ "name": "e", "channel": "private-room", "data": PAYLOAD });
     caller.events(&event).signature(&wrong).send().await.expect_error(401, "auth_failed");
     let bad = json!({ "name": "", "channel": "private-room", "data": PAYLOAD });

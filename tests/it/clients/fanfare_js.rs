@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::json_lines::{BROWSER_PATIENCE, Client, Launch};
+use crate::support::json_lines::{BROWSER_TIMEOUT, Client, Launch};
 use crate::support::web_app::ProcessGroup;
 use crate::support::{Caller, Server, bounded};
 
@@ -27,7 +27,7 @@ struct Program {
 impl Program {
     fn start(server: &Server) -> Program {
         let app = server.app("1");
-        let launch = Launch::node("fanfare_js.js").addr(server.addr()).patience(BROWSER_PATIENCE);
+        let launch = Launch::node("fanfare_js.js").addr(server.addr()).timeout(BROWSER_TIMEOUT);
         let client = launch.arg(&app.id).arg(&app.key).arg(&app.secret).start();
         Program { client, chromium: None }
     }
@@ -35,7 +35,7 @@ impl Program {
     /// In Node, connected and subscribed, with these options of `withDeltas`.
     async fn subscribed(server: &Server, options: Value, channels: &[&str]) -> Program {
         let mut program = Program::start(server);
-        program.client.tell(&json!({ "cmd": "connect", "options": options }));
+        program.client.send(&json!({ "cmd": "connect", "options": options }));
         program.report("connected").await;
         for channel in channels {
             program.subscribe(channel).await;
@@ -44,7 +44,7 @@ impl Program {
     }
 
     async fn subscribe(&mut self, channel: &str) {
-        self.client.tell(&json!({ "cmd": "subscribe", "channel": channel }));
+        self.client.send(&json!({ "cmd": "subscribe", "channel": channel }));
         self.subscription_succeeded(channel).await;
     }
 
@@ -56,7 +56,7 @@ impl Program {
 
     /// Opens the page of the example; from then on it reports the market's ticks.
     async fn browse(&mut self, profile: &Path) {
-        self.client.tell(&json!({ "cmd": "browse", "profile": profile }));
+        self.client.send(&json!({ "cmd": "browse", "profile": profile }));
         let chromium = self.report("chromium").await;
         self.chromium = chromium["pid"].as_u64().map(ProcessGroup);
         self.report("done").await;
@@ -79,7 +79,7 @@ impl Program {
 
     /// Makes the client lose the next delta.
     async fn lose(&mut self) {
-        self.client.tell(&json!({ "cmd": "lose" }));
+        self.client.send(&json!({ "cmd": "lose" }));
         self.report("done").await;
     }
 
@@ -88,7 +88,7 @@ impl Program {
     }
 
     async fn stats(&mut self) -> Value {
-        self.client.tell(&json!({ "cmd": "stats" }));
+        self.client.send(&json!({ "cmd": "stats" }));
         self.client.find("stats", |report| report["type"] == "stats").await
     }
 
@@ -201,7 +201,7 @@ async fn laravel_echo_receives_every_event() {
     bounded(async {
         let server = server().await;
         let mut program = Program::subscribed(&server, json!({}), &[]).await;
-        program.client.tell(&json!({ "cmd": "echo", "channel": "news", "events": ["quote", "trade"] }));
+        program.client.send(&json!({ "cmd": "echo", "channel": "news", "events": ["quote", "trade"] }));
         assert_eq!(program.report("event").await["event"], "subscribed");
         publish(&server.caller("1"), &events("news", 0..10)).await;
         program.expect_events(&events("news", 0..10)).await;
@@ -281,10 +281,10 @@ async fn resume_five_times(server: &Server, mut program: Program) {
     program.expect_events(&events("news", 0..10)).await;
     for round in 1..=5 {
         let missed = events("news", round * 10..round * 10 + 10);
-        program.client.tell(&json!({ "cmd": "leave" }));
+        program.client.send(&json!({ "cmd": "leave" }));
         caller.count_becomes("news", 0).await;
         publish(&caller, &missed).await;
-        program.client.tell(&json!({ "cmd": "come_back" }));
+        program.client.send(&json!({ "cmd": "come_back" }));
         program.report("connected").await;
         program.subscription_succeeded("news").await;
         program.expect_events(&missed).await;
@@ -373,7 +373,7 @@ async fn example_page_in_chromium_shows_bytes_saved_by_deltas() {
         let mut program = Program::start(&server);
         program.browse(profile.path()).await;
 
-        program.client.tell(&json!({ "cmd": "publish", "count": 5, "batches": 20 }));
+        program.client.send(&json!({ "cmd": "publish", "count": 5, "batches": 20 }));
         let (mut published, mut seen) = (Vec::new(), Vec::new());
         while published.len() < 100 || seen.len() < 100 {
             let mut report = program.client.next().await;
@@ -390,7 +390,7 @@ async fn example_page_in_chromium_shows_bytes_saved_by_deltas() {
         assert_eq!(stats["events"], 100, "{stats}");
         assert!(stats["deltas"].as_u64() > Some(80), "{stats}");
         assert!(2 * stats["saved"].as_u64().unwrap() > stats["fullBytes"].as_u64().unwrap(), "{stats}");
-        program.client.tell(&json!({ "cmd": "screenshot", "file": screenshot }));
+        program.client.send(&json!({ "cmd": "screenshot", "file": screenshot }));
         program.report("done").await;
         program.chromium = None;
         println!("screenshot: {}", screenshot.display());

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::json_lines::{BROWSER_PATIENCE, Client, Launch};
+use crate::support::json_lines::{BROWSER_TIMEOUT, Client, Launch};
 use crate::support::web_app::ProcessGroup;
 use crate::support::{Server, bounded};
 
@@ -19,7 +19,7 @@ struct Sockets {
 impl Sockets {
     /// Sockets of `ws`, in Node.
     fn in_node() -> Sockets {
-        let program = Launch::node("websocket.js").patience(BROWSER_PATIENCE).start();
+        let program = Launch::node("websocket.js").timeout(BROWSER_TIMEOUT).start();
         Sockets { program, opened: 0, chromium: None }
     }
 
@@ -27,7 +27,7 @@ impl Sockets {
     async fn in_chromium() -> Sockets {
         let mut sockets = Sockets::in_node();
         let profile = TempDir::new().unwrap();
-        sockets.program.tell(&json!({ "cmd": "browse", "profile": profile.path() }));
+        sockets.program.send(&json!({ "cmd": "browse", "profile": profile.path() }));
         let chromium = sockets.program.next().await;
         let group = ProcessGroup(chromium["pid"].as_u64().expect("the pid of Chromium"));
         sockets.chromium = Some((group, profile));
@@ -39,7 +39,7 @@ impl Sockets {
     async fn open(&mut self, server: &Server, path: &str, protocols: Option<&[&str]>) -> Value {
         self.opened += 1;
         let url = format!("ws://{}{path}", server.addr());
-        self.program.tell(&json!({ "cmd": "open", "id": self.opened, "url": url, "protocols": protocols }));
+        self.program.send(&json!({ "cmd": "open", "id": self.opened, "url": url, "protocols": protocols }));
         self.report().await
     }
 
@@ -52,7 +52,7 @@ impl Sockets {
 
     /// Closes the socket opened last.
     async fn close(&mut self) {
-        self.program.tell(&json!({ "cmd": "close", "id": self.opened }));
+        self.program.send(&json!({ "cmd": "close", "id": self.opened }));
         assert_eq!(self.report().await["type"], "closed");
     }
 }

@@ -37,7 +37,7 @@ async fn browser(site: &Site, secret: &str) -> Client {
 
 /// Subscribes and waits for the first event on the channel.
 async fn subscribe(browser: &mut Client, channel: &str) -> Value {
-    browser.tell(&json!({ "cmd": "subscribe", "channel": channel }));
+    browser.send(&json!({ "cmd": "subscribe", "channel": channel }));
     let of_channel = |report: &Value| report["type"] == "event" && report["channel"] == channel;
     browser.find("answer to a subscription", of_channel).await
 }
@@ -72,7 +72,7 @@ async fn expect(subscribers: &mut [Client], channel: &str, event: &str, data: &V
 
 /// The result of a command that succeeds; Node's library also returns the status.
 async fn ask(server: &mut Client, command: Value) -> Value {
-    let report = server.ask(&command).await;
+    let report = server.request(&command).await;
     assert_eq!(report["type"], "result", "{report} to {command}");
     assert!(report.get("status").is_none_or(|status| status == 200), "{report}");
     report["body"].clone()
@@ -252,17 +252,17 @@ async fn cluster_errors_are_raised_by_the_libraries() {
             ("trigger_batch", python_server as fn(&Site, &str) -> Client),
         ] {
             let mut wrong = start(&site, "not the secret");
-            let report = wrong.ask(&json!({ "cmd": command, "batch": [too_many[0]] })).await;
+            let report = wrong.request(&json!({ "cmd": command, "batch": [too_many[0]] })).await;
             assert_eq!((&report["type"], &report["status"]), (&"failed".into(), &401.into()), "{report}");
             assert_eq!(report["body"]["code"], "auth_failed", "{report}");
             let error = report["error"].as_str().unwrap();
             assert!(error.contains("401") || error.contains("PusherBadAuth"), "{error}");
 
             let mut right = start(&site, &site.app().secret);
-            let report = right.ask(&json!({ "cmd": command, "batch": too_many })).await;
+            let report = right.request(&json!({ "cmd": command, "batch": too_many })).await;
             assert_eq!((&report["type"], &report["status"]), (&"failed".into(), &400.into()), "{report}");
             assert_eq!(report["body"]["code"], "limit_exceeded", "{report}");
-            let good = right.ask(&json!({ "cmd": command, "batch": [too_many[0]] })).await;
+            let good = right.request(&json!({ "cmd": command, "batch": [too_many[0]] })).await;
             assert_eq!(good["type"], "result", "the next request succeeds: {good}");
         }
     })

@@ -15,7 +15,7 @@ async fn pysher(server: &Server, subscriptions: Value) -> Client {
     let app = server.app("1");
     let launch = Launch::python("pysher_client.py").addr(server.addr()).arg(&app.key);
     let mut client = launch.env("APP_SECRET", &app.secret).start();
-    client.tell(&json!({ "cmd": "connect", "subscriptions": subscriptions }));
+    client.send(&json!({ "cmd": "connect", "subscriptions": subscriptions }));
     let connected = client.next().await;
     assert_eq!(connected["type"], "connected", "{connected}");
     client
@@ -77,7 +77,7 @@ async fn pysher_refused_private_subscription_reaches_handlers_and_keeps_connecti
         seen.sort_by_key(|report| report["channel"].to_string());
         let event = |channel| json!({ "type": "event", "channel": channel, "event": "hello", "data": "one" });
         assert_eq!(seen, ["news", "private-room"].map(event));
-        let state = client.ask(&json!({ "cmd": "state" })).await;
+        let state = client.request(&json!({ "cmd": "state" })).await;
         assert_eq!(state, json!({ "type": "state", "state": "connected" }));
         let opened = server.metrics().await.sum("fanfare_connections_opened_total");
         assert_eq!(opened, 1.0, "Pysher reconnected");
@@ -117,10 +117,10 @@ async fn pusher_js_refused_subscription_is_reported_once_and_keeps_connection() 
         let channels = ["private-room", "private-encrypted-room", "private-cache-room", "presence-room"];
         for channel in channels {
             let data = channel.starts_with("presence-").then(|| json!({ "user_id": "ann" }));
-            client.tell(&json!({ "cmd": "subscribe", "channel": channel, "channel_data": data }));
+            client.send(&json!({ "cmd": "subscribe", "channel": channel, "channel_data": data }));
             expect_pusher_js_refusal(&mut client, channel, 401).await;
         }
-        client.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
+        client.send(&json!({ "cmd": "subscribe", "channel": "news" }));
         // No frame comes before it: no second report, no state change.
         let answer = client.next().await;
         let seen = (&answer["channel"], &answer["event"]);
@@ -148,9 +148,9 @@ async fn pusher_js_refused_by_full_presence_channel_keeps_connection() {
         bob.join("presence-room", "bob").await;
         let mut client = pusher_js(&server, "secret1").await;
         let data = json!({ "user_id": "ann" });
-        client.tell(&json!({ "cmd": "subscribe", "channel": "presence-room", "channel_data": data }));
+        client.send(&json!({ "cmd": "subscribe", "channel": "presence-room", "channel_data": data }));
         expect_pusher_js_refusal(&mut client, "presence-room", 4100).await;
-        client.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
+        client.send(&json!({ "cmd": "subscribe", "channel": "news" }));
         assert_eq!(client.next().await["event"], "pusher:subscription_succeeded");
         server.caller("1").publish("news", "hello", "one").await;
         assert_eq!(client.next().await["event"], "hello");
@@ -170,7 +170,7 @@ async fn sockudo_python_refused_subscription_is_reported_once_and_keeps_connecti
         }
         assert_eq!(client.next().await["type"], "deltas");
         for channel in ["private-room", "presence-room"] {
-            client.tell(&json!({ "cmd": "subscribe", "channel": channel }));
+            client.send(&json!({ "cmd": "subscribe", "channel": channel }));
             let refused = client.next().await;
             assert_eq!(refused["event"], "sockudo:subscription_error", "{refused}");
             assert_eq!(refused["channel"], channel, "{refused}");
@@ -179,7 +179,7 @@ async fn sockudo_python_refused_subscription_is_reported_once_and_keeps_connecti
             let text = error["error"].as_str().unwrap();
             assert!(text.contains(&CODE.to_string()) && text.contains(channel), "{error}");
         }
-        client.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
+        client.send(&json!({ "cmd": "subscribe", "channel": "news" }));
         assert_eq!(client.next().await["event"], "sockudo:subscription_succeeded");
         server.caller("1").publish("news", "hello", "one").await;
         let expected = json!({ "type": "event", "channel": "news", "event": "hello", "data": "one" });

@@ -28,7 +28,7 @@ async fn python(server: &Server, user: &str) -> Client {
 }
 
 async fn subscribed(client: &mut Client, channel: &str) -> Value {
-    client.tell(&json!({ "cmd": "subscribe", "channel": channel }));
+    client.send(&json!({ "cmd": "subscribe", "channel": channel }));
     let answer = client.next().await;
     assert_eq!(answer["event"], "sockudo:subscription_succeeded", "{answer}");
     assert_eq!(answer["channel"], channel);
@@ -78,7 +78,7 @@ async fn sockudo_python_receives_batches_in_order_and_without_deltas() {
             }
         }
         reader.find_event("pusher:delta").await;
-        let stats = client.ask(&json!({ "cmd": "stats" })).await;
+        let stats = client.request(&json!({ "cmd": "stats" })).await;
         assert_eq!(stats, json!({ "type": "stats", "full": 0, "delta": 0, "errors": 0 }));
     })
     .await;
@@ -93,7 +93,7 @@ async fn sockudo_python_resubscribes_after_unsubscribing() {
         for channel in CHANNELS {
             subscribed(&mut client, channel).await;
         }
-        client.tell(&json!({ "cmd": "unsubscribe", "channel": "news" }));
+        client.send(&json!({ "cmd": "unsubscribe", "channel": "news" }));
         caller.count_becomes("news", 0).await;
         caller.publish("news", "missed", "x").await;
         caller.publish("private-room", "marker", "x").await;
@@ -116,7 +116,7 @@ async fn sockudo_python_exchanges_client_events_with_both_event_prefixes() {
         subscribed(&mut bob, "private-room").await;
         cid.subscribe("private-room").await;
         let data = json!({ "text": "ahoj" });
-        ann.tell(
+        ann.send(
             &json!({ "cmd": "trigger", "channel": "private-room", "event": "client-text", "data": data }),
         );
         expect(&mut bob, "private-room", "client-text", &data).await;
@@ -144,7 +144,7 @@ async fn sockudo_python_receives_the_roster_and_its_changes() {
                 expect(client, "presence-room", &format!("e{}", number % 3), &text(number)).await;
             }
         }
-        bob.tell(&json!({ "cmd": "disconnect" }));
+        bob.send(&json!({ "cmd": "disconnect" }));
         expect(&mut ann, "presence-room", "sockudo:member_removed", &json!("bob")).await;
     })
     .await;

@@ -41,7 +41,7 @@ async fn pusher_js(server: &Server) -> Client {
 /// Signs in and waits for the subscription to the user's own channel.
 async fn sign_in(client: &mut Client, id: &str) {
     let user = json!({ "id": id, "user_info": { "name": format!("name of {id}") } });
-    client.tell(&json!({ "cmd": "sign_in", "user": user }));
+    client.send(&json!({ "cmd": "sign_in", "user": user }));
     let report = find(client, "signed_in").await;
     let channel = format!("#server-to-user-{id}");
     assert_eq!(report, json!({ "type": "signed_in", "user": user, "channel": channel }));
@@ -66,7 +66,7 @@ async fn expect_terminated(client: &mut Client, id: &str) {
 
 /// The answer to a command that succeeds.
 async fn send_command(server: &mut Client, command: Value) -> Value {
-    let report = server.ask(&command).await;
+    let report = server.request(&command).await;
     assert_eq!(report["type"], "result", "{report} to {command}");
     report["body"].clone()
 }
@@ -162,7 +162,7 @@ async fn python_user_id_outside_of_channel_characters_is_refused_by_library() {
         for id in USERS.iter().chain(&ENCODED_USERS) {
             for command in ["send_to_user", "terminate_user_connections"] {
                 let command = json!({ "cmd": command, "user": id, "event": "greeting", "data": "x" });
-                let report = python.ask(&command).await;
+                let report = python.request(&command).await;
                 assert_eq!(
                     (&report["type"], &report["status"]),
                     (&"failed".into(), &Value::Null),
@@ -184,7 +184,7 @@ async fn python_terminate_user_connections_has_no_app_id_and_is_not_found() {
         let mut python = python_server(&server);
         let mut tab = pusher_js(&server).await;
         sign_in(&mut tab, "anna").await;
-        let report = python.ask(&json!({ "cmd": "terminate_user_connections", "user": "anna" })).await;
+        let report = python.request(&json!({ "cmd": "terminate_user_connections", "user": "anna" })).await;
         assert_eq!((&report["type"], &report["status"]), (&"failed".into(), &404.into()), "{report}");
         reach(&mut python, "send_to_user", "anna", &mut [tab]).await;
     })
@@ -207,7 +207,7 @@ async fn pusher_js_with_channel_data_signed_by_node_is_subscribed() {
         let mut client = pusher_js(&server).await;
         for channel in CHANNELS {
             let command = json!({ "cmd": "subscribe", "channel": channel, "channel_data": channel_data() });
-            client.tell(&command);
+            client.send(&command);
             let answer = find(&mut client, "event").await;
             let seen = (&answer["channel"], &answer["event"]);
             assert_eq!(seen, (&channel.into(), &"pusher:subscription_succeeded".into()), "{answer}");

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fanfare::entry::Entry;
 
+use crate::support::recorder::{Recorder, assert_once_each};
 use crate::support::resp::Reply;
-use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Backend, Cluster, PATIENCE, events_of, eventually};
+use crate::support::{Backend, Cluster, STEP_TIMEOUT, events_of, eventually, within};
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// All new events reach all clients within this time: far sooner than the head
@@ -46,10 +46,10 @@ impl Channel {
         self.cluster.redis().command(words).await
     }
 
-    async fn witnesses(&self) -> Vec<Witness> {
+    async fn recorders(&self) -> Vec<Recorder> {
         let (mut all, more) = tokio::join!(
-            Witness::several(&self.cluster.nodes[0], 3, &["news"]),
-            Witness::several(&self.cluster.nodes[1], 3, &["news"])
+            Recorder::connect_many(&self.cluster.nodes[0], 3, &["news"]),
+            Recorder::connect_many(&self.cluster.nodes[1], 3, &["news"])
         );
         all.extend(more);
         all
@@ -89,7 +89,7 @@ impl Channel {
 
     /// Waits until a node has begun a new epoch above every sequence number in use.
     async fn epoch_jumps_above(&self, seen: Head) -> Head {
-        eventually("a new epoch", PATIENCE, async || {
+        eventually("a new epoch", STEP_TIMEOUT, async || {
             let head = self.head().await;
             if head.epoch > seen.seq { Ok(head) } else { Err(format!("{head:?}, seen {seen:?}")) }
         })
@@ -124,12 +124,12 @@ fn named(name: &str, numbers: std::ops::RangeInclusive<usize>) -> Vec<String> {
 async fn cluster_failover_with_lost_writes_delivers_new_events() {
     within(LIMIT, async {
         let channel = Channel::start().await;
-        let witnesses = channel.witnesses().await;
+        let recorders = channel.recorders().await;
         channel.replicate().await;
         channel.publish("lost", 1..=5).await;
         let seen = channel.head().await;
-        for witness in &witnesses {
-            witness.heard("news", "lost-5").await;
+        for recorder in &recorders {
+            recorder.wait_for("news", "lost-5").await;
         }
         channel.fail_over().await;
         assert!(channel.head().await.seq < seen.seq, "the failover lost writes");
@@ -137,15 +137,15 @@ async fn cluster_failover_with_lost_writes_delivers_new_events() {
         // one.
         channel.publish("new", 1..=5).await;
         let expected = [named("lost", 1..=5), named("new", 1..=5)].concat();
-        for witness in &witnesses {
-            witness.heard_within("news", "new-5", PROMPT).await;
-            assert_eq!(witness.run("news"), expected, "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "new-5", PROMPT).await;
+            assert_eq!(recorder.run("news"), expected, "{}", recorder.name);
         }
         channel.epoch_jumps_above(seen).await;
         assert!(channel.epoch_changes().await >= 1.0, "the epoch change is counted");
         channel.publish("later", 1..=5).await;
-        for witness in &witnesses {
-            witness.heard_within("news", "later-5", PROMPT).await;
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "later-5", PROMPT).await;
         }
         for (epoch, number, data) in channel.numbers().await {
             let is_later = data.starts_with("later");
@@ -160,22 +160,22 @@ async fn cluster_failover_with_lost_writes_delivers_new_events() {
 async fn cluster_repeated_failovers_with_lost_writes_deliver_new_events() {
     within(LIMIT, async {
         let channel = Channel::start().await;
-        let witnesses = channel.witnesses().await;
+        let recorders = channel.recorders().await;
         let mut expected = Vec::new();
         for (round, (lost, new)) in [(1, 1), (5, 1), (1, 5), (3, 3), (7, 2)].into_iter().enumerate() {
             channel.replicate().await;
             let names = [format!("lost-{round}"), format!("new-{round}")];
             channel.publish(&names[0], 1..=lost).await;
-            for witness in &witnesses {
-                witness.heard("news", &format!("{}-{lost}", names[0])).await;
+            for recorder in &recorders {
+                recorder.wait_for("news", &format!("{}-{lost}", names[0])).await;
             }
             let seen = channel.head().await;
             channel.fail_over().await;
             channel.publish(&names[1], 1..=new).await;
             expected.extend([named(&names[0], 1..=lost), named(&names[1], 1..=new)].concat());
-            for witness in &witnesses {
-                witness.heard_within("news", &format!("{}-{new}", names[1]), PROMPT).await;
-                assert_eq!(witness.run("news"), expected, "{} in round {round}", witness.name);
+            for recorder in &recorders {
+                recorder.wait_for_within("news", &format!("{}-{new}", names[1]), PROMPT).await;
+                assert_eq!(recorder.run("news"), expected, "{} in round {round}", recorder.name);
             }
             channel.epoch_jumps_above(seen).await;
         }
@@ -192,13 +192,13 @@ async fn cluster_failover_after_subscription_delivers_new_events() {
         let channel = Channel::start().await;
         channel.replicate().await;
         channel.publish("lost", 1..=5).await;
-        let witnesses = channel.witnesses().await;
+        let recorders = channel.recorders().await;
         let seen = channel.head().await;
         channel.fail_over().await;
         channel.publish("new", 1..=3).await;
-        for witness in &witnesses {
-            witness.heard_within("news", "new-3", PROMPT).await;
-            assert_eq!(witness.run("news"), named("new", 1..=3), "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "new-3", PROMPT).await;
+            assert_eq!(recorder.run("news"), named("new", 1..=3), "{}", recorder.name);
         }
         channel.epoch_jumps_above(seen).await;
     })
@@ -210,25 +210,25 @@ async fn cluster_failover_after_subscription_delivers_new_events() {
 async fn cluster_nodes_with_different_histories_converge_after_failover() {
     within(LIMIT, async {
         let channel = Channel::start().await;
-        let first = Witness::several(&channel.cluster.nodes[0], 2, &["news"]).await;
+        let first = Recorder::connect_many(&channel.cluster.nodes[0], 2, &["news"]).await;
         channel.replicate().await;
         channel.publish("lost", 1..=5).await;
-        for witness in &first {
-            witness.heard("news", "lost-5").await;
+        for recorder in &first {
+            recorder.wait_for("news", "lost-5").await;
         }
         let seen = channel.head().await;
         channel.fail_over().await;
-        let second = Witness::several(&channel.cluster.nodes[1], 2, &["news"]).await;
-        let third = Witness::several(&channel.cluster.nodes[0], 2, &["news"]).await;
+        let second = Recorder::connect_many(&channel.cluster.nodes[1], 2, &["news"]).await;
+        let third = Recorder::connect_many(&channel.cluster.nodes[0], 2, &["news"]).await;
         channel.publish("new", 1..=5).await;
-        for witness in first.iter().chain(&second).chain(&third) {
-            witness.heard_within("news", "new-5", PROMPT).await;
-            let run = witness.run("news");
-            assert!(run.ends_with(&named("new", 1..=5)), "{}: {run:?}", witness.name);
-            assert_once_each(&run, &witness.name);
+        for recorder in first.iter().chain(&second).chain(&third) {
+            recorder.wait_for_within("news", "new-5", PROMPT).await;
+            let run = recorder.run("news");
+            assert!(run.ends_with(&named("new", 1..=5)), "{}: {run:?}", recorder.name);
+            assert_once_each(&run, &recorder.name);
         }
-        for witness in second.iter().chain(&third) {
-            assert_eq!(witness.run("news"), named("new", 1..=5), "{}", witness.name);
+        for recorder in second.iter().chain(&third) {
+            assert_eq!(recorder.run("news"), named("new", 1..=5), "{}", recorder.name);
         }
         channel.epoch_jumps_above(seen).await;
     })
@@ -240,20 +240,20 @@ async fn cluster_nodes_with_different_histories_converge_after_failover() {
 async fn cluster_fork_is_found_by_head_check_without_events() {
     within(LIMIT, async {
         let channel = Channel::start().await;
-        let witnesses = channel.witnesses().await;
+        let recorders = channel.recorders().await;
         channel.replicate().await;
         channel.publish("lost", 1..=5).await;
-        for witness in &witnesses {
-            witness.heard("news", "lost-5").await;
+        for recorder in &recorders {
+            recorder.wait_for("news", "lost-5").await;
         }
         channel.fail_over().await;
         let swallowed = channel.cluster.proxy().swallow("new-1");
         channel.publish("new", 1..=1).await;
         swallowed.happened().await;
         let expected = [named("lost", 1..=5), named("new", 1..=1)].concat();
-        for witness in &witnesses {
-            witness.heard_within("news", "new-1", Duration::from_secs(12)).await;
-            assert_eq!(witness.run("news"), expected, "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "new-1", Duration::from_secs(12)).await;
+            assert_eq!(recorder.run("news"), expected, "{}", recorder.name);
         }
     })
     .await;
@@ -265,19 +265,19 @@ async fn cluster_fork_is_found_by_head_check_without_events() {
 async fn cluster_sequence_numbers_stay_monotonic_after_clock_went_back() {
     within(LIMIT, async {
         let channel = Channel::start().await;
-        let witnesses = channel.witnesses().await;
+        let recorders = channel.recorders().await;
         // As if numbered by a clock that was an hour ahead.
         let ahead = (channel.head().await.seq + 3_600_000_000).to_string();
         channel.command(&["HSET", &channel.head, "seq", &ahead, "epoch", &ahead]).await;
         channel.publish("ahead", 1..=2).await;
-        for witness in &witnesses {
-            witness.heard_within("news", "ahead-2", PROMPT).await;
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "ahead-2", PROMPT).await;
         }
         let seen = channel.head().await;
         channel.command(&["DEL", &channel.head, &channel.log]).await;
         channel.publish("new", 1..=2).await;
-        for witness in &witnesses {
-            witness.heard_within("news", "new-2", PROMPT).await;
+        for recorder in &recorders {
+            recorder.wait_for_within("news", "new-2", PROMPT).await;
         }
         let head = channel.head().await;
         assert!(head.epoch >= seen.seq && head.seq > seen.seq, "{head:?} after {seen:?}");

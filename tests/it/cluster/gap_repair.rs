@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::recorder::{Recorder, assert_once_each};
 use crate::support::server::Metrics;
-use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Backend, Caller, Cluster, Links, PATIENCE, Way, eventually};
+use crate::support::{Backend, Caller, Cluster, Direction, Links, STEP_TIMEOUT, eventually, within};
 
 /// A node compares the position of every subscribed channel with its head within this time.
 const HEAD_CHECK: Duration = Duration::from_secs(10);
@@ -34,28 +34,28 @@ async fn assert_repaired(cluster: &Cluster) {
     assert_eq!(metrics.sum("fanfare_epoch_changes_total"), 0.0, "the epoch changed");
 }
 
-struct Subscribers(Vec<Witness>);
+struct Subscribers(Vec<Recorder>);
 
 impl Subscribers {
     /// The first ones are the reference: the link of node 0 is never cut.
     async fn start(cluster: &Cluster, channels: &[&str]) -> Subscribers {
         let (mut all, proxied) = tokio::join!(
-            Witness::several(&cluster.nodes[0], 3, channels),
-            Witness::several(&cluster.nodes[1], 10, channels)
+            Recorder::connect_many(&cluster.nodes[0], 3, channels),
+            Recorder::connect_many(&cluster.nodes[1], 10, channels)
         );
         all.extend(proxied);
         Subscribers(all)
     }
 
     /// Waits for `last`; expects the same sequence at all subscribers, each event once.
-    async fn check(&self, channel: &str, last: &str, patience: Duration) -> Vec<String> {
-        for witness in &self.0 {
-            witness.heard_within(channel, last, patience).await;
+    async fn check(&self, channel: &str, last: &str, timeout: Duration) -> Vec<String> {
+        for recorder in &self.0 {
+            recorder.wait_for_within(channel, last, timeout).await;
         }
         let sequence = self.0[0].run(channel);
         assert_once_each(&sequence, channel);
-        for witness in &self.0 {
-            assert_eq!(witness.run(channel), sequence, "{} of {channel}", witness.name);
+        for recorder in &self.0 {
+            assert_eq!(recorder.run(channel), sequence, "{} of {channel}", recorder.name);
         }
         sequence
     }
@@ -114,12 +114,12 @@ async fn cluster_link_cut_for_three_seconds_is_repaired() {
         cluster.proxy().heal();
         publisher.publish_for(Duration::from_secs(2), &[]).await;
         for channel in ["tail", "busy"] {
-            let sequence = subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
+            let sequence = subscribers.check(channel, &publisher.newest[channel], STEP_TIMEOUT).await;
             assert!(sequence.len() >= 100, "{}", sequence.len());
         }
         assert_repaired(&cluster).await;
         assert!(metrics(&cluster).await.sum("fanfare_redis_reconnects_total") >= 1.0);
-        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
+        cluster.nodes[1].ready_becomes(200, STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -136,7 +136,7 @@ async fn cluster_link_cut_without_later_events_is_repaired() {
         publisher.publish_for(Duration::from_secs(3), &["tail"]).await;
         cluster.proxy().heal();
         for channel in ["tail", "busy"] {
-            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], STEP_TIMEOUT).await;
         }
         assert_repaired(&cluster).await;
     })
@@ -150,18 +150,18 @@ async fn cluster_link_stalled_for_three_seconds_loses_nothing() {
         let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
         let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
-        cluster.proxy().stall(Links::Subscriber, Way::Both);
+        cluster.proxy().stall(Links::Subscriber, Direction::Both);
         publisher.publish_for(Duration::from_secs(2), &["tail"]).await;
         publisher.publish_for(Duration::from_secs(1), &[]).await;
         cluster.proxy().heal();
         publisher.publish_for(Duration::from_secs(1), &[]).await;
         for channel in ["tail", "busy"] {
-            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], STEP_TIMEOUT).await;
         }
         let metrics = metrics(&cluster).await;
         assert_eq!(metrics.sum("fanfare_gaps_unrepaired_total"), 0.0);
         assert_eq!(metrics.sum("fanfare_probe_failures_total"), 0.0, "a probe failed within its timeout");
-        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
+        cluster.nodes[1].ready_becomes(200, STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -175,8 +175,8 @@ async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
         let subscribers = Subscribers::start(&cluster, &["busy", "tail"]).await;
         let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish(&["tail"]).await;
-        cluster.nodes[1].ready_becomes(200, PATIENCE).await;
-        cluster.proxy().stall(Links::Subscriber, Way::Replies);
+        cluster.nodes[1].ready_becomes(200, STEP_TIMEOUT).await;
+        cluster.proxy().stall(Links::Subscriber, Direction::Replies);
         let stalled = tokio::time::Instant::now();
         publisher.publish_for(Duration::from_secs(1), &["tail"]).await;
         cluster.nodes[1].ready_becomes(503, Duration::from_secs(15)).await;
@@ -188,7 +188,7 @@ async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
         .await;
         println!("probe failed after {:?}", stalled.elapsed());
         // The node reconnects; the new connection delivers no messages either.
-        eventually("a new connection", PATIENCE, async || {
+        eventually("a new connection", STEP_TIMEOUT, async || {
             let reconnects = metrics(&cluster).await.sum("fanfare_redis_reconnects_total");
             if reconnects >= 1.0 { Ok(()) } else { Err(reconnects.to_string()) }
         })
@@ -207,7 +207,7 @@ async fn cluster_link_without_messages_fails_the_probe_and_is_repaired() {
         // Entries arrive on the topic again, without gap repair.
         let gaps = metrics(&cluster).await.sum("fanfare_gaps_total");
         publisher.publish(&["tail"]).await;
-        subscribers.check("tail", &publisher.newest["tail"], PATIENCE).await;
+        subscribers.check("tail", &publisher.newest["tail"], STEP_TIMEOUT).await;
         assert_eq!(metrics(&cluster).await.sum("fanfare_gaps_total"), gaps);
     })
     .await;
@@ -221,14 +221,14 @@ async fn cluster_link_without_messages_delivers_from_the_history() {
         let subscribers = Subscribers::start(&cluster, &["busy"]).await;
         let mut publisher = Publisher::new(cluster.caller("1"));
         publisher.publish(&[]).await;
-        cluster.proxy().stall(Links::Subscriber, Way::Both);
+        cluster.proxy().stall(Links::Subscriber, Direction::Both);
         publisher.publish(&[]).await;
         subscribers.check("busy", &publisher.newest["busy"], HEAD_CHECK + Duration::from_secs(2)).await;
         assert_repaired(&cluster).await;
         cluster.proxy().heal();
         // The delayed messages arrive now; their entries are duplicates.
         publisher.publish(&[]).await;
-        subscribers.check("busy", &publisher.newest["busy"], PATIENCE).await;
+        subscribers.check("busy", &publisher.newest["busy"], STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -281,7 +281,7 @@ async fn cluster_first_entry_lost_is_repaired() {
         caller.publish("news", "e", "first").await;
         swallowed.happened().await;
         caller.publish("news", "e", "second").await;
-        assert_eq!(subscribers.check("news", "second", PATIENCE).await, ["first", "second"]);
+        assert_eq!(subscribers.check("news", "second", STEP_TIMEOUT).await, ["first", "second"]);
         let swallowed = cluster.proxy().swallow("only");
         caller.publish("tail", "e", "only").await;
         swallowed.happened().await;
@@ -302,7 +302,7 @@ async fn cluster_link_cut_repeatedly_loses_nothing() {
             cluster.proxy().cut_once(Links::Subscriber);
         }
         for channel in ["tail", "busy"] {
-            subscribers.check(channel, &publisher.newest[channel], PATIENCE).await;
+            subscribers.check(channel, &publisher.newest[channel], STEP_TIMEOUT).await;
         }
         assert_repaired(&cluster).await;
     })

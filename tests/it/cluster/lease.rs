@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::witness::{Witness, within};
-use crate::support::{Backend, Caller, Cluster, Signal};
+use crate::support::recorder::Recorder;
+use crate::support::{Backend, Caller, Cluster, Signal, within};
 
 /// The guaranteed time, with default settings.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
@@ -54,12 +54,12 @@ async fn cluster_counts_recover_after_kill_9() {
     within(LIMIT, async {
         let mut cluster = start(3).await;
         let mut staying = Vec::new();
-        staying.extend(Witness::several(&cluster.nodes[0], 3, &["all", "some"]).await);
-        staying.extend(Witness::several(&cluster.nodes[1], 2, &["all"]).await);
+        staying.extend(Recorder::connect_many(&cluster.nodes[0], 3, &["all", "some"]).await);
+        staying.extend(Recorder::connect_many(&cluster.nodes[1], 2, &["all"]).await);
         let channels: Vec<String> = (0..300).map(|n| format!("dying-{n}")).collect();
         let mut dying: Vec<&str> = channels.iter().map(String::as_str).collect();
         dying.extend(["all", "some"]);
-        let _gone = Witness::several(&cluster.nodes[2], 5, &dying).await;
+        let _gone = Recorder::connect_many(&cluster.nodes[2], 5, &dying).await;
         let before = [("all", 10), ("some", 8), ("dying-7", 5), ("dying-299", 5)];
         counts_become(&cluster, &[0, 1, 2], &before, Instant::now()).await;
 
@@ -83,9 +83,9 @@ async fn cluster_counts_recover_after_kill_9() {
 async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
     within(LIMIT, async {
         let mut cluster = start(3).await;
-        let mut witnesses = Vec::new();
+        let mut recorders = Vec::new();
         for node in &cluster.nodes {
-            witnesses.extend(Witness::several(node, 4, &["all"]).await);
+            recorders.extend(Recorder::connect_many(node, 4, &["all"]).await);
         }
         counts_become(&cluster, &[0, 1, 2], &[("all", 12)], Instant::now()).await;
         cluster.nodes[1].kill9();
@@ -104,7 +104,7 @@ async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
 async fn cluster_counts_recover_after_all_nodes_are_killed() {
     within(LIMIT, async {
         let mut cluster = start(1).await;
-        let _gone = Witness::several(&cluster.nodes[0], 4, &["all"]).await;
+        let _gone = Recorder::connect_many(&cluster.nodes[0], 4, &["all"]).await;
         cluster.nodes[0].kill9();
         let node = cluster.start_node(1).await;
         cluster.nodes.push(node);
@@ -120,8 +120,8 @@ async fn cluster_counts_recover_after_all_nodes_are_killed() {
 async fn cluster_counts_recover_after_pause_of_20_seconds() {
     within(LIMIT, async {
         let cluster = start(2).await;
-        let staying = Witness::several(&cluster.nodes[0], 3, &["all", "other"]).await;
-        let paused = Witness::several(&cluster.nodes[1], 4, &["all", "own"]).await;
+        let staying = Recorder::connect_many(&cluster.nodes[0], 3, &["all", "other"]).await;
+        let paused = Recorder::connect_many(&cluster.nodes[1], 4, &["all", "own"]).await;
         counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
 
         let stopped = Instant::now();
@@ -142,9 +142,9 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
         println!("counts exact {:?} after the continue", resumed.elapsed());
         assert_eq!(metric(&cluster, 1, "leases_lost").await, 1.0);
         caller.publish("all", "e", "end").await;
-        for witness in staying.iter().chain(&paused) {
-            witness.heard("all", "end").await;
-            assert_eq!(witness.run("all"), staying[0].run("all"), "{}", witness.name);
+        for recorder in staying.iter().chain(&paused) {
+            recorder.wait_for("all", "end").await;
+            assert_eq!(recorder.run("all"), staying[0].run("all"), "{}", recorder.name);
         }
         // It is counted under its new incarnation only, also later.
         tokio::time::sleep(Duration::from_secs(6)).await;
@@ -160,15 +160,15 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
 async fn cluster_short_pause_does_not_fence_node() {
     within(LIMIT, async {
         let cluster = start(2).await;
-        let _staying = Witness::several(&cluster.nodes[0], 1, &["all"]).await;
-        let paused = Witness::several(&cluster.nodes[1], 2, &["all"]).await;
+        let _staying = Recorder::connect_many(&cluster.nodes[0], 1, &["all"]).await;
+        let paused = Recorder::connect_many(&cluster.nodes[1], 2, &["all"]).await;
         cluster.nodes[1].signal(Signal::Stop);
         tokio::time::sleep(Duration::from_secs(5)).await;
         cluster.nodes[1].signal(Signal::Continue);
         let caller = cluster.nodes[0].caller("1");
         caller.publish("all", "e", "end").await;
-        for witness in &paused {
-            witness.heard("all", "end").await;
+        for recorder in &paused {
+            recorder.wait_for("all", "end").await;
         }
         counts_become(&cluster, &[0, 1], &[("all", 3)], Instant::now()).await;
         for node in [0, 1] {
@@ -183,8 +183,8 @@ async fn cluster_short_pause_does_not_fence_node() {
 async fn cluster_counts_recover_after_flushall() {
     within(LIMIT, async {
         let cluster = start(2).await;
-        let mut witnesses = Witness::several(&cluster.nodes[0], 3, &["all", "zero"]).await;
-        witnesses.extend(Witness::several(&cluster.nodes[1], 4, &["all", "one"]).await);
+        let mut recorders = Recorder::connect_many(&cluster.nodes[0], 3, &["all", "zero"]).await;
+        recorders.extend(Recorder::connect_many(&cluster.nodes[1], 4, &["all", "one"]).await);
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
         counts_become(&cluster, &[0, 1], &counts, Instant::now()).await;
         for round in 0..3 {
@@ -194,21 +194,21 @@ async fn cluster_counts_recover_after_flushall() {
             let flushed = Instant::now();
             // Events are delivered at once: delivery does not depend on counts.
             caller.publish("all", "e", &format!("after-{round}")).await;
-            for witness in &witnesses {
-                witness.heard("all", &format!("after-{round}")).await;
+            for recorder in &recorders {
+                recorder.wait_for("all", &format!("after-{round}")).await;
             }
             counts_become(&cluster, &[0, 1], &counts, flushed + RECOVERY_MAX).await;
             println!("counts exact {:?} after the flush", flushed.elapsed());
         }
         let run: Vec<String> =
-            witnesses[0].run("all").into_iter().filter(|data| data != "count-request").collect();
+            recorders[0].run("all").into_iter().filter(|data| data != "count-request").collect();
         let expected: Vec<String> =
             (0..3).flat_map(|round| [format!("before-{round}"), format!("after-{round}")]).collect();
         assert_eq!(run, expected);
         // Memberships of earlier incarnations do not return.
         tokio::time::sleep(Duration::from_secs(6)).await;
         counts_become(&cluster, &[0, 1], &counts, Instant::now()).await;
-        drop(witnesses);
+        drop(recorders);
         counts_become(
             &cluster,
             &[0, 1],
@@ -225,7 +225,7 @@ async fn cluster_counts_recover_after_flushall() {
 async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
     within(LIMIT, async {
         let cluster = start(2).await;
-        let _witnesses = Witness::several(&cluster.nodes[0], 2, &["all"]).await;
+        let _witnesses = Recorder::connect_many(&cluster.nodes[0], 2, &["all"]).await;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(11) {
             for node in &cluster.nodes {
@@ -248,8 +248,8 @@ async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
 async fn cluster_counts_are_exact_right_after_orderly_stop() {
     within(LIMIT, async {
         let mut cluster = start(2).await;
-        let _staying = Witness::several(&cluster.nodes[0], 1, &["all"]).await;
-        let _leaving = Witness::several(&cluster.nodes[1], 3, &["all"]).await;
+        let _staying = Recorder::connect_many(&cluster.nodes[0], 1, &["all"]).await;
+        let _leaving = Recorder::connect_many(&cluster.nodes[1], 3, &["all"]).await;
         counts_become(&cluster, &[0], &[("all", 4)], Instant::now()).await;
         cluster.nodes[1].signal(Signal::Terminate);
         let status = cluster.nodes[1].wait_exit(Duration::from_secs(60)).await;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
-use crate::support::witness::within;
-use crate::support::{Backend, Caller, Cluster, Extra, Server};
+use crate::support::{Backend, BulkClient, Caller, Cluster, Server, within};
 
 const CHANNELS: usize = 100_000;
 /// The limit of subscriptions per connection.
@@ -49,7 +48,7 @@ async fn cluster_channel_query_of_100_000_channels_does_not_block_redis() {
 
 /// Each node has the subscribers of half of the channels. The first `SHARED` channels
 /// have subscribers on both nodes.
-async fn fill(cluster: &Cluster) -> Vec<Extra> {
+async fn fill(cluster: &Cluster) -> Vec<BulkClient> {
     let names: Vec<String> = (0..CHANNELS).map(name).collect();
     let blocks = names.chunks(CHANNELS_PER_SOCKET).zip(cluster.nodes.iter().cycle());
     let mut sockets = join_all(blocks.map(|(channels, node)| occupy(node, channels))).await;
@@ -59,10 +58,10 @@ async fn fill(cluster: &Cluster) -> Vec<Extra> {
     sockets
 }
 
-async fn occupy(node: &Server, channels: &[String]) -> Extra {
-    let mut extra = Extra::connect(node.addr(), "key1").await;
-    extra.subscribe(channels).await;
-    extra
+async fn occupy(node: &Server, channels: &[String]) -> BulkClient {
+    let mut client = BulkClient::connect(node.addr(), "key1").await;
+    client.subscribe(channels).await;
+    client
 }
 
 /// Names of even numbers begin with `even-`.

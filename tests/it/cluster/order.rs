@@ -12,9 +12,9 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::support::recorder::{Recorder, assert_once_each, range_in};
 use crate::support::resp::Reply;
-use crate::support::witness::{Witness, assert_once_each, place_in, within};
-use crate::support::{Backend, Caller, Cluster, Redis, Seed, Server, events_of};
+use crate::support::{Backend, Caller, Cluster, Redis, Seed, Server, events_of, within};
 
 const SEEDS: u64 = 20;
 const BATCHES: usize = 200;
@@ -66,8 +66,8 @@ impl<'a> Round<'a> {
         let names: Vec<&str> = self.channels.iter().map(String::as_str).collect();
         let [first, second] = [self.cluster.first(), self.cluster.second()];
         let (mut permanent, of_second) = tokio::join!(
-            Witness::several(first, PERMANENT, &names),
-            Witness::several(second, PERMANENT, &names)
+            Recorder::connect_many(first, PERMANENT, &names),
+            Recorder::connect_many(second, PERMANENT, &names)
         );
         permanent.extend(of_second);
         let changing =
@@ -111,39 +111,39 @@ impl<'a> Round<'a> {
     /// Subscribes and unsubscribes at random; ends with subscriptions to all channels.
     async fn change_subscriptions(&self, number: usize, node: &Server) -> ChangingClient {
         let mut rng = self.seed.rng_of(number as u64 + 1);
-        let mut witnesses = vec![Witness::connect(node).await];
+        let mut recorders = vec![Recorder::connect(node).await];
         let mut begun = self.begun.subscribe();
         let mut next = 0;
         while next < BATCHES * 9 / 10 {
             next += rng.random_range(1..20);
             begun.wait_for(|begun| *begun >= next.min(BATCHES)).await.unwrap();
-            let witness = witnesses.last_mut().unwrap();
+            let recorder = recorders.last_mut().unwrap();
             match rng.random_range(0..10) {
                 // Opens another socket; the one before stays open, without further commands.
-                0 => witnesses.push(Witness::connect(node).await),
-                1..5 => self.join(witness, &mut rng).await,
-                _ => self.leave(witness, &mut rng).await,
+                0 => recorders.push(Recorder::connect(node).await),
+                1..5 => self.join(recorder, &mut rng).await,
+                _ => self.leave(recorder, &mut rng).await,
             }
         }
-        let witness = witnesses.last_mut().unwrap();
+        let recorder = recorders.last_mut().unwrap();
         for channel in &self.channels {
-            witness.request_unsubscription(channel).await;
-            witness.subscribe(channel).await;
+            recorder.request_unsubscription(channel).await;
+            recorder.subscribe(channel).await;
         }
-        ChangingClient { witnesses }
+        ChangingClient { recorders }
     }
 
-    async fn join(&self, witness: &mut Witness, rng: &mut StdRng) {
+    async fn join(&self, recorder: &mut Recorder, rng: &mut StdRng) {
         for channel in self.some(rng) {
             // A repeated subscription would be confirmed twice and mix two runs.
-            witness.request_unsubscription(channel).await;
-            witness.subscribe(channel).await;
+            recorder.request_unsubscription(channel).await;
+            recorder.subscribe(channel).await;
         }
     }
 
-    async fn leave(&self, witness: &mut Witness, rng: &mut StdRng) {
+    async fn leave(&self, recorder: &mut Recorder, rng: &mut StdRng) {
         for channel in self.some(rng) {
-            witness.request_unsubscription(channel).await;
+            recorder.request_unsubscription(channel).await;
         }
     }
 
@@ -151,22 +151,22 @@ impl<'a> Round<'a> {
         self.channels.iter().filter(|_| rng.random_bool(0.6)).map(String::as_str).collect()
     }
 
-    async fn check(&self, permanent: &[Witness], changing: &[ChangingClient]) {
+    async fn check(&self, permanent: &[Recorder], changing: &[ChangingClient]) {
         for channel in &self.channels {
-            for witness in permanent {
-                witness.heard(channel, "end").await;
+            for recorder in permanent {
+                recorder.wait_for(channel, "end").await;
             }
             let sequence = permanent[0].run(channel);
             self.check_sequence(channel, &sequence).await;
-            for witness in permanent {
-                assert_eq!(witness.run(channel), sequence, "{} of {channel}", witness.name);
+            for recorder in permanent {
+                assert_eq!(recorder.run(channel), sequence, "{} of {channel}", recorder.name);
             }
             for client in changing {
                 client.check(channel, &sequence).await;
             }
         }
-        for witness in permanent {
-            self.check_channel_order(&witness.all());
+        for recorder in permanent {
+            self.check_channel_order(&recorder.all_events());
         }
     }
 
@@ -210,26 +210,26 @@ impl<'a> Round<'a> {
 
 /// A client that subscribes and unsubscribes, on several sockets in a row.
 struct ChangingClient {
-    witnesses: Vec<Witness>,
+    recorders: Vec<Recorder>,
 }
 
 impl ChangingClient {
     async fn check(&self, channel: &str, sequence: &[String]) {
-        let (last, earlier) = self.witnesses.split_last().expect("a client has connected");
-        last.heard(channel, "end").await;
-        for witness in earlier {
+        let (last, earlier) = self.recorders.split_last().expect("a client has connected");
+        last.wait_for(channel, "end").await;
+        for recorder in earlier {
             // An earlier socket may still be subscribed, and then receives the end too.
-            for run in witness.runs(channel) {
-                place_in(&run, sequence, &witness.name);
+            for run in recorder.runs(channel) {
+                range_in(&run, sequence, &recorder.name);
             }
         }
         for run in last.runs(channel) {
-            place_in(&run, sequence, &last.name);
+            range_in(&run, sequence, &last.name);
         }
         let runs = last.runs(channel);
-        let range = place_in(runs.last().expect("a subscription at the end"), sequence, &last.name);
+        let range = range_in(runs.last().expect("a subscription at the end"), sequence, &last.name);
         assert_eq!(range.end, sequence.len(), "the last run of {} has no end", last.name);
-        let starts: Vec<usize> = runs.iter().map(|run| place_in(run, sequence, &last.name).start).collect();
+        let starts: Vec<usize> = runs.iter().map(|run| range_in(run, sequence, &last.name).start).collect();
         let received: usize = runs.iter().map(Vec::len).sum();
         let distinct: BTreeSet<&String> = runs.iter().flatten().collect();
         assert_eq!(

@@ -8,21 +8,23 @@ use rand::RngExt;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Answer, Backend, Cluster, Links, PATIENCE, Redis, Seed, Server, Signal, eventually};
+use crate::support::recorder::{Recorder, assert_once_each};
+use crate::support::{
+    Answer, Backend, Cluster, Links, Redis, STEP_TIMEOUT, Seed, Server, Signal, eventually, within,
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-async fn witnesses(cluster: &Cluster) -> Vec<Witness> {
-    let mut witnesses = Witness::several(&cluster.nodes[0], 3, &["all", "zero"]).await;
-    witnesses.extend(Witness::several(&cluster.nodes[1], 4, &["all", "one"]).await);
-    witnesses
+async fn recorders(cluster: &Cluster) -> Vec<Recorder> {
+    let mut recorders = Recorder::connect_many(&cluster.nodes[0], 3, &["all", "zero"]).await;
+    recorders.extend(Recorder::connect_many(&cluster.nodes[1], 4, &["all", "one"]).await);
+    recorders
 }
 
-async fn counts_become(cluster: &Cluster, counts: &[(&str, usize)], patience: Duration) {
+async fn counts_become(cluster: &Cluster, counts: &[(&str, usize)], timeout: Duration) {
     for node in &cluster.nodes {
         for (channel, count) in counts {
-            node.caller("1").count_becomes_within(channel, *count, patience).await;
+            node.caller("1").count_becomes_within(channel, *count, timeout).await;
         }
     }
 }
@@ -33,7 +35,7 @@ async fn publish_until_accepted(node: &Server, name: &str) -> String {
     let caller = node.caller("1");
     let mut number = 0;
     let number = tokio::sync::Mutex::new(&mut number);
-    eventually("a publish that is accepted", PATIENCE, async || {
+    eventually("a publish that is accepted", STEP_TIMEOUT, async || {
         let mut number = number.lock().await;
         **number += 1;
         let data = format!("{name}-{number}");
@@ -55,71 +57,76 @@ fn expect_unavailable(answer: &Answer) {
     assert!(matches!(code, Some("service_unavailable" | "outcome_unknown")), "{refusal}");
 }
 
+/// All requests are refused for this time, nearly all of them at once.
+async fn expect_refusals_for(cluster: &Cluster, time: Duration) {
+    let began = Instant::now();
+    let mut refused = Vec::new();
+    while began.elapsed() < time {
+        for node in &cluster.nodes {
+            let data = format!("away-{}", refused.len());
+            let sent = Instant::now();
+            let event = json!({ "name": "e", "channel": "all", "data": data });
+            expect_unavailable(&node.caller("1").post_events(event).await);
+            refused.push(sent.elapsed());
+            expect_unavailable(&node.caller("1").get("/channels/all", &[]).await);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("{} refused, slowest {:?}", refused.len(), refused.iter().max());
+    let slow = refused.iter().filter(|took| **took > Duration::from_millis(500)).count();
+    assert!(slow <= 4, "{slow} of {} requests did not fail fast", refused.len());
+}
+
 #[tokio::test]
 async fn cluster_redis_killed_and_restarted_empty_recovers() {
     within(LIMIT, async {
         let mut cluster = Cluster::start(Backend::Redis).await;
-        let mut witnesses = self::witnesses(&cluster).await;
+        let mut recorders = self::recorders(&cluster).await;
         cluster.nodes[0].caller("1").publish("all", "e", "before").await;
-        for witness in &witnesses {
-            witness.heard("all", "before").await;
+        for recorder in &recorders {
+            recorder.wait_for("all", "before").await;
         }
         cluster.redis_mut().kill();
-        let killed = Instant::now();
-        let mut refused = Vec::new();
-        while killed.elapsed() < Duration::from_secs(7) {
-            for node in &cluster.nodes {
-                let data = format!("away-{}", refused.len());
-                let sent = Instant::now();
-                let event = json!({ "name": "e", "channel": "all", "data": data });
-                expect_unavailable(&node.caller("1").post_events(event).await);
-                refused.push(sent.elapsed());
-                expect_unavailable(&node.caller("1").get("/channels/all", &[]).await);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        println!("{} refused, slowest {:?}", refused.len(), refused.iter().max());
-        let slow = refused.iter().filter(|took| **took > Duration::from_millis(500)).count();
-        assert!(slow <= 4, "{slow} of {} requests did not fail fast", refused.len());
+        expect_refusals_for(&cluster, Duration::from_secs(7)).await;
         for node in &cluster.nodes {
-            let answer = node.ready_becomes(503, PATIENCE).await;
+            let answer = node.ready_becomes(503, STEP_TIMEOUT).await;
             assert!(answer.json()["reason"].is_string(), "{}", answer.text());
             assert_eq!(node.get("/live").await.status, 200);
         }
         // A subscription made now stays pending. A connection closed now is not counted
         // afterwards.
-        let mut late = Witness::connect(&cluster.nodes[0]).await;
+        let mut late = Recorder::connect(&cluster.nodes[0]).await;
         late.request_subscription("all").await;
         late.request_subscription("late").await;
         late.settle().await;
-        drop(witnesses.pop());
-        witnesses[0].unsubscribe("zero").await;
+        drop(recorders.pop());
+        recorders[0].unsubscribe("zero").await;
         assert_eq!(late.confirmations("all"), 0, "the subscription was confirmed without Redis");
 
         cluster.redis_mut().restart().await;
         let back = Instant::now();
         for node in &cluster.nodes {
-            node.ready_becomes(200, PATIENCE).await;
+            node.ready_becomes(200, STEP_TIMEOUT).await;
         }
         println!("ready {:?} after Redis was back", back.elapsed());
-        late.until("its confirmations", PATIENCE, |r| {
+        late.until("its confirmations", STEP_TIMEOUT, |r| {
             r.confirmations("all") == 1 && r.confirmations("late") == 1
         })
         .await;
         let after = publish_until_accepted(&cluster.nodes[0], "after").await;
-        for witness in witnesses.iter().chain([&late]) {
-            witness.heard("all", &after).await;
+        for recorder in recorders.iter().chain([&late]) {
+            recorder.wait_for("all", &after).await;
         }
-        for witness in &witnesses {
-            let run = witness.run("all");
-            assert_once_each(&run, &witness.name);
-            assert!(witness.is_open());
+        for recorder in &recorders {
+            let run = recorder.run("all");
+            assert_once_each(&run, &recorder.name);
+            assert!(recorder.is_open());
             assert_eq!(run[0], "before");
             // Events refused with `service_unavailable` are not delivered.
             assert!(run[1..].iter().all(|data| data.starts_with("after")), "{run:?}");
         }
         let counts = [("all", 7), ("zero", 2), ("one", 3), ("late", 1)];
-        counts_become(&cluster, &counts, PATIENCE).await;
+        counts_become(&cluster, &counts, STEP_TIMEOUT).await;
         println!("counts right {:?} after Redis was back", back.elapsed());
         tokio::time::sleep(Duration::from_secs(6)).await;
         counts_become(&cluster, &counts, Duration::ZERO).await;
@@ -132,9 +139,9 @@ async fn cluster_redis_killed_and_restarted_empty_recovers() {
 async fn cluster_redis_paused_for_12_seconds_fences_no_node() {
     within(LIMIT, async {
         let cluster = Cluster::start(Backend::Redis).await;
-        let witnesses = self::witnesses(&cluster).await;
+        let recorders = self::recorders(&cluster).await;
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
-        counts_become(&cluster, &counts, PATIENCE).await;
+        counts_become(&cluster, &counts, STEP_TIMEOUT).await;
         cluster.redis().signal(Signal::Stop);
         let paused = Instant::now();
         let mut unknown = 0;
@@ -151,16 +158,16 @@ async fn cluster_redis_paused_for_12_seconds_fences_no_node() {
         cluster.redis().signal(Signal::Continue);
         let resumed = Instant::now();
         for node in &cluster.nodes {
-            node.ready_becomes(200, PATIENCE).await;
+            node.ready_becomes(200, STEP_TIMEOUT).await;
         }
         println!("ready {:?} after Redis continued", resumed.elapsed());
         let after = publish_until_accepted(&cluster.nodes[1], "after").await;
-        for witness in &witnesses {
-            witness.heard("all", &after).await;
-            assert_once_each(&witness.run("all"), &witness.name);
-            assert_eq!(witness.run("all"), witnesses[0].run("all"), "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for("all", &after).await;
+            assert_once_each(&recorder.run("all"), &recorder.name);
+            assert_eq!(recorder.run("all"), recorders[0].run("all"), "{}", recorder.name);
         }
-        counts_become(&cluster, &counts, PATIENCE).await;
+        counts_become(&cluster, &counts, STEP_TIMEOUT).await;
         println!("counts right {:?} after Redis continued", resumed.elapsed());
         // Longer than any lease: a sweep by mistake would have happened by now.
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -179,7 +186,7 @@ async fn cluster_redis_interruption_shorter_than_grace_keeps_nodes_ready() {
     within(LIMIT, async {
         let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
         let (node, proxy) = (cluster.first(), cluster.proxy());
-        let witness = Witness::several(node, 1, &["all"]).await.remove(0);
+        let recorder = Recorder::connect_many(node, 1, &["all"]).await.remove(0);
         for (round, links) in [Links::All, Links::Subscriber, Links::Subscriber].into_iter().enumerate() {
             // Nearly the interval of probes: a probe published during that time is lost because
             // the link is cut, which is no failed probe.
@@ -194,7 +201,7 @@ async fn cluster_redis_interruption_shorter_than_grace_keeps_nodes_ready() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let after = publish_until_accepted(node, &format!("round-{round}")).await;
-            witness.heard("all", &after).await;
+            recorder.wait_for("all", &after).await;
         }
         assert_eq!(
             node.metrics().await.sum("fanfare_probe_failures_total"),
@@ -216,9 +223,9 @@ async fn cluster_node_started_before_redis_waits_for_it() {
             tokio::time::sleep(Duration::from_secs(2)).await;
             redis.restart().await;
         });
-        let witness = Witness::several(&node, 1, &["all"]).await.remove(0);
+        let recorder = Recorder::connect_many(&node, 1, &["all"]).await.remove(0);
         let data = publish_until_accepted(&node, "hello").await;
-        witness.heard("all", &data).await;
+        recorder.wait_for("all", &data).await;
     })
     .await;
 }
@@ -229,7 +236,7 @@ async fn cluster_node_started_before_redis_waits_for_it() {
 async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
     within(LIMIT, async {
         let mut cluster = Cluster::start(Backend::Redis).await;
-        let witnesses = self::witnesses(&cluster).await;
+        let recorders = self::recorders(&cluster).await;
         let mut accepted = Vec::new();
         for round in 0..4 {
             let until = Instant::now() + Duration::from_millis(1_500);
@@ -248,21 +255,21 @@ async fn cluster_redis_restarts_under_load_lose_no_accepted_event() {
                 }
             }
             // All accepted events have reached the nodes before Redis restarts.
-            for witness in &witnesses {
-                witness.heard("all", accepted.last().unwrap()).await;
+            for recorder in &recorders {
+                recorder.wait_for("all", accepted.last().unwrap()).await;
             }
             cluster.redis_mut().restart().await;
         }
         let last = publish_until_accepted(&cluster.nodes[0], "last").await;
-        for witness in &witnesses {
-            witness.heard("all", &last).await;
-            let run = witness.run("all");
-            assert_once_each(&run, &witness.name);
-            assert_eq!(run, witnesses[0].run("all"), "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for("all", &last).await;
+            let run = recorder.run("all");
+            assert_once_each(&run, &recorder.name);
+            assert_eq!(run, recorders[0].run("all"), "{}", recorder.name);
             let lost: Vec<&String> = accepted.iter().filter(|data| !run.contains(data)).collect();
             assert!(lost.is_empty(), "accepted, but not delivered: {lost:?}");
         }
-        counts_become(&cluster, &[("all", 7), ("zero", 3), ("one", 4)], PATIENCE).await;
+        counts_become(&cluster, &[("all", 7), ("zero", 3), ("one", 4)], STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -275,7 +282,7 @@ async fn cluster_redis_restarted_with_equal_connection_id_delivers_within_3_seco
         let seed = Seed::new();
         let mut rng = seed.rng();
         let mut cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
-        let witness = Witness::several(cluster.first(), 1, &["all"]).await.remove(0);
+        let recorder = Recorder::connect_many(cluster.first(), 1, &["all"]).await.remove(0);
         let mut same = 0;
         for round in 0..60 {
             let before = subscriber_id(cluster.redis()).await;
@@ -287,7 +294,7 @@ async fn cluster_redis_restarted_with_equal_connection_id_delivers_within_3_seco
             while cluster.redis().command(&["CLIENT", "ID"]).await.integer() < last_free {}
             cluster.proxy().heal();
             let data = publish_until_accepted(cluster.first(), &format!("round-{round}")).await;
-            witness.heard_within("all", &data, Duration::from_secs(3)).await;
+            recorder.wait_for_within("all", &data, Duration::from_secs(3)).await;
             same += usize::from(subscriber_id(cluster.redis()).await == before);
             if same == 2 {
                 break;

@@ -9,17 +9,17 @@ use futures_util::future::join_all;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::support::witness::{Witness, assert_once_each, within};
-use crate::support::{Answer, Backend, Caller, Cluster, Links, Seed, Way};
+use crate::support::recorder::{Recorder, assert_once_each};
+use crate::support::{Answer, Backend, Caller, Cluster, Direction, Links, Seed, within};
 
 const CHANNELS: [&str; 4] = ["one", "two", "three", "four"];
 
 /// Two nodes, both with subscribers. Node 0 reaches Redis through a proxy.
-async fn start() -> (Cluster, Vec<Witness>) {
+async fn start() -> (Cluster, Vec<Recorder>) {
     let cluster = Cluster::builder(Backend::Redis).proxied(0).start().await;
-    let mut witnesses = Witness::several(&cluster.nodes[1], 2, &CHANNELS).await;
-    witnesses.extend(Witness::several(&cluster.nodes[0], 2, &CHANNELS).await);
-    (cluster, witnesses)
+    let mut recorders = Recorder::connect_many(&cluster.nodes[1], 2, &CHANNELS).await;
+    recorders.extend(Recorder::connect_many(&cluster.nodes[0], 2, &CHANNELS).await);
+    (cluster, recorders)
 }
 
 /// The outcome of a publish, by the response.
@@ -48,15 +48,15 @@ fn outcome(answer: &Answer) -> Outcome {
 }
 
 /// Compares the delivered events with the outcomes of their requests.
-async fn check(witnesses: &[Witness], outcomes: &HashMap<String, Outcome>, caller: &Caller) {
+async fn check(recorders: &[Recorder], outcomes: &HashMap<String, Outcome>, caller: &Caller) {
     for channel in CHANNELS {
         caller.publish(channel, "e", "end").await;
-        for witness in witnesses {
-            witness.heard(channel, "end").await;
+        for recorder in recorders {
+            recorder.wait_for(channel, "end").await;
         }
-        let sequence = witnesses[0].run(channel);
-        for witness in witnesses {
-            assert_eq!(witness.run(channel), sequence, "{}", witness.name);
+        let sequence = recorders[0].run(channel);
+        for recorder in recorders {
+            assert_eq!(recorder.run(channel), sequence, "{}", recorder.name);
         }
         assert_once_each(&sequence, channel);
         for (data, outcome) in outcomes.iter().filter(|(data, _)| data.ends_with(channel)) {
@@ -93,7 +93,7 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
     within(Duration::from_secs(180), async {
         let seed = Seed::new();
         let mut rng = seed.rng();
-        let (cluster, witnesses) = start().await;
+        let (cluster, recorders) = start().await;
         let caller = cluster.nodes[0].caller("1");
         // Creates the channels: a node cannot determine the outcome of a publish on a channel
         // without a head.
@@ -117,7 +117,7 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
             });
             record(&mut outcomes, &batch, outcome(&answer));
         }
-        check(&witnesses, &outcomes, &caller).await;
+        check(&recorders, &outcomes, &caller).await;
         let metrics = cluster.nodes[0].metrics().await;
         assert!(metrics.sum("fanfare_redis_resends_total") >= 200.0, "a request was not sent again");
         let certain = outcomes.values().filter(|outcome| **outcome == Outcome::Published).count();
@@ -131,7 +131,7 @@ async fn cluster_publish_with_200_lost_replies_runs_each_script_once() {
 async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() {
     within(Duration::from_secs(120), async {
         let seed = Seed::new();
-        let (cluster, witnesses) = start().await;
+        let (cluster, recorders) = start().await;
         let caller = cluster.nodes[1].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let done = Cell::new(false);
@@ -165,7 +165,7 @@ async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() 
         );
         let outcomes = outcomes.into_iter().flatten().collect();
         cluster.nodes[0].caller("1").count_becomes("one", 4).await;
-        check(&witnesses, &outcomes, &caller).await;
+        check(&recorders, &outcomes, &caller).await;
     })
     .await;
 }
@@ -175,21 +175,21 @@ async fn cluster_publish_with_connections_cut_at_random_runs_each_script_once() 
 #[tokio::test]
 async fn cluster_publish_request_arriving_after_its_resend_is_not_applied() {
     within(Duration::from_secs(60), async {
-        let (cluster, witnesses) = start().await;
+        let (cluster, recorders) = start().await;
         let caller = cluster.nodes[0].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let mut outcomes = HashMap::new();
         for number in 1..=3 {
             let batch = batch(number, &CHANNELS[..2]);
             // Longer than the timeout of one attempt, shorter than that of all attempts.
-            cluster.proxy().stall(Links::Scripts, Way::Requests);
+            cluster.proxy().stall(Links::Scripts, Direction::Requests);
             let (answer, ()) = tokio::join!(caller.post_batch(batch.clone()), async {
                 tokio::time::sleep(Duration::from_millis(2_700)).await;
                 cluster.proxy().heal();
             });
             record(&mut outcomes, &batch, outcome(&answer));
         }
-        check(&witnesses, &outcomes, &caller).await;
+        check(&recorders, &outcomes, &caller).await;
         assert!(cluster.nodes[0].metrics().await.sum("fanfare_redis_resends_total") >= 3.0);
     })
     .await;
@@ -200,12 +200,12 @@ async fn cluster_publish_request_arriving_after_its_resend_is_not_applied() {
 #[tokio::test]
 async fn cluster_publish_without_answer_in_time_has_an_unknown_outcome() {
     within(Duration::from_secs(60), async {
-        let (cluster, witnesses) = start().await;
+        let (cluster, recorders) = start().await;
         let caller = cluster.nodes[0].caller("1");
         caller.post_batch(batch(0, &CHANNELS)).await.expect_ok();
         let mut outcomes = HashMap::new();
         let batch = batch(1, &CHANNELS);
-        cluster.proxy().stall(Links::Scripts, Way::Both);
+        cluster.proxy().stall(Links::Scripts, Direction::Both);
         let started = tokio::time::Instant::now();
         let answer = caller.post_batch(batch.clone()).await;
         println!("answered after {:?}", started.elapsed());
@@ -213,7 +213,7 @@ async fn cluster_publish_without_answer_in_time_has_an_unknown_outcome() {
         assert_eq!(outcome(&answer), Outcome::Unknown);
         record(&mut outcomes, &batch, Outcome::Unknown);
         cluster.proxy().heal();
-        check(&witnesses, &outcomes, &cluster.nodes[1].caller("1")).await;
+        check(&recorders, &outcomes, &cluster.nodes[1].caller("1")).await;
         let outcome_after = outcome(&caller.post_batch(self::batch(2, &CHANNELS)).await);
         println!("right after: {outcome_after:?}");
     })

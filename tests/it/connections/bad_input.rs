@@ -1,4 +1,4 @@
-//! Invalid input of strangers: each is refused with the right error, no other
+//! Invalid input: each is refused with the right error, no other
 //! client is affected, and the server keeps running.
 
 use rand::RngExt;
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::support::browser::Incoming;
-use crate::support::{Backend, Cluster, PATIENCE, Seed, Server};
+use crate::support::{Backend, Cluster, STEP_TIMEOUT, Seed, Server};
 
 const EVENT: &str = r#"{"name":"e","channel":"news","data":"x"}"#;
 
@@ -21,7 +21,7 @@ const EVENT: &str = r#"{"name":"e","channel":"news","data":"x"}"#;
 async fn malformed_body_is_refused_and_publishes_nothing() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let bodies: Vec<Vec<u8>> = vec![
         b"".to_vec(),
         b" ".to_vec(),
@@ -128,7 +128,7 @@ async fn non_http_input_closes_only_its_own_connection() {
         let _ = stream.write_all(&input).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
-        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let end = tokio::time::timeout(STEP_TIMEOUT, stream.read_to_end(&mut answer)).await;
         assert!(end.is_ok(), "no end after {:?}", String::from_utf8_lossy(&input[..input.len().min(80)]));
         assert_eq!(server.get("/live").await.status, 200);
     }
@@ -257,7 +257,7 @@ fn fragment(text: &str, code: Data, is_final: bool) -> Message {
 #[tokio::test]
 async fn invalid_utf8_frame_closes_only_its_own_socket() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     for bytes in [&b"\xff\xfe"[..], b"{\"event\":\"\xc3\x28\"}", b"{\"event\":\"pusher:ping\"}\x80"] {
         let mut browser = cluster.first().browser("key1").await;
         let frame = Frame::message(bytes.to_vec(), OpCode::Data(Data::Text), true);
@@ -277,7 +277,7 @@ async fn invalid_utf8_frame_closes_only_its_own_socket() {
 #[tokio::test]
 async fn deeply_nested_json_closes_at_most_its_own_connection() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let (open, close) = ("[".repeat(10_000), "]".repeat(10_000));
     let closed = [open.as_str(), &close].concat();
     let objects = r#"{"a":"#.repeat(4_000);
@@ -306,7 +306,7 @@ async fn deeply_nested_json_closes_at_most_its_own_connection() {
 #[tokio::test]
 async fn damaged_frame_does_not_affect_other_sockets() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let mut rng = Seed::new().rng();
     let frames = [
         json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": "key1:00" } }),

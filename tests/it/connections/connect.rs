@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Backend, Cluster, PATIENCE, Server, Signal, http, on_both_backends};
+use crate::support::{Backend, Cluster, STEP_TIMEOUT, Server, Signal, http, on_both_backends};
 
 on_both_backends![socket_ids_are_unique];
 
@@ -32,7 +32,7 @@ async fn accept_backlog_holds_five_hundred_connections() {
     server.signal(Signal::Stop);
     let mut connections = Vec::new();
     for number in 0..500 {
-        let connected = timeout(PATIENCE, TcpStream::connect(server.addr())).await;
+        let connected = timeout(STEP_TIMEOUT, TcpStream::connect(server.addr())).await;
         connections.push(
             connected.unwrap_or_else(|_| panic!("connection {number} did not fit into the backlog")).unwrap(),
         );
@@ -113,7 +113,7 @@ async fn http_request_to_websocket_path_is_refused_in_json() {
 async fn closed_socket_does_not_affect_others() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let mut leaving = cluster.first().browser("key1").await;
     leaving.subscribe("news").await;
     leaving.close().await;

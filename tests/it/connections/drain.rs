@@ -13,7 +13,7 @@ use crate::support::browser::Incoming;
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
 use crate::support::server::Builder;
-use crate::support::{Backend, Browser, Caller, Cluster, PATIENCE, Server, Signal, bounded, eventually};
+use crate::support::{Backend, Browser, Caller, Cluster, STEP_TIMEOUT, Server, Signal, bounded, eventually};
 
 const SOCKETS: usize = 100;
 const DELAY: Duration = Duration::from_secs(3);
@@ -108,7 +108,7 @@ async fn drain_closes_sockets_over_window() {
         assert!(ends.iter().all(|end| end.code == 4200));
         check_steps(&mut ends);
         assert!(ends.iter().map(|end| end.read).max() <= Some(published));
-        assert_eq!(server.wait_exit(PATIENCE).await.code(), Some(0));
+        assert_eq!(server.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
     })
     .await;
 }
@@ -144,7 +144,7 @@ async fn drain_sends_close_frame_to_every_socket() {
             for socket in sockets {
                 assert_eq!(socket.await.unwrap().code, 4200);
             }
-            assert_eq!(server.wait_exit(PATIENCE).await.code(), Some(0));
+            assert_eq!(server.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
         }
     })
     .await;
@@ -175,7 +175,7 @@ async fn counts_are_right_after(drain: &str) {
     assert_eq!(caller.subscription_count("news").await, 103);
 
     cluster.nodes[0].signal(Signal::Terminate);
-    assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
+    assert_eq!(cluster.nodes[0].wait_exit(STEP_TIMEOUT).await.code(), Some(0));
     // One request each, immediately.
     assert_eq!(caller.subscription_count("news").await, 3);
     for channel in &own {
@@ -200,7 +200,7 @@ async fn stalled_client_does_not_delay_drain_of_cluster_node() {
         assert_eq!(caller.subscription_count("news").await, 1);
 
         cluster.nodes[0].signal(Signal::Terminate);
-        assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
+        assert_eq!(cluster.nodes[0].wait_exit(STEP_TIMEOUT).await.code(), Some(0));
         assert_eq!(caller.subscription_count("news").await, 0);
     })
     .await;
@@ -231,14 +231,14 @@ async fn cluster_publish_executed_during_drain_is_answered() {
     bounded(async {
         let mut cluster =
             Cluster::builder(Backend::Redis).config("drain_delay = 0.3\ndrain_window = 0.1").start().await;
-        let witness = subscribers(&cluster.nodes[1], 1, "news").await.remove(0);
-        let received = tokio::spawn(names_until(witness, "end"));
+        let subscriber = subscribers(&cluster.nodes[1], 1, "news").await.remove(0);
+        let received = tokio::spawn(names_until(subscriber, "end"));
         let backends: Vec<_> = (0..16)
             .map(|backend| tokio::spawn(publish_until_unanswered(cluster.nodes[0].caller("1"), backend)))
             .collect();
 
         cluster.nodes[0].signal(Signal::Terminate);
-        assert_eq!(cluster.nodes[0].wait_exit(PATIENCE).await.code(), Some(0));
+        assert_eq!(cluster.nodes[0].wait_exit(STEP_TIMEOUT).await.code(), Some(0));
         let mut unanswered = Vec::new();
         for backend in backends {
             unanswered.push(backend.await.unwrap());
@@ -266,10 +266,10 @@ async fn publish_until_unanswered(caller: Caller, backend: usize) -> String {
     unreachable!("there are enough numbers")
 }
 
-async fn names_until(mut witness: Browser, last: &str) -> BTreeSet<String> {
+async fn names_until(mut subscriber: Browser, last: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     loop {
-        match witness.next().await.event {
+        match subscriber.next().await.event {
             name if name == last => return names,
             name => names.insert(name),
         };
@@ -325,7 +325,7 @@ async fn rolling_restart_of_a_cluster_fails_no_publish() {
             count if count == clients.len() => Ok(()),
             count => Err(count.to_string()),
         };
-        eventually("all clients are back", PATIENCE, count).await;
+        eventually("all clients are back", STEP_TIMEOUT, count).await;
         caller.publish("news", "after", "1").await;
         for client in &mut clients {
             let what = "the event after the restart";
@@ -338,7 +338,7 @@ async fn rolling_restart_of_a_cluster_fails_no_publish() {
 async fn subscribed_client(site: &Site) -> Client {
     let launch = Launch::node("pusher_js.js").addr(site.haproxy.addr()).arg(&site.app().key);
     let mut client = launch.start();
-    client.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
+    client.send(&json!({ "cmd": "subscribe", "channel": "news" }));
     client.find("a subscription", |report| report["event"] == "pusher:subscription_succeeded").await;
     client
 }

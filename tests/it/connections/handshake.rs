@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::support::{Answer, Raw, Server};
+use crate::support::{Answer, RawConnection, Server};
 
 /// The headers of a client's upgrade request, in this order.
 const HEADERS: [(&str, &str); 4] = [
@@ -13,7 +13,12 @@ const HEADERS: [(&str, &str); 4] = [
 ];
 
 /// The head of the response, and the connection.
-async fn send(server: &Server, version: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Raw) {
+async fn send(
+    server: &Server,
+    version: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (Answer, RawConnection) {
     send_with(server, "GET", version, path, headers).await
 }
 
@@ -23,18 +28,18 @@ async fn send_with(
     version: &str,
     path: &str,
     headers: &[(&str, &str)],
-) -> (Answer, Raw) {
+) -> (Answer, RawConnection) {
     let mut request = format!("{method} {path} HTTP/{version}\r\nHost: {}\r\n", server.addr());
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").unwrap();
     }
     request.push_str("\r\n");
-    let mut connection = Raw::open(server.addr()).await;
+    let mut connection = RawConnection::open(server.addr()).await;
     connection.send(request).await;
     (connection.head().await, connection)
 }
 
-async fn upgrade(server: &Server, headers: &[(&str, &str)]) -> (Answer, Raw) {
+async fn upgrade(server: &Server, headers: &[(&str, &str)]) -> (Answer, RawConnection) {
     send(server, "1.1", "/app/key1?protocol=7", headers).await
 }
 

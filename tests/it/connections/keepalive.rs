@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::browser::Incoming;
-use crate::support::{PATIENCE, Server};
+use crate::support::{STEP_TIMEOUT, Server};
 
 #[tokio::test]
 async fn pusher_ping_is_answered_with_pong() {
@@ -56,8 +56,10 @@ async fn silent_socket_receives_ping_and_stays_open_after_pong() {
 async fn socket_without_pong_is_closed_with_4201() {
     let server = Server::builder().config("activity_timeout = 1").start().await;
     let mut browser = server.browser("key1").await;
-    let Incoming::Frame(ping) = browser.incoming_within(PATIENCE).await else { panic!("a ping comes first") };
+    let Incoming::Frame(ping) = browser.incoming_within(STEP_TIMEOUT).await else {
+        panic!("a ping comes first")
+    };
     assert_eq!(ping.event, "pusher:ping");
-    let end = browser.incoming_within(PATIENCE).await;
+    let end = browser.incoming_within(STEP_TIMEOUT).await;
     assert!(matches!(end, Incoming::Closed(4201)), "{end:?}");
 }

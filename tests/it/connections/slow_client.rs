@@ -8,8 +8,8 @@ use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::support::witness::within;
-use crate::support::{Browser, Incoming, PATIENCE, Redis, Server, TEST_TIME_MAX, eventually};
+use crate::support::server::Builder;
+use crate::support::{Browser, Caller, Incoming, Redis, STEP_TIMEOUT, Server, TEST_TIME_MAX, within};
 
 const SOCKETS: usize = 100;
 const SLOW: usize = 5;
@@ -71,7 +71,7 @@ impl Reader {
 
     /// Waits until `count` events have been received.
     async fn reaches(&mut self, count: usize) {
-        let reached = tokio::time::timeout(PATIENCE, self.seen.wait_for(|seen| *seen >= count)).await;
+        let reached = tokio::time::timeout(STEP_TIMEOUT, self.seen.wait_for(|seen| *seen >= count)).await;
         let is_open = reached.expect("events in time").is_ok();
         assert!(is_open && !self.task.is_finished(), "a reading client was closed before {count} events");
     }
@@ -103,75 +103,89 @@ async fn cluster_slow_clients_are_closed_without_affecting_others() {
     within(Duration::from_secs(120), run(Some(&redis))).await;
 }
 
+/// Publishes to all clients, at the pace of the readers.
+struct Publisher<'a> {
+    server: &'a Server,
+    caller: Caller,
+    readers: Vec<Reader>,
+    published: usize,
+    mark: &'a str,
+    /// The largest resident memory so far.
+    peak: u64,
+}
+
+impl Publisher<'_> {
+    async fn publish(&mut self) {
+        let event = |at| json!({ "name": "e", "channel": "news", "data": data(self.published + at) });
+        self.caller.post_batch((0..BATCH_EVENTS).map(event).collect()).await.expect_ok();
+        self.published += BATCH_EVENTS;
+        // Waits for the readers: they would overflow too otherwise.
+        for reader in &mut self.readers {
+            reader.reaches(self.published).await;
+        }
+        self.peak = self.peak.max(resident_bytes(self.mark));
+    }
+
+    async fn publish_until_slow_clients_overflow(&mut self) {
+        let overflows =
+            async || self.server.metrics().await.sum("fanfare_write_buffer_overflows_total") as usize;
+        let mut batches = 0;
+        while overflows().await < SLOW {
+            assert!(batches < BATCHES_MAX, "{} overflows after {batches} batches", overflows().await);
+            self.publish().await;
+            batches += 1;
+        }
+        println!("all {SLOW} slow clients overflowed after {batches} batches of {BATCH_EVENTS}");
+    }
+
+    async fn publish_until_slow_clients_are_closed(&mut self) {
+        let series = r#"fanfare_connections_closed_total{reason="slow_client"}"#;
+        let deadline = tokio::time::Instant::now() + 3 * STEP_TIMEOUT;
+        loop {
+            let closed = self.server.metrics().await.0.get(series).copied();
+            if closed == Some(SLOW as f64) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "closed as slow: {closed:?}");
+            self.publish().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 async fn run(redis: Option<&Redis>) {
     let mark = format!("{:016x}", rand::random::<u64>());
-    let mut builder = Server::builder().env(MARK, &mark);
-    if let Some(redis) = redis {
-        builder = builder.redis(redis);
-    }
-    let server = builder.start().await;
+    let builder = redis.into_iter().fold(Server::builder().env(MARK, &mark), Builder::redis);
+    let server = &builder.start().await;
     let caller = server.caller("1");
-    let mut slow = join_all((0..SLOW).map(|_| connect(&server))).await;
-    let readers = join_all((SLOW..SOCKETS).map(|_| connect(&server))).await;
-    let mut readers: Vec<Reader> = readers.into_iter().map(Reader::start).collect();
+    let mut slow = join_all((0..SLOW).map(|_| connect(server))).await;
+    let readers = join_all((SLOW..SOCKETS).map(|_| connect(server))).await;
+    let readers = readers.into_iter().map(Reader::start).collect();
     assert_eq!(caller.subscription_count("news").await, SOCKETS);
     let before = resident_bytes(&mark);
-
-    let mut published = 0;
-    let mut peak = before;
-    let mut publish = async || {
-        let event = |at| json!({ "name": "e", "channel": "news", "data": data(published + at) });
-        caller.post_batch((0..BATCH_EVENTS).map(event).collect()).await.expect_ok();
-        published += BATCH_EVENTS;
-        // Waits for the readers: they would overflow too otherwise.
-        for reader in &mut readers {
-            reader.reaches(published).await;
-        }
-        peak = peak.max(resident_bytes(&mark));
-        published
-    };
-    let overflows = async || server.metrics().await.sum("fanfare_write_buffer_overflows_total") as usize;
-    let mut batches = 0;
-    while overflows().await < SLOW {
-        assert!(batches < BATCHES_MAX, "{} overflows after {batches} batches", overflows().await);
-        publish().await;
-        batches += 1;
-    }
-    println!("all {SLOW} slow clients overflowed after {batches} batches of {BATCH_EVENTS}");
+    let mut publisher = Publisher { server, caller, readers, published: 0, mark: &mark, peak: before };
+    publisher.publish_until_slow_clients_overflow().await;
 
     // Two slow clients read again: the data in flight without a gap, then the close frame.
     let read_on = slow.split_off(SLOW - 2).into_iter().map(|socket| read(socket, watch::Sender::new(0)));
-    for (seen, end) in tokio::time::timeout(PATIENCE, join_all(read_on)).await.expect("an end in time") {
+    for (seen, end) in tokio::time::timeout(STEP_TIMEOUT, join_all(read_on)).await.expect("an end in time") {
         println!("read {seen} events, then {end:?}");
         assert!(matches!(end, Incoming::Closed(4100)), "{end:?}");
     }
     // The other slow clients never read again. The server closes them too while events are
     // published.
-    let closed = async || {
-        server.metrics().await.0.get(r#"fanfare_connections_closed_total{reason="slow_client"}"#).copied()
-    };
-    let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
-    while closed().await != Some(SLOW as f64) {
-        assert!(tokio::time::Instant::now() < deadline, "closed as slow: {:?}", closed().await);
-        publish().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let published = publish().await;
+    publisher.publish_until_slow_clients_are_closed().await;
+    publisher.publish().await;
+    let Publisher { caller, mut readers, published, peak, .. } = publisher;
     for socket in slow {
-        let end = tokio::time::timeout(PATIENCE, read(socket, watch::Sender::new(0))).await;
+        let end = tokio::time::timeout(STEP_TIMEOUT, read(socket, watch::Sender::new(0))).await;
         let (seen, end) = end.expect("an end in time");
         println!("read {seen} events late, then {end:?}");
         assert!(seen < published, "{seen}");
         assert!(matches!(end, Incoming::Closed(4100) | Incoming::Lost(_)), "{end:?}");
     }
 
-    eventually("only the readers are counted", PATIENCE, async || {
-        match caller.subscription_count("news").await {
-            now if now == SOCKETS - SLOW => Ok(()),
-            now => Err(now.to_string()),
-        }
-    })
-    .await;
+    caller.count_becomes("news", SOCKETS - SLOW).await;
     let metrics = server.metrics().await;
     assert_eq!(metrics.sum("fanfare_write_buffer_overflows_total"), SLOW as f64, "a reader overflowed");
     for reader in &mut readers {

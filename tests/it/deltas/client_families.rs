@@ -53,10 +53,10 @@ async fn check(style: Style, readers: &[&str]) {
         "many events are sent as deltas"
     );
     for family in FAMILIES {
-        let mut memory = Memory::new(family);
+        let mut decoder = Decoder::new(family);
         let mut lost = 0;
         for (published, frame) in &recording {
-            let read = memory.read(frame);
+            let read = decoder.read(frame);
             lost += usize::from(read.is_none());
             assert!(read.is_some() || is_delta(frame), "{} loses {frame}", family.name);
             assert!(read.is_none_or(|read| read == *published), "{} misreads {frame}", family.name);
@@ -221,7 +221,7 @@ fn digits(rest: &str) -> Option<usize> {
 
 // --- handling of a frame by a client ------------------------------------------------
 
-struct Memory {
+struct Decoder {
     family: Family,
     /// By conflation key; empty where there is none.
     bases: HashMap<String, Vec<Base>>,
@@ -234,9 +234,9 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
-impl Memory {
-    fn new(family: Family) -> Memory {
-        Memory { family, bases: HashMap::new() }
+impl Decoder {
+    fn new(family: Family) -> Decoder {
+        Decoder { family, bases: HashMap::new() }
     }
 
     /// The event as the application receives it; None where it is lost.

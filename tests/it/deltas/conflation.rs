@@ -9,8 +9,10 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
-use crate::support::delta_client::Came;
-use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Resumer, Seed, Server, on_both_backends};
+use crate::support::delta_client::Encoding;
+use crate::support::{
+    AppSpec, Backend, Caller, Cluster, FrameKind, ResumingClient, Seed, Server, on_both_backends,
+};
 
 on_both_backends![
     each_conflation_key_has_its_own_chain,
@@ -69,8 +71,11 @@ async fn each_conflation_key_has_its_own_chain(backend: Backend) {
         for algorithm in ["fossil", "xdelta3"] {
             for node in [cluster.first(), cluster.second()] {
                 let members = json!({ "delta": algorithm });
-                readers.push((algorithm, Resumer::without_positions(node, CHANNEL, members.clone()).await));
-                readers.push((algorithm, Resumer::on(node, CHANNEL, members).await));
+                readers.push((
+                    algorithm,
+                    ResumingClient::without_positions(node, CHANNEL, members.clone()).await,
+                ));
+                readers.push((algorithm, ResumingClient::on(node, CHANNEL, members).await));
             }
         }
         let mut rng = Seed::new().rng();
@@ -87,9 +92,13 @@ async fn each_conflation_key_has_its_own_chain(backend: Backend) {
                 for ((data, symbol), is_new) in ticks.iter().zip(&picked).zip(&is_new) {
                     let event = reader.event().await;
                     assert_eq!((&event.data, event.key.as_deref()), (data, Some(*symbol)));
-                    assert_eq!(event.came, if *is_new { Came::Full } else { Came::Delta }, "{symbol}");
+                    assert_eq!(
+                        event.encoding,
+                        if *is_new { Encoding::Full } else { Encoding::Delta },
+                        "{symbol}"
+                    );
                     let name = event.algorithm.as_deref();
-                    assert_eq!(name, (event.came == Came::Delta).then_some(*algorithm));
+                    assert_eq!(name, (event.encoding == Encoding::Delta).then_some(*algorithm));
                 }
             }
         }
@@ -113,35 +122,35 @@ async fn event_without_usable_conflation_key_is_in_no_chain(backend: Backend) {
     let mut plain = cluster.second().browser("key1").await;
     plain.subscribe(CHANNEL).await;
     let mut readers = [
-        Resumer::without_positions(cluster.second(), CHANNEL, on()).await,
-        Resumer::on(cluster.first(), CHANNEL, on()).await,
+        ResumingClient::without_positions(cluster.second(), CHANNEL, on()).await,
+        ResumingClient::on(cluster.first(), CHANNEL, on()).await,
     ];
     let pad = "p".repeat(300);
-    for (data, came) in [
-        (tick("BTC", 1), Came::Full),
-        (json!({ "pad": pad }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": null }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "a\"b" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "a\\b" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "a\nb" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "\u{7f}" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "k".repeat(257) }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": "__delta_seq" }).to_string(), Came::Plain),
-        (json!({ "pad": pad, "symbol": { "a": "b" } }).to_string(), Came::Plain),
-        (format!("no JSON: {pad}"), Came::Plain),
-        (format!("[\"symbol\",\"{pad}\"]"), Came::Plain),
-        (tick("BTC", 2), Came::Delta),
-        (json!({ "pad": pad, "symbol": "k".repeat(256) }).to_string(), Came::Full),
-        (json!({ "pad": pad, "symbol": 7 }).to_string(), Came::Full),
-        (json!({ "pad": pad, "symbol": "7" }).to_string(), Came::Delta),
-        (json!({ "pad": pad, "symbol": false }).to_string(), Came::Full),
-        (tick("BTC", 3), Came::Delta),
+    for (data, encoding) in [
+        (tick("BTC", 1), Encoding::Full),
+        (json!({ "pad": pad }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": null }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "a\"b" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "a\\b" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "a\nb" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "\u{7f}" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "k".repeat(257) }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": "__delta_seq" }).to_string(), Encoding::Plain),
+        (json!({ "pad": pad, "symbol": { "a": "b" } }).to_string(), Encoding::Plain),
+        (format!("no JSON: {pad}"), Encoding::Plain),
+        (format!("[\"symbol\",\"{pad}\"]"), Encoding::Plain),
+        (tick("BTC", 2), Encoding::Delta),
+        (json!({ "pad": pad, "symbol": "k".repeat(256) }).to_string(), Encoding::Full),
+        (json!({ "pad": pad, "symbol": 7 }).to_string(), Encoding::Full),
+        (json!({ "pad": pad, "symbol": "7" }).to_string(), Encoding::Delta),
+        (json!({ "pad": pad, "symbol": false }).to_string(), Encoding::Full),
+        (tick("BTC", 3), Encoding::Delta),
     ] {
         publish(&caller, CHANNEL, &data).await;
         for reader in &mut readers {
             let event = reader.event().await;
-            assert_eq!((&event.data, event.came), (&data, came));
+            assert_eq!((&event.data, event.encoding), (&data, encoding));
         }
         let frame = plain.expect_event(CHANNEL, "tick").await;
         let data = Value::from(data);
@@ -154,8 +163,8 @@ async fn least_recently_published_chain_is_evicted(backend: Backend) {
     let caller = cluster.caller("1");
     let mut rng = Seed::new().rng();
     let mut readers = [
-        Resumer::on(cluster.first(), CHANNEL, on()).await,
-        Resumer::without_positions(cluster.second(), CHANNEL, json!({ "delta": "xdelta3" })).await,
+        ResumingClient::on(cluster.first(), CHANNEL, on()).await,
+        ResumingClient::without_positions(cluster.second(), CHANNEL, json!({ "delta": "xdelta3" })).await,
     ];
     let mut newest: BTreeMap<String, usize> = BTreeMap::new();
     let mut evicted = 0;
@@ -163,7 +172,7 @@ async fn least_recently_published_chain_is_evicted(backend: Backend) {
         let symbol = rng.random_range(0..5).to_string();
         let data = tick(&symbol, number);
         publish(&caller, CHANNEL, &data).await;
-        let came = if newest.contains_key(&symbol) { Came::Delta } else { Came::Full };
+        let encoding = if newest.contains_key(&symbol) { Encoding::Delta } else { Encoding::Full };
         newest.insert(symbol, number);
         if newest.len() > 3 {
             let oldest = newest.iter().min_by_key(|(_, number)| **number).map(|(key, _)| key.clone());
@@ -172,7 +181,7 @@ async fn least_recently_published_chain_is_evicted(backend: Backend) {
         }
         for reader in &mut readers {
             let event = reader.event().await;
-            assert_eq!((event.data, event.came), (data.clone(), came), "{number}");
+            assert_eq!((event.data, event.encoding), (data.clone(), encoding), "{number}");
         }
     }
     let counted = cluster.second().metrics().await.sum("fanfare_chains_evicted_total");
@@ -184,15 +193,15 @@ async fn least_recently_published_chain_is_evicted(backend: Backend) {
 async fn excluded_socket_gets_full_events_in_missed_chains_only(backend: Backend) {
     let cluster = cluster(backend, "", NO_INTERVAL).await;
     let caller = cluster.caller("1");
-    let mut sender = Resumer::without_positions(cluster.second(), CHANNEL, on()).await;
-    let mut other = Resumer::without_positions(cluster.second(), CHANNEL, on()).await;
+    let mut sender = ResumingClient::without_positions(cluster.second(), CHANNEL, on()).await;
+    let mut other = ResumingClient::without_positions(cluster.second(), CHANNEL, on()).await;
     let socket = sender.browser.socket_id().to_owned();
     let keys: Vec<String> = (0..12).map(|key| format!("key-{key}")).collect();
     let all = |price: usize| -> Vec<String> { keys.iter().map(|key| tick(key, price)).collect() };
     let batch = |ticks: &[String]| -> Value { ticks.iter().map(|data| event(CHANNEL, data)).collect() };
     caller.post_batch(batch(&all(0))).await.expect_ok();
     for reader in [&mut sender, &mut other] {
-        assert_eq!(reader.events(&all(0)).await, [Came::Full; 12]);
+        assert_eq!(reader.events(&all(0)).await, [Encoding::Full; 12]);
     }
     for count in 1..=10 {
         let price = count * 10;
@@ -212,19 +221,19 @@ async fn excluded_socket_gets_full_events_in_missed_chains_only(backend: Backend
                 }
             }
         }
-        assert_eq!(other.events(own).await, vec![Came::Delta; count]);
+        assert_eq!(other.events(own).await, vec![Encoding::Delta; count]);
         for again in 1..=2 {
             let ticks = all(price + again);
             caller.post_batch(batch(&ticks)).await.expect_ok();
-            assert_eq!(other.events(&ticks).await, [Came::Delta; 12]);
-            let came = sender.events(&ticks).await;
-            let expected: Vec<Came> = (0..12)
+            assert_eq!(other.events(&ticks).await, [Encoding::Delta; 12]);
+            let encoding = sender.events(&ticks).await;
+            let expected: Vec<Encoding> = (0..12)
                 .map(|key| match again == 1 && (key < count || count > 8) {
-                    true => Came::Full,
-                    false => Came::Delta,
+                    true => Encoding::Full,
+                    false => Encoding::Delta,
                 })
                 .collect();
-            assert_eq!(came, expected, "{count} {again}");
+            assert_eq!(encoding, expected, "{count} {again}");
         }
     }
 }
@@ -234,23 +243,23 @@ async fn all_nodes_send_the_same_full_events(backend: Backend) {
     let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
     for channel in [CHANNEL, "plain"] {
         let mut readers = [
-            Resumer::without_positions(cluster.first(), channel, on()).await,
-            Resumer::without_positions(cluster.second(), channel, json!({ "delta": "xdelta3" })).await,
-            Resumer::on(cluster.second(), channel, on()).await,
+            ResumingClient::without_positions(cluster.first(), channel, on()).await,
+            ResumingClient::without_positions(cluster.second(), channel, json!({ "delta": "xdelta3" })).await,
+            ResumingClient::on(cluster.second(), channel, on()).await,
         ];
-        let mut came: [Vec<Came>; 3] = Default::default();
+        let mut encoding: [Vec<Encoding>; 3] = Default::default();
         for number in 0..100 {
             let data = tick(["a", "b", "c", "d", "e"][number % 5], number);
             publish(&callers[number % 2], channel, &data).await;
-            for (reader, came) in readers.iter_mut().zip(&mut came) {
+            for (reader, encoding) in readers.iter_mut().zip(&mut encoding) {
                 let event = reader.event().await;
                 assert_eq!(event.data, data);
-                came.push(event.came);
+                encoding.push(event.encoding);
             }
         }
-        assert_eq!(came[0], came[1]);
-        assert_eq!(came[0], came[2]);
-        let full = came[0].iter().filter(|came| **came == Came::Full).count();
+        assert_eq!(encoding[0], encoding[1]);
+        assert_eq!(encoding[0], encoding[2]);
+        let full = encoding[0].iter().filter(|encoding| **encoding == Encoding::Full).count();
         println!("{channel}: {full} of 100 in full");
         assert!((10..=40).contains(&full), "{full}");
     }
@@ -264,7 +273,7 @@ async fn new_subscriber_receives_initial_bases(backend: Backend) {
         let config = format!("{config}\n[tag_filtering]\nenabled = true");
         let cluster = cluster(backend, "", &config).await;
         let caller = cluster.caller("1");
-        let mut present = Resumer::without_positions(cluster.first(), CHANNEL, on()).await;
+        let mut present = ResumingClient::without_positions(cluster.first(), CHANNEL, on()).await;
         assert_eq!(present.sync().await, 0);
         for number in 0..6 {
             publish(&caller, CHANNEL, &tick(["a", "b", "c"][number % 3], number)).await;
@@ -274,8 +283,8 @@ async fn new_subscriber_receives_initial_bases(backend: Backend) {
         for node in [cluster.first(), cluster.second()] {
             for delta in ["fossil", "xdelta3"] {
                 let members = json!({ "delta": delta });
-                new_subscribers.push(Resumer::without_positions(node, CHANNEL, members.clone()).await);
-                new_subscribers.push(Resumer::on(node, CHANNEL, members).await);
+                new_subscribers.push(ResumingClient::without_positions(node, CHANNEL, members.clone()).await);
+                new_subscribers.push(ResumingClient::on(node, CHANNEL, members).await);
             }
         }
         for reader in &mut new_subscribers {
@@ -283,41 +292,47 @@ async fn new_subscriber_receives_initial_bases(backend: Backend) {
         }
         // There are no bases for events that the filter excludes.
         let filter = json!({ "key": "x", "cmp": "ex" });
-        let mut filtered =
-            Resumer::without_positions(cluster.second(), CHANNEL, json!({ "delta": true, "filter": filter }))
-                .await;
+        let mut filtered = ResumingClient::without_positions(
+            cluster.second(),
+            CHANNEL,
+            json!({ "delta": true, "filter": filter }),
+        )
+        .await;
         assert_eq!(filtered.sync().await, 0);
         new_subscribers.push(present);
         for number in 6..12 {
             let data = tick(["a", "b", "c"][number % 3], number);
             publish(&caller, CHANNEL, &data).await;
             for reader in &mut new_subscribers {
-                assert_eq!(reader.events(std::slice::from_ref(&data)).await, [Came::Delta]);
+                assert_eq!(reader.events(std::slice::from_ref(&data)).await, [Encoding::Delta]);
             }
         }
-
-        // Without conflation keys, only a client that resumes can use an initial
-        // base.
-        for number in 0..2 {
-            publish(&caller, "plain", &tick("x", number)).await;
-        }
-        let mut resumer = Resumer::on(cluster.second(), "plain", on()).await;
-        let mut old = Resumer::without_positions(cluster.second(), "plain", on()).await;
-        assert_eq!(resumer.sync().await, 1);
-        publish(&caller, "plain", &tick("x", 2)).await;
-        assert_eq!(resumer.events(&[tick("x", 2)]).await, [Came::Delta]);
-        assert_eq!(old.events(&[tick("x", 2)]).await, [Came::Full]);
-        // A client that resumes with bases needs no initial ones.
-        let synced = async || cluster.first().metrics().await.sum("fanfare_cache_syncs_total");
-        let before = synced().await;
-        let memory = resumer.cut();
-        publish(&caller, "plain", &tick("x", 3)).await;
-        let resume = memory.resume();
-        let (mut back, resumed) = Resumer::back(cluster.first(), "plain", on(), memory, resume).await;
-        assert!(resumed);
-        assert_eq!(back.events(&[tick("x", 3)]).await, [Came::Delta]);
-        assert_eq!(synced().await, before);
+        check_initial_base_without_key(&cluster).await;
     }
+}
+
+/// Without conflation keys, only a client that resumes can use an initial base.
+async fn check_initial_base_without_key(cluster: &Cluster) {
+    let caller = cluster.caller("1");
+    for number in 0..2 {
+        publish(&caller, "plain", &tick("x", number)).await;
+    }
+    let mut client = ResumingClient::on(cluster.second(), "plain", on()).await;
+    let mut old = ResumingClient::without_positions(cluster.second(), "plain", on()).await;
+    assert_eq!(client.sync().await, 1);
+    publish(&caller, "plain", &tick("x", 2)).await;
+    assert_eq!(client.events(&[tick("x", 2)]).await, [Encoding::Delta]);
+    assert_eq!(old.events(&[tick("x", 2)]).await, [Encoding::Full]);
+    // A client that resumes with bases needs no initial ones.
+    let synced = async || cluster.first().metrics().await.sum("fanfare_cache_syncs_total");
+    let before = synced().await;
+    let state = client.disconnect();
+    publish(&caller, "plain", &tick("x", 3)).await;
+    let resume = state.resume();
+    let (mut back, resumed) = ResumingClient::reconnect(cluster.first(), "plain", on(), state, resume).await;
+    assert!(resumed);
+    assert_eq!(back.events(&[tick("x", 3)]).await, [Encoding::Delta]);
+    assert_eq!(synced().await, before);
 }
 
 /// The same under continuous publishing, to channels that the node has not
@@ -342,22 +357,23 @@ async fn new_subscriber_during_publishing_receives_initial_bases(backend: Backen
     let subscribe = async |channel: &String, at: usize| {
         let node = if at.is_multiple_of(2) { cluster.second() } else { cluster.first() };
         let members = json!({ "delta": if at % 4 < 2 { "fossil" } else { "xdelta3" } });
-        let mut reader = Resumer::without_positions(node, channel, members).await;
+        let mut reader = ResumingClient::without_positions(node, channel, members).await;
         let (mut price, mut missing_bases) = (None, None);
         loop {
-            let event = match reader.hear().await {
-                Heard::Event(event) => event,
-                Heard::Sync(bases) => {
+            let event = match reader.receive().await {
+                FrameKind::Event(event) => event,
+                FrameKind::Bases(bases) => {
                     missing_bases = Some(2 - bases);
                     continue;
                 }
-                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => continue,
+                FrameKind::Other(frame) if frame.event == "pusher:delta_compression_enabled" => continue,
                 other => panic!("{channel}: {other:?}"),
             };
             // A full event that arrived during the admission is from before the
             // bases. A base that this node has not delivered yet is replaced by a
             // full event.
-            if let Some(missing_bases) = missing_bases.as_mut().filter(|_| event.came != Came::Delta) {
+            if let Some(missing_bases) = missing_bases.as_mut().filter(|_| event.encoding != Encoding::Delta)
+            {
                 assert!(*missing_bases > 0, "{channel}: {}", event.data);
                 *missing_bases -= 1;
                 full_after[at].set(full_after[at].get() + 1);
@@ -434,23 +450,23 @@ async fn new_subscriber_without_initial_bases_receives_empty_cache_sync(backend:
 }
 
 /// How each of these events was encoded for a subscriber with deltas on `channel`.
-async fn came(server: &Server, channel: &str, events: &[(String, Option<bool>)]) -> Vec<Came> {
-    let mut reader = Resumer::without_positions(server, channel, on()).await;
-    let mut came = Vec::new();
+async fn encoding(server: &Server, channel: &str, events: &[(String, Option<bool>)]) -> Vec<Encoding> {
+    let mut reader = ResumingClient::without_positions(server, channel, on()).await;
+    let mut encoding = Vec::new();
     for (data, delta) in events {
         let mut event = event(channel, data);
         if let Some(delta) = delta {
             event["delta"] = (*delta).into();
         }
         server.caller("1").post_events(event).await.expect_ok();
-        came.extend(reader.events(std::slice::from_ref(data)).await);
+        encoding.extend(reader.events(std::slice::from_ref(data)).await);
     }
-    came
+    encoding
 }
 
 #[tokio::test]
 async fn event_member_delta_forces_or_forbids_delta() {
-    use Came::{Delta, Full, Plain};
+    use Encoding::{Delta, Full, Plain};
     let ticks_with = |deltas: &[Option<bool>]| -> Vec<(String, Option<bool>)> {
         deltas.iter().enumerate().map(|(at, delta)| (tick("a", at), *delta)).collect()
     };
@@ -459,21 +475,21 @@ async fn event_member_delta_forces_or_forbids_delta() {
     let builder = Server::builder().config(&format!("[delta_compression]\n{NO_INTERVAL}\n")).app(off);
     let server = builder.start().await;
     let events = ticks_with(&[None, None, no, None, yes, no, yes]);
-    assert_eq!(came(&server, "news", &events).await, [Full, Delta, Full, Delta, Delta, Full, Delta]);
+    assert_eq!(encoding(&server, "news", &events).await, [Full, Delta, Full, Delta, Delta, Full, Delta]);
     // Where deltas are off, only events that request one are in the chain.
     let events = ticks_with(&[None, yes, None, yes, no, yes]);
-    assert_eq!(came(&server, "off-news", &events).await, [Plain, Full, Plain, Delta, Plain, Delta]);
+    assert_eq!(encoding(&server, "off-news", &events).await, [Plain, Full, Plain, Delta, Plain, Delta]);
 
     // `delta: true` overrides the minimum size, but not the interval.
     let config = "[delta_compression]\nmin_message_size = 10000\nfull_message_interval = 0\n";
     let server = Server::builder().config(config).start().await;
     let events = ticks_with(&[None, None, yes, None, yes]);
-    assert_eq!(came(&server, "news", &events).await, [Full, Full, Delta, Full, Delta]);
+    assert_eq!(encoding(&server, "news", &events).await, [Full, Full, Delta, Full, Delta]);
     let config = "[delta_compression]\nfull_message_interval = 1\n";
     let server = Server::builder().config(config).start().await;
-    let came = came(&server, "news", &ticks_with(&[yes; 20])).await;
-    let full = came.iter().filter(|came| **came == Full).count();
-    assert!((10..=11).contains(&full), "{came:?}");
+    let encoding = encoding(&server, "news", &ticks_with(&[yes; 20])).await;
+    let full = encoding.iter().filter(|encoding| **encoding == Full).count();
+    assert!((10..=11).contains(&full), "{encoding:?}");
 }
 
 /// protocol.md 3.2: the subscription's format takes precedence over the channel's,
@@ -510,15 +526,19 @@ async fn delta_algorithm_is_chosen_by_subscription_then_channel_then_server() {
             }
             let members = if delta.is_null() { json!({}) } else { json!({ "delta": delta }) };
             browser.subscribe_with(channel, members).await;
-            let mut reader = Resumer { browser, memory: Default::default(), channel: channel.into() };
+            let mut reader = ResumingClient { browser, state: Default::default(), channel: channel.into() };
             let case = format!("{channel} {delta} {global:?} {server_default}");
-            for came in [Came::Full, Came::Delta] {
+            for encoding in [Encoding::Full, Encoding::Delta] {
                 number += 1;
                 publish(&caller, channel, &tick("a", number)).await;
                 let event = reader.event().await;
-                let came = if expected.is_some() { came } else { Came::Plain };
-                assert_eq!((event.came, event.data), (came, tick("a", number)), "{case}");
-                assert_eq!(event.algorithm.as_deref(), expected.filter(|_| came == Came::Delta), "{case}");
+                let encoding = if expected.is_some() { encoding } else { Encoding::Plain };
+                assert_eq!((event.encoding, event.data), (encoding, tick("a", number)), "{case}");
+                assert_eq!(
+                    event.algorithm.as_deref(),
+                    expected.filter(|_| encoding == Encoding::Delta),
+                    "{case}"
+                );
             }
         }
     }
@@ -538,26 +558,26 @@ async fn delta_is_sent_only_where_its_frame_is_smaller() {
     let mut bytes = Vec::new();
     for ratio in ["0.0", "0.6", "1.0"] {
         let server = server(&format!("{NO_INTERVAL}\nmin_compression_ratio = {ratio}")).await;
-        let mut reader = Resumer::without_positions(&server, "news", on()).await;
+        let mut reader = ResumingClient::without_positions(&server, "news", on()).await;
         let mut of_ratio = Vec::new();
         for (data, _) in &events {
             publish(&server.caller("1"), "news", data).await;
             let event = reader.event().await;
             assert_eq!(&event.data, data);
-            of_ratio.push((event.came, event.bytes));
+            of_ratio.push((event.encoding, event.bytes));
         }
         bytes.push(of_ratio);
     }
     let mut kinds = BTreeMap::new();
     let by_event = bytes[0].iter().zip(&bytes[1]).zip(&bytes[2]).skip(1);
-    for ((&(full, full_bytes), &(came, _)), &(_, delta_bytes)) in by_event {
-        assert_eq!(full, Came::Full);
+    for ((&(full, full_bytes), &(encoding, _)), &(_, delta_bytes)) in by_event {
+        assert_eq!(full, Encoding::Full);
         let share = delta_bytes as f64 / full_bytes as f64;
         // Sequence numbers of different servers may differ by some digits.
         if (share - 0.6).abs() > 0.02 {
-            assert_eq!(came, if share < 0.6 { Came::Delta } else { Came::Full }, "{share}");
+            assert_eq!(encoding, if share < 0.6 { Encoding::Delta } else { Encoding::Full }, "{share}");
         }
-        *kinds.entry(format!("{came:?}")).or_insert(0) += 1;
+        *kinds.entry(format!("{encoding:?}")).or_insert(0) += 1;
     }
     println!("{kinds:?}");
     assert_eq!(kinds.len(), 2);
@@ -566,12 +586,12 @@ async fn delta_is_sent_only_where_its_frame_is_smaller() {
 #[tokio::test]
 async fn small_events_are_not_delta_encoded() {
     let server = server(&format!("{NO_INTERVAL}\nmin_message_size = 500")).await;
-    let mut reader = Resumer::without_positions(&server, "news", on()).await;
+    let mut reader = ResumingClient::without_positions(&server, "news", on()).await;
     for length in 300..600 {
         publish(&server.caller("1"), "news", &"x".repeat(length)).await;
         let event = reader.event().await;
-        let came = if event.text.len() >= 500 && length > 300 { Came::Delta } else { Came::Full };
-        assert_eq!(event.came, came, "{}", event.text.len());
+        let encoding = if event.text.len() >= 500 && length > 300 { Encoding::Delta } else { Encoding::Full };
+        assert_eq!(event.encoding, encoding, "{}", event.text.len());
     }
     assert!(server.metrics().await.sum("fanfare_deltas_encoded_total") < 150.0);
 }
@@ -582,7 +602,7 @@ async fn small_events_are_not_delta_encoded() {
 async fn repeated_delta_sync_errors_cause_one_resync_per_second() {
     let server = server(NO_INTERVAL).await;
     let caller = server.caller("1");
-    let mut reader = Resumer::without_positions(&server, CHANNEL, on()).await;
+    let mut reader = ResumingClient::without_positions(&server, CHANNEL, on()).await;
     for number in 0..4 {
         publish(&caller, CHANNEL, &tick(["a", "b"][number % 2], number)).await;
         reader.event().await;
@@ -604,7 +624,7 @@ async fn repeated_delta_sync_errors_cause_one_resync_per_second() {
     for number in 4..24 {
         let data = tick(["a", "b"][number % 2], number);
         publish(&caller, CHANNEL, &data).await;
-        full += usize::from(reader.events(&[data]).await == [Came::Full]);
+        full += usize::from(reader.events(&[data]).await == [Encoding::Full]);
     }
     assert_eq!(full, 2);
     // Requests for a channel without a subscription, or for an invalid name, have

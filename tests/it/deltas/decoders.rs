@@ -43,7 +43,7 @@ impl Decoder {
     async fn decode(&mut self, algorithm: Algorithm, base: &[u8], delta: &[u8]) -> Value {
         let [base, delta] = [base, delta].map(|bytes| STANDARD.encode(bytes));
         let command = json!({ "cmd": "decode", "algorithm": algorithm.name(), "base": base, "delta": delta });
-        self.0.ask(&command).await
+        self.0.request(&command).await
     }
 }
 

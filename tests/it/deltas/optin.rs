@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use crate::support::delta_client::{Came, DeltaClient, Event};
+use crate::support::delta_client::{DeltaClient, Encoding, Event};
 use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
 
 on_both_backends![
@@ -54,9 +54,9 @@ impl Reader {
     }
 
     /// The next event, which must have this text and this encoding.
-    async fn expect(&mut self, came: Came, published: &str) {
+    async fn expect(&mut self, encoding: Encoding, published: &str) {
         let event = self.next().await;
-        assert_eq!((event.came, event.published()), (came, published));
+        assert_eq!((event.encoding, event.published()), (encoding, published));
     }
 }
 
@@ -64,21 +64,21 @@ impl Reader {
     /// Publishes until the server has applied an opt-in or a sync error, which no
     /// frame confirms: until then the encoding is `before`. Returns the number of
     /// the full event.
-    async fn publish_until_full(&mut self, caller: &Caller, before: Came) -> usize {
+    async fn publish_until_full(&mut self, caller: &Caller, before: Encoding) -> usize {
         for number in 100..200 {
             publish(caller, number).await;
             let frame = self.browser.next().await;
             if frame.event == "pusher:delta" {
                 // A client without a base drops it.
-                assert_eq!(before, Came::Delta, "{}", frame.text);
+                assert_eq!(before, Encoding::Delta, "{}", frame.text);
                 continue;
             }
             let event = self.client.read(&frame);
             assert_eq!(event.published(), text(number));
-            if event.came == Came::Full {
+            if event.encoding == Encoding::Full {
                 return number;
             }
-            assert_eq!(event.came, before);
+            assert_eq!(event.encoding, before);
         }
         panic!("no full event among a hundred");
     }
@@ -103,8 +103,8 @@ async fn full_event_is_followed_by_deltas(backend: Backend) {
     for number in 0..20 {
         publish(&caller, number).await;
         for reader in &mut readers {
-            let came = if number == 0 { Came::Full } else { Came::Delta };
-            reader.expect(came, &text(number)).await;
+            let encoding = if number == 0 { Encoding::Full } else { Encoding::Delta };
+            reader.expect(encoding, &text(number)).await;
         }
     }
 }
@@ -133,9 +133,9 @@ async fn batch_events_are_deltas_of_each_other(backend: Backend) {
     for round in 0..3 {
         caller.post_batch((round * 10..round * 10 + 10).map(event).collect()).await.expect_ok();
         for number in round * 10..round * 10 + 10 {
-            let came = if number == 0 { Came::Full } else { Came::Delta };
+            let encoding = if number == 0 { Encoding::Full } else { Encoding::Delta };
             let event = reader.next().await;
-            assert_eq!((event.came, event.published()), (came, text(number).as_str()));
+            assert_eq!((event.encoding, event.published()), (encoding, text(number).as_str()));
             assert_eq!(event.name, format!("e{}", number % 3));
         }
     }
@@ -145,13 +145,15 @@ async fn event_with_delta_false_is_full_and_next_base(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let mut reader = Reader::on(cluster.second(), "news").await;
-    for (number, came) in [Came::Full, Came::Delta, Came::Full, Came::Delta].into_iter().enumerate() {
+    for (number, encoding) in
+        [Encoding::Full, Encoding::Delta, Encoding::Full, Encoding::Delta].into_iter().enumerate()
+    {
         let mut event = json!({ "name": "e", "channel": "news", "data": text(number) });
         if number == 2 {
             event["delta"] = false.into();
         }
         caller.post_events(event).await.expect_ok();
-        reader.expect(came, &text(number)).await;
+        reader.expect(encoding, &text(number)).await;
     }
 }
 
@@ -170,10 +172,10 @@ async fn excluded_socket_receives_full_event_next(backend: Backend) {
         caller.post_events(event).await.expect_ok();
         if !is_excluded {
             // A full event after each excluded one, and at the start.
-            let came = if number % 4 == 3 || number == 0 { Came::Full } else { Came::Delta };
-            sender.expect(came, &text(number)).await;
+            let encoding = if number % 4 == 3 || number == 0 { Encoding::Full } else { Encoding::Delta };
+            sender.expect(encoding, &text(number)).await;
         }
-        other.expect(if number == 0 { Came::Full } else { Came::Delta }, &text(number)).await;
+        other.expect(if number == 0 { Encoding::Full } else { Encoding::Delta }, &text(number)).await;
     }
 }
 
@@ -187,17 +189,17 @@ async fn new_subscriber_begins_with_full_event(backend: Backend) {
     }
     let mut late = Reader::on(cluster.second(), "news").await;
     publish(&caller, 3).await;
-    late.expect(Came::Full, &text(3)).await;
-    first.expect(Came::Delta, &text(3)).await;
+    late.expect(Encoding::Full, &text(3)).await;
+    first.expect(Encoding::Delta, &text(3)).await;
     publish(&caller, 4).await;
-    late.expect(Came::Delta, &text(4)).await;
-    first.expect(Came::Delta, &text(4)).await;
+    late.expect(Encoding::Delta, &text(4)).await;
+    first.expect(Encoding::Delta, &text(4)).await;
 
     // A resubscription is a new subscription.
     late.browser.unsubscribe("news").await;
     late.browser.subscribe("news").await;
     publish(&caller, 5).await;
-    late.expect(Came::Full, &text(5)).await;
+    late.expect(Encoding::Full, &text(5)).await;
 }
 
 /// Random events, published through both nodes concurrently, some without deltas,
@@ -240,7 +242,7 @@ async fn random_events_decode_to_published_data(backend: Backend) {
                 assert_eq!(event.published(), published);
                 bytes_published += event.text.len();
                 bytes_sent += frame.text.len();
-                deltas += usize::from(event.came == Came::Delta);
+                deltas += usize::from(event.encoding == Encoding::Delta);
             }
         }
     }
@@ -274,14 +276,14 @@ async fn global_delta_opt_in_is_confirmed() {
         assert_eq!(opt_in(&mut browser, data).await, json!({ "enabled": true, "algorithm": "fossil" }));
         browser.subscribe("news").await;
         publish(&server.caller("1"), 1).await;
-        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Full);
+        assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Full);
     }
     let mut browser = server.browser("key1").await;
     let data = opt_in(&mut browser, json!({ "algorithms": ["rot13"] })).await;
     assert_eq!(data["enabled"], false);
     browser.subscribe("news").await;
     publish(&server.caller("1"), 1).await;
-    assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain);
+    assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Plain);
 }
 
 /// protocol.md 3.2, the table.
@@ -306,7 +308,7 @@ async fn subscription_delta_opt_in_accepts_every_form() {
         let expected = json!({ "enabled": true, "algorithm": "fossil", "channel": "news" });
         assert_eq!(frame.data, expected, "{delta}");
         publish(&caller, 1).await;
-        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Full, "{delta}");
+        assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Full, "{delta}");
     }
     for delta in [json!("disabled"), json!("FALSE"), json!("none"), json!(false), json!({ "enabled": false })]
     {
@@ -317,13 +319,13 @@ async fn subscription_delta_opt_in_accepts_every_form() {
         browser.subscribe_with("news", json!({ "delta": delta })).await;
         opt_in(&mut browser, json!({})).await;
         publish(&caller, 1).await;
-        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain, "{delta}");
+        assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Plain, "{delta}");
     }
     for delta in [json!(7), json!(["fossil"]), json!(null)] {
         let mut browser = server.browser("key1").await;
         browser.subscribe_with("news", json!({ "delta": delta })).await;
         publish(&caller, 1).await;
-        assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain, "{delta}");
+        assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Plain, "{delta}");
     }
 }
 
@@ -336,13 +338,13 @@ async fn global_opt_in_may_be_late_and_repeated() {
     browser.subscribe("news").await;
     let mut reader = Reader { browser, client };
     publish(&caller, 0).await;
-    reader.expect(Came::Plain, &text(0)).await;
+    reader.expect(Encoding::Plain, &text(0)).await;
     opt_in(&mut reader.browser, json!({})).await;
-    let number = reader.publish_until_full(&caller, Came::Plain).await;
+    let number = reader.publish_until_full(&caller, Encoding::Plain).await;
     opt_in(&mut reader.browser, json!({})).await;
     for number in number + 1..number + 5 {
         publish(&caller, number).await;
-        reader.expect(Came::Delta, &text(number)).await;
+        reader.expect(Encoding::Delta, &text(number)).await;
     }
 }
 
@@ -357,7 +359,7 @@ async fn unsubscribe_ends_subscription_opt_in() {
     browser.unsubscribe("news").await;
     browser.subscribe("news").await;
     publish(&caller, 1).await;
-    assert_eq!(DeltaClient::default().read(&browser.next().await).came, Came::Plain);
+    assert_eq!(DeltaClient::default().read(&browser.next().await).encoding, Encoding::Plain);
 }
 
 #[tokio::test]
@@ -372,17 +374,17 @@ async fn delta_sync_error_yields_full_event() {
     let lost = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "news" } });
     reader.client.forget("news");
     reader.browser.send(lost).await;
-    let number = reader.publish_until_full(&caller, Came::Delta).await + 1;
+    let number = reader.publish_until_full(&caller, Encoding::Delta).await + 1;
     // The negotiated settings remain.
     publish(&caller, number).await;
-    reader.expect(Came::Delta, &text(number)).await;
+    reader.expect(Encoding::Delta, &text(number)).await;
 
     // A sync error for a channel without a subscription has no effect.
     let other = json!({ "event": "pusher:delta_sync_error", "data": { "channel": "olds" } });
     reader.browser.send(other).await;
     reader.browser.settle().await;
     publish(&caller, number + 1).await;
-    reader.expect(Came::Delta, &text(number + 1)).await;
+    reader.expect(Encoding::Delta, &text(number + 1)).await;
 }
 
 /// With deltas on, `data` is inline JSON where it is an object or an array,
@@ -423,7 +425,7 @@ async fn small_events_are_full_and_numbered() {
     let mut reader = Reader::on(&server, "news").await;
     for number in 0..5 {
         caller.publish("news", "e", &number.to_string()).await;
-        reader.expect(Came::Full, &number.to_string()).await;
+        reader.expect(Encoding::Full, &number.to_string()).await;
     }
 }
 
@@ -435,14 +437,14 @@ async fn event_containing_marker_text_is_plain() {
     let caller = server.caller("1");
     let mut reader = Reader::on(&server, "news").await;
     publish(&caller, 0).await;
-    reader.expect(Came::Full, &text(0)).await;
+    reader.expect(Encoding::Full, &text(0)).await;
     for note in ["__delta_seq", "__conflation_key", r#","__delta_seq":7"#] {
         let data = json!({ "note": note }).to_string();
         caller.publish("news", "e", &data).await;
-        reader.expect(Came::Plain, &data).await;
+        reader.expect(Encoding::Plain, &data).await;
     }
     publish(&caller, 1).await;
-    reader.expect(Came::Delta, &text(1)).await;
+    reader.expect(Encoding::Delta, &text(1)).await;
 }
 
 #[tokio::test]
@@ -457,7 +459,7 @@ async fn full_event_is_sent_at_least_every_interval() {
         publish(&caller, number).await;
         let event = reader.next().await;
         assert_eq!(event.published(), text(number));
-        deltas_in_a_row = if event.came == Came::Delta { deltas_in_a_row + 1 } else { 0 };
+        deltas_in_a_row = if event.encoding == Encoding::Delta { deltas_in_a_row + 1 } else { 0 };
         longest = longest.max(deltas_in_a_row);
     }
     assert_eq!(longest, 3);
@@ -468,11 +470,11 @@ async fn full_event_is_sent_at_least_every_interval() {
 async fn clients_known_to_lose_deltas_receive_none() {
     let server = server().await;
     let caller = server.caller("1");
-    for (client, version, came) in [
-        ("python", "2.2.0", Came::Plain),
-        ("python", "2.0.1", Came::Plain),
-        ("python", "2.3.0", Came::Delta),
-        ("js", "2.2.0", Came::Delta),
+    for (client, version, encoding) in [
+        ("python", "2.2.0", Encoding::Plain),
+        ("python", "2.0.1", Encoding::Plain),
+        ("python", "2.3.0", Encoding::Delta),
+        ("js", "2.2.0", Encoding::Delta),
     ] {
         let path = format!("/app/key1?protocol=7&client={client}&version={version}&flash=false");
         let (mut browser, mut memory) = (server.connect(&path).await, DeltaClient::default());
@@ -483,7 +485,7 @@ async fn clients_known_to_lose_deltas_receive_none() {
         publish(&caller, 0).await;
         memory.read(&browser.next().await);
         publish(&caller, 1).await;
-        assert_eq!(memory.read(&browser.next().await).came, came, "{client} {version}");
+        assert_eq!(memory.read(&browser.next().await).encoding, encoding, "{client} {version}");
     }
 }
 
@@ -498,8 +500,8 @@ async fn app_can_disable_deltas_per_channel_pattern() {
         server.caller("1").publish("quiet-room", "e", &text(number)).await;
         server.caller("1").publish("loud-room", "e", &text(number)).await;
         let event = quiet.next().await;
-        assert!(event.came != Came::Delta && event.published() == text(number));
-        loud.expect(if number == 0 { Came::Full } else { Came::Delta }, &text(number)).await;
+        assert!(event.encoding != Encoding::Delta && event.published() == text(number));
+        loud.expect(if number == 0 { Encoding::Full } else { Encoding::Delta }, &text(number)).await;
     }
 }
 
@@ -516,6 +518,6 @@ async fn server_can_disable_deltas() {
             assert_eq!(frame.data["enabled"], false, "{}", frame.text);
             frame = browser.next().await;
         }
-        assert_eq!(DeltaClient::default().read(&frame).came, Came::Plain);
+        assert_eq!(DeltaClient::default().read(&frame).encoding, Encoding::Plain);
     }
 }

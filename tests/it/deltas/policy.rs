@@ -6,7 +6,7 @@ use rand::distr::Alphanumeric;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use crate::support::delta_client::{Came, DeltaClient};
+use crate::support::delta_client::{DeltaClient, Encoding};
 use crate::support::{Backend, Browser, Cluster, Seed, on_both_backends};
 
 on_both_backends![delta_toggle_switches_off_on_all_nodes_and_on_again];
@@ -40,25 +40,25 @@ impl DeltaSubscribers {
     }
 
     /// Publishes one event, and returns how it was encoded for each reader.
-    async fn publish(&mut self, text: &str) -> Vec<Came> {
+    async fn publish(&mut self, text: &str) -> Vec<Encoding> {
         self.cluster.caller("1").publish("news", "e", text).await;
-        let mut came = Vec::new();
+        let mut encoding = Vec::new();
         for (browser, client) in &mut self.readers {
             let event = client.read(&browser.next().await);
             assert_eq!(event.published(), text);
-            came.push(event.came);
+            encoding.push(event.encoding);
         }
-        came
+        encoding
     }
 
     /// Publishes an event that shares nothing with earlier ones.
-    async fn publish_noise(&mut self) -> Vec<Came> {
+    async fn publish_noise(&mut self) -> Vec<Encoding> {
         let text: String = (&mut self.rng).sample_iter(Alphanumeric).take(600).map(char::from).collect();
         self.publish(&json!({ "noise": text }).to_string()).await
     }
 
     /// Publishes an event that is mostly unchanged.
-    async fn publish_news(&mut self) -> Vec<Came> {
+    async fn publish_news(&mut self) -> Vec<Encoding> {
         let number: u32 = self.rng.random();
         self.publish(&json!({ "number": number, "same": "all the same ".repeat(40) }).to_string()).await
     }
@@ -79,8 +79,8 @@ async fn delta_toggle_switches_off_on_all_nodes_and_on_again(backend: Backend) {
     let mut subscribers = DeltaSubscribers::start(backend).await;
     let mut events = 0;
     while !subscribers.all_have(SWITCHES, 1.0).await {
-        let came = subscribers.publish_noise().await;
-        assert!(came.iter().all(|came| *came == Came::Full));
+        let encoding = subscribers.publish_noise().await;
+        assert!(encoding.iter().all(|encoding| *encoding == Encoding::Full));
         events += 1;
         assert!(events < UNTIL_OFF_MAX, "deltas are still on after {events} events");
     }
@@ -106,7 +106,7 @@ async fn delta_toggle_switches_off_on_all_nodes_and_on_again(backend: Backend) {
         assert!(events < UNTIL_ON_MAX, "deltas are still off after {events} events");
     }
     for _ in 0..40 {
-        assert!(subscribers.publish_news().await.iter().all(|came| *came == Came::Delta));
+        assert!(subscribers.publish_news().await.iter().all(|encoding| *encoding == Encoding::Delta));
     }
     subscribers.gauge_becomes(WITHOUT_DELTAS, 0.0).await;
     assert!(subscribers.all_have(SWITCHES, 2.0).await);

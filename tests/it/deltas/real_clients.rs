@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::support::delta_client::Encoding;
 use crate::support::json_lines::{Client, Launch};
 use crate::support::{AppSpec, Backend, Browser, Caller, Cluster, Seed, Server, on_both_backends};
 
@@ -104,7 +105,7 @@ enum OptIn {
 
 /// The expected encoding of a subscription's events, as far as it is certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+enum Expected {
     Plain,
     Chained,
     Either,
@@ -112,9 +113,9 @@ enum Encoding {
 
 /// One subscription of a socket, from its request on.
 struct SubscriptionRun {
-    encoding: Encoding,
+    encoding: Expected,
     /// The encodings that pending confirmations bring.
-    pending: VecDeque<Encoding>,
+    pending: VecDeque<Expected>,
     /// Confirmed, and no event of a chain since: the next is full.
     needs_full: bool,
     confirmed: bool,
@@ -141,7 +142,7 @@ struct Socket {
 }
 
 impl SubscriptionRun {
-    fn requested(at: usize, encoding: Encoding) -> SubscriptionRun {
+    fn requested(at: usize, encoding: Expected) -> SubscriptionRun {
         let (pending, seen) = (VecDeque::from([encoding]), Vec::new());
         SubscriptionRun {
             encoding,
@@ -300,7 +301,7 @@ impl Simulation {
             launch.env("APP_KEY", &app.key).env("APP_SECRET", &app.secret).start()
         };
         let programs = (0..PROGRAMS).map(program).collect();
-        let plain = cluster.listeners(&CHANNELS).await.0;
+        let plain = cluster.subscribers(&CHANNELS).await.0;
         let mut simulation = Simulation {
             rng,
             callers: vec![cluster.first().caller("1"), cluster.second().caller("1")],
@@ -348,7 +349,7 @@ impl Simulation {
         let url =
             format!("ws://{}/app/{}?protocol=7&client=js&version=8.6.0", node.addr(), node.app("1").key);
         let word = if opt_in == OptIn::Global { "global" } else { "none" };
-        self.programs[program].tell(&json!({ "cmd": "open", "id": id, "url": url, "optin": word }));
+        self.programs[program].send(&json!({ "cmd": "open", "id": id, "url": url, "optin": word }));
         let connects = |report: &Value| report["id"] == id && report["type"] == "connected";
         let connected = self.programs[program].find("connection", connects).await;
         let socket_id = connected["socket_id"].as_str().unwrap().to_owned();
@@ -360,7 +361,7 @@ impl Simulation {
         let Some(id) = self.random_socket() else { return };
         let socket = self.sockets.get_mut(&id).unwrap();
         socket.closing = true;
-        self.programs[socket.program].tell(&json!({ "cmd": "close", "id": id }));
+        self.programs[socket.program].send(&json!({ "cmd": "close", "id": id }));
     }
 
     fn random_socket(&mut self) -> Option<u64> {
@@ -380,7 +381,7 @@ impl Simulation {
         let socket = &self.sockets[&id];
         let program = socket.program;
         if socket.opt_in == OptIn::Late && self.rng.random() {
-            self.programs[program].tell(&json!({ "cmd": "enable", "id": id }));
+            self.programs[program].send(&json!({ "cmd": "enable", "id": id }));
         }
         while self.rng.random() && !self.sockets[&id].subscriptions[channel][0].confirmed {
             let report = self.programs[program].next().await;
@@ -394,24 +395,24 @@ impl Simulation {
         let socket = self.sockets.get_mut(&id).unwrap();
         socket.subscriptions.entry(channel).or_default().push_back(SubscriptionRun::requested(at, encoding));
         let command = json!({ "cmd": "subscribe", "id": id, "channel": channel, "delta": delta });
-        self.programs[socket.program].tell(&command);
+        self.programs[socket.program].send(&command);
     }
 
     /// A random `delta` member of a subscription, and the expected encoding. (The
     /// client omits `null`.)
-    fn random_request(&mut self, opt_in: OptIn) -> (Value, Encoding) {
+    fn random_request(&mut self, opt_in: OptIn) -> (Value, Expected) {
         let sets_delta = opt_in == OptIn::PerSubscription || self.rng.random_ratio(1, 6);
         let socket_encoding = match opt_in {
-            OptIn::Global => Encoding::Chained,
-            OptIn::Late => Encoding::Either,
-            OptIn::PerSubscription => Encoding::Plain,
+            OptIn::Global => Expected::Chained,
+            OptIn::Late => Expected::Either,
+            OptIn::PerSubscription => Expected::Plain,
         };
         match self.rng.random_range(0..8) {
-            0 => (json!(false), Encoding::Plain),
-            1 if sets_delta => (json!("fossil"), Encoding::Chained),
-            2 if sets_delta => (json!({ "enabled": true }), Encoding::Chained),
-            3 | 4 if sets_delta => (json!("xdelta3"), Encoding::Chained),
-            _ if sets_delta => (json!(true), Encoding::Chained),
+            0 => (json!(false), Expected::Plain),
+            1 if sets_delta => (json!("fossil"), Expected::Chained),
+            2 if sets_delta => (json!({ "enabled": true }), Expected::Chained),
+            3 | 4 if sets_delta => (json!("xdelta3"), Expected::Chained),
+            _ if sets_delta => (json!(true), Expected::Chained),
             _ => (Value::Null, socket_encoding),
         }
     }
@@ -421,7 +422,7 @@ impl Simulation {
         let socket = self.sockets.get_mut(&id).unwrap();
         socket.subscriptions.get_mut(channel).unwrap()[0].unsubscribing = true;
         let command = json!({ "cmd": "unsubscribe", "id": id, "channel": channel });
-        self.programs[socket.program].tell(&command);
+        self.programs[socket.program].send(&command);
         if resubscribes {
             self.ask_for(id, channel);
         }
@@ -435,7 +436,7 @@ impl Simulation {
         let socket = self.sockets.get_mut(&id).unwrap();
         socket.subscriptions.get_mut(channel).unwrap()[0].pending.push_back(encoding);
         let command = json!({ "cmd": "subscribe", "id": id, "channel": channel, "delta": delta });
-        self.programs[socket.program].tell(&command);
+        self.programs[socket.program].send(&command);
     }
 
     fn random_subscription(&mut self) -> Option<(u64, &'static str)> {
@@ -631,14 +632,14 @@ impl Simulation {
 }
 
 /// Markers only with deltas, and the publisher's JSON inline only with them.
-fn check_encoding(encoding: Encoding, channel: &str, seen: &Seen, report: &Value) {
+fn check_encoding(encoding: Expected, channel: &str, seen: &Seen, report: &Value) {
     let event = Published { name: seen.name.clone(), data: seen.data.clone(), except: None };
     let is_marked = !report["seq"].is_null();
     let may_be_marked = !event.has_marker() && !event.has_no_key(channel);
     let expected = match encoding {
-        Encoding::Plain => false,
-        Encoding::Chained => may_be_marked,
-        Encoding::Either => is_marked && may_be_marked,
+        Expected::Plain => false,
+        Expected::Chained => may_be_marked,
+        Expected::Either => is_marked && may_be_marked,
     };
     assert_eq!(is_marked, expected, "{encoding:?}: {report}");
     assert_eq!(report["key"].is_string(), is_marked && channel == KEYED, "{report}");
@@ -794,14 +795,14 @@ impl Reader {
             Launch::node("delta_browser.js").env("APP_KEY", &app.key).env("APP_SECRET", &app.secret);
         let mut reader = Reader(program.start());
         let url = format!("ws://{}/app/{}?protocol=7&{client}", server.addr(), app.key);
-        reader.tell(json!({ "cmd": "open", "url": url, "optin": optin }));
+        reader.send(json!({ "cmd": "open", "url": url, "optin": optin }));
         reader.expect("connected").await;
         reader
     }
 
-    fn tell(&mut self, mut command: Value) {
+    fn send(&mut self, mut command: Value) {
         command["id"] = 1.into();
-        self.0.tell(&command);
+        self.0.send(&command);
     }
 
     /// The next report, which must be of this type.
@@ -818,31 +819,23 @@ impl Reader {
     }
 
     async fn subscribe(&mut self, channel: &str, delta: Value) {
-        self.tell(json!({ "cmd": "subscribe", "channel": channel, "delta": delta }));
+        self.send(json!({ "cmd": "subscribe", "channel": channel, "delta": delta }));
         self.expect("subscribed").await;
     }
 
     /// The next report, which must be the event with this data. Returns how it was
     /// encoded.
-    async fn read(&mut self, data: &str) -> Came {
+    async fn read(&mut self, data: &str) -> Encoding {
         let report = self.expect("event").await;
         assert_eq!(report["data"], data, "{report}");
         match (report["via"].as_str(), report["seq"].is_null()) {
-            (Some("delta"), false) => Came::Delta,
-            (Some("full"), false) => Came::Full,
-            (Some("full"), true) => Came::Plain,
+            (Some("delta"), false) => Encoding::Delta,
+            (Some("full"), false) => Encoding::Full,
+            (Some("full"), true) => Encoding::Plain,
             _ => panic!("{report}"),
         }
     }
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
-    Plain,
-    Full,
-    Delta,
-}
-
 /// Full events only where one is needed, so that tests can distinguish them.
 const NO_INTERVAL: &str = "[delta_compression]\nfull_message_interval = 0";
 
@@ -859,20 +852,20 @@ fn tick(number: usize, size: usize) -> String {
 }
 
 /// How each of these events was encoded, published and read in turn.
-async fn run(reader: &mut Reader, caller: &Caller, channel: &str, texts: &[String]) -> Vec<Came> {
-    let mut came = Vec::new();
+async fn run(reader: &mut Reader, caller: &Caller, channel: &str, texts: &[String]) -> Vec<Encoding> {
+    let mut encoding = Vec::new();
     for text in texts {
         caller.publish(channel, "e", text).await;
-        came.push(reader.read(text).await);
+        encoding.push(reader.read(text).await);
     }
-    came
+    encoding
 }
 
 fn ticks(count: usize, size: usize) -> Vec<String> {
     (0..count).map(|number| tick(number, size)).collect()
 }
 
-use Came::{Delta, Full, Plain};
+use Encoding::{Delta, Full, Plain};
 
 #[tokio::test]
 async fn delta_sync_error_is_followed_by_full_event() {
@@ -883,7 +876,7 @@ async fn delta_sync_error_is_followed_by_full_event() {
     reader.subscribe("news", Value::Null).await;
     assert_eq!(run(&mut reader, &caller, "news", &ticks(3, 300)).await, [Full, Delta, Delta]);
 
-    reader.tell(json!({ "cmd": "forget", "channel": "news" }));
+    reader.send(json!({ "cmd": "forget", "channel": "news" }));
     // The program handles commands in order: now the base is gone.
     reader.subscribe("other", Value::Null).await;
     caller.publish("news", "e", &tick(3, 300)).await;
@@ -902,7 +895,7 @@ async fn delta_opt_in_after_subscription_applies_to_next_events() {
     let mut reader = Reader::open(&server, JS, "none").await;
     reader.subscribe("news", Value::Null).await;
     assert_eq!(run(&mut reader, &caller, "news", &ticks(2, 300)).await, [Plain, Plain]);
-    reader.tell(json!({ "cmd": "enable", "algorithms": ["xdelta3", "fossil"] }));
+    reader.send(json!({ "cmd": "enable", "algorithms": ["xdelta3", "fossil"] }));
     reader.expect_enabled(true).await;
     // The server handles the frames of a socket in order.
     reader.subscribe("other", Value::Null).await;
@@ -917,9 +910,9 @@ async fn encrypted_channel_events_have_no_delta_markers() {
     reader.expect_enabled(true).await;
     reader.subscribe("private-encrypted-room", json!("fossil")).await;
     let sealed: Vec<String> = (0..5).map(|number| sealed(number, 400)).collect();
-    let came = run(&mut reader, &caller, "private-encrypted-room", &sealed).await;
+    let encoding = run(&mut reader, &caller, "private-encrypted-room", &sealed).await;
     // And no confirmation of the channel's own opt-in came in between.
-    assert_eq!(came, [Plain; 5]);
+    assert_eq!(encoding, [Plain; 5]);
 }
 
 /// A payload of the same shape as those that Pusher's libraries encrypt.
@@ -959,12 +952,12 @@ async fn full_events_are_sent_at_the_interval() {
     let mut reader = Reader::open(&server, JS, "subscription").await;
     reader.subscribe("news", Value::Null).await;
     reader.expect("delta_enabled").await;
-    let came = run(&mut reader, &server.caller("1"), "news", &ticks(24, 300)).await;
+    let encoding = run(&mut reader, &server.caller("1"), "news", &ticks(24, 300)).await;
     // The index of the first one depends on the channel's sequence numbers.
-    let deltas: Vec<usize> = came.split(|came| *came != Delta).map(<[Came]>::len).collect();
+    let deltas: Vec<usize> = encoding.split(|encoding| *encoding != Delta).map(<[Encoding]>::len).collect();
     let whole: &[usize] = &deltas[2..deltas.len() - 1];
-    assert_eq!(whole, vec![4; whole.len()], "{came:?}");
-    assert!(deltas.iter().all(|count| *count <= 4), "{came:?}");
+    assert_eq!(whole, vec![4; whole.len()], "{encoding:?}");
+    assert!(deltas.iter().all(|count| *count <= 4), "{encoding:?}");
 }
 
 #[tokio::test]
@@ -994,8 +987,8 @@ async fn delta_above_compression_ratio_is_not_sent() {
     reader.expect("delta_enabled").await;
     // The frame around a delta has about 160 bytes.
     let texts = [tick(0, 150), tick(1, 150), tick(2, 1_500), tick(3, 1_500), tick(4, 150)];
-    let came = run(&mut reader, &server.caller("1"), "news", &texts).await;
-    assert_eq!(came, [Full, Full, Full, Delta, Full]);
+    let encoding = run(&mut reader, &server.caller("1"), "news", &texts).await;
+    assert_eq!(encoding, [Full, Full, Full, Delta, Full]);
 }
 
 /// protocol.md 3.2, the table, with the expected result of each form.
@@ -1021,8 +1014,8 @@ async fn subscription_member_delta_accepts_every_documented_form() {
         let confirmed = reader.expect("delta_enabled").await;
         let expected = json!({ "enabled": true, "algorithm": "fossil", "channel": channel });
         assert_eq!((&confirmed["channel"], &confirmed["data"]), (&channel.as_str().into(), &expected));
-        let came = run(&mut reader, &caller, &channel, &ticks(2, 300)).await;
-        assert_eq!(came, [Full, Delta], "{delta}");
+        let encoding = run(&mut reader, &caller, &channel, &ticks(2, 300)).await;
+        assert_eq!(encoding, [Full, Delta], "{delta}");
     }
     let off = [json!("disabled"), json!("false"), json!("None"), json!({ "enabled": false }), json!(false)];
     for (number, delta) in off.iter().enumerate() {
@@ -1030,10 +1023,10 @@ async fn subscription_member_delta_accepts_every_documented_form() {
         // last here.
         let channel = format!("off-{number}");
         reader.subscribe(&channel, delta.clone()).await;
-        reader.tell(json!({ "cmd": "enable" }));
+        reader.send(json!({ "cmd": "enable" }));
         reader.expect_enabled(true).await;
-        let came = run(&mut reader, &caller, &channel, &ticks(2, 300)).await;
-        assert_eq!(came, [Plain; 2], "{delta}");
+        let encoding = run(&mut reader, &caller, &channel, &ticks(2, 300)).await;
+        assert_eq!(encoding, [Plain; 2], "{delta}");
     }
 }
 

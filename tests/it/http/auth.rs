@@ -12,7 +12,7 @@ fn event() -> Value {
 async fn request_with_invalid_signature_is_refused() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let event = event();
     let signed = || caller.events(&event);
     let mut cases = vec![

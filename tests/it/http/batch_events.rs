@@ -4,7 +4,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::support::browser::Incoming;
-use crate::support::{AppSpec, Audience, Backend, Cluster, Seed, invalid_events, on_both_backends};
+use crate::support::{AppSpec, Backend, Cluster, Seed, Subscribers, invalid_events, on_both_backends};
 
 on_both_backends![
     batch_events_arrive_in_order,
@@ -31,7 +31,7 @@ fn events(count: usize) -> Value {
 async fn batch_events_arrive_in_order(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
 
     for _ in 0..20 {
         assert_eq!(caller.post_batch(events(10)).await.expect_ok(), json!({}));
@@ -50,7 +50,7 @@ async fn batch_over_several_channels_arrives_grouped_by_channel(backend: Backend
     // Many pairs, since two channels may or may not share a partition or a shard.
     for pair in 0..20 {
         let (a, b) = (format!("a{pair}"), format!("b{pair}"));
-        let mut subscribers = cluster.listeners(&[&b, &a]).await;
+        let mut subscribers = cluster.subscribers(&[&b, &a]).await;
         for _ in 0..5 {
             let batch = json!([
                 { "name": "1", "channel": a, "data": "" },
@@ -69,7 +69,7 @@ async fn batch_over_several_channels_arrives_grouped_by_channel(backend: Backend
 async fn batch_with_one_invalid_event_publishes_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news", "sport"]).await;
+    let mut subscribers = cluster.subscribers(&["news", "sport"]).await;
     for invalid in invalid_events() {
         for position in 0..10 {
             let spoil = |number| if number == position { invalid.event.clone() } else { event(number) };
@@ -85,7 +85,7 @@ async fn batch_with_one_invalid_event_publishes_nothing(backend: Backend) {
 async fn batch_with_two_invalid_events_reports_the_first(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let mut batch = events(10);
     batch[3]["socket_id"] = "not-a-socket-id".into();
     batch[7]["name"] = "".into();
@@ -99,8 +99,8 @@ async fn batch_with_two_invalid_events_reports_the_first(backend: Backend) {
 async fn batch_info_has_one_object_per_event(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let _both = cluster.listeners(&["news", "sport"]).await;
-    let _news = cluster.listeners(&["news"]).await;
+    let _both = cluster.subscribers(&["news", "sport"]).await;
+    let _news = cluster.subscribers(&["news"]).await;
     let mut one = cluster.second().browser("key1").await;
     one.subscribe("sport").await;
 
@@ -138,8 +138,8 @@ async fn batch_without_info_is_answered_with_empty_object(backend: Backend) {
 
 async fn batch_longer_than_app_limit_is_refused(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut small = cluster.listeners(&["news"]).await;
-    let mut large = Audience(cluster.browsers("key2").await);
+    let mut small = cluster.subscribers(&["news"]).await;
+    let mut large = Subscribers(cluster.browsers("key2").await);
     for browser in &mut large.0 {
         browser.subscribe("news").await;
     }
@@ -197,7 +197,7 @@ async fn batch_of_disconnected_publisher_is_published_whole_or_not_at_all(backen
 async fn batch_events_exclude_different_sockets(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut listeners = cluster.listeners(&["news"]).await.0;
+    let mut listeners = cluster.subscribers(&["news"]).await.0;
     let ids: Vec<String> = listeners.iter().map(|browser| browser.socket_id().to_owned()).collect();
     let batch = json!([
         { "name": "not-0", "channel": "news", "data": "", "socket_id": ids[0] },
@@ -238,7 +238,7 @@ async fn batch_that_is_not_an_array_is_refused() {
 #[tokio::test]
 async fn batch_ignores_unknown_members() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let body = json!({ "before": [[1]], "batch": events(2), "after": { "batch": [] } });
     cluster.caller("1").request("POST", "/batch_events").json(&body).send().await.expect_ok();
     for _ in 0..2 {
@@ -286,7 +286,7 @@ async fn batch_of_ten_thousand_publications_is_accepted() {
 /// and the events of a batch together.
 async fn concurrent_batches_are_not_interleaved(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut listeners = cluster.listeners(&["news"]).await.0;
+    let mut listeners = cluster.subscribers(&["news"]).await.0;
     let mut rng = Seed::new().rng();
     let lengths: Vec<usize> = (0..80).map(|_| rng.random_range(1..=10)).collect();
     let publish = |publisher: usize| {

@@ -22,7 +22,7 @@ async fn channel_is_occupied_while_it_has_subscribers(backend: Backend) {
     let empty = json!({ "occupied": false, "subscription_count": 0 });
     assert_eq!(caller.get("/channels/news", COUNT).await.expect_ok(), empty);
 
-    let _subscribers = cluster.listeners(&["news"]).await;
+    let _subscribers = cluster.subscribers(&["news"]).await;
 
     for node in &cluster.nodes {
         let caller = node.caller("1");
@@ -86,7 +86,7 @@ async fn repeated_subscription_counts_once(backend: Backend) {
 
 async fn subscription_count_is_per_app(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let _subscribers = cluster.listeners(&["news"]).await;
+    let _subscribers = cluster.subscribers(&["news"]).await;
     assert_eq!(cluster.caller("1").subscription_count("news").await, 2);
     assert_eq!(cluster.caller("2").subscription_count("news").await, 0);
 }

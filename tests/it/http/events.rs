@@ -20,8 +20,8 @@ on_both_backends![
 
 async fn event_reaches_its_channel_on_every_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
-    let mut elsewhere = cluster.listeners(&["sport"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
+    let mut elsewhere = cluster.subscribers(&["sport"]).await;
     let caller = cluster.caller("1");
 
     let answer = caller.post_events(json!({ "name": "hello", "channel": "news", "data": "x" })).await;
@@ -34,9 +34,9 @@ async fn event_reaches_its_channel_on_every_node(backend: Backend) {
 async fn event_reaches_all_named_channels(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut a = cluster.listeners(&["a"]).await;
-    let mut b = cluster.listeners(&["b"]).await;
-    let mut c = cluster.listeners(&["c"]).await;
+    let mut a = cluster.subscribers(&["a"]).await;
+    let mut b = cluster.subscribers(&["b"]).await;
+    let mut c = cluster.subscribers(&["c"]).await;
 
     caller.post_events(json!({ "name": "one", "channels": ["a", "b"], "data": "1" })).await.expect_ok();
     // No named channel is silently dropped, whichever member names it.
@@ -53,7 +53,7 @@ async fn event_reaches_all_named_channels(backend: Backend) {
 async fn channel_named_twice_receives_event_once(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["a"]).await;
+    let mut subscribers = cluster.subscribers(&["a"]).await;
 
     let event = json!({ "name": "once", "channel": "a", "channels": ["a", "b", "a"], "data": "x" });
     caller.post_events(event).await.expect_ok();
@@ -65,7 +65,7 @@ async fn channel_named_twice_receives_event_once(backend: Backend) {
 async fn non_string_data_is_delivered_as_json_text(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     // Numbers keep their digits: 1.0 stays 1.0, and none is parsed as a float.
     let texts =
         [r#"{"a":1.0,"b":[123456789012345678901234567890,1e2]}"#, "[1,2]", "7", "true", r#"{"ü":"\u00e9"}"#];
@@ -79,7 +79,7 @@ async fn non_string_data_is_delivered_as_json_text(backend: Backend) {
 async fn envelope_equals_pushers_byte_for_byte(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     // The JSON text of a string, both as sent and as it must arrive.
     let strings = [
         r#""""#,
@@ -104,7 +104,7 @@ async fn envelope_equals_pushers_byte_for_byte(backend: Backend) {
 async fn excluded_socket_receives_nothing_on_any_node(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut listeners = cluster.listeners(&["news"]).await.0;
+    let mut listeners = cluster.subscribers(&["news"]).await.0;
 
     // Published on the first node: exclusion of its own socket, and of the other
     // node's.
@@ -132,8 +132,8 @@ async fn excluded_socket_receives_nothing_on_any_node(backend: Backend) {
 async fn info_counts_subscriptions_of_all_nodes(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let _subscribers = cluster.listeners(&["a", "b"]).await;
-    let _more = cluster.listeners(&["b"]).await;
+    let _subscribers = cluster.subscribers(&["a", "b"]).await;
+    let _more = cluster.subscribers(&["b"]).await;
 
     let event = json!({
         "name": "e", "channels": ["a", "b", "empty"], "data": "x", "info": "subscription_count",
@@ -149,7 +149,7 @@ async fn info_counts_subscriptions_of_all_nodes(backend: Backend) {
 async fn unsupported_info_attribute_is_omitted(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let _subscribers = cluster.listeners(&["a"]).await;
+    let _subscribers = cluster.subscribers(&["a"]).await;
     let post_with_info = async |info: &str| {
         let event = json!({ "name": "e", "channels": ["a", "b"], "data": "x", "info": info });
         caller.post_events(event).await.expect_ok()
@@ -168,7 +168,7 @@ async fn unsupported_info_attribute_is_omitted(backend: Backend) {
 async fn invalid_event_is_refused_and_not_published(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     for invalid in invalid_events() {
         let answer = caller.post_events(invalid.event.clone()).await;
         invalid.expect_refusal(&answer).without_index();
@@ -194,7 +194,7 @@ async fn event_stays_within_its_app(backend: Backend) {
 #[tokio::test]
 async fn event_options_are_accepted_and_unknown_fields_ignored() {
     let cluster = Cluster::start(Backend::Memory).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let options = [
         json!({ "tags": { "a": "b", "": "" } }),
         json!({ "tags": {} }),
@@ -250,7 +250,7 @@ async fn http_connection_serves_many_requests() {
 async fn body_in_arbitrary_chunks_is_accepted() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let data = "žluťoučký kůň 🎺 ".repeat(20);
     let event = json!({ "name": "e", "channel": "news", "data": data });
     for lengths in [&[1][..], &[1, 2, 3, 5, 7], &[100, 1], &[4096]] {
@@ -266,7 +266,7 @@ async fn truncated_request_publishes_nothing() {
     use tokio::io::AsyncWriteExt;
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let whole = caller.events(&json!({ "name": "half", "channel": "news", "data": "x" })).bytes();
     for length in [1, 10, whole.len() / 2, whole.len() - 1] {
         let mut stream = tokio::net::TcpStream::connect(cluster.first().addr()).await.unwrap();
@@ -281,7 +281,7 @@ async fn payloads_of_all_sizes_arrive_complete() {
     use rand::RngExt;
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let mut rng = Seed::new().rng();
     // Lengths at which the encoding of a length changes, on WebSocket and in Redis.
     let edges = [0, 1, 60, 80, 90, 100, 124, 125, 126, 127, 1023, 1024, 4096, 10 * 1024 - 1, 10 * 1024];

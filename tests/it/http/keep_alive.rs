@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::support::haproxy::Haproxy;
 use crate::support::nginx::Nginx;
 use crate::support::process::Process;
-use crate::support::{Answer, PATIENCE, Raw, Server, bounded};
+use crate::support::{Answer, RawConnection, STEP_TIMEOUT, Server, bounded};
 
 const GET: &str = "GET /live HTTP/1.1\r\nhost: test\r\n\r\n";
 /// Keeps connections to the node open between requests.
@@ -37,27 +37,27 @@ async fn start(keep_alive_timeout: u64) -> Server {
 }
 
 /// One request whose response keeps the connection open.
-async fn exchange(connection: &mut Raw) {
+async fn exchange(connection: &mut RawConnection) {
     connection.send(GET).await;
     let answer = connection.answer().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_ne!(answer.header("connection"), Some("close"), "{:?}", answer.headers);
 }
 
-async fn fresh(addr: SocketAddr) -> Raw {
-    Raw::open(addr).await
+async fn fresh(addr: SocketAddr) -> RawConnection {
+    RawConnection::open(addr).await
 }
 
-async fn used(addr: SocketAddr) -> Raw {
-    let mut connection = Raw::open(addr).await;
+async fn used(addr: SocketAddr) -> RawConnection {
+    let mut connection = RawConnection::open(addr).await;
     exchange(&mut connection).await;
     connection
 }
 
 /// Waits for the end of the connection, which may not come before the timeout.
-async fn expect_end_after(connection: &mut Raw, timeout: Duration) {
+async fn expect_end_after(connection: &mut RawConnection, timeout: Duration) {
     let start = Instant::now();
-    connection.expect_end(timeout + PATIENCE).await;
+    connection.expect_end(timeout + STEP_TIMEOUT).await;
     let open = start.elapsed();
     assert!(open + TOLERANCE > timeout, "closed after {open:?} in place of {timeout:?}");
 }
@@ -69,7 +69,7 @@ async fn keep_alive_idle_connection_is_closed_in_order_after_the_timeout() {
     bounded(async {
         let server = start(2).await;
         let (mut fresh, mut used) = (fresh(server.addr()).await, used(server.addr()).await);
-        let mut refused = Raw::open(server.addr()).await;
+        let mut refused = RawConnection::open(server.addr()).await;
         refused.send("GET /nothing HTTP/1.1\r\nhost: test\r\n\r\n").await;
         refused.answer().await.expect_refused(404);
         tokio::join!(
@@ -113,7 +113,7 @@ async fn keep_alive_idle_connection_of_60_s_answers_the_next_request() {
             sleep(seconds(60) + Duration::from_millis(500)).await;
             exchange(&mut connection).await;
         };
-        let closed = async |mut connection: Raw| expect_end_after(&mut connection, default).await;
+        let closed = async |mut connection: RawConnection| expect_end_after(&mut connection, default).await;
         let ended = async {
             let mut connection = used(before_node.addr()).await;
             let (ended, ()) = tokio::join!(node.ended(default), connection.expect_end(default));
@@ -143,7 +143,7 @@ async fn keep_alive_requests_after_15_s_idle_are_answered() {
             let mut connection = used(addr).await;
             sleep_until(Instant::now() + Duration::from_millis(millis)).await;
             let sent = connection.try_send(GET).await;
-            let answer = tokio::time::timeout(PATIENCE, connection.try_answer()).await;
+            let answer = tokio::time::timeout(STEP_TIMEOUT, connection.try_answer()).await;
             match (sent, answer.expect("an answer in time")) {
                 (Ok(()), Ok(answer)) if answer.status == 200 => None,
                 lost => Some(format!("{addr} after {millis} ms: {lost:?}")),
@@ -166,17 +166,17 @@ async fn keep_alive_head_that_has_begun_has_15_s_to_arrive() {
     bounded(async {
         let timeout = limits::HTTP_HEAD_TIMEOUT;
         let (long, short) = (start(600).await, start(2).await);
-        let cut = async |mut connection: Raw| {
+        let cut = async |mut connection: RawConnection| {
             connection.send(&GET[..10]).await;
             let start = Instant::now();
-            let _ = tokio::time::timeout(timeout + PATIENCE, connection.try_answer())
+            let _ = tokio::time::timeout(timeout + STEP_TIMEOUT, connection.try_answer())
                 .await
                 .expect("a head that is too slow is cut");
             let open = start.elapsed();
             assert!(open + TOLERANCE > timeout, "cut after {open:?}");
         };
         // One byte per second does not extend it.
-        let dripping = async |mut connection: Raw| {
+        let dripping = async |mut connection: RawConnection| {
             let start = Instant::now();
             for byte in &GET.as_bytes()[..25] {
                 if connection.try_send([*byte]).await.is_err() {
@@ -192,7 +192,7 @@ async fn keep_alive_head_that_has_begun_has_15_s_to_arrive() {
             assert!(open < timeout + seconds(5), "cut after {open:?}");
         };
         // The idle timeout of the connection does not end it.
-        let slow = async |mut connection: Raw| {
+        let slow = async |mut connection: RawConnection| {
             connection.send(&GET[..10]).await;
             sleep(seconds(5)).await;
             connection.send(&GET[10..]).await;
@@ -246,12 +246,12 @@ async fn early_answer_to_an_unread_body_closes_the_connection() {
             ("no upgrade", 426, unsigned("GET /app/key1"), "xxxxxxxxxx"),
         ];
         join_all(cases.map(async |(what, status, head, part)| {
-            let mut connection = Raw::open(server.addr()).await;
+            let mut connection = RawConnection::open(server.addr()).await;
             connection.send(head + part).await;
             let answer = connection.answer().await;
             assert_eq!(answer.status, status, "{what}: {}", answer.text());
             expect_close(&answer, what);
-            if let Err(error) = connection.end(PATIENCE).await {
+            if let Err(error) = connection.end(STEP_TIMEOUT).await {
                 panic!("{what}: {error}");
             }
         }))
@@ -268,7 +268,7 @@ async fn early_answer_arrives_although_the_client_sends_on() {
         let caller = server.caller("1");
         let body = vec![b'x'; BODY_BYTES];
         let head = caller.request("POST", "/events").body(body.clone()).secret("wrong").head();
-        let mut connection = Raw::open(server.addr()).await;
+        let mut connection = RawConnection::open(server.addr()).await;
         connection.send(&head).await;
         let answer = connection.answer().await;
         assert_eq!(answer.status, 401, "{}", answer.text());
@@ -276,7 +276,7 @@ async fn early_answer_arrives_although_the_client_sends_on() {
         for piece in body.chunks(64 * 1024) {
             connection.send(piece).await;
         }
-        connection.expect_end(PATIENCE).await;
+        connection.expect_end(STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -290,7 +290,7 @@ async fn early_answer_413_to_an_unread_body_closes_the_connection() {
         let length = 2 * limits::BODY_DRAIN_BYTES_MAX;
         let body = vec![b'x'; length];
         let request = caller.request("POST", "/events").body(body.clone());
-        let mut connection = Raw::open(server.addr()).await;
+        let mut connection = RawConnection::open(server.addr()).await;
         connection.send(request.head()).await;
         for piece in body.chunks(64 * 1024) {
             if connection.try_send(piece).await.is_err() {
@@ -300,7 +300,7 @@ async fn early_answer_413_to_an_unread_body_closes_the_connection() {
         let answer = connection.answer().await;
         answer.expect_error(413, "payload_too_large");
         expect_close(&answer, "413");
-        let _ = connection.end(PATIENCE).await;
+        let _ = connection.end(STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -311,12 +311,12 @@ async fn early_answer_408_to_a_body_that_stalls_closes_the_connection() {
         let server = Server::builder().start().await;
         let event = json!({ "name": "e", "channel": "news", "data": "x" });
         let head = server.caller("1").events(&event).head();
-        let mut connection = Raw::open(server.addr()).await;
+        let mut connection = RawConnection::open(server.addr()).await;
         connection.send(head + "{").await;
-        let answer = connection.answer_within(limits::HTTP_BODY_TIMEOUT + PATIENCE).await;
+        let answer = connection.answer_within(limits::HTTP_BODY_TIMEOUT + STEP_TIMEOUT).await;
         answer.expect_error(408, "request_timeout");
         expect_close(&answer, "408");
-        connection.expect_end(PATIENCE).await;
+        connection.expect_end(STEP_TIMEOUT).await;
     })
     .await;
 }
@@ -328,7 +328,7 @@ async fn refusal_of_a_request_without_a_body_keeps_the_connection() {
         let caller = server.caller("1");
         let event = json!({ "name": "e", "channel": "news", "data": "x" });
         let get = || caller.request("GET", "/channels/news");
-        let mut connection = Raw::open(server.addr()).await;
+        let mut connection = RawConnection::open(server.addr()).await;
         for (status, head) in [
             (401, get().secret("wrong").head()),
             (401, caller.request("POST", "/events").secret("wrong").head()),
@@ -362,7 +362,7 @@ async fn early_answers_do_not_break_node_clients() {
             command.arg(script).arg(addr.ip().to_string()).arg(addr.port().to_string());
             command.args(["1", "key1", "20", &BODY_BYTES.to_string()]);
             let mut node = Process::spawn("early_answers.js", &mut command);
-            let status = node.wait_exit(3 * PATIENCE).await;
+            let status = node.wait_exit(3 * STEP_TIMEOUT).await;
             assert_eq!(status.code(), Some(0), "{}", node.output());
             let reports: Vec<Value> =
                 node.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -472,11 +472,11 @@ async fn keep_alive_haproxy_closes_its_connection_to_the_node_with_that_of_the_c
         let (mut gone, mut other) = (used(haproxy.addr()).await, used(haproxy.addr()).await);
         exchange(&mut gone).await;
         drop(gone);
-        assert_eq!(node.ended(PATIENCE).await.requests, 2, "of one client, on one connection");
+        assert_eq!(node.ended(STEP_TIMEOUT).await.requests, 2, "of one client, on one connection");
         exchange(&mut other).await;
         exchange(&mut other).await;
         drop(other);
-        assert_eq!(node.ended(PATIENCE).await.requests, 3);
+        assert_eq!(node.ended(STEP_TIMEOUT).await.requests, 3);
     })
     .await;
 }

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 
 use crate::support::browser::Incoming;
 use crate::support::server::AppSpec;
-use crate::support::{Backend, Browser, Cluster, PATIENCE, Server, bounded, eventually, on_both_backends};
+use crate::support::{
+    Backend, Browser, Cluster, STEP_TIMEOUT, Server, bounded, eventually, on_both_backends,
+};
 
 on_both_backends![
     connection_over_limit_is_refused,
@@ -72,10 +74,10 @@ async fn closed_connection_frees_one_for_any_node(backend: Backend) {
         expect_full(first).await;
         here.close().await;
         // The other node takes the free connection, and in the other direction.
-        let again = connect_soon(second, PATIENCE).await;
+        let again = connect_soon(second, STEP_TIMEOUT).await;
         expect_full(second).await;
         drop(there);
-        here = connect_soon(first, PATIENCE).await;
+        here = connect_soon(first, STEP_TIMEOUT).await;
         there = again;
     }
     here.settle().await;
@@ -103,7 +105,7 @@ async fn concurrent_connections_are_accepted_exactly_up_to_limit(backend: Backen
 /// counted.
 async fn wait_until_all_free(cluster: &Cluster, limit: usize) {
     for node in &cluster.nodes {
-        eventually("all connections are accepted", PATIENCE, async || {
+        eventually("all connections are accepted", STEP_TIMEOUT, async || {
             let all = join_all((0..limit).map(|_| try_connect(node))).await;
             let accepted: Vec<Browser> = all.into_iter().flatten().collect();
             let count = accepted.len();
@@ -124,8 +126,8 @@ async fn connections_of_killed_node_are_freed_after_lease_expiry() {
         expect_full(&cluster.nodes[1]).await;
         cluster.nodes[0].kill9();
         let live_node = &cluster.nodes[1];
-        let _two = connect_soon(live_node, 3 * PATIENCE).await;
-        let _three = connect_soon(live_node, PATIENCE).await;
+        let _two = connect_soon(live_node, 3 * STEP_TIMEOUT).await;
+        let _three = connect_soon(live_node, STEP_TIMEOUT).await;
         expect_full(live_node).await;
     })
     .await;
@@ -163,7 +165,7 @@ async fn connections_without_redis_are_accepted_and_counted_later() {
             expect_full(cluster.second()).await;
         }
         there.close().await;
-        connect_soon(cluster.second(), PATIENCE).await.settle().await;
+        connect_soon(cluster.second(), STEP_TIMEOUT).await.settle().await;
         assert!(cluster.first().metrics().await.sum("fanfare_connection_limits_unenforced_total") >= 1.0);
     })
     .await;

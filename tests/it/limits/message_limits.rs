@@ -13,29 +13,29 @@ const FOUR_MESSAGES: &str = "{ enabled = true, max_attempts = 4, decay_seconds =
 async fn message_rate_limit_counts_all_messages_except_pings() {
     let server =
         Server::builder().app(AppSpec::new("4").set("message_rate_limit", FOUR_MESSAGES)).start().await;
-    let mut ann = server.browser("key4").await;
+    let mut client = server.browser("key4").await;
     // Four messages of any kind, with pings between them.
-    ann.subscribe("news").await;
-    ann.settle().await;
-    ann.send_text("not json").await;
-    ann.expect_error().await;
-    ann.settle().await;
-    ann.send_message(Message::binary("x")).await;
-    ann.expect_error().await;
-    ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "olds" } })).await;
+    client.subscribe("news").await;
+    client.settle().await;
+    client.send_text("not json").await;
+    client.expect_error().await;
+    client.settle().await;
+    client.send_message(Message::binary("x")).await;
+    client.expect_error().await;
+    client.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "olds" } })).await;
     // The next message exceeds the limit and has no effect.
-    ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
-    let message = ann.expect_error_code(4301).await;
+    client.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
+    let message = client.expect_error_code(4301).await;
     assert!(message.contains("4 messages per 60s"), "{message}");
     // An excess subscription receives a subscription error: without one, the client would
     // wait for the confirmation forever.
-    ann.request_subscription("olds").await;
-    let error = ann.expect_subscription_error("olds").await;
+    client.request_subscription("olds").await;
+    let error = client.expect_subscription_error("olds").await;
     assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4301)), "{error}");
     // The connection stays open and subscribed. Other connections are not affected.
-    ann.settle().await;
+    client.settle().await;
     server.caller("4").publish("news", "e", "").await;
-    ann.expect_event("news", "e").await;
+    client.expect_event("news", "e").await;
     server.browser("key4").await.subscribe("news").await;
 }
 
@@ -43,18 +43,18 @@ async fn message_rate_limit_counts_all_messages_except_pings() {
 async fn message_rate_limit_resets_with_the_next_window() {
     let rate = "{ enabled = true, max_attempts = 1, decay_seconds = 1 }";
     let server = Server::builder().app(AppSpec::new("4").set("message_rate_limit", rate)).start().await;
-    let mut ann = server.browser("key4").await;
+    let mut client = server.browser("key4").await;
     let began = Instant::now();
-    ann.subscribe("news").await;
+    client.subscribe("news").await;
     // Within the window each subscription is refused; in the next one it succeeds.
     loop {
-        ann.request_subscription("olds").await;
-        let frame = ann.next().await;
+        client.request_subscription("olds").await;
+        let frame = client.next().await;
         if frame.event == "pusher_internal:subscription_succeeded" {
             break;
         }
         assert_eq!(frame.event, "pusher:subscription_error", "{}", frame.text);
-        ann.expect_error_code(4300).await;
+        client.expect_error_code(4300).await;
     }
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 }
@@ -63,10 +63,10 @@ async fn message_rate_limit_resets_with_the_next_window() {
 async fn message_rate_limit_with_terminate_on_limit_closes_the_connection() {
     let rate = "{ enabled = true, max_attempts = 1, decay_seconds = 60, terminate_on_limit = true }";
     let server = Server::builder().app(AppSpec::new("4").set("message_rate_limit", rate)).start().await;
-    let mut ann = server.browser("key4").await;
-    ann.subscribe("news").await;
-    ann.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
-    ann.expect_error_code(4301).await;
-    assert_eq!(ann.closed().await, 4100);
+    let mut client = server.browser("key4").await;
+    client.subscribe("news").await;
+    client.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
+    client.expect_error_code(4301).await;
+    assert_eq!(client.closed().await, 4100);
     server.caller("4").count_becomes("news", 0).await;
 }

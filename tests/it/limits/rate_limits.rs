@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::server::AppSpec;
 use crate::support::{
-    Answer, Backend, Caller, Cluster, PATIENCE, Server, bounded, eventually, on_both_backends,
+    Answer, Backend, Caller, Cluster, STEP_TIMEOUT, Server, bounded, eventually, on_both_backends,
 };
 
 on_both_backends![
@@ -65,7 +65,7 @@ async fn query_remaining(caller: &Caller, limit: u64) -> u64 {
 
 /// Waits for a window in which nothing has been charged.
 async fn fresh_window(caller: &Caller, limit: u64) {
-    eventually("an unused window", PATIENCE, async || match query_remaining(caller, limit).await {
+    eventually("an unused window", STEP_TIMEOUT, async || match query_remaining(caller, limit).await {
         left if left == limit => Ok(()),
         left => Err(format!("{left} are left")),
     })
@@ -114,7 +114,7 @@ async fn rate_limit_charges_or_refuses_a_batch_as_a_whole(backend: Backend) {
     const LIMIT: u64 = 10;
     let cluster = start(backend, LIMIT).await;
     let (first, second) = (cluster.first().caller("1"), cluster.second().caller("1"));
-    let mut subscribers = cluster.listeners(&["a"]).await;
+    let mut subscribers = cluster.subscribers(&["a"]).await;
     let batch = |name: &str, count: usize| -> Value {
         (0..count).map(|_| json!({ "name": name, "channel": "a", "data": "x" })).collect()
     };
@@ -246,7 +246,7 @@ async fn rate_limit_is_separate_per_app(backend: Backend) {
     let (ours, theirs) = (cluster.caller("1"), cluster.caller("2"));
     fresh_window(&theirs, 3).await;
     let refused = async || ours.post_events(event(&["a"])).await.status == 429;
-    eventually("a window that is used up", PATIENCE, async || match refused().await {
+    eventually("a window that is used up", STEP_TIMEOUT, async || match refused().await {
         true => Ok(()),
         false => Err("accepted".into()),
     })

@@ -16,7 +16,7 @@ async fn check(accepted: Vec<Value>, refused: Vec<Value>, status: u16, field: &s
         let answer = caller.post_events(event).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     for event in refused {
         caller.post_events(event).await.expect_refused(status).of_field(field);
         subscribers.expect_nothing(&caller, "news", field).await;
@@ -159,7 +159,7 @@ async fn largest_batch_fits_body_limit() {
 async fn body_size_is_limited() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     let event = json!({ "name": "e", "channel": "news", "data": "" }).to_string();
     let padded = |body: &str, kilobytes: usize| body.to_owned() + &" ".repeat(kilobytes * 1024);
     let batch = format!(r#"{{"batch":[{event}]}}"#);

@@ -11,8 +11,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use crate::support::witness::within;
-use crate::support::{Backend, Browser, Change, Cluster, Observer, PATIENCE, Seed, Server, View, eventually};
+use crate::support::{
+    Backend, Browser, Change, Cluster, Observer, STEP_TIMEOUT, Seed, Server, View, eventually, within,
+};
 
 const NODES: usize = 3;
 const TABS: usize = 5;
@@ -97,7 +98,7 @@ impl<'a> PresenceChannel<'a> {
         let channel = PresenceChannel { nodes, name: channel, observers, checks: 0 };
         // Each observer receives a `member_added` for every observer that joined after it.
         for (at, observer) in channel.observers.iter().enumerate() {
-            observer.has_changes(&channel.name, NODES - 1 - at).await;
+            observer.wait_for_changes(&channel.name, NODES - 1 - at).await;
         }
         channel
     }
@@ -134,7 +135,7 @@ impl<'a> PresenceChannel<'a> {
             assert_eq!(roster, users, "{} at {event}", self.name);
         }
         for observer in &self.observers {
-            observer.heard(&self.name, &event).await;
+            observer.wait_for(&self.name, &event).await;
             assert_eq!(observer.view(&self.name).ids, users, "{} at {event}", observer.name);
         }
         for tab in tabs {
@@ -186,7 +187,7 @@ async fn toggle_one_by_one(nodes: &[Server], seed: Seed) {
                 expected.push(Change::Removed("ann".into()));
                 // A tab opened before this change was sent would cancel the change.
                 for (at, observer) in channel.observers.iter().enumerate() {
-                    observer.has_changes(&channel.name, NODES - 1 - at + expected.len()).await;
+                    observer.wait_for_changes(&channel.name, NODES - 1 - at + expected.len()).await;
                 }
             }
             _ => {}
@@ -279,7 +280,7 @@ async fn cluster_presence_roster_contains_the_new_member_after_redis_data_loss()
             tokio::join!(toggles, flush);
             let users = NODES + tabs.iter().filter(|tab| tab.open.is_some()).count();
             for node in &cluster.nodes {
-                eventually(&format!("all users in round {round}"), PATIENCE, async || {
+                eventually(&format!("all users in round {round}"), STEP_TIMEOUT, async || {
                     match query(node, &channel.name).await.1.len() {
                         now if now == users => Ok(()),
                         now => Err(now.to_string()),
@@ -289,7 +290,7 @@ async fn cluster_presence_roster_contains_the_new_member_after_redis_data_loss()
             }
             for observer in &channel.observers {
                 let what = format!("the complete roster of {} in round {round}", observer.name);
-                eventually(&what, PATIENCE, async || match observer.view(&channel.name).ids.len() {
+                eventually(&what, STEP_TIMEOUT, async || match observer.view(&channel.name).ids.len() {
                     now if now == users => Ok(()),
                     now => Err(now.to_string()),
                 })

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::receiver::Call;
-use crate::support::witness::within;
 use crate::support::{
     AppSpec, Backend, Browser, Caller, Change, Cluster, Observer, Receiver, Server, Signal, View, eventually,
+    within,
 };
 
 /// The bound of P5 on default settings.
@@ -126,10 +126,10 @@ impl Members {
             (channel.clone(), json!({ "user_count": users.len(), "subscription_count": subscriptions }))
         };
         let counts = Value::Object(members.iter().map(counts).collect());
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let waits = nodes.iter().map(async |node: &usize| {
             let caller = self.cluster.nodes[*node].caller("1");
-            eventually(&format!("the counts of node {node}"), patience, async || {
+            eventually(&format!("the counts of node {node}"), timeout, async || {
                 match presence_counts(&caller).await {
                     now if now == counts => Ok(()),
                     now => Err(now.to_string()),
@@ -155,7 +155,7 @@ impl Members {
         self.publish_to_all(&event).await;
         for observer in &self.observers {
             for at in 0..OBSERVED {
-                observer.heard(&channel(at), &event).await;
+                observer.wait_for(&channel(at), &event).await;
             }
         }
     }
@@ -221,7 +221,7 @@ async fn roster(caller: &Caller, channel: &str) -> BTreeSet<String> {
 
 /// Events of all calls that were answered with 2xx.
 fn delivered(calls: &[Call]) -> Vec<Value> {
-    calls.iter().filter(|call| call.is_taken()).flat_map(Call::events).collect()
+    calls.iter().filter(|call| call.is_accepted()).flat_map(Call::events).collect()
 }
 
 /// How often a user was removed or a channel vacated, by channel and user. Webhook

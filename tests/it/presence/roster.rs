@@ -21,13 +21,13 @@ async fn presence_new_member_receives_the_roster_and_is_announced(backend: Backe
     let cluster = Cluster::start(backend).await;
     let mut ann = cluster.first().browser("key1").await;
     let mut ben = cluster.second().browser("key1").await;
-    ann.ask_to_join(ROOM, r#"{"user_id":"ann","user_info":{"n":1.0}}"#).await;
+    ann.request_presence_subscription(ROOM, r#"{"user_id":"ann","user_info":{"n":1.0}}"#).await;
     assert_eq!(
         ann.next().await.text,
         r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-room","data":"{\"presence\":{\"ids\":[\"ann\"],\"hash\":{\"ann\":{\"n\":1.0}},\"count\":1}}"}"#
     );
     // A user id may be a number. The server does not change the signed bytes of `user_info`.
-    ben.ask_to_join(ROOM, r#" { "user_info" : {"b": 2.50} , "user_id" : 10 } "#).await;
+    ben.request_presence_subscription(ROOM, r#" { "user_info" : {"b": 2.50} , "user_id" : 10 } "#).await;
     assert_eq!(
         ben.next().await.text,
         r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-room","data":"{\"presence\":{\"ids\":[\"10\",\"ann\"],\"hash\":{\"10\":{\"b\": 2.50},\"ann\":{\"n\":1.0}},\"count\":2}}"}"#
@@ -52,7 +52,7 @@ async fn presence_user_with_several_connections_is_one_member(backend: Backend) 
     let names = ["first", "second"];
     for (tab, name) in tabs.iter_mut().zip(names) {
         let data = json!({ "user_id": "ann", "user_info": { "name": name } });
-        tab.ask_to_join(ROOM, &data.to_string()).await;
+        tab.request_presence_subscription(ROOM, &data.to_string()).await;
         // The `user_info` of the user's first connection stays.
         let presence = tab.confirmed(ROOM).await.data_json()["presence"].take();
         assert_eq!(presence["count"], 2);
@@ -79,7 +79,7 @@ async fn presence_rejoin_before_leave_ack_resends_user_info(backend: Backend) {
     let mut times_added = 0;
     for n in 0..200 {
         let data = json!({ "user_id": "ann", "user_info": { "n": n } });
-        ann.ask_to_join(ROOM, &data.to_string()).await;
+        ann.request_presence_subscription(ROOM, &data.to_string()).await;
         ann.confirmed(ROOM).await;
         cluster.caller("1").publish(ROOM, "joined", "").await;
         loop {
@@ -147,7 +147,7 @@ async fn presence_full_channel_admits_current_members_only(backend: Backend) {
     ann.expect_event(ROOM, "pusher_internal:member_added").await;
     let mut eve = cluster.second().browser("key4").await;
     for _ in 0..2 {
-        eve.ask_to_join(ROOM, r#"{"user_id":"eve"}"#).await;
+        eve.request_presence_subscription(ROOM, r#"{"user_id":"eve"}"#).await;
         let error = eve.expect_subscription_error(ROOM).await;
         assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4100)), "{error}");
     }
@@ -222,7 +222,7 @@ async fn presence_error_names_the_invalid_field_of_channel_data() {
         (r#"{"user_id":""}"#, "user_id"),
         (&long, "user_id"),
     ] {
-        ann.ask_to_join(ROOM, data).await;
+        ann.request_presence_subscription(ROOM, data).await;
         let error = ann.expect_subscription_error(ROOM).await;
         let is = (error["type"].as_str(), error["status"].as_u64());
         assert_eq!(is, (Some("InvalidChannelData"), Some(400)), "{data}: {error}");
@@ -246,10 +246,10 @@ async fn user_info_above_the_size_limit_is_refused() {
         let mut ann = server.browser(key).await;
         // The limit counts the JSON text, including its quotes.
         let data = |bytes: usize| json!({ "user_id": "ann", "user_info": "i".repeat(bytes - 2) }).to_string();
-        ann.ask_to_join(ROOM, &data(max + 1)).await;
+        ann.request_presence_subscription(ROOM, &data(max + 1)).await;
         let error = ann.expect_subscription_error(ROOM).await;
         assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4301)), "{error}");
-        ann.ask_to_join(ROOM, &data(max)).await;
+        ann.request_presence_subscription(ROOM, &data(max)).await;
         ann.confirmed(ROOM).await;
     }
 }
@@ -267,7 +267,7 @@ async fn user_info_limit_counts_decoded_text() {
     let count_max = (1024 - 11) / 2;
     for (count, fits) in [(350, true), (count_max, true), (count_max + 1, false)] {
         let mut ann = server.browser("key4").await;
-        ann.ask_to_join(ROOM, &data(count)).await;
+        ann.request_presence_subscription(ROOM, &data(count)).await;
         if fits {
             let frame = ann.confirmed(ROOM).await;
             let name = "é".repeat(count);

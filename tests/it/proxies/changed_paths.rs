@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{PATIENCE, Server, bounded};
+use crate::support::{STEP_TIMEOUT, Server, bounded};
 
 #[tokio::test]
 async fn root_returns_name_and_version() {
@@ -89,7 +89,7 @@ async fn wrong_signature_over_a_costly_path_is_refused_in_time() {
         let path = format!("/realtime/apps/1/channels/{}", "%C3%A9|:'//".repeat(1_000));
         for _ in 0..100 {
             let answer = caller.request("GET", "").path(&path).secret("wrong").send();
-            let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time");
+            let answer = tokio::time::timeout(STEP_TIMEOUT, answer).await.expect("an answer in time");
             assert!([401, 404].contains(&answer.status), "{}", answer.text());
         }
     })

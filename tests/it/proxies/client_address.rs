@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{PATIENCE, Server};
+use crate::support::{STEP_TIMEOUT, Server};
 
 async fn start(proxies: &str) -> Server {
     let config = format!("log = \"info,fanfare=debug\"\ntrusted_proxies = {proxies}");
@@ -23,7 +23,7 @@ async fn client_of(server: &Server, message: &str, forwarded_for: &str) -> Strin
     } else {
         refused_socket(server, forwarded_for).await;
     }
-    let log = crate::support::eventually(message, PATIENCE, async || {
+    let log = crate::support::eventually(message, STEP_TIMEOUT, async || {
         let log = server.log();
         let found = log.lines().filter(|line| line.contains(message)).nth(lines).map(str::to_owned);
         found.ok_or(log)
@@ -54,7 +54,7 @@ async fn refused_socket(server: &Server, forwarded_for: &str) {
             );
         }
     };
-    tokio::time::timeout(PATIENCE, closing).await.expect("a refusal in time");
+    tokio::time::timeout(STEP_TIMEOUT, closing).await.expect("a refusal in time");
 }
 
 #[tokio::test]

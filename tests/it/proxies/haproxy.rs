@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
-use crate::support::{Browser, PATIENCE, bounded, eventually, http};
+use crate::support::{Browser, STEP_TIMEOUT, bounded, eventually, http};
 
 #[tokio::test]
 async fn cluster_behind_haproxy_delivers_like_one_server() {
@@ -73,7 +73,7 @@ async fn clients_of_a_cluster_reconnect_after_node_is_killed() {
             count => Err(count.to_string()),
         };
         // The expiry of a lease takes nearly as long as the timeout of a test step.
-        eventually("six subscribers again", 3 * PATIENCE, count).await;
+        eventually("six subscribers again", 3 * STEP_TIMEOUT, count).await;
 
         let batch = (0..10).map(|number| counted(&format!("after-{number}")));
         let answer = caller.post_batch(batch.collect()).await.expect_ok();
@@ -98,7 +98,7 @@ impl Js {
         let launch = Launch::node("pusher_js.js").addr(site.haproxy.addr()).arg(&site.app().key);
         let mut program = launch.start();
         let socket_id = connected(&mut program).await;
-        program.tell(&json!({ "cmd": "subscribe", "channel": "news" }));
+        program.send(&json!({ "cmd": "subscribe", "channel": "news" }));
         let mut js = Js { program, socket_id };
         js.expect_event("pusher:subscription_succeeded").await;
         js
@@ -128,7 +128,7 @@ impl Js {
     /// Finds out without a timeout: the server answers a subscription on a live
     /// connection, and the other clients are about to report the loss.
     async fn is_cut(&mut self) -> bool {
-        self.program.tell(&json!({ "cmd": "subscribe", "channel": "probe" }));
+        self.program.send(&json!({ "cmd": "subscribe", "channel": "probe" }));
         let is_answer = |report: &Value| {
             let confirmed =
                 report["channel"] == "probe" && report["event"] == "pusher:subscription_succeeded";

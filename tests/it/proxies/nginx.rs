@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::command::{PROGRAM, bare, run};
 use crate::support::nginx::Nginx;
 use crate::support::process::Process;
-use crate::support::{Answer, Browser, Caller, PATIENCE, Port, Server, bounded, http};
+use crate::support::{Answer, Browser, Caller, Port, STEP_TIMEOUT, Server, bounded, http};
 
 /// Directives of every `location` that forwards WebSockets.
 const UPGRADE: &str = "proxy_http_version 1.1;
@@ -310,7 +310,7 @@ async fn nginx_with_tls_serves_commands() {
         let mut listener = Process::spawn("listener", &mut trusting(&["listen", "news", "--count", "1"]));
         site.server.caller("1").count_becomes("news", 1).await;
         run(&mut trusting(&["trigger", "news", "greeting", "hello"])).expect_ok();
-        assert_eq!(listener.wait_exit(PATIENCE).await.code(), Some(0));
+        assert_eq!(listener.wait_exit(STEP_TIMEOUT).await.code(), Some(0));
     })
     .await;
 }

@@ -15,10 +15,9 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use crate::support::browser::Incoming;
-use crate::support::delta_client::Came;
+use crate::support::delta_client::Encoding;
 use crate::support::haproxy::Site;
-use crate::support::witness::within;
-use crate::support::{AppSpec, Browser, Caller, Heard, Memory, PATIENCE, Seed};
+use crate::support::{AppSpec, Browser, Caller, FrameKind, ResumeState, STEP_TIMEOUT, Seed, within};
 
 const CHANNEL: &str = "market";
 const BATCHES_PER_SECOND: u64 = 50;
@@ -145,14 +144,14 @@ async fn node_of(site: &Site) -> usize {
             _ => Err(format!("{sockets:?}")),
         }
     };
-    crate::support::eventually("one socket on one node", PATIENCE, sockets).await
+    crate::support::eventually("one socket on one node", STEP_TIMEOUT, sockets).await
 }
 
 #[derive(Default)]
 struct Reader {
-    memory: Memory,
+    state: ResumeState,
     /// The kind of frame and the data of each received event.
-    received: Vec<(Came, String)>,
+    received: Vec<(Encoding, String)>,
     bytes: usize,
     full_bytes: usize,
     has_subscribed: bool,
@@ -162,19 +161,19 @@ impl Reader {
     /// Returns whether the subscription was resumed.
     async fn subscribe(&mut self, browser: &mut Browser) -> bool {
         let resume = match std::mem::replace(&mut self.has_subscribed, true) {
-            true => self.memory.resume(),
+            true => self.state.resume(),
             false => json!(true),
         };
-        self.memory.sockets.push(browser.socket_id().to_owned());
+        self.state.sockets.push(browser.socket_id().to_owned());
         let filter = json!({ "key": "kind", "cmp": "in", "vals": ["goal", "card"] });
         let members = json!({ "delta": true, "filter": filter, "resume": resume });
         let succeeded = browser.subscribe_with(CHANNEL, members).await;
-        self.memory.stand(&succeeded)
+        self.state.on_confirmation(&succeeded)
     }
 
     async fn read_for(&mut self, browser: &mut Browser, time: Duration) {
         let end = tokio::time::Instant::now() + time;
-        while let Ok(incoming) = tokio::time::timeout_at(end, browser.incoming_within(PATIENCE)).await {
+        while let Ok(incoming) = tokio::time::timeout_at(end, browser.incoming_within(STEP_TIMEOUT)).await {
             let Incoming::Frame(frame) = incoming else { panic!("closed by the server: {incoming:?}") };
             self.on_frame(&frame);
         }
@@ -188,14 +187,14 @@ impl Reader {
     }
 
     fn on_frame(&mut self, frame: &crate::support::Frame) {
-        match self.memory.hear(frame) {
-            Heard::Event(event) => {
+        match self.state.on_frame(frame) {
+            FrameKind::Event(event) => {
                 self.bytes += event.bytes;
                 self.full_bytes += event.text.len();
-                self.received.push((event.came, event.data));
+                self.received.push((event.encoding, event.data));
             }
-            Heard::Position { missed } => assert!(!missed, "{}", frame.text),
-            Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
+            FrameKind::Position { missed } => assert!(!missed, "{}", frame.text),
+            FrameKind::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
             other => panic!("{other:?}"),
         }
     }
@@ -213,7 +212,7 @@ struct Tally {
 impl Tally {
     fn check(&self, published: &[Published], reader: &Reader, lasted: Duration) {
         let is_own = |event: &Published| {
-            event.excluded.as_ref().is_some_and(|socket| reader.memory.sockets.contains(socket))
+            event.excluded.as_ref().is_some_and(|socket| reader.state.sockets.contains(socket))
         };
         let own = published.iter().filter(|event| is_own(event)).count();
         let expected: Vec<&str> = published
@@ -224,7 +223,7 @@ impl Tally {
         let received: Vec<&str> = reader.received.iter().map(|(_, data)| data.as_str()).collect();
         let distinct: std::collections::HashSet<&str> = received.iter().copied().collect();
         let lost = expected.iter().filter(|data| !distinct.contains(*data)).count();
-        let deltas = reader.received.iter().filter(|(came, _)| *came == Came::Delta).count();
+        let deltas = reader.received.iter().filter(|(encoding, _)| *encoding == Encoding::Delta).count();
         let share = 100.0 * deltas as f64 / received.len() as f64;
         println!(
             "{} reconnects, {} of them to another node; nodes visited {:?}; delay at most {:?}",

@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::delta_client::Came;
+use crate::support::delta_client::Encoding;
 use crate::support::{
-    AppSpec, Backend, Caller, Cluster, Heard, Links, PATIENCE, Redis, Resumer, Way, bounded, eventually,
+    AppSpec, Backend, Caller, Cluster, Direction, FrameKind, Links, Redis, ResumingClient, STEP_TIMEOUT,
+    bounded, eventually,
 };
 
 const CONFIG: &str = "[delta_compression]\nfull_message_interval = 0\n[tag_filtering]\nenabled = true\n";
@@ -41,26 +42,27 @@ async fn cluster_resume_after_loss_of_the_history_is_declined() {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
         let members = json!({ "delta": true });
-        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish_batch(&caller, 0..3).await;
-        resumer.events(&texts(0..3)).await;
-        let memory = resumer.cut();
+        client.events(&texts(0..3)).await;
+        let state = client.disconnect();
         publish_batch(&caller, 3..5).await;
         let script = "return redis.call('DEL', redis.call('KEYS', 'fanfare:*:log:1:news')[1])";
         assert_eq!(cluster.redis().command(&["EVAL", script, "0"]).await.integer(), 1);
-        let resume = memory.resume();
+        let resume = state.resume();
         let (mut declined, resumed) =
-            Resumer::back(cluster.second(), "news", members.clone(), memory.clone(), resume).await;
+            ResumingClient::reconnect(cluster.second(), "news", members.clone(), state.clone(), resume).await;
         assert!(!resumed, "two events are lost");
-        assert_eq!(declined.memory.epoch, memory.epoch);
+        assert_eq!(declined.state.epoch, state.epoch);
         publish_batch(&caller, 5..7).await;
-        assert_eq!(declined.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
+        assert_eq!(declined.events(&texts(5..7)).await, [Encoding::Full, Encoding::Delta]);
 
         // A client without missed events can be resumed without a history.
-        let memory = declined.cut();
+        let state = declined.disconnect();
         cluster.redis().command(&["EVAL", script, "0"]).await;
-        let resume = memory.resume();
-        let (mut back, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+        let resume = state.resume();
+        let (mut back, resumed) =
+            ResumingClient::reconnect(cluster.first(), "news", members, state, resume).await;
         assert!(resumed);
         publish_batch(&caller, 7..8).await;
         back.events(&texts(7..8)).await;
@@ -74,36 +76,37 @@ async fn cluster_resume_after_redis_data_loss_is_declined() {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
         let members = json!({ "delta": true });
-        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
-        let mut leaves = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut stays = ResumingClient::on(cluster.second(), "news", members.clone()).await;
+        let mut leaves = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish_batch(&caller, 0..3).await;
-        for resumer in [&mut stays, &mut leaves] {
-            resumer.events(&texts(0..3)).await;
+        for client in [&mut stays, &mut leaves] {
+            client.events(&texts(0..3)).await;
         }
-        let (before, memory) = (stays.memory.epoch, leaves.cut());
+        let (before, state) = (stays.state.epoch, leaves.disconnect());
         cluster.redis().command(&["FLUSHALL"]).await;
         publish_batch(&caller, 3..5).await;
         // A position notice precedes the first sequence number of the new epoch.
         assert!(stays.position().await, "the position notice has no `missed`");
-        assert_ne!(stays.memory.epoch, before);
-        assert_eq!(stays.events(&texts(3..5)).await, [Came::Full, Came::Delta]);
+        assert_ne!(stays.state.epoch, before);
+        assert_eq!(stays.events(&texts(3..5)).await, [Encoding::Full, Encoding::Delta]);
 
-        let resume = memory.resume();
+        let resume = state.resume();
         let (mut declined, resumed) =
-            Resumer::back(cluster.first(), "news", members.clone(), memory, resume).await;
+            ResumingClient::reconnect(cluster.first(), "news", members.clone(), state, resume).await;
         assert!(!resumed);
-        assert_eq!(declined.memory.epoch, stays.memory.epoch);
+        assert_eq!(declined.state.epoch, stays.state.epoch);
         publish_batch(&caller, 5..6).await;
-        assert_eq!(declined.events(&texts(5..6)).await, [Came::Full]);
+        assert_eq!(declined.events(&texts(5..6)).await, [Encoding::Full]);
         stays.events(&texts(5..6)).await;
 
         // Resuming works in the new epoch.
-        let memory = stays.cut();
+        let state = stays.disconnect();
         publish_batch(&caller, 6..9).await;
-        let resume = memory.resume();
-        let (mut back, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+        let resume = state.resume();
+        let (mut back, resumed) =
+            ResumingClient::reconnect(cluster.first(), "news", members, state, resume).await;
         assert!(resumed);
-        assert_eq!(back.events(&texts(6..9)).await, [Came::Delta; 3]);
+        assert_eq!(back.events(&texts(6..9)).await, [Encoding::Delta; 3]);
     })
     .await;
 }
@@ -118,30 +121,30 @@ async fn cluster_resume_waits_while_the_history_is_unreadable() {
         let caller = other.caller("1");
         let members = json!({ "delta": true });
         for trouble in ["stalled", "cut"] {
-            let mut resumer = Resumer::on(proxied, "news", members.clone()).await;
-            let mut stays = Resumer::on(other, "news", members.clone()).await;
+            let mut client = ResumingClient::on(proxied, "news", members.clone()).await;
+            let mut stays = ResumingClient::on(other, "news", members.clone()).await;
             publish_batch(&caller, 0..1).await;
-            resumer.events(&texts(0..1)).await;
-            let memory = resumer.memory.clone();
+            client.events(&texts(0..1)).await;
+            let state = client.state.clone();
             publish_batch(&caller, 1..3).await;
-            resumer.events(&texts(1..3)).await;
+            client.events(&texts(1..3)).await;
             match trouble {
-                "stalled" => proxy.stall(Links::Scripts, Way::Both),
+                "stalled" => proxy.stall(Links::Scripts, Direction::Both),
                 _ => proxy.cut(Links::Scripts),
             }
             let mut data = members.clone();
-            data["resume"] = memory.resume();
-            resumer.browser.request_subscription_with("news", data).await;
-            resumer.browser.settle().await;
+            data["resume"] = state.resume();
+            client.browser.request_subscription_with("news", data).await;
+            client.browser.settle().await;
             publish_batch(&caller, 3..6).await;
             stays.events(&texts(0..6)).await;
             proxy.heal();
-            resumer.memory = memory;
-            let succeeded = resumer.browser.confirmed("news").await;
-            assert!(resumer.memory.stand(&succeeded), "{trouble}");
-            resumer.events(&texts(1..6)).await;
+            client.state = state;
+            let succeeded = client.browser.confirmed("news").await;
+            assert!(client.state.on_confirmation(&succeeded), "{trouble}");
+            client.events(&texts(1..6)).await;
             publish_batch(&caller, 6..7).await;
-            assert_eq!(resumer.events(&texts(6..7)).await, [Came::Delta], "{trouble}");
+            assert_eq!(client.events(&texts(6..7)).await, [Encoding::Delta], "{trouble}");
         }
     })
     .await;
@@ -162,34 +165,35 @@ async fn cluster_resume_of_500_clients_of_a_killed_node_shares_history_reads() {
             1 => json!({ "delta": true, "filter": { "key": "x", "cmp": "nex" } }),
             _ => json!({}),
         };
-        let clients = (0..CLIENTS).map(|number| Resumer::on(&cluster.nodes[0], "news", members(number)));
+        let clients =
+            (0..CLIENTS).map(|number| ResumingClient::on(&cluster.nodes[0], "news", members(number)));
         let mut clients = join_all(clients).await;
         publish_batch(&caller, 0..5).await;
-        join_all(clients.iter_mut().map(|resumer| async { resumer.events(&texts(0..5)).await })).await;
+        join_all(clients.iter_mut().map(|client| async { client.events(&texts(0..5)).await })).await;
         cluster.nodes[0].kill9();
-        let memories: Vec<_> = clients.into_iter().map(Resumer::cut).collect();
+        let states: Vec<_> = clients.into_iter().map(ResumingClient::disconnect).collect();
         publish_batch(&caller, 5..25).await;
-        let back = memories.into_iter().map(|memory| Resumer::connect(&cluster.nodes[1], "news", memory));
+        let back = states.into_iter().map(|state| ResumingClient::connect(&cluster.nodes[1], "news", state));
         let mut back = join_all(back).await;
         let reads = history_reads(cluster.redis()).await;
         // One read takes longer than sending all requests does.
-        cluster.proxy().delay(Links::Scripts, Way::Replies, REPLY_DELAY);
-        for (number, resumer) in back.iter_mut().enumerate() {
-            let resume = resumer.memory.resume();
-            resumer.ask(members(number), resume).await;
+        cluster.proxy().delay(Links::Scripts, Direction::Replies, REPLY_DELAY);
+        for (number, client) in back.iter_mut().enumerate() {
+            let resume = client.state.resume();
+            client.request(members(number), resume).await;
         }
-        join_all(back.iter_mut().map(|resumer| resumer.browser.settle())).await;
+        join_all(back.iter_mut().map(|client| client.browser.settle())).await;
         cluster.proxy().heal();
-        let resumed = join_all(back.iter_mut().map(Resumer::answer)).await;
+        let resumed = join_all(back.iter_mut().map(ResumingClient::confirmation)).await;
         let read = history_reads(cluster.redis()).await - reads;
         println!("the history was read {read} times");
         assert!(read * 10 <= i64::try_from(CLIENTS).unwrap(), "{read} reads");
         publish_batch(&caller, 25..30).await;
-        for (number, (resumer, resumed)) in back.iter_mut().zip(resumed).enumerate() {
+        for (number, (client, resumed)) in back.iter_mut().zip(resumed).enumerate() {
             assert!(resumed, "{number}");
-            let came = resumer.events(&texts(5..30)).await;
-            let expected = if number % 3 == 2 { Came::Plain } else { Came::Delta };
-            assert!(came.iter().all(|came| *came == expected), "{number}: {came:?}");
+            let encoding = client.events(&texts(5..30)).await;
+            let expected = if number % 3 == 2 { Encoding::Plain } else { Encoding::Delta };
+            assert!(encoding.iter().all(|encoding| *encoding == expected), "{number}: {encoding:?}");
         }
         let metrics = cluster.nodes[1].metrics().await;
         assert_eq!(metrics.sum("fanfare_resumes_total") as usize, CLIENTS);
@@ -217,18 +221,18 @@ async fn cluster_resume_of_too_many_missed_bytes_is_declined() {
     bounded(async {
         let cluster = cluster().await;
         let caller = cluster.caller("1");
-        let resumer = Resumer::on(cluster.first(), "news", json!({})).await;
+        let client = ResumingClient::on(cluster.first(), "news", json!({})).await;
         publish_batch(&caller, 0..1).await;
-        let mut resumer = resumer;
-        resumer.events(&texts(0..1)).await;
-        let memory = resumer.cut();
+        let mut client = client;
+        client.events(&texts(0..1)).await;
+        let state = client.disconnect();
         for number in 0..60 {
             let data = format!("{number}{}", "x".repeat(10_000));
             caller.publish("news", "e", &data).await;
         }
-        let resume = memory.resume();
+        let resume = state.resume();
         let (mut declined, resumed) =
-            Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
+            ResumingClient::reconnect(cluster.second(), "news", json!({}), state, resume).await;
         assert!(!resumed);
         publish_batch(&caller, 1..2).await;
         declined.events(&texts(1..2)).await;
@@ -246,12 +250,12 @@ async fn cluster_resume_subscribers_receive_missed_after_redis_restarts_empty() 
         let mut cluster = cluster().await;
         let members = json!({ "delta": true });
         let mut resumers = vec![
-            Resumer::on(cluster.first(), "news", members.clone()).await,
-            Resumer::on(cluster.second(), "news", members.clone()).await,
+            ResumingClient::on(cluster.first(), "news", members.clone()).await,
+            ResumingClient::on(cluster.second(), "news", members.clone()).await,
         ];
         publish_batch(&cluster.caller("1"), 0..3).await;
-        for resumer in &mut resumers {
-            resumer.events(&texts(0..3)).await;
+        for client in &mut resumers {
+            client.events(&texts(0..3)).await;
         }
         cluster.redis_mut().restart().await;
         let caller = cluster.caller("1");
@@ -262,20 +266,20 @@ async fn cluster_resume_subscribers_receive_missed_after_redis_restarts_empty() 
                 status => Err(status.to_string()),
             }
         };
-        eventually("published again", PATIENCE, published).await;
-        for resumer in &mut resumers {
-            let before = resumer.memory.epoch;
+        eventually("published again", STEP_TIMEOUT, published).await;
+        for client in &mut resumers {
+            let before = client.state.epoch;
             let (mut missed, mut seen) = (false, None);
             while seen.is_none() {
-                match resumer.hear().await {
-                    Heard::Event(event) => seen = Some(event),
-                    Heard::Position { missed: now } => missed |= now,
+                match client.receive().await {
+                    FrameKind::Event(event) => seen = Some(event),
+                    FrameKind::Position { missed: now } => missed |= now,
                     other => panic!("{other:?}"),
                 }
             }
             assert!(missed, "no position notice with `missed`");
-            assert_ne!(resumer.memory.epoch, before);
-            assert_eq!(seen.map(|event| (event.came, event.data)), Some((Came::Full, text(3))));
+            assert_ne!(client.state.epoch, before);
+            assert_eq!(seen.map(|event| (event.encoding, event.data)), Some((Encoding::Full, text(3))));
         }
     })
     .await;
@@ -297,28 +301,28 @@ async fn cluster_resume_continues_when_client_sequence_numbers_wrap_around() {
             redis.call('HSET', head, 'seq', string.format('%.0f', next))
             return redis.status_reply(string.format('%.0f', next))";
         println!("{}", cluster.redis().command(&["EVAL", script, "0"]).await.text());
-        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
-        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
+        let mut stays = ResumingClient::on(cluster.second(), "news", members.clone()).await;
         let node = |number: usize| if number.is_multiple_of(2) { cluster.first() } else { cluster.second() };
         let mut wrapped = false;
         for round in 0..4 {
             publish_batch(&caller, 3 + round * 2..5 + round * 2).await;
-            let came = stays.events(&texts(3 + round * 2..5 + round * 2)).await;
-            let first = if round == 0 { Came::Full } else { Came::Delta };
-            assert_eq!(came, [first, Came::Delta], "{round}");
-            wrapped |= stays.memory.seq < 100;
+            let encoding = stays.events(&texts(3 + round * 2..5 + round * 2)).await;
+            let first = if round == 0 { Encoding::Full } else { Encoding::Delta };
+            assert_eq!(encoding, [first, Encoding::Delta], "{round}");
+            wrapped |= stays.state.seq < 100;
             if round == 0 {
-                resumer.events(&texts(3..5)).await;
+                client.events(&texts(3..5)).await;
                 continue;
             }
-            let memory = resumer.cut();
-            let resume = memory.resume();
-            let back = Resumer::back(node(round), "news", members.clone(), memory, resume).await;
+            let state = client.disconnect();
+            let resume = state.resume();
+            let back = ResumingClient::reconnect(node(round), "news", members.clone(), state, resume).await;
             assert!(back.1, "{round}");
-            resumer = back.0;
-            resumer.events(&texts(3 + round * 2..5 + round * 2)).await;
+            client = back.0;
+            client.events(&texts(3 + round * 2..5 + round * 2)).await;
         }
-        assert!(wrapped, "{}", stays.memory.seq);
+        assert!(wrapped, "{}", stays.state.seq);
     })
     .await;
 }
@@ -337,25 +341,26 @@ async fn cluster_resume_across_a_delta_toggle_receives_every_event() {
             (0..50).map(text).collect()
         };
         let members = json!({ "delta": true });
-        let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
-        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut stays = ResumingClient::on(cluster.second(), "news", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish_batch(&caller, 0..1).await;
-        for reader in [&mut stays, &mut resumer] {
+        for reader in [&mut stays, &mut client] {
             reader.events(&texts(0..1)).await;
         }
         let switches = async || cluster.second().metrics().await.sum("fanfare_delta_toggles_total");
         for (phase, is_noise) in [true, false, true].into_iter().enumerate() {
             for round in 0..60 {
                 let data = if is_noise { noise() } else { texts(round * 50..round * 50 + 50) };
-                let memory = resumer.cut();
+                let state = client.disconnect();
                 let batch = data.iter().map(|data| json!({ "name": "e", "channel": "news", "data": data }));
                 caller.post_batch(batch.collect()).await.expect_ok();
-                let resume = memory.resume();
+                let resume = state.resume();
                 let node = cluster.nodes.get(round % 2).unwrap();
                 let resumed;
-                (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
+                (client, resumed) =
+                    ResumingClient::reconnect(node, "news", members.clone(), state, resume).await;
                 assert!(resumed, "{phase} {round}");
-                resumer.events(&data).await;
+                client.events(&data).await;
                 stays.events(&data).await;
                 if switches().await > phase as f64 && round > 2 {
                     println!("switched in round {round}");
@@ -376,28 +381,28 @@ async fn cluster_initial_bases_are_dropped_with_a_lost_epoch() {
         let cluster = Cluster::builder(Backend::Redis).config(config).start().await;
         let caller = cluster.caller("1");
         let members = json!({ "delta": true });
-        let mut stays = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut stays = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         assert_eq!(stays.sync().await, 0);
         caller.publish("news", "e", &text(0)).await;
         stays.events(&texts(0..1)).await;
         cluster.redis().command(&["FLUSHALL"]).await;
-        let mut joins = Resumer::on(cluster.second(), "news", members.clone()).await;
+        let mut joins = ResumingClient::on(cluster.second(), "news", members.clone()).await;
         assert_eq!(joins.sync().await, 0);
         caller.publish("news", "e", &text(1)).await;
         for reader in [&mut stays, &mut joins] {
             let mut seen = None;
             while seen.is_none() {
-                if let Heard::Event(event) = reader.hear().await {
-                    seen = Some((event.came, event.data));
+                if let FrameKind::Event(event) = reader.receive().await {
+                    seen = Some((event.encoding, event.data));
                 }
             }
-            assert_eq!(seen, Some((Came::Full, text(1))));
+            assert_eq!(seen, Some((Encoding::Full, text(1))));
         }
         for node in &cluster.nodes {
-            let mut late = Resumer::on(node, "news", members.clone()).await;
+            let mut late = ResumingClient::on(node, "news", members.clone()).await;
             assert_eq!(late.sync().await, 1);
             caller.publish("news", "e", &text(2)).await;
-            assert_eq!(late.events(&texts(2..3)).await, [Came::Delta]);
+            assert_eq!(late.events(&texts(2..3)).await, [Encoding::Delta]);
         }
     })
     .await;

@@ -7,8 +7,10 @@ use fanfare::limits;
 use serde_json::{Value, json};
 
 use crate::support::browser::Incoming;
-use crate::support::delta_client::Came;
-use crate::support::{AppSpec, Backend, Caller, Cluster, Heard, Memory, Resumer, Server, on_both_backends};
+use crate::support::delta_client::Encoding;
+use crate::support::{
+    AppSpec, Backend, Caller, Cluster, FrameKind, ResumeState, ResumingClient, Server, on_both_backends,
+};
 
 on_both_backends![
     resume_confirmation_contains_the_position_on_every_channel_kind,
@@ -65,23 +67,23 @@ async fn publish_batch(caller: &Caller, channel: &str, numbers: std::ops::Range<
 async fn resume_confirmation_contains_the_position_on_every_channel_kind(backend: Backend) {
     let cluster = cluster(backend).await;
     for channel in ["news", "private-news", "cache-news", "private-cache-news", "private-encrypted-news"] {
-        let mut resumer = Resumer::on(cluster.second(), channel, json!({})).await;
+        let mut client = ResumingClient::on(cluster.second(), channel, json!({})).await;
         if channel.contains("cache-") {
-            assert_eq!(resumer.browser.next().await.event, "pusher:cache_miss");
+            assert_eq!(client.browser.next().await.event, "pusher:cache_miss");
         }
         publish(&cluster.caller("1"), channel, 1).await;
-        let event = resumer.event().await;
-        assert_eq!((event.came, event.data), (Came::Plain, text(1)), "{channel}");
-        assert_eq!(event.seq, Some(resumer.memory.seq), "{channel}");
-        assert!(event.text.ends_with(&format!(r#","__seq":{}}}"#, resumer.memory.seq)), "{}", event.text);
-        assert_ne!(resumer.memory.epoch, 0, "{channel}: the epoch is unknown after the first event");
+        let event = client.event().await;
+        assert_eq!((event.encoding, event.data), (Encoding::Plain, text(1)), "{channel}");
+        assert_eq!(event.seq, Some(client.state.seq), "{channel}");
+        assert!(event.text.ends_with(&format!(r#","__seq":{}}}"#, client.state.seq)), "{}", event.text);
+        assert_ne!(client.state.epoch, 0, "{channel}: the epoch is unknown after the first event");
 
-        let mut next = Resumer::on(cluster.first(), channel, json!({})).await;
+        let mut next = ResumingClient::on(cluster.first(), channel, json!({})).await;
         if channel.contains("cache-") {
             next.event().await;
         }
-        let position = (next.memory.epoch, next.memory.seq);
-        assert_eq!(position, (resumer.memory.epoch, resumer.memory.seq), "{channel}");
+        let position = (next.state.epoch, next.state.seq);
+        assert_eq!(position, (client.state.epoch, client.state.seq), "{channel}");
     }
 
     let mut browser = cluster.second().browser("key1").await;
@@ -107,49 +109,50 @@ async fn resume_sends_missed_events_before_live_events(backend: Backend) {
     let caller = cluster.caller("1");
     for (round, members) in [json!({}), json!({ "delta": true })].into_iter().enumerate() {
         let channel = format!("news-{round}");
-        let mut resumer = Resumer::on(cluster.second(), &channel, members.clone()).await;
+        let mut client = ResumingClient::on(cluster.second(), &channel, members.clone()).await;
         publish_batch(&caller, &channel, 0..3).await;
-        resumer.events(&texts(0..3)).await;
+        client.events(&texts(0..3)).await;
         for (turn, node) in [cluster.second(), cluster.first(), cluster.second()].into_iter().enumerate() {
-            let memory = resumer.cut();
+            let state = client.disconnect();
             let next = 3 + 11 * turn;
             publish_batch(&caller, &channel, next..next + 10).await;
-            let resume = memory.resume();
+            let resume = state.resume();
             let resumed;
-            (resumer, resumed) = Resumer::back(node, &channel, members.clone(), memory, resume).await;
+            (client, resumed) =
+                ResumingClient::reconnect(node, &channel, members.clone(), state, resume).await;
             assert!(resumed, "{members} {turn}");
             publish(&caller, &channel, next + 10).await;
-            resumer.events(&texts(next..next + 11)).await;
+            client.events(&texts(next..next + 11)).await;
         }
         // Resuming without missed events succeeds too.
-        let memory = resumer.cut();
-        let resume = memory.resume();
-        let (mut resumer, resumed) =
-            Resumer::back(cluster.first(), &channel, members.clone(), memory, resume).await;
+        let state = client.disconnect();
+        let resume = state.resume();
+        let (mut client, resumed) =
+            ResumingClient::reconnect(cluster.first(), &channel, members.clone(), state, resume).await;
         assert!(resumed);
         publish(&caller, &channel, 99).await;
-        resumer.events(&texts(99..100)).await;
+        client.events(&texts(99..100)).await;
     }
 }
 
 async fn resume_from_a_position_within_a_batch_sends_the_rest(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
+    let mut client = ResumingClient::on(cluster.first(), "news", json!({ "delta": true })).await;
     publish_batch(&caller, "news", 0..10).await;
-    let mut memories = Vec::new();
+    let mut states = Vec::new();
     for number in 0..10 {
-        resumer.events(&texts(number..number + 1)).await;
-        memories.push(resumer.memory.clone());
+        client.events(&texts(number..number + 1)).await;
+        states.push(client.state.clone());
     }
-    for (number, memory) in memories.into_iter().enumerate() {
+    for (number, state) in states.into_iter().enumerate() {
         let node = if number % 2 == 0 { cluster.first() } else { cluster.second() };
-        let resume = memory.resume();
-        let (mut resumer, resumed) =
-            Resumer::back(node, "news", json!({ "delta": true }), memory, resume).await;
+        let resume = state.resume();
+        let (mut client, resumed) =
+            ResumingClient::reconnect(node, "news", json!({ "delta": true }), state, resume).await;
         assert!(resumed);
-        let came = resumer.events(&texts(number + 1..10)).await;
-        assert!(came.iter().all(|came| *came == Came::Delta), "{number}: {came:?}");
+        let encoding = client.events(&texts(number + 1..10)).await;
+        assert!(encoding.iter().all(|encoding| *encoding == Encoding::Delta), "{number}: {encoding:?}");
     }
 }
 
@@ -158,17 +161,18 @@ async fn resume_with_bases_sends_missed_events_as_deltas(backend: Backend) {
     let caller = cluster.caller("1");
     for algorithm in ["fossil", "xdelta3"] {
         let members = json!({ "delta": algorithm });
-        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish_batch(&caller, "news", 0..2).await;
-        resumer.events(&texts(0..2)).await;
-        let memory = resumer.cut();
+        client.events(&texts(0..2)).await;
+        let state = client.disconnect();
         publish_batch(&caller, "news", 2..6).await;
-        let resume = memory.resume();
-        let (mut resumer, resumed) = Resumer::back(cluster.second(), "news", members, memory, resume).await;
+        let resume = state.resume();
+        let (mut client, resumed) =
+            ResumingClient::reconnect(cluster.second(), "news", members, state, resume).await;
         assert!(resumed);
-        assert_eq!(resumer.events(&texts(2..6)).await, [Came::Delta; 4]);
+        assert_eq!(client.events(&texts(2..6)).await, [Encoding::Delta; 4]);
         publish(&caller, "news", 6).await;
-        assert_eq!(resumer.events(&texts(6..7)).await, [Came::Delta]);
+        assert_eq!(client.events(&texts(6..7)).await, [Encoding::Delta]);
     }
 }
 
@@ -176,59 +180,60 @@ async fn resume_without_bases_sends_the_first_event_in_full(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+    let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
     publish_batch(&caller, "news", 0..2).await;
-    resumer.events(&texts(0..2)).await;
-    let mut memory = resumer.cut();
+    client.events(&texts(0..2)).await;
+    let mut state = client.disconnect();
     publish_batch(&caller, "news", 2..5).await;
-    let resume = memory.resume_without_bases();
-    let (mut resumer, resumed) =
-        Resumer::back(cluster.second(), "news", members.clone(), memory, resume).await;
+    let resume = state.resume_without_bases();
+    let (mut client, resumed) =
+        ResumingClient::reconnect(cluster.second(), "news", members.clone(), state, resume).await;
     assert!(resumed);
-    assert_eq!(resumer.events(&texts(2..5)).await, [Came::Full, Came::Delta, Came::Delta]);
+    assert_eq!(client.events(&texts(2..5)).await, [Encoding::Full, Encoding::Delta, Encoding::Delta]);
 
     // Without missed events and without bases, the first live event is full.
-    let mut memory = resumer.cut();
-    let resume = memory.resume_without_bases();
-    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+    let mut state = client.disconnect();
+    let resume = state.resume_without_bases();
+    let (mut client, resumed) =
+        ResumingClient::reconnect(cluster.first(), "news", members, state, resume).await;
     assert!(resumed);
     publish_batch(&caller, "news", 5..7).await;
-    assert_eq!(resumer.events(&texts(5..7)).await, [Came::Full, Came::Delta]);
+    assert_eq!(client.events(&texts(5..7)).await, [Encoding::Full, Encoding::Delta]);
 }
 
 async fn resume_omits_events_that_exclude_previous_socket_ids(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+    let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
     publish(&caller, "news", 0).await;
-    resumer.events(&texts(0..1)).await;
+    client.events(&texts(0..1)).await;
     let publish_excluding = async |number: usize, socket: &str| {
         let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": socket });
         caller.post_events(event).await.expect_ok();
     };
     let mut number = 1;
     for node in [cluster.second(), cluster.first(), cluster.second(), cluster.first()] {
-        let memory = resumer.cut();
+        let state = client.disconnect();
         let mut expected = Vec::new();
         // Excludes each previous socket id of the client, then a foreign one.
-        for socket in memory.sockets.iter().map(String::as_str).chain(["7.7"]) {
+        for socket in state.sockets.iter().map(String::as_str).chain(["7.7"]) {
             publish_excluding(number, socket).await;
             publish(&caller, "news", number + 1).await;
             expected.extend((socket == "7.7").then(|| text(number)));
             expected.push(text(number + 1));
             number += 2;
         }
-        let resume = memory.resume();
+        let resume = state.resume();
         let resumed;
-        (resumer, resumed) = Resumer::back(node, "news", members.clone(), memory, resume).await;
+        (client, resumed) = ResumingClient::reconnect(node, "news", members.clone(), state, resume).await;
         assert!(resumed);
-        resumer.events(&expected).await;
+        client.events(&expected).await;
         // The exclusion applies to live events too.
-        for socket in resumer.memory.sockets.clone() {
+        for socket in client.state.sockets.clone() {
             publish_excluding(number, &socket).await;
             publish(&caller, "news", number + 1).await;
-            resumer.events(&texts(number + 1..number + 2)).await;
+            client.events(&texts(number + 1..number + 2)).await;
             number += 2;
         }
     }
@@ -242,17 +247,17 @@ async fn resume_position_advances_past_filtered_events(backend: Backend) {
         let event = json!({ "name": "e", "channel": "news", "data": text(number), "tags": { "kind": kind } });
         caller.post_events(event).await.expect_ok();
     };
-    let mut resumer = Resumer::on(cluster.second(), "news", members.clone()).await;
+    let mut client = ResumingClient::on(cluster.second(), "news", members.clone()).await;
     publish_tagged(0, "goal").await;
-    resumer.events(&texts(0..1)).await;
-    let before = resumer.memory.seq;
+    client.events(&texts(0..1)).await;
+    let before = client.state.seq;
     let began = Instant::now();
     for number in 1..6 {
         publish_tagged(number, "shot").await;
     }
     // One position notice covers all of them.
-    while resumer.memory.seq < before + 5 {
-        assert!(!resumer.position().await);
+    while client.state.seq < before + 5 {
+        assert!(!client.position().await);
     }
     assert!(
         began.elapsed() > Duration::from_millis(500),
@@ -262,17 +267,18 @@ async fn resume_position_advances_past_filtered_events(backend: Backend) {
 
     // The client resumes from the noticed position. Two of three missed entries are filtered
     // out.
-    let memory = resumer.cut();
+    let state = client.disconnect();
     publish_tagged(6, "shot").await;
     publish_tagged(7, "goal").await;
     publish_tagged(8, "shot").await;
-    let resume = memory.resume();
-    let (mut resumer, resumed) = Resumer::back(cluster.first(), "news", members, memory, resume).await;
+    let resume = state.resume();
+    let (mut client, resumed) =
+        ResumingClient::reconnect(cluster.first(), "news", members, state, resume).await;
     assert!(resumed);
     // The base is the last event that passed the filter.
-    assert_eq!(resumer.events(&texts(7..8)).await, [Came::Delta]);
-    while resumer.memory.seq < before + 8 {
-        assert!(!resumer.position().await);
+    assert_eq!(client.events(&texts(7..8)).await, [Encoding::Delta]);
+    while client.state.seq < before + 8 {
+        assert!(!client.position().await);
     }
 }
 
@@ -280,32 +286,32 @@ async fn resume_omits_missed_member_changes_and_counts(backend: Backend) {
     let app = AppSpec::new("1").set("enable_subscription_count", true);
     let cluster = Cluster::builder(backend).config(CONFIG).app(app).start().await;
     let mut ann = cluster.first().browser("key1").await;
-    let mut memory = Memory::default();
-    assert!(!memory.stand(&join(&mut ann, "ann", json!(true)).await));
+    let mut state = ResumeState::default();
+    assert!(!state.on_confirmation(&join(&mut ann, "ann", json!(true)).await));
     drop(ann);
     let mut ben = cluster.first().browser("key1").await;
     ben.join("presence-room", "ben").await;
     publish(&cluster.caller("1"), "presence-room", 1).await;
     let mut ann = cluster.second().browser("key1").await;
-    let frame = join(&mut ann, "ann", memory.resume()).await;
-    assert!(memory.stand(&frame));
+    let frame = join(&mut ann, "ann", state.resume()).await;
+    assert!(state.on_confirmation(&frame));
     let mut ids: Vec<String> = serde_json::from_value(frame.data_json()["presence"]["ids"].clone()).unwrap();
     ids.sort();
     assert_eq!(ids, ["ann", "ben"]);
-    match memory.hear(&ann.next().await) {
-        Heard::Event(event) => assert_eq!(event.data, text(1)),
+    match state.on_frame(&ann.next().await) {
+        FrameKind::Event(event) => assert_eq!(event.data, text(1)),
         other => panic!("{other:?}"),
     }
 
     // Only the current subscription count is sent.
-    let mut first = Resumer::on(cluster.first(), "news", json!({})).await;
+    let mut first = ResumingClient::on(cluster.first(), "news", json!({})).await;
     assert_eq!(first.browser.next().await.data_json(), json!({ "subscription_count": 1 }));
-    let memory = first.cut();
+    let state = first.disconnect();
     cluster.caller("1").count_becomes("news", 0).await;
-    let _others = cluster.listeners(&["news"]).await;
+    let _others = cluster.subscribers(&["news"]).await;
     publish(&cluster.caller("1"), "news", 1).await;
-    let resume = memory.resume();
-    let (mut back, _) = Resumer::back(cluster.second(), "news", json!({}), memory, resume).await;
+    let resume = state.resume();
+    let (mut back, _) = ResumingClient::reconnect(cluster.second(), "news", json!({}), state, resume).await;
     assert_eq!(back.browser.next().await.data_json()["subscription_count"], 3);
 }
 
@@ -314,19 +320,19 @@ async fn resume_omits_the_cached_event(backend: Backend) {
     let caller = cluster.caller("1");
     for members in [json!({}), json!({ "delta": true })] {
         publish(&caller, "cache-news", 0).await;
-        let mut resumer = Resumer::on(cluster.first(), "cache-news", members.clone()).await;
-        resumer.events(&texts(0..1)).await;
+        let mut client = ResumingClient::on(cluster.first(), "cache-news", members.clone()).await;
+        client.events(&texts(0..1)).await;
         publish(&caller, "cache-news", 1).await;
-        resumer.events(&texts(1..2)).await;
-        let memory = resumer.cut();
-        let resume = memory.resume();
-        let back = Resumer::back(cluster.second(), "cache-news", members.clone(), memory, resume);
-        let (mut resumer, resumed) = back.await;
+        client.events(&texts(1..2)).await;
+        let state = client.disconnect();
+        let resume = state.resume();
+        let back = ResumingClient::reconnect(cluster.second(), "cache-news", members.clone(), state, resume);
+        let (mut client, resumed) = back.await;
         assert!(resumed);
         publish(&caller, "cache-news", 2).await;
-        resumer.events(&texts(2..3)).await;
+        client.events(&texts(2..3)).await;
         // A new subscription receives the cached event.
-        let mut new = Resumer::on(cluster.second(), "cache-news", members).await;
+        let mut new = ResumingClient::on(cluster.second(), "cache-news", members).await;
         new.events(&texts(2..3)).await;
     }
 }
@@ -335,43 +341,43 @@ async fn resume_on_the_same_connection_is_allowed_once_per_second(backend: Backe
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut resumer = Resumer::on(cluster.second(), "news", members.clone()).await;
+    let mut client = ResumingClient::on(cluster.second(), "news", members.clone()).await;
     publish(&caller, "news", 0).await;
-    resumer.events(&texts(0..1)).await;
-    let mut at = resumer.memory.clone();
+    client.events(&texts(0..1)).await;
+    let mut at = client.state.clone();
     publish_batch(&caller, "news", 1..4).await;
-    resumer.events(&texts(1..4)).await;
+    client.events(&texts(1..4)).await;
     // As a client does that could not decode the second event.
     let resume = at.resume_without_bases();
-    resumer.memory = at.clone();
+    client.state = at.clone();
     let requested = Instant::now();
-    assert!(resumer.subscribe(members.clone(), resume.clone()).await);
-    assert_eq!(resumer.events(&texts(1..4)).await, [Came::Full, Came::Delta, Came::Delta]);
+    assert!(client.subscribe(members.clone(), resume.clone()).await);
+    assert_eq!(client.events(&texts(1..4)).await, [Encoding::Full, Encoding::Delta, Encoding::Delta]);
     publish(&caller, "news", 4).await;
-    assert_eq!(resumer.events(&texts(4..5)).await, [Came::Delta]);
+    assert_eq!(client.events(&texts(4..5)).await, [Encoding::Delta]);
 
     // At most once per second: further requests are confirmed without recovery.
     let mut next = 5;
-    resumer.memory = at.clone();
-    while !resumer.subscribe(members.clone(), resume.clone()).await {
+    client.state = at.clone();
+    while !client.subscribe(members.clone(), resume.clone()).await {
         publish(&caller, "news", next).await;
-        assert_eq!(resumer.events(&texts(next..next + 1)).await, [Came::Full]);
+        assert_eq!(client.events(&texts(next..next + 1)).await, [Encoding::Full]);
         next += 1;
         tokio::time::sleep(limits::DELTA_SYNC_INTERVAL / 4).await;
-        resumer.memory = at.clone();
+        client.state = at.clone();
     }
     assert!(requested.elapsed() >= limits::DELTA_SYNC_INTERVAL, "{:?}", requested.elapsed());
-    assert_eq!(resumer.events(&texts(1..next)).await[0], Came::Full);
+    assert_eq!(client.events(&texts(1..next)).await[0], Encoding::Full);
 }
 
 async fn resume_from_a_position_of_another_epoch_is_declined(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let mut resumer = Resumer::on(cluster.first(), "news", json!({ "delta": true })).await;
+    let mut client = ResumingClient::on(cluster.first(), "news", json!({ "delta": true })).await;
     publish_batch(&caller, "news", 0..3).await;
-    resumer.events(&texts(0..3)).await;
-    let memory = resumer.cut();
-    let Memory { epoch, seq, .. } = memory;
+    client.events(&texts(0..3)).await;
+    let state = client.disconnect();
+    let ResumeState { epoch, seq, .. } = state;
     for (number, resume) in [
         json!({ "epoch": epoch + 1, "seq": seq }),
         json!({ "epoch": epoch - 1, "seq": seq, "from": seq }),
@@ -385,42 +391,43 @@ async fn resume_from_a_position_of_another_epoch_is_declined(backend: Backend) {
     .enumerate()
     {
         let node = if number % 2 == 0 { cluster.first() } else { cluster.second() };
-        let (mut resumer, resumed) =
-            Resumer::back(node, "news", json!({ "delta": true }), memory.clone(), resume.clone()).await;
+        let (mut client, resumed) =
+            ResumingClient::reconnect(node, "news", json!({ "delta": true }), state.clone(), resume.clone())
+                .await;
         assert!(!resumed, "{resume}");
-        assert_eq!(resumer.memory.epoch, epoch, "{resume}");
+        assert_eq!(client.state.epoch, epoch, "{resume}");
         // Live events follow the current position.
         publish(&caller, "news", 100 + number).await;
-        assert_eq!(resumer.events(&texts(100 + number..101 + number)).await, [Came::Full], "{resume}");
+        assert_eq!(client.events(&texts(100 + number..101 + number)).await, [Encoding::Full], "{resume}");
     }
     // The valid position can still be resumed.
-    let resume = memory.resume();
-    let (mut resumer, resumed) =
-        Resumer::back(cluster.second(), "news", json!({ "delta": true }), memory, resume).await;
+    let resume = state.resume();
+    let (mut client, resumed) =
+        ResumingClient::reconnect(cluster.second(), "news", json!({ "delta": true }), state, resume).await;
     assert!(resumed);
-    resumer.events(&texts(100..107)).await;
+    client.events(&texts(100..107)).await;
 }
 
 async fn resume_sends_missed_client_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut resumer = Resumer::on(cluster.first(), "private-room", members.clone()).await;
+    let mut client = ResumingClient::on(cluster.first(), "private-room", members.clone()).await;
     let mut sender = cluster.second().browser("key1").await;
     sender.subscribe("private-room").await;
     publish(&caller, "private-room", 0).await;
     sender.expect_event("private-room", "e").await;
-    resumer.events(&texts(0..1)).await;
+    client.events(&texts(0..1)).await;
     let trigger = async |sender: &mut crate::support::Browser, number: usize| {
         sender.trigger("private-room", "client-e", serde_json::from_str(&text(number)).unwrap()).await;
         sender.settle().await;
     };
     trigger(&mut sender, 1).await;
-    let event = resumer.event().await;
-    assert_eq!((event.came, event.data), (Came::Plain, text(1)));
-    assert_eq!(event.seq, Some(resumer.memory.seq), "a client event has a sequence number");
+    let event = client.event().await;
+    assert_eq!((event.encoding, event.data), (Encoding::Plain, text(1)));
+    assert_eq!(event.seq, Some(client.state.seq), "a client event has a sequence number");
 
-    let memory = resumer.cut();
+    let state = client.disconnect();
     trigger(&mut sender, 2).await;
     publish(&caller, "private-room", 3).await;
     sender.find_event("e").await;
@@ -431,22 +438,24 @@ async fn resume_sends_missed_client_events(backend: Backend) {
     other.subscribe("private-room").await;
     publish(&caller, "private-room", 5).await;
     other.expect_event("private-room", "e").await;
-    let resume = memory.resume();
-    let (mut resumer, resumed) =
-        Resumer::back(cluster.second(), "private-room", members, memory, resume).await;
+    let resume = state.resume();
+    let (mut client, resumed) =
+        ResumingClient::reconnect(cluster.second(), "private-room", members, state, resume).await;
     assert!(resumed);
-    let came = resumer.events(&texts(2..6)).await;
-    assert_eq!(came, [Came::Plain, Came::Delta, Came::Plain, Came::Delta]);
+    let encoding = client.events(&texts(2..6)).await;
+    assert_eq!(encoding, [Encoding::Plain, Encoding::Delta, Encoding::Plain, Encoding::Delta]);
 
     // The client's own events are not sent to it, whichever of its socket ids sent them.
-    trigger(&mut resumer.browser, 6).await;
-    let memory = resumer.cut();
-    let resume = memory.resume();
-    let back = Resumer::back(cluster.first(), "private-room", json!({ "delta": true }), memory, resume).await;
-    let (mut resumer, resumed) = back;
+    trigger(&mut client.browser, 6).await;
+    let state = client.disconnect();
+    let resume = state.resume();
+    let back =
+        ResumingClient::reconnect(cluster.first(), "private-room", json!({ "delta": true }), state, resume)
+            .await;
+    let (mut client, resumed) = back;
     assert!(resumed);
     publish(&caller, "private-room", 7).await;
-    resumer.events(&texts(7..8)).await;
+    client.events(&texts(7..8)).await;
 }
 
 /// The clients are of one group and have different base states.
@@ -454,34 +463,34 @@ async fn resume_of_concurrent_clients_with_different_bases_succeeds(backend: Bac
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let members = json!({ "delta": true });
-    let mut stays = Resumer::on(cluster.second(), "news", members.clone()).await;
+    let mut stays = ResumingClient::on(cluster.second(), "news", members.clone()).await;
     let mut resumers = Vec::new();
     for number in 0..4 {
-        let mut resumer = Resumer::on(cluster.first(), "news", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish(&caller, "news", number).await;
-        resumer.events(&texts(number..number + 1)).await;
+        client.events(&texts(number..number + 1)).await;
         stays.events(&texts(number..number + 1)).await;
-        resumers.push(resumer.cut());
+        resumers.push(client.disconnect());
     }
     publish_batch(&caller, "news", 4..8).await;
     stays.events(&texts(4..8)).await;
-    let back = resumers.into_iter().enumerate().map(|(number, mut memory)| {
+    let back = resumers.into_iter().enumerate().map(|(number, mut state)| {
         // Every second client has lost its bases.
-        let resume = if number % 2 == 0 { memory.resume() } else { memory.resume_without_bases() };
-        Resumer::back(cluster.second(), "news", members.clone(), memory, resume)
+        let resume = if number % 2 == 0 { state.resume() } else { state.resume_without_bases() };
+        ResumingClient::reconnect(cluster.second(), "news", members.clone(), state, resume)
     });
     let mut back = futures_util::future::join_all(back).await;
-    for (number, (resumer, resumed)) in back.iter_mut().enumerate() {
+    for (number, (client, resumed)) in back.iter_mut().enumerate() {
         assert!(*resumed);
-        let came = resumer.events(&texts(number + 1..8)).await;
-        assert_eq!(came[0], if number % 2 == 0 { Came::Delta } else { Came::Full });
-        assert!(came[1..].iter().all(|came| *came == Came::Delta), "{came:?}");
+        let encoding = client.events(&texts(number + 1..8)).await;
+        assert_eq!(encoding[0], if number % 2 == 0 { Encoding::Delta } else { Encoding::Full });
+        assert!(encoding[1..].iter().all(|encoding| *encoding == Encoding::Delta), "{encoding:?}");
     }
     publish_batch(&caller, "news", 8..10).await;
-    for (resumer, _) in &mut back {
-        assert_eq!(resumer.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
+    for (client, _) in &mut back {
+        assert_eq!(client.events(&texts(8..10)).await, [Encoding::Delta, Encoding::Delta]);
     }
-    assert_eq!(stays.events(&texts(8..10)).await, [Came::Delta, Came::Delta]);
+    assert_eq!(stays.events(&texts(8..10)).await, [Encoding::Delta, Encoding::Delta]);
 }
 
 async fn resume_is_invisible_to_clients_without_it(backend: Backend) {
@@ -493,7 +502,7 @@ async fn resume_is_invisible_to_clients_without_it(backend: Backend) {
     assert_eq!(frame.text, succeeded);
     let mut refuses = cluster.second().browser("key1").await;
     assert_eq!(refuses.subscribe_with("news", json!({ "resume": false })).await.text, succeeded);
-    let mut resumer = Resumer::on(cluster.second(), "news", json!({})).await;
+    let mut client = ResumingClient::on(cluster.second(), "news", json!({})).await;
     for number in 0..5 {
         publish(&caller, "news", number).await;
         let data = Value::from(text(number));
@@ -501,10 +510,10 @@ async fn resume_is_invisible_to_clients_without_it(backend: Backend) {
             let frame = browser.expect_event("news", "e").await;
             assert_eq!(frame.text, format!(r#"{{"event":"e","channel":"news","data":{data}}}"#));
         }
-        resumer.events(&texts(number..number + 1)).await;
-        let memory = resumer.cut();
-        let resume = memory.resume();
-        (resumer, _) = Resumer::back(cluster.first(), "news", json!({}), memory, resume).await;
+        client.events(&texts(number..number + 1)).await;
+        let state = client.disconnect();
+        let resume = state.resume();
+        (client, _) = ResumingClient::reconnect(cluster.first(), "news", json!({}), state, resume).await;
     }
 }
 
@@ -559,29 +568,29 @@ async fn position_notices_are_sent_at_most_once_per_second() {
     let server = server().await;
     let caller = server.caller("1");
     let members = json!({ "filter": { "key": "x", "cmp": "ex" } });
-    let mut resumer = Resumer::on(&server, "news", members).await;
+    let mut client = ResumingClient::on(&server, "news", members).await;
     caller
         .post_events(json!({ "name": "e", "channel": "news", "data": text(0), "tags": { "x": "1" } }))
         .await;
-    resumer.events(&texts(0..1)).await;
-    let (before, began) = (resumer.memory.seq, Instant::now());
+    client.events(&texts(0..1)).await;
+    let (before, began) = (client.state.seq, Instant::now());
     let (mut notices, mut published) = (0, 0);
     while began.elapsed() < Duration::from_millis(2_500) {
         publish(&caller, "news", 1).await;
         published += 1;
         if let Ok(Incoming::Frame(frame)) = tokio::time::timeout(
             Duration::from_millis(20),
-            resumer.browser.incoming_within(Duration::from_secs(1)),
+            client.browser.incoming_within(Duration::from_secs(1)),
         )
         .await
         {
             assert_eq!(frame.event, "pusher:position");
-            resumer.memory.hear(&frame);
+            client.state.on_frame(&frame);
             notices += 1;
         }
     }
-    while resumer.memory.seq < before + published {
-        assert!(!resumer.position().await);
+    while client.state.seq < before + published {
+        assert!(!client.position().await);
         notices += 1;
     }
     println!("{notices} position notices for {published} events in {:?}", began.elapsed());
@@ -595,14 +604,14 @@ async fn resume_of_concurrent_clients_excludes_each_socket_id_separately(backend
     let caller = cluster.caller("1");
     publish(&caller, "news", 0).await;
     for round in 0..4 {
-        let mut memories = Vec::new();
+        let mut states = Vec::new();
         for _ in 0..10 {
-            memories.push(Resumer::on(cluster.first(), "news", json!({})).await.cut());
+            states.push(ResumingClient::on(cluster.first(), "news", json!({})).await.disconnect());
         }
         let mut back = Vec::new();
-        for memory in memories {
+        for state in states {
             let browser = cluster.second().browser("key1").await;
-            back.push(Resumer { browser, memory, channel: "news".into() });
+            back.push(ResumingClient { browser, state, channel: "news".into() });
         }
         let ids: Vec<String> = back.iter().map(|it| it.browser.socket_id().to_owned()).collect();
         for number in [1, 2] {
@@ -611,18 +620,18 @@ async fn resume_of_concurrent_clients_excludes_each_socket_id_separately(backend
                 json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": excluded });
             caller.post_events(event).await.expect_ok();
         }
-        let back = back.into_iter().map(|resumer| {
-            let resume = resumer.memory.resume();
-            resumer.goes_on(json!({}), resume)
+        let back = back.into_iter().map(|client| {
+            let resume = client.state.resume();
+            client.resume(json!({}), resume)
         });
         let mut back = futures_util::future::join_all(back).await;
         publish(&caller, "news", 3).await;
-        for (at, (resumer, resumed)) in back.iter_mut().enumerate() {
+        for (at, (client, resumed)) in back.iter_mut().enumerate() {
             assert!(*resumed);
             let mut expected: Vec<usize> = (1..=2).filter(|number| (round * 3 + number) % 10 != at).collect();
             expected.push(3);
             let expected: Vec<String> = expected.into_iter().map(text).collect();
-            resumer.events(&expected).await;
+            client.events(&expected).await;
         }
     }
 }
@@ -632,16 +641,16 @@ async fn resume_of_concurrent_clients_excludes_each_socket_id_separately(backend
 async fn resume_position_advances_past_own_events(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let mut sender = Resumer::on(cluster.second(), "news", json!({})).await;
+    let mut sender = ResumingClient::on(cluster.second(), "news", json!({})).await;
     publish(&caller, "news", 0).await;
     sender.events(&texts(0..1)).await;
-    let before = sender.memory.seq;
+    let before = sender.state.seq;
     for number in 1..4 {
         let socket = sender.browser.socket_id();
         let event = json!({ "name": "e", "channel": "news", "data": text(number), "socket_id": socket });
         caller.post_events(event).await.expect_ok();
     }
-    while sender.memory.seq < before + 3 {
+    while sender.state.seq < before + 3 {
         assert!(!sender.position().await);
     }
 }
@@ -662,31 +671,33 @@ async fn resume_continues_chains_with_conflation_keys(backend: Backend) {
             ticks.iter().map(|data| json!({ "name": "e", "channel": "ticks", "data": data })).collect()
         };
         let members = json!({ "delta": true });
-        let mut resumer = Resumer::on(cluster.first(), "ticks", members.clone()).await;
+        let mut client = ResumingClient::on(cluster.first(), "ticks", members.clone()).await;
         caller.post_batch(batch(&all(0))).await.expect_ok();
-        assert_eq!(resumer.events(&all(0)).await, [Came::Full; 20]);
+        assert_eq!(client.events(&all(0)).await, [Encoding::Full; 20]);
         for (number, node) in [(1, cluster.second()), (3, cluster.first()), (5, cluster.first())] {
-            let memory = resumer.cut();
+            let state = client.disconnect();
             // Some of its chains advance while the client is disconnected.
             let some = &all(number)[5..10];
             caller.post_batch(batch(some)).await.expect_ok();
-            let resume = memory.resume();
+            let resume = state.resume();
             let resumed;
-            (resumer, resumed) = Resumer::back(node, "ticks", members.clone(), memory, resume).await;
+            (client, resumed) =
+                ResumingClient::reconnect(node, "ticks", members.clone(), state, resume).await;
             assert!(resumed);
-            assert_eq!(resumer.events(some).await, [Came::Delta; 5]);
+            assert_eq!(client.events(some).await, [Encoding::Delta; 5]);
             caller.post_batch(batch(&all(number + 1))).await.expect_ok();
-            assert_eq!(resumer.events(&all(number + 1)).await, [Came::Delta; 20], "{markers} {number}");
+            assert_eq!(client.events(&all(number + 1)).await, [Encoding::Delta; 20], "{markers} {number}");
         }
         // Without bases, the first event of each chain is sent in full.
-        let mut memory = resumer.cut();
+        let mut state = client.disconnect();
         caller.post_batch(batch(&all(7)[..2])).await.expect_ok();
-        let resume = memory.resume_without_bases();
-        let (mut resumer, resumed) = Resumer::back(cluster.second(), "ticks", members, memory, resume).await;
+        let resume = state.resume_without_bases();
+        let (mut client, resumed) =
+            ResumingClient::reconnect(cluster.second(), "ticks", members, state, resume).await;
         assert!(resumed);
-        assert_eq!(resumer.events(&all(7)[..2]).await, [Came::Full; 2]);
+        assert_eq!(client.events(&all(7)[..2]).await, [Encoding::Full; 2]);
         caller.post_batch(batch(&all(8))).await.expect_ok();
-        assert_eq!(resumer.events(&all(8)).await, [Came::Full; 20]);
+        assert_eq!(client.events(&all(8)).await, [Encoding::Full; 20]);
     }
 }
 
@@ -694,24 +705,24 @@ async fn resume_works_on_user_channels(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
     let channel = "#server-to-user-ann";
-    let connect = async |server: &Server, memory: Memory| {
+    let connect = async |server: &Server, state: ResumeState| {
         let mut browser = server.browser("key1").await;
         browser.sign_in("ann").await;
-        Resumer { browser, memory, channel: channel.into() }
+        ResumingClient { browser, state, channel: channel.into() }
     };
-    let mut resumer = connect(cluster.first(), Memory::default()).await;
-    assert!(!resumer.subscribe(json!({}), json!(true)).await);
+    let mut client = connect(cluster.first(), ResumeState::default()).await;
+    assert!(!client.subscribe(json!({}), json!(true)).await);
     publish(&caller, channel, 0).await;
-    resumer.events(&texts(0..1)).await;
-    let memory = resumer.cut();
+    client.events(&texts(0..1)).await;
+    let state = client.disconnect();
     publish(&caller, channel, 1).await;
-    let resume = memory.resume();
-    let (mut resumer, resumed) =
-        connect(cluster.second(), memory).await.goes_on(json!({ "delta": true }), resume).await;
+    let resume = state.resume();
+    let (mut client, resumed) =
+        connect(cluster.second(), state).await.resume(json!({ "delta": true }), resume).await;
     println!("resumed: {resumed}");
     publish(&caller, channel, 2).await;
     let next = if resumed { 1 } else { 2 };
-    resumer.events(&texts(next..3)).await;
+    client.events(&texts(next..3)).await;
     assert!(resumed);
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::browser::Browser;
-use crate::support::{AppSpec, Backend, Cluster, PATIENCE, eventually, on_both_backends};
+use crate::support::{AppSpec, Backend, Cluster, STEP_TIMEOUT, eventually, on_both_backends};
 
 on_both_backends![
     cache_channel_sends_last_event_to_new_subscriber,
@@ -21,13 +21,13 @@ async fn first_of(browser: &mut Browser, channel: &str) -> String {
 async fn cache_channel_sends_last_event_to_new_subscriber(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut ann = cluster.second().browser("key1").await;
+    let mut subscriber = cluster.second().browser("key1").await;
     let miss = r#"{"event":"pusher:cache_miss","channel":"cache-news","data":"{}"}"#;
-    assert_eq!(first_of(&mut ann, "cache-news").await, miss);
+    assert_eq!(first_of(&mut subscriber, "cache-news").await, miss);
     let event = |name: &str| json!({ "name": name, "channel": "cache-news", "data": "\"x\"" });
     caller.post_batch(json!([event("one"), event("two")])).await.expect_ok();
     for name in ["one", "two"] {
-        ann.expect_event("cache-news", name).await;
+        subscriber.expect_event("cache-news", name).await;
     }
     for node in &cluster.nodes {
         let mut late = node.browser("key1").await;
@@ -36,33 +36,33 @@ async fn cache_channel_sends_last_event_to_new_subscriber(backend: Backend) {
         // Then each new event arrives once.
         caller.publish("cache-news", "three", "").await;
         late.expect_event("cache-news", "three").await;
-        ann.expect_event("cache-news", "three").await;
+        subscriber.expect_event("cache-news", "three").await;
         caller.publish("cache-news", "two", "\"x\"").await;
         late.expect_event("cache-news", "two").await;
-        ann.expect_event("cache-news", "two").await;
+        subscriber.expect_event("cache-news", "two").await;
     }
     // An event is kept also without subscribers.
     caller.publish("cache-empty", "alone", "").await;
-    assert!(first_of(&mut ann, "cache-empty").await.contains("alone"));
+    assert!(first_of(&mut subscriber, "cache-empty").await.contains("alone"));
 }
 
 async fn cache_channel_works_with_every_channel_type(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut ann = cluster.second().browser("key1").await;
+    let mut subscriber = cluster.second().browser("key1").await;
     for channel in ["private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {
         caller.publish(channel, "kept", "").await;
         match channel.starts_with("presence-") {
-            true => drop(ann.join(channel, "ann").await),
-            false => drop(ann.subscribe(channel).await),
+            true => drop(subscriber.join(channel, "ann").await),
+            false => drop(subscriber.subscribe(channel).await),
         }
-        ann.expect_event(channel, "kept").await;
+        subscriber.expect_event(channel, "kept").await;
     }
     // `cache-` counts as a prefix only, not within a name.
     caller.publish("my-cache-a", "not-kept", "").await;
-    ann.subscribe("my-cache-a").await;
+    subscriber.subscribe("my-cache-a").await;
     caller.publish("my-cache-a", "marker", "").await;
-    ann.expect_nothing_before("my-cache-a", "marker").await;
+    subscriber.expect_nothing_before("my-cache-a", "marker").await;
 }
 
 async fn cache_channel_does_not_keep_client_events(backend: Backend) {
@@ -86,7 +86,7 @@ async fn cache_channel_event_expires_after_ttl(backend: Backend) {
     let app = AppSpec::new("4").set("cache_ttl_in_seconds", 1);
     let cluster = Cluster::builder(backend).app(app).start().await;
     cluster.caller("4").publish("cache-a", "kept", "").await;
-    eventually("the cached event expires", PATIENCE, async || {
+    eventually("the cached event expires", STEP_TIMEOUT, async || {
         let mut late = cluster.second().browser("key4").await;
         let first = first_of(&mut late, "cache-a").await;
         first.contains("pusher:cache_miss").then_some(()).ok_or(first)

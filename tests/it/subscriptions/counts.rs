@@ -23,24 +23,24 @@ async fn expect_count(browser: &mut Browser, channel: &str, count: u64) {
 
 async fn subscription_count_is_sent_to_all_subscribers(backend: Backend) {
     let cluster = start(backend).await;
-    let mut ann = cluster.first().browser("key4").await;
-    let mut ben = cluster.second().browser("key4").await;
+    let mut first = cluster.first().browser("key4").await;
+    let mut second = cluster.second().browser("key4").await;
     for channel in ["news", "private-news"] {
-        ann.subscribe(channel).await;
+        first.subscribe(channel).await;
         // A new subscriber receives the count that includes it.
-        expect_count(&mut ann, channel, 1).await;
-        ben.subscribe(channel).await;
-        expect_count(&mut ann, channel, 2).await;
-        expect_count(&mut ben, channel, 2).await;
-        ann.unsubscribe(channel).await;
-        expect_count(&mut ben, channel, 1).await;
+        expect_count(&mut first, channel, 1).await;
+        second.subscribe(channel).await;
+        expect_count(&mut first, channel, 2).await;
+        expect_count(&mut second, channel, 2).await;
+        first.unsubscribe(channel).await;
+        expect_count(&mut second, channel, 1).await;
     }
 }
 
 async fn subscription_count_is_not_sent_on_presence_channels(backend: Backend) {
     let cluster = start(backend).await;
-    let mut ann = cluster.first().browser("key4").await;
-    ann.join("presence-room", "ann").await;
+    let mut first = cluster.first().browser("key4").await;
+    first.join("presence-room", "ann").await;
     cluster.caller("4").publish("presence-room", "marker", "").await;
-    ann.expect_nothing_before("presence-room", "marker").await;
+    first.expect_nothing_before("presence-room", "marker").await;
 }

@@ -10,7 +10,7 @@ on_both_backends![encrypted_channel_delivers_ciphertext_unchanged];
 async fn encrypted_channel_delivers_ciphertext_unchanged(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["private-encrypted-room"]).await;
+    let mut subscribers = cluster.subscribers(&["private-encrypted-room"]).await;
     let sealed = r#"{"nonce":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz","ciphertext":"3q2+7w=="}"#;
     let batch = json!([
         { "name": "one", "channel": "private-encrypted-room", "data": sealed, "info": "subscription_count" },

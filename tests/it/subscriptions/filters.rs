@@ -6,9 +6,9 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
-use crate::support::delta_client::Came;
+use crate::support::delta_client::Encoding;
 use crate::support::{
-    AppSpec, Backend, Browser, Caller, Cluster, Resumer, Server, bounded, on_both_backends,
+    AppSpec, Backend, Browser, Caller, Cluster, ResumingClient, Server, bounded, on_both_backends,
 };
 
 on_both_backends![
@@ -197,7 +197,7 @@ async fn resubscription_replaces_filter(backend: Backend) {
 async fn subscriber_without_filter_receives_every_event(backend: Backend) {
     let cluster = cluster(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     for (name, tags) in [("a", json!(null)), ("b", json!({ "kind": "x" }))] {
         publish(&caller, name, tags).await;
         let frame = subscribers.expect_event("news", name).await;
@@ -215,7 +215,7 @@ async fn delta_base_is_last_event_that_passed_filter(backend: Backend) {
     {
         let filter = json!({ "key": "kind", "cmp": "in", "vals": kinds });
         let members = json!({ "filter": filter, "delta": delta });
-        readers.push((kinds, Resumer::on(cluster.second(), "news", members).await));
+        readers.push((kinds, ResumingClient::on(cluster.second(), "news", members).await));
     }
     let kinds = ["a", "b", "c", "a", "a", "c", "c", "b", "d", "a", "b", "c"];
     for round in 0..3 {
@@ -233,27 +233,28 @@ async fn delta_base_is_last_event_that_passed_filter(backend: Backend) {
                 let event = reader.event().await;
                 assert_eq!(event.data, text(round * kinds.len() + at), "{kind}");
                 let is_first = round == 0 && Some(at) == kinds.iter().position(|kind| wanted.contains(kind));
-                let came = if is_first { Came::Full } else { Came::Delta };
-                assert_eq!(event.came, came, "{wanted:?} {round} {at}");
+                let encoding = if is_first { Encoding::Full } else { Encoding::Delta };
+                assert_eq!(event.encoding, encoding, "{wanted:?} {round} {at}");
             }
         }
     }
 }
 
-/// The socket stays usable, and keeps its earlier subscription.
-#[tokio::test]
-async fn invalid_filter_is_refused() {
-    let server = server().await;
-    let caller = server.caller("1");
-    let mut browser = server.browser("key1").await;
-    let wanted = json!({ "key": "kind", "cmp": "eq", "val": "a" });
-    browser.subscribe_with("news", json!({ "filter": wanted })).await;
-    let many = |count: usize| vec![json!({ "key": "k", "cmp": "ex" }); count];
-    let nested = |levels: usize| {
-        (1..levels)
-            .fold(json!({ "key": "k", "cmp": "ex" }), |node, _| json!({ "op": "not", "nodes": [node] }))
-    };
-    for (filter, at) in [
+fn wanted() -> Value {
+    json!({ "key": "kind", "cmp": "eq", "val": "a" })
+}
+
+fn many(count: usize) -> Vec<Value> {
+    vec![json!({ "key": "k", "cmp": "ex" }); count]
+}
+
+fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({ "key": "k", "cmp": "ex" }), |node, _| json!({ "op": "not", "nodes": [node] }))
+}
+
+/// Invalid filters, and the path in the error of each.
+fn invalid_filters() -> Vec<(Value, &'static str)> {
+    vec![
         (json!(7), "filter"),
         (json!("kind"), "filter"),
         (json!([]), "filter"),
@@ -272,7 +273,7 @@ async fn invalid_filter_is_refused() {
         (json!({ "op": "and", "nodes": [] }), "filter.nodes"),
         (json!({ "op": "and" }), "filter.nodes"),
         (json!({ "op": "not", "nodes": many(2) }), "filter.nodes"),
-        (json!({ "op": "and", "nodes": [wanted, { "key": 7, "cmp": "ex" }] }), "filter.nodes[1].key"),
+        (json!({ "op": "and", "nodes": [wanted(), { "key": 7, "cmp": "ex" }] }), "filter.nodes[1].key"),
         (json!({ "op": "and", "cmp": "ex", "key": "k", "nodes": many(1) }), "filter"),
         (json!({ "events": "goal" }), "filter.events"),
         (json!({ "events": [7] }), "filter.events[0]"),
@@ -287,7 +288,17 @@ async fn invalid_filter_is_refused() {
         (json!({ "events": vec!["e"; 65] }), "filter.events"),
         (json!({ "events": ["e".repeat(257)] }), "filter.events[0]"),
         (nested(17), "filter.nodes[0]"),
-    ] {
+    ]
+}
+
+/// The socket stays usable, and keeps its earlier subscription.
+#[tokio::test]
+async fn invalid_filter_is_refused() {
+    let server = server().await;
+    let caller = server.caller("1");
+    let mut browser = server.browser("key1").await;
+    browser.subscribe_with("news", json!({ "filter": wanted() })).await;
+    for (filter, at) in invalid_filters() {
         for channel in ["news", "olds"] {
             browser.request_subscription_with(channel, json!({ "filter": filter })).await;
             let error = browser.expect_subscription_error(channel).await;
@@ -425,7 +436,7 @@ fn number_in(frame: &str) -> usize {
     digits.split(',').next().unwrap().parse().unwrap()
 }
 
-/// A hundred filters, each written in several ways, for sockets with several
+/// A hundred filters, each written in several directions, for sockets with several
 /// delivery options.
 fn members(number: usize) -> Value {
     let room = json!({ "key": "room", "cmp": "eq", "val": (number % FILTERS).to_string() });

@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::json;
 
-use crate::support::witness::within;
-use crate::support::{Backend, Caller, Cluster, Extra, PATIENCE, Server, eventually};
+use crate::support::{Backend, BulkClient, Caller, Cluster, STEP_TIMEOUT, Server, eventually, within};
 
 const SOCKETS: usize = 15_000;
 /// Channels of which a socket is the only subscriber. Their membership updates cannot
@@ -32,8 +31,8 @@ async fn cluster_new_subscribers_are_confirmed_while_dropped_sockets_are_cleared
         let occupied = occupied_own(&second).await;
         assert_eq!(occupied, size * OWN_CHANNELS);
 
-        dropped.into_iter().for_each(Extra::reset);
-        let after_first = eventually("the first channel vacated", PATIENCE, async || match occupied_own(&second).await {
+        dropped.into_iter().for_each(BulkClient::reset);
+        let after_first = eventually("the first channel vacated", STEP_TIMEOUT, async || match occupied_own(&second).await {
             left if left < occupied => Ok(left),
             _ => Err("none".to_owned()),
         })
@@ -62,9 +61,9 @@ async fn cluster_new_subscribers_are_confirmed_while_dropped_sockets_are_cleared
             caller.count_becomes("stadium", NEW_SUBSCRIBERS.div_ceil(3)).await;
             caller.count_becomes("lobby", (NEW_SUBSCRIBERS - 1).div_ceil(3)).await;
         }
-        new_subscribers.into_iter().for_each(Extra::reset);
+        new_subscribers.into_iter().for_each(BulkClient::reset);
         for caller in [&first, &second] {
-            eventually("nothing occupied", PATIENCE, async || {
+            eventually("nothing occupied", STEP_TIMEOUT, async || {
                 let answer = caller.get("/channels", &[]).await.expect_ok();
                 if answer == json!({ "channels": {} }) { Ok(()) } else { Err(answer.to_string()) }
             })
@@ -76,12 +75,12 @@ async fn cluster_new_subscribers_are_confirmed_while_dropped_sockets_are_cleared
 }
 
 /// Opens `count` sockets; socket `n` subscribes to `channels(n)`.
-async fn connect(node: &Server, count: usize, channels: impl Fn(usize) -> Vec<String>) -> Vec<Extra> {
+async fn connect(node: &Server, count: usize, channels: impl Fn(usize) -> Vec<String>) -> Vec<BulkClient> {
     let channels = &channels;
     let one = |n| async move {
-        let mut extra = Extra::connect(node.addr(), "key1").await;
-        extra.subscribe(&channels(n)).await;
-        extra
+        let mut client = BulkClient::connect(node.addr(), "key1").await;
+        client.subscribe(&channels(n)).await;
+        client
     };
     futures_util::stream::iter(0..count).map(one).buffer_unordered(CONCURRENT_CONNECTS_MAX).collect().await
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::support::witness::{Witness, within};
-use crate::support::{Backend, Cluster, Links, PATIENCE, Proxy, Redis, Way, eventually};
+use crate::support::recorder::Recorder;
+use crate::support::{Backend, Cluster, Direction, Links, Proxy, Redis, STEP_TIMEOUT, eventually, within};
 
 const SOCKETS: usize = 1_500;
 /// Sockets that stay connected when the others disconnect.
@@ -22,13 +22,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// All subscribe concurrently, once all are connected: the first membership update
 /// is in flight until the last one has subscribed.
-async fn subscribe_concurrently(sockets: &mut [Witness], channel: &str, proxy: &Proxy) {
-    proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
-    join_all(sockets.iter_mut().map(|witness| witness.request_subscription(channel))).await;
-    join_all(sockets.iter_mut().map(Witness::settle)).await;
+async fn subscribe_concurrently(sockets: &mut [Recorder], channel: &str, proxy: &Proxy) {
+    proxy.delay(Links::Scripts, Direction::Replies, REPLY_DELAY);
+    join_all(sockets.iter_mut().map(|recorder| recorder.request_subscription(channel))).await;
+    join_all(sockets.iter_mut().map(Recorder::settle)).await;
     proxy.heal();
-    for witness in sockets {
-        witness.until("its confirmation", PATIENCE, |record| record.confirmations(channel) == 1).await;
+    for recorder in sockets {
+        recorder.until("its confirmation", STEP_TIMEOUT, |record| record.confirmations(channel) == 1).await;
     }
 }
 
@@ -43,7 +43,7 @@ async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
                 node.caller("1").count_becomes("stadium", count).await;
             }
         };
-        let mut sockets = Witness::several(&nodes[0], SOCKETS, &[]).await;
+        let mut sockets = Recorder::connect_many(&nodes[0], SOCKETS, &[]).await;
         let before = updates().await;
         subscribe_concurrently(&mut sockets, "stadium", proxy).await;
         // Exact as soon as all are confirmed.
@@ -55,25 +55,25 @@ async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
         assert!(arrived - before <= SOCKETS as f64 / 5.0, "{} membership updates", arrived - before);
 
         nodes[1].caller("1").publish("stadium", "e", "goal").await;
-        for witness in &sockets {
-            witness.heard("stadium", "goal").await;
-            assert_eq!(witness.run("stadium"), ["goal"], "{}", witness.name);
+        for recorder in &sockets {
+            recorder.wait_for("stadium", "goal").await;
+            assert_eq!(recorder.run("stadium"), ["goal"], "{}", recorder.name);
         }
 
         // Some unsubscribe, the others disconnect. The disconnections arrive one
         // after another, while the test closes the sockets: fewer of them fit into
         // one membership update.
         let mut staying = sockets.split_off(SOCKETS - STAYING);
-        for witness in &mut staying {
-            witness.request_unsubscription("stadium").await;
+        for recorder in &mut staying {
+            recorder.request_unsubscription("stadium").await;
         }
-        proxy.delay(Links::Scripts, Way::Replies, REPLY_DELAY);
+        proxy.delay(Links::Scripts, Direction::Replies, REPLY_DELAY);
         drop(sockets);
         let connected = async || match nodes[0].metrics().await.sum("fanfare_connections") as usize {
             STAYING => Ok(()),
             count => Err(count.to_string()),
         };
-        eventually("the others disconnected", PATIENCE, connected).await;
+        eventually("the others disconnected", STEP_TIMEOUT, connected).await;
         proxy.heal();
         counts(0).await;
         let left = updates().await;
@@ -81,11 +81,11 @@ async fn cluster_mass_subscription_is_reported_in_few_membership_updates() {
         assert!(left - arrived <= SOCKETS as f64 / 2.0, "{} membership updates", left - arrived);
 
         // The next subscription works as usual.
-        let mut next = Witness::connect(&nodes[0]).await;
+        let mut next = Recorder::connect(&nodes[0]).await;
         next.subscribe("stadium").await;
         counts(1).await;
-        for witness in &staying {
-            assert!(witness.is_open(), "{}", witness.name);
+        for recorder in &staying {
+            assert!(recorder.is_open(), "{}", recorder.name);
         }
     })
     .await;
@@ -99,22 +99,22 @@ async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
         let cluster = Cluster::builder(Backend::Redis).nodes(1).proxied(0).start().await;
         let (node, proxy, redis) = (cluster.first(), cluster.proxy(), cluster.redis());
         let caller = node.caller("1");
-        let mut sockets = Witness::several(node, SOCKETS, &["stadium"]).await;
-        let subscriptions = sockets.iter_mut().enumerate().map(|(n, witness)| async move {
+        let mut sockets = Recorder::connect_many(node, SOCKETS, &["stadium"]).await;
+        let subscriptions = sockets.iter_mut().enumerate().map(|(n, recorder)| async move {
             let channel = format!("channel-{n}");
-            witness.subscribe(&channel).await;
+            recorder.subscribe(&channel).await;
         });
         join_all(subscriptions).await;
         assert_eq!(caller.subscription_count("stadium").await, SOCKETS);
         assert_eq!(occupied(redis).await, SOCKETS);
 
-        let mut new_subscribers = Witness::several(node, 3, &[]).await;
+        let mut new_subscribers = Recorder::connect_many(node, 3, &[]).await;
         // Each reply is delayed by this time, in sequence: some 800 in a few
         // seconds.
-        proxy.delay(Links::Scripts, Way::Replies, Duration::from_millis(5));
+        proxy.delay(Links::Scripts, Direction::Replies, Duration::from_millis(5));
         drop(sockets);
         // The node has begun to clear memberships.
-        eventually("the first channel is cleared", PATIENCE, async || match occupied(redis).await {
+        eventually("the first channel is cleared", STEP_TIMEOUT, async || match occupied(redis).await {
             SOCKETS => Err("none".to_owned()),
             _ => Ok(()),
         })
@@ -136,7 +136,7 @@ async fn cluster_mass_disconnect_does_not_delay_new_subscribers() {
         for channel in NEW_CHANNELS {
             caller.count_becomes(channel, 1).await;
         }
-        eventually("all channels are cleared", PATIENCE, async || match occupied(redis).await {
+        eventually("all channels are cleared", STEP_TIMEOUT, async || match occupied(redis).await {
             1 => Ok(()),
             left => Err(left.to_string()),
         })

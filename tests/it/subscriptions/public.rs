@@ -45,7 +45,7 @@ async fn public_subscription_is_confirmed_before_its_first_event(backend: Backen
 async fn public_unsubscribed_connection_receives_nothing(backend: Backend) {
     let cluster = Cluster::start(backend).await;
     let caller = cluster.caller("1");
-    let mut subscribers = cluster.listeners(&["news", "sport"]).await.0;
+    let mut subscribers = cluster.subscribers(&["news", "sport"]).await.0;
     for browser in &mut subscribers {
         browser.unsubscribe("news").await;
         // Unsubscribing from a channel without a subscription has no effect.
@@ -117,7 +117,7 @@ async fn public_connection_with_many_subscriptions_receives_all(backend: Backend
 
 async fn public_events_of_one_caller_arrive_in_order(backend: Backend) {
     let cluster = Cluster::start(backend).await;
-    let mut subscribers = cluster.listeners(&["news"]).await;
+    let mut subscribers = cluster.subscribers(&["news"]).await;
     // Through both nodes in turn, each request after the response to the one before.
     let callers = [cluster.first().caller("1"), cluster.second().caller("1")];
     for number in 0..200 {

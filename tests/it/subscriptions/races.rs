@@ -11,8 +11,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use crate::support::witness::{Witness, assert_once_each, place_in, within};
-use crate::support::{Backend, Caller, Cluster, Links, Seed, Way};
+use crate::support::recorder::{Recorder, assert_once_each, range_in};
+use crate::support::{Backend, Caller, Cluster, Direction, Links, Seed, within};
 
 const LIMIT: Duration = Duration::from_secs(150);
 
@@ -21,8 +21,8 @@ async fn start() -> Cluster {
     Cluster::builder(Backend::Redis).proxied(1).start().await
 }
 
-async fn witnesses(cluster: &Cluster, count: usize) -> Vec<Witness> {
-    join_all((0..count).map(|n| Witness::connect(&cluster.nodes[n % 2]))).await
+async fn recorders(cluster: &Cluster, count: usize) -> Vec<Recorder> {
+    join_all((0..count).map(|n| Recorder::connect(&cluster.nodes[n % 2]))).await
 }
 
 async fn assert_no_gaps(cluster: &Cluster) {
@@ -65,14 +65,14 @@ async fn cluster_counted_subscription_receives_next_event() {
                 name: ["zero", "one"][node],
                 number: Cell::new(round * 100_000),
             });
-            let mut witnesses = witnesses(&cluster, sockets).await;
-            join_all(witnesses.iter_mut().map(|witness| witness.request_subscription(&channel))).await;
+            let mut recorders = recorders(&cluster, sockets).await;
+            join_all(recorders.iter_mut().map(|recorder| recorder.request_subscription(&channel))).await;
             let counted = async |stream: &Stream<'_>| while stream.next(&channel).await < sockets as u64 {};
             tokio::join!(counted(&streams[0]), counted(&streams[1]));
             let last = format!("counted-{round}");
             cluster.nodes[round % 2].caller("1").publish(&channel, "e", &last).await;
-            check_runs(&witnesses, &channel, &last).await;
-            drop(witnesses);
+            check_runs(&recorders, &channel, &last).await;
+            drop(recorders);
             cluster.nodes[0].caller("1").count_becomes(&channel, 0).await;
         }
         assert_no_gaps(&cluster).await;
@@ -82,20 +82,20 @@ async fn cluster_counted_subscription_receives_next_event() {
 
 /// Checks sockets with one or more subscriptions each: their runs fit together and
 /// reach `last`.
-async fn check_runs(witnesses: &[Witness], channel: &str, last: &str) {
+async fn check_runs(recorders: &[Recorder], channel: &str, last: &str) {
     let mut sequence: Vec<String> = Vec::new();
-    for witness in witnesses {
-        witness.heard(channel, last).await;
-        let longest = witness.runs(channel).into_iter().max_by_key(Vec::len).unwrap();
+    for recorder in recorders {
+        recorder.wait_for(channel, last).await;
+        let longest = recorder.runs(channel).into_iter().max_by_key(Vec::len).unwrap();
         if longest.len() > sequence.len() && longest.last().is_some_and(|newest| newest == last) {
             sequence = longest;
         }
     }
     assert_once_each(&sequence, channel);
-    for witness in witnesses {
-        let runs = witness.runs(channel);
-        let range = place_in(runs.last().unwrap(), &sequence, &witness.name);
-        assert_eq!(range.end, sequence.len(), "{} is subscribed", witness.name);
+    for recorder in recorders {
+        let runs = recorder.runs(channel);
+        let range = range_in(runs.last().unwrap(), &sequence, &recorder.name);
+        assert_eq!(range.end, sequence.len(), "{} is subscribed", recorder.name);
     }
 }
 
@@ -121,11 +121,11 @@ async fn cluster_resubscribing_sockets_on_slow_links_receive_gapless_runs() {
     within(LIMIT, async {
         let seed = Seed::new();
         let cluster = start().await;
-        let ways = [Way::Requests, Way::Replies, Way::Both];
+        let directions = [Direction::Requests, Direction::Replies, Direction::Both];
         for (round, links) in
             [Links::Subscriber, Links::Scripts, Links::All].into_iter().cycle().take(18).enumerate()
         {
-            cluster.proxy().delay(links, ways[round / 3 % 3], Duration::from_millis(4));
+            cluster.proxy().delay(links, directions[round / 3 % 3], Duration::from_millis(4));
             churn(&cluster, &Seed(seed.0.wrapping_add(round as u64)), &format!("round-{round}")).await;
             cluster.proxy().heal();
         }
@@ -161,11 +161,11 @@ async fn cluster_resubscribing_sockets_on_flapping_link_receive_gapless_runs() {
 }
 
 async fn churn(cluster: &Cluster, seed: &Seed, channel: &str) {
-    let mut permanent = witnesses(cluster, 2).await;
+    let mut permanent = recorders(cluster, 2).await;
     for subscriber in &mut permanent {
         subscriber.subscribe(channel).await;
     }
-    let mut churning = witnesses(cluster, 12).await;
+    let mut churning = recorders(cluster, 12).await;
     let remaining = Cell::new(churning.len());
     let published = Cell::new(0_usize);
     let stream = async |node: usize| {
@@ -175,7 +175,7 @@ async fn churn(cluster: &Cluster, seed: &Seed, channel: &str) {
             stream.next(channel).await;
             published.set(published.get() + 1);
             // A node that falls behind without limit is broken.
-            permanent[1].has(published.get().saturating_sub(20)).await;
+            permanent[1].wait_for_count(published.get().saturating_sub(20)).await;
         }
     };
     let churn_one = async {
@@ -192,8 +192,8 @@ async fn churn(cluster: &Cluster, seed: &Seed, channel: &str) {
     let caller = cluster.nodes[0].caller("1");
     caller.count_becomes(channel, permanent.len() + churning.len()).await;
     caller.publish(channel, "e", "end").await;
-    for witness in permanent.iter().chain(&churning) {
-        witness.heard(channel, "end").await;
+    for recorder in permanent.iter().chain(&churning) {
+        recorder.wait_for(channel, "end").await;
     }
     let sequence = permanent[0].run(channel);
     assert_once_each(&sequence, channel);
@@ -202,7 +202,7 @@ async fn churn(cluster: &Cluster, seed: &Seed, channel: &str) {
     println!("{channel}: {} events, {runs} subscriptions", sequence.len());
 }
 
-async fn churn_one(subscriber: &mut Witness, channel: &str, rng: &mut StdRng) {
+async fn churn_one(subscriber: &mut Recorder, channel: &str, rng: &mut StdRng) {
     for _ in 0..25 {
         match rng.random_range(0..6) {
             // All in one write burst.
@@ -227,12 +227,12 @@ async fn churn_one(subscriber: &mut Witness, channel: &str, rng: &mut StdRng) {
 
 /// Each run is a piece of the sequence, later than the run before; the last one
 /// reaches the end.
-fn check_churning(subscriber: &Witness, channel: &str, sequence: &[String]) -> usize {
+fn check_churning(subscriber: &Recorder, channel: &str, sequence: &[String]) -> usize {
     let runs = subscriber.runs(channel);
     let mut received = 0;
     for run in runs.iter().filter(|run| !run.is_empty()) {
-        let range = place_in(run, sequence, &subscriber.name);
-        assert!(range.start >= received, "{}: {:?} came twice", subscriber.name, run[0]);
+        let range = range_in(run, sequence, &subscriber.name);
+        assert!(range.start >= received, "{}: {:?} arrived twice", subscriber.name, run[0]);
         received = range.end;
     }
     assert_eq!(received, sequence.len(), "{} is subscribed", subscriber.name);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::frame::Frame;
 use super::http::Answer;
 use super::server::AppSpec;
@@ -232,7 +232,7 @@ impl Browser {
         let end = async {
             while let Received::Text(_) | Received::Pong(_) = websocket::next(&mut self.source).await {}
         };
-        tokio::time::timeout(PATIENCE, end).await.expect("the server's close frame in time");
+        tokio::time::timeout(STEP_TIMEOUT, end).await.expect("the server's close frame in time");
     }
 
     // --- receiving --------------------------------------------------------------
@@ -328,7 +328,7 @@ impl Browser {
 
     /// The next frame or the end of the connection.
     pub async fn incoming(&mut self) -> Incoming {
-        self.incoming_within(PATIENCE).await
+        self.incoming_within(STEP_TIMEOUT).await
     }
 
     pub async fn incoming_within(&mut self, within: Duration) -> Incoming {
@@ -340,14 +340,14 @@ impl Browser {
 
     /// The next WebSocket-level pong.
     pub async fn expect_websocket_pong(&mut self) -> Bytes {
-        match tokio::time::timeout(PATIENCE, websocket::next(&mut self.source)).await {
+        match tokio::time::timeout(STEP_TIMEOUT, websocket::next(&mut self.source)).await {
             Ok(Received::Pong(payload)) => payload,
             other => panic!("{}: expected a pong, got {other:?}", self.name),
         }
     }
 
     async fn read(&mut self) -> Frame {
-        match self.receive(PATIENCE).await {
+        match self.receive(STEP_TIMEOUT).await {
             Incoming::Frame(frame) => frame,
             end => panic!("{}: expected a frame, got {end:?}", self.name),
         }

@@ -9,9 +9,9 @@ use fanfare::app::Secret;
 use fanfare::auth;
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::http::{self, Answer, Connection};
-use super::raw::Raw;
+use super::raw::RawConnection;
 use super::server::AppSpec;
 
 pub struct Caller {
@@ -64,7 +64,7 @@ impl Caller {
     /// unsubscription has taken effect. Repeats the request while a node is
     /// connecting to Redis.
     pub async fn count_becomes(&self, channel: &str, count: usize) {
-        self.count_becomes_within(channel, count, PATIENCE).await;
+        self.count_becomes_within(channel, count, STEP_TIMEOUT).await;
     }
 
     pub async fn count_becomes_within(&self, channel: &str, count: usize, within: Duration) {
@@ -279,13 +279,13 @@ impl Request<'_> {
     /// Writes the whole request and closes the connection without reading the
     /// answer.
     pub async fn send_and_hang_up(self) {
-        Raw::open(self.caller.addr).await.send(self.bytes()).await;
+        RawConnection::open(self.caller.addr).await.send(self.bytes()).await;
     }
 
     /// Writes the request in pieces of these lengths and waits for the answer.
     pub async fn send_in_pieces(self, lengths: &[usize]) -> Answer {
         let bytes = self.bytes();
-        let mut connection = Raw::open(self.caller.addr).await;
+        let mut connection = RawConnection::open(self.caller.addr).await;
         let mut lengths = lengths.iter().cycle();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -296,7 +296,7 @@ impl Request<'_> {
             rest = after;
         }
         let answer = connection.answer().await;
-        connection.expect_end(PATIENCE).await;
+        connection.expect_end(STEP_TIMEOUT).await;
         answer
     }
 

@@ -143,21 +143,21 @@ impl Cluster {
     }
 
     /// The same, subscribed to all of these channels of app 1.
-    pub async fn listeners(&self, channels: &[&str]) -> Audience {
+    pub async fn subscribers(&self, channels: &[&str]) -> Subscribers {
         let mut browsers = self.browsers("key1").await;
         for browser in &mut browsers {
             for channel in channels {
                 browser.subscribe(channel).await;
             }
         }
-        Audience(browsers)
+        Subscribers(browsers)
     }
 }
 
-/// Browsers on all nodes that are expected to receive the same frames.
-pub struct Audience(pub Vec<Browser>);
+/// Clients on all nodes that are expected to receive the same frames.
+pub struct Subscribers(pub Vec<Browser>);
 
-impl Audience {
+impl Subscribers {
     /// The next frame of each browser, which must be this event, and the same byte
     /// for byte for all.
     pub async fn expect_event(&mut self, channel: &str, name: &str) -> Frame {

@@ -16,7 +16,7 @@ pub struct DeltaClient {
 
 /// How an event was encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
+pub enum Encoding {
     /// Without a number: never a base.
     Plain,
     Full,
@@ -26,7 +26,7 @@ pub enum Came {
 /// An event as the application receives it.
 #[derive(Debug)]
 pub struct Event {
-    pub came: Came,
+    pub encoding: Encoding,
     pub name: String,
     pub data: Value,
     /// The envelope as published, without markers.
@@ -49,24 +49,24 @@ impl DeltaClient {
     /// Handles an event frame; panics where a client would lose it.
     pub fn read(&mut self, frame: &Frame) -> Event {
         let channel = frame.channel.clone().unwrap_or_else(|| panic!("no channel: {}", frame.text));
-        let (came, text) = match frame.event.as_str() {
-            "pusher:delta" => (Came::Delta, self.decode(&channel, frame)),
+        let (encoding, text) = match frame.event.as_str() {
+            "pusher:delta" => (Encoding::Delta, self.decode(&channel, frame)),
             _ => match marked(&frame.text) {
                 Some(seq) => {
                     let text = strip(&frame.text);
                     self.bases.insert(channel.clone(), (seq, text.clone()));
-                    (Came::Full, text)
+                    (Encoding::Full, text)
                 }
-                None => (Came::Plain, frame.text.clone()),
+                None => (Encoding::Plain, frame.text.clone()),
             },
         };
         let envelope: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
         assert_eq!(envelope["channel"], channel, "{text}");
         let name = envelope["event"].as_str().unwrap().to_owned();
-        if came == Came::Delta {
+        if encoding == Encoding::Delta {
             assert_eq!(frame.data["event"], name, "the delta names its event: {}", frame.text);
         }
-        Event { came, name, data: envelope["data"].clone(), text }
+        Event { encoding, name, data: envelope["data"].clone(), text }
     }
 
     fn decode(&mut self, channel: &str, frame: &Frame) -> String {

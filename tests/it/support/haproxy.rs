@@ -15,7 +15,7 @@ use super::process::Process;
 use super::redis::Redis;
 use super::server::{AppSpec, Builder, Server};
 use super::websocket::pusher_path;
-use super::{PATIENCE, Port, eventually};
+use super::{Port, STEP_TIMEOUT, eventually};
 
 pub struct Haproxy {
     port: Port,
@@ -46,7 +46,7 @@ impl Haproxy {
     /// Waits until exactly this many nodes receive traffic.
     pub async fn become_ready(&self, count: usize) {
         let what = format!("HAProxy sees {count} nodes");
-        eventually(&what, PATIENCE, async || match self.ready().await {
+        eventually(&what, STEP_TIMEOUT, async || match self.ready().await {
             Ok(ready) if ready.len() == count => Ok(()),
             other => Err(format!("{other:?}: {}", self.process.output())),
         })

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -133,9 +133,9 @@ impl Connection {
     /// Sends the request and reads the whole response; `Err` holds the reason of a
     /// failure.
     pub async fn send(&self, request: hyper::Request<Body>) -> Result<Answer, String> {
-        tokio::time::timeout(PATIENCE, self.exchange(request))
+        tokio::time::timeout(STEP_TIMEOUT, self.exchange(request))
             .await
-            .map_err(|_| format!("no answer from {} within {PATIENCE:?}", self.addr))?
+            .map_err(|_| format!("no answer from {} within {STEP_TIMEOUT:?}", self.addr))?
             .map_err(|error| format!("{}: {error}", self.addr))
     }
 

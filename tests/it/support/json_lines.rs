@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 
 /// Capacity of the report queue. A client with more unread reports blocks; a test
 /// that reads nothing has another problem.
@@ -23,19 +23,19 @@ const OUTPUT_LINES_MAX: usize = 40;
 
 /// Timeout for a client that opens a browser: a cold start among other tests is
 /// slow.
-pub const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+pub const BROWSER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a client is started.
 pub struct Launch {
     name: String,
     command: Command,
-    patience: Duration,
+    timeout: Duration,
 }
 
 pub struct Client {
     name: String,
     /// Timeout of each report.
-    patience: Duration,
+    timeout: Duration,
     child: Child,
     stdin: ChildStdin,
     reports: mpsc::Receiver<Value>,
@@ -51,7 +51,7 @@ impl Launch {
         require(&dir.join("node_modules"), "the npm packages of the real clients");
         let mut command = Command::new("node");
         command.arg(dir.join(script));
-        Launch { name: script.into(), command, patience: PATIENCE }
+        Launch { name: script.into(), command, timeout: STEP_TIMEOUT }
     }
 
     pub fn python(script: &str) -> Launch {
@@ -60,7 +60,7 @@ impl Launch {
         require(&python, "the Python packages of the real clients");
         let mut command = Command::new(python);
         command.arg(dir.join(script));
-        Launch { name: script.into(), command, patience: PATIENCE }
+        Launch { name: script.into(), command, timeout: STEP_TIMEOUT }
     }
 
     pub fn arg(mut self, arg: &str) -> Launch {
@@ -79,13 +79,13 @@ impl Launch {
     }
 
     /// Sets the timeout of each report.
-    pub fn patience(mut self, patience: Duration) -> Launch {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Launch {
+        self.timeout = timeout;
         self
     }
 
     pub fn start(mut self) -> Client {
-        let (name, patience) = (self.name, self.patience);
+        let (name, timeout) = (self.name, self.timeout);
         let mut child = self
             .command
             .stdin(Stdio::piped())
@@ -100,20 +100,20 @@ impl Launch {
         let report = move |line: &str| sender.blocking_send(parse(line)).is_ok();
         read_lines(format!("{name} out"), stdout, output_lines.clone(), report);
         read_lines(format!("{name} err"), stderr, output_lines.clone(), |_| true);
-        Client { name, patience, child, stdin, reports, kept: VecDeque::new(), output_lines }
+        Client { name, timeout, child, stdin, reports, kept: VecDeque::new(), output_lines }
     }
 }
 
 impl Client {
-    pub fn tell(&mut self, command: &Value) {
+    pub fn send(&mut self, command: &Value) {
         // Small lines to a client that reads them at once: the pipe never fills.
         let written = writeln!(self.stdin, "{command}").and_then(|()| self.stdin.flush());
         written.unwrap_or_else(|error| panic!("{}: {error} at {command}", self.name));
     }
 
     /// For the server libraries: each command has one response, in order.
-    pub async fn ask(&mut self, command: &Value) -> Value {
-        self.tell(command);
+    pub async fn request(&mut self, command: &Value) -> Value {
+        self.send(command);
         self.next().await
     }
 
@@ -147,10 +147,10 @@ impl Client {
     }
 
     async fn receive(&mut self, what: &str) -> Value {
-        let report = match tokio::time::timeout(self.patience, self.reports.recv()).await {
+        let report = match tokio::time::timeout(self.timeout, self.reports.recv()).await {
             Ok(Some(report)) => report,
             Ok(None) => panic!("{} ended while {what} was awaited", self.name),
-            Err(_) => panic!("{}: no {what} within {:?}; kept: {:?}", self.name, self.patience, self.kept),
+            Err(_) => panic!("{}: no {what} within {:?}; kept: {:?}", self.name, self.timeout, self.kept),
         };
         self.check(&report);
         report

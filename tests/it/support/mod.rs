@@ -1,23 +1,23 @@
-//! The actors of the tests: servers, browsers, backends, proxies. A test connects
+//! The fixtures of the tests: servers, clients, backends, proxies. A test connects
 //! them:
 //!
 //! ```ignore
 //! let cluster = Cluster::start(backend).await;
-//! let mut ann = cluster.second().browser("key1").await;
-//! ann.subscribe("news").await;
+//! let mut subscriber = cluster.second().browser("key1").await;
+//! subscriber.subscribe("news").await;
 //! cluster.caller("1").post_events(json!({"name": "hello", "channel": "news", "data": "x"})).await;
-//! ann.expect_event("news", "hello").await;
+//! subscriber.expect_event("news", "hello").await;
 //! ```
 //!
-//! Every actor is real: processes, sockets, Redis. Every wait is for an event and
+//! Every fixture is real: processes, sockets, Redis. Every wait is for an event and
 //! has a timeout; nothing sleeps. Every process is ended by its pid.
 
 pub mod browser;
+pub mod bulk_client;
 pub mod caller;
 pub mod cluster;
 pub mod command;
 pub mod delta_client;
-pub mod extra;
 pub mod frame;
 pub mod haproxy;
 pub mod http;
@@ -30,15 +30,15 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod receiver;
+pub mod recorder;
 pub mod redis;
 pub mod resp;
-pub mod resumer;
+pub mod resuming_client;
 pub mod seed;
 pub mod server;
 pub mod user;
 pub mod web_app;
 pub mod websocket;
-pub mod witness;
 
 use std::time::Duration;
 
@@ -46,20 +46,20 @@ use fanfare::entry::{Body, Entry};
 use fanfare::event::Event;
 
 pub use browser::{Browser, Incoming};
+pub use bulk_client::BulkClient;
 pub use caller::Caller;
-pub use cluster::{Audience, Backend, Cluster};
-pub use extra::Extra;
+pub use cluster::{Backend, Cluster, Subscribers};
 pub use frame::Frame;
 pub use http::Answer;
 pub use invalid::invalid_events;
 pub use observer::{Change, Observer, View};
 pub use port::Port;
 pub use process::Signal;
-pub use proxy::{Links, Proxy, Way};
-pub use raw::Raw;
+pub use proxy::{Direction, Links, Proxy};
+pub use raw::RawConnection;
 pub use receiver::{Receiver, Reply};
 pub use redis::Redis;
-pub use resumer::{Heard, Memory, Resumer};
+pub use resuming_client::{FrameKind, ResumeState, ResumingClient};
 pub use seed::Seed;
 pub use server::{AppSpec, Server};
 
@@ -73,21 +73,24 @@ pub fn events_of(entry: &Entry) -> Vec<Event> {
 
 /// Timeout of a single step. No awaited event takes this long, even on a busy
 /// machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout of a whole test. A test that exceeds it fails and prints the logs of its
 /// servers.
 pub const TEST_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Runs a test within [`TEST_TIME_MAX`].
-///
-/// The panic is raised here, while the test is still alive, so that its actors are
-/// dropped during the panic and print their logs.
-pub async fn bounded(test: impl Future<Output = ()>) {
+pub fn bounded(test: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    within(TEST_TIME_MAX, test)
+}
+
+/// Runs a test within `limit`. The panic is raised while the test is still alive, so that
+/// its fixtures are dropped during the panic and print their logs.
+pub async fn within(limit: Duration, test: impl Future<Output = ()>) {
     let mut test = Box::pin(test);
     tokio::select! {
         () = &mut test => {}
-        () = tokio::time::sleep(TEST_TIME_MAX) => panic!("the test took longer than {TEST_TIME_MAX:?}"),
+        () = tokio::time::sleep(limit) => panic!("the test took longer than {limit:?}"),
     }
 }
 

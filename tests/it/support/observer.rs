@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::browser::{Browser, Incoming};
 use super::frame::Frame;
 use super::server::Server;
-use super::{PATIENCE, TEST_TIME_MAX};
+use super::{STEP_TIMEOUT, TEST_TIME_MAX};
 
 /// The members of a channel, according to the frames of one socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +107,15 @@ impl Observer {
     }
 
     /// Waits until the newest event of the channel is this one.
-    pub async fn heard(&self, channel: &str, name: &str) {
+    pub async fn wait_for(&self, channel: &str, name: &str) {
         let is_newest = |record: &Record| record.newest.get(channel).is_some_and(|newest| newest == name);
-        self.until(&format!("{name} on {channel}"), PATIENCE, is_newest).await;
+        self.until(&format!("{name} on {channel}"), STEP_TIMEOUT, is_newest).await;
     }
 
     /// Waits until this many changes of the channel have arrived.
-    pub async fn has_changes(&self, channel: &str, count: usize) {
+    pub async fn wait_for_changes(&self, channel: &str, count: usize) {
         let has = |record: &Record| record.changes.get(channel).map_or(0, Vec::len) >= count;
-        self.until(&format!("change {count} of {channel}"), PATIENCE, has).await;
+        self.until(&format!("change {count} of {channel}"), STEP_TIMEOUT, has).await;
     }
 
     async fn until(&self, what: &str, within: Duration, check: impl Fn(&Record) -> bool) {

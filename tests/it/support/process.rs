@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 
 pub struct Process {
     name: String,
@@ -59,9 +59,9 @@ impl Process {
         let mut output = self.output.clone();
         let found = |output: &Output| output.lines.iter().find_map(|line| find(&line.text));
         let wait = output.wait_for(|output| output.streams_open == 0 || found(output).is_some());
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(STEP_TIMEOUT, wait).await {
             Ok(output) => found(&output.expect("the sender lives as long as the streams")),
-            Err(_) => panic!("{}: no {what} within {PATIENCE:?}:\n{}", self.name, self.output()),
+            Err(_) => panic!("{}: no {what} within {STEP_TIMEOUT:?}:\n{}", self.name, self.output()),
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::resp;
 
 /// The connections that a rule applies to. The proxy classifies a connection by the
@@ -32,7 +32,7 @@ pub enum Links {
 
 /// The direction that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// Node to Redis.
     Requests,
     /// Redis to node.
@@ -47,8 +47,8 @@ struct Rules {
     /// How many times `cut_once` was called, and the links of the last call.
     kick: (u64, Links),
     /// Open, but nothing gets through.
-    stall: Option<(Links, Way)>,
-    delay: Option<(Links, Way, Duration)>,
+    stall: Option<(Links, Direction)>,
+    delay: Option<(Links, Direction, Duration)>,
     /// Redis runs the next command with these bytes; its reply is lost together
     /// with its connection.
     lose_reply: Option<Loss>,
@@ -77,7 +77,7 @@ pub struct Lost(oneshot::Receiver<()>);
 
 impl Lost {
     pub async fn happened(self) {
-        let done = tokio::time::timeout(PATIENCE, self.0).await;
+        let done = tokio::time::timeout(STEP_TIMEOUT, self.0).await;
         done.expect("the proxy received the message in time").expect("the rule was not replaced");
     }
 }
@@ -109,13 +109,13 @@ impl Proxy {
 
     /// Keeps these connections open and forwards nothing until [`Proxy::heal`],
     /// which then forwards everything held back.
-    pub fn stall(&self, links: Links, way: Way) {
-        self.shared.rules.send_modify(|rules| rules.stall = Some((links, way)));
+    pub fn stall(&self, links: Links, direction: Direction) {
+        self.shared.rules.send_modify(|rules| rules.stall = Some((links, direction)));
     }
 
     /// Delays every message of these connections.
-    pub fn delay(&self, links: Links, way: Way, by: Duration) {
-        self.shared.rules.send_modify(|rules| rules.delay = Some((links, way, by)));
+    pub fn delay(&self, links: Links, direction: Direction, by: Duration) {
+        self.shared.rules.send_modify(|rules| rules.delay = Some((links, direction, by)));
     }
 
     /// Ends cutting, stalling and delaying.
@@ -222,7 +222,7 @@ impl Link {
         let mut buffer = BytesMut::new();
         while let Some(message) = message(from, &mut buffer).await {
             self.classify(&message);
-            if self.is_cut() || self.hold(Way::Requests).await.is_none() {
+            if self.is_cut() || self.hold(Direction::Requests).await.is_none() {
                 return End::Closed;
             }
             let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
@@ -251,7 +251,7 @@ impl Link {
                 let _ = loss.done.send(());
                 continue;
             }
-            if self.hold(Way::Replies).await.is_none() || to.write_all(&message).await.is_err() {
+            if self.hold(Direction::Replies).await.is_none() || to.write_all(&message).await.is_err() {
                 break;
             }
         }
@@ -291,13 +291,16 @@ impl Link {
     }
 
     /// Returns when a message may pass in this direction.
-    async fn hold(&self, way: Way) -> Option<()> {
+    async fn hold(&self, direction: Direction) -> Option<()> {
         let mut rules = self.shared.rules.subscribe();
-        let concerns = |links, ways| self.belongs_to(links) && (ways == way || ways == Way::Both);
+        let concerns = |links, directions| {
+            self.belongs_to(links) && (directions == direction || directions == Direction::Both)
+        };
         let delay = {
-            let free = |rules: &Rules| !rules.stall.is_some_and(|(links, ways)| concerns(links, ways));
+            let free =
+                |rules: &Rules| !rules.stall.is_some_and(|(links, directions)| concerns(links, directions));
             let rules = rules.wait_for(free).await.ok()?;
-            rules.delay.filter(|(links, ways, _)| concerns(*links, *ways)).map(|(_, _, by)| by)
+            rules.delay.filter(|(links, directions, _)| concerns(*links, *directions)).map(|(_, _, by)| by)
         };
         if let Some(by) = delay {
             tokio::time::sleep(by).await;
@@ -366,7 +369,7 @@ mod tests {
     use crate::support::Redis;
     use crate::support::resp::{Reply, command, reply};
 
-    async fn ask(stream: &mut TcpStream, words: &[&str]) -> Option<Reply> {
+    async fn command_reply(stream: &mut TcpStream, words: &[&str]) -> Option<Reply> {
         stream.write_all(&command(words)).await.ok()?;
         let mut answer = Vec::new();
         loop {
@@ -391,11 +394,14 @@ mod tests {
         let lost = proxy.lose_reply_of("counter");
         // Pipelined: the first reply arrives, the second is lost.
         stream.write_all(&command(&["PING"])).await.unwrap();
-        assert_eq!(ask(&mut stream, &["INCR", "counter"]).await, Some(Reply::Simple("PONG".into())));
+        assert_eq!(
+            command_reply(&mut stream, &["INCR", "counter"]).await,
+            Some(Reply::Simple("PONG".into()))
+        );
         lost.happened().await;
         assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0, "the connection is closed");
         assert_eq!(redis.command(&["GET", "counter"]).await.text(), "1");
-        let again = ask(&mut dial(&proxy).await, &["INCR", "counter"]).await;
+        let again = command_reply(&mut dial(&proxy).await, &["INCR", "counter"]).await;
         assert_eq!(again, Some(Reply::Integer(2)), "only once");
     }
 
@@ -404,17 +410,21 @@ mod tests {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let (mut subscriber, mut other) = (dial(&proxy).await, dial(&proxy).await);
-        assert!(ask(&mut subscriber, &["SUBSCRIBE", "a"]).await.is_some());
-        assert!(ask(&mut other, &["PING"]).await.is_some());
+        assert!(command_reply(&mut subscriber, &["SUBSCRIBE", "a"]).await.is_some());
+        assert!(command_reply(&mut other, &["PING"]).await.is_some());
         proxy.cut(Links::Subscriber);
         assert_eq!(subscriber.read(&mut [0; 64]).await.unwrap_or(0), 0);
-        assert!(ask(&mut other, &["PING"]).await.is_some(), "not a subscriber connection");
-        assert_eq!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await, None, "refused while cut");
+        assert!(command_reply(&mut other, &["PING"]).await.is_some(), "not a subscriber connection");
+        assert_eq!(
+            command_reply(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await,
+            None,
+            "refused while cut"
+        );
         proxy.heal();
-        assert!(ask(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await.is_some());
+        assert!(command_reply(&mut dial(&proxy).await, &["SUBSCRIBE", "a"]).await.is_some());
         proxy.cut_once(Links::All);
         assert_eq!(other.read(&mut [0; 64]).await.unwrap_or(0), 0);
-        assert!(ask(&mut dial(&proxy).await, &["PING"]).await.is_some(), "only once");
+        assert!(command_reply(&mut dial(&proxy).await, &["PING"]).await.is_some(), "only once");
     }
 
     #[tokio::test]
@@ -422,9 +432,9 @@ mod tests {
         let redis = Redis::start().await;
         let proxy = Proxy::start(redis.port()).await;
         let mut stream = dial(&proxy).await;
-        assert!(ask(&mut stream, &["SUBSCRIBE", "a"]).await.is_some());
+        assert!(command_reply(&mut stream, &["SUBSCRIBE", "a"]).await.is_some());
         let swallowed = proxy.swallow("two");
-        proxy.stall(Links::Subscriber, Way::Replies);
+        proxy.stall(Links::Subscriber, Direction::Replies);
         for text in ["one", "two", "three"] {
             redis.command(&["PUBLISH", "a", text]).await;
         }

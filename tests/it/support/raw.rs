@@ -9,20 +9,20 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::caller::Request;
 use super::http::Answer;
 
-pub struct Raw {
+pub struct RawConnection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-impl Raw {
-    pub async fn open(addr: SocketAddr) -> Raw {
+impl RawConnection {
+    pub async fn open(addr: SocketAddr) -> RawConnection {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Raw { stream, received: Vec::new() }
+        RawConnection { stream, received: Vec::new() }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -30,13 +30,13 @@ impl Raw {
     }
 
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
+        let sent = tokio::time::timeout(STEP_TIMEOUT, self.stream.write_all(bytes.as_ref())).await;
         sent.expect("the send completes in time")
     }
 
     /// An answer with a `Content-Length`.
     pub async fn answer(&mut self) -> Answer {
-        self.answer_within(PATIENCE).await
+        self.answer_within(STEP_TIMEOUT).await
     }
 
     pub async fn answer_within(&mut self, within: Duration) -> Answer {
@@ -72,7 +72,7 @@ impl Raw {
                 self.read().await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, head).await.expect("a response in time")
+        tokio::time::timeout(STEP_TIMEOUT, head).await.expect("a response in time")
     }
 
     /// Reads until these bytes have arrived.
@@ -84,7 +84,7 @@ impl Raw {
             }
         };
         let what = String::from_utf8_lossy(bytes);
-        tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("no {what} in time"));
+        tokio::time::timeout(STEP_TIMEOUT, read).await.unwrap_or_else(|_| panic!("no {what} in time"));
     }
 
     async fn read(&mut self) -> io::Result<()> {

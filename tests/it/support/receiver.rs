@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::server::AppSpec;
-use super::{PATIENCE, Port};
+use super::{Port, STEP_TIMEOUT};
 
 /// One request, as received on the wire.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Call {
         self.json()["events"].as_array().expect("events are an array").clone()
     }
 
-    pub fn is_taken(&self) -> bool {
+    pub fn is_accepted(&self) -> bool {
         matches!(self.reply, Reply::Status(200..=299))
     }
 
@@ -125,13 +125,13 @@ impl Receiver {
 
     /// The events of all requests answered with 2xx, in order.
     pub fn events(&self) -> Vec<Value> {
-        taken(&self.shared.calls.borrow())
+        accepted(&self.shared.calls.borrow())
     }
 
     /// Waits until the requests so far satisfy `check`.
     pub async fn until(&self, what: &str, check: impl Fn(&[Call]) -> bool) -> Vec<Call> {
         // Three times, because retries are delayed.
-        self.until_within(what, 3 * PATIENCE, check).await
+        self.until_within(what, 3 * STEP_TIMEOUT, check).await
     }
 
     /// The same with a timeout, for retries after a long failure, whose delays have
@@ -150,9 +150,9 @@ impl Receiver {
     }
 
     /// Waits until this many events were accepted, and returns all accepted ones.
-    pub async fn until_taken(&self, count: usize) -> Vec<Value> {
-        let calls = self.until(&format!("{count} events"), |calls| taken(calls).len() >= count).await;
-        taken(&calls)
+    pub async fn until_accepted(&self, count: usize) -> Vec<Value> {
+        let calls = self.until(&format!("{count} events"), |calls| accepted(calls).len() >= count).await;
+        accepted(&calls)
     }
 }
 
@@ -164,8 +164,8 @@ impl Drop for Receiver {
     }
 }
 
-fn taken(calls: &[Call]) -> Vec<Value> {
-    calls.iter().filter(|call| call.is_taken()).flat_map(Call::events).collect()
+fn accepted(calls: &[Call]) -> Vec<Value> {
+    calls.iter().filter(|call| call.is_accepted()).flat_map(Call::events).collect()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {

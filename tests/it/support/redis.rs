@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::process::{Process, Signal};
 use super::resp::{self, Reply};
-use super::{PATIENCE, Port};
+use super::{Port, STEP_TIMEOUT};
 
 pub struct Redis {
     /// Reserved also while Redis is down.
@@ -76,7 +76,7 @@ impl Redis {
             }
         };
         let reply: Result<Reply, std::io::Error> =
-            tokio::time::timeout(PATIENCE, work).await.expect("redis answers in time");
+            tokio::time::timeout(STEP_TIMEOUT, work).await.expect("redis answers in time");
         match reply.unwrap_or_else(|error| panic!("redis {words:?}: {error}")) {
             Reply::Error(text) => panic!("redis {words:?}: {text}"),
             reply => reply,

@@ -21,9 +21,9 @@ impl Seed {
         StdRng::seed_from_u64(self.0)
     }
 
-    /// A generator for one of several actors, independent of the draws of the
+    /// A generator for one of several tasks, independent of the draws of the
     /// others.
-    pub fn rng_of(&self, actor: u64) -> StdRng {
-        StdRng::seed_from_u64(self.0 ^ actor.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    pub fn rng_of(&self, task: u64) -> StdRng {
+        StdRng::seed_from_u64(self.0 ^ task.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }

@@ -123,7 +123,7 @@ impl Builder {
     /// exit status and its whole output.
     pub async fn start_refused(self) -> (ExitStatus, String) {
         let (mut process, _dir) = self.launch();
-        let status = process.wait_exit(super::PATIENCE).await;
+        let status = process.wait_exit(super::STEP_TIMEOUT).await;
         (status, process.output())
     }
 

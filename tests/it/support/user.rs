@@ -12,12 +12,12 @@ impl Browser {
     /// `presence` of the confirmation.
     pub async fn join(&mut self, channel: &str, user_id: &str) -> Value {
         let data = json!({ "user_id": user_id, "user_info": { "name": user_id } });
-        self.ask_to_join(channel, &data.to_string()).await;
+        self.request_presence_subscription(channel, &data.to_string()).await;
         self.confirmed(channel).await.data_json()["presence"].take()
     }
 
     /// Sends a presence subscription with exactly this `channel_data`, signed.
-    pub async fn ask_to_join(&mut self, channel: &str, channel_data: &str) {
+    pub async fn request_presence_subscription(&mut self, channel: &str, channel_data: &str) {
         let text = auth::subscription_text(self.socket_id(), channel, Some(channel_data));
         let auth = self.sign_text(&text);
         self.subscribe_raw(json!({ "channel": channel, "auth": auth, "channel_data": channel_data })).await;
@@ -32,12 +32,12 @@ impl Browser {
     /// The same with exactly this `user_data`. Watchlist events may arrive before
     /// the success.
     pub async fn sign_in_with(&mut self, user_data: &str) -> Frame {
-        self.ask_to_sign_in(user_data).await;
+        self.request_sign_in(user_data).await;
         self.find_event("pusher:signin_success").await
     }
 
     /// Sends the signed sign-in only.
-    pub async fn ask_to_sign_in(&mut self, user_data: &str) {
+    pub async fn request_sign_in(&mut self, user_data: &str) {
         let auth = self.sign_text(&auth::signin_text(self.socket_id(), user_data));
         self.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }))
             .await;

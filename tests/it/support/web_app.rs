@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::haproxy::Site;
-use super::json_lines::{BROWSER_PATIENCE, Client, Launch};
+use super::json_lines::{BROWSER_TIMEOUT, Client, Launch};
 
 /// 32 bytes, as shared by applications and their backends.
 const MASTER_KEY: &str = "ZmFuZmFyZS1mYW5mYXJlLWZhbmZhcmUtZmFuZmFyZSE=";
@@ -33,20 +33,20 @@ impl WebApp {
         let app = site.app();
         let launch = Launch::node("page_server.js").addr(site.haproxy.addr());
         let launch = launch.arg(&app.id).arg(&app.key).arg(&app.secret);
-        let program = launch.env("ENCRYPTION_MASTER_KEY", MASTER_KEY).patience(BROWSER_PATIENCE).start();
+        let program = launch.env("ENCRYPTION_MASTER_KEY", MASTER_KEY).timeout(BROWSER_TIMEOUT).start();
         WebApp { program, chromium: None, profile: TempDir::new().unwrap() }
     }
 
     /// Runs every feature in Node.
     pub async fn run_in_node(&mut self, expected: &Value) -> Run {
-        self.program.tell(&json!({ "cmd": "node", "expected": expected }));
+        self.program.send(&json!({ "cmd": "node", "expected": expected }));
         self.run().await
     }
 
     /// Runs every feature in the page, and saves a screenshot.
     pub async fn run_in_chromium(&mut self, expected: &Value, screenshot: &Path) -> Run {
         let profile = self.profile.path();
-        self.program.tell(&json!({
+        self.program.send(&json!({
             "cmd": "chromium", "expected": expected, "profile": profile, "screenshot": screenshot,
         }));
         let chromium = self.program.find("start of Chromium", |report| report["type"] == "chromium").await;

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::http::Answer;
 
 /// The path and query with which `pusher-js` connects.
@@ -96,7 +96,7 @@ impl WebSocket {
         // Some tests open thousands of sockets: the default is 128 KiB for each.
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
-        match tokio::time::timeout(PATIENCE, handshake).await {
+        match tokio::time::timeout(STEP_TIMEOUT, handshake).await {
             Ok(Ok((socket, _))) => Ok(WebSocket(socket)),
             Ok(Err(Error::Http(response))) => {
                 let (head, body) = response.into_parts();
@@ -105,7 +105,7 @@ impl WebSocket {
                 Err(ConnectError::Refused(Box::new(answer)))
             }
             Ok(Err(error)) => Err(failed(&error)),
-            Err(_) => Err(failed(&format!("no handshake within {PATIENCE:?}"))),
+            Err(_) => Err(failed(&format!("no handshake within {STEP_TIMEOUT:?}"))),
         }
     }
 
@@ -136,9 +136,9 @@ pub async fn send(
     sink: &mut (impl futures_util::Sink<Message, Error = Error> + Unpin),
     message: Message,
 ) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, sink.send(message)).await {
+    match tokio::time::timeout(STEP_TIMEOUT, sink.send(message)).await {
         Ok(sent) => sent.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("the message was not sent within {PATIENCE:?}")),
+        Err(_) => Err(format!("the message was not sent within {STEP_TIMEOUT:?}")),
     }
 }
 

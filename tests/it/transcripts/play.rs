@@ -8,7 +8,7 @@ use super::placeholders::Placeholders;
 use super::request;
 use super::script::{Kind, Line, Script};
 use super::socket::Socket;
-use crate::support::{Backend, Cluster, PATIENCE, Signal};
+use crate::support::{Backend, Cluster, STEP_TIMEOUT, Signal};
 
 /// The interval between two requests that are repeated until the response is the expected one.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(20);
@@ -99,7 +99,7 @@ impl Play {
     /// frame reports.
     pub async fn send_until_expected(&mut self, line: &Line, expected: &[&str]) -> Result<(), String> {
         let Kind::Sent { actor, .. } = &line.kind else { return Ok(()) };
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + STEP_TIMEOUT;
         loop {
             self.send(line).await?;
             let received: Vec<&str> = self.responses[actor].iter().map(String::as_str).collect();
@@ -169,8 +169,8 @@ impl Play {
     }
 
     async fn expect(&mut self, actor: &str, expected: &str) -> Result<(), String> {
-        let nothing = || format!("{actor} received nothing within {PATIENCE:?}");
-        let got = self.next(actor, PATIENCE).await.ok_or_else(nothing)?;
+        let nothing = || format!("{actor} received nothing within {STEP_TIMEOUT:?}");
+        let got = self.next(actor, STEP_TIMEOUT).await.ok_or_else(nothing)?;
         let expected = match self.paths.get(actor) {
             Some(path) => self.prefix_mode.rename_expected(path, expected),
             None => expected.to_owned(),
@@ -190,7 +190,7 @@ impl Play {
         for (actor, socket) in &mut self.sockets {
             let prefix = if is_sockudo(&self.paths[actor]) { "sockudo" } else { "pusher" };
             socket.send(&format!(r#"{{"event":"{prefix}:ping"}}"#)).await?;
-            match socket.receive(PATIENCE).await {
+            match socket.receive(STEP_TIMEOUT).await {
                 Some(pong) if pong == format!(r#"{{"event":"{prefix}:pong","data":"{{}}"}}"#) => {}
                 other => return Err(format!("{actor} got {}", other.as_deref().unwrap_or("nothing"))),
             }

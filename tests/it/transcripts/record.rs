@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::play::Play;
 use super::script::{Kind, Script, directory};
-use crate::support::PATIENCE;
+use crate::support::STEP_TIMEOUT;
 
 /// After this long without a message, a recording assumes that no more will arrive. A replay
 /// has expected lines to wait for instead.
@@ -29,7 +29,7 @@ pub async fn record(name: &str, script: &Script, play: &mut Play) {
                 sent.unwrap_or_else(|error| panic!("{}:{}: {}\n{error}", script.path, line.number, line.raw));
             }
             Kind::Received { actor, text } => {
-                let Some(got) = play.next(actor, PATIENCE).await else { continue };
+                let Some(got) = play.next(actor, STEP_TIMEOUT).await else { continue };
                 out.append(&mut others);
                 match play.placeholders().matches(text, &got) {
                     Ok(()) => out.push(line.raw.clone()),

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::request;
-use crate::support::PATIENCE;
+use crate::support::STEP_TIMEOUT;
 use crate::support::websocket::{Received, WebSocket};
 
 pub struct Socket(WebSocket);
@@ -62,6 +62,6 @@ impl Socket {
     /// to the server's close frame.
     pub async fn finish_close(mut self) {
         let rest = async { while !matches!(self.0.next().await, Received::Lost(_)) {} };
-        let _ = tokio::time::timeout(PATIENCE, rest).await;
+        let _ = tokio::time::timeout(STEP_TIMEOUT, rest).await;
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::browser::Incoming;
-use crate::support::{AppSpec, Backend, Cluster, PATIENCE, Server, on_both_backends};
+use crate::support::{AppSpec, Backend, Cluster, STEP_TIMEOUT, Server, on_both_backends};
 
 on_both_backends![
     signin_user_channel_reaches_all_connections_of_the_user,
@@ -78,7 +78,7 @@ async fn signin_lasts_until_the_connection_closes(backend: Backend) {
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
     // A sign-in as another user fails and does not end the first one.
-    ann.ask_to_sign_in(r#"{"id":"ben"}"#).await;
+    ann.request_sign_in(r#"{"id":"ben"}"#).await;
     assert!(ann.expect_error_code(4009).await.contains("another user"));
     caller.publish(ANN, "still-here", "").await;
     ann.expect_event(ANN, "still-here").await;
@@ -133,7 +133,7 @@ async fn signin_with_a_wrong_signature_closes_the_connection() {
             !message.contains("secret1") && !message.contains(right.split(':').nth(1).unwrap()),
             "{message}"
         );
-        let end = ann.incoming_within(PATIENCE).await;
+        let end = ann.incoming_within(STEP_TIMEOUT).await;
         assert!(matches!(end, Incoming::Closed(4009)), "{case}: {end:?}");
     }
 }
@@ -155,7 +155,7 @@ async fn signin_error_names_the_invalid_field_of_user_data() {
         (&long, "`id`"),
         (r#"{"id":"ann","watchlist":"ben"}"#, "`watchlist`"),
     ] {
-        ann.ask_to_sign_in(data).await;
+        ann.request_sign_in(data).await;
         let message = ann.expect_error_code(4009).await;
         assert!(message.contains(reason), "{data}: {message}");
     }
@@ -257,7 +257,7 @@ async fn signin_timeout_closes_connections_without_a_signature() {
     unauthorised.subscribe("news").await;
     unauthorised.subscribe_raw(json!({ "channel": "private-room", "auth": "key4:00" })).await;
     unauthorised.expect_subscription_error("private-room").await;
-    let end = unauthorised.incoming_within(PATIENCE).await;
+    let end = unauthorised.incoming_within(STEP_TIMEOUT).await;
     assert!(matches!(end, Incoming::Closed(4009)), "{end:?}");
     // The other connections are older and stay open.
     for browser in [&mut signed_in, &mut subscriber, &mut member] {

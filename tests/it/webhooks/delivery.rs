@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::receiver::Call;
 use crate::support::{
-    AppSpec, Backend, Browser, Cluster, Links, PATIENCE, Receiver, Reply, Server, Signal, bounded,
+    AppSpec, Backend, Browser, Cluster, Links, Receiver, Reply, STEP_TIMEOUT, Server, Signal, bounded,
     eventually, on_both_backends,
 };
 
@@ -107,11 +107,12 @@ fn attempts(calls: &[Call], channel: &str) -> usize {
 async fn webhook_client_events_are_delivered_in_order_and_signed(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = start(backend, &[client_events(&receiver)]).await;
-    let mut ann = subscriber_of(cluster.first(), &["private-a", "private-b"]).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-a", "private-b"]).await;
     for n in 0..20 {
-        send(&mut ann, if n % 2 == 0 { "private-a" } else { "private-b" }, format!("{{\"ü\\n\":{n}}}")).await;
+        send(&mut sender, if n % 2 == 0 { "private-a" } else { "private-b" }, format!("{{\"ü\\n\":{n}}}"))
+            .await;
     }
-    let events = receiver.until_taken(20).await;
+    let events = receiver.until_accepted(20).await;
     let even: Vec<String> = (0..20).step_by(2).map(|n| format!("{{\"ü\\n\":{n}}}")).collect();
     assert_eq!(data_of(&events, "private-a"), even);
     assert_eq!(data_of(&events, "private-b").len(), 10);
@@ -122,7 +123,7 @@ async fn webhook_client_events_are_delivered_in_order_and_signed(backend: Backen
     assert!(id.is_string() && time_ms.is_u64(), "{events:?}");
     let expected = json!({
         "name": "client_event", "channel": "private-a", "event": "client-text",
-        "data": even[0], "socket_id": ann.socket_id(), "id": null, "time_ms": null,
+        "data": even[0], "socket_id": sender.socket_id(), "id": null, "time_ms": null,
     });
     assert_eq!(first, expected);
     for call in receiver.calls() {
@@ -137,13 +138,13 @@ async fn webhook_client_events_are_delivered_in_order_and_signed(backend: Backen
 async fn webhook_receiver_that_was_down_receives_every_event(backend: Backend) {
     let mut receiver = Receiver::start().await;
     let cluster = start(backend, &[client_events(&receiver)]).await;
-    let mut ann = subscriber_of(cluster.first(), &["private-a", "private-b"]).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-a", "private-b"]).await;
     receiver.down().await;
     for n in 0..10 {
-        send(&mut ann, "private-a", n).await;
-        send(&mut ann, "private-b", n).await;
+        send(&mut sender, "private-a", n).await;
+        send(&mut sender, "private-b", n).await;
     }
-    eventually("three failed calls", PATIENCE, async || {
+    eventually("three failed calls", STEP_TIMEOUT, async || {
         let mut failed = 0.0;
         for node in &cluster.nodes {
             failed += node.metrics().await.sum("fanfare_webhook_calls_failed_total");
@@ -152,7 +153,7 @@ async fn webhook_receiver_that_was_down_receives_every_event(backend: Backend) {
     })
     .await;
     receiver.up().await;
-    let events = receiver.until_taken(20).await;
+    let events = receiver.until_accepted(20).await;
     for channel in ["private-a", "private-b"] {
         assert_eq!(data_of(&events, channel), numbers(0..10), "{channel}");
     }
@@ -163,12 +164,12 @@ async fn webhook_receiver_that_was_down_receives_every_event(backend: Backend) {
 async fn webhook_event_has_the_same_id_at_every_attempt(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = start(backend, &[client_events(&receiver)]).await;
-    let mut ann = subscriber_of(cluster.first(), &["private-a"]).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-a"]).await;
     receiver.answer(|_| Reply::Status(500));
-    send(&mut ann, "private-a", "x").await;
+    send(&mut sender, "private-a", "x").await;
     let calls = receiver.until("three attempts", |calls| calls.len() >= 3).await;
     receiver.answer(|_| Reply::Status(204));
-    let events = receiver.until_taken(1).await;
+    let events = receiver.until_accepted(1).await;
     for call in &calls {
         assert_eq!(call.events(), events, "an attempt differs from the first one");
         call.expect_signed(cluster.first().app("1"));
@@ -183,19 +184,19 @@ async fn webhook_event_has_the_same_id_at_every_attempt(backend: Backend) {
 async fn webhook_call_that_hangs_blocks_only_its_channel(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = start(backend, &[client_events(&receiver)]).await;
-    let mut ann = subscriber_of(cluster.first(), &["private-slow", "private-fast"]).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-slow", "private-fast"]).await;
     receiver.answer(|call| if call.names("private-slow") { Reply::Hang } else { Reply::Status(200) });
-    send(&mut ann, "private-slow", 0).await;
+    send(&mut sender, "private-slow", 0).await;
     receiver.until("the call that hangs", |calls| attempts(calls, "private-slow") == 1).await;
     for n in 0..5 {
-        send(&mut ann, "private-fast", n).await;
-        send(&mut ann, "private-slow", n + 1).await;
+        send(&mut sender, "private-fast", n).await;
+        send(&mut sender, "private-slow", n + 1).await;
     }
-    let events = receiver.until_taken(5).await;
+    let events = receiver.until_accepted(5).await;
     assert_eq!(data_of(&events, "private-fast"), numbers(0..5));
     assert_eq!(attempts(&receiver.calls(), "private-slow"), 1, "calls in flight for the channel");
     receiver.answer(|_| Reply::Status(200));
-    let events = receiver.until_taken(11).await;
+    let events = receiver.until_accepted(11).await;
     assert_eq!(data_of(&events, "private-slow"), numbers(0..6));
 }
 
@@ -204,14 +205,14 @@ async fn webhook_endpoint_that_hangs_blocks_no_other_endpoint(backend: Backend) 
     let cluster = start(backend, &[client_events(&hanging), client_events(&other)]).await;
     let channels: Vec<String> = (0..40).map(|n| format!("private-{n}")).collect();
     let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-    let mut ann = subscriber_of(cluster.first(), &channels).await;
+    let mut sender = subscriber_of(cluster.first(), &channels).await;
     hanging.answer(|_| Reply::Hang);
     for round in 1..=3 {
         for channel in &channels {
-            send(&mut ann, channel, round).await;
+            send(&mut sender, channel, round).await;
         }
         // The second and third rounds wait behind the hanging calls of one endpoint only.
-        other.until_taken(round * channels.len()).await;
+        other.until_accepted(round * channels.len()).await;
     }
     let events = other.events();
     for channel in &channels {
@@ -238,7 +239,7 @@ async fn webhook_call_without_2xx_response_is_retried(backend: Backend) {
     ];
     let channels: Vec<String> = (0..replies.len()).map(|n| format!("private-{n}")).collect();
     let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-    let mut ann = subscriber_of(cluster.first(), &channels).await;
+    let mut sender = subscriber_of(cluster.first(), &channels).await;
     let (count, refused) = (replies.len(), parking_lot::Mutex::new(BTreeSet::new()));
     // The first call that contains only one channel receives that channel's invalid
     // response. A call for several channels receives 503.
@@ -254,9 +255,9 @@ async fn webhook_call_without_2xx_response_is_retried(backend: Backend) {
         }
     });
     for channel in &channels {
-        send(&mut ann, channel, "x").await;
+        send(&mut sender, channel, "x").await;
     }
-    let events = receiver.until_taken(count).await;
+    let events = receiver.until_accepted(count).await;
     for channel in &channels {
         assert_eq!(data_of(&events, channel), ["x"], "{channel}");
         assert!(attempts(&receiver.calls(), channel) >= 2, "{channel}");
@@ -270,9 +271,9 @@ async fn webhook_custom_headers_do_not_replace_standard_headers(backend: Backend
                    Transfer-Encoding = 'chunked' }";
     let more = format!(", headers = {headers}");
     let cluster = start(backend, &[webhook(&receiver, &["client_event"], &more)]).await;
-    let mut ann = subscriber_of(cluster.first(), &["private-a"]).await;
-    send(&mut ann, "private-a", "x").await;
-    receiver.until_taken(1).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-a"]).await;
+    send(&mut sender, "private-a", "x").await;
+    receiver.until_accepted(1).await;
     let call = &receiver.calls()[0];
     call.expect_signed(cluster.first().app("1"));
     assert_eq!(call.header("x-custom"), ["yes"]);
@@ -293,11 +294,11 @@ async fn webhook_endpoint_receives_only_its_event_types_and_channels(backend: Ba
     ];
     let cluster = start(backend, &webhooks).await;
     let channels = ["private-ab", "private-az", "private-bz"];
-    let mut ann = subscriber_of(cluster.first(), &channels).await;
+    let mut sender = subscriber_of(cluster.first(), &channels).await;
     for channel in channels {
-        send(&mut ann, channel, channel).await;
+        send(&mut sender, channel, channel).await;
     }
-    let events = twice.until_taken(6).await;
+    let events = twice.until_accepted(6).await;
     for channel in channels {
         assert_eq!(
             data_of(&events, channel),
@@ -306,9 +307,9 @@ async fn webhook_endpoint_receives_only_its_event_types_and_channels(backend: Ba
         );
     }
     assert_eq!(once_each(&events).len(), 3);
-    filtered.until_taken(1).await;
-    send(&mut ann, "private-az", "last").await;
-    assert_eq!(data_of(&filtered.until_taken(2).await, "private-az"), ["private-az", "last"]);
+    filtered.until_accepted(1).await;
+    send(&mut sender, "private-az", "last").await;
+    assert_eq!(data_of(&filtered.until_accepted(2).await, "private-az"), ["private-az", "last"]);
     assert_eq!(filtered.events().len(), 2, "{:?}", filtered.events());
 }
 
@@ -316,32 +317,32 @@ async fn webhook_events_are_delivered_before_shutdown(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = Cluster::builder(backend).nodes(1).app(app(&[client_events(&receiver)]));
     let mut cluster = cluster.config("drain_delay = 0\ndrain_window = 0").start().await;
-    let mut ann = subscriber_of(cluster.first(), &["private-a"]).await;
+    let mut sender = subscriber_of(cluster.first(), &["private-a"]).await;
     for n in 0..10 {
-        send(&mut ann, "private-a", n).await;
+        send(&mut sender, "private-a", n).await;
     }
     // The server has processed all client events of the socket.
-    ann.settle().await;
+    sender.settle().await;
     cluster.first().signal(Signal::Terminate);
-    assert!(cluster.nodes[0].wait_exit(3 * PATIENCE).await.success());
+    assert!(cluster.nodes[0].wait_exit(3 * STEP_TIMEOUT).await.success());
     assert_eq!(data_of(&receiver.events(), "private-a"), numbers(0..10));
 }
 
 async fn webhook_channel_occupied_and_vacated_are_sent_once(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = start(backend, &[webhook(&receiver, &["channel_occupied", "channel_vacated"], "")]).await;
-    let ann = subscriber_of(cluster.first(), &["news"]).await;
-    let bob = subscriber_of(cluster.second(), &["news"]).await;
-    assert_eq!(names(&receiver.until_taken(1).await), ["channel_occupied"]);
-    ann.close().await;
-    bob.close().await;
-    let events = receiver.until_taken(2).await;
+    let first = subscriber_of(cluster.first(), &["news"]).await;
+    let second = subscriber_of(cluster.second(), &["news"]).await;
+    assert_eq!(names(&receiver.until_accepted(1).await), ["channel_occupied"]);
+    first.close().await;
+    second.close().await;
+    let events = receiver.until_accepted(2).await;
     assert_eq!(names(&events), ["channel_occupied", "channel_vacated"]);
     assert!(events.iter().all(|event| event["channel"] == "news"));
-    let ann = subscriber_of(cluster.second(), &["news"]).await;
-    assert_eq!(names(&receiver.until_taken(3).await)[2..], ["channel_occupied"]);
-    ann.close().await;
-    assert_eq!(names(&receiver.until_taken(4).await)[3..], ["channel_vacated"]);
+    let first = subscriber_of(cluster.second(), &["news"]).await;
+    assert_eq!(names(&receiver.until_accepted(3).await)[2..], ["channel_occupied"]);
+    first.close().await;
+    assert_eq!(names(&receiver.until_accepted(4).await)[3..], ["channel_vacated"]);
 }
 
 async fn webhook_member_events_are_sent_once_per_user(backend: Backend) {
@@ -353,17 +354,17 @@ async fn webhook_member_events_are_sent_once_per_user(backend: Backend) {
     join(&mut ann, &app, "presence-a", "ann").await;
     join(&mut tab, &app, "presence-a", "ann").await;
     join(&mut bob, &app, "presence-a", "bob").await;
-    let events = receiver.until_taken(2).await;
+    let events = receiver.until_accepted(2).await;
     let fields = |event: &Value| (event["name"].clone(), event["channel"].clone(), event["user_id"].clone());
     let expect = |name: &str, user: &str| (json!(name), json!("presence-a"), json!(user));
     let all: Vec<_> = events.iter().map(fields).collect();
     assert_eq!(all, [expect("member_added", "ann"), expect("member_added", "bob")]);
     ann.close().await;
     bob.close().await;
-    let events = receiver.until_taken(3).await;
+    let events = receiver.until_accepted(3).await;
     assert_eq!(fields(&events[2]), expect("member_removed", "bob"), "ann has another tab");
     tab.close().await;
-    let events = receiver.until_taken(4).await;
+    let events = receiver.until_accepted(4).await;
     assert_eq!(fields(&events[3]), expect("member_removed", "ann"));
 }
 
@@ -376,11 +377,11 @@ async fn webhook_page_reload_within_grace_sends_no_event(backend: Backend) {
     for node in [cluster.first(), cluster.second(), cluster.first()] {
         let mut ann = node.browser("key1").await;
         join(&mut ann, &app, "presence-a", "ann").await;
-        receiver.until_taken(2).await;
+        receiver.until_accepted(2).await;
         ann.close().await;
         cluster.caller("1").count_becomes("presence-a", 0).await;
     }
-    let events = receiver.until_taken(4).await;
+    let events = receiver.until_accepted(4).await;
     let mut names = names(&events);
     names[..2].sort_unstable();
     names[2..].sort_unstable();
@@ -396,11 +397,11 @@ async fn webhook_cache_miss_is_sent(backend: Backend) {
     let receiver = Receiver::start().await;
     let cluster = start(backend, &[webhook(&receiver, &["cache_miss"], "")]).await;
     let _ann = subscriber_of(cluster.first(), &["cache-empty"]).await;
-    let events = receiver.until_taken(1).await;
+    let events = receiver.until_accepted(1).await;
     assert_eq!((&events[0]["channel"], &events[0]["data"]), (&json!("cache-empty"), &json!("{}")));
     cluster.caller("1").publish("cache-full", "x", "1").await;
     let _bob = subscriber_of(cluster.second(), &["cache-full", "cache-last"]).await;
-    let events = receiver.until_taken(2).await;
+    let events = receiver.until_accepted(2).await;
     assert_eq!(events[1]["channel"], "cache-last", "a cache channel with an event has no cache miss");
 }
 
@@ -411,7 +412,7 @@ async fn webhook_subscription_counts_are_sent(backend: Backend) {
     for count in 1..=3 {
         let node = if count % 2 == 0 { cluster.first() } else { cluster.second() };
         browsers.push(subscriber_of(node, &["news"]).await);
-        let events = receiver.until_taken(count).await;
+        let events = receiver.until_accepted(count).await;
         assert_eq!(events[count - 1]["subscription_count"], count, "{events:?}");
         assert_eq!(events[count - 1]["channel"], "news");
     }
@@ -429,29 +430,30 @@ async fn cluster_webhooks_of_a_killed_node_are_delivered_by_another() {
         let mut cluster = cluster.start().await;
         let channels: Vec<String> = (0..CHANNELS).map(|n| format!("private-{n}")).collect();
         let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        let mut ann = subscriber_of(&cluster.nodes[1], &channels).await;
+        let mut sender = subscriber_of(&cluster.nodes[1], &channels).await;
         let mut sent: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for round in 0..ROUNDS {
             for channel in &channels {
-                send(&mut ann, channel, round).await;
+                send(&mut sender, channel, round).await;
                 sent.entry(channel).or_default().push(round.to_string());
             }
             match round {
-                0 => drop(receiver.until_taken(CHANNELS).await),
+                0 => drop(receiver.until_accepted(CHANNELS).await),
                 1 => receiver.down().await,
                 2 => cluster.nodes[0].kill9(),
                 _ => {}
             }
         }
-        ann.settle().await;
+        sender.settle().await;
         receiver.up().await;
         let everything = |calls: &[Call]| {
             let taken: Vec<Value> =
-                calls.iter().filter(|call| call.is_taken()).flat_map(Call::events).collect();
+                calls.iter().filter(|call| call.is_accepted()).flat_map(Call::events).collect();
             once_each(&taken).len() == CHANNELS * ROUNDS
         };
         let calls = receiver.until("every event", everything).await;
-        let taken: Vec<Value> = calls.iter().filter(|call| call.is_taken()).flat_map(Call::events).collect();
+        let taken: Vec<Value> =
+            calls.iter().filter(|call| call.is_accepted()).flat_map(Call::events).collect();
         for (channel, sent) in sent {
             assert_eq!(data_of(&once_each(&taken), channel), sent, "{channel}");
         }
@@ -473,32 +475,32 @@ async fn cluster_webhooks_are_delivered_after_redis_was_unavailable() {
         let (node, proxy) = (cluster.first(), cluster.proxy());
         let channels: Vec<String> = (0..20).map(|n| format!("private-{n}")).collect();
         let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        let mut ann = subscriber_of(node, &channels).await;
+        let mut sender = subscriber_of(node, &channels).await;
         receiver.down().await;
         for round in 0..3 {
             for channel in &channels {
-                send(&mut ann, channel, round).await;
+                send(&mut sender, channel, round).await;
             }
         }
-        ann.settle().await;
-        eventually("all events are in flight", PATIENCE, async || {
+        sender.settle().await;
+        eventually("all events are in flight", STEP_TIMEOUT, async || {
             let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 60.0 { Ok(()) } else { Err(pending.to_string()) }
         })
         .await;
         proxy.cut(Links::All);
-        eventually("all in-flight events are dropped", PATIENCE, async || {
+        eventually("all in-flight events are dropped", STEP_TIMEOUT, async || {
             let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 0.0 { Ok(()) } else { Err(pending.to_string()) }
         })
         .await;
         receiver.up().await;
         proxy.heal();
-        let events = receiver.until_taken(60).await;
+        let events = receiver.until_accepted(60).await;
         for channel in channels {
             assert_eq!(data_of(&once_each(&events), channel), numbers(0..3), "{channel}");
         }
-        eventually("the outboxes are empty", PATIENCE, async || {
+        eventually("the outboxes are empty", STEP_TIMEOUT, async || {
             let pending = node.metrics().await.sum("fanfare_webhook_events_pending");
             if pending == 0.0 { Ok(()) } else { Err(pending.to_string()) }
         })

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::receiver::Call;
-use crate::support::witness::within;
-use crate::support::{AppSpec, Backend, Browser, Cluster, Receiver, Reply, Server};
+use crate::support::{AppSpec, Backend, Browser, Cluster, Receiver, Reply, Server, within};
 
 /// Duration of the outage: by default longer than the detection of a dead node takes. The
 /// environment variable `OUTAGE_SECONDS` (for example 60) sets a longer one.
@@ -169,7 +168,7 @@ impl Clients {
 
     /// Joins each presence channel as the user `last` and waits for the webhook event of
     /// that. All earlier events of the channel have been delivered by then.
-    async fn finish(&mut self, patience: Duration) -> Vec<Call> {
+    async fn finish(&mut self, timeout: Duration) -> Vec<Call> {
         let up = Instant::now();
         // The removals of `Killed` and `Left` must come first: a join within the grace period
         // would cancel them.
@@ -180,7 +179,7 @@ impl Clients {
                 names.contains("member_removed ann") && names.contains("channel_vacated")
             })
         };
-        self.receiver.until_within("the removal of lost members", patience, removed).await;
+        self.receiver.until_within("the removal of lost members", timeout, removed).await;
         let mut last = self.cluster.nodes[2].browser("key1").await;
         for channel in CASES.into_iter().flat_map(presence_channels) {
             last.join(&channel, "last").await;
@@ -193,7 +192,7 @@ impl Clients {
             };
             (0..CHANNELS).all(has_rounds) && CASES.into_iter().flat_map(presence_channels).all(has_last)
         };
-        let calls = self.receiver.until_within("every event", patience, everything).await;
+        let calls = self.receiver.until_within("every event", timeout, everything).await;
         println!("every event was delivered within {:?}", up.elapsed());
         calls
     }
@@ -202,7 +201,7 @@ impl Clients {
 /// Events of calls answered with 2xx, each id once.
 fn delivered(calls: &[Call]) -> Vec<Value> {
     let mut ids = BTreeSet::new();
-    let delivered = calls.iter().filter(|call| call.is_taken()).flat_map(Call::events);
+    let delivered = calls.iter().filter(|call| call.is_accepted()).flat_map(Call::events);
     delivered.filter(|event| ids.insert(id(event))).collect()
 }
 
@@ -268,7 +267,7 @@ async fn run(outage: Duration) {
             assert!(ids.contains(&id(&event)), "{event} was refused, and not delivered with this id");
         }
     }
-    let refused = calls.iter().filter(|call| !call.is_taken()).count();
+    let refused = calls.iter().filter(|call| !call.is_accepted()).count();
     println!("{} events, {} calls, {refused} of them refused", events.len(), calls.len());
     assert!(refused > 0, "no call was refused");
 }

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use super::source::Script;
 use crate::support::resp::{self, Reply};
-use crate::support::{PATIENCE, Redis};
+use crate::support::{Redis, STEP_TIMEOUT};
 
 pub struct Client {
     stream: TcpStream,
@@ -43,7 +43,7 @@ impl Client {
                 );
             }
         };
-        tokio::time::timeout(PATIENCE, read).await.expect("Redis replies in time")
+        tokio::time::timeout(STEP_TIMEOUT, read).await.expect("Redis replies in time")
     }
 
     pub async fn command(&mut self, words: &[&[u8]]) -> Reply {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::Client;
 use super::source::{Script, all, header, read};
-use crate::support::{PATIENCE, Redis, bounded};
+use crate::support::{Redis, STEP_TIMEOUT, bounded};
 
 mod exercise;
 
@@ -159,7 +159,7 @@ async fn server_sends_declared_keys_and_arguments() {
         let observe = async {
             let mut missing: BTreeSet<&str> = all().iter().map(|script| script.name).collect();
             while !missing.is_empty() {
-                let Ok(line) = tokio::time::timeout(PATIENCE, monitor.next()).await else {
+                let Ok(line) = tokio::time::timeout(STEP_TIMEOUT, monitor.next()).await else {
                     panic!("never called: {missing:?}")
                 };
                 let call = monitored(&line.text());

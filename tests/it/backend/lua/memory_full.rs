@@ -7,8 +7,8 @@ use super::calls::{
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
-use crate::support::witness::Witness;
-use crate::support::{PATIENCE, Redis, Server};
+use crate::support::recorder::Recorder;
+use crate::support::{Redis, STEP_TIMEOUT, Server};
 
 fn all_rules() -> String {
     let hooked =
@@ -141,8 +141,8 @@ async fn full_memory_is_backpressure() {
         let redis = Redis::start().await;
         let server = Server::builder().redis(&redis).start().await;
         let caller = server.caller("1");
-        let witnesses = Witness::several(&server, 3, &["news"]).await;
-        let leaving = Witness::several(&server, 2, &["left"]).await;
+        let recorders = Recorder::connect_many(&server, 3, &["news"]).await;
+        let leaving = Recorder::connect_many(&server, 2, &["left"]).await;
         caller.publish("news", "e", "before").await;
         redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
         let refused = serde_json::json!({ "name": "e", "channels": ["news", "new"], "data": "refused" });
@@ -152,20 +152,20 @@ async fn full_memory_is_backpressure() {
         drop(leaving);
         caller.count_becomes("left", 0).await;
         // New subscriptions wait.
-        let mut late = Witness::connect(&server).await;
+        let mut late = Recorder::connect(&server).await;
         late.request_subscription("news").await;
         late.settle().await;
         assert_eq!(caller.subscription_count("news").await, 3);
         assert_eq!(server.get("/ready").await.status, 200);
         redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
-        late.until("its confirmation", PATIENCE, |record| record.confirmations("news") == 1).await;
+        late.until("its confirmation", STEP_TIMEOUT, |record| record.confirmations("news") == 1).await;
         assert_eq!(caller.subscription_count("news").await, 4);
         caller.publish("news", "e", "after").await;
-        for witness in &witnesses {
-            witness.heard("news", "after").await;
-            assert_eq!(witness.run("news"), ["before", "after"], "{}", witness.name);
+        for recorder in &recorders {
+            recorder.wait_for("news", "after").await;
+            assert_eq!(recorder.run("news"), ["before", "after"], "{}", recorder.name);
         }
-        late.heard("news", "after").await;
+        late.wait_for("news", "after").await;
         assert_eq!(late.run("news"), ["after"]);
         assert_eq!(redis.command(&["EXISTS", "fanfare:{nodes}:leases"]).await.integer(), 1);
         assert_eq!(server.metrics().await.sum("fanfare_leases_lost_total"), 0.0);

@@ -10,7 +10,7 @@ use super::calls::Call;
 use super::client::{Client, bulk, items, number};
 use super::source::Script;
 use crate::support::resp::Reply;
-use crate::support::{PATIENCE, Redis, eventually};
+use crate::support::{Redis, STEP_TIMEOUT, eventually};
 
 pub struct Stage {
     pub redis: Redis,
@@ -133,7 +133,7 @@ impl Stage {
 
     /// Waits until the key has expired.
     pub async fn wait_until_expired(&mut self, key: &str) {
-        eventually(key, PATIENCE, async || match self.redis.command(&["EXISTS", key]).await.integer() {
+        eventually(key, STEP_TIMEOUT, async || match self.redis.command(&["EXISTS", key]).await.integer() {
             0 => Ok(()),
             _ => Err("the key exists".into()),
         })

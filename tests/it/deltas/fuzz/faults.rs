@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use super::world::{APP, World};
 use crate::support::server::AppSpec;
-use crate::support::{Backend, Cluster, PATIENCE, Signal};
+use crate::support::{Backend, Cluster, STEP_TIMEOUT, Signal};
 
 const CONFIG: &str =
     "log = \"info,fanfare=debug\"\ndrain_delay = 0.1\ndrain_window = 0.2\n[tag_filtering]\nenabled = true\n";
@@ -47,7 +47,7 @@ impl Faults {
             1 => {
                 self.world.totals.add("nodes drained");
                 self.cluster.nodes[at].signal(Signal::Terminate);
-                self.cluster.nodes[at].wait_exit(PATIENCE).await;
+                self.cluster.nodes[at].wait_exit(STEP_TIMEOUT).await;
                 self.replace(at, Duration::ZERO).await;
             }
             _ => {

@@ -17,7 +17,7 @@ pub struct Span {
     pub sockets: Vec<String>,
     pub seen: Vec<Print>,
     /// The number and encoding of each event, for failure messages.
-    pub came: Vec<(u32, &'static str)>,
+    pub encoding: Vec<(u32, &'static str)>,
 }
 
 impl Span {
@@ -69,11 +69,11 @@ impl Span {
         let known: Vec<usize> = (0..log.len()).filter(|it| log[*it].print == *event).collect();
         let index = *indexes.first().expect("the earlier indexes are not empty");
         let expected = log.iter().enumerate().skip(index).find(|(_, it)| self.includes(it));
-        let came = &self.came[at.saturating_sub(3)..(at + 3).min(self.came.len())];
+        let encoding = &self.encoding[at.saturating_sub(3)..(at + 3).min(self.encoding.len())];
         let lost = known.iter().any(|known| *known >= index && self.includes(&log[*known]));
         let seen = known.first().map(|it| &log[*it]);
         let why = format!(
-            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {index} of {}: {expected:?}; came {came:?}",
+            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {index} of {}: {expected:?}; encodings {encoding:?}",
             self.seen.len(),
             self.starts,
             log.len(),
@@ -107,8 +107,8 @@ mod tests {
 
     fn check(starts: std::ops::RangeInclusive<usize>, log_text: &str, seen: &str) -> Result<usize, bool> {
         let seen: Vec<Print> = seen.chars().map(|char| print("e", &char.to_string())).collect();
-        let came = vec![(0, "full"); seen.len()];
-        let span = Span { starts, filter: 0, sockets: vec![], seen, came };
+        let encoding = vec![(0, "full"); seen.len()];
+        let span = Span { starts, filter: 0, sockets: vec![], seen, encoding };
         span.check(&log(log_text), 0, true).map_err(|mistake| mistake.lost)
     }
 

@@ -118,7 +118,7 @@ impl Subscription {
             filter: self.filter,
             sockets: self.request.named.clone(),
             seen: Vec::new(),
-            came: Vec::new(),
+            encoding: Vec::new(),
         });
     }
 
@@ -129,7 +129,7 @@ impl Subscription {
         if let Some(span) = &mut self.span {
             span.starts = 0..=0;
             span.seen.clear();
-            span.came.clear();
+            span.encoding.clear();
         }
     }
 
@@ -159,7 +159,7 @@ impl Subscription {
                 world.totals.add("resumed");
                 let span = self.span.as_mut().expect("only a span is resumed");
                 span.seen.truncate(seen_count);
-                span.came.truncate(seen_count);
+                span.encoding.truncate(seen_count);
                 span.sockets.extend(self.request.named.iter().cloned());
                 self.position = position;
                 if !self.request.keeps_bases {
@@ -223,8 +223,8 @@ impl Subscription {
             return Err(format!("a number for a client that does not resume: {text}"));
         }
         let number = envelope.marker.or(envelope.seq);
-        let came = if envelope.marker.is_some() { "full" } else { "plain" };
-        self.record(world, &envelope.event, &envelope.published(), number, came)?;
+        let encoding = if envelope.marker.is_some() { "full" } else { "plain" };
+        self.record(world, &envelope.event, &envelope.published(), number, encoding)?;
         self.bases.keep(text, envelope, world.plain_markers)
     }
 
@@ -252,7 +252,7 @@ impl Subscription {
         name: &str,
         data: &str,
         seq: Option<u32>,
-        came: &'static str,
+        encoding: &'static str,
     ) -> Result<(), String> {
         world.totals.add("deliveries checked");
         let span = self.span.as_mut().expect("a live subscription has a span");
@@ -269,7 +269,7 @@ impl Subscription {
             self.fence = number.ok_or("a fence without a number")?;
         }
         span.seen.push(print(name, data));
-        span.came.push((seq.unwrap_or(0), came));
+        span.encoding.push((seq.unwrap_or(0), encoding));
         if span.seen.len().is_multiple_of(CHECKPOINT_EVENTS) {
             self.checkpoint = self.position.map(|position| (position, span.seen.len()));
         }

@@ -18,7 +18,7 @@ use fanfare::presence::Member;
 use fanfare::webhook_event::WebhookEventKind;
 
 use crate::backend::lua::calls::event;
-use crate::support::{PATIENCE, Redis, eventually};
+use crate::support::{Redis, STEP_TIMEOUT, eventually};
 
 pub const USERS: [&str; 2] = ["ann lee", "bob"];
 pub const INFO: &str = "{}";
@@ -68,7 +68,7 @@ pub async fn all_scripts(redis: &Redis) {
     // A lease without renewals is fenced.
     let (leases, node) = ("fanfare:{nodes}:leases", "0123456789abcdef");
     redis.command(&["HSET", leases, node, "7"]).await;
-    eventually("the fencing", 2 * PATIENCE, async || {
+    eventually("the fencing", 2 * STEP_TIMEOUT, async || {
         match redis.command(&["HEXISTS", leases, node]).await.integer() {
             0 => Ok(()),
             _ => Err("the lease exists".to_owned()),
@@ -153,7 +153,7 @@ async fn read(backend: &Backend) {
 async fn claim_webhook_events(backend: &Backend) {
     let partition = channel_id("news").partition();
     assert!(backend.own_partitions().contains(&partition));
-    let claimed = eventually("channel_vacated", PATIENCE, async || {
+    let claimed = eventually("channel_vacated", STEP_TIMEOUT, async || {
         let webhook_events = backend.claim_webhook_events(partition, None, 100).await.unwrap().unwrap();
         let is_complete =
             webhook_events.iter().any(|webhook_event| webhook_event.what == WebhookEventKind::ChannelVacated);

@@ -1,26 +1,26 @@
-//! One of thousands of sockets: no task and no record. It reads on demand only, and
-//! looks for confirmations only.
+//! A client of which a test opens thousands: without task and record. It reads on demand,
+//! and looks for confirmations only.
 
 use std::net::SocketAddr;
 
 use tokio_tungstenite::tungstenite::Message;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::websocket::{Received, WebSocket, pusher_path};
 
 /// Subscriptions sent before their confirmations are read: the confirmations of one
 /// window fit into the server's write buffer of one socket.
 const WINDOW: usize = 250;
 
-pub struct Extra(WebSocket);
+pub struct BulkClient(WebSocket);
 
-impl Extra {
+impl BulkClient {
     /// Connects and reads the first frame.
-    pub async fn connect(addr: SocketAddr, key: &str) -> Extra {
+    pub async fn connect(addr: SocketAddr, key: &str) -> BulkClient {
         let socket = WebSocket::connect(addr, &pusher_path(key), &[]).await.expect("an upgrade");
-        let mut extra = Extra(socket);
-        extra.read_times("pusher:connection_established", 1).await;
-        extra
+        let mut client = BulkClient(socket);
+        client.read_times("pusher:connection_established", 1).await;
+        client
     }
 
     /// Subscribes to public channels, each of which is confirmed.
@@ -51,7 +51,7 @@ impl Extra {
                 }
             }
         };
-        tokio::time::timeout(6 * PATIENCE, work)
+        tokio::time::timeout(6 * STEP_TIMEOUT, work)
             .await
             .unwrap_or_else(|_| panic!("not {times} times {event}"));
     }

@@ -1,6 +1,5 @@
-//! A browser that receives continuously: a task reads its socket and records every
-//! frame, so that dozens of them can observe a cluster while the test cuts its
-//! connections. The test checks the records afterwards.
+//! A client with a task that records every frame, so that dozens of them can observe a
+//! cluster while the test cuts its connections. The test checks the records afterwards.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut, Range};
@@ -10,19 +9,19 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::PATIENCE;
+use super::STEP_TIMEOUT;
 use super::browser::Requests;
 use super::frame::Envelope;
 use super::server::Server;
 use super::websocket::{self, Received, Source};
 
-pub struct Witness {
+pub struct Recorder {
     requests: Requests,
     record: watch::Receiver<Record>,
     reader: JoinHandle<()>,
 }
 
-impl Deref for Witness {
+impl Deref for Recorder {
     type Target = Requests;
 
     fn deref(&self) -> &Requests {
@@ -30,7 +29,7 @@ impl Deref for Witness {
     }
 }
 
-impl DerefMut for Witness {
+impl DerefMut for Recorder {
     fn deref_mut(&mut self) -> &mut Requests {
         &mut self.requests
     }
@@ -56,24 +55,24 @@ pub enum Entry {
     Event { channel: String, data: String },
 }
 
-impl Witness {
+impl Recorder {
     /// One socket of app 1.
-    pub async fn connect(server: &Server) -> Witness {
+    pub async fn connect(server: &Server) -> Recorder {
         let (mut requests, source) = server.browser("key1").await.split();
-        requests.name = format!("witness {}", requests.socket_id());
+        requests.name = format!("recorder {}", requests.socket_id());
         let (writer, record) = watch::channel(Record::default());
-        Witness { requests, record, reader: tokio::spawn(listen(source, writer)) }
+        Recorder { requests, record, reader: tokio::spawn(listen(source, writer)) }
     }
 
     /// `count` sockets on this node, opened concurrently, each subscribed to all of
     /// these channels.
-    pub async fn several(server: &Server, count: usize, channels: &[&str]) -> Vec<Witness> {
+    pub async fn connect_many(server: &Server, count: usize, channels: &[&str]) -> Vec<Recorder> {
         let one = |_| async {
-            let mut witness = Witness::connect(server).await;
+            let mut recorder = Recorder::connect(server).await;
             for channel in channels {
-                witness.subscribe(channel).await;
+                recorder.subscribe(channel).await;
             }
-            witness
+            recorder
         };
         // In parts: the backlog of a listener is finite.
         futures_util::stream::iter(0..count).map(one).buffer_unordered(64).collect().await
@@ -86,7 +85,7 @@ impl Witness {
         let before = self.confirmations(channel);
         self.request_subscription(channel).await;
         let what = format!("the confirmation of {channel}");
-        self.until(&what, PATIENCE, |record| record.confirmations(channel) > before).await;
+        self.until(&what, STEP_TIMEOUT, |record| record.confirmations(channel) > before).await;
     }
 
     /// Unsubscribes, and waits until the server has read the request.
@@ -99,25 +98,25 @@ impl Witness {
     pub async fn settle(&mut self) {
         let before = self.record.borrow().pongs;
         self.ping().await;
-        self.until("a pong", PATIENCE, |record| record.pongs > before).await;
+        self.until("a pong", STEP_TIMEOUT, |record| record.pongs > before).await;
     }
 
     // --- received ---------------------------------------------------------------
 
     /// Waits until the newest event of the channel is this one.
-    pub async fn heard(&self, channel: &str, data: &str) {
-        self.heard_within(channel, data, PATIENCE).await;
+    pub async fn wait_for(&self, channel: &str, data: &str) {
+        self.wait_for_within(channel, data, STEP_TIMEOUT).await;
     }
 
-    pub async fn heard_within(&self, channel: &str, data: &str, within: Duration) {
+    pub async fn wait_for_within(&self, channel: &str, data: &str, within: Duration) {
         let is_newest = |record: &Record| record.newest.get(channel).is_some_and(|newest| newest == data);
         self.until(&format!("{data:?} on {channel}"), within, is_newest).await;
     }
 
     /// Waits until at least `count` events and confirmations have arrived.
-    pub async fn has(&self, count: usize) {
+    pub async fn wait_for_count(&self, count: usize) {
         let what = format!("{count} events and confirmations");
-        self.until(&what, PATIENCE, |record| record.entries.len() >= count).await;
+        self.until(&what, STEP_TIMEOUT, |record| record.entries.len() >= count).await;
     }
 
     /// Waits until `check` returns true for the record.
@@ -149,7 +148,7 @@ impl Witness {
                 Entry::Confirmed(of) if of == channel => runs.push(Vec::new()),
                 Entry::Event { channel: of, data } if of == channel => {
                     let run: &mut Vec<String> = runs.last_mut().unwrap_or_else(|| {
-                        panic!("{}: {data:?} on {channel} came before the confirmation", self.name)
+                        panic!("{}: {data:?} on {channel} arrived before the confirmation", self.name)
                     });
                     run.push(data.clone());
                 }
@@ -167,7 +166,7 @@ impl Witness {
     }
 
     /// The data of all events in the order of arrival.
-    pub fn all(&self) -> Vec<String> {
+    pub fn all_events(&self) -> Vec<String> {
         let of_event = |entry: &Entry| match entry {
             Entry::Event { data, .. } => Some(data.clone()),
             Entry::Confirmed(_) => None,
@@ -176,7 +175,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for Recorder {
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -232,7 +231,7 @@ async fn listen(mut source: Source, record: watch::Sender<Record>) {
         }
     };
     record.send_modify(|record| record.end = Some(end));
-    // The sender stays until the witness is dropped, so that no receiver waits on a
+    // The sender stays until the recorder is dropped, so that no receiver waits on a
     // closed channel.
     std::future::pending::<()>().await;
 }
@@ -240,7 +239,7 @@ async fn listen(mut source: Source, record: watch::Sender<Record>) {
 /// The index range of the run in `sequence`: the run must be one piece without a
 /// gap.
 #[track_caller]
-pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> {
+pub fn range_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> {
     let Some(first) = run.first() else { return 0..0 };
     let start = sequence.iter().position(|data| data == first);
     let start = start.unwrap_or_else(|| panic!("{who}: {first:?} is not in the sequence"));
@@ -248,7 +247,7 @@ pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> 
         let expected = sequence.get(start + at);
         assert!(
             expected == Some(data),
-            "{who}: at {at} of its run (begun at {start} of {}) came {data:?}, not {expected:?}; around: {:?}",
+            "{who}: at {at} of its run (begun at {start} of {}) is {data:?}, not {expected:?}; around: {:?}",
             sequence.len(),
             &run[at.saturating_sub(3)..run.len().min(at + 4)],
         );
@@ -261,16 +260,6 @@ pub fn place_in(run: &[String], sequence: &[String], who: &str) -> Range<usize> 
 pub fn assert_once_each(sequence: &[String], who: &str) {
     let mut seen = std::collections::HashSet::new();
     for data in sequence {
-        assert!(seen.insert(data), "{who}: {data:?} came twice");
-    }
-}
-
-/// Runs a test within `limit`. The panic is raised while the test is alive, so that
-/// its actors are dropped during the panic and print their logs.
-pub async fn within(limit: Duration, test: impl Future<Output = ()>) {
-    let mut test = Box::pin(test);
-    tokio::select! {
-        () = &mut test => {}
-        () = tokio::time::sleep(limit) => panic!("the test took longer than {limit:?}"),
+        assert!(seen.insert(data), "{who}: {data:?} arrived twice");
     }
 }

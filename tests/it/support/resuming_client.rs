@@ -9,27 +9,27 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::delta_client::{Came, apply, strip};
+use super::delta_client::{Encoding, apply, strip};
 use super::frame::Frame;
 use super::server::Server;
 
 /// The meaning of a frame for the channel's state.
 #[derive(Debug)]
-pub enum Heard {
+pub enum FrameKind {
     Event(ReceivedEvent),
     /// `missed`, if the position reported missed events.
     Position {
         missed: bool,
     },
     /// The number of bases, which replace the earlier ones.
-    Sync(usize),
+    Bases(usize),
     Other(Frame),
 }
 
 /// An event, as the application receives it.
 #[derive(Debug)]
 pub struct ReceivedEvent {
-    pub came: Came,
+    pub encoding: Encoding,
     pub name: String,
     /// The published text.
     pub data: String,
@@ -44,7 +44,7 @@ pub struct ReceivedEvent {
 
 /// The state that a client keeps of one channel, also while disconnected.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub struct ResumeState {
     /// By key: the number and the text of the chain's newest event.
     bases: HashMap<String, (u64, String)>,
     pub epoch: u64,
@@ -59,9 +59,9 @@ pub struct Memory {
     resumes: bool,
 }
 
-impl Memory {
-    /// Applies the answer to a subscription. Returns whether it is resumed.
-    pub fn stand(&mut self, succeeded: &Frame) -> bool {
+impl ResumeState {
+    /// Applies the confirmation of a subscription. Returns whether it is resumed.
+    pub fn on_confirmation(&mut self, succeeded: &Frame) -> bool {
         self.resumes = true;
         let data = succeeded.data_json();
         let number =
@@ -101,9 +101,9 @@ impl Memory {
     }
 
     /// Handles a frame of the channel; panics where a client would lose an event.
-    pub fn hear(&mut self, frame: &Frame) -> Heard {
+    pub fn on_frame(&mut self, frame: &Frame) -> FrameKind {
         match frame.event.as_str() {
-            "pusher:delta" => Heard::Event(self.decode(frame)),
+            "pusher:delta" => FrameKind::Event(self.decode(frame)),
             "pusher:position" => {
                 let number = |name: &str| {
                     frame.data[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", frame.text))
@@ -119,11 +119,11 @@ impl Memory {
                     assert!(is_later, "position before {}: {}", self.seq, frame.text);
                     self.seq = position.1;
                 }
-                Heard::Position { missed }
+                FrameKind::Position { missed }
             }
-            "pusher:delta_cache_sync" => Heard::Sync(self.sync(&frame.data_json())),
-            name if name.starts_with("pusher") => Heard::Other(frame.clone()),
-            _ => Heard::Event(self.read(frame)),
+            "pusher:delta_cache_sync" => FrameKind::Bases(self.sync(&frame.data_json())),
+            name if name.starts_with("pusher") => FrameKind::Other(frame.clone()),
+            _ => FrameKind::Event(self.read(frame)),
         }
     }
 
@@ -155,8 +155,8 @@ impl Memory {
             self.bases.insert(key.clone().unwrap_or_default(), (seq, text.clone()));
         }
         self.advance(seq, frame);
-        let came = if marker.is_some() { Came::Full } else { Came::Plain };
-        ReceivedEvent { seq, key, algorithm: None, ..received_event(came, &text, frame) }
+        let encoding = if marker.is_some() { Encoding::Full } else { Encoding::Plain };
+        ReceivedEvent { seq, key, algorithm: None, ..received_event(encoding, &text, frame) }
     }
 
     fn decode(&mut self, frame: &Frame) -> ReceivedEvent {
@@ -181,7 +181,7 @@ impl Memory {
         let text = String::from_utf8(target).unwrap();
         self.bases.insert(chain, (seq, text.clone()));
         self.advance(Some(seq), frame);
-        let event = received_event(Came::Delta, &text, frame);
+        let event = received_event(Encoding::Delta, &text, frame);
         assert_eq!(data["event"], event.name, "the delta names its event: {}", frame.text);
         ReceivedEvent { seq: Some(seq), key, algorithm, ..event }
     }
@@ -204,7 +204,7 @@ fn is_later(seq: u64, than: u64) -> bool {
     distance != 0 && distance < 0x4000_0000
 }
 
-fn received_event(came: Came, text: &str, frame: &Frame) -> ReceivedEvent {
+fn received_event(encoding: Encoding, text: &str, frame: &Frame) -> ReceivedEvent {
     let envelope: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
     assert_eq!(envelope["channel"].as_str(), frame.channel.as_deref(), "{text}");
     let data = match &envelope["data"] {
@@ -213,92 +213,92 @@ fn received_event(came: Came, text: &str, frame: &Frame) -> ReceivedEvent {
     };
     let name = envelope["event"].as_str().expect("a name").to_owned();
     let bytes = frame.text.len();
-    ReceivedEvent { came, name, data, seq: None, key: None, algorithm: None, text: text.into(), bytes }
+    ReceivedEvent { encoding, name, data, seq: None, key: None, algorithm: None, text: text.into(), bytes }
 }
 
 /// One connection of such a client, on one channel.
-pub struct Resumer {
+pub struct ResumingClient {
     pub browser: Browser,
-    pub memory: Memory,
+    pub state: ResumeState,
     pub channel: String,
 }
 
-impl Resumer {
+impl ResumingClient {
     /// Subscribes for the first time.
-    pub async fn on(server: &Server, channel: &str, members: Value) -> Resumer {
+    pub async fn on(server: &Server, channel: &str, members: Value) -> ResumingClient {
         let browser = server.browser("key1").await;
-        let mut resumer = Resumer { browser, memory: Memory::default(), channel: channel.into() };
-        assert!(!resumer.subscribe(members, json!(true)).await, "there is nothing to resume");
-        resumer
+        let mut client = ResumingClient { browser, state: ResumeState::default(), channel: channel.into() };
+        assert!(!client.subscribe(members, json!(true)).await, "there is nothing to resume");
+        client
     }
 
     /// Subscribes without requesting positions, as older clients do.
-    pub async fn without_positions(server: &Server, channel: &str, members: Value) -> Resumer {
+    pub async fn without_positions(server: &Server, channel: &str, members: Value) -> ResumingClient {
         let mut browser = server.browser("key1").await;
         browser.subscribe_with(channel, members).await;
-        Resumer { browser, memory: Memory::default(), channel: channel.into() }
+        ResumingClient { browser, state: ResumeState::default(), channel: channel.into() }
     }
 
     /// Connects with the kept state, and sends no subscription yet.
-    pub async fn connect(server: &Server, channel: &str, memory: Memory) -> Resumer {
-        Resumer { browser: server.browser("key1").await, memory, channel: channel.into() }
+    pub async fn connect(server: &Server, channel: &str, state: ResumeState) -> ResumingClient {
+        ResumingClient { browser: server.browser("key1").await, state, channel: channel.into() }
     }
 
     /// Reconnects with the kept state. Returns whether it is resumed.
-    pub async fn back(
+    pub async fn reconnect(
         server: &Server,
         channel: &str,
         members: Value,
-        memory: Memory,
+        state: ResumeState,
         resume: Value,
-    ) -> (Resumer, bool) {
-        Resumer::connect(server, channel, memory).await.goes_on(members, resume).await
+    ) -> (ResumingClient, bool) {
+        ResumingClient::connect(server, channel, state).await.resume(members, resume).await
     }
 
     /// The same on an existing connection.
-    pub async fn goes_on(mut self, members: Value, resume: Value) -> (Resumer, bool) {
+    pub async fn resume(mut self, members: Value, resume: Value) -> (ResumingClient, bool) {
         let resumed = self.subscribe(members, resume).await;
         (self, resumed)
     }
 
     /// Subscribes on its connection.
     pub async fn subscribe(&mut self, members: Value, resume: Value) -> bool {
-        self.ask(members, resume).await;
-        self.answer().await
+        self.request(members, resume).await;
+        self.confirmation().await
     }
 
     /// Sends the subscription only.
-    pub async fn ask(&mut self, mut members: Value, resume: Value) {
-        if !self.memory.sockets.iter().any(|socket| socket == self.browser.socket_id()) {
-            self.memory.sockets.push(self.browser.socket_id().to_owned());
+    pub async fn request(&mut self, mut members: Value, resume: Value) {
+        if !self.state.sockets.iter().any(|socket| socket == self.browser.socket_id()) {
+            self.state.sockets.push(self.browser.socket_id().to_owned());
         }
         members["resume"] = resume;
         self.browser.request_subscription_with(&self.channel, members).await;
     }
 
-    /// Waits for the answer. Returns whether it is resumed.
-    pub async fn answer(&mut self) -> bool {
+    /// Waits for the confirmation. Returns whether the subscription is resumed.
+    pub async fn confirmation(&mut self) -> bool {
         let succeeded = self.browser.confirmed(&self.channel).await;
-        self.memory.stand(&succeeded)
+        self.state.on_confirmation(&succeeded)
     }
 
     /// Drops the connection and returns the client's state.
-    pub fn cut(self) -> Memory {
-        self.memory
+    pub fn disconnect(self) -> ResumeState {
+        self.state
     }
 
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn receive(&mut self) -> FrameKind {
         let frame = self.browser.next().await;
-        self.memory.hear(&frame)
+        self.state.on_frame(&frame)
     }
 
     /// The next event; positions and answers to an opt-in may come before it.
     pub async fn event(&mut self) -> ReceivedEvent {
         loop {
-            match self.hear().await {
-                Heard::Event(event) => return event,
-                Heard::Position { missed: false } | Heard::Sync(_) => {}
-                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
+            match self.receive().await {
+                FrameKind::Event(event) => return event,
+                FrameKind::Position { missed: false } | FrameKind::Bases(_) => {}
+                FrameKind::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
                 other => panic!("expected an event, got {other:?}"),
             }
         }
@@ -307,9 +307,9 @@ impl Resumer {
     /// The next initial bases; answers to an opt-in may come before them.
     pub async fn sync(&mut self) -> usize {
         loop {
-            match self.hear().await {
-                Heard::Sync(bases) => return bases,
-                Heard::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
+            match self.receive().await {
+                FrameKind::Bases(bases) => return bases,
+                FrameKind::Other(frame) if frame.event == "pusher:delta_compression_enabled" => {}
                 other => panic!("expected bases, got {other:?}"),
             }
         }
@@ -317,24 +317,24 @@ impl Resumer {
 
     /// The next events, which must be these. Returns how each was encoded.
     #[track_caller]
-    pub fn events(&mut self, expected: &[String]) -> impl Future<Output = Vec<Came>> {
+    pub fn events(&mut self, expected: &[String]) -> impl Future<Output = Vec<Encoding>> {
         let caller = std::panic::Location::caller();
         async move {
-            let mut came = Vec::new();
+            let mut encoding = Vec::new();
             for expected in expected {
                 let event = self.event().await;
                 assert_eq!(&event.data, expected, "at {caller}");
-                came.push(event.came);
+                encoding.push(event.encoding);
             }
-            came
+            encoding
         }
     }
 
     /// The next frame, which must be a position. Returns whether events were
     /// missed.
     pub async fn position(&mut self) -> bool {
-        match self.hear().await {
-            Heard::Position { missed } => missed,
+        match self.receive().await {
+            FrameKind::Position { missed } => missed,
             other => panic!("expected a position, got {other:?}"),
         }
     }
