@@ -225,7 +225,7 @@ async fn cluster_counts_recover_after_flushall() {
 async fn cluster_healthy_nodes_stay_ready_without_lease_loss() {
     within(LIMIT, async {
         let cluster = start(2).await;
-        let _witnesses = Recorder::connect_many(&cluster.nodes[0], 2, &["all"]).await;
+        let _recorders = Recorder::connect_many(&cluster.nodes[0], 2, &["all"]).await;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(11) {
             for node in &cluster.nodes {

@@ -13,7 +13,7 @@ use crate::support::browser::Incoming;
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
 use crate::support::server::Builder;
-use crate::support::{Backend, Browser, Caller, Cluster, STEP_TIMEOUT, Server, Signal, bounded, eventually};
+use crate::support::{Backend, Browser, Caller, Cluster, STEP_TIMEOUT, Server, Signal, bounded};
 
 const SOCKETS: usize = 100;
 const DELAY: Duration = Duration::from_secs(3);
@@ -321,11 +321,7 @@ async fn rolling_restart_of_a_cluster_fails_no_publish() {
 
         // Every client has reconnected, and receives events.
         let caller = site.caller();
-        let count = async || match caller.subscription_count("news").await {
-            count if count == clients.len() => Ok(()),
-            count => Err(count.to_string()),
-        };
-        eventually("all clients are back", STEP_TIMEOUT, count).await;
+        caller.count_becomes("news", clients.len()).await;
         caller.publish("news", "after", "1").await;
         for client in &mut clients {
             let what = "the event after the restart";

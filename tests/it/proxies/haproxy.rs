@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::haproxy::Site;
 use crate::support::json_lines::{Client, Launch};
-use crate::support::{Browser, STEP_TIMEOUT, bounded, eventually, http};
+use crate::support::{Browser, STEP_TIMEOUT, bounded, http};
 
 #[tokio::test]
 async fn cluster_behind_haproxy_delivers_like_one_server() {
@@ -68,12 +68,8 @@ async fn clients_of_a_cluster_reconnect_after_node_is_killed() {
             moved += usize::from(client.reconnects().await);
         }
         assert_eq!(moved, 2, "the sockets of the killed node, and no others");
-        let count = async || match caller.subscription_count("news").await {
-            count if count == 6 => Ok(()),
-            count => Err(count.to_string()),
-        };
         // The expiry of a lease takes nearly as long as the timeout of a test step.
-        eventually("six subscribers again", 3 * STEP_TIMEOUT, count).await;
+        caller.count_becomes_within("news", 6, 3 * STEP_TIMEOUT).await;
 
         let batch = (0..10).map(|number| counted(&format!("after-{number}")));
         let answer = caller.post_batch(batch.collect()).await.expect_ok();

@@ -436,7 +436,7 @@ fn number_in(frame: &str) -> usize {
     digits.split(',').next().unwrap().parse().unwrap()
 }
 
-/// A hundred filters, each written in several directions, for sockets with several
+/// A hundred filters, each written in several ways, for sockets with several
 /// delivery options.
 fn members(number: usize) -> Value {
     let room = json!({ "key": "room", "cmp": "eq", "val": (number % FILTERS).to_string() });

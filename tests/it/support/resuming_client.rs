@@ -199,8 +199,8 @@ impl ResumeState {
 
 /// Numbers are the low 31 bits of a counter: of two, the later is the one with the
 /// smaller distance.
-fn is_later(seq: u64, than: u64) -> bool {
-    let distance = seq.wrapping_sub(than) & 0x7fff_ffff;
+pub fn is_later(seq: impl Into<u64>, than: impl Into<u64>) -> bool {
+    let distance = seq.into().wrapping_sub(than.into()) & 0x7fff_ffff;
     distance != 0 && distance < 0x4000_0000
 }
 

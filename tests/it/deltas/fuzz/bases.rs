@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::frames::{CacheSync, Delta, is_after, strip};
+use super::frames::{CacheSync, Delta, strip};
 use crate::support::frame::Envelope;
+use crate::support::resuming_client::is_later;
 
 #[derive(Debug, Default)]
 pub struct Bases {
@@ -46,7 +47,7 @@ impl Bases {
         let Some((seq, base)) = self.held.get(&*delta.key) else {
             return Err(format!("a delta without a base, holding {:?}", numbers()));
         };
-        if *seq != delta.base_index || !is_after(delta.seq, *seq) {
+        if *seq != delta.base_index || !is_later(delta.seq, *seq) {
             return Err(format!("a delta with another base than {seq} of {:?}", numbers()));
         }
         let whole = delta.decode(base).map_err(|error| format!("{error} against {base}"))?;

@@ -79,9 +79,3 @@ pub struct State {
     pub content: String,
     pub seq: u32,
 }
-
-/// Whether the number `later` is after `earlier` (docs/guides/resume.md).
-pub fn is_after(later: u32, earlier: u32) -> bool {
-    let distance = later.wrapping_sub(earlier) & 0x7fff_ffff;
-    distance != 0 && distance < 1 << 30
-}

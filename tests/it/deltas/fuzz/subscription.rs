@@ -5,11 +5,12 @@
 use std::collections::VecDeque;
 
 use super::bases::Bases;
-use super::frames::{CacheSync, Delta, PositionData, is_after};
+use super::frames::{CacheSync, Delta, PositionData};
 use super::oracle::Span;
 use super::request::RequestState;
 use super::world::{CHANNELS, World, print};
 use crate::support::frame::Envelope;
+use crate::support::resuming_client::is_later;
 
 /// Events between two positions from which a client may resume again.
 const CHECKPOINT_EVENTS: usize = 40;
@@ -194,7 +195,7 @@ impl Subscription {
             world.totals.add("missed");
             self.bases.forget(self.request.opted_in.then_some(seq));
             self.begin(world, 0);
-        } else if earlier.is_some_and(|it| it.epoch == epoch && is_after(it.seq, seq)) {
+        } else if earlier.is_some_and(|it| it.epoch == epoch && is_later(it.seq, seq)) {
             return Err(format!("the position {data} after {earlier:?}"));
         }
         Ok(())
@@ -259,7 +260,7 @@ impl Subscription {
         if self.resumes {
             let seq = seq.ok_or_else(|| format!("no number with {name} {data}"))?;
             let position = self.position.as_mut().expect("a resumable subscription has a position");
-            if !is_after(seq, position.seq) {
+            if !is_later(seq, position.seq) {
                 return Err(format!("number {seq} after {position:?}: {name} {data}"));
             }
             position.seq = seq;
