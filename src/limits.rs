@@ -338,6 +338,43 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// the load balancer.
 pub const READY_GRACE: Duration = Duration::from_secs(3);
 
+/// The times after which a node notices a fault. The setting `test.speedup` divides them, for
+/// tests to which their length does not matter; their relations stay the same.
+#[derive(Debug, Clone, Copy)]
+pub struct DetectionTimes {
+    /// [`LEASE_EXPIRY`]
+    pub lease_expiry: Duration,
+    /// [`LEASE_INTERVAL`]
+    pub lease_interval: Duration,
+    /// [`PROBE_TIMEOUT`]
+    pub probe_timeout: Duration,
+    /// [`PROBE_INTERVAL`]
+    pub probe_interval: Duration,
+    /// [`READY_GRACE`]
+    pub ready_grace: Duration,
+    /// [`POSITION_CHECK_INTERVAL`]
+    pub position_check_interval: Duration,
+}
+
+impl Default for DetectionTimes {
+    fn default() -> DetectionTimes {
+        DetectionTimes::divided_by(1)
+    }
+}
+
+impl DetectionTimes {
+    pub fn divided_by(speedup: u32) -> DetectionTimes {
+        DetectionTimes {
+            lease_expiry: LEASE_EXPIRY / speedup,
+            lease_interval: LEASE_INTERVAL / speedup,
+            probe_timeout: PROBE_TIMEOUT / speedup,
+            probe_interval: PROBE_INTERVAL / speedup,
+            ready_grace: READY_GRACE / speedup,
+            position_check_interval: POSITION_CHECK_INTERVAL / speedup,
+        }
+    }
+}
+
 const _: () = assert!(PARTITIONS == 256, "the partition is one byte of a hash");
 const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.as_millis());
 const _: () =

@@ -55,9 +55,11 @@ pub async fn run(
     let (events, receiver) = backend_events();
     let backend = Arc::new(match &config.redis {
         None => Backend::Memory(Box::new(Memory::new(events))),
-        Some(url) => Backend::Redis(Box::new(Redis::connect(url, &config.redis_prefix, events).await?)),
+        Some(url) => Backend::Redis(Box::new(
+            Redis::connect(url, &config.redis_prefix, events, config.detection_times).await?,
+        )),
     });
-    let channels = channels::start(receiver, backend.clone(), config.delta.clone());
+    let channels = channels::start(receiver, backend.clone(), config.delta.clone(), config.detection_times);
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let settings = Settings {
         delta: config.delta,

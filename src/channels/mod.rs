@@ -32,7 +32,7 @@ use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
 use crate::event::SocketId;
-use crate::limits;
+use crate::limits::{self, DetectionTimes};
 use crate::metrics::metrics;
 use crate::sockets::writers::WriterPool;
 
@@ -47,7 +47,12 @@ pub use channel::sequencer;
 pub use handle::{ChannelCommand, ChannelsHandle, Command, Confirmation, DeltasReply, Subscribe};
 
 /// Spawns the channels actor. It ends when the last [`ChannelsHandle`] is dropped.
-pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> ChannelsHandle {
+pub fn start(
+    receiver: Receiver,
+    backend: Arc<Backend>,
+    delta: DeltaConfig,
+    times: DetectionTimes,
+) -> ChannelsHandle {
     let (sender, commands) = mpsc::channel(limits::COMMANDS_MAX);
     let channels = Channels {
         backend,
@@ -58,7 +63,11 @@ pub fn start(receiver: Receiver, backend: Arc<Backend>, delta: DeltaConfig) -> C
         timers: Timers::default(),
         effects: Effects::default(),
         pending_permits: Arc::new(Semaphore::new(limits::PENDING_MAX)),
-        head_checks: HeadChecks { round_started: Instant::now(), has_failed: false },
+        head_checks: HeadChecks {
+            interval: times.position_check_interval * 4 / 5,
+            round_started: Instant::now(),
+            has_failed: false,
+        },
         repaired_bytes: 0,
         writers: WriterPool::for_runtime(),
     };
@@ -88,6 +97,8 @@ struct Channels {
 /// The current round of head checks: comparisons of all channels with their heads.
 #[derive(Debug)]
 struct HeadChecks {
+    /// The time from the start of a round to the next, if the round succeeds.
+    interval: Duration,
     round_started: Instant,
     has_failed: bool,
 }
@@ -324,7 +335,9 @@ impl Channels {
     /// Starts a round when the interval has passed and the last round is over. Each round
     /// renews the byte budget of gap repairs.
     fn start_regular_head_checks(&mut self) {
-        let is_due = self.head_checks.round_started.elapsed() >= self.head_checks.interval();
+        let interval =
+            if self.head_checks.has_failed { limits::RETRY_DELAY } else { self.head_checks.interval };
+        let is_due = self.head_checks.round_started.elapsed() >= interval;
         if is_due && self.jobs.is_idle(JobKind::CheckHead) {
             self.repaired_bytes = 0;
             self.start_head_checks();
@@ -333,7 +346,8 @@ impl Channels {
 
     /// Starts a round of head checks over all listened channels.
     fn start_head_checks(&mut self) {
-        self.head_checks = HeadChecks { round_started: Instant::now(), has_failed: false };
+        self.head_checks.round_started = Instant::now();
+        self.head_checks.has_failed = false;
         self.enter_all(|channel, context| {
             if channel.begin_head_check(context) {
                 context.start(JobKind::CheckHead, None);
@@ -355,15 +369,5 @@ impl Channels {
         let without_deltas = self.channels.values().filter(|channel| channel.has_deltas_off()).count();
         metrics().channels_without_deltas.set(without_deltas as f64);
         metrics().jobs_queued.set(self.jobs.queued() as f64);
-    }
-}
-
-impl HeadChecks {
-    /// The time from the start of this round to the next.
-    fn interval(&self) -> Duration {
-        match self.has_failed {
-            true => limits::RETRY_DELAY,
-            false => limits::POSITION_CHECK_INTERVAL * 4 / 5,
-        }
     }
 }

@@ -11,7 +11,7 @@ use crate::app::{OriginPattern, Rate};
 use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDeltas;
 use crate::delta::settings::MarkerStyle;
-use crate::limits;
+use crate::limits::{self, DetectionTimes};
 
 pub use super::kind::{AnyKind, Kind};
 
@@ -37,7 +37,10 @@ pub enum Scope {
 }
 
 /// Sections of the file; `apps` is a list of tables, the others are tables.
-pub const SECTIONS: &[&str] = &["apps", "delta_compression", "tag_filtering"];
+pub const SECTIONS: &[&str] = &["apps", "delta_compression", "tag_filtering", TEST_SECTION];
+
+/// The section of the settings for tests, which no page and no command lists.
+pub const TEST_SECTION: &str = "test";
 
 /// An event with every byte escaped must fit in a write buffer, otherwise it would
 /// close the connection of every subscriber as too slow.
@@ -93,6 +96,10 @@ keys! {
     "log_format": Server = None,
         Choice(&["text", "json"], |config, it| config.log_format = Some(log_format(it))),
         "format of log lines; text on a terminal, otherwise json";
+
+    "test.speedup": Server = Some("1"),
+        Count(1, 16, |config, it| config.detection_times = DetectionTimes::divided_by(it as u32)),
+        "divisor of the times after which a node notices a fault";
 
     "apps.id": App = None, Word("-_", |draft, it| draft.app.id = it.into()),
         "app id, part of the path of API calls; digits only for Pusher's Python library";

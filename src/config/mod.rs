@@ -41,6 +41,7 @@ use ipnet::IpNet;
 
 use crate::app::App;
 use crate::delta::settings::DeltaConfig;
+use crate::limits::DetectionTimes;
 
 pub use environment::{Environment, NotUtf8};
 pub use layers::{Setting, Settings};
@@ -91,6 +92,8 @@ pub struct Config {
     pub log: String,
     /// `log_format`; `None` is text on a terminal, otherwise JSON.
     pub log_format: Option<LogFormat>,
+    /// `test.speedup`: see [`DetectionTimes`].
+    pub detection_times: DetectionTimes,
     /// `--dev`: print addresses and example commands.
     pub dev: bool,
 }
@@ -115,6 +118,7 @@ impl Config {
             tag_filtering: false,
             log: String::new(),
             log_format: None,
+            detection_times: DetectionTimes::default(),
             dev: false,
         }
     }

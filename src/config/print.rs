@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::keys::KEYS;
+use super::keys::{KEYS, Key, TEST_SECTION};
 use super::layers::Settings;
 use super::place::Place;
 
@@ -14,7 +14,8 @@ impl fmt::Display for Settings {
         if let Some((name, origin)) = &self.file {
             rows.push((format!("config = {name:?}"), origin.to_string()));
         }
-        let unset = KEYS.iter().filter(|key| key.section() != "apps" && key.matters());
+        let is_listed = |key: &&Key| !["apps", TEST_SECTION].contains(&key.section()) && key.matters();
+        let unset = KEYS.iter().filter(is_listed);
         let unset = unset.map(Place::of).filter(|place| self.get(*place).is_none());
         let mut places: Vec<Place> = self.iter().map(|(place, _)| place).chain(unset).collect();
         places.sort();

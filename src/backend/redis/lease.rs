@@ -66,11 +66,11 @@ impl Lease {
         Ok(lease)
     }
 
-    /// The incarnation under which memberships are written. `None` after 6 s without a renewal,
+    /// The incarnation under which memberships are written. `None` after three quarters of the expiry without a renewal,
     /// when other nodes may have fenced it, and after [`Lease::end`].
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
-        let fresh = state.renewed.elapsed() < limits::LEASE_EXPIRY * 3 / 4;
+        let fresh = state.renewed.elapsed() < self.core.times.lease_expiry * 3 / 4;
         (fresh && !state.ended).then(|| state.incarnation.clone())
     }
 
@@ -105,7 +105,7 @@ impl Lease {
     async fn renew_regularly(self: Arc<Lease>) {
         let mut observations: HashMap<String, Observation> = HashMap::new();
         let mut renewed = Instant::now();
-        let mut interval = tokio::time::interval(limits::LEASE_INTERVAL);
+        let mut interval = tokio::time::interval(self.core.times.lease_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
@@ -125,7 +125,7 @@ impl Lease {
                     }
                     // An observation with interruptions proves nothing: this node itself may have
                     // been paused, or Redis.
-                    if renewed.elapsed() > limits::LEASE_EXPIRY / 4 {
+                    if renewed.elapsed() > self.core.times.lease_expiry / 4 {
                         observations.clear();
                     }
                     renewed = Instant::now();
@@ -178,13 +178,13 @@ impl Lease {
                 .or_insert_with(|| Observation { counter: counter.clone(), since: Instant::now() });
             if observation.counter != counter {
                 *observation = Observation { counter, since: Instant::now() };
-            } else if observation.since.elapsed() >= limits::LEASE_EXPIRY {
+            } else if observation.since.elapsed() >= self.core.times.lease_expiry {
                 self.sweep_once(node.clone(), reap(self.core.clone(), node, counter));
             }
         }
         // The fencing node should have finished its sweep by now, unless it has died.
         for (node, age_ms) in nodes.dead {
-            if age_ms > limits::LEASE_EXPIRY.as_millis() as u64 {
+            if age_ms > self.core.times.lease_expiry.as_millis() as u64 {
                 self.sweep_once(node.clone(), finish_sweep(self.core.clone(), node));
             }
         }

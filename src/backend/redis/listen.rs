@@ -24,6 +24,8 @@ use crate::metrics::metrics;
 pub(super) struct Listener {
     requests: mpsc::Sender<Request>,
     probe: Arc<Probe>,
+    /// Age of the last received probe at which the node is not ready.
+    probe_age_max: Duration,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl Listener {
         tokio::spawn(receive(client.clone(), core.clone(), probe.clone()));
         tokio::spawn(watch(client.clone(), requests.clone()));
         tokio::spawn(send_probes(client.clone(), core.clone(), probe.clone()));
+        let probe_age_max = core.times.probe_interval + core.times.ready_grace;
         let topics = Topics {
             client,
             core,
@@ -72,7 +75,7 @@ impl Listener {
             waiting: HashMap::new(),
         };
         tokio::spawn(topics.run(queue));
-        Listener { requests, probe }
+        Listener { requests, probe, probe_age_max }
     }
 
     /// Resolves when the subscription to the topic is proved.
@@ -90,7 +93,7 @@ impl Listener {
     }
 
     pub(super) fn is_listening(&self) -> bool {
-        self.probe.since_received() < limits::PROBE_INTERVAL + limits::READY_GRACE
+        self.probe.since_received() < self.probe_age_max
     }
 }
 
@@ -265,13 +268,13 @@ async fn send_probes(client: Client, core: Arc<RedisCore>, probe: Arc<Probe>) {
         probe.sent.store(number, Ordering::Relaxed);
         let sender = core.clients[0].with_options(&scripts::once());
         let sent: Result<u64, _> = sender.publish(probe.topic.clone(), number.to_string()).await;
-        tokio::time::sleep(limits::PROBE_INTERVAL).await;
+        tokio::time::sleep(core.times.probe_interval).await;
         if probe.received.load(Ordering::Relaxed) >= number {
             overdue_since = None;
         } else if sent.is_ok() && scripts::is_connected(&client) {
             overdue_since.get_or_insert(sent_at);
         }
-        if overdue_since.is_some_and(|since| since.elapsed() >= limits::PROBE_TIMEOUT) {
+        if overdue_since.is_some_and(|since| since.elapsed() >= core.times.probe_timeout) {
             overdue_since = None;
             metrics().probe_failures.increment(1);
             tracing::warn!("this node does not receive its own probe: reconnecting");

@@ -29,7 +29,7 @@ use super::BackendError;
 use crate::backend_events::BackendEvents;
 use crate::channel::{ChannelId, Partition};
 use crate::entry::EntryId;
-use crate::limits;
+use crate::limits::{self, DetectionTimes};
 use crate::metrics::metrics;
 
 use apps::AppStore;
@@ -77,6 +77,7 @@ struct RedisCore {
     /// selects, so that they keep their order.
     clients: Vec<Client>,
     events: BackendEvents,
+    times: DetectionTimes,
     /// The highest received sequence number of any channel: a lower bound for new epochs.
     seen_seq: AtomicU64,
 }
@@ -84,7 +85,12 @@ struct RedisCore {
 impl Redis {
     /// Connects, checks the configuration and schema of this Redis, begins a lease and starts to
     /// listen.
-    pub async fn connect(url: &str, prefix: &str, events: BackendEvents) -> Result<Redis, ConnectError> {
+    pub async fn connect(
+        url: &str,
+        prefix: &str,
+        events: BackendEvents,
+        times: DetectionTimes,
+    ) -> Result<Redis, ConnectError> {
         let config = standalone(url)?;
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
@@ -98,6 +104,7 @@ impl Redis {
             scripts: Scripts::new(),
             clients,
             events,
+            times,
             seen_seq: AtomicU64::new(0),
         });
         core.check_eviction().await?;

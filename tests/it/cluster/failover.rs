@@ -34,7 +34,7 @@ struct Head {
 impl Channel {
     /// Publishes ten events on `news`.
     async fn start() -> Channel {
-        let cluster = Cluster::builder(Backend::Redis).proxied(1).start().await;
+        let cluster = Cluster::builder(Backend::Redis).proxied(1).quick_detection().start().await;
         let mut channel = Channel { cluster, head: String::new(), log: String::new() };
         channel.publish("kept", 1..=10).await;
         channel.head = channel.command(&["KEYS", "fanfare:*:head:1:news"]).await.text();

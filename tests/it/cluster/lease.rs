@@ -14,8 +14,14 @@ use crate::support::{Backend, Caller, Cluster, Signal, within};
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// With the lease of production, whose length these tests check.
 async fn start(nodes: usize) -> Cluster {
     Cluster::builder(Backend::Redis).nodes(nodes).start().await
+}
+
+/// With a lease of 2 s.
+async fn start_quick(nodes: usize) -> Cluster {
+    Cluster::builder(Backend::Redis).nodes(nodes).quick_detection().start().await
 }
 
 /// Waits until these nodes report these subscription counts, in both responses
@@ -82,7 +88,7 @@ async fn cluster_counts_recover_after_kill_9() {
 #[tokio::test]
 async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
     within(LIMIT, async {
-        let mut cluster = start(3).await;
+        let mut cluster = start_quick(3).await;
         let mut recorders = Vec::new();
         for node in &cluster.nodes {
             recorders.extend(Recorder::connect_many(node, 4, &["all"]).await);
@@ -103,7 +109,7 @@ async fn cluster_counts_recover_after_two_of_three_nodes_are_killed() {
 #[tokio::test]
 async fn cluster_counts_recover_after_all_nodes_are_killed() {
     within(LIMIT, async {
-        let mut cluster = start(1).await;
+        let mut cluster = start_quick(1).await;
         let _gone = Recorder::connect_many(&cluster.nodes[0], 4, &["all"]).await;
         cluster.nodes[0].kill9();
         let node = cluster.start_node(1).await;
@@ -117,9 +123,9 @@ async fn cluster_counts_recover_after_all_nodes_are_killed() {
 /// A stopped node counts as dead; when it continues, it detects the fencing, and
 /// its sockets are counted again, once. They miss no event.
 #[tokio::test]
-async fn cluster_counts_recover_after_pause_of_20_seconds() {
+async fn cluster_counts_recover_after_pause_longer_than_the_lease() {
     within(LIMIT, async {
-        let cluster = start(2).await;
+        let cluster = start_quick(2).await;
         let staying = Recorder::connect_many(&cluster.nodes[0], 3, &["all", "other"]).await;
         let paused = Recorder::connect_many(&cluster.nodes[1], 4, &["all", "own"]).await;
         counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
@@ -130,7 +136,7 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
         println!("counts exact {:?} after the stop", stopped.elapsed());
         let caller = cluster.nodes[0].caller("1");
         let mut number = 0;
-        while stopped.elapsed() < Duration::from_secs(20) {
+        while stopped.elapsed() < Duration::from_secs(5) {
             number += 1;
             caller.publish("all", "e", &format!("paused-{number}")).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -147,7 +153,7 @@ async fn cluster_counts_recover_after_pause_of_20_seconds() {
             assert_eq!(recorder.run("all"), staying[0].run("all"), "{}", recorder.name);
         }
         // It is counted under its new incarnation only, also later.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         counts_become(&cluster, &[0, 1], &[("all", 7), ("own", 4)], Instant::now()).await;
         drop(paused);
         counts_become(&cluster, &[0, 1], &[("all", 3), ("own", 0)], Instant::now() + RECOVERY_MAX).await;
@@ -182,7 +188,7 @@ async fn cluster_short_pause_does_not_fence_node() {
 #[tokio::test]
 async fn cluster_counts_recover_after_flushall() {
     within(LIMIT, async {
-        let cluster = start(2).await;
+        let cluster = start_quick(2).await;
         let mut recorders = Recorder::connect_many(&cluster.nodes[0], 3, &["all", "zero"]).await;
         recorders.extend(Recorder::connect_many(&cluster.nodes[1], 4, &["all", "one"]).await);
         let counts = [("all", 7), ("zero", 3), ("one", 4)];
@@ -206,7 +212,7 @@ async fn cluster_counts_recover_after_flushall() {
             (0..3).flat_map(|round| [format!("before-{round}"), format!("after-{round}")]).collect();
         assert_eq!(run, expected);
         // Memberships of earlier incarnations do not return.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         counts_become(&cluster, &[0, 1], &counts, Instant::now()).await;
         drop(recorders);
         counts_become(

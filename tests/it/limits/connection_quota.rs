@@ -120,7 +120,7 @@ async fn wait_until_all_free(cluster: &Cluster, limit: usize) {
 #[tokio::test]
 async fn connections_of_killed_node_are_freed_after_lease_expiry() {
     bounded(async {
-        let mut cluster = Cluster::builder(Backend::Redis).app(app(3)).start().await;
+        let mut cluster = Cluster::builder(Backend::Redis).app(app(3)).quick_detection().start().await;
         let _gone = (connect(&cluster.nodes[0]).await, connect(&cluster.nodes[0]).await);
         let _one = connect(&cluster.nodes[1]).await;
         expect_full(&cluster.nodes[1]).await;
@@ -138,7 +138,7 @@ async fn connections_of_killed_node_are_freed_after_lease_expiry() {
 #[tokio::test]
 async fn connections_without_redis_are_accepted_and_counted_later() {
     bounded(async {
-        let mut cluster = Cluster::builder(Backend::Redis).app(app(2)).start().await;
+        let mut cluster = Cluster::builder(Backend::Redis).app(app(2)).quick_detection().start().await;
         let mut here = vec![connect(cluster.first()).await];
         let there = connect(cluster.second()).await;
         expect_full(cluster.first()).await;

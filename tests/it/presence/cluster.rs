@@ -158,7 +158,7 @@ async fn query(node: &Server, channel: &str) -> (Value, BTreeSet<String>) {
 }
 
 async fn start() -> Cluster {
-    Cluster::builder(Backend::Redis).nodes(NODES).start().await
+    Cluster::builder(Backend::Redis).nodes(NODES).quick_detection().start().await
 }
 
 /// All changes were delivered as entries: no gap was repaired, and no lease was lost.

@@ -99,7 +99,7 @@ impl Members {
         let types = ["channel_occupied", "channel_vacated", "member_added", "member_removed"];
         let hook = format!("[{{ url = \"{}\", event_types = {} }}]", receiver.url(), json!(types));
         let app = AppSpec::new("1").set("webhooks", hook);
-        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(app).start().await;
+        let cluster = Cluster::builder(Backend::Redis).nodes(3).app(app).quick_detection().start().await;
         let nodes = &cluster.nodes;
         let observed: Vec<String> = (0..OBSERVED).map(channel).collect();
         let mut observers = Vec::new();

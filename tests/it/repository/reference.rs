@@ -13,8 +13,8 @@ use fanfare::metrics::{CATALOGUE, Metric};
 use fanfare::wire::close::Close;
 
 use super::module_graph::{ModuleGraph, ModulePath, without_implied};
-use crate::support::command::fanfare;
 use super::tidy;
+use crate::support::command::fanfare;
 
 const COMMAND: &str = "scripts/docs";
 

@@ -14,6 +14,7 @@ use fanfare::backend_events::backend_events;
 use fanfare::channel::{ChannelId, ChannelName};
 use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;
+use fanfare::limits::DetectionTimes;
 use fanfare::presence::Member;
 use fanfare::webhook_event::WebhookEventKind;
 
@@ -59,7 +60,7 @@ fn charge(account: Account, cost: u64) -> Charge {
 
 pub async fn all_scripts(redis: &Redis) {
     let (events, _receiver) = backend_events();
-    let backend = Backend::connect(&redis.url(), "fanfare", events).await.unwrap();
+    let backend = Backend::connect(&redis.url(), "fanfare", events, DetectionTimes::default()).await.unwrap();
     publish(&backend).await;
     update_memberships(&backend).await;
     read(&backend).await;
