@@ -6,13 +6,18 @@ use sha2::Sha256;
 
 use crate::app::Secret;
 
-/// The signed text of a request: method, path, and every query parameter except the signature,
-/// joined by newlines. Keys are lower-cased and sorted, values must be decoded already.
+/// The signed text of a request: method, path and query, joined by newlines.
 pub fn request_text<'a>(
     method: &str,
     path: &str,
     query: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
+    [method, path, &query_text(query)].join("\n")
+}
+
+/// The query in a signed text: every parameter except the signature. Keys are lower-cased and
+/// sorted, values must be decoded already.
+pub fn query_text<'a>(query: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut pairs: Vec<(String, &str)> = query
         .into_iter()
         .map(|(key, value)| (key.to_ascii_lowercase(), value))
@@ -21,7 +26,7 @@ pub fn request_text<'a>(
     // A stable sort: repeated keys (`channels[]`) keep their order.
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     let query: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    [method, path, &query.join("&")].join("\n")
+    query.join("&")
 }
 
 /// The signed text of a subscription to a private, encrypted or presence channel.

@@ -47,6 +47,12 @@ pub const UNREAD_BODY_TIMEOUT: Duration = Duration::from_millis(100);
 /// kernel drops one more, and its client retries after a whole second: with the
 /// backlog of 128 that libraries use, 256 clients that reconnect at once already do.
 pub const ACCEPT_QUEUE_MAX: u32 = 4 * 1024;
+/// Parameters in the query of a request. Pusher's libraries send fewer than ten.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+/// Bytes of all texts over which the signature of a request is computed, one for each variant
+/// of path and query (protocol.md 1.2). Beyond it no further variant is tried: the sender may
+/// know nothing but the id and the key of an app.
+pub const SIGNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of request line and headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time from the first byte of a request head to its last.
@@ -334,6 +340,10 @@ pub const LISTINGS_MAX: usize = 8;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the probes.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval at which a node compares its readiness with the last logged one.
+pub const READINESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Reasons of one outage of Redis that are logged.
+pub const REDIS_OUTAGE_REASONS_MAX: usize = 8;
 /// Outage of Redis before `/ready` fails: a short one must not remove every node from
 /// the load balancer.
 pub const READY_GRACE: Duration = Duration::from_secs(3);

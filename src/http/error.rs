@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::error_code::ErrorCode;
 use super::handshake::{HandshakeError, UPGRADE_HEADERS};
+use super::query::QueryError;
 use crate::backend::{BackendError, RateState};
 use crate::batch::{BatchError, BatchFault};
 use crate::channel::{ChannelNameError, UserIdError};
@@ -139,6 +140,12 @@ impl From<BatchError> for ApiError {
 impl From<ChannelNameError> for ApiError {
     fn from(error: ChannelNameError) -> ApiError {
         ApiError::invalid_query(error.to_string()).in_field("channel")
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> ApiError {
+        ApiError::invalid_query(error.to_string()).in_field("query")
     }
 }
 

@@ -11,6 +11,7 @@ mod info;
 pub mod keep_alive;
 mod path;
 pub mod peer;
+mod query;
 mod rates;
 mod reply;
 mod signed;

@@ -12,8 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
 use super::path::{below, signed_paths};
+use super::query::{Query, decode};
 use super::{ApiError, peer};
-use crate::app::{App, AppLimits};
+use crate::app::{App, AppLimits, Secret};
 use crate::auth;
 use crate::limits;
 use crate::node::Node;
@@ -39,10 +40,11 @@ impl FromRequest<Node> for SignedRequest {
         let path = parts.uri.path();
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
-        let pairs = parse_query(parts.uri.query().unwrap_or_default());
+        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        query.check_unambiguous()?;
         // The client signed the path before `path::normalize`.
         let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());
-        let presented = PresentedSignature { method: &parts.method, path: received, pairs: &pairs };
+        let presented = PresentedSignature { method: &parts.method, path: received, query: &query };
         let body_md5 = presented.verify(&app, &node.path_prefix).inspect_err(|error| {
             let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
             tracing::debug!(app = %app.id, client, %error, "request refused");
@@ -53,8 +55,8 @@ impl FromRequest<Node> for SignedRequest {
         check_encoding(&parts.headers)?;
         let body = read_body(body, body_bytes_max(path, &app.limits)).await?;
         check_md5(&parts.method, &body, body_md5.as_deref())?;
-        let query = joined(pairs.into_iter().filter(|(key, _)| !key.starts_with("auth_")));
-        let query = query.into_iter().collect();
+        let mut query = query.with_joined_arrays().unwrap_or(query).into_map();
+        query.retain(|name, _| !name.starts_with("auth_"));
         Ok(SignedRequest { app, body, query, headers: parts.headers })
     }
 }
@@ -70,7 +72,7 @@ fn body_bytes_max(path: &str, app: &AppLimits) -> usize {
 struct PresentedSignature<'a> {
     method: &'a Method,
     path: &'a str,
-    pairs: &'a [(String, String)],
+    query: &'a Query,
 }
 
 impl PresentedSignature<'_> {
@@ -85,75 +87,41 @@ impl PresentedSignature<'_> {
             return Err(ApiError::unauthorized("`auth_version` must be 1.0"));
         }
         let signature = self.required("auth_signature")?;
-        let is_signed = |path: &str| {
-            let texts = self.signed_texts(path);
-            texts.iter().any(|text| auth::verify(&app.secrets, text, signature))
-        };
-        if !is_signed(self.path) && !signed_paths(self.path, prefix)[1..].iter().any(|path| is_signed(path)) {
+        if !self.is_valid(signature, &app.secrets, prefix) {
             // The signed text helps to debug a client. The signature is not logged: with it, a
             // reader of the log could replay the request.
-            let text = self.signed_texts(self.path).swap_remove(0).replace('\n', "\\n");
+            let text = auth::request_text(self.method.as_str(), self.path, self.query.pairs());
+            let text = text.replace('\n', "\\n");
             tracing::debug!(app = %app.id, signed = %text, "signature refused");
             return Err(ApiError::unauthorized(
                 "`auth_signature` is wrong: it must be the HMAC SHA256 hex digest of method, path and sorted query, \
                  joined by newlines, under the app's secret",
             ));
         }
-        Ok(self.find("body_md5").map(str::to_owned))
-    }
-
-    fn find(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        Ok(self.query.find("body_md5").map(str::to_owned))
     }
 
     fn required(&self, name: &str) -> Result<&str, ApiError> {
         let missing = || ApiError::unauthorized(format!("The query parameter `{name}` is missing"));
-        self.find(name).ok_or_else(missing)
+        self.query.find(name).ok_or_else(missing)
     }
 
-    /// The texts that the client may have signed: with the arrays of the query as received, and
-    /// with each array joined into one pair (protocol.md 1.2).
-    fn signed_texts(&self, path: &str) -> Vec<String> {
-        let method = self.method.as_str();
-        let borrowed = self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut texts = vec![auth::request_text(method, path, borrowed)];
-        if self.pairs.iter().any(|(key, _)| array_name(key).is_some()) {
-            let joined = joined(self.pairs.iter().cloned());
-            let borrowed = joined.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-            texts.push(auth::request_text(method, path, borrowed));
-        }
-        texts
-    }
-}
-
-/// Joins the elements of an array, `a[]=x&a[]=y` or `a[0]=x&a[1]=y`, into one pair `a=x,y`.
-fn joined(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
-    let mut joined: Vec<(String, String)> = Vec::new();
-    let mut arrays: HashMap<String, usize> = HashMap::new();
-    for (key, value) in pairs {
-        let Some(name) = array_name(&key) else {
-            joined.push((key, value));
-            continue;
+    /// Whether `signature` is valid over one of the texts that the client may have signed: the
+    /// received path or one of its variants, with the arrays of the query as received or with each
+    /// array joined into one parameter (protocol.md 1.2).
+    fn is_valid(&self, signature: &str, secrets: &[Secret], prefix: &str) -> bool {
+        let queries = [Some(self.query), self.query.with_joined_arrays().as_ref()]
+            .map(|query| query.map(|query| auth::query_text(query.pairs())));
+        let mut bytes = 0;
+        let mut is_valid = |path: &str| {
+            queries.iter().flatten().any(|query| {
+                let text = [self.method.as_str(), path, query].join("\n");
+                bytes += text.len();
+                bytes <= limits::SIGNED_TEXT_BYTES_MAX && auth::verify(secrets, &text, signature)
+            })
         };
-        match arrays.get(name) {
-            Some(index) => {
-                let values = &mut joined[*index].1;
-                values.push(',');
-                values.push_str(&value);
-            }
-            None => {
-                arrays.insert(name.to_owned(), joined.len());
-                joined.push((name.to_owned(), value));
-            }
-        }
+        is_valid(self.path) || signed_paths(self.path, prefix)[1..].iter().any(|path| is_valid(path))
     }
-    joined
-}
-
-/// Returns `a` for `a[]` and `a[0]`, and `None` for a key that is not an array element.
-fn array_name(key: &str) -> Option<&str> {
-    let (name, index) = key.strip_suffix(']')?.rsplit_once('[')?;
-    (!name.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 fn check_timestamp(text: &str) -> Result<(), ApiError> {
@@ -221,17 +189,4 @@ async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> 
         }
     };
     tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, read).await.unwrap_or(Err(ApiError::body_timeout()))
-}
-
-/// Parses `a=1&b=2` into percent-decoded pairs. `+` is a plus sign, as in the signed text.
-pub(super) fn parse_query(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(k, v)| (decode(k), decode(v)))
-        .collect()
-}
-
-fn decode(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

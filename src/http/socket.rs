@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::handshake::Handshake;
 use super::keep_alive::HttpStream;
 use super::path::PathParams;
-use super::signed::parse_query;
+use super::query::Query;
 use super::{ApiError, peer};
 use crate::node::Node;
 use crate::wire::close::Close;
@@ -24,7 +24,7 @@ pub(super) async fn get_socket(
     request: Request,
 ) -> Result<Response, ApiError> {
     let handshake = handshake(&node, &request)?;
-    let client = client(&node, key, &handshake, &request);
+    let client = client(&node, key, &handshake, &request)?;
     Ok(upgrade(request, handshake, |stream, read| ws::serve(node, stream, read, client)))
 }
 
@@ -37,7 +37,7 @@ pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Res
     }
     let path = request.uri().path();
     let reason = format!("{}: {path}", Close::UnknownPath.reason());
-    let client = client(node, String::new(), &handshake, &request);
+    let client = client(node, String::new(), &handshake, &request)?;
     if node.unknown_paths_log.admits(path) {
         let address = client.address.map(tracing::field::display);
         tracing::info!(path, client = address, "upgrade refused: unknown path");
@@ -60,14 +60,19 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
     })
 }
 
-fn client(node: &Node, key: String, handshake: &Handshake, request: &Request) -> Box<Client> {
-    let query = parse_query(request.uri().query().unwrap_or_default());
-    let mut client = Box::new(Client::new(key, query.into_iter().collect()));
+fn client(
+    node: &Node,
+    key: String,
+    handshake: &Handshake,
+    request: &Request,
+) -> Result<Box<Client>, ApiError> {
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let mut client = Box::new(Client::new(key, query.into_map()));
     let origin = request.headers().get(header::ORIGIN);
     client.origin = origin.map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
     client.address = peer::client(node, request.extensions(), request.headers());
     client.is_subprotocol_unsupported = handshake.is_subprotocol_unsupported();
-    client
+    Ok(client)
 }
 
 /// Returns the 101 response. After the upgrade a task passes the stream to `serve`, with the bytes

@@ -131,11 +131,47 @@ async fn signing_variants_of_client_libraries_are_accepted() {
     // Keys are signed in lower case, values unchanged; `+` means itself or a space,
     // depending on the implementation, so no library sends it.
     let answer =
-        get("/channels/news").query_as("Info", info, "Info=subscription_count").query("Zeta", "Ä b&=c");
+        get("/channels/news").query_as("Info", info, "Info=subscription_count").query("Zeta", "Ä b=c");
     answer.send().await.expect_ok();
     // The path is signed as sent, and decoded once.
     let answer = get("/channels/a%3Bb%2Cc%40d%3De.f%3Ag").query("info", info).send().await;
     assert_eq!(answer.expect_ok(), counts);
+}
+
+/// One signature must not be valid for several queries: `a=1%26info%3Dx` has the signed text of
+/// `a=1&info=x`.
+#[tokio::test]
+async fn query_with_ambiguous_signed_text_is_refused() {
+    let server = Server::builder().start().await;
+    let caller = server.caller("1");
+    for (name, value, wire) in [
+        ("a", "1&info=subscription_count", "a=1%26info%3Dsubscription_count"),
+        ("a&info", "subscription_count", "a%26info=subscription_count"),
+        ("info=subscription_count&b", "1", "info%3Dsubscription_count%26b=1"),
+        ("info=user", "1", "info%3Duser=1"),
+    ] {
+        let answer = caller.request("GET", "/channels/news").query_as(name, value, wire).send().await;
+        answer.expect_error(400, "invalid_input").of_field("query");
+    }
+}
+
+/// The number is checked before the signature, whose cost grows with the query.
+#[tokio::test]
+async fn query_with_more_than_64_parameters_is_refused() {
+    let server = Server::builder().start().await;
+    let caller = server.caller("1");
+    let request = |count: usize| {
+        let names: Vec<String> = (0..count).map(|at| format!("p{at}")).collect();
+        names.iter().fold(caller.request("GET", "/channels/news"), |request, name| request.query(name, "x"))
+    };
+    // With the four parameters of the signature.
+    request(60).send().await.expect_ok();
+    request(61).send().await.expect_error(400, "invalid_input");
+    let unsigned = format!("/apps/1/channels?{}x[]=1", "a&".repeat(3_900));
+    let answer = server.get(&unsigned).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let upgrade = server.try_connect(&format!("/app/key1?{}", "a=1&".repeat(65))).await;
+    assert_eq!(upgrade.err().expect("a refusal").status, 400);
 }
 
 /// protocol.md 1.2: arrays in the query, in both interpretations of their
