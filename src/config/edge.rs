@@ -5,17 +5,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub(super) const ORIGINS_EXPECTED: &str = "a list of `SCHEME://HOST[:PORT]` or `HOST[:PORT]` without a path, \
+pub(super) const ORIGINS_EXPECTED: &str = "`*` for all, or a list that is not empty of `SCHEME://HOST[:PORT]` or `HOST[:PORT]` without a path, \
      with `*` for any characters, such as `https://*.example.com`";
 pub(super) const NETWORKS_EXPECTED: &str =
     "a list of addresses and CIDRs, such as `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`";
 pub(super) const PATH_PREFIX_EXPECTED: &str = "empty, or a path such as `/realtime`: of letters, digits, `-`, `_`, `.` and `~`, without a slash at its end";
 
 /// Origin patterns in lower case, as browsers send origins. If one is `*`, the result is
-/// an empty list, which allows all.
+/// an empty list, which allows all. An empty list is refused: to some it means all, to others
+/// nobody.
 pub(super) fn read_origins(texts: Vec<String>) -> Option<Vec<String>> {
     let patterns: Vec<String> = texts.into_iter().map(|text| text.to_ascii_lowercase()).collect();
-    if !patterns.iter().all(|pattern| is_origin(pattern)) {
+    if patterns.is_empty() || !patterns.iter().all(|pattern| is_origin(pattern)) {
         return None;
     }
     let all = patterns.iter().any(|pattern| pattern == "*");
@@ -63,7 +64,7 @@ mod tests {
             assert_eq!(read_origins(texts(&[good])), Some(vec![good.to_lowercase()]), "{good}");
         }
         assert_eq!(read_origins(texts(&["https://a", "*"])), Some(vec![]));
-        assert_eq!(read_origins(vec![]), Some(vec![]));
+        assert_eq!(read_origins(vec![]), None);
         for wrong in ["", "https://", "https://a/", "https://a/path", "a b", "://a", "https://a?b"] {
             assert_eq!(read_origins(texts(&[wrong])), None, "{wrong}");
         }

@@ -136,7 +136,10 @@ impl<S> Kind<S> {
                 put(settings, *set, path, |it| quoted(&it.as_ref().map(KeyPath::text).unwrap_or_default()))
             }
             Kind::Origins(set) => {
-                put(settings, *set, raw.texts().and_then(edge::read_origins), |it| quoted_list(it))
+                put(settings, *set, raw.texts().and_then(edge::read_origins), |it| match it.is_empty() {
+                    true => quoted("*"),
+                    false => quoted_list(it),
+                })
             }
             Kind::Networks(set) => {
                 let networks = raw.texts().and_then(|it| edge::read_networks(&it));

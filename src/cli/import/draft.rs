@@ -102,14 +102,17 @@ impl Draft {
         self.limit(theirs, given, max)
     }
 
-    /// Converts origins. A list without any valid origin must not become an empty list,
-    /// which would allow all.
+    /// Converts origins. A list without any valid origin must not become a default that allows
+    /// all.
     fn take_origins(&mut self, theirs: &str, value: &Json) {
         let list = match value {
             Json::Array(list) => list.clone(),
             Json::String(list) => list.split(',').map(|item| Json::String(item.trim().to_owned())).collect(),
             other => vec![other.clone()],
         };
+        if list.is_empty() {
+            return self.put(theirs, keys::ALLOWED_ORIGINS, Some(Value::String("*".to_owned())));
+        }
         let mut origins = Vec::new();
         for item in &list {
             let origin = text(item).unwrap_or_default().trim_end_matches('/').to_owned();
@@ -121,10 +124,16 @@ impl Draft {
                 }
             }
         }
-        if origins.is_empty() && !list.is_empty() {
-            origins.push(Value::String("nobody.invalid".to_owned()));
+        if origins.is_empty() {
+            origins.push(nobody());
         }
         self.put(theirs, keys::ALLOWED_ORIGINS, Some(Value::Array(origins)));
+    }
+
+    /// Allows no page: the meaning of Reverb's empty list.
+    pub(super) fn allow_no_origin(&mut self, theirs: &str) {
+        self.note(theirs, "is empty: no page may connect");
+        self.put(theirs, keys::ALLOWED_ORIGINS, Some(Value::Array(vec![nobody()])));
     }
 
     fn take_webhooks(&mut self, theirs: &str, value: &Json) {
@@ -244,4 +253,9 @@ impl fmt::Display for Draft {
         }
         Ok(())
     }
+}
+
+/// A pattern that matches no origin: no browser has a page of this domain (RFC 2606).
+fn nobody() -> Value {
+    Value::String("nobody.invalid".to_owned())
 }

@@ -16,6 +16,7 @@ pub(super) fn draft(index: usize, app: &Object) -> Draft {
     for (name, value) in app.iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
             "app_id" | "key" | "secret" => {}
+            "allowed_origins" if value.as_array().is_some_and(Vec::is_empty) => draft.allow_no_origin(name),
             "allowed_origins" => draft.take(name, keys::ALLOWED_ORIGINS, value),
             "max_connections" => draft.take(name, keys::MAX_CONNECTIONS, value),
             "rate_limiting" => take_rate(&mut draft, name, value),
