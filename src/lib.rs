@@ -81,6 +81,7 @@ pub mod limits;
 pub mod log_limit;
 pub mod metrics;
 pub mod presence;
+pub mod task;
 pub mod tls;
 pub mod webhook_event;
 

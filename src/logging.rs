@@ -11,6 +11,9 @@ pub fn init(filter: &str, format: Option<LogFormat>) {
     let is_terminal = stderr().is_terminal();
     let format = format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
     let log = tracing_subscriber::fmt().with_env_filter(env_filter(filter)).with_writer(stderr);
+    // A line that cannot be written is lost. Otherwise it would be reported with `eprintln!`, which
+    // panics in the task that logs when stderr is closed or full.
+    let log = log.log_internal_errors(false);
     if format == LogFormat::Json {
         log.json().flatten_event(true).with_span_list(false).init();
     } else {

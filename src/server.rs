@@ -16,19 +16,21 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tower_service::Service;
 
 use crate::apps::{self, Apps};
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
-use crate::backend_events::backend_events;
+use crate::backend_events::{BackendEvents, backend_events};
 use crate::config::Config;
 use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
 use crate::metrics;
 use crate::node::{Node, NodeState, Settings};
 use crate::sockets::write_buffer::WriteBuffer;
+use crate::task::{self, Task};
 use crate::wire::close::Close;
 use crate::{channels, http, limits, webhook};
 
@@ -39,6 +41,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("cannot use Redis: {0}")]
     Redis(#[from] ConnectError),
+    #[error("the task {0} of this node has panicked: the process ends")]
+    Panicked(Task),
 }
 
 /// Serves until `shutdown` resolves and the node is drained. Calls `ready` with the bound
@@ -49,16 +53,17 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     metrics::install();
+    config.test_panic.into_iter().for_each(task::inject_panic);
+    let mut shutdown = pin!(shutdown);
     let listener = bind(config.listen)?;
     let metrics_listener = bind(config.metrics_listen)?;
     let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
     let (events, receiver) = backend_events();
-    let backend = Arc::new(match &config.redis {
-        None => Backend::Memory(Box::new(Memory::new(events))),
-        Some(url) => Backend::Redis(Box::new(
-            Redis::connect(url, &config.redis_prefix, events, config.detection_times).await?,
-        )),
-    });
+    let backend = tokio::select! {
+        backend = connect(&config, events) => Arc::new(backend?),
+        () = shutdown.as_mut() => return Ok(()),
+        task = task::panicked() => return Err(ServeError::Panicked(task)),
+    };
     let channels = channels::start(receiver, backend.clone(), config.delta.clone(), config.detection_times);
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let settings = Settings {
@@ -70,7 +75,7 @@ pub async fn run(
     };
     let node: Node = Arc::new(NodeState::new(apps, backend, channels, settings));
     if let Some(changes) = node.backend.app_changes() {
-        tokio::spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
+        Task::AppChanges.spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
     }
     tracing::info!(
         %listen,
@@ -79,6 +84,7 @@ pub async fn run(
         "listening"
     );
     ready(listen);
+    Task::Readiness.spawn(watch_readiness(node.clone()));
     let webhooks = webhook::start(node.clone());
     // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
     // `closed` waits until every connection has dropped its receiver.
@@ -93,8 +99,9 @@ pub async fn run(
     // requests until it has seen the 503.
     tokio::select! {
         () = serve => {}
+        task = task::panicked() => return Err(ServeError::Panicked(task)),
         () = async {
-            shutdown.await;
+            shutdown.as_mut().await;
             drain(&node, config.drain_delay, config.drain_window).await;
         } => {}
     }
@@ -106,6 +113,12 @@ pub async fn run(
     node.backend.leave().await;
     tracing::info!("drained");
     Ok(())
+}
+
+async fn connect(config: &Config, events: BackendEvents) -> Result<Backend, ConnectError> {
+    let Some(url) = &config.redis else { return Ok(Backend::Memory(Box::new(Memory::new(events)))) };
+    let redis = Redis::connect(url, &config.redis_prefix, events, config.detection_times).await?;
+    Ok(Backend::Redis(Box::new(redis)))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -178,6 +191,25 @@ async fn serve_connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Logs when the node becomes ready or unready, and keeps the metric.
+async fn watch_readiness(node: Node) {
+    let mut interval = tokio::time::interval(limits::READINESS_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known: Option<Option<&'static str>> = None;
+    loop {
+        interval.tick().await;
+        let unready = node.unready();
+        if known.replace(unready) == Some(unready) {
+            continue;
+        }
+        metrics::metrics().ready.set(if unready.is_none() { 1.0 } else { 0.0 });
+        match unready {
+            None => tracing::info!("ready"),
+            Some(reason) => tracing::warn!(reason, "not ready"),
+        }
     }
 }
 

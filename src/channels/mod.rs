@@ -35,6 +35,7 @@ use crate::event::SocketId;
 use crate::limits::{self, DetectionTimes};
 use crate::metrics::metrics;
 use crate::sockets::writers::WriterPool;
+use crate::task::Task;
 
 use channel::{Channel, Reconciliation};
 use context::{Context, Effects};
@@ -71,7 +72,7 @@ pub fn start(
         repaired_bytes: 0,
         writers: WriterPool::for_runtime(),
     };
-    tokio::spawn(channels.run(receiver, commands));
+    Task::Channels.spawn(channels.run(receiver, commands));
     ChannelsHandle(sender)
 }
 

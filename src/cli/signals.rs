@@ -1,14 +1,15 @@
-//! SIGTERM and SIGINT: requests to stop, from a supervisor or a terminal.
+//! SIGTERM, SIGINT and SIGQUIT: requests to stop, from a supervisor or a terminal.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Handlers of both signals. Once they exist, the signals no longer end the process.
+/// Handlers of these signals. Once they exist, the signals no longer end the process.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl StopSignals {
@@ -16,14 +17,16 @@ impl StopSignals {
         Ok(StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
-    /// Waits for the next signal of either kind.
+    /// Waits for the next signal of any kind.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }

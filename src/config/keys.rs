@@ -12,6 +12,7 @@ use crate::delta::Algorithm;
 use crate::delta::channels::ChannelDeltas;
 use crate::delta::settings::MarkerStyle;
 use crate::limits::{self, DetectionTimes};
+use crate::task::Task;
 
 pub use super::kind::{AnyKind, Kind};
 
@@ -100,6 +101,8 @@ keys! {
     "test.speedup": Server = Some("1"),
         Count(1, 16, |config, it| config.detection_times = DetectionTimes::divided_by(it as u32)),
         "divisor of the times after which a node notices a fault";
+    "test.panic": Server = None, Choice(Task::NAMES, |config, it| config.test_panic = Some(it)),
+        "a task that panics as soon as it starts";
 
     "apps.id": App = None, Word("-_", |draft, it| draft.app.id = it.into()),
         "app id, part of the path of API calls; digits only for Pusher's Python library";

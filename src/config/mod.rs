@@ -94,6 +94,8 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// `test.speedup`: see [`DetectionTimes`].
     pub detection_times: DetectionTimes,
+    /// `test.panic`: see [`crate::task::inject_panic`].
+    pub test_panic: Option<&'static str>,
     /// `--dev`: print addresses and example commands.
     pub dev: bool,
 }
@@ -118,6 +120,7 @@ impl Config {
             tag_filtering: false,
             log: String::new(),
             log_format: None,
+            test_panic: None,
             detection_times: DetectionTimes::default(),
             dev: false,
         }

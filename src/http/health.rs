@@ -30,9 +30,7 @@ pub(super) async fn live() -> impl IntoResponse {
 /// Returns 503 while the node drains, while Redis is unavailable, and while messages from its
 /// topics do not arrive.
 pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
-    let unready = node.unready();
-    metrics::metrics().ready.set(if unready.is_none() { 1.0 } else { 0.0 });
-    let (status, body) = match unready {
+    let (status, body) = match node.unready() {
         None => (StatusCode::OK, json!({ "status": "ready" })),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "reason": reason })),
     };

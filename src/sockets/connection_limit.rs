@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::backend::Backend;
 use crate::limits;
 use crate::metrics::metrics;
+use crate::task::Task;
 
 #[derive(Debug)]
 pub struct ConnectionLimiter {
@@ -75,7 +76,7 @@ impl ConnectionLimiter {
         let (queue, waiters) = mpsc::channel(limits::CONNECTION_WAITERS_MAX);
         let (backend, reported) = (self.backend.clone(), Some(0));
         let limiter = AppLimiter { backend, app, counter, waiting: VecDeque::new(), reported, max: 0 };
-        tokio::spawn(limiter.run(waiters));
+        Task::ConnectionLimit.spawn(limiter.run(waiters));
         queue
     }
 }

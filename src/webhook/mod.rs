@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::node::Node;
+use crate::task::Task;
 
 use dispatcher::Dispatcher;
 
@@ -33,7 +34,7 @@ pub struct Webhooks {
 /// Starts the task. It runs until [`Webhooks::stop`].
 pub fn start(node: Node) -> Webhooks {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(Dispatcher::new(node).run(stopped));
+    let task = Task::Webhooks.spawn(Dispatcher::new(node).run(stopped));
     Webhooks { stop, task }
 }
 

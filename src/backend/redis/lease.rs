@@ -17,6 +17,7 @@ use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::task::Task;
 
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -62,7 +63,7 @@ impl Lease {
             sweeping: HashSet::new(),
         };
         let lease = Arc::new(Lease { core, state: Mutex::new(state) });
-        tokio::spawn(lease.clone().renew_regularly());
+        Task::Lease.spawn(lease.clone().renew_regularly());
         Ok(lease)
     }
 
@@ -158,7 +159,7 @@ impl Lease {
         }
         self.core.events.report_memberships();
         let (core, old) = (self.core.clone(), old.clone());
-        tokio::spawn(async move {
+        Task::LeaseSweep.spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;
             if let Err(error) = sweep(&core, &old).await {
                 tracing::warn!(%error, "memberships of an earlier incarnation not removed");
@@ -194,7 +195,7 @@ impl Lease {
     fn sweep_once(self: &Arc<Lease>, node: String, sweep: impl Future<Output = ()> + Send + 'static) {
         if self.state.lock().sweeping.insert(node.clone()) {
             let lease = self.clone();
-            tokio::spawn(async move {
+            Task::LeaseSweep.spawn(async move {
                 sweep.await;
                 lease.state.lock().sweeping.remove(&node);
             });

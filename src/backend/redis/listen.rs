@@ -19,6 +19,7 @@ use crate::channel::ChannelId;
 use crate::entry::Entry;
 use crate::limits;
 use crate::metrics::metrics;
+use crate::task::Task;
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -60,9 +61,9 @@ impl Listener {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         });
-        tokio::spawn(receive(client.clone(), core.clone(), probe.clone()));
-        tokio::spawn(watch(client.clone(), requests.clone()));
-        tokio::spawn(send_probes(client.clone(), core.clone(), probe.clone()));
+        Task::RedisMessages.spawn(receive(client.clone(), core.clone(), probe.clone()));
+        Task::RedisReconnects.spawn(watch(client.clone(), requests.clone()));
+        Task::RedisProbes.spawn(send_probes(client.clone(), core.clone(), probe.clone()));
         let probe_age_max = core.times.probe_interval + core.times.ready_grace;
         let topics = Topics {
             client,
@@ -74,7 +75,7 @@ impl Listener {
             renewing: false,
             waiting: HashMap::new(),
         };
-        tokio::spawn(topics.run(queue));
+        Task::RedisTopics.spawn(topics.run(queue));
         Listener { requests, probe, probe_age_max }
     }
 

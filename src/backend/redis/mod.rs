@@ -2,6 +2,7 @@
 //! distribute them, leases detect dead nodes.
 
 pub mod apps;
+mod connection_log;
 mod error;
 mod history;
 mod keys;
@@ -31,8 +32,10 @@ use crate::channel::{ChannelId, Partition};
 use crate::entry::EntryId;
 use crate::limits::{self, DetectionTimes};
 use crate::metrics::metrics;
+use crate::task::Task;
 
 use apps::AppStore;
+use connection_log::ConnectionLog;
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
@@ -112,9 +115,10 @@ impl Redis {
         let lease = Lease::begin(core.clone())
             .await
             .map_err(|error| ConnectError::Answer { command: "renew_node", error })?;
+        ConnectionLog::start(core.clients.iter().chain([&subscriber, &apps]).cloned().collect());
         let listener = Listener::start(core.clone(), subscriber);
         for client in &core.clients {
-            tokio::spawn(watch_reconnects(client.clone(), core.clone()));
+            Task::RedisReconnects.spawn(watch_reconnects(client.clone(), core.clone()));
         }
         let apps = AppStore::new(apps, core.keys.clone());
         Ok(Redis { core, listener, lease, apps })

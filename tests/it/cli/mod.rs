@@ -3,3 +3,4 @@
 mod apps;
 mod command_line;
 mod import;
+mod log;

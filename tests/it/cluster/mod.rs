@@ -8,3 +8,4 @@ mod many_channels;
 mod order;
 mod redis_outage;
 mod run_once;
+mod tasks;

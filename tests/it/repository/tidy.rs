@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "delta",
     "json",
     "log_limit",
+    "task",
     "tls",
     "limits",
 ];

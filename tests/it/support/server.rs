@@ -116,7 +116,7 @@ impl Builder {
         let Some(listening) = process.find("line \"listening\"", listening).await else {
             panic!("the server ended before it listened:\n{}", process.output());
         };
-        Server { process, listening, apps: self.apps, _dir: dir }
+        Server { process, listening, apps: self.apps, may_panic: false, _dir: dir }
     }
 
     /// Starts a server that is expected to refuse its configuration. Returns its
@@ -172,6 +172,7 @@ pub struct Server {
     process: Process,
     listening: Listening,
     apps: Vec<AppSpec>,
+    may_panic: bool,
     // Holds the configuration file.
     _dir: TempDir,
 }
@@ -271,6 +272,13 @@ impl Server {
         self.process.signal(signal);
     }
 
+    /// Waits until a panic ends the server. Returns its exit status and its whole output.
+    pub async fn ended_by_panic(mut self) -> (ExitStatus, String) {
+        self.may_panic = true;
+        let status = self.wait_exit(super::STEP_TIMEOUT).await;
+        (status, self.log())
+    }
+
     pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
         self.process.wait_exit(within).await
     }
@@ -279,7 +287,7 @@ impl Server {
 impl Drop for Server {
     /// No task of a server may panic in any test.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !self.may_panic && !std::thread::panicking() {
             let log = self.log();
             assert!(!log.contains("panicked at"), "a server panicked:\n{log}");
         }

@@ -1,0 +1,108 @@
+//! The tasks without which a node does not work. Each lives as long as the node; if one panics,
+//! the process ends, so that the node cannot seem healthy and do nothing.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{LazyLock, OnceLock};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A task of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Channels,
+    Webhooks,
+    ConnectionLimit,
+    Readiness,
+    AppChanges,
+    RedisMessages,
+    RedisTopics,
+    RedisProbes,
+    RedisReconnects,
+    Lease,
+    LeaseSweep,
+}
+
+/// The task that panics as soon as it starts: the setting `test.panic`.
+static PANIC: OnceLock<Task> = OnceLock::new();
+
+/// The task that has panicked.
+static PANICKED: LazyLock<watch::Sender<Option<Task>>> = LazyLock::new(|| watch::Sender::new(None));
+
+impl Task {
+    pub const ALL: [Task; 11] = [
+        Task::Channels,
+        Task::Webhooks,
+        Task::ConnectionLimit,
+        Task::Readiness,
+        Task::AppChanges,
+        Task::RedisMessages,
+        Task::RedisTopics,
+        Task::RedisProbes,
+        Task::RedisReconnects,
+        Task::Lease,
+        Task::LeaseSweep,
+    ];
+
+    /// The names of [`Task::ALL`].
+    pub const NAMES: &[&str] = &{
+        let mut names = [""; Task::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Task::ALL[index].name();
+            index += 1;
+        }
+        names
+    };
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Task::Channels => "channels",
+            Task::Webhooks => "webhooks",
+            Task::ConnectionLimit => "connection_limit",
+            Task::Readiness => "readiness",
+            Task::AppChanges => "app_changes",
+            Task::RedisMessages => "redis_messages",
+            Task::RedisTopics => "redis_topics",
+            Task::RedisProbes => "redis_probes",
+            Task::RedisReconnects => "redis_reconnects",
+            Task::Lease => "lease",
+            Task::LeaseSweep => "lease_sweep",
+        }
+    }
+
+    /// Spawns the task. It may return when the node ends.
+    pub fn spawn(self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let task = async {
+                assert!(PANIC.get() != Some(&self), "the setting test.panic names this task");
+                task.await;
+            };
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                PANICKED.send_replace(Some(self));
+            }
+        })
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Waits until a task panics, and returns it.
+pub async fn panicked() -> Task {
+    let mut panicked = PANICKED.subscribe();
+    let panicked = panicked.wait_for(Option::is_some).await;
+    panicked.ok().and_then(|task| *task).expect("the sender is never dropped")
+}
+
+/// Makes the task with this name, one of [`Task::NAMES`], panic as soon as it starts.
+pub fn inject_panic(name: &str) {
+    if let Some(task) = Task::ALL.into_iter().find(|task| task.name() == name) {
+        let _ = PANIC.set(task);
+    }
+}

@@ -1,0 +1,135 @@
+//! The log of a server: lines that cannot be written, and changes of state.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::support::command::{PROGRAM, bare};
+use crate::support::process::Process;
+use crate::support::{Backend, Browser, Cluster, Redis, STEP_TIMEOUT, Signal, bounded, http};
+
+/// A server whose standard error leads nowhere.
+struct Unheard {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Unheard {
+    async fn start(redirection: &str, redis: &Redis) -> Unheard {
+        let script =
+            format!("exec {PROGRAM} --dev --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 {redirection}");
+        let mut command = bare("sh");
+        command.args(["-c", &script]).env("FANFARE_REDIS", redis.url());
+        command.env("FANFARE_DRAIN_DELAY", "0").env("FANFARE_DRAIN_WINDOW", "0");
+        let process = Process::spawn("unheard", &mut command);
+        let address = |line: &str| line.strip_prefix("fanfare listens on http://").map(str::to_owned);
+        let address = process.find("the banner", address).await.expect("the server starts");
+        let address = address.split_whitespace().next().unwrap().trim_end_matches('/').parse().unwrap();
+        Unheard { process, address }
+    }
+
+    async fn browser(&self) -> Browser {
+        let path = "/app/dev-key?protocol=7";
+        let mut browser = Browser::connect(self.address, path, None).await.expect("an upgrade");
+        browser.expect_greeting().await;
+        browser
+    }
+}
+
+/// Every line of the log is lost, and nothing else.
+#[tokio::test]
+async fn log_that_cannot_be_written_stops_nothing() {
+    bounded(async {
+        for redirection in ["2>/dev/full", "2>&-"] {
+            let redis = Redis::start().await;
+            let mut server = Unheard::start(redirection, &redis).await;
+            let mut early = server.browser().await;
+            early.subscribe("news").await;
+            // The node logs that it has lost its lease.
+            redis.command(&["FLUSHALL"]).await;
+            let ready = http::get(server.address, "/ready").await;
+            assert_eq!(ready.status, 200, "{redirection}: {}", ready.text());
+            for round in 0..20 {
+                server.browser().await.subscribe(&format!("news-{round}")).await;
+            }
+            server.process.signal(Signal::Terminate);
+            let status = server.process.wait_exit(STEP_TIMEOUT).await;
+            assert!(status.success(), "{redirection}: SIGTERM drains: {status}");
+        }
+    })
+    .await;
+}
+
+/// The lines of the log with this message.
+fn lines(log: &str, message: &str) -> usize {
+    log.lines().filter(|line| line.contains(&format!("\"message\":\"{message}\""))).count()
+}
+
+/// Readiness is logged and measured at each change, without a request to `/ready`.
+#[tokio::test]
+async fn readiness_is_logged_once_per_change() {
+    bounded(async {
+        let mut cluster = Cluster::builder(Backend::Redis).nodes(1).quick_detection().start().await;
+        let is_ready = async |cluster: &Cluster| cluster.metric("fanfare_ready").await[0];
+        cluster.first().logged("\"message\":\"ready\"").await;
+        assert_eq!(is_ready(&cluster).await, 1.0);
+        cluster.redis_mut().kill();
+        let line = cluster.first().logged("\"message\":\"not ready\"").await;
+        assert!(line.contains("\"level\":\"WARN\"") && line.contains("Redis is unavailable"), "{line}");
+        assert_eq!(is_ready(&cluster).await, 0.0);
+        cluster.redis_mut().restart().await;
+        cluster.first().ready_becomes(200, STEP_TIMEOUT).await;
+        crate::support::eventually("the second line", STEP_TIMEOUT, async || {
+            let log = cluster.first().log();
+            match (lines(&log, "ready"), lines(&log, "not ready")) {
+                (2, 1) => Ok(()),
+                counts => Err(format!("{counts:?}")),
+            }
+        })
+        .await;
+        assert_eq!(is_ready(&cluster).await, 1.0);
+    })
+    .await;
+}
+
+/// Lost and regained connections to Redis, with the reason, at each change and not at each attempt.
+#[tokio::test]
+async fn outage_of_redis_is_logged_with_its_reasons() {
+    bounded(async {
+        let mut cluster = Cluster::builder(Backend::Redis).nodes(1).start().await;
+        cluster.redis_mut().kill();
+        let refused = cluster.first().logged("Connection refused").await;
+        assert!(refused.contains("\"message\":\"no connection to Redis\""), "{refused}");
+        assert!(refused.contains("\"level\":\"WARN\""), "{refused}");
+        // Many attempts later.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(cluster.first().log().matches("Connection refused").count(), 1);
+        cluster.redis_mut().restart().await;
+        let regained = cluster.first().logged("connected to Redis again").await;
+        assert!(regained.contains("\"level\":\"INFO\""), "{regained}");
+    })
+    .await;
+}
+
+/// SIGTERM ends a node that waits for Redis at start.
+#[tokio::test]
+async fn node_that_waits_for_redis_ends_on_sigterm() {
+    bounded(async {
+        // Accepts connections and answers nothing.
+        let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut command = bare(PROGRAM);
+        command.args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
+        let mut process = Process::spawn(
+            "waiting",
+            command.env("FANFARE_REDIS", format!("redis://{}", redis.local_addr().unwrap())),
+        );
+        // Its handlers of signals exist when it tries to connect.
+        let (attempt, _) = redis.accept().await.unwrap();
+        process.signal(Signal::Terminate);
+        let status = process.wait_exit(Duration::from_secs(1)).await;
+        drop(attempt);
+        assert!(status.success(), "{status}: {}", process.output());
+    })
+    .await;
+}
