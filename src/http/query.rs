@@ -10,7 +10,7 @@ use crate::limits;
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
 
-/// Why a query is refused, before its signature is verified.
+/// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum QueryError {
     #[error("The query has more than {} parameters", limits::QUERY_PARAMETERS_MAX)]

@@ -41,7 +41,6 @@ impl FromRequest<Node> for SignedRequest {
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-        query.check_unambiguous()?;
         // The client signed the path before `path::normalize`.
         let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());
         let presented = PresentedSignature { method: &parts.method, path: received, query: &query };
@@ -49,6 +48,7 @@ impl FromRequest<Node> for SignedRequest {
             let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
             tracing::debug!(app = %app.id, client, %error, "request refused");
         })?;
+        query.check_unambiguous()?;
         if !app.enabled {
             return Err(ApiError::app_disabled());
         }
