@@ -162,8 +162,12 @@ impl Channel {
 
     fn admit_one(&mut self, socket: SocketId, context: &mut Context<'_>) {
         let Some(pending) = self.pending.remove(socket) else { return };
-        let member = pending.subscriber.member.as_ref();
-        if let (Some(presence), Some(member)) = (&mut self.presence, member)
+        let PendingSubscription { subscriber, confirmations, recovery, state, .. } = pending;
+        let State::Registered(registered) = state else { return };
+        // A subscription that restarts was admitted before. It receives no roster, so a change
+        // of the roster here would never reach it.
+        let new_member = subscriber.member.as_ref().filter(|_| registered.total.is_some());
+        if let (Some(presence), Some(member)) = (&mut self.presence, new_member)
             && let Some(change) = presence.admit(member)
         {
             self.broadcast_member_change(&change, context);
@@ -171,8 +175,6 @@ impl Channel {
             // has no entry either.
             self.set(Timer::Roster, context);
         }
-        let PendingSubscription { subscriber, confirmations, recovery, state, .. } = pending;
-        let State::Registered(registered) = state else { return };
         let welcome = self.welcome(socket, &subscriber, &confirmations, recovery, registered, context.config);
         for frame in welcome.frames {
             context.write(&subscriber.write_buffer, frame);

@@ -564,3 +564,16 @@ fn every_interleaving_ends_in_the_same_state() {
         panic!("FANFARE_TEST_SEED={seed}\n{error}");
     }
 }
+
+/// Redis has lost the member, and the node has read the roster without it, when the subscription
+/// restarts with deltas: the entry that adds the member again must reach the client.
+#[test]
+fn subscription_that_restarts_after_a_data_loss_receives_its_own_member() {
+    let job = |queued: u8| [Step::Start(queued), Step::Execute(0), Step::Return(0)];
+    let mut steps = vec![Step::Subscribe(2, Options { deltas: false, positions: false })];
+    steps.extend([job(0), job(0), job(0)].into_iter().flatten());
+    steps.extend([Step::Flush, Step::Fire(0)]);
+    steps.extend(job(2));
+    steps.push(Step::EnableDeltas(2));
+    run(Setup { is_presence: true, log_max: 1_000, members_max: 100 }, &steps);
+}
