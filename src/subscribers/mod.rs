@@ -102,11 +102,10 @@ impl Subscribers {
         Some(Subscriber { write_buffer, options, previous_socket_ids, member })
     }
 
-    /// Whether the connection is subscribed without deltas.
-    pub fn is_without_deltas(&self, socket: SocketId) -> bool {
-        let options =
-            self.indices.get(&socket).map(|index| self.groups.options(self.subscriptions[*index].1.group));
-        options.is_some_and(|options| options.algorithm.is_none())
+    /// The delivery options of a subscriber.
+    pub fn options(&self, socket: SocketId) -> Option<&DeliveryOptions> {
+        let index = self.indices.get(&socket)?;
+        Some(self.groups.options(self.subscriptions[*index].1.group))
     }
 
     /// Drops the bases of a subscriber: from event `next` on, the first of each chain

@@ -45,6 +45,9 @@ impl Client {
         if name == format!("{}:delta", self.options.event_prefix.prefix()) {
             return self.apply(&frame["data"]);
         }
+        if name == format!("{}:delta_cache_sync", self.options.event_prefix.prefix()) {
+            self.replace_bases(&data(&frame));
+        }
         if name.starts_with("pusher") || name.starts_with("sockudo") {
             self.received.push((name.to_owned(), data(&frame)));
             return;
@@ -93,6 +96,17 @@ impl Client {
         self.received.push((delta["event"].as_str().expect("a name").into(), data(&envelope)));
         self.position = delta["seq"].as_u64().expect("a number");
         self.bases.insert(key, (self.position, text));
+    }
+
+    /// Replaces all bases by the initial bases of the channel (protocol.md 3.9).
+    fn replace_bases(&mut self, sync: &str) {
+        let sync: Value = serde_json::from_str(sync).expect("the data is JSON");
+        let states = sync["states"].as_object().expect("states");
+        let base = |(key, newest): (&String, &Value)| {
+            let (seq, text) = (newest[0]["seq"].as_u64(), newest[0]["content"].as_str());
+            (key.clone(), (seq.expect("a number"), text.expect("a text").to_owned()))
+        };
+        self.bases = states.iter().map(base).collect();
     }
 
     /// Whether an event with this name and these tags passes the client's filter.

@@ -177,7 +177,7 @@ impl TestChannel {
             Step::EnableDeltas(id) => {
                 self.check(id);
                 let Some(client) = self.clients.get_mut(&id) else { return };
-                if !self.subscribers.is_without_deltas(socket(id)) {
+                if self.subscribers.options(socket(id)).is_none_or(|options| options.algorithm.is_some()) {
                     return;
                 }
                 client.options.algorithm = Some(Algorithm::Fossil);

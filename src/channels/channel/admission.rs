@@ -11,6 +11,7 @@ use crate::channels::context::{Context, Timer, UserEvent};
 use crate::channels::handle::Subscribe;
 use crate::channels::job::JobKind;
 use crate::delta::Algorithm;
+use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
 use crate::limits;
 use crate::metrics::metrics;
@@ -23,6 +24,7 @@ impl Channel {
             subscribe;
         self.configure(&app, context);
         self.idle_since = None;
+        self.forget_waiting_deltas(socket);
         let previous_socket_ids =
             resume.as_ref().map(|resume| resume.previous_socket_ids.clone().into()).unwrap_or_default();
         let mut pending = PendingSubscription {
@@ -57,6 +59,7 @@ impl Channel {
     }
 
     pub(super) fn unsubscribe(&mut self, socket: SocketId, context: &mut Context<'_>) {
+        self.forget_waiting_deltas(socket);
         let pending = self.pending.remove(socket).map(|pending| pending.subscriber);
         let Some(subscriber) = pending.or_else(|| self.subscribers.remove(socket)) else { return };
         self.remove_connection(subscriber.member.as_ref());
@@ -64,7 +67,9 @@ impl Channel {
         self.queue_membership_update(context);
     }
 
-    /// Enables deltas for a subscribed connection. A live subscription restarts.
+    /// Enables deltas for a subscribed connection. A live subscription restarts. If it needs
+    /// initial bases, it stays live until they are read: a pending subscription receives no member
+    /// changes, and a restart has no confirmation whose roster would include them.
     pub(super) fn enable_deltas(
         &mut self,
         socket: SocketId,
@@ -75,11 +80,17 @@ impl Channel {
             pending.subscriber.options.algorithm.get_or_insert(algorithm);
             return;
         }
-        if !self.subscribers.is_without_deltas(socket) {
+        let live = self.subscribers.options(socket).filter(|options| options.algorithm.is_none());
+        let Some(options) = live.map(|live| DeliveryOptions { algorithm: Some(algorithm), ..live.clone() })
+        else {
             return;
+        };
+        if self.sends_initial_bases(&options) && !self.has_initial_bases() {
+            self.initial_bases.get_or_insert_default().wait(socket, algorithm);
+            return self.start(JobKind::ReadInitialBases, Some(socket), context);
         }
         let Some(mut subscriber) = self.subscribers.remove(socket) else { return };
-        subscriber.options.algorithm = Some(algorithm);
+        subscriber.options = options;
         let pending = PendingSubscription {
             subscriber,
             confirmations: SmallVec::new(),
@@ -157,7 +168,30 @@ impl Channel {
     fn needs_initial_bases(&self, pending: &PendingSubscription) -> bool {
         self.sends_initial_bases(&pending.subscriber.options)
             && !pending.recovery.keeps_bases()
-            && !self.initial_bases.as_ref().is_some_and(|initial_bases| initial_bases.is_complete())
+            && !self.has_initial_bases()
+    }
+
+    fn has_initial_bases(&self) -> bool {
+        self.initial_bases.as_ref().is_some_and(|initial_bases| initial_bases.is_complete())
+    }
+
+    /// Enables deltas for the live subscriptions that wait for initial bases, or requests the read
+    /// that they wait for.
+    pub(super) fn enable_waiting_deltas(&mut self, context: &mut Context<'_>) {
+        let Some(initial_bases) = self.initial_bases.as_mut().filter(|it| it.is_awaited()) else { return };
+        if !initial_bases.is_complete() {
+            return self.start(JobKind::ReadInitialBases, None, context);
+        }
+        for (socket, algorithm) in initial_bases.take_waiting() {
+            self.enable_deltas(socket, algorithm, context);
+        }
+    }
+
+    /// The client has replaced or ended the subscription that waits for initial bases.
+    fn forget_waiting_deltas(&mut self, socket: SocketId) {
+        if let Some(initial_bases) = &mut self.initial_bases {
+            initial_bases.forget(socket);
+        }
     }
 
     fn admit_one(&mut self, socket: SocketId, context: &mut Context<'_>) {

@@ -132,7 +132,9 @@ impl Channel {
     fn begin_history(&mut self, position: Position, context: &mut Context<'_>) {
         self.send_break_notices(position, context);
         self.subscribers.groups().restart();
-        self.initial_bases = None;
+        if let Some(initial_bases) = &mut self.initial_bases {
+            initial_bases.restart();
+        }
         // Every epoch begins with the delta toggle on.
         self.toggle.policy.set(true);
         if self.presence.is_some() {

@@ -2,17 +2,18 @@
 //! newest event of each chain as a base, so that its first live event can be a delta. A
 //! node reads them once per channel and updates them with delivered events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
 use crate::backend::StoredBase;
+use crate::delta::Algorithm;
 use crate::delta::chain::{Base, Chains};
 use crate::delta::channels::ChannelDelta;
 use crate::delta::settings::DeltaConfig;
 use crate::encode::DeliveryOptions;
 use crate::entry::Entry;
-use crate::event::Event;
+use crate::event::{Event, SocketId};
 use crate::filter::Tags;
 use crate::limits;
 use crate::wire::event_prefix::EventPrefix;
@@ -26,6 +27,8 @@ pub(super) struct InitialBases {
     is_complete: bool,
     /// A read is in flight.
     is_reading: bool,
+    /// Live subscriptions that restart with deltas once the bases are complete.
+    waiting: BTreeMap<SocketId, Algorithm>,
     /// Encoded frames for subscribers without a filter, until a base changes.
     unfiltered: HashMap<EventPrefix, (Bytes, Chains)>,
 }
@@ -33,6 +36,27 @@ pub(super) struct InitialBases {
 impl InitialBases {
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete
+    }
+
+    /// Begins again with a new history. Only the waiting subscriptions stay.
+    pub(super) fn restart(&mut self) {
+        *self = InitialBases { waiting: std::mem::take(&mut self.waiting), ..InitialBases::default() };
+    }
+
+    pub(super) fn wait(&mut self, socket: SocketId, algorithm: Algorithm) {
+        self.waiting.entry(socket).or_insert(algorithm);
+    }
+
+    pub(super) fn forget(&mut self, socket: SocketId) {
+        self.waiting.remove(&socket);
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn take_waiting(&mut self) -> BTreeMap<SocketId, Algorithm> {
+        std::mem::take(&mut self.waiting)
     }
 
     pub(super) fn begin_read(&mut self) {

@@ -240,6 +240,7 @@ impl Channel {
                 }
             }
         }
+        self.enable_waiting_deltas(context);
         self.admit(context);
     }
 
@@ -277,6 +278,7 @@ impl Channel {
         }
         self.queue_membership_update(context);
         self.read_stale_roster(context);
+        self.enable_waiting_deltas(context);
         self.admit(context);
     }
 

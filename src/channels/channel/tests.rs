@@ -3,6 +3,7 @@
 //!
 //! `PROPTEST_CASES` sets the number of schedules, `FANFARE_TEST_SEED` repeats a run.
 
+mod connection;
 mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::super::context::{Context, Effects, Timer};
@@ -28,6 +28,7 @@ use crate::event::{Event, SocketId};
 use crate::presence::Member;
 use crate::subscribers::test_client::Client;
 use crate::wire::event_prefix::EventPrefix;
+use connection::Connection;
 use model::{Backend, failed};
 
 const SOCKETS: u8 = 5;
@@ -92,15 +93,19 @@ struct Setup {
     /// Entries in the history.
     log_max: usize,
     members_max: usize,
+    /// New subscribers receive initial bases.
+    cache_sync: bool,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
     let log_max = prop_oneof![4 => Just(1_000_usize), 1 => 1_usize..6];
     let members_max = prop_oneof![3 => Just(100_usize), 1 => 1_usize..4];
-    (any::<bool>(), log_max, members_max).prop_map(|(is_presence, log_max, members_max)| Setup {
+    let setups = (any::<bool>(), log_max, members_max, any::<bool>());
+    setups.prop_map(|(is_presence, log_max, members_max, cache_sync)| Setup {
         is_presence,
         log_max,
         members_max,
+        cache_sync,
     })
 }
 
@@ -109,27 +114,6 @@ fn setup() -> impl Strategy<Value = Setup> {
 struct InFlight {
     job: Job,
     result: Option<JobResult>,
-}
-
-/// A connection, as its client sees it.
-#[derive(Debug)]
-struct Connection {
-    client: Client,
-    is_subscribed: bool,
-    /// Commands that are not confirmed.
-    unconfirmed: usize,
-    is_confirmed: bool,
-    /// The number of the last event that was published before the subscription.
-    published_before: u64,
-    /// Events up to this number were published before the client was confirmed.
-    published_unconfirmed: u64,
-    last_event: Option<u64>,
-    /// Events may be missing: the server has said so, or could not know.
-    may_miss: bool,
-    roster: BTreeSet<String>,
-    attempt: u32,
-    /// The client's position as of its last frame.
-    position: (u64, u64),
 }
 
 struct World {
@@ -172,7 +156,11 @@ impl World {
         };
         World {
             app: Arc::new(app),
-            config: DeltaConfig { min_message_bytes: 40, ..DeltaConfig::default() },
+            config: DeltaConfig {
+                min_message_bytes: 40,
+                cache_sync: setup.cache_sync,
+                ..DeltaConfig::default()
+            },
             permits: Arc::new(Semaphore::new(1_000)),
             now: Instant::now(),
             backend: Backend::new(setup.is_presence, setup.log_max, setup.members_max),
@@ -467,57 +455,6 @@ impl World {
     }
 }
 
-impl Connection {
-    fn check_frame(&mut self, n: u8, name: &str, data: &str) {
-        let json: Value = serde_json::from_str(data).unwrap_or_default();
-        let user = || json["user_id"].as_str().unwrap_or_default().to_owned();
-        match name {
-            "pusher_internal:subscription_succeeded" => {
-                assert!(self.unconfirmed > 0, "socket {n}: a second confirmation");
-                self.unconfirmed -= 1;
-                self.is_confirmed = true;
-                let ids = json["presence"]["ids"].as_array().into_iter().flatten();
-                self.roster = ids.map(|id| id.as_str().unwrap_or_default().to_owned()).collect();
-                if let (Some(epoch), Some(seq)) = (json["epoch"].as_u64(), json["seq"].as_u64()) {
-                    self.position = (epoch, seq);
-                }
-            }
-            "pusher_internal:member_added" => {
-                assert!(self.roster.insert(user()), "socket {n}: {} is a member already", user());
-            }
-            "pusher_internal:member_removed" => {
-                assert!(self.roster.remove(&user()), "socket {n}: {} is not a member", user());
-            }
-            "pusher:subscription_error" => self.unconfirmed = 0,
-            "pusher:position" => {
-                let position =
-                    (json["epoch"].as_u64().unwrap_or_default(), json["seq"].as_u64().unwrap_or_default());
-                assert!(position.0 != self.position.0 || position.1 >= self.position.1, "socket {n}: {data}");
-                self.position = position;
-                self.may_miss |= json["missed"] == true;
-            }
-            "e" => self.check_event(n, json["n"].as_u64().expect("a number")),
-            _ => {}
-        }
-    }
-
-    fn check_event(&mut self, n: u8, number: u64) {
-        assert!(self.is_confirmed, "socket {n}: event {number} before the confirmation");
-        assert!(number > self.published_before, "socket {n}: event {number} from before the subscription");
-        match self.last_event {
-            Some(last) if self.may_miss => assert!(number > last, "socket {n}: {number} after {last}"),
-            Some(last) => assert_eq!(number, last + 1, "socket {n}: the next event"),
-            None if self.may_miss => {}
-            None => assert!(
-                number <= self.published_unconfirmed + 1,
-                "socket {n}: event {number} is the first, {} was published after the confirmation",
-                self.published_unconfirmed + 1
-            ),
-        }
-        self.last_event = Some(number);
-    }
-}
-
 fn take<T>(from: &mut Vec<T>, n: u8) -> Option<T> {
     let count = from.len();
     (count > 0).then(|| from.remove(n as usize % count))
@@ -575,5 +512,16 @@ fn subscription_that_restarts_after_a_data_loss_receives_its_own_member() {
     steps.extend([Step::Flush, Step::Fire(0)]);
     steps.extend(job(2));
     steps.push(Step::EnableDeltas(2));
-    run(Setup { is_presence: true, log_max: 1_000, members_max: 100 }, &steps);
+    run(Setup { is_presence: true, log_max: 1_000, members_max: 100, cache_sync: false }, &steps);
+}
+
+/// A subscription that is to restart with deltas waits for the initial bases of the channel: a
+/// member that joins meanwhile must reach the client.
+#[test]
+fn subscription_that_waits_for_initial_bases_receives_member_changes() {
+    let job = [Step::Start(0), Step::Execute(0), Step::Return(0)];
+    let mut steps = vec![Step::Subscribe(2, Options { deltas: false, positions: true })];
+    steps.extend([job.clone(), job.clone(), job].into_iter().flatten());
+    steps.extend([Step::Arrive, Step::EnableDeltas(2), Step::Other(0, true), Step::Arrive]);
+    run(Setup { is_presence: true, log_max: 1_000, members_max: 100, cache_sync: true }, &steps);
 }
