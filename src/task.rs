@@ -1,5 +1,5 @@
-//! The tasks without which a node does not work. Each lives as long as the node; if one panics,
-//! the process ends, so that the node cannot seem healthy and do nothing.
+//! The tasks without which a node does not work. If one panics, the process ends: the node would
+//! seem healthy and do nothing.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -73,7 +73,7 @@ impl Task {
         }
     }
 
-    /// Spawns the task. It may return when the node ends.
+    /// Spawns the task, which may return: a sweep when it is done, the others with the node.
     pub fn spawn(self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         tokio::spawn(async move {
             let task = async {

@@ -112,15 +112,23 @@ impl PresentedSignature<'_> {
     fn is_valid(&self, signature: &str, secrets: &[Secret], prefix: &str) -> bool {
         let queries = [Some(self.query), self.query.with_joined_arrays().as_ref()]
             .map(|query| query.map(|query| auth::query_text(query.pairs())));
+        // The variants of the path are built only if the received one fails.
+        let variants = std::iter::once_with(|| signed_paths(self.path, prefix)).flatten().skip(1);
+        let paths = std::iter::once(self.path.to_owned()).chain(variants);
         let mut bytes = 0;
-        let mut is_valid = |path: &str| {
-            queries.iter().flatten().any(|query| {
-                let text = [self.method.as_str(), path, query].join("\n");
+        for path in paths {
+            for query in queries.iter().flatten() {
+                let text = [self.method.as_str(), &path, query].join("\n");
                 bytes += text.len();
-                bytes <= limits::SIGNED_TEXT_BYTES_MAX && auth::verify(secrets, &text, signature)
-            })
-        };
-        is_valid(self.path) || signed_paths(self.path, prefix)[1..].iter().any(|path| is_valid(path))
+                if bytes > limits::SIGNED_TEXT_BYTES_MAX {
+                    return false;
+                }
+                if auth::verify(secrets, &text, signature) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 }
 

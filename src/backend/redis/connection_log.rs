@@ -54,13 +54,13 @@ impl ConnectionLog {
         let mut reasons = self.reasons.lock();
         let reason = error.to_string();
         if reasons.len() < limits::REDIS_OUTAGE_REASONS_MAX && reasons.insert(reason.clone()) {
-            tracing::warn!(reason, "no connection to Redis");
+            tracing::warn!(reason, "connection to Redis lost");
         }
     }
 
     fn on_reconnect(&self) {
         if self.clients.iter().all(is_connected) && !std::mem::take(&mut *self.reasons.lock()).is_empty() {
-            tracing::info!("connected to Redis again");
+            tracing::info!("all connections to Redis are open again");
         }
     }
 }

@@ -67,8 +67,8 @@ impl Lease {
         Ok(lease)
     }
 
-    /// The incarnation under which memberships are written. `None` after three quarters of the expiry without a renewal,
-    /// when other nodes may have fenced it, and after [`Lease::end`].
+    /// The incarnation under which memberships are written. `None` after three quarters of the
+    /// expiry without a renewal, when other nodes may have fenced it, and after [`Lease::end`].
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
         let fresh = state.renewed.elapsed() < self.core.times.lease_expiry * 3 / 4;
