@@ -9,6 +9,7 @@
 
 #![allow(unreachable_pub, reason = "a program: items are public to its other modules only")]
 
+mod attacks;
 mod compare;
 mod crowd;
 mod frames;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => bench("compare", options),
         Command::Growth(options) => bench("growth", options),
         Command::Members(options) => bench("members", options),
+        Command::Attacks(options) => bench("attacks", options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,6 +117,7 @@ async fn run_all(name: &'static str, options: RunOptions, cores: &Cores) -> Outc
     match name {
         "compare" => compare::compare(&bench, &contenders, &mut journal).await?,
         "growth" => growth::growth(&bench, &mut journal).await?,
+        "attacks" => attacks::attacks(&bench, &mut journal).await?,
         _ => {
             script::scripts(&bench, &mut journal).await?;
             members::members(&bench, &mut journal).await?;

@@ -26,9 +26,15 @@ pub struct Scripts {
 impl Redis {
     /// Starts Redis on the cores of the load generator, because its CPU time is a separate figure.
     pub async fn start() -> Outcome<Redis> {
+        Redis::start_with(&[]).await
+    }
+
+    /// As [`Redis::start`], with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Outcome<Redis> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-        let arguments =
+        let own =
             ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"];
+        let arguments = [&own, arguments].concat();
         let mut process = Process::start(Path::new("redis-server"), &arguments, None)?;
         process.wait_for_line(|line| line.contains("Ready to accept connections").then_some(())).await?;
         Ok(Redis { port: port.parse()?, process })

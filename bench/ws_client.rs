@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::Outcome;
 use crate::frames::masked_text;
-use crate::http_client::APP;
+use crate::http_client::{APP, App};
 
 /// Time for the connect, and for each window of subscriptions.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,6 +31,11 @@ pub struct WsClient {
 impl WsClient {
     /// Connects, up to `pusher:connection_established`.
     pub async fn connect(address: SocketAddr) -> Outcome<WsClient> {
+        WsClient::connect_to(address, &APP).await
+    }
+
+    /// As [`WsClient::connect`], to another app.
+    pub async fn connect_to(address: SocketAddr, app: &App) -> Outcome<WsClient> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let mut ws_client = WsClient { stream, read: Vec::new(), socket_id: String::new() };
@@ -38,7 +43,7 @@ impl WsClient {
             "GET /app/{}?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\nHost: {address}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            APP.key
+            app.key
         );
         ws_client.stream.write_all(request.as_bytes()).await?;
         // `{\"socket_id\":\"1.2\",…`: JSON within a JSON string.
@@ -71,6 +76,36 @@ impl WsClient {
         while self.stream.read_buf(&mut self.read).await.is_ok_and(|bytes| bytes > 0) {
             self.read.clear();
         }
+    }
+
+    /// Sends frames without waiting for a reply, and discards all received bytes, until the server
+    /// closes the connection.
+    pub async fn flood(mut self, frames: impl Iterator<Item = Vec<u8>> + Send) {
+        let (mut receiver, mut sender) = self.stream.split();
+        let send = async {
+            for frame in frames {
+                if sender.write_all(&frame).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let discard = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while receiver.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+        };
+        tokio::join!(send, discard);
+    }
+
+    /// Sends a frame, then reads until `pattern` has arrived. Returns all bytes read.
+    pub async fn request(&mut self, frame: &[u8], pattern: &str) -> Outcome<String> {
+        self.stream.write_all(frame).await?;
+        self.wait_for(pattern).await
+    }
+
+    /// Reads until `pattern` has arrived. Returns all bytes read.
+    pub async fn wait_for(&mut self, pattern: &str) -> Outcome<String> {
+        let read = self.read_until(pattern.as_bytes(), 1).await?;
+        Ok(String::from_utf8_lossy(&read).into_owned())
     }
 
     /// Closes the socket with a TCP reset, without a close frame.

@@ -13,10 +13,21 @@ use crate::http_client::APP;
 use crate::process::Process;
 
 pub async fn start(program: &Path, redis: Option<&str>, cores: Option<&str>) -> Outcome<Node> {
+    start_with(program, redis, cores, "").await
+}
+
+/// As [`start`], with further configuration.
+pub async fn start_with(
+    program: &Path,
+    redis: Option<&str>,
+    cores: Option<&str>,
+    settings: &str,
+) -> Outcome<Node> {
     let file = tempfile::NamedTempFile::new()?;
     let redis = redis.map(|url| format!("redis = \"{url}\"\n")).unwrap_or_default();
     let config = format!(
         "listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n{redis}\
+         {settings}\
          [[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{}\"\nmax_event_batch_size = 1000\n",
         APP.id, APP.key, APP.secret
     );

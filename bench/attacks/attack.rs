@@ -1,0 +1,238 @@
+//! The attacks, each bounded in connections and bytes. They run on a thread of their own until they
+//! are stopped.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::Outcome;
+use crate::frames::masked_text;
+use crate::http_client::{APP, HttpClient};
+use crate::ws_client::WsClient;
+
+#[derive(Debug, Clone, Copy)]
+pub enum Attack {
+    /// A stranger subscribes nine sockets to 10,000 channels each.
+    Subscriptions,
+    /// The same with two sockets and long names, on a Redis with little memory.
+    RedisMemory,
+    /// A stranger sends queries with thousands of parameters.
+    Queries,
+    /// An app filters events with long tags by 300 expensive filters.
+    Filters,
+    /// An app publishes batches of ten events to a hundred channels each.
+    Batches,
+    /// A stranger resumes a channel with a long history again and again.
+    Resumes,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    pub address: SocketAddr,
+}
+
+/// A running attack.
+#[derive(Debug)]
+pub struct Flood {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Outcome<()>>,
+}
+
+impl Attack {
+    pub const ALL: [Attack; 6] = [
+        Attack::Subscriptions,
+        Attack::RedisMemory,
+        Attack::Queries,
+        Attack::Filters,
+        Attack::Batches,
+        Attack::Resumes,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Attack::Subscriptions => "subscriptions",
+            Attack::RedisMemory => "Redis memory",
+            Attack::Queries => "queries",
+            Attack::Filters => "filters",
+            Attack::Batches => "batches",
+            Attack::Resumes => "resumes",
+        }
+    }
+
+    /// Arguments of Redis.
+    pub fn redis_arguments(self) -> &'static [&'static str] {
+        match self {
+            Attack::RedisMemory => &["--maxmemory", "24mb"],
+            _ => &[],
+        }
+    }
+
+    /// Settings of the node, after those of the victim.
+    pub fn settings(self) -> &'static str {
+        match self {
+            Attack::Filters => "[tag_filtering]\nenabled = true\n",
+            _ => "",
+        }
+    }
+
+    /// Starts the attack on a thread with a runtime of its own, so that it does not delay the
+    /// victim's clients.
+    pub fn start(self, target: Target) -> Outcome<Flood> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    ended = self.run(target) => ended,
+                    _ = stopped => Ok(()),
+                }
+            })
+        });
+        Ok(Flood { stop, thread })
+    }
+
+    async fn run(self, target: Target) -> Outcome<()> {
+        match self {
+            Attack::Subscriptions => subscribe(target, 9, 40).await,
+            Attack::RedisMemory => subscribe(target, 2, 199).await,
+            Attack::Queries => queries(target).await,
+            Attack::Filters => filters(target).await,
+            Attack::Batches => batches(target).await,
+            Attack::Resumes => resumes(target).await,
+        }
+    }
+}
+
+impl Flood {
+    /// Fails if the attack could not be carried out.
+    pub fn stop(self) -> Outcome<()> {
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| "the attack panicked")?
+    }
+}
+
+fn command(event: &str, data: &Value) -> Vec<u8> {
+    masked_text(json!({ "event": event, "data": data }).to_string().as_bytes())
+}
+
+async fn subscribe(target: Target, sockets: usize, name_len: usize) -> Outcome<()> {
+    const CHANNELS: usize = 10_000;
+    let mut floods = JoinSet::new();
+    for socket in 0..sockets {
+        let ws_client = WsClient::connect(target.address).await?;
+        let frames = (0..CHANNELS).map(move |n| {
+            let channel = format!("{socket}-{n}-{}", "x".repeat(name_len))[..name_len].to_owned();
+            command("pusher:subscribe", &json!({ "channel": channel }))
+        });
+        floods.spawn(ws_client.flood(frames));
+    }
+    floods.join_all().await;
+    Ok(())
+}
+
+async fn queries(target: Target) -> Outcome<()> {
+    const CONNECTIONS: usize = 6;
+    const PARAMETERS: usize = 3_900;
+    let parameters: Vec<String> = (0..PARAMETERS).map(|n| format!("{n:x}")).collect();
+    let request = format!(
+        "GET /apps/{}/channels?auth_key={}&auth_timestamp=1&auth_version=1.0&auth_signature=0&a[]&{} \
+         HTTP/1.1\r\nHost: {}\r\n\r\n",
+        APP.id,
+        APP.key,
+        parameters.join("&")[..15_000].trim_end_matches('&'),
+        target.address
+    );
+    let mut floods = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let request = request.clone();
+        floods.spawn(async move {
+            let mut buffer = vec![0; 4096];
+            loop {
+                let mut stream = TcpStream::connect(target.address).await?;
+                while stream.write_all(request.as_bytes()).await.is_ok()
+                    && stream.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0)
+                {}
+            }
+        });
+    }
+    floods.join_all().await.into_iter().collect()
+}
+
+async fn filters(target: Target) -> Outcome<()> {
+    const FILTERS: usize = 300;
+    const TESTS: usize = 126;
+    let mut floods = JoinSet::new();
+    for n in 0..FILTERS {
+        let ws_client = WsClient::connect(target.address).await?;
+        let tests: Vec<Value> = (0..TESTS)
+            .map(|test| json!({ "key": "text", "cmp": "ct", "val": format!("{}{n}-{test}", "a".repeat(20)) }))
+            .collect();
+        let filter = json!({ "op": "or", "nodes": tests });
+        let frame = command("pusher:subscribe", &json!({ "channel": "news", "tags_filter": filter }));
+        floods.spawn(ws_client.flood(std::iter::once(frame)));
+    }
+    let mut publisher = HttpClient::connect(target.address).await?;
+    let event =
+        json!({ "name": "e", "channel": "news", "data": "{}", "tags": { "text": "a".repeat(3_900) } });
+    let request = publisher.signed(&APP, "/events", &event.to_string())?;
+    loop {
+        publisher.send(&request).await?;
+    }
+}
+
+async fn batches(target: Target) -> Outcome<()> {
+    const EVENTS: usize = 10;
+    const CHANNELS: usize = 100;
+    const BYTES: usize = 10 * 1024;
+    let mut publisher = HttpClient::connect(target.address).await?;
+    let event = |n: usize| {
+        let channels: Vec<String> = (0..CHANNELS).map(|channel| format!("wide-{n}-{channel}")).collect();
+        json!({ "name": "e", "channels": channels, "data": "x".repeat(BYTES) })
+    };
+    // `batch_events` has one channel per event: an event with many channels is a request of its own.
+    let requests = (0..EVENTS).map(|n| publisher.signed(&APP, "/events", &event(n).to_string()));
+    let requests = requests.collect::<Outcome<Vec<_>>>()?;
+    loop {
+        publisher.send_all(&requests).await?;
+    }
+}
+
+async fn resumes(target: Target) -> Outcome<()> {
+    const SOCKETS: usize = 10;
+    const EVENTS: usize = 90;
+    let mut publisher = HttpClient::connect(target.address).await?;
+    let event = json!({ "name": "e", "channel": "history", "data": "x".repeat(5 * 1024) }).to_string();
+    let event = publisher.signed(&APP, "/events", &event)?;
+    publisher.send(&event).await?;
+    let mut ws_clients = Vec::new();
+    for _ in 0..SOCKETS {
+        let mut ws_client = WsClient::connect(target.address).await?;
+        let subscribe = command("pusher:subscribe", &json!({ "channel": "history", "resume": true }));
+        let confirmation = ws_client.request(&subscribe, r#":false}"}"#).await?;
+        ws_clients.push((ws_client, resume_of(&confirmation)?));
+    }
+    for _ in 0..EVENTS {
+        publisher.send(&event).await?;
+    }
+    let mut floods = JoinSet::new();
+    for (ws_client, resume) in ws_clients {
+        let unsubscribe = command("pusher:unsubscribe", &json!({ "channel": "history" }));
+        let subscribe = command("pusher:subscribe", &json!({ "channel": "history", "resume": resume }));
+        floods.spawn(ws_client.flood(std::iter::repeat([unsubscribe, subscribe].concat())));
+    }
+    floods.join_all().await;
+    Ok(())
+}
+
+/// The position in a confirmation.
+fn resume_of(confirmation: &str) -> Outcome<Value> {
+    let start = confirmation.rfind(r#"{"event""#).ok_or("there is no confirmation")?;
+    let frame: Value = serde_json::from_str(&confirmation[start..])?;
+    let data: Value = serde_json::from_str(frame["data"].as_str().ok_or("a confirmation has no data")?)?;
+    Ok(json!({ "epoch": data["epoch"], "seq": data["seq"] }))
+}
