@@ -34,8 +34,8 @@ const NEW_CLIENTS: usize = 500;
 const DROPPED_CHANNELS: usize = 3;
 const CONNECTS_MAX: usize = 64;
 /// Sockets with `limits::SOCKET_SUBSCRIPTIONS_MAX` channels each, for the channel list.
-const LISTED_SOCKETS: usize = 10;
-const LISTED_CHANNELS: usize = 10_000;
+const LISTED_SOCKETS: usize = 50;
+const LISTED_CHANNELS: usize = 1_000;
 const LISTINGS: usize = 10;
 
 /// Runs all cases whose name contains `--only`, on two nodes.

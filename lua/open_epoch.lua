@@ -25,6 +25,6 @@ end
 local time = redis.call('TIME')
 local start = string.format('%.0f', math.max(time[1] * 1000000 + time[2], seen_seq))
 redis.call('HSET', head_key, 'epoch', start, 'seq', start)
-redis.call('HDEL', head_key, 'deltas')
+redis.call('HDEL', head_key, 'deltas', 'counts')
 redis.call('DEL', bases_key, base_order_key)
 return 1

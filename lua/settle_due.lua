@@ -21,7 +21,6 @@
 ]]
 local transition, outbox_max = ARGV[7], ARGV[8]
 local subs_key, users_key, outbox_key, due_key, consumer_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local SUBSCRIPTION_COUNT = 4
 
 local channel = read_channel(KEYS[1], KEYS[2])
 check_outbox(outbox_key, consumer_key)
@@ -45,7 +44,7 @@ elseif kind == 'count' and total > 0 then
   local hooked, sends = string.match(fields[2] or '0 0', '^(%d+) (%d+)$')
   redis.call('HSET', subs_key, 'told_at', number(now_ms))
   if bit.band(tonumber(sends), 1) ~= 0 then
-    append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+    append_count(channel, total)
   end
   if is_hooked(tonumber(hooked), 'subscription_count') then
     notify(outbox_key, consumer_key, outbox_max, rest, 'subscription_count', 'count', total)

@@ -27,6 +27,7 @@
   ARGV[12] outbox_max
   ARGV[13] grace_ms    delay of the member_removed webhook
   ARGV[14] members_max limit of users of the channel
+  ARGV[15] occupied_max  as in update_subscriptions
   then for each user whose number may have changed, four:
     user    id
     count   its connections on this node
@@ -35,12 +36,13 @@
 
   Returns  the channel's position (epoch, seq, id, time), the total, the indexes
            of the refused users (from 0), the last event as include/occupancy.lua
-           returns it, and whether deltas are disabled (1 or 0).
+           returns it, whether deltas are disabled (1 or 0), and whether the whole
+           update is refused, as in update_subscriptions.
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
-local members_max = tonumber(ARGV[14])
+local members_max, occupied_max = tonumber(ARGV[14]), tonumber(ARGV[15])
 local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEYS[7], KEYS[9]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
 local MEMBERS, ADDED, REMOVED = 3, 1, 2
@@ -70,19 +72,21 @@ if rules == '' then
   count = math.min(count, occupancy.before)
 end
 redis.call('SCARD', channels_key)
-redis.call('ZCARD', index.occupied_key)
 redis.call('HLEN', index.counts_key)
 check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
+if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
+  return { position(channel), 0, {}, {}, 0, 1 }
+end
 
 local changed, added, removed, refused, body = {}, {}, {}, {}, {}
-for at = 15, #ARGV, 4 do
+for at = 16, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local stored = redis.call('HGET', users_key, user)
   local nodes, stored_info = string.match(stored or '\n', '^([^\n]*)\n(.*)$')
   local others = others_of(nodes)
   if connections > 0 and not stored and is_new == '1' and members >= members_max then
-    refused[#refused + 1] = (at - 15) / 4
+    refused[#refused + 1] = (at - 16) / 4
     count = count - connections
   elseif connections > 0 then
     others[#others + 1] = node .. ' ' .. connections
@@ -129,4 +133,4 @@ end
 
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
 publish_entry(channel)
-return { position(channel), occupancy.total, refused, last, channel.has_deltas and 0 or 1 }
+return { position(channel), occupancy.total, refused, last, channel.has_deltas and 0 or 1, 0 }

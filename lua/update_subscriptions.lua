@@ -26,16 +26,23 @@
   ARGV[13] grace_ms          delay of the channel_vacated webhook
   ARGV[14] unthrottled_max   above it, a count is sent once in each interval
   ARGV[15] interval_ms
+  ARGV[16] occupied_max    occupied channels of the app in this partition, above
+                           which another one is refused; 0 refuses none
+
+  With the last subscription, a channel that has had no entries but counts loses its
+  head and its history.
 
   Returns  the channel's position (epoch, seq, id, time; or nothing), the total,
-           an empty list, the last event as include/occupancy.lua returns it, and
-           whether deltas are disabled (1 or 0).
+           an empty list, the last event as include/occupancy.lua returns it,
+           whether deltas are disabled (1 or 0), and whether the update is refused
+           (1 or 0): it has written nothing then.
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
 local unthrottled_max, interval_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
-local SUBSCRIPTION_COUNT, USER_STATUS = 4, 5
+local USER_STATUS = 5
+local occupied_max = tonumber(ARGV[16])
 local is_user = string.find(channel_id, ':#', 1, true) ~= nil
 local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
@@ -47,10 +54,12 @@ end
 local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 redis.call('SCARD', channels_key)
-redis.call('ZCARD', index.occupied_key)
 redis.call('HLEN', index.counts_key)
 check_outbox(outbox_key, consumer_key)
 redis.call('ZCARD', index.due_key)
+if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
+  return { position(channel), 0, {}, {}, 0, 1 }
+end
 
 write_occupancy(occupancy, count, 0, channels_key, channel_id)
 local total, total_before = occupancy.total, occupancy.total_before
@@ -73,7 +82,7 @@ else
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end
       if sends_counts and total > 0 then
-        append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+        append_count(channel, total)
       end
       if is_hooked(occupancy.hooked, 'subscription_count') then
         index.notify('subscription_count', 'count', total)
@@ -82,6 +91,13 @@ else
   end
 end
 
+if total == 0 and channel.epoch and channel.last_until == 0 then
+  local counts = tonumber(redis.call('HGET', channel.head_key, 'counts') or 0)
+  if counts > 0 and counts == channel.seq - channel.epoch then
+    redis.call('DEL', channel.head_key, channel.log_key)
+  end
+end
+
 local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
 publish_entry(channel)
-return { position(channel), total, {}, last, channel.has_deltas and 0 or 1 }
+return { position(channel), total, {}, last, channel.has_deltas and 0 or 1, 0 }

@@ -78,6 +78,10 @@ pub struct AppLimits {
     pub presence_member_bytes_max: usize,
     /// `max_connections`, over all nodes; None is unlimited
     pub connections_max: Option<u64>,
+    /// `max_subscriptions`: of one connection
+    pub subscriptions_max: usize,
+    /// `max_occupied_channels`, over all nodes, and of one node
+    pub occupied_channels_max: u64,
 }
 
 /// Rate limits of an app (protocol.md 1.8, 6). `None` is unlimited.
@@ -204,6 +208,8 @@ impl Default for AppLimits {
             presence_members_max: limits::PRESENCE_MEMBERS_MAX,
             presence_member_bytes_max: limits::PRESENCE_MEMBER_BYTES_MAX,
             connections_max: None,
+            subscriptions_max: limits::SOCKET_SUBSCRIPTIONS_MAX,
+            occupied_channels_max: limits::OCCUPIED_CHANNELS_MAX,
         }
     }
 }

@@ -76,8 +76,19 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const SOCKET_BUFFER_BYTES: usize = 512;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT_BYTES_MAX: usize = 1024;
-/// Subscriptions of one socket.
-pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Subscriptions of one socket. Pusher has no such limit, and pages with hundreds exist.
+pub const SOCKET_SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Largest `max_subscriptions` of an app.
+pub const SOCKET_SUBSCRIPTIONS_CEILING: u64 = 10_000;
+/// Bytes that the subscriptions of one socket may cost at once: all of its channels after a
+/// reconnect, and some megabytes of missed events. Above it, the next command waits, and with it
+/// the messages behind it.
+pub const SUBSCRIBE_BUDGET_BYTES: i64 = 4 * 1024 * 1024;
+/// Bytes per second that are added to that budget.
+pub const SUBSCRIBE_BUDGET_BYTES_PER_SEC: u64 = 1024 * 1024;
+/// Bytes of that budget for each command, in addition to the frames that answer it: its work in
+/// the node and in Redis.
+pub const SUBSCRIBE_COST_BYTES: u64 = 2 * 1024;
 /// Bytes in the write buffer of one socket. Above it, the server closes the
 /// connection with 4100.
 pub const WRITE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
@@ -235,9 +246,9 @@ pub const COMMANDS_MAX: usize = 4 * 1024;
 /// Entries or commands that the channels actor handles before it flushes the write
 /// buffers that it has filled.
 pub const ROUND_MAX: usize = 256;
-/// Pending subscriptions of a node. Above it, the server closes the requesting socket
-/// with 4100.
-pub const PENDING_MAX: usize = 100_000;
+/// Pending subscriptions of one app on a node. Above it, the app's sockets wait in turn, and the
+/// node reads nothing more from them until then.
+pub const APP_PENDING_MAX: usize = 4 * 1024;
 /// Concurrent subscriptions to topics by a node. Further channels wait in a queue that is
 /// fair to apps and sockets, as for each of the following kinds of jobs.
 pub const LISTENS_MAX: usize = 256;
@@ -267,6 +278,10 @@ pub const UPDATED_USERS_MAX: usize = 100;
 pub const ROSTER_CHANGES_MAX: usize = 10_000;
 /// Time after a loss of members in Redis in which all nodes report theirs again.
 pub const ROSTER_DELAY: Duration = Duration::from_secs(3);
+/// Occupied channels of an app, over all nodes, and channels of an app on one node.
+pub const OCCUPIED_CHANNELS_MAX: u64 = 100_000;
+/// Largest `max_occupied_channels` of an app.
+pub const OCCUPIED_CHANNELS_CEILING: u64 = 10_000_000;
 /// Time for which a node stays subscribed to the topic of a channel without local
 /// subscribers.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -385,10 +400,19 @@ impl DetectionTimes {
     }
 }
 
+/// The share of one partition in `max` occupied channels of an app. Names are distributed by a hash:
+/// the share exceeds the mean by four standard deviations, so that no partition is full before the
+/// app has about `max` channels, and an app has at most a fifth more for the default of `max`.
+pub fn occupied_max_of_partition(max: u64) -> u64 {
+    let mean = max as f64 / PARTITIONS as f64;
+    (mean + 4.0 * mean.sqrt()).ceil() as u64
+}
+
 const _: () = assert!(PARTITIONS == 256, "the partition is one byte of a hash");
 const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.as_millis());
 const _: () =
     assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the history");
+const _: () = assert!(SOCKET_SUBSCRIPTIONS_MAX as u64 * SUBSCRIBE_COST_BYTES < SUBSCRIBE_BUDGET_BYTES as u64);
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());

@@ -15,7 +15,8 @@
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
   entry; offset, the bytes of all entries since the head was created;
   log_bytes, log_from (ms, since when the history is complete), aged (ms, time of
-  the last trim by age); deltas, 'off' while deltas are disabled; and fields that
+  the last trim by age); deltas, 'off' while deltas are disabled; counts, the
+  number of subscription counts among the entries of the epoch; and fields that
   other scripts add.
 
   Redis hashes every byte of a string that it passes to Lua, so reading an entry
@@ -122,6 +123,12 @@ local function append_entry(channel, kind, count, body)
   -- An absolute time: for a relative one, Redis would read its clock again.
   redis.call('PEXPIREAT', channel.head_key, channel.expires_at)
   redis.call('PEXPIRE', channel.log_key, ARGV[5])
+end
+
+local function append_count(channel, total)
+  local SUBSCRIPTION_COUNT = 4
+  append_entry(channel, SUBSCRIPTION_COUNT, 1, struct.pack('>I8', total))
+  redis.call('HINCRBY', channel.head_key, 'counts', 1)
 end
 
 -- A channel's topic has the same name as its history.

@@ -31,6 +31,13 @@ local function read_occupancy(subs_key, node, rules)
   return occupancy
 end
 
+-- Whether the update would occupy one channel more than the app may have in this
+-- partition. A limit of 0 permits every update.
+local function is_over_limit(occupancy, count, occupied_key, occupied_max)
+  local occupied = redis.call('ZCARD', occupied_key)
+  return occupied_max > 0 and occupancy.total_before == 0 and count > 0 and occupied >= occupied_max
+end
+
 local function write_occupancy(occupancy, count, users, channels_key, channel_id)
   local subs_key, node = occupancy.subs_key, occupancy.node
   occupancy.total = occupancy.others + count

@@ -43,6 +43,9 @@ pub struct MembershipUpdate {
     pub rules: MembershipRules,
     /// A pending subscription of a cache channel needs the last event.
     pub wants_last: bool,
+    /// All subscriptions of this node are pending, so the limit on the app's occupied channels may
+    /// refuse them.
+    pub is_new: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +66,8 @@ pub struct MembershipRules {
     /// Watchers receive the online status of users.
     pub user_status: bool,
     pub members_max: usize,
+    /// Occupied channels of the app in the whole cluster.
+    pub occupied_max: u64,
 }
 
 impl From<&App> for MembershipRules {
@@ -72,12 +77,13 @@ impl From<&App> for MembershipRules {
             subscription_counts: app.features.subscription_counts,
             user_status: app.features.watchlists,
             members_max: app.limits.presence_members_max,
+            occupied_max: app.limits.occupied_channels_max,
         }
     }
 }
 
 /// Result of a membership update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UpdatedMembership {
     /// The channel's position after the update, including the update's own entry. Every
     /// subscription in the update receives the entries after `at`.
@@ -91,6 +97,8 @@ pub struct UpdatedMembership {
     pub refused: Vec<usize>,
     /// The delta toggle has disabled deltas on the channel.
     pub deltas_off: bool,
+    /// The app has too many occupied channels: the update has changed nothing.
+    pub is_refused: bool,
 }
 
 /// The roster of a presence channel, as a node reads it.

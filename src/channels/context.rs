@@ -5,14 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::job::JobKind;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
 use crate::sockets::push;
 use crate::sockets::write_buffer::{Rejection, WriteBuffer};
+use bytes::Bytes;
 
 /// A channel's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +72,12 @@ pub(super) enum UserEvent {
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
+    /// The number of the app's channels on this node, when this one has just been created. `None` for
+    /// a user channel.
+    pub(super) channels_of_app: Option<u64>,
     pub(super) config: &'a DeltaConfig,
     /// Histories may be read; otherwise a gap is skipped.
     pub(super) may_read_histories: bool,
-    /// Permits for the pending subscriptions of the node.
-    pub(super) pending_permits: &'a Arc<Semaphore>,
     pub(super) effects: &'a mut Effects,
 }
 
@@ -118,11 +117,5 @@ impl Context<'_> {
 
     pub(super) fn remove(&mut self) {
         self.effects.removes = true;
-    }
-
-    /// A permit for one more pending subscription, held until it is dropped. `None` at
-    /// the limit of the node.
-    pub(super) fn pending_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.pending_permits.clone().try_acquire_owned().ok()
     }
 }

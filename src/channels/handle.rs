@@ -11,6 +11,7 @@ use crate::delta::Algorithm;
 use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
 use crate::presence::Member;
+use crate::sockets::subscription_permit::SubscriptionPermit;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::resume::Resume;
@@ -68,6 +69,8 @@ pub struct Subscribe {
     pub confirmation: Confirmation,
     /// The number of this command among the connection's. A rejection repeats it.
     pub attempt: u32,
+    /// Held until the subscription is confirmed or has ended.
+    pub permit: Option<SubscriptionPermit>,
 }
 
 /// The reply to a subscription. The channels encode it, with the roster or the position.

@@ -9,6 +9,7 @@
 mod body;
 mod catch_up;
 mod channel;
+mod channel_counts;
 mod context;
 mod fair_queue;
 mod handle;
@@ -23,7 +24,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::backend::{Backend, BackendError};
@@ -38,6 +39,7 @@ use crate::sockets::writers::WriterPool;
 use crate::task::Task;
 
 use channel::{Channel, Reconciliation};
+use channel_counts::ChannelCounts;
 use context::{Context, Effects};
 use job::{JobKind, JobResult};
 use jobs::{Done, Jobs};
@@ -59,11 +61,11 @@ pub fn start(
         backend,
         delta: Arc::new(delta),
         channels: HashMap::new(),
+        channel_counts: ChannelCounts::default(),
         watchlists: Watchlists::default(),
         jobs: Jobs::default(),
         timers: Timers::default(),
         effects: Effects::default(),
-        pending_permits: Arc::new(Semaphore::new(limits::PENDING_MAX)),
         head_checks: HeadChecks {
             interval: times.position_check_interval * 4 / 5,
             round_started: Instant::now(),
@@ -82,13 +84,13 @@ struct Channels {
     delta: Arc<DeltaConfig>,
     /// Boxed: up to half of the map is empty.
     channels: HashMap<ChannelId, Box<Channel>>,
+    channel_counts: ChannelCounts,
     watchlists: Watchlists,
     jobs: Jobs,
     timers: Timers,
     /// The effects that a channel has requested, until they are executed; and the write
     /// buffers to flush at the end of the round.
     effects: Effects,
-    pending_permits: Arc<Semaphore>,
     head_checks: HeadChecks,
     /// Bytes of histories read by gap repairs since the last round of head checks.
     repaired_bytes: usize,
@@ -111,10 +113,11 @@ impl Channels {
         self.timers.set(Due::HeadChecks, limits::RETRY_DELAY);
         self.timers.set(Due::Gauges, limits::GAUGE_INTERVAL);
         loop {
+            let mut is_full = false;
             tokio::select! {
-                Some(incoming) = receiver.next() => self.receive_round(incoming, &mut receiver),
+                Some(incoming) = receiver.next() => is_full = self.receive_round(incoming, &mut receiver),
                 command = commands.recv() => match command {
-                    Some(command) => self.dispatch_round(command, &mut commands),
+                    Some(command) => is_full = self.dispatch_round(command, &mut commands),
                     None => return,
                 },
                 Some(done) = self.jobs.next() => self.on_job_done(done),
@@ -130,19 +133,26 @@ impl Channels {
             }
             self.start_jobs();
             self.writers.flush(&mut self.effects.to_flush);
+            if is_full {
+                // More is waiting. A task that never waits would delay the other tasks of its
+                // thread, such as the requests of backends.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     /// Handles all waiting entries, up to [`limits::ROUND_MAX`], before it writes to
-    /// any connection: a batch over several channels is one write per connection.
-    fn receive_round(&mut self, incoming: Incoming, receiver: &mut Receiver) {
+    /// any connection: a batch over several channels is one write per connection. Returns whether
+    /// the round is full.
+    fn receive_round(&mut self, incoming: Incoming, receiver: &mut Receiver) -> bool {
         self.receive(incoming);
         for _ in 1..limits::ROUND_MAX {
             match receiver.try_next() {
                 Some(incoming) => self.receive(incoming),
-                None => return,
+                None => return false,
             }
         }
+        true
     }
 
     fn receive(&mut self, Incoming { channel_id, entry }: Incoming) {
@@ -154,14 +164,16 @@ impl Channels {
         }
     }
 
-    fn dispatch_round(&mut self, command: Command, commands: &mut mpsc::Receiver<Command>) {
+    /// As [`Channels::receive_round`], for commands.
+    fn dispatch_round(&mut self, command: Command, commands: &mut mpsc::Receiver<Command>) -> bool {
         self.dispatch(command);
         for _ in 1..limits::ROUND_MAX {
             match commands.try_recv() {
                 Ok(command) => self.dispatch(command),
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
     fn dispatch(&mut self, command: Command) {
@@ -244,15 +256,20 @@ impl Channels {
         create: impl FnOnce(&ChannelId) -> Option<Box<Channel>>,
         call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T,
     ) -> Option<T> {
+        let mut channels_of_app = None;
         let mut channel = match self.channels.entry(channel_id.clone()) {
             Entry::Occupied(channel) => channel,
-            Entry::Vacant(vacant) => vacant.insert_entry(create(channel_id)?),
+            Entry::Vacant(vacant) => {
+                let channel = create(channel_id)?;
+                channels_of_app = self.channel_counts.add(channel_id);
+                vacant.insert_entry(channel)
+            }
         };
         let mut context = Context {
             now: Instant::now(),
+            channels_of_app,
             config: &self.delta,
             may_read_histories: self.repaired_bytes < limits::REPAIR_BYTES_MAX,
-            pending_permits: &self.pending_permits,
             effects: &mut self.effects,
         };
         let result = call(channel.get_mut(), &mut context);
@@ -265,8 +282,11 @@ impl Channels {
         for event in self.effects.user_events.drain(..) {
             self.watchlists.on_user_event(channel_id, event, &mut self.effects.to_flush);
         }
-        if std::mem::take(&mut self.effects.removes) && channel.remove().is_listening() {
-            self.backend.unlisten(channel_id);
+        if std::mem::take(&mut self.effects.removes) {
+            self.channel_counts.remove(channel_id);
+            if channel.remove().is_listening() {
+                self.backend.unlisten(channel_id);
+            }
         }
         Some(result)
     }

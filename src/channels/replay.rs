@@ -37,6 +37,8 @@ pub(super) struct RecoveredEvents {
     pub(super) frames: Bytes,
     /// The bases that the client has after these frames.
     pub(super) held: Chains,
+    /// Bytes of the history that was read for them.
+    pub(super) read_bytes: usize,
 }
 
 /// The result for each request; None where the history does not cover all missed
@@ -177,11 +179,12 @@ impl<'a> Replay<'a> {
             policy: self.policy.clone(),
             held: Chains::default(),
         };
-        let mut frames = BytesMut::new();
+        let (mut frames, mut read_bytes) = (BytesMut::new(), 0);
         for (entry, events) in &self.entries {
             if entry.is_after(range.at) {
                 break;
             }
+            read_bytes += entry.body.len();
             let had = (range.seq + 1).saturating_sub(entry.first_seq).min(events.len() as u64) as usize;
             if let Some(from) = range.from.filter(|_| entry.kind == Kind::Events) {
                 // Not sent: the client has received these events, and has their bases.
@@ -193,7 +196,7 @@ impl<'a> Replay<'a> {
                 return None;
             }
         }
-        Some(Arc::new(RecoveredEvents { frames: frames.freeze(), held: encoder.held }))
+        Some(Arc::new(RecoveredEvents { frames: frames.freeze(), held: encoder.held, read_bytes }))
     }
 }
 

@@ -135,6 +135,13 @@ keys! {
         "events times channels per batch";
     "apps.max_connections": App = Some("0"), Limit(U32, |draft, it| draft.app.limits.connections_max = it),
         "concurrent connections of the app, over all nodes";
+    "apps.max_subscriptions": App = Some("1000"),
+        Count(1, limits::SOCKET_SUBSCRIPTIONS_CEILING,
+            |draft, it| draft.app.limits.subscriptions_max = size(it)),
+        "subscriptions of one connection";
+    "apps.max_occupied_channels": App = Some("100000"),
+        Count(1, limits::OCCUPIED_CHANNELS_CEILING, |draft, it| draft.app.limits.occupied_channels_max = it),
+        "channels with subscriptions, over all nodes";
     "apps.enable_client_messages": App = Some("false"),
         Flag(|draft, it| draft.app.features.client_events = it),
         "client events";

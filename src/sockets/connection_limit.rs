@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
@@ -38,10 +38,12 @@ pub struct ConnectionPermit(Arc<AppCounter>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitReached;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct AppCounter {
     held: AtomicU64,
     released: Notify,
+    /// Permits for the pending subscriptions of the app's connections.
+    pending: Arc<Semaphore>,
     /// Connections that wait for a permit; created by the first one that needs it.
     queue: OnceLock<mpsc::Sender<Waiter>>,
 }
@@ -78,6 +80,24 @@ impl ConnectionLimiter {
         let limiter = AppLimiter { backend, app, counter, waiting: VecDeque::new(), reported, max: 0 };
         Task::ConnectionLimit.spawn(limiter.run(waiters));
         queue
+    }
+}
+
+impl ConnectionPermit {
+    /// The permits for pending subscriptions that all connections of the app share.
+    pub fn pending_subscriptions(&self) -> Arc<Semaphore> {
+        self.0.pending.clone()
+    }
+}
+
+impl Default for AppCounter {
+    fn default() -> AppCounter {
+        AppCounter {
+            held: AtomicU64::default(),
+            released: Notify::default(),
+            pending: Arc::new(Semaphore::new(limits::APP_PENDING_MAX)),
+            queue: OnceLock::default(),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 use super::rate_windows::RateWindows;
 use super::refusal::Refusal;
+use super::subscribe_budget::SubscribeBudget;
+use super::waiting::WaitingSubscribe;
 use crate::app::App;
 use crate::channel::{ChannelId, ChannelName};
 use crate::channels::{ChannelCommand, Command};
@@ -16,6 +18,7 @@ use crate::event::SocketId;
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::presence::Member;
+use crate::sockets::subscription_permit::SubscriptionPermits;
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
@@ -31,6 +34,10 @@ pub(super) struct Connection {
     pub(super) event_prefix: EventPrefix,
     pub(super) write_buffer: Arc<WriteBuffer>,
     pub(super) subscriptions: HashMap<ChannelName, Subscription>,
+    /// The subscribe command before which no further message is read.
+    pub(super) waiting: Option<Box<WaitingSubscribe>>,
+    pub(super) permits: SubscriptionPermits,
+    pub(super) budget: SubscribeBudget,
     /// Counts the commands that subscribe.
     pub(super) attempts: u32,
     /// The delta algorithms that the client has enabled for the connection. Empty: none.

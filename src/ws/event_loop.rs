@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::task::Context;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
@@ -15,12 +16,14 @@ use super::connection::Connection;
 use super::connection_event::{self, ConnectionEvent};
 use super::keepalive::{Keepalive, KeepaliveAction};
 use super::refusal::Refusal;
+use super::subscribe_budget::SubscribeBudget;
 use super::{Socket, writer};
 use crate::event::SocketId;
 use crate::limits;
 use crate::metrics;
 use crate::node::Node;
 use crate::sockets::connections::Registration;
+use crate::sockets::subscription_permit::SubscriptionPermits;
 use crate::sockets::write_buffer::WriteEvent;
 use crate::wire::close::Close;
 use crate::wire::command::{Command, CommandError};
@@ -66,6 +69,9 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         event_prefix: client.event_prefix(),
         write_buffer,
         subscriptions: HashMap::new(),
+        waiting: None,
+        permits: SubscriptionPermits::new(permit.pending_subscriptions()),
+        budget: SubscribeBudget::new(Instant::now()),
         attempts: 0,
         accepted_algorithms: Box::default(),
         user: None,
@@ -117,12 +123,20 @@ impl Connection {
         let mut keepalive = Keepalive::new(self.node.activity_timeout);
         let mut deadline = Box::pin(tokio::time::sleep_until(self.deadline(&keepalive)));
         loop {
-            match poll_fn(|context| connection_event::poll(context, stream, deadline.as_mut())).await {
+            let poll = |context: &mut Context<'_>| {
+                connection_event::poll(context, stream, self.waiting.as_deref_mut(), deadline.as_mut())
+            };
+            match poll_fn(poll).await {
                 ConnectionEvent::Received(message) => {
                     keepalive.on_activity();
                     if let ControlFlow::Break(end) = Box::pin(self.on_message(stream, message)).await {
                         return end;
                     }
+                }
+                ConnectionEvent::MaySubscribe(permit) => {
+                    // Nothing was read while the command waited.
+                    keepalive.on_activity();
+                    self.subscribe_waiting(permit).await;
                 }
                 ConnectionEvent::Write(WriteEvent::Stalled) => {
                     if let Err(end) = Box::pin(self.write(stream)).await {
@@ -132,6 +146,9 @@ impl Connection {
                 ConnectionEvent::Write(WriteEvent::Close(close)) => return End::Close(close),
                 ConnectionEvent::Write(WriteEvent::Lost) => return DISCONNECTED,
                 ConnectionEvent::Deadline => {
+                    if self.waiting.is_some() {
+                        keepalive.on_activity();
+                    }
                     match keepalive.elapsed() {
                         Some(KeepaliveAction::Ping) => self.write_buffer.send(reply::ping(self.event_prefix)),
                         Some(KeepaliveAction::Close) => return End::Close(Close::PongTimeout),
@@ -217,7 +234,7 @@ impl Connection {
         match command {
             Ok(Command::Ping) => self.write_buffer.send(reply::pong(self.event_prefix)),
             Ok(Command::Pong) => {}
-            Ok(Command::Subscribe(subscribe)) => self.subscribe(subscribe).await,
+            Ok(Command::Subscribe(subscribe)) => self.subscribe_in_turn(subscribe).await,
             Ok(Command::Unsubscribe { channel }) => self.unsubscribe(&channel).await,
             Ok(Command::Signin(signin)) => self.sign_in(signin).await,
             Ok(Command::ClientEvent(event)) => self.trigger(event).await,

@@ -18,6 +18,8 @@ mod refusal;
 mod signin;
 mod stream;
 mod subscribe;
+mod subscribe_budget;
+mod waiting;
 mod writer;
 
 use bytes::Bytes;

@@ -111,6 +111,7 @@ impl Connection {
             member: None,
             confirmation: Confirmation::Signin(confirmation),
             attempt: 0,
+            permit: None,
         }));
         self.send(channel, command).await;
     }

@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::connection::{Connection, Subscription};
 use super::credentials;
 use super::refusal::Refusal;
+use super::waiting::WaitingSubscribe;
 use crate::auth;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::channels::{self, ChannelCommand, Confirmation};
 use crate::encode::DeliveryOptions;
 use crate::filter::Filter;
 use crate::limits;
+use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::sockets::subscription_permit::SubscriptionPermit;
 use crate::sockets::write_buffer::Rejection;
 use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
 use crate::wire::resume::ResumeRequest;
@@ -35,9 +40,32 @@ struct CheckedSubscription {
 }
 
 impl Connection {
-    pub(super) async fn subscribe(&mut self, subscribe: Subscribe) {
+    /// Subscribes if the budget of the connection and the pending subscriptions of the app permit.
+    /// Otherwise the command waits, and every message behind it.
+    pub(super) async fn subscribe_in_turn(&mut self, subscribe: Subscribe) {
+        let now = Instant::now();
+        let cost = limits::SUBSCRIBE_COST_BYTES + self.permits.take_charge();
+        let not_before = self.budget.spend(cost, now);
+        match self.permits.try_acquire() {
+            Some(permit) if not_before <= now => self.subscribe(subscribe, permit).await,
+            _ => {
+                metrics().subscriptions_delayed.increment(1);
+                let waiting = WaitingSubscribe::new(subscribe, not_before, &self.permits);
+                self.waiting = Some(Box::new(waiting));
+            }
+        }
+    }
+
+    /// Continues with the command that waited.
+    pub(super) async fn subscribe_waiting(&mut self, permit: SubscriptionPermit) {
+        if let Some(waiting) = self.waiting.take() {
+            self.subscribe(waiting.into_command(), permit).await;
+        }
+    }
+
+    async fn subscribe(&mut self, subscribe: Subscribe, permit: SubscriptionPermit) {
         match self.check(&subscribe) {
-            Ok(checked) => self.send_subscribe(checked, subscribe.delta).await,
+            Ok(checked) => self.send_subscribe(checked, subscribe.delta, permit).await,
             Err(refusal) => self.refuse(&subscribe.channel, refusal),
         }
     }
@@ -61,13 +89,9 @@ impl Connection {
     fn check(&self, subscribe: &Subscribe) -> Result<CheckedSubscription, Refusal> {
         let channel = ChannelName::parse(&subscribe.channel, self.app.limits.channel_name_chars_max)
             .map_err(|error| Refusal::new("InvalidChannel", error.to_string(), 400))?;
-        if self.subscriptions.len() >= limits::SOCKET_SUBSCRIPTIONS_MAX
-            && !self.subscriptions.contains_key(&channel)
-        {
-            let error = format!(
-                "too many subscriptions on this connection (limit: {})",
-                limits::SOCKET_SUBSCRIPTIONS_MAX
-            );
+        let subscriptions_max = self.app.limits.subscriptions_max;
+        if self.subscriptions.len() >= subscriptions_max && !self.subscriptions.contains_key(&channel) {
+            let error = format!("too many subscriptions on this connection (limit: {subscriptions_max})");
             return Err(Refusal::new("LimitReached", error, 4100));
         }
         let filter = self.check_filter(subscribe.filter.as_ref())?;
@@ -127,7 +151,12 @@ impl Connection {
     }
 
     /// Sends the subscription to the channels actor, which confirms it to the client.
-    async fn send_subscribe(&mut self, checked: CheckedSubscription, deltas: DeltaRequest) {
+    async fn send_subscribe(
+        &mut self,
+        checked: CheckedSubscription,
+        deltas: DeltaRequest,
+        permit: SubscriptionPermit,
+    ) {
         let CheckedSubscription { channel, member, filter, resume } = checked;
         let options = DeliveryOptions {
             event_prefix: self.event_prefix,
@@ -154,6 +183,7 @@ impl Connection {
             member: member.clone(),
             confirmation: Confirmation::Subscription { deltas: deltas_reply },
             attempt,
+            permit: Some(permit),
         }));
         self.send(&channel, command).await;
         if channel.kind() != ChannelKind::User {

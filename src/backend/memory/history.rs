@@ -22,6 +22,8 @@ pub(super) struct History {
     last: Option<(Instant, Cached)>,
     bases: Bases,
     deltas_off: bool,
+    /// There was an entry that is not a subscription count.
+    has_events: bool,
 }
 
 impl History {
@@ -55,6 +57,7 @@ impl History {
             prev: head.id,
             body,
         };
+        self.has_events |= kind != Kind::SubscriptionCount;
         self.head = Some(entry.position());
         self.appended = Some(Instant::now());
         self.store(entry.clone());
@@ -87,6 +90,13 @@ impl History {
 
     pub(super) fn bases(&self) -> Vec<StoredBase> {
         self.bases.read()
+    }
+
+    /// Forgets a history of subscription counts only, when nobody is subscribed any more.
+    pub(super) fn forget_counts(&mut self) {
+        if !self.has_events {
+            *self = History::default();
+        }
     }
 
     pub(super) fn deltas_off(&self) -> bool {

@@ -110,6 +110,10 @@ impl Memory {
 impl State {
     fn update_membership(&mut self, update: &MembershipUpdate) -> (UpdatedMembership, Option<Incoming>) {
         let channel_id = &update.channel_id;
+        if update.is_new && channel_id.kind() != ChannelKind::User && self.is_full(update) {
+            let at = self.channel(channel_id).history.head().unwrap_or_default();
+            return (UpdatedMembership { at, is_refused: true, ..UpdatedMembership::default() }, None);
+        }
         let membership = &mut self.channel(channel_id).membership;
         membership.rules = update.rules;
         let before = membership.subscriptions;
@@ -149,7 +153,22 @@ impl State {
         if last == Some(None) && count > 0 {
             self.report_cache_miss(channel_id);
         }
-        (UpdatedMembership { at, total: count, last: last.flatten(), refused, deltas_off }, incoming)
+        if count == 0 {
+            self.channel(channel_id).history.forget_counts();
+        }
+        let last = last.flatten();
+        (UpdatedMembership { at, total: count, last, refused, deltas_off, is_refused: false }, incoming)
+    }
+
+    /// Whether the update would occupy one channel more than the app may have.
+    fn is_full(&mut self, update: &MembershipUpdate) -> bool {
+        let channel_id = &update.channel_id;
+        update.count > 0
+            && self.channel(channel_id).membership.is_empty()
+            && self
+                .occupied_counts
+                .get(channel_id.app())
+                .is_some_and(|count| *count >= update.rules.occupied_max)
     }
 
     fn user_status(&mut self, channel_id: &ChannelId, before: u64, count: u64) -> Option<(Kind, Bytes)> {
@@ -164,11 +183,18 @@ impl State {
         let due = Due::Vacated(channel_id.clone());
         if before == 0 && count > 0 {
             self.occupied.insert(channel_id.clone());
+            *self.occupied_counts.entry(channel_id.app().into()).or_default() += 1;
             if !self.webhook_events.cancel(&due) && hooked.has("channel_occupied") {
                 self.webhook_events.append(channel_id, WebhookEventKind::ChannelOccupied);
             }
         } else if before > 0 && count == 0 {
             self.occupied.remove(channel_id);
+            if let Some(count) = self.occupied_counts.get_mut(channel_id.app()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.occupied_counts.remove(channel_id.app());
+                }
+            }
             if hooked.has("channel_vacated") {
                 self.webhook_events.schedule(due, limits::WEBHOOK_GRACE);
             }

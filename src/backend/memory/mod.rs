@@ -38,6 +38,8 @@ struct State {
     channels: HashMap<ChannelId, Channel>,
     /// Channels with subscriptions, except user channels.
     occupied: BTreeSet<ChannelId>,
+    /// Their number, by app.
+    occupied_counts: HashMap<Box<str>, u64>,
     /// Channels by the time of their last entry, for the removal of idle ones. Elements may be
     /// outdated.
     idle: VecDeque<(Instant, ChannelId)>,

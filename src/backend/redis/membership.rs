@@ -100,6 +100,13 @@ impl Redis {
     }
 }
 
+/// The limit on the app's occupied channels in one partition; 0 if it does not apply. User channels
+/// are not in the index.
+fn occupied_max(update: &MembershipUpdate) -> u64 {
+    let applies = update.is_new && update.channel_id.kind() != ChannelKind::User;
+    if applies { limits::occupied_max_of_partition(update.rules.occupied_max) } else { 0 }
+}
+
 /// Encodes the rules for `lua/include/occupancy.lua`.
 fn rules(rules: MembershipRules) -> String {
     let sends = u8::from(rules.subscription_counts) | u8::from(rules.user_status) << 1;
@@ -117,7 +124,7 @@ impl RedisCore {
     ) -> Result<UpdatedMembership, BackendError> {
         let channel_id = &update.channel_id;
         let is_presence = channel_id.kind() == ChannelKind::Presence;
-        let mut arguments = self.appending(EntryId::random(), 9 + 4 * update.users.len());
+        let mut arguments = self.appending(EntryId::random(), 10 + 4 * update.users.len());
         arguments.extend([
             text(node),
             number(update.count),
@@ -130,12 +137,14 @@ impl RedisCore {
         let script = match is_presence {
             true => {
                 arguments.push(number(update.rules.members_max as u64));
+                arguments.push(number(occupied_max(update)));
                 arguments.extend(update.users.iter().flat_map(user_arguments));
                 &self.scripts.update_members
             }
             false => {
                 arguments.push(number(limits::COUNT_UNTHROTTLED_MAX));
                 arguments.push(number(limits::COUNT_INTERVAL.as_millis() as u64));
+                arguments.push(number(occupied_max(update)));
                 &self.scripts.update_subscriptions
             }
         };
@@ -183,6 +192,7 @@ impl RedisCore {
                 users: std::mem::replace(&mut users, rest),
                 rules: MembershipRules::default(),
                 wants_last: false,
+                is_new: false,
             };
             self.update_membership(node, &update, "").await?;
             if users.is_empty() {
@@ -225,13 +235,15 @@ fn user_arguments(user: &UserCount) -> [Value; 4] {
 }
 
 fn updated(answer: Value) -> Option<UpdatedMembership> {
-    let [at, total, refused, last, deltas_off]: [Value; 5] = answer.into_array().try_into().ok()?;
+    let [at, total, refused, last, deltas_off, is_refused]: [Value; 6] =
+        answer.into_array().try_into().ok()?;
     Some(UpdatedMembership {
         at: position(at.into_array()).unwrap_or_default(),
         total: total.as_u64()?,
         last: cached(last.into_array()),
         refused: refused.into_array().iter().filter_map(|index| Some(index.as_u64()? as usize)).collect(),
         deltas_off: deltas_off.as_u64()? == 1,
+        is_refused: is_refused.as_u64()? == 1,
     })
 }
 

@@ -16,13 +16,18 @@ use crate::event::SocketId;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::subscribers::Subscriber;
-use crate::wire::close::Close;
 
 impl Channel {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, context: &mut Context<'_>) {
-        let Subscribe { app, socket, write_buffer, options, resume, member, confirmation, attempt } =
+        let Subscribe { app, socket, write_buffer, options, resume, member, confirmation, attempt, permit } =
             subscribe;
         self.configure(&app, context);
+        if context.channels_of_app.is_some_and(|channels| channels > self.membership.rules.occupied_max) {
+            metrics().channels_refused.increment(1);
+            let frame = self.refusal(options.event_prefix, &self.too_many_channels());
+            context.reject(&write_buffer, self.name(), attempt, frame);
+            return context.remove();
+        }
         self.idle_since = None;
         self.forget_waiting_deltas(socket);
         let previous_socket_ids =
@@ -33,7 +38,7 @@ impl Channel {
             recovery: Recovery::of(resume),
             state: State::Unreported,
             attempt,
-            permit: None,
+            permit,
         };
         if let Some(live) = self.subscribers.remove(socket) {
             pending.subscriber.member = live.member;
@@ -42,17 +47,9 @@ impl Channel {
         if let Some(earlier) = self.pending.remove(socket) {
             pending.confirmations.insert_many(0, earlier.confirmations);
             pending.subscriber.member = earlier.subscriber.member;
-            (pending.state, pending.permit) = (earlier.state, earlier.permit);
-        } else {
-            pending.permit = context.pending_permit();
-            if pending.permit.is_none() {
-                metrics().pending_subscription_overflows.increment(1);
-                pending.subscriber.write_buffer.close(Close::OverCapacity);
-                return self.mark_if_idle(context);
-            }
-            if let (Some(presence), Some(member)) = (&mut self.presence, &pending.subscriber.member) {
-                presence.add_connection(member);
-            }
+            pending.state = earlier.state;
+        } else if let (Some(presence), Some(member)) = (&mut self.presence, &pending.subscriber.member) {
+            presence.add_connection(member);
         }
         self.pending.insert(socket, pending);
         self.join(Some(socket), context);
@@ -196,7 +193,7 @@ impl Channel {
 
     fn admit_one(&mut self, socket: SocketId, context: &mut Context<'_>) {
         let Some(pending) = self.pending.remove(socket) else { return };
-        let PendingSubscription { subscriber, confirmations, recovery, state, .. } = pending;
+        let PendingSubscription { subscriber, confirmations, recovery, state, permit, .. } = pending;
         let State::Registered(registered) = state else { return };
         // A subscription that restarts was admitted before. It receives no roster, so a change
         // of the roster here would never reach it.
@@ -210,6 +207,9 @@ impl Channel {
             self.set(Timer::Roster, context);
         }
         let welcome = self.welcome(socket, &subscriber, &confirmations, recovery, registered, context.config);
+        if let Some(permit) = permit {
+            permit.charge(welcome.cost());
+        }
         for frame in welcome.frames {
             context.write(&subscriber.write_buffer, frame);
         }

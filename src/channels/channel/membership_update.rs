@@ -3,13 +3,17 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+
 use super::state::Channel;
 use crate::backend::{BackendError, MembershipUpdate, UpdatedMembership, UserCount};
 use crate::channel::ChannelName;
 use crate::channels::context::{Context, Timer};
 use crate::entry::{EntryId, Position};
+use crate::event::SocketId;
 use crate::limits;
 use crate::metrics::metrics;
+use crate::wire::event_prefix::EventPrefix;
 use crate::wire::reply;
 
 impl Channel {
@@ -40,6 +44,7 @@ impl Channel {
             users,
             rules: self.membership.rules,
             wants_last: includes_pending && ChannelName::is_cache_name(self.name()),
+            is_new: self.subscribers.is_empty() && self.pending.first_registered().is_none(),
         })
     }
 
@@ -55,6 +60,9 @@ impl Channel {
             Ok(updated) => updated,
             Err(error) => return self.membership_update_failed(&users, &error, context),
         };
+        if updated.is_refused {
+            return self.reject_all(&users, context);
+        }
         let refused: Vec<&UserCount> = updated.refused.iter().filter_map(|at| users.get(*at)).collect();
         self.membership.reported = Some(count - refused.iter().map(|user| user.count).sum::<u64>());
         let may_yet_arrive = self.membership.is_uncertain(context.now);
@@ -62,7 +70,7 @@ impl Channel {
             let accepted = users.iter().enumerate().filter(|(at, _)| !updated.refused.contains(at));
             accepted.for_each(|(_, user)| presence.acknowledge(user, may_yet_arrive));
         }
-        self.reject(&refused, context);
+        self.reject_users(&refused, context);
         self.register(&updated, context);
         self.admit(context);
         self.queue_membership_update(context);
@@ -85,8 +93,23 @@ impl Channel {
         self.set(Timer::Retry, context);
     }
 
+    /// Rejects the reported subscriptions: the app has too many occupied channels. The script has
+    /// counted nobody.
+    fn reject_all(&mut self, users: &[UserCount], context: &mut Context<'_>) {
+        self.membership.reported = Some(0);
+        let error = self.too_many_channels();
+        let sockets = self.pending.reported();
+        metrics().channels_refused.increment(sockets.len() as u64);
+        self.reject(sockets, &error, context);
+        if let Some(presence) = &mut self.presence {
+            presence.mark_dirty(users);
+        }
+        self.trim_catch_up_buffer();
+        self.queue_membership_update(context);
+    }
+
     /// Rejects pending subscriptions of users for whom the presence channel is full.
-    fn reject(&mut self, refused: &[&UserCount], context: &mut Context<'_>) {
+    fn reject_users(&mut self, refused: &[&UserCount], context: &mut Context<'_>) {
         if refused.is_empty() {
             return;
         }
@@ -94,15 +117,29 @@ impl Channel {
         let members = if members_max == 1 { "member" } else { "members" };
         let error = format!("presence channel is full (limit: {members_max} {members})");
         let is_refused = |user_id: &str| refused.iter().any(|user| *user.member.user_id == *user_id);
-        for socket in self.pending.reported_by(is_refused) {
+        let sockets = self.pending.reported_by(is_refused);
+        metrics().members_refused.increment(sockets.len() as u64);
+        self.reject(sockets, &error, context);
+    }
+
+    fn reject(&mut self, sockets: Vec<SocketId>, error: &str, context: &mut Context<'_>) {
+        for socket in sockets {
             let Some(pending) = self.pending.remove(socket) else { continue };
-            metrics().members_refused.increment(1);
             self.remove_connection(pending.subscriber.member.as_ref());
-            let event_prefix = pending.subscriber.options.event_prefix;
-            let frame = reply::subscription_refused(event_prefix, self.name(), "LimitReached", &error, 4100);
+            let frame = self.refusal(pending.subscriber.options.event_prefix, error);
             context.reject(&pending.subscriber.write_buffer, self.name(), pending.attempt, frame);
         }
         self.mark_if_idle(context);
+    }
+
+    pub(super) fn refusal(&self, event_prefix: EventPrefix, error: &str) -> Bytes {
+        reply::subscription_refused(event_prefix, self.name(), "LimitReached", error, 4100)
+    }
+
+    pub(super) fn too_many_channels(&self) -> String {
+        let occupied_max = self.membership.rules.occupied_max;
+        let channels = if occupied_max == 1 { "channel" } else { "channels" };
+        format!("the app has too many occupied channels (limit: {occupied_max} {channels})")
     }
 
     /// The script has counted the reported subscriptions and returned the channel's

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::recovery::Recovery;
 use super::sequencer::Sequencer;
@@ -12,6 +11,7 @@ use crate::channels::handle::Confirmation;
 use crate::channels::replay::{RecoveryRequest, RecoveryResults, full_seq};
 use crate::entry::Position;
 use crate::event::SocketId;
+use crate::sockets::subscription_permit::SubscriptionPermit;
 use crate::subscribers::Subscriber;
 use crate::wire::resume::Resume;
 
@@ -26,8 +26,9 @@ pub(super) struct PendingSubscription {
     pub(super) state: State,
     /// The number of the client's last command for this subscription.
     pub(super) attempt: u32,
-    /// Counts against [`crate::limits::PENDING_MAX`].
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// Counts against [`crate::limits::APP_PENDING_MAX`]. None for the subscription to a user
+    /// channel, of which a connection has one.
+    pub(super) permit: Option<SubscriptionPermit>,
 }
 
 /// How far a pending subscription has come.
@@ -160,6 +161,11 @@ impl Pending {
             });
         }
         self.0.values().any(|pending| pending.registered().is_some())
+    }
+
+    /// The sockets of the reported subscriptions.
+    pub(super) fn reported(&self) -> Vec<SocketId> {
+        self.iter().filter(|(_, pending)| pending.is_reporting()).map(|(socket, _)| socket).collect()
     }
 
     /// The sockets of the reported subscriptions of these users.

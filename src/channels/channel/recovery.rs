@@ -32,6 +32,14 @@ impl Recovery {
         resume.map_or(Recovery::NotRequested, |resume| Recovery::Requested { resume, in_read: false })
     }
 
+    /// Bytes of the history that was read for the client.
+    pub(super) fn read_bytes(&self) -> usize {
+        match self {
+            Recovery::Recovered { missed, .. } => missed.read_bytes,
+            Recovery::NotRequested | Recovery::Requested { .. } | Recovery::Lost => 0,
+        }
+    }
+
     /// The client keeps the bases of its previous connection.
     pub(super) fn keeps_bases(&self) -> bool {
         matches!(self, Recovery::Recovered { resume, .. } if resume.from.is_some())

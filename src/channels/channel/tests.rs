@@ -26,6 +26,7 @@ use crate::delta::settings::{DeltaConfig, MarkerStyle};
 use crate::encode::DeliveryOptions;
 use crate::event::{Event, SocketId};
 use crate::presence::Member;
+use crate::sockets::subscription_permit::SubscriptionPermits;
 use crate::subscribers::test_client::Client;
 use crate::wire::event_prefix::EventPrefix;
 use connection::Connection;
@@ -55,6 +56,8 @@ enum Step {
     CheckHead,
     /// Redis loses all data, and the node notices.
     Flush,
+    /// The app may, or may not, occupy another channel.
+    Full(bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_u8..5).prop_map(Step::Fire),
         1 => Just(Step::CheckHead),
         1 => Just(Step::Flush),
+        1 => any::<bool>().prop_map(Step::Full),
     ]
 }
 
@@ -184,9 +188,9 @@ impl World {
     fn enter<T>(&mut self, call: impl FnOnce(&mut Channel, &mut Context<'_>) -> T) -> Option<T> {
         let mut context = Context {
             now: self.now,
+            channels_of_app: None,
             config: &self.config,
             may_read_histories: true,
-            pending_permits: &self.permits,
             effects: &mut self.effects,
         };
         let result = call(self.channel.as_mut()?, &mut context);
@@ -257,6 +261,7 @@ impl World {
             }
             Step::CheckHead => self.check_head(),
             Step::Flush => self.flush(),
+            Step::Full(is_full) => self.backend.is_full = is_full,
         }
     }
 
@@ -308,6 +313,7 @@ impl World {
             member: self.setup.is_presence.then(|| Arc::new(Member::new(user(n).into(), "null".into()))),
             confirmation: Confirmation::Subscription { deltas: None },
             attempt: connection.attempt,
+            permit: SubscriptionPermits::new(self.permits.clone()).try_acquire(),
         };
         let id = self.id();
         self.channel.get_or_insert_with(|| Channel::new(id));
@@ -435,6 +441,7 @@ impl World {
             self.backend.roster().iter().map(|(user, _)| user.to_string()).collect();
         let subscribed = self.connections.values().filter(|connection| connection.is_subscribed).count();
         assert_eq!(self.backend.count, subscribed as u64, "subscriptions reported to the cluster");
+        assert_eq!(self.permits.available_permits(), 1_000, "no subscription is pending");
         let connections = self.connections.iter().filter(|(_, connection)| connection.is_subscribed);
         let mut users: BTreeMap<String, u64> = BTreeMap::new();
         for (n, connection) in connections {

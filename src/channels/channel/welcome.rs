@@ -26,6 +26,16 @@ pub(super) struct Welcome {
     pub(super) frames: Vec<Bytes>,
     /// The bases that the client has after these frames.
     pub(super) held: Chains,
+    /// Bytes of the history that was read for this subscriber.
+    read_bytes: usize,
+}
+
+impl Welcome {
+    /// Bytes to charge to the subscriber's connection: the frames, or what was read for them, if a
+    /// filter or an exclusion left less of it.
+    pub(super) fn cost(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum::<usize>().max(self.read_bytes)
+    }
 }
 
 /// A subscription with nothing left to wait for.
@@ -55,12 +65,13 @@ impl Channel {
             recovery.lose();
             registered.at = self.sequencer.position().unwrap_or_default();
         }
+        let read_bytes = recovery.read_bytes();
         let start = subscriber.options.positions.then(|| recovery.start(registered.at));
         let admission = Admission { socket, subscriber, confirmations, recovery, registered, start };
         let mut frames = self.confirm(&admission);
         let held = self.catch_up(&admission, config, &mut frames);
         frames.extend(self.position_notice(&admission));
-        Welcome { frames, held }
+        Welcome { frames, held, read_bytes }
     }
 
     /// The confirmation of each command. None when the subscription is only restarted.

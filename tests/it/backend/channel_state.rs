@@ -96,7 +96,14 @@ impl Nodes {
 
     async fn are_off(&self, count: u64) -> bool {
         let (channel_id, rules) = (self.channel.clone(), MembershipRules::default());
-        let update = MembershipUpdate { channel_id, count, users: Vec::new(), rules, wants_last: false };
+        let update = MembershipUpdate {
+            channel_id,
+            count,
+            users: Vec::new(),
+            rules,
+            wants_last: false,
+            is_new: false,
+        };
         self.reader().update_membership(&update).await.unwrap().deltas_off
     }
 

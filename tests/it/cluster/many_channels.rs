@@ -11,8 +11,8 @@ use crate::support::resp::Reply;
 use crate::support::{Backend, BulkClient, Caller, Cluster, Server, within};
 
 const CHANNELS: usize = 100_000;
-/// The limit of subscriptions per connection.
-const CHANNELS_PER_SOCKET: usize = 10_000;
+/// The default limit of subscriptions per connection.
+const CHANNELS_PER_SOCKET: usize = 1_000;
 /// Channels with an additional subscriber on each node.
 const SHARED: usize = 1_000;
 /// Upper bound of the time, in µs, for which one command may block Redis.

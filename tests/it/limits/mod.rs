@@ -4,3 +4,4 @@ mod connection_quota;
 mod message_limits;
 mod rate_limits;
 mod sizes;
+mod subscriptions;

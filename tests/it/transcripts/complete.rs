@@ -12,7 +12,7 @@ use crate::repository::tidy::{report, sources};
 /// Events, codes and texts that occur in no transcript, and the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("close slow_client", "needs a client that does not read: connections/slow_client.rs"),
-    ("close over_capacity", "needs 100,000 pending subscriptions, or apps that cannot be looked up"),
+    ("close over_capacity", "needs apps that cannot be looked up"),
     ("code request_timeout", "needs a body that does not arrive for 30 s"),
     ("code internal_error", "needs a defect of ours, or a Redis that refuses its scripts"),
     ("text The body was not received in time", "as request_timeout"),

@@ -116,6 +116,7 @@ transcripts! {
         signin,
         silence,
         subscription_count,
+        subscriptions_refused,
         terminate,
         watchlist,
         watchlist_too_long,

@@ -17,6 +17,8 @@ pub(super) struct Backend {
     log: VecDeque<Entry>,
     log_max: usize,
     ids: u64,
+    /// There was an entry that is not a subscription count.
+    has_events: bool,
     is_listened: bool,
     /// Entries on their way to the node.
     pub(super) link: VecDeque<Entry>,
@@ -28,6 +30,8 @@ pub(super) struct Backend {
     others: BTreeSet<Arc<str>>,
     is_presence: bool,
     members_max: usize,
+    /// The app may not occupy another channel.
+    pub(super) is_full: bool,
 }
 
 impl Backend {
@@ -37,6 +41,7 @@ impl Backend {
 
     fn append(&mut self, kind: Kind, count: u32, body: Bytes) {
         self.ids += 1;
+        self.has_events |= kind != Kind::SubscriptionCount;
         let epoch = self.ids * 1_000;
         let head = self.head.unwrap_or(Position { epoch, seq: epoch, ..Position::default() });
         let entry = Entry {
@@ -93,7 +98,7 @@ impl Backend {
 
     /// All data is lost, as after a restart without persistence.
     pub(super) fn flush(&mut self) {
-        (self.head, self.count) = (None, 0);
+        (self.head, self.count, self.has_events) = (None, 0, false);
         self.log.clear();
         self.users.clear();
         self.others.clear();
@@ -147,6 +152,10 @@ impl Backend {
 
     fn update_membership(&mut self, update: &MembershipUpdate) -> UpdatedMembership {
         let before = self.roster();
+        if self.is_full && update.is_new && update.count > 0 && self.count == 0 && self.others.is_empty() {
+            let at = self.head.unwrap_or_default();
+            return UpdatedMembership { at, is_refused: true, ..UpdatedMembership::default() };
+        }
         let mut refused = Vec::new();
         let mut count = update.count;
         for (index, user) in update.users.iter().enumerate() {
@@ -166,8 +175,12 @@ impl Backend {
             self.append(Kind::SubscriptionCount, 1, Bytes::copy_from_slice(&count.to_be_bytes()));
         }
         let at = self.head.unwrap_or_default();
+        if self.count == 0 && !self.has_events {
+            self.head = None;
+            self.log.clear();
+        }
         let total = self.count + self.others.len() as u64;
-        UpdatedMembership { at, total, last: None, refused, deltas_off: false }
+        UpdatedMembership { at, total, last: None, refused, deltas_off: false, is_refused: false }
     }
 }
 

@@ -13,6 +13,7 @@ pub struct UpdatedMembership {
     pub refused: Vec<i64>,
     pub last: Option<Last>,
     pub deltas_off: bool,
+    pub is_refused: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -84,6 +85,7 @@ impl Stage {
             refused: items(next()).iter().map(Reply::integer).collect(),
             last: Last::of(next()),
             deltas_off: next().integer() == 1,
+            is_refused: next().integer() == 1,
         }
     }
 

@@ -196,6 +196,7 @@ pub struct Update {
     pub grace_ms: u64,
     pub interval_ms: u64,
     pub members_max: u64,
+    pub occupied_max: u64,
     pub users: Option<Vec<(String, u64, bool, String)>>,
 }
 
@@ -211,6 +212,7 @@ impl Update {
             grace_ms: 3_000,
             interval_ms: 5_000,
             members_max: 100,
+            occupied_max: 0,
             users: None,
         }
     }
@@ -255,11 +257,11 @@ impl Update {
         ]));
         arguments.extend(words(&[&self.outbox_max.to_string(), &self.grace_ms.to_string()]));
         let Some(users) = &self.users else {
-            arguments.extend(words(&["100", &self.interval_ms.to_string()]));
+            arguments.extend(words(&["100", &self.interval_ms.to_string(), &self.occupied_max.to_string()]));
             return Call { script: "update_subscriptions", keys, arguments };
         };
         keys.push(key("users", channel));
-        arguments.extend(words(&[&self.members_max.to_string()]));
+        arguments.extend(words(&[&self.members_max.to_string(), &self.occupied_max.to_string()]));
         for (user, count, is_new, info) in users {
             arguments.extend(words(&[user, &count.to_string(), if *is_new { "1" } else { "0" }, info]));
         }

@@ -242,9 +242,8 @@ fn fits(name: &str, value: &str) -> bool {
         "state" => ["on", "off"].contains(&value),
         "before_max" => value == "64",
         "seen_seq" | "cost" | "limit" | "window_ms" | "count" | "kind" => is_number,
-        "members_max" | "count_max" | "held" | "requested" | "max" | "epoch" | "counter" | "seen" => {
-            is_number
-        }
+        "members_max" | "occupied_max" | "count_max" | "held" | "requested" | "max" | "epoch" | "counter"
+        | "seen" => is_number,
         other => panic!("this test has no rule for argument {other}"),
     }
 }

@@ -137,3 +137,59 @@ async fn channel_webhooks_follow_subscribed_events() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn update_over_limit_of_occupied_channels_writes_nothing() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let [n1, n2, _] = NODES;
+        let limited = |channel, node, count| Update { occupied_max: 1, ..Update::new(channel, node, count) };
+        assert!(!stage.update(&limited("a", n1, 1)).await.is_refused);
+        let before = (stage.keys().await, stage.hash("counts").await);
+        let refused = stage.update(&limited("b", n1, 1)).await;
+        assert_eq!((refused.is_refused, refused.total), (true, 0));
+        let members = Update { occupied_max: 1, ..Update::members("presence-b", n1, 1, &[("u", 1)]) };
+        assert!(stage.update(&members).await.is_refused);
+        assert_eq!((stage.keys().await, stage.hash("counts").await), before);
+        // More subscriptions of an occupied channel, departures, and updates without the limit.
+        assert!(!stage.update(&limited("a", n2, 5)).await.is_refused);
+        assert!(!stage.update(&limited("b", n1, 0)).await.is_refused);
+        assert!(!stage.update(&Update::new("b", n1, 1)).await.is_refused);
+    })
+    .await;
+}
+
+/// The head and the history of a channel that has had only counts are removed with the last
+/// subscription; any other entry keeps them.
+#[tokio::test]
+async fn channel_of_counts_only_is_removed_with_its_last_subscription() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let counts = rules(&[], true, false);
+        let update = |node, count| Update::new("a", NODES[node], count).with(&counts);
+        for (node, count) in [(0, 2), (1, 1), (0, 1), (1, 0)] {
+            stage.update(&update(node, count)).await;
+        }
+        assert_eq!(stage.hash("head:a").await["counts"], "4");
+        let last = stage.update(&update(0, 0)).await;
+        assert!(last.at.is_some(), "the position before the removal");
+        assert_eq!(stage.keys().await, Vec::<String>::new());
+        // The next epoch begins above the last one.
+        let next = stage.update(&update(0, 1)).await;
+        assert!(next.at.unwrap().epoch > last.at.unwrap().seq);
+        stage.published(&Batch::new(id(1), "a", "1")).await;
+        stage.update(&update(0, 0)).await;
+        assert_eq!(stage.keys().await, ["head:a", "log:a"]);
+        // A new epoch counts anew.
+        let epoch = stage.head("a", "epoch").await.to_string();
+        stage
+            .run(&super::calls::call("open_epoch", &["head:a", "bases:a", "base_order:a"], &[&epoch, "0"]))
+            .await;
+        stage.published(&Batch::new(id(2), "a", "1")).await;
+        for count in [1, 0] {
+            stage.update(&update(0, count)).await;
+        }
+        assert_eq!(stage.keys().await, ["head:a", "log:a"]);
+    })
+    .await;
+}

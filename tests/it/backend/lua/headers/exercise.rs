@@ -41,7 +41,7 @@ fn with_base(publication: Publication) -> Publication {
 
 fn rules() -> MembershipRules {
     let (hooked, members_max) = (HookedEvents(127), 1);
-    MembershipRules { hooked, subscription_counts: true, user_status: true, members_max }
+    MembershipRules { hooked, subscription_counts: true, user_status: true, members_max, occupied_max: 100 }
 }
 
 fn update(channel: &str, count: u64) -> MembershipUpdate {
@@ -51,6 +51,7 @@ fn update(channel: &str, count: u64) -> MembershipUpdate {
         users: Vec::new(),
         rules: rules(),
         wants_last: true,
+        is_new: true,
     }
 }
 
