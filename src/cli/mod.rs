@@ -26,7 +26,7 @@ use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
 pub use error::{CliError, ImportError};
-pub use signals::StopSignals;
+pub use signals::{StopSignals, ignore_signals};
 pub use target::Target;
 
 /// A self-hosted realtime server for the Pusher protocol. Without a command, it runs the

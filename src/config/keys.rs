@@ -240,6 +240,7 @@ pub const LISTEN: &Key = key("listen");
 pub const METRICS_LISTEN: &Key = key("metrics_listen");
 pub const REDIS: &Key = key("redis");
 pub(super) const REDIS_PREFIX: &Key = key("redis_prefix");
+pub(super) const LOG: &Key = key("log");
 pub const ID: &Key = key("apps.id");
 pub const KEY: &Key = key("apps.key");
 pub const SECRET: &Key = key("apps.secret");

@@ -23,6 +23,7 @@ mod print;
 mod problem;
 mod raw;
 mod redis_url;
+mod start_settings;
 mod table;
 mod webhooks;
 
@@ -50,6 +51,7 @@ pub use pieces::{RedisTarget, app_setting, check_app_setting, check_apps, read_a
 pub use place::Place;
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;
+pub use start_settings::StartSettings;
 
 /// Id of the app that `--dev` adds when no other is configured. All digits, because
 /// Pusher's Python library rejects other ids.

@@ -75,6 +75,11 @@ impl Problems {
     pub fn only_app_missing(&self) -> bool {
         self.0.iter().all(|problem| matches!(problem, Problem::NoApp))
     }
+
+    /// For a line of the log.
+    pub fn in_one_line(&self) -> String {
+        self.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl std::error::Error for Problems {}
