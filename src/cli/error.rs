@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::output::printable;
 use crate::backend::BackendError;
 use crate::backend::redis::ConnectError;
 use crate::backend::redis::apps::ChangeError;
-use crate::config::Problems;
+use crate::config::{Problems, SECRET_EXPECTED};
 use crate::delta::fossil::FossilError;
 use crate::delta::vcdiff::VcdiffError;
 
@@ -15,7 +16,9 @@ pub enum CliError {
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
 
-    #[error("`{url}` is not the URL of a server: write it as http://HOST:PORT or https://HOST:PORT")]
+    #[error(
+        "`{url}` is not the URL of a server: write it as http://HOST:PORT or https://HOST:PORT, with its path prefix if it has one"
+    )]
     BadUrl { url: String },
 
     #[error(
@@ -28,6 +31,15 @@ pub enum CliError {
 
     #[error("cannot read `{path}`: {error}")]
     File { path: PathBuf, error: std::io::Error },
+
+    #[error("the secret in `{path}` must not be empty, and be {SECRET_EXPECTED}")]
+    BadSecret { path: PathBuf },
+
+    #[error("the configuration has several apps: select one with --app-id")]
+    SeveralApps,
+
+    #[error("the configuration has no app {id}: add --key and --secret-file")]
+    AppNotConfigured { id: String },
 
     #[error("`{path}` is not JSON: {error}")]
     NotJson { path: PathBuf, error: serde_json::Error },
@@ -42,17 +54,17 @@ pub enum CliError {
     #[error("no answer from {authority} within {} s", after.as_secs())]
     Timeout { authority: String, after: Duration },
 
-    #[error("no valid HTTP response from {authority}: {cause}")]
+    #[error("no valid HTTP response from {authority}: {}", printable(cause))]
     Http { authority: String, cause: String },
 
-    #[error("the response of {authority} cannot be read: {cause}")]
+    #[error("the response of {authority} cannot be read: {}", printable(cause))]
     Response { authority: String, cause: String },
 
-    /// Status and body of the response, verbatim.
-    #[error("refused with {status}: {body}")]
+    /// Status and body of the response.
+    #[error("refused with {status}: {}", printable(body))]
     Refused { status: reqwest::StatusCode, body: String },
 
-    #[error("the WebSocket to {authority} broke: {error}")]
+    #[error("the WebSocket to {authority} broke: {}", printable(&error.to_string()))]
     WebSocket { authority: String, error: Box<tokio_tungstenite::tungstenite::Error> },
 
     #[error("{frame} is not a frame of the Pusher protocol: {error}")]
@@ -83,9 +95,12 @@ pub enum CliError {
     AppUnknown { id: String },
 
     #[error(
-        "`{setting}` is not KEY=VALUE with a key of [[apps]]; id, key and secret have flags of their own"
+        "`{setting}` is not KEY=VALUE with a key of [[apps]]; id, key, secret and secrets cannot be set so"
     )]
     BadSetting { setting: String },
+
+    #[error("`{path}` is not TOML: {error}")]
+    NotToml { path: PathBuf, error: toml::de::Error },
 
     #[error("there is no app {id} in this Redis; one of the configuration file is changed there")]
     NoSuchApp { id: String },

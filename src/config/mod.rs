@@ -45,9 +45,13 @@ use crate::delta::settings::DeltaConfig;
 use crate::limits::DetectionTimes;
 
 pub use environment::{Environment, NotUtf8};
+pub use kind::SECRET_EXPECTED;
 pub use layers::{Setting, Settings};
 pub use origin::Origin;
-pub use pieces::{RedisTarget, app_setting, check_app_setting, check_apps, read_app, redis_target};
+pub use pieces::{
+    AppCredentials, RedisTarget, ServerAddress, app_credentials, app_setting, check_app_setting, check_apps,
+    read_app, redis_target, server_address,
+};
 pub use place::Place;
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;

@@ -1,6 +1,10 @@
-//! Parts of a configuration that are read separately: an app stored in Redis, and the
-//! address of that Redis.
+//! Parts of a configuration that are read separately: an app stored in Redis, the address of that
+//! Redis, and the address and the apps of a server for the commands that connect to it.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Flags;
 use super::build;
 use super::environment::Environment;
 use super::keys::{self, Key};
@@ -8,7 +12,7 @@ use super::layers::{self, Settings};
 use super::origin::Origin;
 use super::place::Place;
 use super::problem::{Problem, Problems};
-use crate::app::App;
+use crate::app::{App, Secret};
 
 /// Parses the settings of one app: `text` is TOML as below `[[apps]]`.
 pub fn read_app(text: &str, origin: &Origin) -> Result<App, Problems> {
@@ -89,6 +93,52 @@ pub fn redis_target(
         Some(url) if problems.is_empty() => Ok(RedisTarget { url, prefix: settings.config.redis_prefix }),
         _ => Err(Problems(problems)),
     }
+}
+
+/// Where a server serves.
+#[derive(Debug)]
+pub struct ServerAddress {
+    pub listen: SocketAddr,
+    pub path_prefix: String,
+}
+
+/// Reads `listen` and `path_prefix` as a server does that was started with this file and this
+/// environment. Mistakes in other settings do not matter.
+pub fn server_address(file: Option<&Path>, environment: &Environment) -> Result<ServerAddress, Problems> {
+    let settings = read_keys(file, environment, &[keys::LISTEN, keys::PATH_PREFIX])?;
+    Ok(ServerAddress { listen: settings.config.listen, path_prefix: settings.config.path_prefix })
+}
+
+/// What authorises to publish as an app. The texts are empty where they are not set.
+#[derive(Debug, Default)]
+pub struct AppCredentials {
+    pub id: String,
+    pub key: String,
+    /// The newest one.
+    pub secret: Option<Secret>,
+}
+
+/// Reads the credentials of all configured apps, as [`server_address`].
+pub fn app_credentials(
+    file: Option<&Path>,
+    environment: &Environment,
+) -> Result<Vec<AppCredentials>, Problems> {
+    let settings = read_keys(file, environment, &[keys::ID, keys::KEY, keys::SECRET, keys::SECRETS])?;
+    let credentials = settings.apps.into_iter().map(|draft| AppCredentials {
+        secret: draft.secrets().into_iter().next(),
+        id: draft.app.id.to_string(),
+        key: draft.app.key,
+    });
+    Ok(credentials.collect())
+}
+
+/// All settings, without the mistakes of keys other than these.
+fn read_keys(file: Option<&Path>, environment: &Environment, needed: &[&Key]) -> Result<Settings, Problems> {
+    let mut problems = Vec::new();
+    let flags = Flags { config: file.map(Path::to_owned), ..Flags::default() };
+    let settings = layers::read(&flags, environment, &mut problems);
+    problems.retain(|problem| problem.concerns(needed));
+    if problems.is_empty() { Ok(settings) } else { Err(Problems(problems)) }
 }
 
 #[cfg(test)]
