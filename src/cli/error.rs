@@ -100,7 +100,7 @@ pub enum CliError {
     BadSetting { setting: String },
 
     #[error("`{path}` is not TOML: {error}")]
-    NotToml { path: PathBuf, error: toml::de::Error },
+    NotToml { path: PathBuf, error: TomlFault },
 
     #[error("there is no app {id} in this Redis; one of the configuration file is changed there")]
     NoSuchApp { id: String },
@@ -136,6 +136,8 @@ pub enum ImportError {
     Unknown,
     #[error("it is not JSON: {0}")]
     NotJson(serde_json::Error),
+    #[error("it is not TOML: {0}")]
+    NotToml(TomlFault),
     #[error(
         "this is PHP, which only PHP can read; give what this prints: \
          php artisan tinker --execute 'echo json_encode(config(\"reverb\"));'"
@@ -145,8 +147,34 @@ pub enum ImportError {
     NoApps(&'static str),
     #[error("`{0}` is not a list of apps")]
     NotApps(&'static str),
+    #[error("`{list}[{index}]` is not an app")]
+    NotAnApp { list: &'static str, index: usize },
     #[error("`{0}` is missing")]
     Missing(&'static str),
+    /// The apps, in the order of the file, are no valid configuration.
+    #[error("{0}")]
+    Refused(Problems),
+}
+
+/// A mistake in TOML, without the text of its line, which may contain a secret.
+#[derive(Debug)]
+pub struct TomlFault {
+    line: usize,
+    message: String,
+}
+
+impl TomlFault {
+    pub(super) fn new(text: &str, error: &toml::de::Error) -> TomlFault {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        TomlFault { line, message: error.message().to_owned() }
+    }
+}
+
+impl std::fmt::Display for TomlFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (line {})", printable(&self.message), self.line)
+    }
 }
 
 /// The reason why a delta frame cannot be decoded.

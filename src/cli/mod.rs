@@ -26,6 +26,7 @@ use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
 pub use error::{CliError, ImportError};
+pub use import::convert as convert_apps;
 pub use signals::{StopSignals, ignore_signals};
 pub use target::Target;
 

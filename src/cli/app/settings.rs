@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use crate::app::Secret;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, TomlFault};
 use crate::cli::input::read_text;
 use crate::config::keys::position;
 use crate::config::{self, Origin};
@@ -39,8 +39,10 @@ impl Changes {
     pub(super) fn read(file: Option<&Path>, set: &[String], unset: &[String]) -> Result<Changes, CliError> {
         let mut changes = Changes::default();
         if let Some(path) = file {
-            let not_toml = |error| CliError::NotToml { path: path.to_owned(), error };
-            changes.set = read_text(path)?.parse().map_err(not_toml)?;
+            let text = read_text(path)?;
+            let fault =
+                |error| CliError::NotToml { path: path.to_owned(), error: TomlFault::new(&text, &error) };
+            changes.set = text.parse().map_err(fault)?;
             if let Some(name) = changes.set.keys().find(|name| !is_settable(name)) {
                 return Err(CliError::BadSetting { setting: name.clone() });
             }
