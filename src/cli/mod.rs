@@ -78,6 +78,7 @@ impl Serve {
             config: self.config.clone(),
             listen: self.listen.clone(),
             redis: self.redis.clone(),
+            redis_prefix: None,
             metrics_listen: self.metrics_listen.clone(),
             dev: self.dev,
         }

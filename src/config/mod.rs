@@ -146,6 +146,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     pub listen: Option<String>,
     pub redis: Option<String>,
+    /// Of the commands for apps in Redis; the server has no such flag.
+    pub redis_prefix: Option<String>,
     pub metrics_listen: Option<String>,
     pub dev: bool,
 }

@@ -10,7 +10,7 @@ use super::output;
 use crate::app::Secret;
 use crate::backend::redis::apps::{AppStore, ChangeError};
 use crate::backend::{BackendError, StoredApp};
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, Flags};
 
 use settings::{AppSettings, Changes, is_enabled};
 
@@ -33,6 +33,9 @@ struct Store {
     /// could read [env: FANFARE_REDIS or FANFARE_REDIS_FILE]
     #[arg(long, value_name = "URL", global = true)]
     redis: Option<String>,
+    /// Configuration file of the nodes, for the URL and the prefix [env: FANFARE_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Prefix of the nodes' Redis keys [env: FANFARE_REDIS_PREFIX] [default: fanfare]
     #[arg(long, value_name = "PREFIX", global = true)]
     redis_prefix: Option<String>,
@@ -119,9 +122,10 @@ fn secret(file: Option<&Path>) -> Result<Secret, CliError> {
 impl AppCommand {
     /// Reports invalid arguments and files before it connects to Redis.
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let Store { redis, redis_prefix } = &self.store;
-        let target = config::redis_target(redis.as_deref(), redis_prefix.as_deref(), environment)?;
-        if redis.as_deref().is_some_and(|url| config::hide_password(url) != url) {
+        let Store { config, redis, redis_prefix } = self.store;
+        let flags = Flags { config, redis, redis_prefix, ..Flags::default() };
+        let target = config::redis_target(&flags, environment)?;
+        if flags.redis.as_deref().is_some_and(|url| config::hide_password(url) != url) {
             output::error(&format!("warning: {}", config::Warning::PasswordInArgument));
         }
         let store = async || AppStore::connect(&target.url, &target.prefix).await;

@@ -387,6 +387,9 @@ async fn redis_prefix_separates_apps() {
     app(&redis, &["add", "--id", "7", "--redis-prefix", "staging"]).expect_ok();
     assert!(!app(&redis, &["list"]).expect_ok().contains('7'));
     assert!(app(&redis, &["--redis-prefix", "staging", "list"]).expect_ok().contains('7'));
+    // As the nodes read it.
+    let config = SecretFile::new(&format!("redis = \"{}\"\nredis_prefix = \"staging\"\n", redis.url()));
+    assert!(fanfare(&["app", "list", "--config", config.path()]).expect_ok().contains('7'));
 }
 
 /// The named settings change, on all nodes; the others and the credentials stay.
