@@ -57,6 +57,7 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    // One: the reloader waits until the server has applied a reload.
     let (server, reloads) = mpsc::channel(1);
     let sources = (flags.flags(), environment.clone());
     let reloader = Reloader::new(sources, &settings, &config, log, server);

@@ -93,6 +93,24 @@ async fn reload_keeps_connections_of_an_app_moved_to_redis() {
     .await;
 }
 
+/// Whether the app is in Redis is not known: clients try again.
+#[tokio::test]
+async fn reload_without_redis_closes_connections_of_a_missing_app_with_4100() {
+    bounded(async {
+        let mut cluster = start(Backend::Redis).await;
+        let mut kept = cluster.first().browser("key1").await;
+        let mut missing = cluster.first().browser("key7").await;
+        cluster.redis_mut().kill();
+        let node = cluster.first();
+        node.logged("connection to Redis lost").await;
+        node.edit_config(|text| text.split("[[apps]]\nid = \"7\"").next().unwrap().to_owned());
+        node.reload().await;
+        assert_eq!(missing.closed().await, 4100);
+        kept.settle().await;
+    })
+    .await;
+}
+
 /// Mistakes are reported, in one line, and nothing changes. The metrics show both outcomes.
 #[tokio::test]
 async fn reload_of_an_invalid_file_changes_nothing() {
