@@ -45,6 +45,17 @@ impl Secret {
         Secret(secret.into())
     }
 
+    /// Reads a secret, with one rule for the file, variables, secret files and standard input. Line
+    /// breaks at the end are removed: editors and `echo` add one. Refuses an empty text, quotes
+    /// around it, which some programs keep and others remove, white space around it, and control
+    /// characters.
+    pub fn parse(text: &str) -> Option<Secret> {
+        let text = text.trim_end_matches(['\r', '\n']);
+        let is_quoted = ['"', '\''].iter().any(|quote| text.starts_with(*quote) && text.ends_with(*quote));
+        let is_plain = text == text.trim() && !text.contains(char::is_control);
+        (!text.is_empty() && is_plain && !is_quoted).then(|| Secret::new(text))
+    }
+
     pub fn reveal(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -226,5 +237,31 @@ impl AppLimits {
         let channels = (events * self.event_channels_max).min(self.batch_publications_max + events);
         let per_channel = limits::JSON_ESCAPE_FACTOR * self.channel_name_chars_max + 4;
         events * per_event + channels * per_channel + limits::EVENT_OVERHEAD_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_ends_without_line_breaks_and_has_no_quotes_around_it() {
+        for (text, secret) in [
+            ("hush", Some("hush")),
+            ("hush\n", Some("hush")),
+            ("hush\r\n\n", Some("hush")),
+            ("it's \"so\"", Some("it's \"so\"")),
+            ("\"hush\"", None),
+            ("'hush'\n", None),
+            ("\"", None),
+            (" hush", None),
+            ("hush \n", None),
+            ("hu\nsh", None),
+            ("hu\u{1b}sh", None),
+            ("", None),
+            ("\n", None),
+        ] {
+            assert_eq!(Secret::parse(text), secret.map(Secret::new), "{text:?}");
+        }
     }
 }

@@ -22,8 +22,8 @@
 //!
 //! # Around the pipeline
 //!
-//! - [`server`] builds the parts of a [`node`], serves and drains it; [`cli`], [`config`] and
-//!   [`logging`] belong to the binary.
+//! - [`server`] builds the parts of a [`node`], serves and drains it; [`cli`], [`config`],
+//!   [`logging`] and [`reload`] belong to the binary.
 //! - [`ws`] serves WebSocket connections: it parses messages of clients and sends commands to
 //!   the channels actor. [`apps`] and [`sockets::connection_limit`] admit a connection.
 //! - [`wire`] is the protocol as data, [`delta`] encodes deltas, [`filter`] evaluates tag
@@ -89,3 +89,4 @@ pub mod webhook_event;
 pub mod cli;
 pub mod config;
 pub mod logging;
+pub mod reload;

@@ -5,9 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fanfare::cli::{Banner, Cli, Serve, StopSignals};
+use fanfare::cli::{Banner, Cli, Serve, StopSignals, ignore_signals};
 use fanfare::config::{self, Config, Environment, Loaded};
+use fanfare::reload::Reloader;
+use fanfare::server::Reload;
 use fanfare::{logging, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// Returns memory to the system after a burst (docs/decisions/0007).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -47,20 +51,26 @@ fn serve(flags: &Serve, environment: &Environment) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    logging::init(&config.log, config.log_format);
+    let log = logging::init(&config.log, config.log_format);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    // One: the reloader waits until the server has applied a reload.
+    let (server, reloads) = mpsc::channel(1);
+    let sources = (flags.flags(), environment.clone());
+    let reloader = Reloader::new(sources, &settings, &config, log, server);
     // In a task: connections accepted on a worker start there, without waking another thread.
-    runtime.block_on(async { tokio::spawn(run(config)).await.unwrap_or(ExitCode::FAILURE) })
+    runtime
+        .block_on(async { tokio::spawn(run(config, reloader, reloads)).await.unwrap_or(ExitCode::FAILURE) })
 }
 
-/// The first signal starts a drain; a second one ends the process without waiting for it.
-async fn run(config: Config) -> ExitCode {
-    let mut signals = match StopSignals::new() {
-        Ok(signals) => signals,
+/// The first signal to stop starts a drain; a second one ends the process without waiting for it.
+async fn run(config: Config, reloader: Reloader, reloads: mpsc::Receiver<Reload>) -> ExitCode {
+    let handlers = || Ok::<_, std::io::Error>((StopSignals::new()?, signal(SignalKind::hangup())?));
+    let (mut signals, mut hangups) = match ignore_signals().and_then(|()| handlers()) {
+        Ok(handlers) => handlers,
         Err(error) => return fail(&error),
     };
     let program = std::env::args().next().unwrap_or_else(|| "fanfare".to_owned());
@@ -75,12 +85,16 @@ async fn run(config: Config) -> ExitCode {
         let _ = stopped.await;
     };
     let second_signal = async {
-        signals.next().await;
+        tokio::select! {
+            () = signals.next() => {}
+            () = reloader.run(&mut hangups) => {}
+        }
+        // A reload during the drain would have no effect.
         let _ = stop.send(());
         signals.next().await;
     };
     tokio::select! {
-        outcome = server::run(config, ready, shutdown) => match outcome {
+        outcome = server::run(config, ready, reloads, shutdown) => match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },

@@ -6,6 +6,7 @@
 mod striped;
 
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -28,7 +29,7 @@ pub struct Metric {
 
 /// The names of all metrics, those with labels included.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let labelled = ["fanfare_connections_closed_total", "fanfare_build_info"];
+    let labelled = ["fanfare_connections_closed_total", "fanfare_build_info", "fanfare_config_reloads_total"];
     CATALOGUE.iter().map(|metric| metric.name).chain(labelled)
 }
 
@@ -142,6 +143,8 @@ catalogue! {
     counter webhook_events_orphaned "fanfare_webhook_events_orphaned_total" Count "Webhook events dropped because their app or webhook was removed."
     gauge webhook_events_pending "fanfare_webhook_events_pending" Count "Webhook events that this node has read and not yet removed from the outbox."
     gauge nodes "fanfare_nodes" Count "Live nodes of the cluster, as observed by this node."
+    gauge config_last_reload_successful "fanfare_config_last_reload_successful" Count "1 if the last load of the configuration, at start or after SIGHUP, was successful, otherwise 0."
+    gauge config_last_reload_success "fanfare_config_last_reload_success_timestamp_seconds" Seconds "Time of the last successful load of the configuration, in seconds since 1970."
     gauge ready "fanfare_ready" Count "1 while `/ready` returns 200, otherwise 0."
 }
 
@@ -154,6 +157,27 @@ pub fn metrics() -> &'static Metrics {
 /// Counts a connection closed by the server or its client, by reason.
 pub fn connection_closed(reason: &'static str) {
     counter!("fanfare_connections_closed_total", "reason" => reason).increment(1);
+}
+
+const RELOADS: &str = "fanfare_config_reloads_total";
+
+/// Counts a reload of the configuration.
+pub fn config_reloaded() {
+    counter!(RELOADS, "result" => "success").increment(1);
+    config_loaded();
+}
+
+/// Notes a successful load of the configuration.
+pub fn config_loaded() {
+    metrics().config_last_reload_successful.set(1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics().config_last_reload_success.set(now.as_secs_f64());
+}
+
+/// Counts a reload of a configuration with mistakes.
+pub fn config_refused() {
+    counter!(RELOADS, "result" => "failure").increment(1);
+    metrics().config_last_reload_successful.set(0);
 }
 
 /// The body of `/metrics`, in Prometheus' text format.
@@ -181,6 +205,10 @@ pub fn install() -> &'static PrometheusHandle {
             Unit::Count,
             "WebSocket connections closed, by reason."
         );
+        describe_counter!(RELOADS, Unit::Count, "Reloads of the configuration after SIGHUP, by result.");
+        for result in ["success", "failure"] {
+            counter!(RELOADS, "result" => result).increment(0);
+        }
         gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         metrics();
         handle

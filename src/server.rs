@@ -1,10 +1,11 @@
 //! The server process: construction of the parts, serving, drain.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,10 +16,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tower_service::Service;
 
+use crate::app::App;
 use crate::apps::{self, Apps};
 use crate::backend::Backend;
 use crate::backend::memory::Memory;
@@ -31,6 +33,7 @@ use crate::metrics;
 use crate::node::{Node, NodeState, Settings};
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::task::{self, Task};
+use crate::webhook::Webhooks;
 use crate::wire::close::Close;
 use crate::{channels, http, limits, webhook};
 
@@ -45,25 +48,113 @@ pub enum ServeError {
     Panicked(Task),
 }
 
+/// The apps of a configuration that was read again, for a node that serves.
+#[derive(Debug)]
+pub struct Reload {
+    pub apps: Vec<App>,
+    /// Receives a message when the node uses them.
+    pub applied: oneshot::Sender<()>,
+}
+
 /// Serves until `shutdown` resolves and the node is drained. Calls `ready` with the bound
-/// address, whose port the system chooses if the configured one is 0.
+/// address, whose port the system chooses if the configured one is 0. Applies `reloads` once the
+/// node has started and until it drains.
 pub async fn run(
     config: Config,
     ready: impl FnOnce(SocketAddr),
+    reloads: mpsc::Receiver<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     metrics::install();
     config.test_panic.into_iter().for_each(task::inject_panic);
-    let mut shutdown = pin!(shutdown);
-    let listener = bind(config.listen)?;
-    let metrics_listener = bind(config.metrics_listen)?;
-    let (listen, metrics_listen) = (local(&listener), local(&metrics_listener));
-    let (events, receiver) = backend_events();
-    let backend = tokio::select! {
-        backend = connect(&config, events) => Arc::new(backend?),
-        () = shutdown.as_mut() => return Ok(()),
+    let listeners = [bind(config.listen)?, bind(config.metrics_listen)?];
+    let [listen, metrics_listen] = listeners.each_ref().map(local);
+    let [listener, metrics_listener] = listeners;
+    let (step, step_reader) = watch::channel("connecting to Redis".to_owned());
+    let routes = Routes::new(http::starting_router(step_reader, &config.path_prefix));
+    let (keep_alive, drain_times) = (config.keep_alive_timeout, (config.drain_delay, config.drain_window));
+    // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
+    // `closed` waits until every connection has dropped its receiver.
+    let (ending, connections) = watch::channel(());
+    let serve = async {
+        let metrics_routes = Routes::new(http::metrics_router());
+        tokio::join!(
+            accept(listener, routes.clone(), keep_alive, connections.clone()),
+            accept(metrics_listener, metrics_routes, keep_alive, connections)
+        );
+    };
+    let serve_node = async {
+        let mut shutdown = pin!(shutdown);
+        if config.redis.is_some() {
+            tracing::info!(%listen, %metrics_listen, "connecting to Redis");
+        }
+        let started = tokio::select! {
+            started = start(config, &step) => started?,
+            () = shutdown.as_mut() => return Ok(None),
+        };
+        routes.set(http::router(started.node.clone()));
+        tracing::info!(%listen, %metrics_listen, backend = started.backend, "listening");
+        ready(listen);
+        Task::Readiness.spawn(watch_readiness(started.node.clone()));
+        tokio::select! {
+            () = shutdown => {}
+            () = apply_reloads(&started.node, reloads) => {}
+        }
+        drain(&started.node, drain_times).await;
+        Ok::<_, ServeError>(Some(started))
+    };
+    // Both listeners serve from the beginning of the start to the end of the drain: the load
+    // balancer polls `/ready`, and sends requests until it has seen the 503.
+    let started = tokio::select! {
+        () = serve => None,
+        started = serve_node => started?,
         task = task::panicked() => return Err(ServeError::Panicked(task)),
     };
+    // Requests in progress still receive their response.
+    let _ = ending.send(());
+    let _ = tokio::time::timeout(limits::SCRIPT_DEADLINE, ending.closed()).await;
+    if let Some(Started { node, webhooks, .. }) = started {
+        // After the connections: their end causes webhook events too.
+        webhooks.stop().await;
+        node.backend.leave().await;
+        tracing::info!("drained");
+    }
+    Ok(())
+}
+
+/// The routes of a listener, which change when the node has started.
+#[derive(Clone)]
+struct Routes {
+    starting: Router,
+    node: Arc<OnceLock<Router>>,
+}
+
+impl Routes {
+    fn new(starting: Router) -> Routes {
+        Routes { starting, node: Arc::default() }
+    }
+
+    fn set(&self, node: Router) {
+        let _ = self.node.set(node);
+    }
+
+    fn current(&self) -> Router {
+        self.node.get().unwrap_or(&self.starting).clone()
+    }
+}
+
+/// A node that serves.
+struct Started {
+    node: Node,
+    /// For the log.
+    backend: &'static str,
+    webhooks: Webhooks,
+}
+
+/// Builds the node. Sends each step of its start to `step`.
+async fn start(config: Config, step: &watch::Sender<String>) -> Result<Started, ConnectError> {
+    let (events, receiver) = backend_events();
+    let backend = Arc::new(connect(&config, events, step).await?);
     let channels = channels::start(receiver, backend.clone(), config.delta.clone(), config.detection_times);
     let apps = Arc::new(Apps::new(config.apps, backend.clone()));
     let settings = Settings {
@@ -77,48 +168,36 @@ pub async fn run(
     if let Some(changes) = node.backend.app_changes() {
         Task::AppChanges.spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
     }
-    tracing::info!(
-        %listen,
-        %metrics_listen,
-        backend = if config.redis.is_some() { "redis" } else { "memory" },
-        "listening"
-    );
-    ready(listen);
-    Task::Readiness.spawn(watch_readiness(node.clone()));
     let webhooks = webhook::start(node.clone());
-    // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
-    // `closed` waits until every connection has dropped its receiver.
-    let (ending, connections) = watch::channel(());
-    let serve = async {
-        tokio::join!(
-            accept(listener, http::router(node.clone()), config.keep_alive_timeout, connections.clone()),
-            accept(metrics_listener, http::metrics_router(), config.keep_alive_timeout, connections)
-        );
-    };
-    // Both listeners keep serving during the drain: the load balancer polls `/ready`, and sends
-    // requests until it has seen the 503.
-    tokio::select! {
-        () = serve => {}
-        task = task::panicked() => return Err(ServeError::Panicked(task)),
-        () = async {
-            shutdown.as_mut().await;
-            drain(&node, config.drain_delay, config.drain_window).await;
-        } => {}
-    }
-    // Requests in progress still receive their response.
-    let _ = ending.send(());
-    let _ = tokio::time::timeout(limits::SCRIPT_DEADLINE, ending.closed()).await;
-    // After the connections: their end causes webhook events too.
-    webhooks.stop().await;
-    node.backend.leave().await;
-    tracing::info!("drained");
-    Ok(())
+    Ok(Started { node, backend: if config.redis.is_some() { "redis" } else { "memory" }, webhooks })
 }
 
-async fn connect(config: &Config, events: BackendEvents) -> Result<Backend, ConnectError> {
+async fn connect(
+    config: &Config,
+    events: BackendEvents,
+    step: &watch::Sender<String>,
+) -> Result<Backend, ConnectError> {
     let Some(url) = &config.redis else { return Ok(Backend::Memory(Box::new(Memory::new(events)))) };
-    let redis = Redis::connect(url, &config.redis_prefix, events, config.detection_times).await?;
+    let on_error = |error: &dyn Display| {
+        let failed = format!("connecting to Redis: {error}");
+        // Each reason once, not each attempt.
+        if *step.borrow() != failed {
+            tracing::warn!(reason = %error, "Redis is not reachable yet");
+            step.send_replace(failed);
+        }
+    };
+    let (prefix, times) = (&config.redis_prefix, config.detection_times);
+    let redis = Redis::connect(url, prefix, events, times, |error| on_error(error)).await?;
     Ok(Backend::Redis(Box::new(redis)))
+}
+
+/// Applies the apps of each reload, until the task is dropped.
+async fn apply_reloads(node: &Node, mut reloads: mpsc::Receiver<Reload>) {
+    while let Some(Reload { apps, applied }) = reloads.recv().await {
+        node.apps.configure(apps, &node.connections).await;
+        let _ = applied.send(());
+    }
+    std::future::pending::<()>().await;
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -136,12 +215,12 @@ fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn accept(listener: TcpListener, router: Router, keep_alive: Duration, ending: watch::Receiver<()>) {
+async fn accept(listener: TcpListener, routes: Routes, keep_alive: Duration, ending: watch::Receiver<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (peer, router) = (Peer(peer), router.clone());
-                tokio::spawn(serve_connection(stream, peer, router, keep_alive, ending.clone()));
+                let (peer, routes) = (Peer(peer), routes.clone());
+                tokio::spawn(serve_connection(stream, peer, routes, keep_alive, ending.clone()));
             }
             Err(error) => {
                 // Usually out of file descriptors. Waiting connections stay in the accept queue
@@ -156,7 +235,7 @@ async fn accept(listener: TcpListener, router: Router, keep_alive: Duration, end
 async fn serve_connection(
     stream: TcpStream,
     peer: Peer,
-    router: Router,
+    routes: Routes,
     keep_alive: Duration,
     mut ending: watch::Receiver<()>,
 ) {
@@ -166,7 +245,7 @@ async fn serve_connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         phase.begin_request();
         request.extensions_mut().insert(peer);
-        let (phase, response) = (phase.clone(), router.clone().call(request));
+        let (phase, response) = (phase.clone(), routes.current().call(request));
         async move {
             let response = response.await;
             phase.end_request();
@@ -216,7 +295,7 @@ async fn watch_readiness(node: Node) {
 /// Drains the node (design.md 5, protocol.md 6). It is not ready for `delay`, so that the load
 /// balancer stops sending new connections. Then it closes its connections with 4200, spread
 /// over `window`, because clients reconnect immediately.
-async fn drain(node: &Node, delay: Duration, window: Duration) {
+async fn drain(node: &Node, (delay, window): (Duration, Duration)) {
     tracing::info!(sockets = node.connections.len(), "draining");
     node.drain();
     tokio::time::sleep(delay).await;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -23,8 +24,8 @@ pub use invalidation::watch_changes;
 
 #[derive(Debug)]
 pub struct Apps {
-    by_id: HashMap<Arc<str>, Arc<App>>,
-    by_key: HashMap<String, Arc<App>>,
+    /// Replaced by [`Apps::configure`].
+    configured: RwLock<ConfiguredApps>,
     backend: Arc<Backend>,
     /// Apps stored in the backend, by id.
     cached: AppCache<CachedApp>,
@@ -32,6 +33,13 @@ pub struct Apps {
     ids: AppCache<Option<String>>,
     changes: Invalidations,
     lookups: Semaphore,
+}
+
+/// The apps of the configuration.
+#[derive(Debug)]
+struct ConfiguredApps {
+    by_id: HashMap<Arc<str>, Arc<App>>,
+    by_key: HashMap<String, Arc<App>>,
 }
 
 /// The state of an id in the backend.
@@ -45,24 +53,29 @@ enum CachedApp {
     Unreadable,
 }
 
+impl ConfiguredApps {
+    fn new(apps: impl IntoIterator<Item = App>) -> ConfiguredApps {
+        let (mut by_id, mut by_key) = (HashMap::new(), HashMap::new());
+        for app in apps {
+            let app = Arc::new(app);
+            by_id.insert(app.id.clone(), app.clone());
+            by_key.insert(app.key.clone(), app);
+        }
+        ConfiguredApps { by_id, by_key }
+    }
+}
+
 impl Apps {
     /// The ids and the keys of `configured` must be distinct: [`crate::config`] checks it.
     pub fn new(configured: impl IntoIterator<Item = App>, backend: Arc<Backend>) -> Apps {
-        let mut apps = Apps {
-            by_id: HashMap::new(),
-            by_key: HashMap::new(),
+        Apps {
+            configured: RwLock::new(ConfiguredApps::new(configured)),
             backend,
             cached: AppCache::new(),
             ids: AppCache::new(),
             changes: Invalidations::new(),
             lookups: Semaphore::new(limits::APP_LOOKUPS_MAX),
-        };
-        for app in configured {
-            let app = Arc::new(app);
-            apps.by_id.insert(app.id.clone(), app.clone());
-            apps.by_key.insert(app.key.clone(), app);
         }
-        apps
     }
 
     /// Looks up an app by its id.
@@ -72,16 +85,21 @@ impl Apps {
     /// [`BackendError::Unavailable`] if the app is not configured or cached and the backend
     /// does not answer; [`BackendError::Unreadable`] if its settings cannot be parsed.
     pub async fn by_id(&self, id: &str) -> Result<Option<Arc<App>>, BackendError> {
-        match self.by_id.get(id) {
-            Some(app) => Ok(Some(app.clone())),
+        match self.configured(id) {
+            Some(app) => Ok(Some(app)),
             None => Box::pin(self.cached(id)).await?.app(id),
         }
     }
 
+    fn configured(&self, id: &str) -> Option<Arc<App>> {
+        self.configured.read().by_id.get(id).cloned()
+    }
+
     /// Looks up an app by its key. Errors are those of [`Apps::by_id`].
     pub async fn by_key(&self, key: &str) -> Result<Option<Arc<App>>, BackendError> {
-        if let Some(app) = self.by_key.get(key) {
-            return Ok(Some(app.clone()));
+        let configured = self.configured.read().by_key.get(key).cloned();
+        if configured.is_some() {
+            return Ok(configured);
         }
         if !is_valid_name(key) {
             return Ok(None);

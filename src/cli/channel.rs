@@ -32,6 +32,6 @@ impl Channel {
         let query: Vec<_> = self.info.into_iter().map(|info| ("info".to_owned(), info)).collect();
         let target = signed_target(&app, "GET", &path, &query, b"", now())?;
         let response = client::send(&server, Method::GET, &target, Vec::new(), TIMEOUT).await?;
-        Ok(output::line(&response)?)
+        Ok(output::remote_line(&response)?)
     }
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::output::printable;
 use crate::backend::BackendError;
 use crate::backend::redis::ConnectError;
 use crate::backend::redis::apps::ChangeError;
-use crate::config::Problems;
+use crate::config::{Problems, SECRET_EXPECTED};
 use crate::delta::fossil::FossilError;
 use crate::delta::vcdiff::VcdiffError;
 
@@ -15,7 +16,9 @@ pub enum CliError {
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
 
-    #[error("`{url}` is not the URL of a server: write it as http://HOST:PORT or https://HOST:PORT")]
+    #[error(
+        "`{url}` is not the URL of a server: write it as http://HOST:PORT or https://HOST:PORT, with its path prefix if it has one"
+    )]
     BadUrl { url: String },
 
     #[error(
@@ -28,6 +31,15 @@ pub enum CliError {
 
     #[error("cannot read `{path}`: {error}")]
     File { path: PathBuf, error: std::io::Error },
+
+    #[error("the secret in `{path}` must not be empty, and be {SECRET_EXPECTED}")]
+    BadSecret { path: PathBuf },
+
+    #[error("the configuration has several apps: select one with --app-id")]
+    SeveralApps,
+
+    #[error("the configuration has no app {id}: add --key and --secret-file")]
+    AppNotConfigured { id: String },
 
     #[error("`{path}` is not JSON: {error}")]
     NotJson { path: PathBuf, error: serde_json::Error },
@@ -42,17 +54,17 @@ pub enum CliError {
     #[error("no answer from {authority} within {} s", after.as_secs())]
     Timeout { authority: String, after: Duration },
 
-    #[error("no valid HTTP response from {authority}: {cause}")]
+    #[error("no valid HTTP response from {authority}: {}", printable(cause))]
     Http { authority: String, cause: String },
 
-    #[error("the response of {authority} cannot be read: {cause}")]
+    #[error("the response of {authority} cannot be read: {}", printable(cause))]
     Response { authority: String, cause: String },
 
-    /// Status and body of the response, verbatim.
-    #[error("refused with {status}: {body}")]
+    /// Status and body of the response.
+    #[error("refused with {status}: {}", printable(body))]
     Refused { status: reqwest::StatusCode, body: String },
 
-    #[error("the WebSocket to {authority} broke: {error}")]
+    #[error("the WebSocket to {authority} broke: {}", printable(&error.to_string()))]
     WebSocket { authority: String, error: Box<tokio_tungstenite::tungstenite::Error> },
 
     #[error("{frame} is not a frame of the Pusher protocol: {error}")]
@@ -83,9 +95,12 @@ pub enum CliError {
     AppUnknown { id: String },
 
     #[error(
-        "`{setting}` is not KEY=VALUE with a key of [[apps]]; id, key and secret have flags of their own"
+        "`{setting}` is not KEY=VALUE with a key of [[apps]]; id, key, secret and secrets cannot be set so"
     )]
     BadSetting { setting: String },
+
+    #[error("`{path}` is not TOML: {error}")]
+    NotToml { path: PathBuf, error: TomlFault },
 
     #[error("there is no app {id} in this Redis; one of the configuration file is changed there")]
     NoSuchApp { id: String },
@@ -121,6 +136,8 @@ pub enum ImportError {
     Unknown,
     #[error("it is not JSON: {0}")]
     NotJson(serde_json::Error),
+    #[error("it is not TOML: {0}")]
+    NotToml(TomlFault),
     #[error(
         "this is PHP, which only PHP can read; give what this prints: \
          php artisan tinker --execute 'echo json_encode(config(\"reverb\"));'"
@@ -130,8 +147,34 @@ pub enum ImportError {
     NoApps(&'static str),
     #[error("`{0}` is not a list of apps")]
     NotApps(&'static str),
+    #[error("`{list}[{index}]` is not an app")]
+    NotAnApp { list: &'static str, index: usize },
     #[error("`{0}` is missing")]
     Missing(&'static str),
+    /// The apps, in the order of the file, are no valid configuration.
+    #[error("{0}")]
+    Refused(Problems),
+}
+
+/// A mistake in TOML, without the text of its line, which may contain a secret.
+#[derive(Debug)]
+pub struct TomlFault {
+    line: usize,
+    message: String,
+}
+
+impl TomlFault {
+    pub(super) fn new(text: &str, error: &toml::de::Error) -> TomlFault {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        TomlFault { line, message: error.message().to_owned() }
+    }
+}
+
+impl std::fmt::Display for TomlFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (line {})", printable(&self.message), self.line)
+    }
 }
 
 /// The reason why a delta frame cannot be decoded.

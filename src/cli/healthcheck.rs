@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Check that the server is ready: exit status 0 or 1.
 #[derive(Debug, clap::Args)]
 pub struct Healthcheck {
+    /// Check only that the process serves, also while it starts or drains
+    #[arg(long)]
+    live: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -22,7 +25,8 @@ pub struct Healthcheck {
 impl Healthcheck {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let server = self.target.server(environment)?;
-        let response = client::send(&server, Method::GET, "/ready", Vec::new(), TIMEOUT).await?;
-        Ok(output::line(&response)?)
+        let path = if self.live { "/live" } else { "/ready" };
+        let response = client::send(&server, Method::GET, path, Vec::new(), TIMEOUT).await?;
+        Ok(output::remote_line(&response)?)
     }
 }

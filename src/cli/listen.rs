@@ -233,7 +233,8 @@ impl Listener {
             }
             Err(error) => {
                 let channel = frame.channel.as_deref().unwrap_or_default();
-                output::error(&format!("a delta on `{channel}` is lost: {error}"));
+                let lost = format!("a delta on `{channel}` is lost: {error}");
+                output::error(&output::printable(&lost));
                 self.send(&json!({ "event": "pusher:delta_sync_error", "data": { "channel": channel } }))
                     .await
             }

@@ -26,7 +26,8 @@ use crate::config::{Environment, Flags};
 
 pub use banner::Banner;
 pub use error::{CliError, ImportError};
-pub use signals::StopSignals;
+pub use import::convert as convert_apps;
+pub use signals::{StopSignals, ignore_signals};
 pub use target::Target;
 
 /// A self-hosted realtime server for the Pusher protocol. Without a command, it runs the
@@ -77,6 +78,7 @@ impl Serve {
             config: self.config.clone(),
             listen: self.listen.clone(),
             redis: self.redis.clone(),
+            redis_prefix: None,
             metrics_listen: self.metrics_listen.clone(),
             dev: self.dev,
         }

@@ -10,6 +10,11 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints a text that a server has sent, on one line.
+pub(super) fn remote_line(text: &str) -> io::Result<()> {
+    line(&printable(text.trim_end()))
+}
+
 /// Prints one line to stderr. A failure is ignored: there is no other output for it.
 pub(super) fn error(error: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "fanfare: {error}");

@@ -77,7 +77,7 @@ impl Trigger {
         let path = format!("/apps/{}/{endpoint}", encode(&app.app_id));
         let target = signed_target(&app, "POST", &path, &[], &body, now())?;
         let response = client::send(&server, Method::POST, &target, body, TIMEOUT).await?;
-        Ok(output::line(&response)?)
+        Ok(output::remote_line(&response)?)
     }
 
     fn request(&self) -> Request {

@@ -1,6 +1,7 @@
 //! Builds a [`Config`] from the settings and checks relations between keys.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 
 use super::Config;
 use super::app_draft::AppDraft;
@@ -9,6 +10,7 @@ use super::layers::Settings;
 use super::origin::Origin;
 use super::place::Place;
 use super::problem::{Problem, Warning};
+use super::redis_url::hide_password;
 use crate::app::App;
 use crate::limits;
 
@@ -34,6 +36,7 @@ pub(super) fn build(
     if has_demo_app && !config.listen.ip().is_loopback() {
         warnings.push(Warning::DemoAppExposed { listen: config.listen });
     }
+    check_secrecy(settings, config.redis.as_deref(), warnings);
     config.apps = build_apps(settings, problems, warnings);
     config.delta.shows_tags &= config.tag_filtering;
     config.dev = dev;
@@ -85,6 +88,27 @@ pub(super) fn build_app(
         warnings.push(Warning::AppIdNotDigits { place, id, origin: origin_of(keys::ID)? });
     }
     Some(draft.into_app())
+}
+
+/// Warns of secrets that other users of the machine can read: in a file whose mode has the bit
+/// for reading by others, and in an argument of the command.
+fn check_secrecy(settings: &Settings, redis: Option<&str>, warnings: &mut Vec<Warning>) {
+    let has_password = redis.is_some_and(|url| hide_password(url) != url);
+    let is_redis = |place: Place| place.key().path == keys::REDIS.path;
+    let is_secret = |place: Place| place.key().kind().is_secret() && (!is_redis(place) || has_password);
+    let origins = settings.iter().filter(|(place, _)| is_secret(*place)).map(|(_, setting)| &setting.origin);
+    let origins: Vec<&Origin> = origins.collect();
+    if origins.contains(&&Origin::Flag("--redis")) {
+        warnings.push(Warning::PasswordInArgument);
+    }
+    let Some((path, _)) = &settings.file else { return };
+    if origins.iter().any(|origin| matches!(origin, Origin::File { .. }))
+        && let Ok(metadata) = std::fs::metadata(path)
+        && metadata.permissions().mode() & 0o004 != 0
+    {
+        let mode = metadata.permissions().mode() & 0o777;
+        warnings.push(Warning::FileReadable { path: path.clone(), mode });
+    }
 }
 
 /// Reports apps with equal ids or keys: a look-up would find only one of them.

@@ -246,7 +246,9 @@ keys! {
 pub const LISTEN: &Key = key("listen");
 pub const METRICS_LISTEN: &Key = key("metrics_listen");
 pub const REDIS: &Key = key("redis");
+pub(super) const PATH_PREFIX: &Key = key("path_prefix");
 pub(super) const REDIS_PREFIX: &Key = key("redis_prefix");
+pub(super) const LOG: &Key = key("log");
 pub const ID: &Key = key("apps.id");
 pub const KEY: &Key = key("apps.key");
 pub const SECRET: &Key = key("apps.secret");
@@ -343,6 +345,11 @@ impl Key {
             "apps" => format!("FANFARE_APP_{name}"),
             section => format!("FANFARE_{}__{name}", section.to_ascii_uppercase()),
         }
+    }
+
+    /// Whether a variable of this name sets the key.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        self.variable() == name || self.file_variable().as_deref() == Some(name)
     }
 
     /// The name of the variable with the path of a file that contains the value, for

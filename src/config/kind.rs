@@ -26,7 +26,7 @@ pub enum Kind<S> {
     Address(Set<S, SocketAddr>),
     /// ASCII letters, digits and these characters.
     Word(&'static str, Set<S, String>),
-    /// A non-empty text; never shown.
+    /// A text that [`Secret::parse`] accepts; never shown.
     Secret(Set<S, Secret>),
     /// A list of secrets; never shown.
     Secrets(Set<S, Vec<Secret>>),
@@ -87,12 +87,13 @@ impl<S> Kind<S> {
                 put(settings, *set, raw.word().filter(|text| is_word(text, extra)), |it| quoted(it))
             }
             Kind::Secret(set) => {
-                let secret = raw.text().filter(|it| !it.is_empty()).map(Secret::new);
-                put(settings, *set, secret, |_| HIDDEN.to_owned())
+                put(settings, *set, raw.text().and_then(Secret::parse), |_| HIDDEN.to_owned())
             }
-            Kind::Secrets(set) => put(settings, *set, raw.texts().and_then(read_secrets), |secrets| {
-                listed(secrets.iter().map(|_| HIDDEN.to_owned()))
-            }),
+            Kind::Secrets(set) => {
+                put(settings, *set, raw.texts().and_then(|it| read_secrets(&it)), |secrets| {
+                    listed(secrets.iter().map(|_| HIDDEN.to_owned()))
+                })
+            }
             Kind::RedisUrl(set) => {
                 let url = raw.text().map(str::trim);
                 match url.map(redis_url::check) {
@@ -184,6 +185,9 @@ impl<S> AnyKind for Kind<S> {
     }
 }
 
+/// What [`Secret::parse`] accepts.
+pub const SECRET_EXPECTED: &str = "without quotes or white space around it, and without control characters";
+
 const HIDDEN: &str = "[hidden]";
 
 /// Stores a value and returns it as shown; `None` if there is none.
@@ -213,10 +217,12 @@ impl<S> fmt::Display for Kind<S> {
                 "a text of at most {} ASCII letters, digits and the characters `{extra}`",
                 limits::APP_NAME_BYTES_MAX
             ),
-            Kind::Secret(_) => f.write_str("a text that is not empty"),
-            Kind::Secrets(_) => {
-                write!(f, "a list of at most {} texts that are not empty", limits::APP_SECRETS_MAX)
-            }
+            Kind::Secret(_) => write!(f, "a text that is not empty, {SECRET_EXPECTED}"),
+            Kind::Secrets(_) => write!(
+                f,
+                "a list of at most {} texts that are not empty, {SECRET_EXPECTED}",
+                limits::APP_SECRETS_MAX
+            ),
             Kind::RedisUrl(_) => f.write_str(
                 "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, \
                  with `/`, `@`, `#` and `?` in a password written as %2F, %40, %23 and %3F",
@@ -269,9 +275,9 @@ fn read_in_range<T: FromStr + PartialOrd>(raw: &Raw, min: T, max: T) -> Option<T
     raw.digits()?.parse().ok().filter(|it| (min..=max).contains(it))
 }
 
-fn read_secrets(texts: Vec<String>) -> Option<Vec<Secret>> {
-    let good = texts.len() <= limits::APP_SECRETS_MAX && texts.iter().all(|text| !text.is_empty());
-    good.then(|| texts.into_iter().map(Secret::new).collect())
+fn read_secrets(texts: &[String]) -> Option<Vec<Secret>> {
+    let secrets: Option<Vec<Secret>> = texts.iter().map(|text| Secret::parse(text)).collect();
+    secrets.filter(|secrets| secrets.len() <= limits::APP_SECRETS_MAX)
 }
 
 fn is_client_pattern(text: &str) -> bool {

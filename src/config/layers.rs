@@ -292,35 +292,11 @@ fn read_variable(
     }
 }
 
-/// Reads `redis` and `redis_prefix` only, for commands that need nothing else.
-pub(super) fn read_redis(
-    url: Option<&str>,
-    prefix: Option<&str>,
-    environment: &Environment,
-    problems: &mut Vec<Problem>,
-) -> Settings {
-    let mut settings = Settings::new();
-    settings.put_defaults(None);
-    for (key, flag, text) in [(keys::REDIS, "--redis", url), (keys::REDIS_PREFIX, "--redis-prefix", prefix)] {
-        let place = Place::of(key);
-        let names = [Some(place.key().variable()), place.key().file_variable()].into_iter().flatten();
-        let given = names.filter_map(|name| Some((environment.get(&name)?, name)));
-        for (value, name) in given.filter(|_| text.is_none()).collect::<Vec<_>>() {
-            if let Some((_, origin, value)) = read_variable(&name, value, environment, problems) {
-                settings.put(place, &Raw::Text(value), origin, problems);
-            }
-        }
-        if let Some(text) = text {
-            settings.put(place, &Raw::Text(text.to_owned()), Origin::Flag(flag), problems);
-        }
-    }
-    settings
-}
-
 fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem>) {
     let texts = [
         (keys::LISTEN, "--listen", &flags.listen),
         (keys::REDIS, "--redis", &flags.redis),
+        (keys::REDIS_PREFIX, "--redis-prefix", &flags.redis_prefix),
         (keys::METRICS_LISTEN, "--metrics-listen", &flags.metrics_listen),
     ];
     for (key, flag, text) in texts {

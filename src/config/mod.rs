@@ -23,6 +23,7 @@ mod print;
 mod problem;
 mod raw;
 mod redis_url;
+mod start_settings;
 mod table;
 mod webhooks;
 
@@ -44,12 +45,17 @@ use crate::delta::settings::DeltaConfig;
 use crate::limits::DetectionTimes;
 
 pub use environment::{Environment, NotUtf8};
+pub use kind::SECRET_EXPECTED;
 pub use layers::{Setting, Settings};
 pub use origin::Origin;
-pub use pieces::{RedisTarget, app_setting, check_app_setting, check_apps, read_app, redis_target};
+pub use pieces::{
+    AppCredentials, RedisTarget, ServerAddress, app_credentials, app_setting, check_app_setting, check_apps,
+    read_app, redis_target, server_address,
+};
 pub use place::Place;
 pub use problem::{Problem, Problems, Warning};
 pub use redis_url::hide_password;
+pub use start_settings::StartSettings;
 
 /// Id of the app that `--dev` adds when no other is configured. All digits, because
 /// Pusher's Python library rejects other ids.
@@ -140,6 +146,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     pub listen: Option<String>,
     pub redis: Option<String>,
+    /// Of the commands for apps in Redis; the server has no such flag.
+    pub redis_prefix: Option<String>,
     pub metrics_listen: Option<String>,
     pub dev: bool,
 }

@@ -1,6 +1,10 @@
-//! Parts of a configuration that are read separately: an app stored in Redis, and the
-//! address of that Redis.
+//! Parts of a configuration that are read separately: an app stored in Redis, the address of that
+//! Redis, and the address and the apps of a server for the commands that connect to it.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Flags;
 use super::build;
 use super::environment::Environment;
 use super::keys::{self, Key};
@@ -8,7 +12,7 @@ use super::layers::{self, Settings};
 use super::origin::Origin;
 use super::place::Place;
 use super::problem::{Problem, Problems};
-use crate::app::App;
+use crate::app::{App, Secret};
 
 /// Parses the settings of one app: `text` is TOML as below `[[apps]]`.
 pub fn read_app(text: &str, origin: &Origin) -> Result<App, Problems> {
@@ -72,23 +76,68 @@ impl std::fmt::Debug for RedisTarget {
     }
 }
 
-/// Reads `redis` and `redis_prefix` from flags, or else from the environment.
-pub fn redis_target(
-    url: Option<&str>,
-    prefix: Option<&str>,
-    environment: &Environment,
-) -> Result<RedisTarget, Problems> {
-    let mut problems = Vec::new();
-    let settings = layers::read_redis(url, prefix, environment, &mut problems);
+/// Reads `redis` and `redis_prefix` of `flags`, or else as a server does that was started with this
+/// file and this environment. Mistakes in other settings do not matter.
+pub fn redis_target(flags: &Flags, environment: &Environment) -> Result<RedisTarget, Problems> {
+    let settings = read_keys(flags, environment, &[keys::REDIS, keys::REDIS_PREFIX])?;
     let place = Place::of(keys::REDIS);
-    if settings.get(place).is_none() && !settings.was_refused(place) {
-        let hint = "--redis URL, or set FANFARE_REDIS".to_owned();
-        problems.push(Problem::Missing { place, hint, origin: Origin::Default });
-    }
     match settings.config.redis {
-        Some(url) if problems.is_empty() => Ok(RedisTarget { url, prefix: settings.config.redis_prefix }),
-        _ => Err(Problems(problems)),
+        Some(url) => Ok(RedisTarget { url, prefix: settings.config.redis_prefix }),
+        None => {
+            let hint = "--redis URL, or set FANFARE_REDIS".to_owned();
+            Err(Problems(vec![Problem::Missing { place, hint, origin: Origin::Default }]))
+        }
     }
+}
+
+/// Where a server serves.
+#[derive(Debug)]
+pub struct ServerAddress {
+    pub listen: SocketAddr,
+    pub path_prefix: String,
+}
+
+/// Reads `listen` and `path_prefix` as a server does that was started with this file and this
+/// environment. Mistakes in other settings do not matter.
+pub fn server_address(file: Option<&Path>, environment: &Environment) -> Result<ServerAddress, Problems> {
+    let settings = read_keys(&with_file(file), environment, &[keys::LISTEN, keys::PATH_PREFIX])?;
+    Ok(ServerAddress { listen: settings.config.listen, path_prefix: settings.config.path_prefix })
+}
+
+/// What authorises to publish as an app. The texts are empty where they are not set.
+#[derive(Debug, Default)]
+pub struct AppCredentials {
+    pub id: String,
+    pub key: String,
+    /// The newest one.
+    pub secret: Option<Secret>,
+}
+
+/// Reads the credentials of all configured apps, as [`server_address`].
+pub fn app_credentials(
+    file: Option<&Path>,
+    environment: &Environment,
+) -> Result<Vec<AppCredentials>, Problems> {
+    let needed = [keys::ID, keys::KEY, keys::SECRET, keys::SECRETS];
+    let settings = read_keys(&with_file(file), environment, &needed)?;
+    let credentials = settings.apps.into_iter().map(|draft| AppCredentials {
+        secret: draft.secrets().into_iter().next(),
+        id: draft.app.id.to_string(),
+        key: draft.app.key,
+    });
+    Ok(credentials.collect())
+}
+
+fn with_file(file: Option<&Path>) -> Flags {
+    Flags { config: file.map(Path::to_owned), ..Flags::default() }
+}
+
+/// All settings, without the mistakes of keys other than these.
+fn read_keys(flags: &Flags, environment: &Environment, needed: &[&Key]) -> Result<Settings, Problems> {
+    let mut problems = Vec::new();
+    let settings = layers::read(flags, environment, &mut problems);
+    problems.retain(|problem| problem.concerns(needed));
+    if problems.is_empty() { Ok(settings) } else { Err(Problems(problems)) }
 }
 
 #[cfg(test)]
@@ -129,16 +178,24 @@ mod tests {
     }
 
     #[test]
-    fn redis_target_comes_from_flag_or_environment() {
+    fn redis_target_comes_from_flag_environment_or_file() {
         let environment: Environment =
             [("FANFARE_REDIS", "redis://env"), ("FANFARE_REDIS_PREFIX", "e"), ("FANFARE_LISTN", "x")]
                 .into_iter()
                 .collect();
-        let target = redis_target(None, None, &environment).expect("a target");
-        assert_eq!((target.url.as_str(), target.prefix.as_str()), ("redis://env", "e"));
-        let target = redis_target(Some("redis://flag"), Some("f"), &environment).expect("a target");
-        assert_eq!((target.url.as_str(), target.prefix.as_str()), ("redis://flag", "f"));
-        let missing = redis_target(None, None, &Environment::default()).expect_err("none is set");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "redis = 'redis://file'\nactivity_timeot = 1").expect("written");
+        let by_file = with_file(Some(file.path()));
+        let target = |flags: &Flags, environment: &Environment| {
+            let target = redis_target(flags, environment).expect("a target");
+            [target.url, target.prefix]
+        };
+        assert_eq!(target(&by_file, &Environment::default()), ["redis://file", "fanfare"]);
+        assert_eq!(target(&by_file, &environment), ["redis://env", "e"]);
+        let text = |text: &str| Some(text.to_owned());
+        let flags = Flags { redis: text("redis://flag"), redis_prefix: text("f"), ..by_file };
+        assert_eq!(target(&flags, &environment), ["redis://flag", "f"]);
+        let missing = redis_target(&Flags::default(), &Environment::default()).expect_err("none is set");
         assert!(missing.to_string().contains("add --redis URL, or set FANFARE_REDIS"), "{missing}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::keys::Key;
 use super::origin::Origin;
 use super::place::Place;
 
@@ -66,6 +67,23 @@ pub enum Problem {
     NoApp,
 }
 
+impl Problem {
+    /// Whether one of these keys may have another value than was intended.
+    pub(super) fn concerns(&self, keys: &[&Key]) -> bool {
+        let has_place = |place: &Place| keys.iter().any(|key| key.path == place.key().path);
+        let has_variable = |name: &str| keys.iter().any(|key| key.has_variable(name));
+        match self {
+            Problem::FileUnreadable { .. } | Problem::Syntax { .. } | Problem::NotASection { .. } => true,
+            Problem::GivenTwice { name } => has_variable(name),
+            Problem::ValueFileUnreadable { origin: Origin::Env(name), .. } => has_variable(name),
+            Problem::Wrong { place, .. }
+            | Problem::Unsupported { place, .. }
+            | Problem::UnsupportedValue { place, .. } => has_place(place),
+            _ => false,
+        }
+    }
+}
+
 /// All mistakes of a configuration, reported together.
 #[derive(Debug)]
 pub struct Problems(pub Vec<Problem>);
@@ -74,6 +92,11 @@ impl Problems {
     /// Whether all settings are valid and only an app is missing.
     pub fn only_app_missing(&self) -> bool {
         self.0.iter().all(|problem| matches!(problem, Problem::NoApp))
+    }
+
+    /// For a line of the log.
+    pub fn in_one_line(&self) -> String {
+        self.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -94,6 +117,18 @@ impl std::fmt::Display for Problems {
 pub enum Warning {
     #[error("`{place}` = {id:?} is not all digits: Pusher's Python library will refuse it ({origin})")]
     AppIdNotDigits { place: Place, id: String, origin: Origin },
+
+    #[error(
+        "the configuration file {path} contains secrets, and all users of this machine may read it (mode {mode:o}): \
+         set its mode to 640 or 600"
+    )]
+    FileReadable { path: String, mode: u32 },
+
+    #[error(
+        "the password of Redis is an argument of the command, which all users of this machine can read: \
+         use FANFARE_REDIS or FANFARE_REDIS_FILE"
+    )]
+    PasswordInArgument,
 
     #[error("the demo app, whose secret everybody knows, can be reached from other machines at {listen}")]
     DemoAppExposed { listen: std::net::SocketAddr },

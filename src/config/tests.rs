@@ -223,7 +223,7 @@ fn mistakes_are_all_reported_together() {
         "must be a number from 0 to 1; it is 1.5 (file FILE, line 4)",
         "must be fossil or xdelta3 or vcdiff; it is \"bsdiff\" (file FILE, line 5)",
         "`apps[0].id`",
-        "`apps[0].secret` (secret that signs API calls and subscriptions) must be a text that is not empty; it is [hidden] (file FILE, line 9)",
+        "`apps[0].secret` (secret that signs API calls and subscriptions) must be a text that is not empty, without quotes or white space around it, and without control characters; it is [hidden] (file FILE, line 9)",
         "`apps[1].key` and `apps[0].key` are the same: give each app its own (file FILE, line 12)",
         "it is \"many\" (file FILE, line 13)",
         "`apps[1].secret` is not set: add it to [[apps]], or set FANFARE_APP_SECRET (file FILE, line 10)",

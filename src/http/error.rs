@@ -56,6 +56,11 @@ impl ApiError {
         ApiError::new(ErrorCode::Draining, "The node is shutting down").retry_after(1)
     }
 
+    pub(super) fn starting() -> ApiError {
+        let error = "The node is starting: the operation was not executed";
+        ApiError::new(ErrorCode::ServiceUnavailable, error).retry_after(1)
+    }
+
     pub(super) fn unknown_app(id: &str) -> ApiError {
         ApiError::new(ErrorCode::AppNotFound, format!("There is no app with the id {id:?}"))
     }

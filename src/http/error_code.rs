@@ -109,7 +109,9 @@ impl ErrorCode {
             }
             ErrorCode::RateLimited => "The app has exceeded a rate limit: retry after `Retry-After` seconds.",
             ErrorCode::InternalError => "A defect, or a Redis that refuses a script: the log has the cause.",
-            ErrorCode::ServiceUnavailable => "Redis is unavailable; nothing was published. Retry.",
+            ErrorCode::ServiceUnavailable => {
+                "Redis is unavailable, or the node is starting; nothing was published. Retry."
+            }
             ErrorCode::OutcomeUnknown => {
                 "Redis did not reply in time: the batch may have been published. A retry may publish it twice."
             }

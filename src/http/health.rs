@@ -30,11 +30,16 @@ pub(super) async fn live() -> impl IntoResponse {
 /// Returns 503 while the node drains, while Redis is unavailable, and while messages from its
 /// topics do not arrive.
 pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
-    let (status, body) = match node.unready() {
-        None => (StatusCode::OK, json!({ "status": "ready" })),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "reason": reason })),
-    };
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string())
+    match node.unready() {
+        None => Reply::json(&json!({ "status": "ready" })).into_response(),
+        Some(reason) => unready(reason).into_response(),
+    }
+}
+
+/// The 503 of a node that is not ready.
+pub(super) fn unready(reason: &str) -> impl IntoResponse + use<> {
+    let body = json!({ "status": "unready", "reason": reason });
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "application/json")], body.to_string())
 }
 
 /// Returns the metrics in the Prometheus text format.

@@ -16,6 +16,7 @@ mod rates;
 mod reply;
 mod signed;
 mod socket;
+mod starting;
 mod unread;
 mod users;
 
@@ -29,6 +30,8 @@ use crate::metrics::metrics;
 use crate::node::Node;
 
 use error::ApiError;
+
+pub use starting::{StartStep, starting_router};
 
 /// The routes of the HTTP API, the WebSocket endpoint and the health checks. With a path prefix
 /// they exist at the root and below the prefix, because a proxy may strip or keep it.
@@ -48,7 +51,11 @@ pub fn router(node: Node) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(other_method)
         .with_state(node);
-    // A router around the routes, so that routing uses the normalised path.
+    layered(routes)
+}
+
+/// A router around the routes, so that routing uses the normalised path.
+fn layered(routes: Router) -> Router {
     Router::new()
         .fallback_service(routes)
         .layer(middleware::map_request(path::normalize))

@@ -14,6 +14,7 @@ mod quotas;
 mod scripts;
 mod webhook_outbox;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -87,12 +88,13 @@ struct RedisCore {
 
 impl Redis {
     /// Connects, checks the configuration and schema of this Redis, begins a lease and starts to
-    /// listen.
+    /// listen. Calls `on_error` with each error of an attempt to connect.
     pub async fn connect(
         url: &str,
         prefix: &str,
         events: BackendEvents,
         times: DetectionTimes,
+        on_error: impl Fn(&Error),
     ) -> Result<Redis, ConnectError> {
         let config = standalone(url)?;
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
@@ -100,7 +102,7 @@ impl Redis {
         let apps = build(config.clone(), limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
         let subscriber = build(config, limits::REDIS_MESSAGES_MAX).map_err(ConnectError::Url)?;
         for client in clients.iter().chain([&subscriber, &apps]) {
-            init(client).await?;
+            init(client, &on_error).await?;
         }
         let core = Arc::new(RedisCore {
             keys: Keys::new(prefix),
@@ -223,19 +225,29 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
         .build()
 }
 
-/// Connects, and retries until the timeout, because Redis may be starting at the same time.
-async fn init(client: &Client) -> Result<(), ConnectError> {
+/// Connects, and retries until the timeout, because Redis may be starting at the same time. Calls
+/// `on_error` with the error of each attempt.
+async fn init(client: &Client, on_error: impl Fn(&Error)) -> Result<(), ConnectError> {
     let mut errors = client.error_rx();
-    let connected = tokio::time::timeout(limits::REDIS_START_TIMEOUT, client.init()).await;
-    if let Ok(Ok(_)) = connected {
-        return Ok(());
-    }
     // The last error is more informative than the timeout.
-    let mut error = Error::new(ErrorKind::Timeout, "no answer");
-    while let Ok((newer, _)) = errors.try_recv() {
-        error = newer;
+    let mut last = Error::new(ErrorKind::Timeout, "no answer");
+    let attempts = async {
+        let mut connected = pin!(client.init());
+        loop {
+            tokio::select! {
+                connected = connected.as_mut() => return connected,
+                Ok((error, _)) = errors.recv() => {
+                    on_error(&error);
+                    last = error;
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(limits::REDIS_START_TIMEOUT, attempts).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(ConnectError::Refused(error)),
+        Err(_) => Err(ConnectError::Unreachable { error: last }),
     }
-    Err(ConnectError::Unreachable { error })
 }
 
 /// Requests membership updates and head checks after each reconnect: it may lead to another

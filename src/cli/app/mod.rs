@@ -2,14 +2,17 @@
 
 mod settings;
 
+use std::path::{Path, PathBuf};
+
 use super::error::CliError;
+use super::input::read_secret;
 use super::output;
 use crate::app::Secret;
 use crate::backend::redis::apps::{AppStore, ChangeError};
 use crate::backend::{BackendError, StoredApp};
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, Flags};
 
-use settings::{AppSettings, is_enabled};
+use settings::{AppSettings, Changes, is_enabled};
 
 /// Attempts of a change: another client may change the app between the read and the write.
 const ATTEMPTS_MAX: usize = 5;
@@ -26,9 +29,13 @@ pub struct AppCommand {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Redis")]
 struct Store {
-    /// URL of the Redis that the nodes share [env: FANFARE_REDIS or FANFARE_REDIS_FILE]
+    /// URL of the Redis that the nodes share, without a password, which other users of the machine
+    /// could read [env: FANFARE_REDIS or FANFARE_REDIS_FILE]
     #[arg(long, value_name = "URL", global = true)]
     redis: Option<String>,
+    /// Configuration file of the nodes, for the URL and the prefix [env: FANFARE_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Prefix of the nodes' Redis keys [env: FANFARE_REDIS_PREFIX] [default: fanfare]
     #[arg(long, value_name = "PREFIX", global = true)]
     redis_prefix: Option<String>,
@@ -37,6 +44,7 @@ struct Store {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Add(Add),
+    Set(Set),
     /// List the ids, keys and states of all apps
     List,
     /// Disable an app: close its connections and refuse its API calls
@@ -66,12 +74,31 @@ struct Add {
     /// Key of the app [default: random]
     #[arg(long)]
     key: Option<String>,
-    /// Secret of the app [default: random]
-    #[arg(long, value_parser = secret)]
-    secret: Option<Secret>,
+    /// File with the secret of the app; - is stdin [default: random]
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// Setting of the app, as in [[apps]] of the configuration; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// File with settings of the app, as below [[apps]]; - is stdin
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Change settings of an app; the others stay as they are
+#[derive(Debug, clap::Args)]
+struct Set {
+    /// Id of the app
+    id: String,
+    /// Setting, as in [[apps]] of the configuration
+    #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["unset", "file"])]
+    set: Vec<String>,
+    /// Key of a setting to remove, so that its default applies; repeatable
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    /// File with settings, as below [[apps]]; - is stdin
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
 }
 
 /// Add a new secret to an app; older ones stay valid until --drop-old
@@ -79,42 +106,55 @@ struct Add {
 struct Rotate {
     /// Id of the app
     id: String,
-    /// New secret [default: random]
-    #[arg(long, value_parser = secret, conflicts_with = "drop_old")]
-    secret: Option<Secret>,
+    /// File with the new secret; - is stdin [default: random]
+    #[arg(long, value_name = "FILE", conflicts_with = "drop_old")]
+    secret_file: Option<PathBuf>,
     /// End of a rotation: remove all secrets except the newest
     #[arg(long)]
     drop_old: bool,
 }
 
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
+/// The secret in the file, or a random one.
+fn secret(file: Option<&Path>) -> Result<Secret, CliError> {
+    file.map_or_else(|| Ok(Secret::new(random_hex(20))), read_secret)
 }
 
 impl AppCommand {
+    /// Reports invalid arguments and files before it connects to Redis.
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let Store { redis, redis_prefix } = &self.store;
-        let target = config::redis_target(redis.as_deref(), redis_prefix.as_deref(), environment)?;
-        // Invalid settings are reported before the connection to Redis.
-        let app = match &self.action {
-            Action::Add(add) => Some(add.settings()?),
-            _ => None,
-        };
-        let store = AppStore::connect(&target.url, &target.prefix).await?;
+        let Store { config, redis, redis_prefix } = self.store;
+        let flags = Flags { config, redis, redis_prefix, ..Flags::default() };
+        let target = config::redis_target(&flags, environment)?;
+        if flags.redis.as_deref().is_some_and(|url| config::hide_password(url) != url) {
+            output::error(&format!("warning: {}", config::Warning::PasswordInArgument));
+        }
+        let store = async || AppStore::connect(&target.url, &target.prefix).await;
         match self.action {
-            Action::Add(_) => add(&store, &app.unwrap_or_default()).await,
-            Action::List => list(&store).await,
+            Action::Add(options) => {
+                let app = options.settings()?;
+                add(&store().await?, &app).await
+            }
+            Action::Set(Set { id, set, unset, file }) => {
+                let changes = Changes::read(file.as_deref(), &set, &unset)?;
+                change(&store().await?, &id, |app| app.apply(&changes)).await?;
+                print(&format!("app {id} is changed"))
+            }
+            Action::List => list(&store().await?).await,
             Action::Disable { id } => {
-                change(&store, &id, |app| app.set_enabled(false)).await?;
+                change(&store().await?, &id, |app| app.set_enabled(false)).await?;
                 print(&format!("app {id} is disabled"))
             }
             Action::Enable { id } => {
-                change(&store, &id, |app| app.set_enabled(true)).await?;
+                change(&store().await?, &id, |app| app.set_enabled(true)).await?;
                 print(&format!("app {id} is enabled"))
             }
-            Action::Rotate(rotate) => rotate.run(&store).await,
+            Action::Rotate(Rotate { id, drop_old: true, .. }) => drop_old(&store().await?, &id).await,
+            Action::Rotate(Rotate { id, secret_file, .. }) => {
+                let secret = secret(secret_file.as_deref())?;
+                rotate(&store().await?, &id, &secret).await
+            }
             Action::Remove { id } => {
-                remove(&store, &id).await?;
+                remove(&store().await?, &id).await?;
                 print(&format!("app {id} is removed"))
             }
         }
@@ -124,8 +164,9 @@ impl AppCommand {
 impl Add {
     fn settings(&self) -> Result<AppSettings, CliError> {
         let key = self.key.clone().unwrap_or_else(|| random_hex(10));
-        let secret = self.secret.clone().unwrap_or_else(|| Secret::new(random_hex(20)));
-        let app = AppSettings::new(&self.id, &key, &secret, &self.set)?;
+        let secret = secret(self.secret_file.as_deref())?;
+        let changes = Changes::read(self.file.as_deref(), &self.set, &[])?;
+        let app = AppSettings::new(&self.id, &key, &secret, &changes);
         app.check()?;
         Ok(app)
     }
@@ -162,22 +203,19 @@ async fn list(store: &AppStore) -> Result<(), CliError> {
     rows.iter().try_for_each(|[id, key, state]| print(&format!("{id:ids$}  {key:keys$}  {state}")))
 }
 
-impl Rotate {
-    async fn run(self, store: &AppStore) -> Result<(), CliError> {
-        let id = &self.id;
-        if self.drop_old {
-            let app = change(store, id, AppSettings::drop_old_secrets).await?;
-            return print(&format!("app {id} has one secret, the newest: {} older dropped", app.dropped));
-        }
-        let secret = self.secret.unwrap_or_else(|| Secret::new(random_hex(20)));
-        let app = change(store, id, |app| app.add_secret(&secret)).await?;
-        print(&format!(
-            "app {id} has a new secret, and {} older that go on working. When its backend has the new one:\n\
-             fanfare app rotate {id} --drop-old\n",
-            app.secrets().len() - 1
-        ))?;
-        print(&format!("PUSHER_APP_SECRET={}", app.text("secret")))
-    }
+async fn drop_old(store: &AppStore, id: &str) -> Result<(), CliError> {
+    let app = change(store, id, AppSettings::drop_old_secrets).await?;
+    print(&format!("app {id} has one secret, the newest: {} older dropped", app.dropped))
+}
+
+async fn rotate(store: &AppStore, id: &str, secret: &Secret) -> Result<(), CliError> {
+    let app = change(store, id, |app| app.add_secret(secret)).await?;
+    print(&format!(
+        "app {id} has a new secret, and {} older that go on working. When its backend has the new one:\n\
+         fanfare app rotate {id} --drop-old\n",
+        app.secrets().len() - 1
+    ))?;
+    print(&format!("PUSHER_APP_SECRET={}", app.text("secret")))
 }
 
 async fn remove(store: &AppStore, id: &str) -> Result<(), CliError> {

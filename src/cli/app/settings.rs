@@ -2,11 +2,13 @@
 //! line.
 
 use std::fmt;
+use std::path::Path;
 
 use toml::{Table, Value};
 
 use crate::app::Secret;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, TomlFault};
+use crate::cli::input::read_text;
 use crate::config::keys::position;
 use crate::config::{self, Origin};
 
@@ -24,23 +26,60 @@ impl fmt::Debug for AppSettings {
     }
 }
 
-impl AppSettings {
-    /// `set` contains `KEY=VALUE` pairs. A value that is not TOML is a text.
-    pub(super) fn new(id: &str, key: &str, secret: &Secret, set: &[String]) -> Result<AppSettings, CliError> {
-        let secret = String::from_utf8_lossy(secret.reveal()).into_owned();
-        let own = [("id", id.to_owned()), ("key", key.to_owned()), ("secret", secret)];
-        let mut members: Table =
-            own.map(|(name, text)| (name.to_owned(), Value::String(text))).into_iter().collect();
+/// Changes of settings, without those of the credentials.
+#[derive(Default)]
+pub(super) struct Changes {
+    set: Table,
+    unset: Vec<String>,
+}
+
+impl Changes {
+    /// `file` contains TOML as below `[[apps]]`, and `set` pairs `KEY=VALUE`, which override those
+    /// of the file. A value that is not TOML is a text. `unset` contains keys.
+    pub(super) fn read(file: Option<&Path>, set: &[String], unset: &[String]) -> Result<Changes, CliError> {
+        let mut changes = Changes::default();
+        if let Some(path) = file {
+            let text = read_text(path)?;
+            let fault =
+                |error| CliError::NotToml { path: path.to_owned(), error: TomlFault::new(&text, &error) };
+            changes.set = text.parse().map_err(fault)?;
+            if let Some(name) = changes.set.keys().find(|name| !is_settable(name)) {
+                return Err(CliError::BadSetting { setting: name.clone() });
+            }
+        }
         for setting in set {
             let bad = || CliError::BadSetting { setting: setting.clone() };
-            let (name, value) = setting.split_once('=').ok_or_else(bad)?;
-            let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-            if name.is_empty() || !name.chars().all(bare) || members.contains_key(name) {
-                return Err(bad());
-            }
-            members.insert(name.to_owned(), value_of(value));
+            let (name, value) =
+                setting.split_once('=').filter(|(name, _)| is_settable(name)).ok_or_else(bad)?;
+            changes.set.insert(name.to_owned(), value_of(value));
         }
-        Ok(AppSettings { members, dropped: 0 })
+        if let Some(name) = unset.iter().find(|name| config::app_setting(name).is_none()) {
+            return Err(CliError::BadSetting { setting: name.clone() });
+        }
+        changes.unset = unset.to_vec();
+        Ok(changes)
+    }
+}
+
+/// Whether the name can be that of a setting, and is none of the credentials.
+fn is_settable(name: &str) -> bool {
+    let is_bare = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    !name.is_empty() && is_bare && !["id", "key", "secret", "secrets"].contains(&name)
+}
+
+impl AppSettings {
+    pub(super) fn new(id: &str, key: &str, secret: &Secret, changes: &Changes) -> AppSettings {
+        let secret = String::from_utf8_lossy(secret.reveal()).into_owned();
+        let own = [("id", id.to_owned()), ("key", key.to_owned()), ("secret", secret)];
+        let members = own.map(|(name, text)| (name.to_owned(), Value::String(text))).into_iter().collect();
+        let mut app = AppSettings { members, dropped: 0 };
+        app.apply(changes);
+        app
+    }
+
+    pub(super) fn apply(&mut self, changes: &Changes) {
+        self.members.extend(changes.set.clone());
+        changes.unset.iter().for_each(|name| drop(self.members.remove(name)));
     }
 
     pub(super) fn parse(text: &str) -> Option<AppSettings> {
@@ -111,8 +150,12 @@ mod tests {
     use super::*;
 
     fn app(set: &[&str]) -> AppSettings {
-        let set: Vec<String> = set.iter().map(|it| (*it).to_owned()).collect();
-        AppSettings::new("7", "k", &Secret::new("s"), &set).expect("settings")
+        AppSettings::new("7", "k", &Secret::new("s"), &changes(set, &[]).expect("settings"))
+    }
+
+    fn changes(set: &[&str], unset: &[&str]) -> Result<Changes, CliError> {
+        let owned = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        Changes::read(None, &owned(set), &owned(unset))
     }
 
     #[test]
@@ -134,14 +177,23 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_rejected() {
-        let bad =
-            |setting: &str| AppSettings::new("7", "k", &Secret::new("s"), &[setting.to_owned()]).is_err();
-        for setting in ["max_connections", "=5", "id=8", "secret=x", "a.b=1", "a b=1"] {
-            assert!(bad(setting), "{setting}");
+        for setting in ["max_connections", "=5", "id=8", "secret=x", "secrets=[]", "a.b=1", "a b=1"] {
+            assert!(changes(&[setting], &[]).is_err(), "{setting}");
+        }
+        for setting in ["id", "secret", "max_conections", "listen"] {
+            assert!(changes(&[], &[setting]).is_err(), "{setting}");
         }
         assert!(app(&["max_conections=5"]).check().is_err());
         assert!(app(&["max_connections=many"]).check().is_err());
         assert!(app(&["max_connections=1\nlisten=2"]).check().is_err());
+    }
+
+    #[test]
+    fn changes_replace_and_remove_settings() {
+        let mut app = app(&["max_connections=5", "enabled=false"]);
+        app.apply(&changes(&["max_connections=6", "decay_seconds=2"], &["enabled"]).expect("changes"));
+        let expect = "id = \"7\"\nkey = \"k\"\nsecret = \"s\"\nmax_connections = 6\ndecay_seconds = 2\n";
+        assert_eq!(app.to_string(), expect);
     }
 
     #[test]

@@ -4,10 +4,12 @@ mod draft;
 mod reverb;
 mod snake;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
-use super::error::CliError;
+use super::error::{CliError, ImportError};
 use super::input::read_file;
 use super::output;
 use crate::config;
@@ -27,26 +29,36 @@ pub struct Import {
 
 impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let text = String::from_utf8_lossy(&read_file(&self.file)?).into_owned();
         let failed = |error| CliError::Import { path: self.file.clone(), error };
-        let source = source::read(&text).map_err(failed)?;
-        let drafts: Vec<Draft> = source
-            .apps
-            .iter()
-            .enumerate()
-            .map(|(index, app)| match source.product {
-                Product::Reverb => reverb::draft(index, app),
-                product => snake::draft(index, product, app),
-            })
-            .collect();
-        let toml: String = drafts.iter().map(Draft::to_string).collect::<Vec<_>>().join("\n");
-        for note in source.notes.iter().chain(drafts.iter().flat_map(|draft| &draft.notes)) {
-            output::error(&output::printable(note));
-        }
-        // The output has to be a valid configuration file.
-        config::check_apps(&toml)?;
-        let (product, count) = (source.product, drafts.len());
-        let apps = if count == 1 { "app" } else { "apps" };
-        Ok(output::line(&format!("# {count} {apps} of {product}\n\n{}", toml.trim_end()))?)
+        let Imported { toml, notes } = convert(&read_file(&self.file)?).map_err(failed)?;
+        notes.iter().for_each(|note| output::error(&output::printable(note)));
+        Ok(output::line(&toml)?)
     }
+}
+
+/// A configuration with the apps of another one.
+#[derive(Debug)]
+pub struct Imported {
+    pub toml: String,
+    /// Settings that are not converted, or only in part.
+    pub notes: Vec<String>,
+}
+
+/// Converts the bytes of a configuration file.
+pub fn convert(file: &[u8]) -> Result<Imported, ImportError> {
+    let source = source::read(&String::from_utf8_lossy(file))?;
+    let mut drafts = Vec::new();
+    for (index, app) in source.apps.iter().enumerate() {
+        drafts.push(match source.product {
+            Product::Reverb => reverb::draft(index, app),
+            product => snake::draft(index, product, app),
+        });
+    }
+    let toml: String = drafts.iter().map(Draft::to_string).collect::<Vec<_>>().join("\n");
+    // The output has to be a valid configuration file.
+    config::check_apps(&toml).map_err(ImportError::Refused)?;
+    let (product, count) = (source.product, drafts.len());
+    let apps = if count == 1 { "app" } else { "apps" };
+    let notes = source.notes.into_iter().chain(drafts.into_iter().flat_map(|draft| draft.notes)).collect();
+    Ok(Imported { toml: format!("# {count} {apps} of {product}\n\n{}", toml.trim_end()), notes })
 }

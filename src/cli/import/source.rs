@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::error::ImportError;
+use crate::cli::error::{ImportError, TomlFault};
 
 pub(super) type Object = Map<String, Value>;
 
@@ -54,9 +54,22 @@ fn parse(text: &str) -> Result<Value, ImportError> {
     };
     match toml::from_str::<Value>(text) {
         Ok(value) if value.as_object().is_some_and(|table| !table.is_empty()) => Ok(value),
+        Err(error) if is_toml(text) => Err(ImportError::NotToml(TomlFault::new(text, &error))),
         _ if text.starts_with(['{', '[']) => Err(ImportError::NotJson(error)),
         _ => Err(ImportError::Unknown),
     }
+}
+
+/// Whether the first line is that of a TOML file: `[name]`, or `name = `.
+fn is_toml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = lines.next().unwrap_or_default();
+    let name = match first.strip_prefix('[') {
+        Some(table) => table.trim_start_matches('[').split(']').next(),
+        None => first.split_once('=').map(|(name, _)| name.trim_end()),
+    };
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(is_bare))
 }
 
 fn recognise(value: Value) -> Result<Source, ImportError> {
@@ -102,12 +115,13 @@ fn bare(list: &Value, notes: Vec<String>) -> Result<Source, ImportError> {
 
 fn objects(list: &Value, path: &'static str) -> Result<Vec<Object>, ImportError> {
     let list = list.as_array().ok_or(ImportError::NotApps(path))?;
-    let apps: Option<Vec<Object>> = list.iter().map(|app| app.as_object().cloned()).collect();
-    match apps {
-        Some(apps) if apps.is_empty() => Err(ImportError::NoApps(path)),
-        Some(apps) => Ok(apps),
-        None => Err(ImportError::NotApps(path)),
+    if list.is_empty() {
+        return Err(ImportError::NoApps(path));
     }
+    let app = |(index, app): (usize, &Value)| {
+        app.as_object().cloned().ok_or(ImportError::NotAnApp { list: path, index })
+    };
+    list.iter().enumerate().map(app).collect()
 }
 
 fn others(root: &Object, section: &str) -> Vec<String> {
@@ -141,7 +155,7 @@ fn unquoted(value: &str) -> String {
 
 /// The app of the variables that Laravel's config/reverb.php reads.
 fn of_variables(variables: &BTreeMap<String, String>) -> Result<Source, ImportError> {
-    let mut app = Object::new();
+    let (mut app, mut rate_limiting) = (Object::new(), Object::new());
     let mut notes = Vec::new();
     for (variable, value) in variables.iter().filter(|(name, _)| name.starts_with("REVERB_")) {
         let name = match variable.strip_prefix(REVERB_APP) {
@@ -153,9 +167,12 @@ fn of_variables(variables: &BTreeMap<String, String>) -> Result<Source, ImportEr
             }
         };
         match name.strip_prefix("rate_limiting_").or(name.strip_prefix("rate_limit_")) {
-            Some(name) => app.entry("rate_limiting").or_insert_with(|| json!({}))[name] = json!(value),
+            Some(name) => drop(rate_limiting.insert(name.to_owned(), json!(value))),
             None => drop(app.insert(name, json!(value))),
         }
+    }
+    if !rate_limiting.is_empty() {
+        app.insert("rate_limiting".to_owned(), rate_limiting.into());
     }
     for (name, variable) in
         [("app_id", "REVERB_APP_ID"), ("key", "REVERB_APP_KEY"), ("secret", "REVERB_APP_SECRET")]
@@ -199,6 +216,9 @@ mod tests {
             assert!(error(text).starts_with("this is none of"), "{text}: {}", error(text));
         }
         assert!(error("{\"appManager\": }").starts_with("it is not JSON"));
+        assert!(error("{\"apps\":\n[,]}").contains("line 2"));
+        assert!(error("[app_manager]\n[[app_manager.array.apps]]\nid = \"a").contains("(line 3)"));
+        assert!(error(r#"{"apps":[{"id":"1"},7]}"#).starts_with("`apps[1]` is not an app"));
         assert!(error("<?php return [];").contains("json_encode"));
         assert!(error(r#"{"appManager":{"driver":"mysql"}}"#).contains("appManager.array.apps"));
         assert!(error(r#"{"app_manager":{"array":{"apps":[]}}}"#).contains("app_manager.array.apps"));

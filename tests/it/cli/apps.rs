@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
+use crate::support::command::{CommandOutput, PROGRAM, SecretFile, bare, fanfare, run};
 use crate::support::websocket::pusher_path;
 use crate::support::{
     AppSpec, Backend, Browser, Caller, Cluster, Links, Port, Redis, STEP_TIMEOUT, Server, bounded, eventually,
@@ -25,7 +25,8 @@ async fn change(cluster: &Cluster, args: &[&str]) -> String {
 
 async fn add(cluster: &Cluster, spec: &AppSpec) {
     let AppSpec { id, key, secret, .. } = spec;
-    change(cluster, &["add", "--id", id, "--key", key, "--secret", secret]).await;
+    let secret = SecretFile::new(secret);
+    change(cluster, &["add", "--id", id, "--key", key, "--secret-file", secret.path()]).await;
 }
 
 fn app(redis: &Redis, args: &[&str]) -> CommandOutput {
@@ -196,7 +197,8 @@ async fn app_change_during_lost_subscription_is_applied_after_reconnect() {
         let (node, proxy, redis) = (cluster.first(), cluster.proxy(), cluster.redis());
         let specs = ["7", "8", "9"].map(AppSpec::new);
         for AppSpec { id, key, secret, .. } in &specs {
-            app(redis, &["add", "--id", id, "--key", key, "--secret", secret]).expect_ok();
+            let secret = SecretFile::new(secret);
+            app(redis, &["add", "--id", id, "--key", key, "--secret-file", secret.path()]).expect_ok();
         }
         let [seven, eight, nine] = &specs;
         let (mut a, mut b) = (browser(node, seven).await, browser(node, eight).await);
@@ -293,8 +295,9 @@ async fn channel_delta_compression_is_stored_with_app() {
         let deltas = r#"{ "quiet-*" = { enabled = false }, "m-*" = { conflation_key = "asset.id" } }"#;
         let set = format!("channel_delta_compression={deltas}");
         let seven = AppSpec::new("7");
-        let AppSpec { key, secret, .. } = &seven;
-        change(&cluster, &["add", "--id", "7", "--key", key, "--secret", secret, "--set", &set]).await;
+        let secret = SecretFile::new(&seven.secret);
+        let credentials = ["--id", "7", "--key", &seven.key, "--secret-file", secret.path()];
+        change(&cluster, &[&["add"], &credentials[..], &["--set", &set]].concat()).await;
         let stored = cluster.redis().command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
         assert!(stored.contains("conflation_key = \"asset.id\""), "{stored}");
         for node in &cluster.nodes {
@@ -384,6 +387,75 @@ async fn redis_prefix_separates_apps() {
     app(&redis, &["add", "--id", "7", "--redis-prefix", "staging"]).expect_ok();
     assert!(!app(&redis, &["list"]).expect_ok().contains('7'));
     assert!(app(&redis, &["--redis-prefix", "staging", "list"]).expect_ok().contains('7'));
+    // As the nodes read it.
+    let config = SecretFile::new(&format!("redis = \"{}\"\nredis_prefix = \"staging\"\n", redis.url()));
+    assert!(fanfare(&["app", "list", "--config", config.path()]).expect_ok().contains('7'));
+}
+
+/// The named settings change, on all nodes; the others and the credentials stay.
+#[tokio::test]
+async fn app_set_changes_settings_of_a_stored_app() {
+    bounded(async {
+        let cluster = start().await;
+        let seven = AppSpec::new("7");
+        add(&cluster, &seven).await;
+        let batch = json!([event(), event()]);
+        for node in &cluster.nodes {
+            caller(node, &seven).post_batch(batch.clone()).await.expect_ok();
+        }
+        let more = SecretFile::new("decay_seconds = 2\nmax_connections = 5\n");
+        let args = ["set", "7", "max_event_batch_size=1", "max_connections=6", "--file", more.path()];
+        assert_eq!(change(&cluster, &args).await, "app 7 is changed\n");
+        for node in &cluster.nodes {
+            let refused = caller(node, &seven).post_batch(batch.clone()).await;
+            refused.expect_error(400, "limit_exceeded");
+        }
+        let stored = async || cluster.redis().command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+        let credentials = "id = \"7\"\nkey = \"key7\"\nsecret = \"secret7\"\n";
+        let rest = "max_event_batch_size = 1\nmax_connections = 6\ndecay_seconds = 2\n";
+        assert_eq!(stored().await, [credentials, rest].concat());
+        let args = ["set", "7", "--unset", "max_event_batch_size", "--unset", "decay_seconds"];
+        change(&cluster, &args).await;
+        assert_eq!(stored().await, [credentials, "max_connections = 6\n"].concat());
+        for node in &cluster.nodes {
+            caller(node, &seven).post_batch(batch.clone()).await.expect_ok();
+        }
+        for (args, words) in [
+            (&["set", "7", "max_connections=many"][..], &["`apps[0].max_connections`", "many"][..]),
+            (&["set", "7", "max_conections=5"], &["max_conections", "`apps.max_connections`"]),
+            (&["set", "7", "secret=x"], &["secret=x"]),
+            (&["set", "7", "--unset", "key"], &["`key`"]),
+            (&["set", "8", "max_connections=5"], &["no app 8"]),
+        ] {
+            app(cluster.redis(), args).expect_failure(words);
+        }
+        assert_eq!(stored().await, [credentials, "max_connections = 6\n"].concat());
+    })
+    .await;
+}
+
+/// Changes of different settings at the same time are all stored.
+#[tokio::test]
+async fn concurrent_changes_of_settings_are_all_stored() {
+    bounded(async {
+        let redis = Redis::start().await;
+        app(&redis, &["add", "--id", "7"]).expect_ok();
+        let settings = ["max_connections=5", "decay_seconds=2", "max_event_batch_size=3"];
+        let changes: Vec<_> = settings
+            .map(|setting| {
+                let url = redis.url();
+                std::thread::spawn(move || {
+                    fanfare(&["app", "set", "7", setting, "--redis", &url]).expect_ok()
+                })
+            })
+            .into();
+        changes.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        let stored = redis.command(&["HGET", "fanfare:{nodes}:apps", "7"]).await.text();
+        for setting in settings {
+            assert!(stored.contains(&setting.replace('=', " = ")), "{setting} is not in {stored}");
+        }
+    })
+    .await;
 }
 
 /// Concurrent changes of one app are applied one after the other.
@@ -391,7 +463,8 @@ async fn redis_prefix_separates_apps() {
 async fn concurrent_rotations_are_all_stored() {
     bounded(async {
         let redis = Redis::start().await;
-        app(&redis, &["add", "--id", "7", "--secret", "first"]).expect_ok();
+        let first = SecretFile::new("first\n");
+        app(&redis, &["add", "--id", "7", "--secret-file", first.path()]).expect_ok();
         let rotations: Vec<_> = (0..3)
             .map(|_| {
                 let url = redis.url();

@@ -1,9 +1,13 @@
 //! First steps with `fanfare`: printed output, refused configurations, and the log.
 
+use std::fs::Permissions;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::command::{CommandOutput, PROGRAM, bare, fanfare, run};
+use crate::support::command::{CommandOutput, PROGRAM, SecretFile, bare, fanfare, run};
 use crate::support::process::Process;
 use crate::support::{AppSpec, Port, Redis, STEP_TIMEOUT, Server, Signal, http};
 
@@ -124,7 +128,8 @@ async fn listen_command_shows_bytes_saved_by_deltas() {
     let no_interval = "[delta_compression]\nfull_message_interval = 0";
     let server = Server::builder().config(no_interval).start().await;
     let url = format!("http://{}", server.addr());
-    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"];
+    let secret = SecretFile::new("secret1");
+    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret-file", secret.path()];
     let mut command = bare(PROGRAM);
     command.args(["listen", "private-room", "news", "--delta", "--count", "6"]).args(target);
     let mut listener = Process::spawn("listener", &mut command);
@@ -154,7 +159,8 @@ async fn listen_command_shows_bytes_saved_by_deltas() {
 async fn listen_command_subscribes_as_presence_member() {
     let server = Server::builder().start().await;
     let url = format!("http://{}", server.addr());
-    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"];
+    let secret = SecretFile::new("secret1");
+    let target = ["--url", &url, "--app-id", "1", "--key", "key1", "--secret-file", secret.path()];
     let mut command = bare(PROGRAM);
     command.args(["listen", "presence-room", "--user", "ann", "--count", "1"]).args(target);
     let mut listener = Process::spawn("listener", &mut command);
@@ -341,6 +347,141 @@ async fn healthcheck_reports_state_by_exit_code() {
     let unused = Port::hold();
     let unused_url = format!("http://{}", unused.addr());
     fanfare(&["healthcheck", "--url", &unused_url]).expect_failure(&["cannot connect"]);
+}
+
+/// Commands find the server and the app in the configuration of the server.
+#[tokio::test]
+async fn commands_read_the_configuration_of_the_server() {
+    let server = Server::builder().config("path_prefix = \"/x\"\ndrain_delay = 3600").start().await;
+    let port = server.addr().port();
+    let healthcheck = |listen: &str| run(bare(PROGRAM).arg("healthcheck").env("FANFARE_LISTEN", listen));
+    healthcheck(&format!(" localhost:{port} ")).expect_ok();
+    healthcheck(&format!("{port}")).expect_failure(&["`listen`", "HOST:PORT", "FANFARE_LISTEN"]);
+
+    let apps = "[[apps]]\nid = \"1\"\nkey = \"key1\"\nsecret = \"secret1\"\n";
+    let config = file(&format!("listen = \"localhost:{port}\"\npath_prefix = \"/x\"\n{apps}"));
+    let by_flag = |args: &[&str]| run(bare(PROGRAM).args(args).args(["--config", &config.path]));
+    by_flag(&["healthcheck"]).expect_ok();
+    by_flag(&["trigger", "news", "e", "x"]).expect_ok();
+    by_flag(&["channel", "news"]).expect_ok();
+    let url = by_flag(&["sign", "GET", "/apps/1/channels"]).expect_ok();
+    let path = url.trim().strip_prefix(&format!("http://127.0.0.1:{port}")).unwrap();
+    assert!(path.starts_with("/x/apps/1/channels?"), "{path}");
+    server.get(path).await.expect_ok();
+    let mut by_variable = bare(PROGRAM);
+    by_variable.args(["trigger", "news", "e", "x"]).env("FANFARE_CONFIG", &config.path);
+    run(&mut by_variable).expect_ok();
+    // The environment overrides the file, as it does for the server.
+    run(by_variable.env("FANFARE_APP_SECRET", "another")).expect_failure(&["401"]);
+    by_flag(&["trigger", "news", "e", "x", "--app-id", "9"]).expect_failure(&["no app 9", "--secret-file"]);
+
+    server.signal(Signal::Terminate);
+    server.logged("\"draining\"").await;
+    by_flag(&["healthcheck"]).expect_failure(&["503", "draining"]);
+    assert_eq!(by_flag(&["healthcheck", "--live"]).expect_ok(), "{\"status\":\"live\"}\n");
+}
+
+/// A response of something that is not a server of ours: its control characters must not reach the
+/// terminal.
+#[tokio::test]
+async fn control_characters_of_responses_are_escaped() {
+    for status in ["200 OK", "400 Bad Request"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let body = "a\u{1b}[2Jb\nc";
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let respond = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
+        });
+        let output = run(bare(PROGRAM).args(["trigger", "news", "e", "x", "--url", &url]));
+        respond.join().unwrap();
+        let printed = output.out + &output.err;
+        assert!(printed.contains("a\\u{1b}[2Jb\\nc"), "{printed:?}");
+        assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    }
+}
+
+// --- secrets ----------------------------------------------------------------------------------
+
+/// One rule for all sources: line breaks at the end are removed; quotes are refused.
+#[test]
+fn secrets_of_all_sources_follow_one_rule() {
+    let check = |source: &str, secret: &str| {
+        let mut command = bare(PROGRAM);
+        let (in_file, secret_file) = (file(""), SecretFile::new(secret));
+        let toml = |secret: &str| format!("[[apps]]\nid = \"7\"\nkey = \"k\"\n{secret}");
+        command.args(["--check", "--config", &in_file.path]);
+        let text = match source {
+            "file" => toml(&format!("secret = {secret:?}\n")),
+            "list" => toml(&format!("secrets = [{secret:?}]\n")),
+            "variable" => {
+                command.env("FANFARE_APP_SECRET", secret);
+                toml("")
+            }
+            _ => {
+                command.env("FANFARE_APP_SECRET_FILE", secret_file.path());
+                toml("")
+            }
+        };
+        std::fs::write(&in_file.path, text).unwrap();
+        run(&mut command)
+    };
+    for source in ["file", "list", "variable", "variable with a file"] {
+        check(source, "hush\n").expect_ok();
+        for wrong in ["\"hush\"", "'hush'\n", " hush", "\n"] {
+            let refused = check(source, wrong).expect_failure(&["apps[0].secret", "without quotes"]);
+            assert!(!refused.contains("hush"), "{refused}");
+        }
+    }
+    let quoted = SecretFile::new("\"hush\"\n");
+    let options = ["--app-id", "7", "--key", "k", "--secret-file", quoted.path()];
+    let refused = run(bare(PROGRAM).args(["sign", "GET", "/apps/7/channels"]).args(options));
+    refused.expect_failure(&["the secret in", "without quotes"]);
+}
+
+/// No option takes a secret itself: other users of a machine can read arguments.
+#[test]
+fn secrets_are_not_arguments() {
+    for args in [&["trigger", "c", "e", "x"][..], &["app", "add", "--id", "7"], &["app", "rotate", "7"]] {
+        let output = run(bare(PROGRAM).args(args).args(["--secret", "hush"]));
+        assert_eq!(output.code, Some(2), "{}", output.err);
+    }
+    let with_password = ["--redis", "redis://:hush@127.0.0.1:1"];
+    let output = run(bare(PROGRAM).args(["--check", "--dev"]).args(with_password));
+    assert!(output.err.contains("warning: the password of Redis is an argument"), "{}", output.err);
+    assert!(!output.err.contains("hush"), "{}", output.err);
+}
+
+#[test]
+fn configuration_file_with_secrets_that_others_can_read_causes_a_warning() {
+    let warnings = |text: &str, mode: u32| {
+        let file = file(text);
+        std::fs::set_permissions(&file.path, Permissions::from_mode(mode)).unwrap();
+        let mut command = bare(PROGRAM);
+        command.args(["--check", "--config", &file.path]).env("FANFARE_APP_KEY", "key7");
+        let output = run(command.env("FANFARE_APP_ID", "7").env("FANFARE_APP_SECRET", "hush"));
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        output.err
+    };
+    let other_app = "[[apps]]\nid = \"8\"\nkey = \"key8\"\nsecret = \"hush8\"\n";
+    for (text, mode, is_warned) in [
+        (other_app, 0o644, true),
+        (other_app, 0o640, false),
+        (other_app, 0o600, false),
+        ("redis = \"redis://:hush@h\"\n", 0o604, true),
+        ("redis = \"redis://h\"\n", 0o644, false),
+        ("activity_timeout = 7\n", 0o644, false),
+    ] {
+        let warnings = warnings(text, mode);
+        let mode = format!("(mode {mode:o})");
+        assert_eq!(
+            warnings.contains("contains secrets") && warnings.contains(&mode),
+            is_warned,
+            "{warnings}"
+        );
+    }
 }
 
 // --- the log --------------------------------------------------------------------------------

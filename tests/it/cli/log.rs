@@ -107,6 +107,29 @@ async fn outage_of_redis_is_logged_with_its_reasons() {
     .await;
 }
 
+/// Values of strangers in the text format begin no line of their own and control no terminal.
+#[tokio::test]
+async fn control_characters_are_escaped_in_text_format() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let name = "\\u001b[2J\\nINFO forged";
+        let text = format!("id = \"7\"\nkey = \"key7\"\nsecret = \"s\"\n\"{name}\" = 1\n");
+        redis.command(&["HSET", "fanfare:{nodes}:apps", "7", &text]).await;
+        let mut command = bare(PROGRAM);
+        command.args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
+        command.env("FANFARE_REDIS", redis.url()).env("FANFARE_LOG_FORMAT", "text");
+        let process = Process::spawn("server", &mut command);
+        let listening = |line: &str| Some(line.split_once("listening listen=")?.1.split(' ').next()?.parse());
+        let address = process.find("the address", listening).await.expect("the server starts").unwrap();
+        http::get(address, "/apps/7/channels").await;
+        let line = |line: &str| line.contains("forged").then(|| line.to_owned());
+        let line = process.find("the refused settings", line).await.expect("the server runs");
+        assert!(line.contains("ERROR") && line.contains("\\u{1b}[2J\\nINFO forged"), "{line:?}");
+        assert!(!process.output().contains('\u{1b}'), "{}", process.output());
+    })
+    .await;
+}
+
 /// SIGTERM ends a node that waits for Redis at start.
 #[tokio::test]
 async fn node_that_waits_for_redis_ends_on_sigterm() {

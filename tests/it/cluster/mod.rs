@@ -8,4 +8,5 @@ mod many_channels;
 mod order;
 mod redis_outage;
 mod run_once;
+mod start;
 mod tasks;

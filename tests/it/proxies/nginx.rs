@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::command::{PROGRAM, bare, run};
+use crate::support::command::{PROGRAM, SecretFile, bare, run};
 use crate::support::nginx::Nginx;
 use crate::support::process::Process;
 use crate::support::{Answer, Browser, Caller, Port, STEP_TIMEOUT, Server, bounded, http};
@@ -292,9 +292,11 @@ async fn nginx_with_tls_serves_commands() {
         );
         let site = Site::start("", &directives).await;
         let url = format!("https://{}", port.addr());
+        let secret = SecretFile::new("secret1");
         let command = |args: &[&str]| {
             let mut command = bare(PROGRAM);
-            command.args(args).args(["--url", &url, "--app-id", "1", "--key", "key1", "--secret", "secret1"]);
+            command.args(args).args(["--url", &url, "--app-id", "1", "--key", "key1"]);
+            command.args(["--secret-file", secret.path()]);
             command
         };
         let untrusted = run(&mut command(&["healthcheck"]));

@@ -9,6 +9,7 @@ use super::module_graph::{ModuleGraph, circles};
 /// test fails for a module that is not in the list.
 const ORDER: &[&str] = &[
     "main",
+    "reload",
     "cli",
     "server",
     "logging",

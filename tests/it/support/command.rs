@@ -50,3 +50,18 @@ impl CommandOutput {
         self.err
     }
 }
+
+/// A file with a secret, for options such as `--secret-file`.
+pub struct SecretFile(tempfile::NamedTempFile);
+
+impl SecretFile {
+    pub fn new(secret: &str) -> SecretFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), secret).unwrap();
+        SecretFile(file)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+}

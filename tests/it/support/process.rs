@@ -33,6 +33,9 @@ pub enum Signal {
     Stop,
     Continue,
     Terminate,
+    HangUp,
+    User1,
+    Alarm,
 }
 
 impl Process {
@@ -85,6 +88,9 @@ impl Process {
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
             Signal::Terminate => "TERM",
+            Signal::HangUp => "HUP",
+            Signal::User1 => "USR1",
+            Signal::Alarm => "ALRM",
         };
         let line = format!("kill -s {name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &line]).status().unwrap();

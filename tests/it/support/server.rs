@@ -112,11 +112,20 @@ impl Builder {
     }
 
     pub async fn start(self) -> Server {
+        self.start_until("listening").await
+    }
+
+    /// Returns when the node waits for Redis.
+    pub async fn start_waiting(self) -> Server {
+        self.start_until("connecting to Redis").await
+    }
+
+    async fn start_until(self, message: &str) -> Server {
         let (process, dir) = self.launch();
-        let Some(listening) = process.find("line \"listening\"", listening).await else {
-            panic!("the server ended before it listened:\n{}", process.output());
+        let Some(listening) = process.find(message, |line| listening(line, message)).await else {
+            panic!("the server ended before {message:?}:\n{}", process.output());
         };
-        Server { process, listening, apps: self.apps, may_panic: false, _dir: dir }
+        Server { process, listening, apps: self.apps, may_panic: false, dir }
     }
 
     /// Starts a server that is expected to refuse its configuration. Returns its
@@ -129,7 +138,7 @@ impl Builder {
 
     fn launch(&self) -> (Process, TempDir) {
         let dir = TempDir::new().unwrap();
-        let file = dir.path().join("fanfare.toml");
+        let file = dir.path().join(CONFIG);
         std::fs::write(&file, self.toml()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
         // The server must not inherit settings of the environment that runs the
@@ -158,13 +167,15 @@ struct Listening {
     metrics: SocketAddr,
 }
 
-/// The log line of a server that is ready (JSON, since its standard error is not a
-/// terminal).
-fn listening(line: &str) -> Option<Listening> {
+/// The configuration file of a server, in a directory of its own.
+const CONFIG: &str = "fanfare.toml";
+
+/// The addresses in the log line with this message (JSON, since standard error is not a terminal).
+fn listening(line: &str, message: &str) -> Option<Listening> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
     let addr = |name: &str| fields[name].as_str()?.parse::<SocketAddr>().ok();
-    (fields["message"] == "listening").then_some(())?;
+    (fields["message"] == message).then_some(())?;
     Some(Listening { addr: addr("listen")?, metrics: addr("metrics_listen")? })
 }
 
@@ -173,8 +184,8 @@ pub struct Server {
     listening: Listening,
     apps: Vec<AppSpec>,
     may_panic: bool,
-    // Holds the configuration file.
-    _dir: TempDir,
+    /// Holds the configuration file.
+    dir: TempDir,
 }
 
 impl Server {
@@ -248,6 +259,25 @@ impl Server {
         let answer = http::get(self.listening.metrics, "/metrics").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         Metrics::parse(&answer.text())
+    }
+
+    /// Changes the configuration file.
+    pub fn edit_config(&self, edit: impl Fn(String) -> String) {
+        let path = self.dir.path().join(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, edit(text)).unwrap();
+    }
+
+    /// Sends SIGHUP and waits until the server has reloaded its configuration, or has refused to.
+    pub async fn reload(&self) {
+        let reloads = async || self.metrics().await.sum("fanfare_config_reloads_total");
+        let before = reloads().await;
+        self.signal(Signal::HangUp);
+        super::eventually("a reload", super::STEP_TIMEOUT, async || match reloads().await {
+            now if now > before => Ok(()),
+            _ => Err(self.log()),
+        })
+        .await;
     }
 
     /// Everything the server has logged.

@@ -21,6 +21,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "a client that disconnects early receives no response",
     ),
     ("text Internal error: see the log of the node", "as internal_error"),
+    (
+        "text The node is starting: the operation was not executed",
+        "needs a node without Redis: cluster/start.rs",
+    ),
     ("text WebSocket refused", "is only logged"),
     ("text WebSocket refused: unknown path", "is only logged"),
     (

@@ -1,0 +1,91 @@
+//! The start of a node while Redis is not reachable: the node is live, not ready, and serves
+//! requests as soon as it has connected.
+
+use serde_json::json;
+
+use crate::support::websocket::pusher_path;
+use crate::support::{Redis, STEP_TIMEOUT, Server, Signal, bounded, eventually};
+
+/// A node that waits for a Redis which is not running yet.
+async fn waiting() -> (Redis, Server) {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let node = Server::builder().config("path_prefix = \"/x\"").redis(&redis).start_waiting().await;
+    (redis, node)
+}
+
+fn event() -> serde_json::Value {
+    json!({ "name": "e", "channel": "news", "data": "x" })
+}
+
+#[tokio::test]
+async fn starting_node_is_live_and_not_ready_with_the_reason() {
+    bounded(async {
+        let (mut redis, node) = waiting().await;
+        for prefix in ["", "/x"] {
+            assert_eq!(node.get(&format!("{prefix}/live")).await.status, 200);
+            let up = node.get(&format!("{prefix}/up")).await;
+            assert_eq!((up.status, &up.json()["status"]), (503, &json!("unready")));
+        }
+        eventually("the reason", STEP_TIMEOUT, async || {
+            let ready = node.get("/ready").await;
+            assert_eq!(ready.status, 503);
+            let reason = ready.json()["reason"].as_str().unwrap().to_owned();
+            let is_complete = reason.starts_with("connecting to Redis: ") && reason.contains("refused");
+            if is_complete { Ok(()) } else { Err(reason) }
+        })
+        .await;
+        assert_eq!(node.metrics().await.sum("fanfare_ready"), 0.0);
+
+        // On a connection that stays open, which the node serves after its start.
+        let caller = node.caller("1");
+        let refused = caller.post_events(event()).await;
+        refused.expect_error(503, "service_unavailable");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        for path in [&*pusher_path("key1"), "/x/app/key1?protocol=7", "/elsewhere"] {
+            let refused = node.try_connect(path).await.err().expect("no sockets");
+            refused.expect_error(503, "service_unavailable");
+            assert_eq!(refused.header("retry-after"), Some("1"));
+        }
+
+        redis.restart().await;
+        node.logged("\"message\":\"listening\"").await;
+        node.ready_becomes(200, STEP_TIMEOUT).await;
+        caller.post_events(event()).await.expect_ok();
+        node.browser("key1").await.subscribe("news").await;
+        node.get("/elsewhere").await.expect_error(404, "not_found");
+        // A line for each reason, not for each attempt.
+        let lines = node.log().matches("Redis is not reachable yet").count();
+        assert!((1..=2).contains(&lines), "{}", node.log());
+    })
+    .await;
+}
+
+/// A reload while the node starts is applied when it has started.
+#[tokio::test]
+async fn sighup_while_starting_is_applied_after_the_start() {
+    bounded(async {
+        let (mut redis, node) = waiting().await;
+        node.edit_config(|text| text.replace("\"key1\"", "\"key1-new\""));
+        node.signal(Signal::HangUp);
+        assert_eq!(node.get("/live").await.status, 200);
+        redis.restart().await;
+        node.logged("\"message\":\"configuration reloaded\"").await;
+        node.browser("key1-new").await;
+    })
+    .await;
+}
+
+/// Connections that are open end with the node, at once.
+#[tokio::test]
+async fn sigterm_ends_a_starting_node_within_a_second() {
+    bounded(async {
+        let (_redis, mut node) = waiting().await;
+        let caller = node.caller("1");
+        caller.post_events(event()).await.expect_error(503, "service_unavailable");
+        node.signal(Signal::Terminate);
+        let status = node.wait_exit(std::time::Duration::from_secs(1)).await;
+        assert!(status.success(), "{status}: {}", node.log());
+    })
+    .await;
+}
