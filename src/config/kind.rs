@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::fault::Wrong;
 use super::message_rate::{self, MessageRate};
-use super::raw::{Raw, listed, quoted};
+use super::raw::{HIDDEN, Raw, listed, quoted};
 use super::redis_url::{self, RedisUrlError};
 use super::{channel_deltas, edge, webhooks};
 use crate::app::{Secret, Webhook};
@@ -183,8 +183,6 @@ impl<S> AnyKind for Kind<S> {
         matches!(self, Kind::Secret(_) | Kind::Secrets(_) | Kind::RedisUrl(_))
     }
 }
-
-const HIDDEN: &str = "[hidden]";
 
 /// Stores a value and returns it as shown; `None` if there is none.
 fn put<S, T>(
