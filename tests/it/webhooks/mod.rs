@@ -1,4 +1,5 @@
 //! Webhooks (protocol.md 5): the delivered events, also while receivers, nodes and Redis fail.
 
 mod delivery;
+mod fairness;
 mod faults;
