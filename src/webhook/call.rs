@@ -50,20 +50,25 @@ impl CallError {
     }
 
     fn of_connect(error: &reqwest::Error) -> CallError {
-        let mut source = error.source();
-        while let Some(error) = source {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                    return CallError::Tls(tls.to_string());
-                }
-                match error.kind() {
-                    io::ErrorKind::ConnectionRefused => return CallError::Refused,
-                    // Before a request, only the handshake reads.
-                    io::ErrorKind::UnexpectedEof => return CallError::Tls("connection closed".to_owned()),
-                    _ => {}
-                }
+        let mut next = error.source();
+        while let Some(error) = next {
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                return CallError::Tls(tls.to_string());
             }
-            source = error.source();
+            let io = error.downcast_ref::<io::Error>();
+            match io.map(io::Error::kind) {
+                Some(io::ErrorKind::ConnectionRefused) => return CallError::Refused,
+                // Before a request, only the handshake reads.
+                Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                    return CallError::Tls("connection closed".to_owned());
+                }
+                _ => {}
+            }
+            // The source of an IO error is that of its inner error.
+            next = match io.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
         }
         CallError::Connect
     }

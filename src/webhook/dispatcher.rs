@@ -274,10 +274,7 @@ impl Dispatcher {
 
     fn expire(&mut self) {
         let expired = self.queues.expire(Instant::now());
-        if !expired.is_empty() {
-            tracing::warn!(events = expired.len(), "webhook events dropped: too many channels fail");
-        }
-        metrics().webhook_events_abandoned.increment(expired.len() as u64);
+        self.reporter.expired(&expired);
         self.settle(&expired);
     }
 

@@ -1,7 +1,7 @@
 //! Metrics and log lines of deliveries. A line is about a change of state, not about a call.
 //! The URL may contain a secret, so output has its host only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::call::CallError;
@@ -10,12 +10,14 @@ use super::work::CallOutcome;
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::{metrics, webhook_call_failed};
+use crate::webhook_event::{OutboxId, WebhookEventId};
 
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
     /// Hosts with a label of their own.
     hosts: HashSet<String>,
     full_outboxes: LogLimit,
+    abandoned: LogLimit,
 }
 
 impl Reporter {
@@ -26,6 +28,22 @@ impl Reporter {
             if self.full_outboxes.admits(app) {
                 tracing::warn!(%app, events, "webhook events dropped: the outbox of the app is full");
             }
+        }
+    }
+
+    /// Counts events that were dropped without a call.
+    pub(super) fn expired(&self, expired: &[(OutboxId, WebhookEventId)]) {
+        let mut events: BTreeMap<&str, usize> = BTreeMap::new();
+        for (outbox, _) in expired {
+            *events.entry(&*outbox.app).or_default() += 1;
+        }
+        events.into_iter().for_each(|(app, events)| self.abandoned(app, events));
+    }
+
+    fn abandoned(&self, app: &str, events: usize) {
+        metrics().webhook_events_abandoned.increment(events as u64);
+        if self.abandoned.admits(app) {
+            tracing::warn!(app, events, "webhook events dropped: too old");
         }
     }
 
@@ -53,8 +71,7 @@ impl Reporter {
             CallOutcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
         }
         if finished.abandoned > 0 {
-            metrics().webhook_events_abandoned.increment(finished.abandoned as u64);
-            tracing::warn!(%app, webhook = index, events = finished.abandoned, "webhook events dropped: too old");
+            self.abandoned(app, finished.abandoned);
         }
     }
 

@@ -152,8 +152,8 @@ impl Endpoint {
 
     pub(super) fn delivered(&mut self, call: Call) -> Finished {
         self.end_call(&call);
-        let mut finished = Finished::default();
-        finished.circuit = self.circuit.succeeded().then_some(CircuitChange::Closed);
+        let circuit = self.circuit.succeeded().then_some(CircuitChange::Closed);
+        let mut finished = Finished { circuit, ..Finished::default() };
         let owned = self.owned(&call);
         finished.settled.extend(settled(call.events.iter().filter(|event| owned.contains(event.channel()))));
         for (channel, _) in call.queues {

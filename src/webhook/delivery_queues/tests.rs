@@ -491,7 +491,7 @@ fn detached_call_settles_no_event_and_blocks_its_queue_until_it_ends() {
     assert!(harness.queues.endpoints.is_empty());
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Offer {
         endpoint: usize,
