@@ -39,8 +39,8 @@ if consumer['node'] and consumer['node'] ~= node and tonumber(consumer['until'])
   return false
 end
 if lease_ms == 0 then
-  redis.call('DEL', consumer_key)
-  return { {}, dropped }
+  redis.call('HDEL', consumer_key, 'node', 'until')
+  return { {}, {} }
 end
 -- Nodes poll every partition, and most have no events.
 if redis.call('ZCARD', apps_key) == 0 and #dropped == 0 then

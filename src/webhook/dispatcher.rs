@@ -47,7 +47,6 @@ pub(super) struct Dispatcher {
     failed_reads: BTreeSet<OutboxId>,
     reporter: Reporter,
     work: JoinSet<JobResult>,
-    is_stopping: bool,
 }
 
 impl Dispatcher {
@@ -66,7 +65,6 @@ impl Dispatcher {
             failed_reads: BTreeSet::new(),
             reporter: Reporter::default(),
             work: JoinSet::new(),
-            is_stopping: false,
         }
     }
 
@@ -258,7 +256,7 @@ impl Dispatcher {
 
     /// Another node holds the claim, or the backend did not answer in time to exclude it.
     fn claim_lost(&mut self, partition: Partition) {
-        if self.forget(partition) {
+        if self.claimed.contains(&partition) && self.forget(partition) {
             self.queues.detach(&HashSet::from([partition]));
         }
     }
@@ -284,10 +282,9 @@ impl Dispatcher {
         }
     }
 
-    /// Reads the outboxes once more and delivers the events that can be delivered now.
+    /// Reads the outboxes to their end, and delivers the events that can be delivered now.
     /// Events in backoff stay in the outbox for other nodes.
     async fn stop(mut self) {
-        self.is_stopping = true;
         self.claim_all();
         let _ = tokio::time::timeout(limits::WEBHOOK_STOP_TIMEOUT, self.finish_all()).await;
         self.work.abort_all();
