@@ -4,8 +4,9 @@
 
   KEYS[1]  head      of the channel (hash)
   KEYS[2]  log       history of the channel (list)
-  KEYS[3]  outbox    of the partition (stream)
-  KEYS[4]  consumer  of the outbox (hash)
+  KEYS[3]  outbox    of the app in this partition (stream)
+  KEYS[4]  apps      of this partition with webhook events (sorted set)
+  KEYS[5]  consumer  of the outboxes (hash)
 
   ARGV[1..6]        as in include/append.lua
   ARGV[7]  kind        of the entry
@@ -17,13 +18,19 @@
   Returns  nothing.
   Errors   none of its own.
 ]]
-local kind, body, channel_id, outbox_max = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
-local outbox_key, consumer_key = KEYS[3], KEYS[4]
+local kind, body, channel_id = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local webhooks = {
+  channel_id = channel_id,
+  outbox_max = ARGV[10],
+  outbox_key = KEYS[3],
+  apps_key = KEYS[4],
+  consumer_key = KEYS[5],
+}
 
 local channel = read_channel(KEYS[1], KEYS[2])
-check_outbox(outbox_key, consumer_key)
+check_webhooks(webhooks)
 append_entry(channel, kind, 1, body)
 if channel_id ~= '' then
-  notify(outbox_key, consumer_key, outbox_max, channel_id, 'client_event', 'event', body)
+  notify(webhooks, 'client_event', 'event', body)
 end
 publish_entry(channel)

@@ -12,10 +12,11 @@
   KEYS[4]  channels  of the node in this partition (set): input of a sweep
   KEYS[5]  occupied  of the app in this partition (sorted set): channel names
   KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
-  KEYS[7]  outbox    of the partition (stream)
-  KEYS[8]  due       of the partition (sorted set): transitions to check, by time
-  KEYS[9]  consumer  of the outbox (hash)
-  KEYS[10] users     of the channel (hash): user -> "node count node count …",
+  KEYS[7]  outbox    of the app in this partition (stream)
+  KEYS[8]  due       of the app in this partition (sorted set): transitions to check, by time
+  KEYS[9]  apps      of this partition with webhook events (sorted set)
+  KEYS[10] consumer  of the outboxes (hash)
+  KEYS[11] users     of the channel (hash): user -> "node count node count …",
                      a line break, and the user_info of the first connection
 
   ARGV[1..6]           as in include/append.lua
@@ -41,15 +42,19 @@
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
+local rules, wants_last, grace_ms = ARGV[10], ARGV[11], tonumber(ARGV[13])
 local members_max, occupied_max = tonumber(ARGV[14]), tonumber(ARGV[15])
-local users_key, channels_key, outbox_key, consumer_key = KEYS[10], KEYS[4], KEYS[7], KEYS[9]
-local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
+local users_key, channels_key = KEYS[11], KEYS[4]
+local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
+local webhooks = {
+  channel_id = channel_id,
+  outbox_max = ARGV[12],
+  outbox_key = KEYS[7],
+  due_key = KEYS[8],
+  apps_key = KEYS[9],
+  consumer_key = KEYS[10],
+}
 local MEMBERS, ADDED, REMOVED = 3, 1, 2
-
-function index.notify(event, ...)
-  notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
-end
 
 -- The connections of a user on other nodes: the list of nodes, and their sum.
 local function others_of(nodes)
@@ -73,8 +78,7 @@ if rules == '' then
 end
 redis.call('SCARD', channels_key)
 redis.call('HLEN', index.counts_key)
-check_outbox(outbox_key, consumer_key)
-redis.call('ZCARD', index.due_key)
+check_webhooks(webhooks)
 if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
   return { position(channel), 0, {}, {}, 0, 1 }
 end
@@ -115,22 +119,22 @@ write_occupancy(occupancy, count, members, channels_key, channel_id)
 for i = 1, #changed, 2 do
   redis.call('HSET', users_key, changed[i], changed[i + 1])
 end
-write_index(occupancy, members, index, channel_id, grace_ms)
+write_index(occupancy, members, index, webhooks, grace_ms)
 for _, user in ipairs(added) do
-  local has_returned = redis.call('ZREM', index.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
+  local has_returned = redis.call('ZREM', webhooks.due_key, 'removed ' .. channel_id .. ' ' .. user) == 1
   if not has_returned and is_hooked(occupancy.hooked, 'member_added') then
-    index.notify('member_added', 'user', user)
+    notify(webhooks, 'member_added', 'user', user)
   end
 end
 if is_hooked(occupancy.hooked, 'member_removed') then
   for _, user in ipairs(removed) do
-    redis.call('ZADD', index.due_key, number(now_ms + grace_ms), 'removed ' .. channel_id .. ' ' .. user)
+    schedule(webhooks, now_ms + grace_ms, 'removed ' .. channel_id .. ' ' .. user)
   end
 end
 if #body > 0 then
   append_entry(channel, MEMBERS, 1, table.concat(body))
 end
 
-local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
+local last = wants_last == '1' and read_last(channel, occupancy, webhooks) or {}
 publish_entry(channel)
 return { position(channel), occupancy.total, refused, last, channel.has_deltas and 0 or 1, 0 }

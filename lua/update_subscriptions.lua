@@ -12,9 +12,10 @@
   KEYS[4]  channels  of the node in this partition (set): input of a sweep
   KEYS[5]  occupied  of the app in this partition (sorted set): channel names
   KEYS[6]  counts    of the app in this partition (hash): subscriptions and users
-  KEYS[7]  outbox    of the partition (stream)
-  KEYS[8]  due       of the partition (sorted set): transitions to check, by time
-  KEYS[9]  consumer  of the outbox (hash)
+  KEYS[7]  outbox    of the app in this partition (stream)
+  KEYS[8]  due       of the app in this partition (sorted set): transitions to check, by time
+  KEYS[9]  apps      of this partition with webhook events (sorted set)
+  KEYS[10] consumer  of the outboxes (hash)
 
   ARGV[1..6]                 as in include/append.lua
   ARGV[7]  node              incarnation
@@ -39,24 +40,27 @@
   Errors   none of its own.
 ]]
 local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local rules, wants_last, outbox_max, grace_ms = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
+local rules, wants_last, grace_ms = ARGV[10], ARGV[11], tonumber(ARGV[13])
 local unthrottled_max, interval_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
 local USER_STATUS = 5
 local occupied_max = tonumber(ARGV[16])
 local is_user = string.find(channel_id, ':#', 1, true) ~= nil
-local channels_key, outbox_key, consumer_key = KEYS[4], KEYS[7], KEYS[9]
-local index = { occupied_key = KEYS[5], counts_key = KEYS[6], due_key = KEYS[8] }
-
-function index.notify(event, ...)
-  notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
-end
+local channels_key = KEYS[4]
+local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
+local webhooks = {
+  channel_id = channel_id,
+  outbox_max = ARGV[12],
+  outbox_key = KEYS[7],
+  due_key = KEYS[8],
+  apps_key = KEYS[9],
+  consumer_key = KEYS[10],
+}
 
 local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
 redis.call('SCARD', channels_key)
 redis.call('HLEN', index.counts_key)
-check_outbox(outbox_key, consumer_key)
-redis.call('ZCARD', index.due_key)
+check_webhooks(webhooks)
 if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
   return { position(channel), 0, {}, {}, 0, 1 }
 end
@@ -70,14 +74,14 @@ if is_user then
     append_entry(channel, USER_STATUS, 1, total > 0 and '\1' or '\0')
   end
 else
-  write_index(occupancy, 0, index, channel_id, grace_ms)
+  write_index(occupancy, 0, index, webhooks, grace_ms)
   local sends_counts = bit.band(occupancy.sends, SENDS_COUNTS) ~= 0
   if total ~= total_before and (sends_counts or is_hooked(occupancy.hooked, 'subscription_count')) then
     local sent_at = tonumber(occupancy.fields.told_at or 0)
     if total > unthrottled_max and now_ms - sent_at < interval_ms then
-      redis.call('ZADD', index.due_key, 'NX', number(sent_at + interval_ms), 'count ' .. channel_id)
+      schedule(webhooks, sent_at + interval_ms, 'count ' .. channel_id)
     else
-      redis.call('ZREM', index.due_key, 'count ' .. channel_id)
+      redis.call('ZREM', webhooks.due_key, 'count ' .. channel_id)
       if total > unthrottled_max then
         redis.call('HSET', occupancy.subs_key, 'told_at', number(now_ms))
       end
@@ -85,7 +89,7 @@ else
         append_count(channel, total)
       end
       if is_hooked(occupancy.hooked, 'subscription_count') then
-        index.notify('subscription_count', 'count', total)
+        notify(webhooks, 'subscription_count', 'count', total)
       end
     end
   end
@@ -98,6 +102,6 @@ if total == 0 and channel.epoch and channel.last_until == 0 then
   end
 end
 
-local last = wants_last == '1' and read_last(channel, occupancy, index) or {}
+local last = wants_last == '1' and read_last(channel, occupancy, webhooks) or {}
 publish_entry(channel)
 return { position(channel), total, {}, last, channel.has_deltas and 0 or 1, 0 }

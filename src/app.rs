@@ -166,11 +166,23 @@ pub struct Webhook {
     pub channel_suffix: Option<String>,
 }
 
-/// Implemented by hand: headers, and the query of a URL, may be credentials.
+impl Webhook {
+    /// Host and port of the URL. All output names an endpoint by them, because path and query
+    /// may be credentials.
+    pub fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default()
+    }
+}
+
+/// Implemented by hand: headers, and path and query of a URL, may be credentials.
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let url = self.url.split('?').next().unwrap_or_default();
-        f.debug_struct("Webhook").field("url", &url).field("events", &self.events).finish_non_exhaustive()
+        f.debug_struct("Webhook")
+            .field("host", &self.host())
+            .field("events", &self.events)
+            .finish_non_exhaustive()
     }
 }
 

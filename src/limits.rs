@@ -192,12 +192,16 @@ pub const APP_CHANGES_PROOF_INTERVAL: Duration = Duration::from_secs(2);
 /// Time in which a vacated channel is occupied again, or a removed member returns,
 /// without a webhook event: a page reload.
 pub const WEBHOOK_GRACE: Duration = Duration::from_secs(3);
-/// Events in the outbox of one partition. Above it, new ones are dropped.
+/// Events in the outbox of one app and partition. Above it, new ones are dropped.
 pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
-/// Events of one partition that its consumer has read and not yet removed.
+/// Events of one app and partition that their consumer has read and not yet removed.
 pub const WEBHOOK_PENDING_MAX: usize = 1_000;
+/// Events in one read of an outbox. Small, because Redis serves no other client meanwhile.
+pub const WEBHOOK_READ_MAX: usize = 100;
 /// Events at the end of their grace period that one read of an outbox handles.
 pub const WEBHOOK_DUE_MAX: usize = 100;
+/// Of these, how many are settled concurrently.
+pub const WEBHOOK_SETTLEMENTS_MAX: usize = 16;
 /// Events in one call.
 pub const WEBHOOK_BATCH_MAX: usize = 100;
 /// Concurrent calls of a node.
@@ -205,6 +209,10 @@ pub const WEBHOOK_CALLS_MAX: usize = 64;
 /// Concurrent calls of one endpoint: a receiver that hangs leaves capacity for all
 /// others.
 pub const WEBHOOK_ENDPOINT_CALLS_MAX: usize = 16;
+/// Divisor of the free calls of a node: an app begins a call, or a retry, while it has
+/// fewer in progress than this share of the free ones. So one app has at most a third of
+/// all, and each further app whose receivers hang leaves something for the next.
+pub const WEBHOOK_APP_CALLS_DIVISOR: usize = 2;
 /// Concurrent retries of a node: failing channels leave capacity for the others.
 pub const WEBHOOK_RETRIES_MAX: usize = WEBHOOK_CALLS_MAX / 2;
 /// Concurrent retries of one endpoint, for the same reason.
@@ -217,12 +225,23 @@ pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 * 1024;
 pub const WEBHOOK_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest backoff between two attempts.
 pub const WEBHOOK_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Failed calls of an endpoint without a success in between that open its circuit: until
+/// a call succeeds, one call at a time is made, with the same backoff. Further retries of
+/// a channel do not count, because a receiver may reject one event for ever.
+pub const WEBHOOK_CIRCUIT_FAILURES: u32 = 10;
 /// Age at which an undelivered event is dropped.
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(300);
-/// Interval at which a node reads a partition's outbox.
+/// Interval at which a node looks for new events in a partition.
 pub const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Partitions whose outbox a node reads concurrently.
+/// Partitions that a node claims concurrently.
 pub const WEBHOOK_CLAIMS_MAX: usize = 32;
+/// Apps listed in the answer to one claim; further ones are listed after the next.
+pub const WEBHOOK_APPS_MAX: usize = 1_000;
+/// Outboxes that a node reads concurrently, in turns by app.
+pub const WEBHOOK_READS_MAX: usize = 32;
+/// Hosts that have a label of their own in the metric of failed calls; further ones share
+/// the label `other`.
+pub const WEBHOOK_HOST_LABELS_MAX: usize = 64;
 /// Time without renewal after which another node replaces a consumer.
 pub const WEBHOOK_LEASE: Duration = Duration::from_secs(5);
 /// Time for calls in progress and queued events at a graceful stop. The consumer no

@@ -29,7 +29,7 @@ pub struct Metric {
 
 /// The names of all metrics, those with labels included.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let labelled = ["fanfare_connections_closed_total", "fanfare_build_info", "fanfare_config_reloads_total"];
+    let labelled = ["fanfare_connections_closed_total", "fanfare_build_info", RELOADS, WEBHOOK_CALLS_FAILED];
     CATALOGUE.iter().map(|metric| metric.name).chain(labelled)
 }
 
@@ -131,17 +131,17 @@ catalogue! {
     counter probe_failures "fanfare_probe_failures_total" Count "Reconnects of the listening connection because this node did not receive its own probe."
     counter head_checks "fanfare_head_checks_total" Count "Channels compared with their heads in Redis."
     counter membership_updates "fanfare_membership_updates_total" Count "Membership updates sent to the backend."
-    counter webhook_events_dropped "fanfare_webhook_events_dropped_total" Count "Webhook events dropped because the webhook outbox was full, or in a format that this node cannot decode."
+    counter webhook_events_dropped "fanfare_webhook_events_dropped_total" Count "Webhook events dropped because the outbox of their app and partition was full, or in a format that this node cannot decode."
     counter leases_lost "fanfare_leases_lost_total" Count "Times that this node lost its lease or was fenced, and took a new incarnation."
     counter nodes_swept "fanfare_nodes_swept_total" Count "Dead nodes whose memberships this node removed."
     counter app_lookups "fanfare_app_lookups_total" Count "App ids and keys looked up in Redis."
     counter app_lookups_refused "fanfare_app_lookups_refused_total" Count "App look-ups refused because too many were in progress."
     counter app_changes "fanfare_app_changes_total" Count "Change notifications for apps in Redis."
     counter webhook_events_delivered "fanfare_webhook_events_delivered_total" Count "Webhook events delivered, once per webhook."
-    counter webhook_calls_failed "fanfare_webhook_calls_failed_total" Count "Webhook calls without a 2xx response."
     counter webhook_events_abandoned "fanfare_webhook_events_abandoned_total" Count "Webhook events dropped after five minutes of failed calls, once per webhook."
     counter webhook_events_orphaned "fanfare_webhook_events_orphaned_total" Count "Webhook events dropped because their app or webhook was removed."
     gauge webhook_events_pending "fanfare_webhook_events_pending" Count "Webhook events that this node has read and not yet removed from the outbox."
+    gauge webhook_circuits_open "fanfare_webhook_circuits_open" Count "Webhooks of this node whose circuit is open: their calls have failed, and only probes are sent."
     gauge nodes "fanfare_nodes" Count "Live nodes of the cluster, as observed by this node."
     gauge config_last_reload_successful "fanfare_config_last_reload_successful" Count "1 if the last load of the configuration, at start or after SIGHUP, was successful, otherwise 0."
     gauge config_last_reload_success "fanfare_config_last_reload_success_timestamp_seconds" Seconds "Time of the last successful load of the configuration, in seconds since 1970."
@@ -180,6 +180,13 @@ pub fn config_refused() {
     metrics().config_last_reload_successful.set(0);
 }
 
+const WEBHOOK_CALLS_FAILED: &str = "fanfare_webhook_calls_failed_total";
+
+/// Counts a webhook call without a 2xx response, by host of the receiver and cause.
+pub fn webhook_call_failed(host: &str, cause: &'static str) {
+    counter!(WEBHOOK_CALLS_FAILED, "host" => host.to_owned(), "cause" => cause).increment(1);
+}
+
 /// The body of `/metrics`, in Prometheus' text format.
 pub fn render() -> String {
     let handle = install();
@@ -209,6 +216,11 @@ pub fn install() -> &'static PrometheusHandle {
         for result in ["success", "failure"] {
             counter!(RELOADS, "result" => result).increment(0);
         }
+        describe_counter!(
+            WEBHOOK_CALLS_FAILED,
+            Unit::Count,
+            "Webhook calls without a 2xx response, by host and cause."
+        );
         gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         metrics();
         handle

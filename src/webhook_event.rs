@@ -4,11 +4,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::channel::Partition;
 use crate::event::Event;
 
-/// The id of an entry in the outbox of a partition, `<ms>-<n>`. With the partition as
-/// prefix it is the `id` in calls: the same at every attempt, so that receivers
-/// recognise repetitions.
+/// Where the webhook events of an app's channels in one partition wait for their delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OutboxId {
+    pub partition: Partition,
+    pub app: Arc<str>,
+}
+
+/// The id of an entry in an outbox, `<ms>-<n>`. With app and partition as prefix it is the
+/// `id` in calls: the same at every attempt, so that receivers recognise repetitions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebhookEventId {
     /// Time of the transition, in ms since 1970 by the backend's clock.

@@ -10,9 +10,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::victim::{PARTITION, channels_of};
+
 use crate::Outcome;
 use crate::frames::masked_text;
-use crate::http_client::{APP, HttpClient};
+use crate::http_client::{APP, App, HttpClient};
 use crate::ws_client::WsClient;
 
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +31,12 @@ pub enum Attack {
     Batches,
     /// A stranger resumes a channel with a long history again and again.
     Resumes,
+    /// A client of an app whose receivers hang subscribes to channels of one partition.
+    Webhooks,
 }
+
+/// The app whose receivers hang.
+const HANGING: App = App { id: "3", key: "hanging-key", secret: "hanging-secret" };
 
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -44,13 +51,14 @@ pub struct Flood {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 6] = [
+    pub const ALL: [Attack; 7] = [
         Attack::Subscriptions,
         Attack::RedisMemory,
         Attack::Queries,
         Attack::Filters,
         Attack::Batches,
         Attack::Resumes,
+        Attack::Webhooks,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,6 +69,7 @@ impl Attack {
             Attack::Filters => "filters",
             Attack::Batches => "batches",
             Attack::Resumes => "resumes",
+            Attack::Webhooks => "webhooks",
         }
     }
 
@@ -73,10 +82,17 @@ impl Attack {
     }
 
     /// Settings of the node, after those of the victim.
-    pub fn settings(self) -> &'static str {
+    pub fn settings(self, hanging: SocketAddr) -> String {
         match self {
-            Attack::Filters => "[tag_filtering]\nenabled = true\n",
-            _ => "",
+            Attack::Filters => "[tag_filtering]\nenabled = true\n".to_owned(),
+            Attack::Webhooks => {
+                let webhooks = vec![format!("{{ url = \"http://{hanging}\" }}"); 5].join(", ");
+                format!(
+                    "[[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{}\"\nwebhooks = [{webhooks}]\n",
+                    HANGING.id, HANGING.key, HANGING.secret
+                )
+            }
+            _ => String::new(),
         }
     }
 
@@ -104,6 +120,7 @@ impl Attack {
             Attack::Filters => filters(target).await,
             Attack::Batches => batches(target).await,
             Attack::Resumes => resumes(target).await,
+            Attack::Webhooks => webhooks(target).await,
         }
     }
 }
@@ -224,6 +241,21 @@ async fn resumes(target: Target) -> Outcome<()> {
         let unsubscribe = command("pusher:unsubscribe", &json!({ "channel": "history" }));
         let subscribe = command("pusher:subscribe", &json!({ "channel": "history", "resume": resume }));
         floods.spawn(ws_client.flood(std::iter::repeat([unsubscribe, subscribe].concat())));
+    }
+    floods.join_all().await;
+    Ok(())
+}
+
+async fn webhooks(target: Target) -> Outcome<()> {
+    const SOCKETS: usize = 3;
+    const CHANNELS: usize = 500;
+    let mut floods = JoinSet::new();
+    for socket in 0..SOCKETS {
+        let ws_client = WsClient::connect_to(target.address, &HANGING).await?;
+        let channels = channels_of(&HANGING, PARTITION, &socket.to_string()).into_iter().take(CHANNELS);
+        let frame = |channel: String| command("pusher:subscribe", &json!({ "channel": channel }));
+        let frames: Vec<Vec<u8>> = channels.map(frame).collect();
+        floods.spawn(ws_client.flood(frames.into_iter()));
     }
     floods.join_all().await;
     Ok(())

@@ -3,11 +3,13 @@
 //! attack.
 
 mod attack;
+mod receiver;
 mod victim;
 
 use std::time::Duration;
 
 use attack::{Attack, Target};
+use receiver::Receiver;
 use victim::{Observed, Victim};
 
 use crate::journal::Journal;
@@ -27,11 +29,13 @@ pub async fn attacks(bench: &Bench, journal: &mut Journal) -> Outcome<()> {
         for attack in Attack::ALL.into_iter().filter(|attack| attack.name().contains(&bench.options.only)) {
             for (name, program) in bench.options.builds() {
                 let redis = Redis::start_with(attack.redis_arguments()).await?;
-                let settings = [victim::SETTINGS, attack.settings()].concat();
+                let (receiver, hanging) = (Receiver::start(true).await?, Receiver::start(false).await?);
+                let settings =
+                    [victim::settings(receiver.address), attack.settings(hanging.address)].concat();
                 let node =
                     fanfare::start_with(&program, Some(&redis.url()), bench.cores(), &settings).await?;
                 let target = Target { address: node.address };
-                let mut victim = Victim::connect(node.address).await?;
+                let mut victim = Victim::connect(node.address, receiver).await?;
                 let before_bytes = node.process.resident_bytes()?;
                 let calm = victim.observe(CALM_TIME).await?;
                 let flood = attack.start(target)?;
@@ -63,6 +67,7 @@ fn figures(calm: &Observed, attacked: &Observed) -> Figures {
             ("response", &observed.responses),
             ("delivery", &observed.deliveries),
             ("subscribe", &observed.subscriptions),
+            ("webhook", &observed.webhooks),
         ];
         for (name, times) in kinds {
             let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();

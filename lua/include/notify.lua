@@ -1,9 +1,11 @@
 --[[
-  Append a webhook event to the partition's outbox. A full outbox drops the event
-  and counts it for its consumer.
+  Append a webhook event to its app's outbox, or schedule a transition that is
+  checked later. Both enter the app in the index of apps that their consumer reads.
+  A full outbox drops the event and counts it for the consumer.
 
-  `event` is the event type of a webhook, followed by its fields other than app
-  and channel.
+  `webhooks` has channel_id, outbox_max and the keys outbox_key, apps_key,
+  consumer_key and, to schedule, due_key. `event` is the event type of a webhook,
+  followed by its fields other than app and channel.
 ]]
 local EVENT_BITS = {
   channel_occupied = 1,
@@ -19,15 +21,33 @@ local function is_hooked(hooked, event)
   return bit.band(hooked, EVENT_BITS[event]) ~= 0
 end
 
-local function check_outbox(outbox_key, consumer_key)
-  redis.call('XLEN', outbox_key)
-  redis.call('HLEN', consumer_key)
+local function check_webhooks(webhooks)
+  redis.call('XLEN', webhooks.outbox_key)
+  redis.call('ZCARD', webhooks.apps_key)
+  redis.call('HLEN', webhooks.consumer_key)
+  if webhooks.due_key then
+    redis.call('ZCARD', webhooks.due_key)
+  end
 end
 
-local function notify(outbox_key, consumer_key, outbox_max, channel_id, event, ...)
-  if redis.call('XLEN', outbox_key) >= tonumber(outbox_max) then
-    redis.call('HINCRBY', consumer_key, 'dropped', 1)
+-- Keeps an earlier time.
+local function read_at(webhooks, at_ms)
+  redis.call('ZADD', webhooks.apps_key, 'LT', number(at_ms), string.match(webhooks.channel_id, '^[^:]*'))
+end
+
+local function notify(webhooks, event, ...)
+  if redis.call('XLEN', webhooks.outbox_key) >= tonumber(webhooks.outbox_max) then
+    local app = string.match(webhooks.channel_id, '^[^:]*')
+    redis.call('HINCRBY', webhooks.consumer_key, 'dropped ' .. app, 1)
   else
-    redis.call('XADD', outbox_key, '*', 'address', channel_id, 'what', event, ...)
+    redis.call('XADD', webhooks.outbox_key, '*', 'address', webhooks.channel_id, 'what', event, ...)
+    -- An outbox without a new event expires like the head of a channel.
+    redis.call('PEXPIRE', webhooks.outbox_key, ARGV[6])
+    read_at(webhooks, now_ms)
   end
+end
+
+local function schedule(webhooks, at_ms, transition)
+  redis.call('ZADD', webhooks.due_key, number(at_ms), transition)
+  read_at(webhooks, at_ms)
 end

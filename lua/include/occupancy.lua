@@ -63,8 +63,8 @@ end
   Update the index of an app's occupied channels, and append the webhook events of
   the transition. A vacated channel is reported after the grace period.
 ]]
-local function write_index(occupancy, users, index, channel_id, grace_ms)
-  local channel = string.match(channel_id, ':(.*)$')
+local function write_index(occupancy, users, index, webhooks, grace_ms)
+  local channel = string.match(webhooks.channel_id, ':(.*)$')
   local was_occupied, is_occupied = occupancy.total_before > 0, occupancy.total > 0
   if is_occupied then
     redis.call('ZADD', index.occupied_key, 0, channel)
@@ -75,16 +75,16 @@ local function write_index(occupancy, users, index, channel_id, grace_ms)
   if was_occupied == is_occupied then
     return
   end
-  local due = 'vacated ' .. channel_id
+  local due = 'vacated ' .. webhooks.channel_id
   if is_occupied then
-    local has_returned = redis.call('ZREM', index.due_key, due) == 1
+    local has_returned = redis.call('ZREM', webhooks.due_key, due) == 1
     if not has_returned and is_hooked(occupancy.hooked, 'channel_occupied') then
-      index.notify('channel_occupied')
+      notify(webhooks, 'channel_occupied')
     end
   else
     redis.call('ZREM', index.occupied_key, channel)
     if is_hooked(occupancy.hooked, 'channel_vacated') then
-      redis.call('ZADD', index.due_key, number(now_ms + grace_ms), due)
+      schedule(webhooks, now_ms + grace_ms, due)
     end
   end
 end
@@ -94,7 +94,7 @@ end
   sequence number, its time (ms) and the ms until it expires; or nothing, and a
   webhook event for the first cache miss.
 ]]
-local function read_last(channel, occupancy, index)
+local function read_last(channel, occupancy, webhooks)
   local last = redis.call('HMGET', channel.head_key, 'last', 'last_seq', 'last_at')
   if last[1] and channel.last_until > now_ms then
     last[4] = number(channel.last_until - now_ms)
@@ -105,7 +105,7 @@ local function read_last(channel, occupancy, index)
   local is_reported = occupancy.total == 0 or occupancy.fields.missed == missed
   if is_hooked(occupancy.hooked, 'cache_miss') and not is_reported then
     redis.call('HSET', occupancy.subs_key, 'missed', missed)
-    index.notify('cache_miss')
+    notify(webhooks, 'cache_miss')
   end
   return {}
 end

@@ -1,6 +1,6 @@
 //! Stage 4 of the path of a batch (design.md 2), and the state that nodes share. The contract has
 //! six parts, one per file: the histories of channels, memberships, the counts that result from
-//! them, quotas, stored apps and the webhook outbox. The memory backend implements it for one
+//! them, quotas, stored apps and the webhook outboxes. The memory backend implements it for one
 //! process and the Redis backend for a cluster. One suite, `tests/it/backend/contract.rs`, runs on
 //! both.
 
@@ -20,6 +20,7 @@ pub use counts::{Counts, Occupied};
 pub use history::{Cached, ControlEntry, KeptBase, KeptBases, LastEvent, Publication, Published, StoredBase};
 pub use membership::{MembershipRules, MembershipUpdate, RosterRead, UpdatedMembership, UserCount};
 pub use quotas::{Account, Charge, RateState};
+pub use webhook_outbox::{ClaimedOutboxes, WebhookPage};
 
 use memory::Memory;
 use redis::Redis;

@@ -198,17 +198,33 @@ fn webhook_mistakes_are_all_reported_with_their_path() {
 fn webhook_credentials_are_hidden_in_output() {
     let given = given(
         "[[apps]]\nid = 7\nkey = 'k'\nsecrets = ['hush1', 'hush2']\n\
-         webhooks = [{ url = 'http://a/?token=hush3', headers = { Authorization = 'hush4' } }]\n",
+         webhooks = [{ url = 'http://a/?token=hush3', headers = { Authorization = 'hush4' } }, \
+         { url = 'https://b:8443/hush5/' }, { url = 'https://c/' }, { url = 'https://d?hush6' }]\n",
         &[],
     );
     let shown = format!("{}{:?}{:?}", given.printed(), given.config(), given.load());
     assert!(!shown.contains("hush"), "{shown}");
     assert!(
         shown.contains(
-            "apps[0].webhooks = [{ url = \"http://a/?[hidden]\", headers = { Authorization = [hidden] } }]"
+            "apps[0].webhooks = [{ url = \"http://a/[hidden]\", headers = { Authorization = [hidden] } }, \
+             { url = \"https://b:8443/[hidden]\" }, { url = \"https://c/\" }, { url = \"https://d/[hidden]\" }]"
         ),
         "{shown}"
     );
+}
+
+#[test]
+fn refused_webhook_url_is_reported_with_its_host_only() {
+    let refused = |url: &str| problems(&format!("[[apps.webhooks]]\nurl = '{url}'\n")).remove(0);
+    let hidden =
+        ["https://ann:hush@a/b", "https://hush@a", "https://ann:hush/x@a", "hush", "ftp://a?q=hush@b"];
+    let with_host = ["ftp://a/hush", "https://a/?hush#x", "ftp://a#hush"];
+    for (urls, shown) in [(&hidden[..], "it is [hidden]"), (&with_host, "://a/[hidden]")] {
+        for url in urls {
+            let text = refused(url);
+            assert!(text.contains(shown) && !text.contains("hush"), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::fault::Wrong;
 use super::message_rate::{self, MessageRate};
-use super::raw::{Raw, listed, quoted};
+use super::raw::{HIDDEN, Raw, listed, quoted};
 use super::redis_url::{self, RedisUrlError};
 use super::{channel_deltas, edge, webhooks};
 use crate::app::{Secret, Webhook};
@@ -187,8 +187,6 @@ impl<S> AnyKind for Kind<S> {
 
 /// What [`Secret::parse`] accepts.
 pub const SECRET_EXPECTED: &str = "without quotes or white space around it, and without control characters";
-
-const HIDDEN: &str = "[hidden]";
 
 /// Stores a value and returns it as shown; `None` if there is none.
 fn put<S, T>(

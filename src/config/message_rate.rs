@@ -32,7 +32,7 @@ pub(super) fn read(raw: &Raw) -> Result<Option<MessageRate>, Wrong> {
     };
     let mut mistakes = Vec::new();
     let mut table = Table::new(members, String::new(), NAMES, &[], &mut mistakes);
-    let enabled = table.require("enabled", FLAG, Raw::flag);
+    let enabled = table.require("enabled", FLAG, Raw::flag, Raw::to_string);
     let attempts = table.read("max_attempts", "a whole number from 1", count);
     let seconds = table.read("decay_seconds", "a whole number from 1", count);
     let terminate = table.read("terminate_on_limit", FLAG, Raw::flag);

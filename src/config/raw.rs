@@ -5,6 +5,9 @@ use std::fmt;
 
 use toml::de::{DeString, DeValue};
 
+/// Replaces secrets in output.
+pub(super) const HIDDEN: &str = "[hidden]";
+
 /// A value as written in its source. The environment and the flags provide only texts;
 /// every kind can be parsed from a text.
 #[derive(Debug, Clone, PartialEq)]

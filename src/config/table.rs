@@ -49,17 +49,21 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// The same for a mandatory member.
+    /// The same for a mandatory member that may contain a secret: `shown` is a value that was not
+    /// accepted, for output.
     pub(super) fn require<T>(
         &mut self,
         name: &str,
         expected: &str,
         read: impl FnOnce(&Raw) -> Option<T>,
+        shown: impl FnOnce(&Raw) -> String,
     ) -> Option<T> {
-        if !self.members.contains_key(name) {
-            self.refuse(name, expected, "missing".to_owned());
+        let raw = self.members.get(name);
+        let value = raw.and_then(read);
+        if value.is_none() {
+            self.refuse(name, expected, raw.map_or_else(|| "missing".to_owned(), shown));
         }
-        self.read(name, expected, read)
+        value
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

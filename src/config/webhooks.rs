@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::fault::{Fault, Mistake, Wrong};
-use super::raw::{Raw, listed, quoted};
-use super::redis_url::hide_password;
+use super::raw::{HIDDEN, Raw, listed, quoted};
 use super::table::Table;
 use crate::app::{HookedEvents, Webhook};
 
@@ -44,7 +43,7 @@ fn read_list(list: &[Raw]) -> Result<Vec<Webhook>, Wrong> {
         match item {
             Raw::Table(members) => hooks.extend(read_hook(members, inside, &mut mistakes)),
             _ => {
-                let (expected, found) = ("a table with a `url`".to_owned(), "[hidden]".to_owned());
+                let (expected, found) = ("a table with a `url`".to_owned(), HIDDEN.to_owned());
                 mistakes.push(Mistake { inside, fault: Fault::Expected { expected, found } });
             }
         }
@@ -68,7 +67,7 @@ fn read_hook(
     // A Lambda function without a URL is one mistake, not two.
     let url = match is_lambda {
         true => None,
-        false => table.require("url", URL, |raw| raw.text().and_then(read_url)),
+        false => table.require("url", URL, |raw| raw.text().and_then(read_url), shown_refused),
     };
     let names = format!("a list of {}", HookedEvents::NAMES.join(", "));
     if let Some(events) = table.read("event_types", &names, read_events) {
@@ -89,8 +88,9 @@ fn read_url(text: &str) -> Option<String> {
     let uri: hyper::Uri = text.parse().ok()?;
     let authority = uri.authority()?;
     let plain = !authority.as_str().contains('@') && !authority.host().is_empty() && !text.contains('#');
+    let has_port = authority.port_u16().is_some() || authority.as_str() == authority.host();
     let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    (http && plain).then(|| text.to_owned())
+    (http && plain && has_port).then(|| text.to_owned())
 }
 
 /// `None` for an empty list: such a webhook would never be called. An absent list means
@@ -116,7 +116,7 @@ fn read_headers(
             Some(value) => headers.push((name.clone(), value)),
             None => {
                 let expected = format!("{HEADERS}, none of them X-Pusher-…");
-                let fault = Fault::Expected { expected, found: "[hidden]".to_owned() };
+                let fault = Fault::Expected { expected, found: HIDDEN.to_owned() };
                 mistakes.push(Mistake { inside: format!("{inside}.{name}"), fault });
             }
         }
@@ -134,9 +134,25 @@ fn read_spellings(filter: &mut Table<'_>, name: &str, other: &str) -> Option<Str
     first.or(second)
 }
 
+/// The URL for output: path and query may contain a token.
+fn shown_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let path = if path.len() > 1 { format!("/{HIDDEN}") } else { path.to_owned() };
+    format!("{scheme}://{host}{path}")
+}
+
+/// The same for a value that is not accepted, and may have a password anywhere before an `@`.
+fn shown_refused(raw: &Raw) -> String {
+    match raw.text().filter(|text| text.contains("://") && !text.contains('@')) {
+        Some(text) => quoted(&shown_url(text)),
+        None => HIDDEN.to_owned(),
+    }
+}
+
 /// TOML notation, with possible secrets hidden.
 pub(super) fn shown(hook: &Webhook) -> String {
-    let mut members = vec![format!("url = {}", quoted(&hide_password(&hook.url)))];
+    let mut members = vec![format!("url = {}", quoted(&shown_url(&hook.url)))];
     if hook.events != HookedEvents::ALL {
         let names = HookedEvents::NAMES.into_iter().filter(|name| hook.events.has(name));
         members.push(format!("event_types = {}", listed(names.map(quoted))));

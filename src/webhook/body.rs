@@ -86,7 +86,7 @@ mod tests {
         let webhook_event = Arc::new(WebhookEvent { id, app: "1".into(), channel, what: kind });
         let event = Delivery::new(Partition(7), webhook_event, Instant::now());
         let one = format!(
-            r#"{{"name":"{name}","channel":"presence-a;b"{fields},"time_ms":1327078148132,"id":"7-1327078148132-4"}}"#
+            r#"{{"name":"{name}","channel":"presence-a;b"{fields},"time_ms":1327078148132,"id":"1-7-1327078148132-4"}}"#
         );
         let body = |events: &[Delivery]| String::from_utf8(encode(99, events)).expect("a body is UTF-8");
         assert_eq!(body(std::slice::from_ref(&event)), format!(r#"{{"time_ms":99,"events":[{one}]}}"#));

@@ -1,6 +1,8 @@
 //! One call to a receiver. The signature covers the exact body; of the response only the
 //! status is used.
 
+use std::error::Error as _;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{
@@ -12,7 +14,6 @@ use thiserror::Error;
 use super::body;
 use super::delivery_queues::Delivery;
 use crate::app::{App, Webhook};
-use crate::backend::BackendError;
 use crate::{auth, limits, tls};
 
 /// The reason why a call failed and is retried.
@@ -22,12 +23,55 @@ pub(super) enum CallError {
     Status(StatusCode),
     #[error("no answer within {} s", limits::WEBHOOK_TIMEOUT.as_secs())]
     Timeout,
+    #[error("the host name has no address")]
+    Dns,
+    #[error("connection refused")]
+    Refused,
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
     #[error("cannot connect")]
     Connect,
     #[error("the answer is not HTTP, or the URL cannot be called")]
     Http,
-    #[error("the app cannot be read: {0}")]
-    App(#[from] BackendError),
+}
+
+impl CallError {
+    /// The value of the label `cause`.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            CallError::Status(_) => "status",
+            CallError::Timeout => "timeout",
+            CallError::Dns => "dns",
+            CallError::Refused => "refused",
+            CallError::Tls(_) => "tls",
+            CallError::Connect => "connect",
+            CallError::Http => "http",
+        }
+    }
+
+    fn of_connect(error: &reqwest::Error) -> CallError {
+        let mut next = error.source();
+        while let Some(error) = next {
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                return CallError::Tls(tls.to_string());
+            }
+            let io = error.downcast_ref::<io::Error>();
+            match io.map(io::Error::kind) {
+                Some(io::ErrorKind::ConnectionRefused) => return CallError::Refused,
+                // Before a request, only the handshake reads.
+                Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                    return CallError::Tls("connection closed".to_owned());
+                }
+                _ => {}
+            }
+            // The source of an IO error is that of its inner error.
+            next = match io.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        CallError::Connect
+    }
 }
 
 /// The HTTP client for all calls. It reuses connections. A system without root certificates can
@@ -105,8 +149,9 @@ fn headers(app: &App, endpoint: &Webhook, body: &[u8]) -> HeaderMap {
 impl From<reqwest::Error> for CallError {
     fn from(error: reqwest::Error) -> CallError {
         match error {
+            error if error.is_dns() => CallError::Dns,
             error if error.is_timeout() => CallError::Timeout,
-            error if error.is_connect() => CallError::Connect,
+            error if error.is_connect() => CallError::of_connect(&error),
             _ => CallError::Http,
         }
     }

@@ -1,7 +1,7 @@
 //! The task that owns the deliveries of this node. It never awaits a job: claims, calls
 //! and removals run in tasks of their own and return a [`JobResult`].
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,18 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::call;
-use super::delivery_queues::{Call, Change, Delivery, DeliveryQueues, EndpointId, Finished};
+use super::delivery_queues::{Call, Delivery, DeliveryQueues, EndpointId};
 use super::in_flight::InFlight;
-use super::work::{self, CallOutcome, ClaimedEvent, JobResult};
+use super::read_queue::ReadQueue;
+use super::report::Reporter;
+use super::work::{self, CallOutcome, JobResult, Read};
 use crate::app::{App, Webhook};
+use crate::backend::ClaimedOutboxes;
 use crate::channel::Partition;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::webhook_event::{WebhookEvent, WebhookEventId};
+use crate::webhook_event::{OutboxId, WebhookEvent, WebhookEventId};
 
 #[derive(Debug)]
 pub(super) struct Dispatcher {
@@ -33,12 +36,17 @@ pub(super) struct Dispatcher {
     /// Partitions owned before, to be released when their calls have ended. Their queued
     /// events are dropped, so that they are read from the start if the node owns them again.
     releasing: HashSet<Partition>,
-    /// Partitions whose outbox is to be claimed and read, each at most once.
+    /// Partitions to be claimed, each at most once.
     claim_queue: VecDeque<Partition>,
     /// Partitions with a claim in progress.
     claiming: HashSet<Partition>,
+    /// Partitions that were claimed and not released or lost since.
+    claimed: HashSet<Partition>,
+    read_queue: ReadQueue,
+    /// Outboxes whose read failed, to be repeated at the next tick.
+    failed_reads: BTreeSet<OutboxId>,
+    reporter: Reporter,
     work: JoinSet<JobResult>,
-    is_stopping: bool,
 }
 
 impl Dispatcher {
@@ -52,8 +60,11 @@ impl Dispatcher {
             releasing: HashSet::new(),
             claim_queue: VecDeque::new(),
             claiming: HashSet::new(),
+            claimed: HashSet::new(),
+            read_queue: ReadQueue::default(),
+            failed_reads: BTreeSet::new(),
+            reporter: Reporter::default(),
             work: JoinSet::new(),
-            is_stopping: false,
         }
     }
 
@@ -77,9 +88,13 @@ impl Dispatcher {
         self.owned = self.node.backend.own_partitions().into_iter().collect();
         self.release_lost_partitions();
         self.claim_all();
+        for outbox in std::mem::take(&mut self.failed_reads) {
+            self.read(outbox);
+        }
         self.in_flight.retry_removals();
         self.expire();
         metrics().webhook_events_pending.set(self.in_flight.len() as f64);
+        metrics().webhook_circuits_open.set(self.queues.open_circuits() as f64);
     }
 
     /// Includes partitions that are being released, whose claims are renewed until then.
@@ -98,13 +113,16 @@ impl Dispatcher {
     /// Releases partitions that other nodes own now. Calls in progress end first, so that
     /// the next owner does not deliver the same events concurrently.
     fn release_lost_partitions(&mut self) {
-        self.releasing.extend(self.in_flight.partitions().into_iter().filter(|it| !self.owned.contains(it)));
+        self.releasing.extend(self.claimed.iter().filter(|it| !self.owned.contains(it)));
         if self.releasing.is_empty() {
             return;
         }
         self.queues.cancel(&self.releasing);
         for partition in self.releasing.clone() {
-            let is_busy = self.claiming.contains(&partition) || self.queues.is_in_progress(partition);
+            self.read_queue.cancel(partition);
+            let is_busy = self.claiming.contains(&partition)
+                || self.read_queue.is_reading(partition)
+                || self.queues.is_in_progress(partition);
             if !is_busy && !self.in_flight.has_pending_removals(partition) {
                 self.release(partition);
             }
@@ -112,32 +130,39 @@ impl Dispatcher {
     }
 
     fn release(&mut self, partition: Partition) {
-        self.in_flight.release(partition);
-        self.releasing.remove(&partition);
+        self.forget(partition);
         self.claim_queue.retain(|other| *other != partition);
         self.work.spawn(work::release(self.node.clone(), partition));
+    }
+
+    /// Drops the state of a partition. Returns whether it had events in flight.
+    fn forget(&mut self, partition: Partition) -> bool {
+        self.releasing.remove(&partition);
+        self.claimed.remove(&partition);
+        self.read_queue.cancel(partition);
+        self.failed_reads.retain(|outbox| outbox.partition != partition);
+        self.in_flight.release(partition)
     }
 
     fn start_work(&mut self) {
         while self.claiming.len() < limits::WEBHOOK_CLAIMS_MAX {
             let Some(partition) = self.claim_queue.pop_front() else { break };
-            self.start_claim(partition);
+            self.claiming.insert(partition);
+            let is_new = !self.claimed.contains(&partition);
+            self.work.spawn(work::claim(self.node.clone(), partition, is_new));
+        }
+        while self.read_queue.reads() < limits::WEBHOOK_READS_MAX {
+            let Some(outbox) = self.read_queue.next() else { break };
+            let (after, capacity) = self.in_flight.next_read(&outbox);
+            self.work.spawn(work::read(self.node.clone(), outbox, after, capacity));
         }
         let now = Instant::now();
         while let Some(call) = self.queues.next_call(now) {
             self.work.spawn(work::call(self.node.clone(), self.client.clone(), call));
         }
-        for (partition, ids) in self.in_flight.removals() {
-            self.work.spawn(work::remove(self.node.clone(), partition, ids));
+        for (outbox, ids) in self.in_flight.removals() {
+            self.work.spawn(work::remove(self.node.clone(), outbox, ids));
         }
-    }
-
-    fn start_claim(&mut self, partition: Partition) {
-        let (after, capacity) = self.in_flight.next_read(partition);
-        // A read of no events renews the claim.
-        let count_max = if self.is_owned(partition) { capacity } else { 0 };
-        self.claiming.insert(partition);
-        self.work.spawn(work::claim(self.node.clone(), partition, after, count_max));
     }
 
     fn finish(&mut self, done: Result<JobResult, tokio::task::JoinError>) {
@@ -148,43 +173,63 @@ impl Dispatcher {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            JobResult::ClaimEnded(partition, found) => {
+            JobResult::ClaimEnded(partition, claimed) => {
                 self.claiming.remove(&partition);
-                match found {
-                    Some(found) => self.claimed(partition, found),
+                match claimed {
+                    Some(claimed) => self.claimed(partition, claimed),
                     None => self.claim_lost(partition),
                 }
             }
+            JobResult::ReadEnded(outbox, read) => self.read_ended(outbox, read),
             JobResult::Called(call, outcome) => self.called(call, &outcome),
-            JobResult::Removed(partition, ids, Ok(())) => {
-                if self.in_flight.removed(partition, &ids) {
-                    self.claim_again(partition);
+            JobResult::Removed(outbox, ids, Ok(())) => {
+                if self.in_flight.removed(&outbox, &ids) {
+                    self.read(outbox);
                 }
             }
-            JobResult::Removed(partition, ids, Err(error)) => {
-                tracing::debug!(?partition, %error, "webhook events not removed from the outbox");
-                self.in_flight.not_removed(partition, ids);
+            JobResult::Removed(outbox, ids, Err(error)) => {
+                tracing::debug!(?outbox, %error, "webhook events not removed from the outbox");
+                self.in_flight.not_removed(&outbox, ids);
             }
             JobResult::Released => {}
         }
     }
 
-    /// A non-empty read is followed by the next one at once, not at the next tick.
-    fn claimed(&mut self, partition: Partition, found: Vec<ClaimedEvent>) {
-        let is_any = !found.is_empty();
-        for (webhook_event, app) in found {
-            self.accept(partition, &Arc::new(webhook_event), app.as_deref());
-        }
-        let (_, capacity) = self.in_flight.next_read(partition);
-        self.in_flight.claimed(partition, capacity == 0);
-        if is_any && capacity > 0 {
-            self.claim_again(partition);
+    fn claimed(&mut self, partition: Partition, claimed: ClaimedOutboxes) {
+        self.claimed.insert(partition);
+        self.reporter.dropped(&claimed.dropped);
+        for app in claimed.apps {
+            self.read(OutboxId { partition, app });
         }
     }
 
-    fn claim_again(&mut self, partition: Partition) {
-        if self.is_owned(partition) && !self.is_stopping {
-            self.claim(partition);
+    fn read(&mut self, outbox: OutboxId) {
+        if self.is_owned(outbox.partition) && self.claimed.contains(&outbox.partition) {
+            self.read_queue.push(outbox);
+        }
+    }
+
+    /// A read that has found anything is followed by the next one at once, not at the next tick.
+    fn read_ended(&mut self, outbox: OutboxId, read: Read) {
+        self.read_queue.finish(&outbox);
+        // The claim was lost during the read.
+        if !self.claimed.contains(&outbox.partition) {
+            return;
+        }
+        match read {
+            Read::Page(page, app) => {
+                let is_any = !page.events.is_empty() || page.has_more;
+                for webhook_event in page.events {
+                    self.accept(&outbox, &Arc::new(webhook_event), app.as_deref());
+                }
+                match self.in_flight.next_read(&outbox) {
+                    (_, 0) => self.in_flight.has_more(&outbox),
+                    _ if is_any => self.read(outbox),
+                    _ => {}
+                }
+            }
+            Read::Failed => drop(self.failed_reads.insert(outbox)),
+            Read::NotClaimed => self.claim_lost(outbox.partition),
         }
     }
 
@@ -192,74 +237,62 @@ impl Dispatcher {
         self.owned.contains(&partition) && !self.releasing.contains(&partition)
     }
 
-    fn accept(&mut self, partition: Partition, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
+    fn accept(&mut self, outbox: &OutboxId, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
         if app.is_none() {
             metrics().webhook_events_orphaned.increment(1);
         }
         let endpoints = app.map_or(&[][..], |app| &app.webhooks[..]);
         let indices: Vec<usize> =
             (0..endpoints.len()).filter(|index| matches(&endpoints[*index], webhook_event)).collect();
-        if !self.in_flight.insert(partition, &webhook_event.id, indices.len()) {
+        if !self.in_flight.insert(outbox, &webhook_event.id, indices.len()) {
             return;
         }
         let expires = expiry(webhook_event.id.time_ms);
         for index in indices {
             let endpoint = EndpointId { app: webhook_event.app.clone(), index };
-            self.queues.offer(endpoint, Delivery::new(partition, webhook_event.clone(), expires));
+            self.queues.offer(endpoint, Delivery::new(outbox.partition, webhook_event.clone(), expires));
         }
     }
 
     /// Another node holds the claim, or the backend did not answer in time to exclude it.
     fn claim_lost(&mut self, partition: Partition) {
-        self.releasing.remove(&partition);
-        if self.in_flight.release(partition) {
+        if self.claimed.contains(&partition) && self.forget(partition) {
             self.queues.detach(&HashSet::from([partition]));
         }
     }
 
     fn called(&mut self, call: Call, outcome: &CallOutcome) {
         let (endpoint, events) = (call.endpoint.clone(), call.events.len());
-        match outcome {
-            CallOutcome::Delivered => metrics().webhook_events_delivered.increment(events as u64),
-            CallOutcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
-            CallOutcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
-        }
         // Channels that failed together are not retried together.
         let jitter = rand::random_range(0.9..1.1);
-        let is_failed = matches!(outcome, CallOutcome::Failed(_));
-        let finished = self.queues.finish(call, !is_failed, Instant::now(), jitter);
+        let finished = self.queues.finish(call, outcome.into(), Instant::now(), jitter);
         self.settle(&finished.settled);
-        metrics().webhook_events_abandoned.increment(finished.abandoned as u64);
-        report(&endpoint, outcome, &finished);
+        self.reporter.called(&endpoint, events, outcome, &finished);
     }
 
     fn expire(&mut self) {
         let expired = self.queues.expire(Instant::now());
-        if !expired.is_empty() {
-            tracing::warn!(events = expired.len(), "webhook events dropped: too many channels fail");
-        }
-        metrics().webhook_events_abandoned.increment(expired.len() as u64);
+        self.reporter.expired(&expired);
         self.settle(&expired);
     }
 
-    fn settle(&mut self, settled: &[(Partition, WebhookEventId)]) {
-        for (partition, id) in settled {
-            self.in_flight.settle(*partition, id);
+    fn settle(&mut self, settled: &[(OutboxId, WebhookEventId)]) {
+        for (outbox, id) in settled {
+            self.in_flight.settle(outbox, id);
         }
     }
 
-    /// Reads the outboxes once more and delivers the events that can be delivered now.
+    /// Reads the outboxes to their end, and delivers the events that can be delivered now.
     /// Events in backoff stay in the outbox for other nodes.
     async fn stop(mut self) {
-        self.is_stopping = true;
         self.claim_all();
         let _ = tokio::time::timeout(limits::WEBHOOK_STOP_TIMEOUT, self.finish_all()).await;
         self.work.abort_all();
         let node = &self.node;
-        let releases = stream::iter(self.in_flight.partitions()).for_each_concurrent(
+        let releases = stream::iter(self.claimed.iter().copied()).for_each_concurrent(
             limits::WEBHOOK_CLAIMS_MAX,
             |partition| async move {
-                let _ = node.backend.release_webhook_outbox(partition).await;
+                let _ = node.backend.release_webhook_outboxes(partition).await;
             },
         );
         let _ = tokio::time::timeout(limits::SCRIPT_ATTEMPT_TIMEOUT, releases).await;
@@ -298,22 +331,4 @@ fn matches(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
 fn expiry(caused_ms: u64) -> Instant {
     let age = Duration::from_millis(call::unix_ms().saturating_sub(caused_ms));
     Instant::now() + limits::WEBHOOK_AGE_MAX.saturating_sub(age)
-}
-
-/// Logs the first failure and the recovery of a webhook, not every call. The URL may
-/// contain a secret, so the log names the index of the webhook within its app.
-fn report(endpoint: &EndpointId, outcome: &CallOutcome, finished: &Finished) {
-    let EndpointId { app, index } = endpoint;
-    match (outcome, finished.change) {
-        (CallOutcome::Failed(error), Some(Change::BeganToFail)) => {
-            tracing::warn!(%app, webhook = index, %error, "webhook fails, its events are retried");
-        }
-        (CallOutcome::Delivered, Some(Change::Recovered)) => {
-            tracing::warn!(%app, webhook = index, "webhook has recovered");
-        }
-        _ => {}
-    }
-    if finished.abandoned > 0 {
-        tracing::warn!(%app, webhook = index, events = finished.abandoned, "webhook events dropped: too old");
-    }
 }

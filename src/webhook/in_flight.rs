@@ -1,18 +1,21 @@
-//! The webhook events that this node has read and not yet removed from the outbox, by
-//! partition. No IO.
+//! The webhook events that this node has read and not yet removed from their outboxes. No IO.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::channel::Partition;
 use crate::limits;
-use crate::webhook_event::WebhookEventId;
+use crate::webhook_event::{OutboxId, WebhookEventId};
 
 #[derive(Debug, Default)]
-pub(super) struct InFlight(HashMap<Partition, PartitionState>);
+pub(super) struct InFlight {
+    outboxes: BTreeMap<OutboxId, OutboxState>,
+    /// Outboxes with settled events, and no removal in progress.
+    removable: BTreeSet<OutboxId>,
+}
 
-/// The in-flight events of one partition.
+/// The in-flight events of one outbox.
 #[derive(Debug, Default)]
-struct PartitionState {
+struct OutboxState {
     /// Events read and still in the outbox, with the number of webhooks that have not
     /// received them yet.
     open: BTreeMap<WebhookEventId, usize>,
@@ -33,69 +36,91 @@ enum Removal {
 }
 
 impl InFlight {
-    /// Start and size of the next read: the last event in flight and the free capacity.
-    /// Derived from the events in flight only, so that an outbox which was lost and
-    /// started again is read from its start.
-    pub(super) fn next_read(&self, partition: Partition) -> (Option<WebhookEventId>, usize) {
-        let Some(state) = self.0.get(&partition) else { return (None, limits::WEBHOOK_PENDING_MAX) };
+    /// Start and size of the next read: the last event in flight and the free capacity, at
+    /// most [`limits::WEBHOOK_READ_MAX`]. Derived from the events in flight only, so that an
+    /// outbox which was lost and started again is read from its start.
+    pub(super) fn next_read(&self, outbox: &OutboxId) -> (Option<WebhookEventId>, usize) {
+        let Some(state) = self.outboxes.get(outbox) else { return (None, limits::WEBHOOK_READ_MAX) };
         let after = state.open.last_key_value().map(|(id, _)| id.clone());
-        (after, limits::WEBHOOK_PENDING_MAX.saturating_sub(state.open.len()))
+        let capacity = limits::WEBHOOK_PENDING_MAX.saturating_sub(state.open.len());
+        (after, capacity.min(limits::WEBHOOK_READ_MAX))
     }
 
-    /// Records a confirmed claim. With `has_more`, [`InFlight::removed`] returns true when
-    /// there is capacity again.
-    pub(super) fn claimed(&mut self, partition: Partition, has_more: bool) {
-        self.0.entry(partition).or_default().has_more = has_more;
+    /// Records that a read ended before the last event, because there is no capacity. Then
+    /// [`InFlight::removed`] returns true.
+    pub(super) fn has_more(&mut self, outbox: &OutboxId) {
+        if let Some(state) = self.outboxes.get_mut(outbox) {
+            state.has_more = true;
+        }
     }
 
     /// Adds an event for this number of webhooks. Returns false if it is present already.
-    pub(super) fn insert(&mut self, partition: Partition, id: &WebhookEventId, webhooks: usize) -> bool {
-        let state = self.0.entry(partition).or_default();
+    pub(super) fn insert(&mut self, outbox: &OutboxId, id: &WebhookEventId, webhooks: usize) -> bool {
+        let state = self.outboxes.entry(outbox.clone()).or_default();
         if state.open.contains_key(id) {
             return false;
         }
         state.open.insert(id.clone(), webhooks);
         if webhooks == 0 {
-            state.settled.push(id.clone());
+            self.push_settled(outbox, id.clone());
         }
         true
     }
 
     /// Records that one webhook needs no further delivery of this event.
-    pub(super) fn settle(&mut self, partition: Partition, id: &WebhookEventId) {
-        let Some(state) = self.0.get_mut(&partition) else { return };
+    pub(super) fn settle(&mut self, outbox: &OutboxId, id: &WebhookEventId) {
+        let Some(state) = self.outboxes.get_mut(outbox) else { return };
         // The partition may have been released in between.
         let Some(open @ 1..) = state.open.get_mut(id) else { return };
         *open -= 1;
         if *open == 0 {
-            state.settled.push(id.clone());
+            self.push_settled(outbox, id.clone());
         }
     }
 
-    /// Starts the removals from the outboxes: at most one at a time per partition.
-    pub(super) fn removals(&mut self) -> Vec<(Partition, Vec<WebhookEventId>)> {
-        let ready = self.0.iter_mut().filter(|(_, it)| it.removal == Removal::Idle && !it.settled.is_empty());
-        let begin = |(partition, state): (&Partition, &mut PartitionState)| {
-            state.removal = Removal::InProgress;
-            (*partition, std::mem::take(&mut state.settled))
-        };
-        ready.map(begin).collect()
+    fn push_settled(&mut self, outbox: &OutboxId, id: WebhookEventId) {
+        let Some(state) = self.outboxes.get_mut(outbox) else { return };
+        state.settled.push(id);
+        if state.removal == Removal::Idle {
+            self.removable.insert(outbox.clone());
+        }
     }
 
-    /// Records that the events are removed from the outbox. Returns whether it may contain
-    /// events that exceeded the capacity before.
-    pub(super) fn removed(&mut self, partition: Partition, ids: &[WebhookEventId]) -> bool {
-        let Some(state) = self.0.get_mut(&partition) else { return false };
+    /// Starts the removals from the outboxes: at most one at a time for each.
+    pub(super) fn removals(&mut self) -> Vec<(OutboxId, Vec<WebhookEventId>)> {
+        let mut removals = Vec::new();
+        for outbox in std::mem::take(&mut self.removable) {
+            if let Some(state) = self.outboxes.get_mut(&outbox) {
+                state.removal = Removal::InProgress;
+                removals.push((outbox, std::mem::take(&mut state.settled)));
+            }
+        }
+        removals
+    }
+
+    /// Records that the events are removed. Returns whether the outbox is to be read again:
+    /// it may contain events that exceeded the capacity before, or it is now empty and leaves
+    /// the backend's index.
+    pub(super) fn removed(&mut self, outbox: &OutboxId, ids: &[WebhookEventId]) -> bool {
+        let Some(state) = self.outboxes.get_mut(outbox) else { return false };
         state.removal = Removal::Idle;
         for id in ids {
             state.open.remove(id);
         }
-        std::mem::take(&mut state.has_more)
+        let has_more = std::mem::take(&mut state.has_more);
+        if state.open.is_empty() {
+            self.outboxes.remove(outbox);
+            return true;
+        }
+        if !state.settled.is_empty() {
+            self.removable.insert(outbox.clone());
+        }
+        has_more
     }
 
     /// Records a failed removal: the events may still be in the outbox.
-    pub(super) fn not_removed(&mut self, partition: Partition, ids: Vec<WebhookEventId>) {
-        let Some(state) = self.0.get_mut(&partition) else { return };
+    pub(super) fn not_removed(&mut self, outbox: &OutboxId, ids: Vec<WebhookEventId>) {
+        let Some(state) = self.outboxes.get_mut(outbox) else { return };
         state.removal = Removal::Failed;
         let open = &state.open;
         state.settled.extend(ids.into_iter().filter(|id| open.get(id) == Some(&0)));
@@ -103,30 +128,32 @@ impl InFlight {
 
     /// Allows retries of failed removals.
     pub(super) fn retry_removals(&mut self) {
-        let failed = self.0.values_mut().filter(|state| state.removal == Removal::Failed);
-        failed.for_each(|state| state.removal = Removal::Idle);
+        for (outbox, state) in &mut self.outboxes {
+            if state.removal == Removal::Failed {
+                state.removal = Removal::Idle;
+                self.removable.insert(outbox.clone());
+            }
+        }
     }
 
     /// Drops the state of a partition. Returns whether it had events in flight.
     pub(super) fn release(&mut self, partition: Partition) -> bool {
-        self.0.remove(&partition).is_some_and(|state| !state.open.is_empty())
+        let before = self.outboxes.len();
+        self.outboxes.retain(|outbox, _| outbox.partition != partition);
+        self.removable.retain(|outbox| outbox.partition != partition);
+        self.outboxes.len() < before
     }
 
-    /// The partitions that are claimed and not released.
-    pub(super) fn partitions(&self) -> Vec<Partition> {
-        self.0.keys().copied().collect()
-    }
-
-    /// Whether events of this partition wait for their removal from the outbox.
+    /// Whether events of this partition wait for their removal from an outbox.
     pub(super) fn has_pending_removals(&self, partition: Partition) -> bool {
-        let has_pending =
-            |state: &PartitionState| state.removal != Removal::Idle || !state.settled.is_empty();
-        self.0.get(&partition).is_some_and(has_pending)
+        self.outboxes.iter().any(|(outbox, state)| {
+            outbox.partition == partition && (state.removal != Removal::Idle || !state.settled.is_empty())
+        })
     }
 
-    /// Number of events in flight, over all partitions.
+    /// Number of events in flight, over all outboxes.
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(|state| state.open.len()).sum()
+        self.outboxes.values().map(|state| state.open.len()).sum()
     }
 }
 
@@ -136,65 +163,71 @@ mod tests {
 
     const P: Partition = Partition(3);
 
+    fn outbox(app: &str) -> OutboxId {
+        OutboxId { partition: P, app: app.into() }
+    }
+
     fn id(number: u64) -> WebhookEventId {
         WebhookEventId { time_ms: 9, number }
     }
 
     #[test]
     fn event_is_removed_when_no_webhook_waits_for_it() {
-        let mut in_flight = InFlight::default();
-        assert_eq!(in_flight.next_read(P), (None, limits::WEBHOOK_PENDING_MAX));
+        let (mut in_flight, a) = (InFlight::default(), outbox("a"));
+        assert_eq!(in_flight.next_read(&a), (None, limits::WEBHOOK_READ_MAX));
         for (number, webhooks) in [(1, 2), (2, 0), (3, 1)] {
-            assert!(in_flight.insert(P, &id(number), webhooks));
+            assert!(in_flight.insert(&a, &id(number), webhooks));
         }
-        assert!(!in_flight.insert(P, &id(3), 1), "a second insert has no effect");
-        assert_eq!(in_flight.next_read(P), (Some(id(3)), limits::WEBHOOK_PENDING_MAX - 3));
-        assert_eq!(in_flight.removals(), [(P, vec![id(2)])]);
-        in_flight.settle(P, &id(1));
-        in_flight.settle(P, &id(3));
+        assert!(!in_flight.insert(&a, &id(3), 1), "a second insert has no effect");
+        assert_eq!(in_flight.next_read(&a).0, Some(id(3)));
+        assert_eq!(in_flight.removals(), [(a.clone(), vec![id(2)])]);
+        in_flight.settle(&a, &id(1));
+        in_flight.settle(&a, &id(3));
         assert_eq!(in_flight.removals(), [], "one removal is in progress");
-        in_flight.removed(P, &[id(2)]);
-        assert_eq!(in_flight.removals(), [(P, vec![id(3)])]);
-        in_flight.settle(P, &id(1));
-        in_flight.removed(P, &[id(3)]);
-        assert_eq!(in_flight.removals(), [(P, vec![id(1)])]);
+        assert!(!in_flight.removed(&a, &[id(2)]));
+        assert_eq!(in_flight.removals(), [(a.clone(), vec![id(3)])]);
+        in_flight.settle(&a, &id(1));
+        assert!(!in_flight.removed(&a, &[id(3)]));
+        assert_eq!(in_flight.removals(), [(a.clone(), vec![id(1)])]);
         assert!(in_flight.has_pending_removals(P));
-        in_flight.removed(P, &[id(1)]);
+        assert!(in_flight.removed(&a, &[id(1)]), "an empty outbox is read once more");
         assert!(!in_flight.has_pending_removals(P) && in_flight.len() == 0);
-        assert_eq!(in_flight.next_read(P).0, None, "an empty outbox is read from its start");
+        assert_eq!(in_flight.next_read(&a).0, None, "an empty outbox is read from its start");
     }
 
     #[test]
     fn failed_removal_is_retried_after_retry_removals() {
-        let mut in_flight = InFlight::default();
-        in_flight.insert(P, &id(1), 0);
+        let (mut in_flight, a) = (InFlight::default(), outbox("a"));
+        in_flight.insert(&a, &id(1), 0);
         let (_, ids) = in_flight.removals().remove(0);
-        in_flight.not_removed(P, ids);
+        in_flight.not_removed(&a, ids);
         assert_eq!(in_flight.removals(), []);
         in_flight.retry_removals();
-        assert_eq!(in_flight.removals(), [(P, vec![id(1)])]);
+        assert_eq!(in_flight.removals(), [(a, vec![id(1)])]);
     }
 
     #[test]
     fn released_event_is_not_settled() {
-        let mut in_flight = InFlight::default();
-        in_flight.insert(P, &id(1), 1);
+        let (mut in_flight, a) = (InFlight::default(), outbox("a"));
+        in_flight.insert(&a, &id(1), 1);
         assert!(in_flight.release(P) && !in_flight.release(P));
-        in_flight.settle(P, &id(1));
-        in_flight.insert(P, &id(1), 2);
-        in_flight.settle(P, &id(1));
+        in_flight.settle(&a, &id(1));
+        in_flight.insert(&a, &id(1), 2);
+        in_flight.settle(&a, &id(1));
         assert_eq!(in_flight.removals(), []);
     }
 
     #[test]
     fn removal_after_full_capacity_requests_another_read() {
-        let mut in_flight = InFlight::default();
-        for number in 0..limits::WEBHOOK_PENDING_MAX as u64 {
-            in_flight.insert(P, &id(number), 0);
+        let (mut in_flight, a) = (InFlight::default(), outbox("a"));
+        in_flight.insert(&a, &id(0), 0);
+        for number in 1..limits::WEBHOOK_PENDING_MAX as u64 {
+            in_flight.insert(&a, &id(number), 1);
         }
-        assert_eq!(in_flight.next_read(P).1, 0);
-        in_flight.claimed(P, true);
+        assert_eq!(in_flight.next_read(&a).1, 0);
+        assert_eq!(in_flight.next_read(&outbox("b")).1, limits::WEBHOOK_READ_MAX, "each app has a share");
+        in_flight.has_more(&a);
         let (_, ids) = in_flight.removals().remove(0);
-        assert!(in_flight.removed(P, &ids) && !in_flight.removed(P, &ids));
+        assert!(in_flight.removed(&a, &ids) && !in_flight.removed(&a, &ids));
     }
 }

@@ -1,19 +1,23 @@
 //! Delivers webhook events to the apps' backends (protocol.md 5).
 //!
-//! The backend's scripts write each event to the outbox of its partition. One node
-//! delivers a partition: it claims the outbox, reads it, calls the webhooks, and removes
+//! The backend's scripts write each event to the outbox of its app and partition. One node
+//! delivers a partition: it claims the outboxes, reads them, calls the webhooks, and removes
 //! the events that all of them have received. So every event is delivered at least once,
-//! with the same id at each attempt, even if nodes fail.
+//! with the same id at each attempt, even if nodes fail. Every bound is per app, so that an
+//! app whose receivers fail delays no other.
 //!
-//! [`delivery_queues`] schedules the calls, and [`in_flight`] tracks the events read from
-//! the outboxes; neither does IO. [`work`] contains the jobs that do, [`call`] a single
-//! call. [`dispatcher`] is the task that connects them.
+//! [`read_queue`] schedules the reads of outboxes, [`in_flight`] tracks the events read from
+//! them, and [`delivery_queues`] schedules the calls; none does IO. [`work`] contains the
+//! jobs that do, [`call`] a single call. [`dispatcher`] is the task that connects them, and
+//! [`report`] its metrics and log lines.
 
 mod body;
 mod call;
 mod delivery_queues;
 mod dispatcher;
 mod in_flight;
+mod read_queue;
+mod report;
 mod work;
 
 use tokio::sync::oneshot;

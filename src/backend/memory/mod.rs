@@ -24,7 +24,7 @@ use crate::webhook_event::WebhookEventKind;
 use history::History;
 use membership::Membership;
 use quotas::Rates;
-use webhook_outbox::WebhookOutbox;
+use webhook_outbox::WebhookOutboxes;
 
 #[derive(Debug)]
 pub struct Memory {
@@ -45,7 +45,7 @@ struct State {
     idle: VecDeque<(Instant, ChannelId)>,
     /// The highest sequence number of all channels: a new epoch starts above it.
     highest_seq: u64,
-    webhook_events: WebhookOutbox,
+    webhook_events: WebhookOutboxes,
     rates: Rates,
 }
 

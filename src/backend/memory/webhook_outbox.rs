@@ -1,22 +1,36 @@
-//! The webhook outbox, and the transitions to check again later.
+//! The webhook outboxes, one per app, and the transitions to check again later.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Memory, State};
+use crate::backend::{ClaimedOutboxes, WebhookPage};
 use crate::channel::ChannelId;
 use crate::entry::EntryId;
 use crate::limits;
-use crate::metrics::metrics;
 use crate::webhook_event::{WebhookEvent, WebhookEventId, WebhookEventKind};
 
+/// The outboxes of all apps.
 #[derive(Debug, Default)]
-pub(super) struct WebhookOutbox {
-    outbox: VecDeque<WebhookEvent>,
+pub(super) struct WebhookOutboxes {
+    apps: HashMap<Arc<str>, AppOutbox>,
+    /// Apps with events that were not read yet.
+    unread: BTreeSet<Arc<str>>,
+    /// Apps with scheduled transitions, by the time of the first one.
+    next_due: BTreeSet<(Instant, Arc<str>)>,
+    /// Number of the last event of any app.
     number: u64,
+}
+
+/// Removed when it is empty.
+#[derive(Debug, Default)]
+struct AppOutbox {
+    events: VecDeque<WebhookEvent>,
     due: BTreeSet<(Instant, Due)>,
     due_at: HashMap<Due, Instant>,
+    /// Events dropped since the last claim.
+    dropped: u64,
 }
 
 /// A transition that is reported later, if it still holds.
@@ -27,67 +41,155 @@ pub(super) enum Due {
     Count(ChannelId),
 }
 
-impl WebhookOutbox {
+impl Due {
+    fn app(&self) -> &str {
+        match self {
+            Due::Vacated(channel_id) | Due::Removed(channel_id, _) | Due::Count(channel_id) => {
+                channel_id.app()
+            }
+        }
+    }
+}
+
+impl AppOutbox {
+    fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+impl WebhookOutboxes {
     pub(super) fn append(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
-        if self.outbox.len() >= limits::WEBHOOK_OUTBOX_MAX {
-            metrics().webhook_events_dropped.increment(1);
+        let app: Arc<str> = channel_id.app().into();
+        let outbox = self.apps.entry(app.clone()).or_default();
+        self.unread.insert(app.clone());
+        if outbox.events.len() >= limits::WEBHOOK_OUTBOX_MAX {
+            outbox.dropped += 1;
             return;
         }
         self.number += 1;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // A clock that is set back must not change the order.
-        let before = self.outbox.back().map_or(0, |webhook_event| webhook_event.id.time_ms);
+        let before = outbox.events.back().map_or(0, |webhook_event| webhook_event.id.time_ms);
         let id = WebhookEventId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
-        let (app, channel) = (channel_id.app().into(), channel_id.channel().to_owned());
-        self.outbox.push_back(WebhookEvent { id, app, channel, what });
+        outbox.events.push_back(WebhookEvent { id, app, channel: channel_id.channel().to_owned(), what });
     }
 
     /// Schedules a check of `due`, unless one is scheduled already.
     pub(super) fn schedule(&mut self, due: Due, after: Duration) {
         let at = Instant::now() + after;
-        if self.due_at.contains_key(&due) {
+        let app: Arc<str> = due.app().into();
+        let outbox = self.apps.entry(app.clone()).or_default();
+        if outbox.due_at.contains_key(&due) {
             return;
         }
-        self.due_at.insert(due.clone(), at);
-        self.due.insert((at, due));
+        let before = outbox.next_due();
+        outbox.due_at.insert(due.clone(), at);
+        outbox.due.insert((at, due));
+        self.move_app(app, before);
     }
 
     /// Cancels a scheduled check. Returns whether one was scheduled.
     pub(super) fn cancel(&mut self, due: &Due) -> bool {
-        let Some(at) = self.due_at.remove(due) else { return false };
-        self.due.remove(&(at, due.clone()))
+        let Some(outbox) = self.apps.get_mut(due.app()) else { return false };
+        let before = outbox.next_due();
+        let Some(at) = outbox.due_at.remove(due) else { return false };
+        outbox.due.remove(&(at, due.clone()));
+        self.move_app(due.app().into(), before);
+        self.remove_if_empty(due.app());
+        true
     }
 
-    fn next_due(&mut self, now: Instant) -> Option<Due> {
-        let (at, _) = self.due.first()?;
-        if *at > now {
-            return None;
+    /// Corrects the index of apps after a change of the transitions of one.
+    fn move_app(&mut self, app: Arc<str>, before: Option<Instant>) {
+        let after = self.apps.get(&app).and_then(AppOutbox::next_due);
+        if after == before {
+            return;
         }
-        let (_, due) = self.due.pop_first()?;
-        self.due_at.remove(&due);
+        if let Some(before) = before {
+            self.next_due.remove(&(before, app.clone()));
+        }
+        self.next_due.extend(after.map(|after| (after, app)));
+    }
+
+    /// Takes a due transition of the app.
+    fn take_due(&mut self, app: &str, now: Instant) -> Option<Due> {
+        let outbox = self.apps.get_mut(app)?;
+        let before = outbox.next_due().filter(|at| *at <= now)?;
+        let (_, due) = outbox.due.pop_first()?;
+        outbox.due_at.remove(&due);
+        self.move_app(app.into(), Some(before));
         Some(due)
+    }
+
+    /// The apps with unread events or due transitions.
+    fn list(&mut self, is_new: bool, now: Instant) -> ClaimedOutboxes {
+        if is_new {
+            self.unread.extend(self.apps.keys().cloned());
+        }
+        let due = self.next_due.iter().take_while(|(at, _)| *at <= now);
+        self.unread.extend(due.map(|(_, app)| app.clone()));
+        let dropped = self.unread.iter().filter_map(|app| {
+            let outbox = self.apps.get_mut(app).filter(|outbox| outbox.dropped > 0)?;
+            Some((app.clone(), std::mem::take(&mut outbox.dropped)))
+        });
+        ClaimedOutboxes { dropped: dropped.collect(), apps: self.unread.iter().cloned().collect() }
+    }
+
+    fn read(&mut self, app: &str, after: Option<&WebhookEventId>, count_max: usize) -> Vec<WebhookEvent> {
+        self.unread.remove(app);
+        let Some(outbox) = self.apps.get(app) else { return Vec::new() };
+        let start = after.map_or(0, |after| outbox.events.partition_point(|event| event.id <= *after));
+        outbox.events.range(start..).take(count_max).cloned().collect()
+    }
+
+    fn remove(&mut self, app: &str, ids: &[WebhookEventId]) {
+        let Some(outbox) = self.apps.get_mut(app) else { return };
+        let ids: HashSet<&WebhookEventId> = ids.iter().collect();
+        outbox.events.retain(|webhook_event| !ids.contains(&webhook_event.id));
+        self.remove_if_empty(app);
+    }
+
+    fn remove_if_empty(&mut self, app: &str) {
+        let is_empty =
+            |outbox: &AppOutbox| outbox.events.is_empty() && outbox.due.is_empty() && outbox.dropped == 0;
+        if self.apps.get(app).is_some_and(is_empty) {
+            self.apps.remove(app);
+        }
     }
 }
 
 impl Memory {
-    /// Settles due transitions, then reads. The number of transitions is bounded, because more
-    /// webhook events at once would not fit in the outbox.
-    pub fn read_webhook_events(&self, after: Option<&WebhookEventId>, count_max: usize) -> Vec<WebhookEvent> {
+    pub fn list_webhook_outboxes(&self, is_new: bool) -> ClaimedOutboxes {
+        self.state.lock().webhook_events.list(is_new, Instant::now())
+    }
+
+    /// Settles due transitions, then reads. The number of transitions is bounded, because the lock
+    /// blocks all others.
+    pub fn read_webhook_outbox(
+        &self,
+        app: &str,
+        after: Option<&WebhookEventId>,
+        count_max: usize,
+    ) -> WebhookPage {
         let mut state = self.state.lock();
         let now = Instant::now();
-        for _ in 0..limits::WEBHOOK_DUE_MAX {
-            let Some(due) = state.webhook_events.next_due(now) else { break };
+        let mut settled = 0;
+        while settled < limits::WEBHOOK_DUE_MAX
+            && let Some(due) = state.webhook_events.take_due(app, now)
+        {
+            settled += 1;
             if let Some(incoming) = state.settle(due) {
                 self.events.push(incoming);
             }
         }
-        let is_new = |webhook_event: &&WebhookEvent| after.is_none_or(|after| webhook_event.id > *after);
-        state.webhook_events.outbox.iter().filter(is_new).take(count_max).cloned().collect()
+        let events = state.webhook_events.read(app, after, count_max);
+        state.webhook_events.remove_if_empty(app);
+        let is_full = count_max > 0 && events.len() == count_max;
+        WebhookPage { has_more: is_full || settled == limits::WEBHOOK_DUE_MAX, events }
     }
 
-    pub fn remove_webhook_events(&self, ids: &[WebhookEventId]) {
-        let ids: HashSet<&WebhookEventId> = ids.iter().collect();
-        self.state.lock().webhook_events.outbox.retain(|webhook_event| !ids.contains(&webhook_event.id));
+    pub fn remove_webhook_events(&self, app: &str, ids: &[WebhookEventId]) {
+        self.state.lock().webhook_events.remove(app, ids);
     }
 }
 

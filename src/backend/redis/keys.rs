@@ -72,17 +72,22 @@ impl Keys {
         self.of_partition("counts", partition, app)
     }
 
-    /// The webhook outbox.
-    pub(super) fn outbox(&self, partition: Partition) -> String {
-        self.of_partition("webhooks", partition, "outbox")
+    /// The webhook outbox of an app in one partition.
+    pub(super) fn outbox(&self, partition: Partition, app: &str) -> String {
+        self.of_partition("outbox", partition, app)
     }
 
-    /// Transitions to check again, by time.
-    pub(super) fn due(&self, partition: Partition) -> String {
-        self.of_partition("webhooks", partition, "due")
+    /// Transitions of an app's channels in one partition to check again, by time.
+    pub(super) fn due(&self, partition: Partition, app: &str) -> String {
+        self.of_partition("due", partition, app)
     }
 
-    /// The consumer of the webhook outbox.
+    /// The apps with [`Keys::outbox`] or [`Keys::due`], by the time of their next read.
+    pub(super) fn webhook_apps(&self, partition: Partition) -> String {
+        self.of_partition("webhooks", partition, "apps")
+    }
+
+    /// The consumer of the webhook outboxes.
     pub(super) fn consumer(&self, partition: Partition) -> String {
         self.of_partition("webhooks", partition, "consumer")
     }

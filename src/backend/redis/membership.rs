@@ -162,8 +162,9 @@ impl RedisCore {
             keys.channels(partition, node),
             keys.occupied(partition, app),
             keys.counts(partition, app),
-            keys.outbox(partition),
-            keys.due(partition),
+            keys.outbox(partition, app),
+            keys.due(partition, app),
+            keys.webhook_apps(partition),
             keys.consumer(partition),
         ];
         if channel_id.kind() == ChannelKind::Presence {

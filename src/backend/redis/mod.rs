@@ -43,7 +43,7 @@ use listen::Listener;
 use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
-const SCHEMA: u64 = 3;
+const SCHEMA: u64 = 4;
 
 /// Why Redis cannot be used. Reported at start, when an operator can act.
 #[derive(Debug, Error)]

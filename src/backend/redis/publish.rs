@@ -63,7 +63,8 @@ impl Redis {
         let names = vec![
             keys.head(channel_id),
             keys.log(channel_id),
-            keys.outbox(partition),
+            keys.outbox(partition, channel_id.app()),
+            keys.webhook_apps(partition),
             keys.consumer(partition),
         ];
         let mut arguments = self.core.appending(EntryId::random(), 4);

@@ -40,7 +40,8 @@ scripts! {
     update_subscriptions: "append" "notify" "occupancy";
     update_members: "append" "notify" "occupancy";
     settle_due: "append" "notify";
-    claim_webhook_outbox:;
+    claim_webhook_outboxes:;
+    read_webhook_outbox:;
     list_occupied:;
     read_cached:;
     charge_app: "charge";

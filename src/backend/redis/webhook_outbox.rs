@@ -1,21 +1,23 @@
-//! The webhook outboxes. Each partition's outbox has one consumer.
+//! The webhook outboxes: one per app and partition. All of a partition have one consumer.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, StreamsInterface};
+use futures_util::{StreamExt, stream};
 
 use super::scripts::{number, text};
 use super::{Redis, scripts};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ClaimedOutboxes, WebhookPage};
 use crate::channel::{ChannelId, Partition};
 use crate::entry::EntryId;
 use crate::event::decode_events;
 use crate::limits;
 use crate::metrics::metrics;
-use crate::webhook_event::{WebhookEvent, WebhookEventId, WebhookEventKind};
+use crate::webhook_event::{OutboxId, WebhookEvent, WebhookEventId, WebhookEventKind};
 
 type StreamEntry = (String, HashMap<String, Bytes>);
 
@@ -33,87 +35,119 @@ impl Redis {
         Partition::all().filter(is_own).collect()
     }
 
-    /// `lua/claim_webhook_outbox.lua`; then settles the due transitions.
-    pub async fn claim_webhook_events(
+    /// `lua/claim_webhook_outboxes.lua`
+    pub async fn claim_webhook_outboxes(
         &self,
         partition: Partition,
+        is_new: bool,
+    ) -> Result<Option<ClaimedOutboxes>, BackendError> {
+        self.claim(partition, limits::WEBHOOK_LEASE, is_new).await
+    }
+
+    pub async fn release_webhook_outboxes(&self, partition: Partition) -> Result<(), BackendError> {
+        self.claim(partition, Duration::ZERO, false).await.map(drop)
+    }
+
+    async fn claim(
+        &self,
+        partition: Partition,
+        lease: Duration,
+        is_new: bool,
+    ) -> Result<Option<ClaimedOutboxes>, BackendError> {
+        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
+        let names = vec![self.core.keys.consumer(partition), self.core.keys.webhook_apps(partition)];
+        let arguments = vec![
+            text(&*node),
+            number(lease.as_millis() as u64),
+            number(u64::from(is_new)),
+            number(limits::WEBHOOK_APPS_MAX as u64),
+        ];
+        let client = self.core.client_of(partition);
+        let answer = self.core.scripts.claim_webhook_outboxes.run(client, names, arguments).await?;
+        if answer.is_null() {
+            return Ok(None);
+        }
+        let (apps, dropped): (Vec<String>, Vec<(String, u64)>) = answer.convert()?;
+        let apps = apps.into_iter().map(Arc::from).collect();
+        let dropped = dropped.into_iter().map(|(app, events)| (app.into(), events)).collect();
+        Ok(Some(ClaimedOutboxes { apps, dropped }))
+    }
+
+    /// `lua/read_webhook_outbox.lua`; then settles the due transitions, whose events are read next.
+    pub async fn read_webhook_outbox(
+        &self,
+        outbox: &OutboxId,
         after: Option<&WebhookEventId>,
         count_max: usize,
-    ) -> Result<Option<Vec<WebhookEvent>>, BackendError> {
-        let after = after.map_or_else(|| "-".to_owned(), WebhookEventId::to_string);
-        let Some((entries, due)) =
-            self.claim_webhook_outbox(partition, limits::WEBHOOK_LEASE, &after, count_max).await?
-        else {
+    ) -> Result<Option<WebhookPage>, BackendError> {
+        let Some((entries, due)) = self.read_outbox(outbox, after, count_max).await? else {
             return Ok(None);
         };
-        for transition in due {
-            match self.settle_due(&transition).await {
+        let mut has_more = count_max > 0 && entries.len() == count_max;
+        let settle = |transition: String| async move { self.settle_due(&transition).await };
+        let mut settling = stream::iter(due).map(settle).buffered(limits::WEBHOOK_SETTLEMENTS_MAX);
+        while let Some(settled) = settling.next().await {
+            match settled {
+                Ok(()) => has_more = true,
                 Err(BackendError::Refused(error)) => {
-                    tracing::error!(%transition, %error, "due transition not settled");
+                    tracing::error!(app = %outbox.app, %error, "due transition not settled");
                 }
-                result => result?,
+                Err(error) => return Err(error),
             }
         }
-        let (mut webhook_events, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
+        let (mut events, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
         for (id, fields) in entries {
             match webhook_event(&id, fields) {
-                Some(webhook_event) => webhook_events.push(webhook_event),
+                Some(webhook_event) => events.push(webhook_event),
                 None => unreadable.extend(WebhookEventId::parse(&id)),
             }
         }
         if !unreadable.is_empty() {
             metrics().webhook_events_dropped.increment(unreadable.len() as u64);
             tracing::warn!(count = unreadable.len(), "webhook events dropped: unreadable");
-            self.remove_webhook_events(partition, &unreadable).await?;
+            self.remove_webhook_events(outbox, &unreadable).await?;
         }
-        Ok(Some(webhook_events))
+        Ok(Some(WebhookPage { events, has_more }))
+    }
+
+    async fn read_outbox(
+        &self,
+        outbox: &OutboxId,
+        after: Option<&WebhookEventId>,
+        count_max: usize,
+    ) -> Result<Option<(Vec<StreamEntry>, Vec<String>)>, BackendError> {
+        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
+        let OutboxId { partition, app } = outbox;
+        let keys = &self.core.keys;
+        let names = vec![
+            keys.consumer(*partition),
+            keys.webhook_apps(*partition),
+            keys.outbox(*partition, app),
+            keys.due(*partition, app),
+        ];
+        let arguments = vec![
+            text(&*node),
+            text(&**app),
+            text(after.map_or_else(|| "-".to_owned(), WebhookEventId::to_string)),
+            number(count_max as u64),
+            number(limits::WEBHOOK_DUE_MAX as u64),
+        ];
+        let client = self.core.client_of(*partition);
+        let answer = self.core.scripts.read_webhook_outbox.run(client, names, arguments).await?;
+        if answer.is_null() { Ok(None) } else { Ok(Some(answer.convert()?)) }
     }
 
     pub async fn remove_webhook_events(
         &self,
-        partition: Partition,
+        outbox: &OutboxId,
         ids: &[WebhookEventId],
     ) -> Result<(), BackendError> {
         if ids.is_empty() {
             return Ok(());
         }
-        let client = self.core.client_of(partition).with_options(&scripts::once());
+        let client = self.core.client_of(outbox.partition).with_options(&scripts::once());
         let ids: Vec<String> = ids.iter().map(WebhookEventId::to_string).collect();
-        Ok(client.xdel(self.core.keys.outbox(partition), ids).await?)
-    }
-
-    pub async fn release_webhook_outbox(&self, partition: Partition) -> Result<(), BackendError> {
-        self.claim_webhook_outbox(partition, Duration::ZERO, "-", 0).await.map(drop)
-    }
-
-    async fn claim_webhook_outbox(
-        &self,
-        partition: Partition,
-        lease: Duration,
-        after: &str,
-        count_max: usize,
-    ) -> Result<Option<(Vec<StreamEntry>, Vec<String>)>, BackendError> {
-        let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        let keys = &self.core.keys;
-        let names = vec![keys.consumer(partition), keys.outbox(partition), keys.due(partition)];
-        let arguments = vec![
-            text(&*node),
-            number(lease.as_millis() as u64),
-            text(after),
-            number(count_max as u64),
-            number(limits::WEBHOOK_DUE_MAX as u64),
-        ];
-        let client = self.core.client_of(partition);
-        let answer = self.core.scripts.claim_webhook_outbox.run(client, names, arguments).await?;
-        if answer.is_null() {
-            return Ok(None);
-        }
-        let (entries, due, dropped): (Vec<StreamEntry>, Vec<String>, u64) = answer.convert()?;
-        if dropped > 0 {
-            metrics().webhook_events_dropped.increment(dropped);
-            tracing::warn!(dropped, "webhook events dropped: the outbox was full");
-        }
-        Ok(Some((entries, due)))
+        Ok(client.xdel(self.core.keys.outbox(outbox.partition, &outbox.app), ids).await?)
     }
 
     /// `lua/settle_due.lua`
@@ -121,14 +155,15 @@ impl Redis {
         let Some(channel_id) = transition.split(' ').nth(1).and_then(ChannelId::from_wire) else {
             return Ok(());
         };
-        let (keys, partition) = (&self.core.keys, channel_id.partition());
+        let (keys, partition, app) = (&self.core.keys, channel_id.partition(), channel_id.app());
         let names = vec![
             keys.head(&channel_id),
             keys.log(&channel_id),
             keys.subs(&channel_id),
             keys.users(&channel_id),
-            keys.outbox(partition),
-            keys.due(partition),
+            keys.outbox(partition, app),
+            keys.due(partition, app),
+            keys.webhook_apps(partition),
             keys.consumer(partition),
         ];
         let mut arguments = self.core.appending(EntryId::random(), 2);

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Call, Change, Delivery, EndpointId, Finished};
+use super::circuit::Circuit;
+use super::{Call, Change, CircuitChange, Delivery, EndpointId, Finished, Outcome, backoff};
 use crate::channel::Partition;
 use crate::limits;
-use crate::webhook_event::WebhookEventId;
+use crate::webhook_event::{OutboxId, WebhookEventId};
 
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
@@ -21,6 +22,7 @@ pub(super) struct Endpoint {
     retries: usize,
     /// Whether at least one queue has failed since the last time that none was failing.
     is_failing: bool,
+    circuit: Circuit,
     /// Number of deliveries offered so far: the order of the next one.
     offered: u64,
 }
@@ -63,8 +65,11 @@ impl Endpoint {
     }
 
     pub(super) fn can_call(&self, now: Instant, may_retry: bool) -> bool {
-        self.calls < limits::WEBHOOK_ENDPOINT_CALLS_MAX
-            && (!self.ready.is_empty() || (may_retry && self.next_due().is_some_and(|due| due <= now)))
+        let can_retry = may_retry && self.next_due().is_some_and(|due| due <= now);
+        let can_begin = self.calls < limits::WEBHOOK_ENDPOINT_CALLS_MAX
+            && !self.ready.is_empty()
+            && !self.is_circuit_open();
+        can_begin || can_retry
     }
 
     /// Retries come first: their limit always leaves capacity for other calls.
@@ -73,19 +78,49 @@ impl Endpoint {
             return None;
         }
         let is_retry = may_retry && self.next_due().is_some_and(|due| due <= now);
-        let (events, queues) = match is_retry {
-            true => self.take_failed()?,
-            false => self.take_ready(),
+        let is_probe = self.circuit.is_open();
+        let (events, queues) = match (is_probe, is_retry) {
+            (true, _) => self.take_probe(now)?,
+            (false, true) => self.take_failed()?,
+            (false, false) => self.take_ready(),
         };
         self.calls += 1;
         self.retries += usize::from(is_retry);
-        Some(Call { endpoint, events, queues, is_retry })
+        Some(Call { endpoint, events, queues, is_retry, is_probe })
     }
 
+    /// The time of the next retry or, if the circuit is open, of the next probe.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let has_capacity = self.calls < limits::WEBHOOK_ENDPOINT_CALLS_MAX
             && self.retries < limits::WEBHOOK_ENDPOINT_RETRIES_MAX;
-        self.due.first().filter(|_| has_capacity).map(|(due, _)| *due)
+        if self.circuit.is_open() {
+            let probe_at = self.circuit.probe_at()?;
+            return match self.ready.is_empty() {
+                true => self.first_due().map(|due| due.max(probe_at)),
+                false => Some(probe_at),
+            };
+        }
+        self.first_due().filter(|_| has_capacity)
+    }
+
+    fn first_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    pub(super) fn is_circuit_open(&self) -> bool {
+        self.circuit.is_open()
+    }
+
+    /// Takes events of one queue to find out whether the receiver works.
+    fn take_probe(&mut self, now: Instant) -> Option<(Vec<Delivery>, QueueCounts)> {
+        let has_failed = self.first_due().is_some_and(|due| due <= now);
+        let takes_failed = has_failed && (self.ready.is_empty() || self.circuit.prefers_failed());
+        self.circuit.begin_probe();
+        if takes_failed {
+            return self.take_failed();
+        }
+        let channel = self.ready.pop_front()?;
+        self.take_one(channel)
     }
 
     /// Takes the events of as many queues as fit in one call.
@@ -105,6 +140,10 @@ impl Endpoint {
     /// Takes events of one queue that has failed, without any other queue.
     fn take_failed(&mut self) -> Option<(Vec<Delivery>, QueueCounts)> {
         let (_, channel) = self.due.pop_first()?;
+        self.take_one(channel)
+    }
+
+    fn take_one(&mut self, channel: Arc<str>) -> Option<(Vec<Delivery>, QueueCounts)> {
         let queue = self.queues.get_mut(&channel)?;
         let taken = queue.take(limits::WEBHOOK_BATCH_MAX);
         let count = taken.len();
@@ -113,7 +152,8 @@ impl Endpoint {
 
     pub(super) fn delivered(&mut self, call: Call) -> Finished {
         self.end_call(&call);
-        let mut finished = Finished::default();
+        let circuit = self.circuit.succeeded().then_some(CircuitChange::Closed);
+        let mut finished = Finished { circuit, ..Finished::default() };
         let owned = self.owned(&call);
         finished.settled.extend(settled(call.events.iter().filter(|event| owned.contains(event.channel()))));
         for (channel, _) in call.queues {
@@ -129,10 +169,18 @@ impl Endpoint {
         finished
     }
 
-    pub(super) fn failed(&mut self, call: Call, now: Instant, jitter: f64) -> Finished {
+    /// A call that was not sent is repeated like one that has failed, but the receiver does not
+    /// count as failing.
+    pub(super) fn failed(&mut self, call: Call, outcome: Outcome, now: Instant, jitter: f64) -> Finished {
         self.end_call(&call);
         let mut finished = Finished::default();
         let owned = self.owned(&call);
+        let is_sent = outcome != Outcome::NotSent;
+        if !is_sent {
+            self.circuit.not_sent(call.is_probe, now);
+        } else if self.circuit.failed(call.is_probe, self.is_news(&call), now, jitter) {
+            finished.circuit = Some(CircuitChange::Opened);
+        }
         let (expired, kept): (Vec<_>, Vec<_>) = call
             .events
             .into_iter()
@@ -155,10 +203,16 @@ impl Endpoint {
             }
             self.requeue(channel);
         }
-        if !owned.is_empty() && !std::mem::replace(&mut self.is_failing, true) {
+        if is_sent && !owned.is_empty() && !std::mem::replace(&mut self.is_failing, true) {
             finished.change = Some(Change::BeganToFail);
         }
         finished
+    }
+
+    /// Whether the failure of this call may be the receiver's: not if it is at least the second
+    /// retry of one channel.
+    fn is_news(&self, call: &Call) -> bool {
+        call.queues.iter().any(|(channel, _)| self.queues.get(channel).is_none_or(|it| it.failures < 2))
     }
 
     fn end_call(&mut self, call: &Call) {
@@ -190,28 +244,32 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Partition, WebhookEventId)> {
-        let overdue: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).cloned().collect();
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(OutboxId, WebhookEventId)> {
+        let is_open = self.circuit.is_open();
+        let overdue = self.due.iter().take_while(|(due, _)| is_open || *due <= now);
+        let ready = self.ready.iter().filter(|_| is_open);
+        let queues: Vec<_> = overdue.map(|(_, channel)| channel).chain(ready).cloned().collect();
         let mut expired = Vec::new();
-        for (due, channel) in overdue {
+        for channel in queues {
             let Some(queue) = self.queues.get_mut(&channel) else { continue };
             let count = queue.waiting.iter().take_while(|event| event.expires <= now).count();
             expired.extend(settled(&queue.waiting.drain(..count).collect::<Vec<_>>()));
-            if queue.waiting.is_empty() {
-                self.due.remove(&(due, channel.clone()));
-                self.queues.remove(&channel);
-            }
+        }
+        if !expired.is_empty() {
+            self.remove_empty();
         }
         expired
     }
 
     pub(super) fn cancel(&mut self, partitions: &HashSet<Partition>) {
-        self.queues.retain(|_, queue| {
-            if partitions.contains(&queue.partition) {
-                queue.waiting.clear();
-            }
-            !queue.waiting.is_empty() || queue.is_called()
-        });
+        for queue in self.queues.values_mut().filter(|queue| partitions.contains(&queue.partition)) {
+            queue.waiting.clear();
+        }
+        self.remove_empty();
+    }
+
+    fn remove_empty(&mut self) {
+        self.queues.retain(|_, queue| !queue.waiting.is_empty() || queue.is_called());
         let queues = &self.queues;
         self.ready.retain(|channel| queues.contains_key(channel));
         self.due.retain(|(_, channel)| queues.contains_key(channel));
@@ -236,8 +294,8 @@ impl Endpoint {
 
 fn settled<'a>(
     events: impl IntoIterator<Item = &'a Delivery>,
-) -> impl Iterator<Item = (Partition, WebhookEventId)> {
-    events.into_iter().map(|event| (event.partition, event.webhook_event.id.clone()))
+) -> impl Iterator<Item = (OutboxId, WebhookEventId)> {
+    events.into_iter().map(|event| (event.outbox(), event.webhook_event.id.clone()))
 }
 
 impl DeliveryQueue {
@@ -271,9 +329,4 @@ impl DeliveryQueue {
         self.events_max = if has_abandoned { limits::WEBHOOK_BATCH_MAX } else { (sent / 2).max(1) };
         self.stage = Stage::BackingOff(now + backoff(self.failures).mul_f64(jitter));
     }
-}
-
-fn backoff(failures: u32) -> Duration {
-    let doubled = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-    limits::WEBHOOK_BACKOFF_MIN.saturating_mul(doubled).min(limits::WEBHOOK_BACKOFF_MAX)
 }

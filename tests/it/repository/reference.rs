@@ -9,6 +9,7 @@ use std::path::Path;
 
 use fanfare::config::keys::KEYS;
 use fanfare::http::error_code::ErrorCode;
+use fanfare::limits;
 use fanfare::metrics::{CATALOGUE, Metric};
 use fanfare::wire::close::Close;
 
@@ -107,6 +108,14 @@ fn metrics_page_is_fresh() {
     }
     let reasons = Close::ALL.iter().map(|close| code(close.label())).collect::<Vec<_>>().join(", ");
     writeln!(out, "\nThe label `reason` of `fanfare_connections_closed_total` is one of {reasons}.").unwrap();
+    writeln!(
+        out,
+        "\n`fanfare_webhook_calls_failed_total` counts webhook calls without a 2xx response. Its label `host` is the \
+         receiver's, or `other` after the first {}; `cause` is one of `dns`, `refused`, `tls`, `connect`, `timeout`, \
+         `status`, `http`.",
+        limits::WEBHOOK_HOST_LABELS_MAX
+    )
+    .unwrap();
     check("metrics.md", &out);
 }
 

@@ -1,4 +1,6 @@
 //! Webhooks (protocol.md 5): the delivered events, also while receivers, nodes and Redis fail.
 
 mod delivery;
+mod failures;
+mod fairness;
 mod faults;

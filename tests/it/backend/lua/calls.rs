@@ -247,7 +247,7 @@ impl Update {
         let channel = self.channel.as_str();
         let mut keys = ["head", "log", "subs"].map(|kind| key(kind, channel)).to_vec();
         keys.push(key("channels", self.node));
-        keys.extend(["occupied", "counts", "outbox", "due", "consumer"].map(String::from));
+        keys.extend(["occupied", "counts", "outbox", "due", "apps", "consumer"].map(String::from));
         let mut arguments = appending(rand::random());
         arguments.extend(words(&[self.node, &self.count.to_string()]));
         arguments.extend(words(&[
@@ -275,7 +275,8 @@ pub fn channel_id(channel: &str) -> String {
 
 /// `append_control_entry`
 pub fn control_entry(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_max: u64) -> Call {
-    let keys = vec![key("head", channel), key("log", channel), "outbox".into(), "consumer".into()];
+    let mut keys = ["head", "log"].map(|kind| key(kind, channel)).to_vec();
+    keys.extend(["outbox", "apps", "consumer"].map(String::from));
     let mut arguments = appending(rand::random());
     arguments.extend(words(&[&kind.to_string()]));
     arguments.push(body.to_vec());
@@ -287,16 +288,22 @@ pub fn control_entry(channel: &str, kind: u8, body: &[u8], hooked: bool, outbox_
 /// `settle_due`
 pub fn settle(channel: &str, transition: &str, outbox_max: u64) -> Call {
     let mut keys = ["head", "log", "subs", "users"].map(|kind| key(kind, channel)).to_vec();
-    keys.extend(["outbox", "due", "consumer"].map(String::from));
+    keys.extend(["outbox", "due", "apps", "consumer"].map(String::from));
     let mut arguments = appending(rand::random());
     arguments.extend(words(&[transition, &outbox_max.to_string()]));
     Call { script: "settle_due", keys, arguments }
 }
 
-/// `claim_webhook_outbox`
-pub fn claim(node: &str, lease_ms: u64, after: &str, count_max: u64) -> Call {
-    let arguments = [node, &lease_ms.to_string(), after, &count_max.to_string(), "100"];
-    call("claim_webhook_outbox", &["consumer", "outbox", "due"], &arguments)
+/// `claim_webhook_outboxes`
+pub fn claim(node: &str, lease_ms: u64, is_new: bool) -> Call {
+    let arguments = [node, &lease_ms.to_string(), if is_new { "1" } else { "0" }, "1000"];
+    call("claim_webhook_outboxes", &["consumer", "apps"], &arguments)
+}
+
+/// `read_webhook_outbox` of app 1
+pub fn read_outbox(node: &str, after: &str, count_max: u64) -> Call {
+    let arguments = [node, "1", after, &count_max.to_string(), "100"];
+    call("read_webhook_outbox", &["consumer", "apps", "outbox", "due"], &arguments)
 }
 
 pub fn hold(node: &str, held: u64, requested: u64, max: u64) -> Call {

@@ -226,6 +226,8 @@ fn fits(name: &str, value: &str) -> bool {
         "head_idle_ms" => value == "3600000",
         "outbox_max" => value == "10000",
         "due_max" => value == "100",
+        "apps_max" => value == "1000",
+        "app" => value == "1",
         "grace_ms" => value == "3000",
         "unthrottled_max" => value == "100",
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),

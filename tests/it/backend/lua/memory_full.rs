@@ -3,7 +3,7 @@
 
 use super::calls::{
     Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, renew, rules, settle, switch,
+    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -113,11 +113,12 @@ async fn full_memory_permits_cluster_operations() {
         stage.update(&Update::new("a", N1, 0)).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:a"]).await;
         stage.set_memory_full(true).await;
-        let calls: [Call; 9] = [
+        let calls: [Call; 10] = [
             renew(N1, true),
-            claim(N1, 60_000, "-", 10),
+            claim(N1, 60_000, true),
+            read_outbox(N1, "-", 10),
             settle("a", "vacated 1:a", 10_000),
-            claim(N1, 0, "-", 0),
+            claim(N1, 0, false),
             hold(N1, 0, 5, 10),
             list("-", "+", 10),
             read_cached("cache-a"),

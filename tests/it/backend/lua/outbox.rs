@@ -1,6 +1,7 @@
-//! A partition's webhook outbox: claims, pages, and events dropped from a full outbox.
+//! The webhook outboxes of a partition: claims, the index of apps, pages, and events dropped from a
+//! full outbox.
 
-use super::calls::{Call, N1, N2, Update, claim, control_entry, rules, settle};
+use super::calls::{Call, N1, N2, Update, claim, control_entry, read_outbox, rules, settle};
 use super::client::{items, number};
 use super::stage::Stage;
 use crate::support::bounded;
@@ -9,27 +10,59 @@ use crate::support::resp::Reply;
 /// The reply to a claim.
 #[derive(Debug, PartialEq, Eq)]
 struct Claimed {
+    apps: Vec<String>,
+    /// Apps and numbers of events, alternately.
+    dropped: Vec<String>,
+}
+
+/// The reply to a read.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
     /// Ids of webhook events.
     ids: Vec<String>,
     due: Vec<String>,
-    dropped: i64,
+}
+
+fn texts(reply: Reply) -> Vec<String> {
+    items(reply)
+        .iter()
+        .map(|item| match item {
+            Reply::Integer(number) => number.to_string(),
+            item => item.text(),
+        })
+        .collect()
 }
 
 impl Stage {
     /// `None` while another node has a claim.
-    async fn claim(&mut self, node: &str, lease_ms: u64, after: &str, count_max: u64) -> Option<Claimed> {
-        let reply = match self.run(&claim(node, lease_ms, after, count_max)).await {
+    async fn claim(&mut self, node: &str, lease_ms: u64, is_new: bool) -> Option<Claimed> {
+        let reply = match self.run(&claim(node, lease_ms, is_new)).await {
             Reply::Nil => return None,
             reply => items(reply),
         };
-        let [webhook_events, due, dropped] = reply.try_into().unwrap();
-        let ids =
-            items(webhook_events).into_iter().map(|webhook_event| items(webhook_event)[0].text()).collect();
-        Some(Claimed { ids, due: items(due).iter().map(Reply::text).collect(), dropped: dropped.integer() })
+        let [apps, dropped] = reply.try_into().unwrap();
+        Some(Claimed { apps: texts(apps), dropped: texts(dropped) })
     }
 
     async fn claims(&mut self, node: &str, lease_ms: u64) -> bool {
-        self.claim(node, lease_ms, "-", 10).await.is_some()
+        self.claim(node, lease_ms, false).await.is_some()
+    }
+
+    /// The apps to be read, for the node that has the claim.
+    async fn apps_to_read(&mut self, node: &str) -> Vec<String> {
+        self.claim(node, 60_000, false).await.unwrap().apps
+    }
+
+    /// `None` if the node has no claim.
+    async fn read(&mut self, node: &str, after: &str, count_max: u64) -> Option<Page> {
+        let reply = match self.run(&read_outbox(node, after, count_max)).await {
+            Reply::Nil => return None,
+            reply => items(reply),
+        };
+        let [webhook_events, due] = reply.try_into().unwrap();
+        let ids =
+            items(webhook_events).into_iter().map(|webhook_event| items(webhook_event)[0].text()).collect();
+        Some(Page { ids, due: texts(due) })
     }
 
     async fn claimed_until_ms(&mut self) -> u64 {
@@ -48,11 +81,13 @@ async fn outbox_claim_excludes_other_nodes_until_it_expires() {
         let mut stage = Stage::start().await;
         assert!(
             stage.claims(N1, 60_000).await && stage.claims(N2, 60_000).await,
-            "an empty outbox is not claimed"
+            "empty outboxes are not claimed"
         );
         stage.run(&occupied("a", 10)).await;
         assert!(stage.claims(N1, 60_000).await);
         assert!(!stage.claims(N2, 60_000).await);
+        assert!(stage.read(N1, "-", 1).await.is_some());
+        assert_eq!(stage.read(N2, "-", 1).await, None);
         let until_ms = stage.claimed_until_ms().await;
         stage.wait_ms(5).await;
         assert!(stage.claims(N1, 60_000).await, "the claim is renewed");
@@ -62,6 +97,7 @@ async fn outbox_claim_excludes_other_nodes_until_it_expires() {
         assert!(!stage.claims(N2, 60_000).await);
         // The claim expires.
         stage.redis.command(&["HSET", "consumer", "until", &now_ms.to_string()]).await;
+        assert_eq!(stage.read(N1, "-", 1).await, None);
         assert!(stage.claims(N2, 60_000).await, "the claim has expired");
         assert!(!stage.claims(N1, 60_000).await);
     })
@@ -74,12 +110,57 @@ async fn outbox_claim_is_released_by_its_holder() {
         let mut stage = Stage::start().await;
         stage.run(&occupied("a", 10)).await;
         stage.claims(N1, 60_000).await;
-        assert_eq!(stage.claim(N2, 0, "-", 0).await, None, "the claim of another node");
+        assert_eq!(stage.claim(N2, 0, false).await, None, "the claim of another node");
         assert!(!stage.claims(N2, 60_000).await);
-        let released = Claimed { ids: vec![], due: vec![], dropped: 0 };
-        assert_eq!(stage.claim(N1, 0, "-", 0).await, Some(released));
+        let released = Claimed { apps: vec![], dropped: vec![] };
+        assert_eq!(stage.claim(N1, 0, false).await, Some(released));
         assert!(!stage.exists("consumer").await);
         assert!(stage.claims(N2, 60_000).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn app_is_listed_until_its_outbox_is_read() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        stage.run(&occupied("a", 10)).await;
+        assert_eq!(stage.apps_to_read(N1).await, ["1"]);
+        assert_eq!(stage.apps_to_read(N1).await, ["1"], "a claim alone reads nothing");
+        let page = stage.read(N1, "-", 10).await.unwrap();
+        assert_eq!(stage.apps_to_read(N1).await, [""; 0]);
+        stage.wait_ms(2).await;
+        stage.run(&occupied("b", 10)).await;
+        assert_eq!(stage.apps_to_read(N1).await, ["1"], "a new event");
+        assert_eq!(stage.read(N1, &page.ids[0], 0).await.unwrap().ids, [""; 0]);
+        assert_eq!(stage.apps_to_read(N1).await, [""; 0], "the node has no capacity for it");
+        // The next consumer has to read the app again.
+        assert_eq!(stage.claim(N1, 60_000, true).await.unwrap().apps, ["1"]);
+        stage.read(N1, &page.ids[0], 10).await;
+        stage.claim(N1, 0, false).await;
+        assert_eq!(stage.apps_to_read(N2).await, ["1"]);
+        let ids = stage.read(N2, "-", 10).await.unwrap().ids;
+        assert_eq!(ids.len(), 2);
+        stage.client.command(&[b"XDEL", b"outbox", ids[0].as_bytes(), ids[1].as_bytes()]).await;
+        assert_eq!(stage.read(N2, "-", 10).await.unwrap().ids, [""; 0]);
+        assert!(!stage.exists("apps").await, "an app without events leaves the index");
+        assert!((3_000_000..=3_600_000).contains(&stage.ttl_ms("outbox").await));
+    })
+    .await;
+}
+
+/// The app that has waited longest comes first.
+#[tokio::test]
+async fn apps_are_listed_by_time() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        for (at, app) in [("3", "c"), ("1", "a"), ("+inf", "read"), ("2", "b")] {
+            stage.redis.command(&["ZADD", "apps", at, app]).await;
+        }
+        stage.claim(N1, 60_000, true).await;
+        stage.redis.command(&["ZADD", "apps", "+inf", "read"]).await;
+        assert_eq!(stage.apps_to_read(N1).await, ["a", "b", "c"]);
+        assert_eq!(stage.claim(N1, 60_000, true).await.unwrap().apps, ["a", "b", "c", "read"]);
     })
     .await;
 }
@@ -88,14 +169,19 @@ async fn outbox_claim_is_released_by_its_holder() {
 async fn outbox_is_read_in_pages() {
     bounded(async {
         let mut stage = Stage::start().await;
-        let nothing = Claimed { ids: vec![], due: vec![], dropped: 0 };
-        assert_eq!(stage.claim(N1, 60_000, "-", 3).await, Some(nothing));
+        assert_eq!(stage.read(N1, "-", 3).await, None, "nothing is claimed");
         for number in 0..7 {
             stage.run(&occupied(&number.to_string(), 10)).await;
         }
+        stage.claims(N1, 60_000).await;
         let (mut after, mut pages) = ("-".to_owned(), Vec::new());
         loop {
-            let page = stage.claim(N1, 60_000, &after, 3).await.unwrap().ids;
+            let page = stage.read(N1, &after, 3).await.unwrap().ids;
+            assert_eq!(
+                stage.apps_to_read(N1).await.len(),
+                usize::from(page.len() == 3),
+                "listed while there is more"
+            );
             let Some(last) = page.last() else { break };
             after.clone_from(last);
             pages.push(page);
@@ -104,9 +190,8 @@ async fn outbox_is_read_in_pages() {
         let mut ids = pages.concat();
         ids.dedup();
         assert_eq!(ids.len(), 7);
-        // Reading removes nothing; a claim may be renewed without reading.
-        assert_eq!(stage.claim(N1, 60_000, "-", 100).await.unwrap().ids, ids);
-        assert_eq!(stage.claim(N1, 60_000, "-", 0).await.unwrap().ids, [""; 0]);
+        // Reading removes nothing.
+        assert_eq!(stage.read(N1, "-", 100).await.unwrap().ids, ids);
     })
     .await;
 }
@@ -121,12 +206,16 @@ async fn due_transitions_are_read_when_due() {
         {
             stage.redis.command(&["ZADD", "due", &at_ms.to_string(), transition]).await;
         }
-        assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().due, ["count 1:a", "vacated 1:b"]);
-        assert_eq!(
-            stage.claim(N1, 60_000, "-", 0).await.unwrap().due.len(),
-            2,
-            "also without reading events"
-        );
+        stage.redis.command(&["ZADD", "apps", &(now_ms - 2).to_string(), "1"]).await;
+        assert_eq!(stage.apps_to_read(N1).await, ["1"]);
+        assert_eq!(stage.read(N1, "-", 10).await.unwrap().due, ["count 1:a", "vacated 1:b"]);
+        assert_eq!(stage.read(N1, "-", 0).await.unwrap().due.len(), 2, "also without reading events");
+        assert_eq!(stage.apps_to_read(N1).await, ["1"], "they are not settled yet");
+        stage.redis.command(&["ZREM", "due", "count 1:a", "vacated 1:b"]).await;
+        stage.read(N1, "-", 10).await;
+        assert_eq!(stage.apps_to_read(N1).await, [""; 0]);
+        let next_ms = number(&stage.client.command(&[b"ZSCORE", b"apps", b"1"]).await);
+        assert_eq!(next_ms, now_ms + 60_000, "the app is listed again when the next one is due");
     })
     .await;
 }
@@ -147,15 +236,15 @@ async fn full_outbox_drops_and_counts_webhook_events() {
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:d"]).await;
         stage.run(&settle("d", "vacated 1:d", 2)).await;
         assert_eq!(stage.webhook_events().await.len(), 2);
-        let claimed = stage.claim(N1, 60_000, "-", 10).await.unwrap();
-        assert_eq!((claimed.ids.len(), claimed.dropped), (2, 4));
+        assert_eq!(stage.claim(N1, 60_000, false).await.unwrap().dropped, ["1", "4"]);
         // The number is returned once. Each removal frees capacity for one event.
-        assert_eq!(stage.claim(N1, 60_000, "-", 10).await.unwrap().dropped, 0);
-        stage.redis.command(&["XDEL", "outbox", &claimed.ids[0]]).await;
+        assert_eq!(stage.claim(N1, 60_000, false).await.unwrap().dropped, [""; 0]);
+        let ids = stage.read(N1, "-", 10).await.unwrap().ids;
+        stage.redis.command(&["XDEL", "outbox", &ids[0]]).await;
         stage.run(&occupied("e", 2)).await;
         stage.run(&occupied("f", 2)).await;
-        let left = stage.claim(N1, 60_000, "-", 10).await.unwrap();
-        assert_eq!((left.ids.len(), left.dropped), (2, 1));
+        assert_eq!(stage.claim(N1, 60_000, false).await.unwrap().dropped, ["1", "1"]);
+        assert_eq!(stage.read(N1, "-", 10).await.unwrap().ids.len(), 2);
         assert_eq!(stage.webhook_events().await[1], "channel_occupied 1:e");
     })
     .await;

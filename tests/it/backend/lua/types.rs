@@ -2,7 +2,7 @@
 
 use super::calls::{
     Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, renew, rules, settle, switch,
+    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
@@ -27,8 +27,8 @@ fn calls() -> Vec<Call> {
         settle("a", "vacated 1:a", 10),
         settle("a", "count 1:a", 10),
         settle("a", "removed 1:a ann", 10),
-        claim(NODES[0], 1_000, "-", 10),
-        claim(NODES[0], 1_000, "-", 0),
+        claim(NODES[0], 1_000, false),
+        read_outbox(NODES[0], "-", 10),
         list("-", "+", 10),
         read_cached("a"),
         charge(1, 9, 9),
@@ -61,6 +61,7 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 for transition in ["vacated 1:a", "count 1:a", "removed 1:a ann"] {
                     stage.redis.command(&["ZADD", "due", "1", transition]).await;
                 }
+                stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
                 let command = if wrong == "rate" { "RPUSH" } else { "SET" };
                 stage.redis.command(&[command, wrong, "text"]).await;

@@ -8,7 +8,7 @@ use fanfare::app::{HookedEvents, Rate};
 use fanfare::backend::redis::Redis as Backend;
 use fanfare::backend::{
     Account, BackendError, Charge, ControlEntry, Counts, KeptBase, KeptBases, LastEvent, MembershipRules,
-    MembershipUpdate, Publication, UpdatedMembership, UserCount,
+    MembershipUpdate, Publication, UpdatedMembership, UserCount, WebhookPage,
 };
 use fanfare::backend_events::backend_events;
 use fanfare::channel::{ChannelId, ChannelName};
@@ -16,7 +16,7 @@ use fanfare::entry::{EntryId, Kind};
 use fanfare::event::encode_events;
 use fanfare::limits::DetectionTimes;
 use fanfare::presence::Member;
-use fanfare::webhook_event::WebhookEventKind;
+use fanfare::webhook_event::{OutboxId, WebhookEventKind};
 
 use crate::backend::lua::calls::event;
 use crate::support::{Redis, STEP_TIMEOUT, eventually};
@@ -156,8 +156,11 @@ async fn read(backend: &Backend) {
 async fn claim_webhook_events(backend: &Backend) {
     let partition = channel_id("news").partition();
     assert!(backend.own_partitions().contains(&partition));
+    let outbox = OutboxId { partition, app: "1".into() };
+    let claimed = backend.claim_webhook_outboxes(partition, true).await.unwrap().unwrap();
+    assert_eq!((claimed.apps, claimed.dropped), (vec!["1".into()], vec![]));
     let claimed = eventually("channel_vacated", STEP_TIMEOUT, async || {
-        let webhook_events = backend.claim_webhook_events(partition, None, 100).await.unwrap().unwrap();
+        let webhook_events = backend.read_webhook_outbox(&outbox, None, 100).await.unwrap().unwrap().events;
         let is_complete =
             webhook_events.iter().any(|webhook_event| webhook_event.what == WebhookEventKind::ChannelVacated);
         if is_complete { Ok(webhook_events) } else { Err(format!("{webhook_events:?}")) }
@@ -176,10 +179,13 @@ async fn claim_webhook_events(backend: &Backend) {
     ];
     assert_eq!(kinds, expected);
     let (first, rest) = claimed.split_first().unwrap();
-    let after = backend.claim_webhook_events(partition, Some(&first.id), 100).await.unwrap().unwrap();
-    assert_eq!(after, rest);
+    let after = backend.read_webhook_outbox(&outbox, Some(&first.id), 100).await.unwrap().unwrap();
+    assert_eq!(after.events, rest);
     let ids: Vec<_> = claimed.into_iter().map(|webhook_event| webhook_event.id).collect();
-    backend.remove_webhook_events(partition, &ids).await.unwrap();
-    assert_eq!(backend.claim_webhook_events(partition, None, 100).await, Ok(Some(vec![])));
-    backend.release_webhook_outbox(partition).await.unwrap();
+    backend.remove_webhook_events(&outbox, &ids).await.unwrap();
+    let empty = WebhookPage { events: vec![], has_more: false };
+    assert_eq!(backend.read_webhook_outbox(&outbox, None, 100).await, Ok(Some(empty)));
+    let idle = backend.claim_webhook_outboxes(partition, true).await.unwrap().unwrap();
+    assert_eq!((idle.apps, idle.dropped), (vec![], vec![]));
+    backend.release_webhook_outboxes(partition).await.unwrap();
 }
