@@ -57,6 +57,12 @@ pub const SIGNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time from the first byte of a request head to its last.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time in which a client has to read some of its responses, once the kernel accepts no more
+/// of them.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of responses on one HTTP connection that the kernel accepts before it can send them.
+/// Above it, the next request stays unread: pipelined requests wait for their client.
+pub const HTTP_UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// Subjects of rate limited log lines in one minute. Further ones are not logged.
 pub const LOG_SUBJECTS_MAX: usize = 64;
 /// Time until a request body has arrived completely.

@@ -84,6 +84,7 @@ catalogue! {
     histogram publish_duration_seconds "fanfare_publish_duration_seconds" Seconds "Time from a validated batch to its confirmation by the backend, in seconds."
     counter requests_refused "fanfare_requests_refused_total" Count "API requests with a 4xx response."
     counter requests_failed "fanfare_requests_failed_total" Count "API requests with a 5xx response."
+    counter http_writes_timed_out "fanfare_http_writes_timed_out_total" Count "HTTP connections closed because the client read nothing of its responses for 30 s."
     counter requests_rate_limited "fanfare_requests_rate_limited_total" Count "API requests with a 429 response: rate limit of the app exceeded."
     counter rate_limits_unenforced "fanfare_rate_limits_unenforced_total" Count "API requests admitted without a rate limit check because the backend was unreachable."
     counter connection_limits_unenforced "fanfare_connection_limits_unenforced_total" Count "Reports of an app's connections that failed; connections were admitted without the cluster-wide limit."
