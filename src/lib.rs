@@ -75,6 +75,7 @@ pub mod auth;
 pub mod channel;
 pub mod entry;
 pub mod event;
+pub mod files;
 pub mod filter;
 pub mod json;
 pub mod limits;

@@ -13,6 +13,7 @@ use crate::delta::settings::DeltaConfig;
 use crate::log_limit::LogLimit;
 use crate::sockets::connection_limit::ConnectionLimiter;
 use crate::sockets::connections::Connections;
+use crate::sockets::http_limit::{HttpBounds, HttpLimiter};
 
 pub type Node = Arc<NodeState>;
 
@@ -23,6 +24,7 @@ pub struct NodeState {
     pub channels: ChannelsHandle,
     pub connections: Arc<Connections>,
     pub connection_limiter: ConnectionLimiter,
+    pub http_limiter: Arc<HttpLimiter>,
     pub delta: DeltaConfig,
     /// Whether subscriptions may be filtered by tags (protocol.md 4).
     pub tag_filtering: bool,
@@ -50,6 +52,7 @@ pub struct Settings {
     pub activity_timeout: Duration,
     pub path_prefix: String,
     pub trusted_proxies: Vec<IpNet>,
+    pub http_bounds: HttpBounds,
 }
 
 impl NodeState {
@@ -59,11 +62,14 @@ impl NodeState {
         channels: ChannelsHandle,
         settings: Settings,
     ) -> NodeState {
-        let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies } = settings;
+        let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies, http_bounds } =
+            settings;
+        let connections = Arc::<Connections>::default();
         NodeState {
             apps,
             channels,
-            connections: Arc::default(),
+            http_limiter: HttpLimiter::new(http_bounds, trusted_proxies.clone(), connections.clone()),
+            connections,
             connection_limiter: ConnectionLimiter::new(backend.clone()),
             backend,
             delta,

@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::Request;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -27,12 +28,14 @@ use crate::backend_events::{BackendEvents, backend_events};
 use crate::config::Config;
 use crate::http::keep_alive::{HttpStream, Phase};
 use crate::http::peer::Peer;
+use crate::http::places::Reserve;
 use crate::metrics;
 use crate::node::{Node, NodeState, Settings};
+use crate::sockets::http_limit::{HttpBounds, HttpLimitReached, HttpLimiter, HttpPermit};
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::task::{self, Task};
 use crate::wire::close::Close;
-use crate::{channels, http, limits, webhook};
+use crate::{channels, files, http, limits, webhook};
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -53,6 +56,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     metrics::install();
+    let files_max = files::raise_limit();
     config.test_panic.into_iter().for_each(task::inject_panic);
     let mut shutdown = pin!(shutdown);
     let listener = bind(config.listen)?;
@@ -72,6 +76,12 @@ pub async fn run(
         activity_timeout: config.activity_timeout,
         path_prefix: config.path_prefix,
         trusted_proxies: config.trusted_proxies,
+        http_bounds: HttpBounds {
+            connections_max: config.http_connections_max,
+            per_address_max: config.http_connections_per_address_max,
+            files_max: size(files_max - files::reserved(files_max)),
+            reserve_max: size((files::reserved(files_max) / 4).min(limits::RESERVE_CONNECTIONS_MAX)),
+        },
     };
     let node: Node = Arc::new(NodeState::new(apps, backend, channels, settings));
     if let Some(changes) = node.backend.app_changes() {
@@ -81,6 +91,7 @@ pub async fn run(
         %listen,
         %metrics_listen,
         backend = if config.redis.is_some() { "redis" } else { "memory" },
+        files_max,
         "listening"
     );
     ready(listen);
@@ -89,10 +100,17 @@ pub async fn run(
     // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
     // `closed` waits until every connection has dropped its receiver.
     let (ending, connections) = watch::channel(());
+    let serving = Serving {
+        router: http::router(node.clone()),
+        limiter: node.http_limiter.clone(),
+        keep_alive: config.keep_alive_timeout,
+        ending: connections,
+    };
+    let metrics = Serving { router: http::metrics_router(), ..serving.clone() };
     let serve = async {
         tokio::join!(
-            accept(listener, http::router(node.clone()), config.keep_alive_timeout, connections.clone()),
-            accept(metrics_listener, http::metrics_router(), config.keep_alive_timeout, connections)
+            accept(listener, &serving, |peer| serving.limiter.accept(peer)),
+            accept(metrics_listener, &metrics, |_| metrics.limiter.accept_metrics())
         );
     };
     // Both listeners keep serving during the drain: the load balancer polls `/ready`, and sends
@@ -136,36 +154,100 @@ fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn accept(listener: TcpListener, router: Router, keep_alive: Duration, ending: watch::Receiver<()>) {
+/// The parts that every HTTP connection of a listener needs.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    limiter: Arc<HttpLimiter>,
+    keep_alive: Duration,
+    ending: watch::Receiver<()>,
+}
+
+async fn accept(
+    listener: TcpListener,
+    serving: &Serving,
+    admit: impl Fn(IpAddr) -> Result<HttpPermit, HttpLimitReached>,
+) {
+    let mut shortage = Shortage::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let (peer, router) = (Peer(peer), router.clone());
-                tokio::spawn(serve_connection(stream, peer, router, keep_alive, ending.clone()));
-            }
+            Ok((stream, peer)) => match admit(peer.ip()) {
+                Ok(permit) => {
+                    shortage.update(permit.reserve());
+                    tokio::spawn(serve_connection(stream, Peer(peer), serving.clone(), permit));
+                }
+                Err(reached) => {
+                    shortage.update(Some(reached));
+                    refuse(&stream, reached);
+                }
+            },
             Err(error) => {
                 // Usually out of file descriptors. Waiting connections stay in the accept queue
                 // until some are free again.
-                tracing::warn!(%error, "connection not accepted");
+                metrics::metrics().accepts_failed.increment(1);
+                shortage.set(Some(&error.to_string()));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: Peer,
-    router: Router,
-    keep_alive: Duration,
-    mut ending: watch::Receiver<()>,
-) {
+/// Sends the reason, if the kernel takes it at once. The drop of the stream closes it.
+fn refuse(stream: &TcpStream, reached: HttpLimitReached) {
+    let _ = SockRef::from(stream).send(&http::places::refusal(reached));
+}
+
+/// Logs when a listener has no place for connections, and when it has again, at most once in a
+/// second.
+#[derive(Default)]
+struct Shortage {
+    is_logged: bool,
+    logged_at: Option<Instant>,
+}
+
+impl Shortage {
+    /// After the admission of a connection, with the limit that was reached.
+    fn update(&mut self, reached: Option<HttpLimitReached>) {
+        match reached {
+            None => self.set(None),
+            Some(HttpLimitReached::Node) => self.set(Some("all places for connections are taken")),
+            // Concerns one address only; the limiter logs it.
+            Some(HttpLimitReached::Address) => {}
+        }
+    }
+
+    fn set(&mut self, reason: Option<&str>) {
+        let is_recent = self.logged_at.is_some_and(|at| at.elapsed() < limits::SHORTAGE_LOG_INTERVAL);
+        if reason.is_some() == self.is_logged || is_recent {
+            return;
+        }
+        (self.is_logged, self.logged_at) = (reason.is_some(), Some(Instant::now()));
+        match reason {
+            Some(reason) => tracing::warn!(
+                reason,
+                files_open = files::open(),
+                files_max = files::limit(),
+                "connections are refused, or served from the reserve"
+            ),
+            None => tracing::info!("connections are accepted again"),
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, peer: Peer, serving: Serving, permit: HttpPermit) {
+    let Serving { router, limiter, keep_alive, mut ending } = serving;
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
-    let stream = HttpStream::new(stream, phase.clone(), keep_alive);
+    let reserve = permit.reserve();
+    let is_reserve = reserve.is_some();
+    let idle_max = if is_reserve { limits::RESERVE_IDLE_TIMEOUT } else { keep_alive };
+    let stream = HttpStream::new(stream, phase.clone(), idle_max, permit);
     let service = service_fn(move |mut request: Request<Incoming>| {
         phase.begin_request();
         request.extensions_mut().insert(peer);
+        if let Some(reached) = reserve {
+            request.extensions_mut().insert(Reserve(reached));
+        }
         let (phase, response) = (phase.clone(), router.clone().call(request));
         async move {
             let response = response.await;
@@ -176,6 +258,7 @@ async fn serve_connection(
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
+        .keep_alive(!is_reserve)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -183,6 +266,13 @@ async fn serve_connection(
     // those of its `auto` builder, which needs HTTP/2.
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = has_no_place(&limiter, peer, is_reserve) => {
+            if is_reserve {
+                return;
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
         _ = ending.changed() => {
             // A request in progress receives its response, then the connection is closed.
             connection.as_mut().graceful_shutdown();
@@ -192,6 +282,22 @@ async fn serve_connection(
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// Waits until the connection has to leave its place to others. Most become WebSockets, or are
+/// closed, before.
+async fn has_no_place(limiter: &Arc<HttpLimiter>, Peer(peer): Peer, is_reserve: bool) {
+    if is_reserve {
+        return tokio::time::sleep(limits::RESERVE_TIMEOUT).await;
+    }
+    tokio::time::sleep(limits::HTTP_SETTLE_TIME).await;
+    if let Some(_permit) = limiter.settle(peer.ip()) {
+        std::future::pending().await
+    }
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// Logs when the node becomes ready or unready, and keeps the metric.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::limits;
 use crate::metrics::metrics;
+use crate::sockets::http_limit::HttpPermit;
 
 /// No byte of a request has arrived.
 const IDLE: u8 = 0;
@@ -65,19 +66,20 @@ pub struct HttpStream {
     deadline: Pin<Box<Sleep>>,
     /// The kernel has not accepted all bytes of the last write.
     is_stalled: bool,
+    permit: HttpPermit,
 }
 
 impl HttpStream {
-    pub fn new(stream: TcpStream, phase: Phase, keep_alive: Duration) -> HttpStream {
+    pub fn new(stream: TcpStream, phase: Phase, keep_alive: Duration, permit: HttpPermit) -> HttpStream {
         limit_unsent(&stream, limits::HTTP_UNSENT_BYTES_MAX);
         let deadline = Box::pin(tokio::time::sleep(keep_alive));
-        HttpStream { stream, phase, keep_alive, deadline, is_stalled: false }
+        HttpStream { stream, phase, keep_alive, deadline, is_stalled: false, permit }
     }
 
     /// The stream of a WebSocket, which has a write buffer with a limit of its own.
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> (TcpStream, HttpPermit) {
         limit_unsent(&self.stream, 0);
-        self.stream
+        (self.stream, self.permit)
     }
 
     fn on_written<T>(

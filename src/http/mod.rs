@@ -11,6 +11,7 @@ mod info;
 pub mod keep_alive;
 mod path;
 pub mod peer;
+pub mod places;
 mod query;
 mod rates;
 mod reply;
@@ -43,14 +44,14 @@ pub fn router(node: Node) -> Router {
     let other_method = async |State(node): State<Node>, request: Request| {
         socket::refuse_path(&node, request, ApiError::method_not_allowed())
     };
-    let routes = router
-        .route("/", get(health::root))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(other_method)
-        .with_state(node);
+    let mut routes =
+        router.route("/", get(health::root)).fallback(unknown_path).method_not_allowed_fallback(other_method);
+    if !node.trusted_proxies.is_empty() {
+        routes = routes.layer(middleware::from_fn_with_state(node.clone(), places::limit_forwarded));
+    }
     // A router around the routes, so that routing uses the normalised path.
     Router::new()
-        .fallback_service(routes)
+        .fallback_service(routes.with_state(node))
         .layer(middleware::map_request(path::normalize))
         .layer(middleware::from_fn(unread::close_unread))
         .layer(middleware::from_fn(count_failures))

@@ -71,6 +71,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         user: None,
         windows: None,
     };
+    // An app has admitted the connection, which no longer counts as an HTTP connection.
     drop(client);
     let timeout_secs = connection.node.activity_timeout.as_secs();
     let established = reply::connection_established(connection.event_prefix, socket, timeout_secs);
