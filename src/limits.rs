@@ -78,6 +78,11 @@ pub const RESERVE_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum time between two log lines about a shortage of places for connections.
 pub const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Apps with series of their own in the metrics with the label `app`: the largest. All others
+/// are one series.
+pub const APPS_LABELLED_MAX: usize = 50;
+/// Apps that are counted one by one. The metrics of further ones have no label.
+pub const APPS_COUNTED_MAX: usize = 20_000;
 /// Connections to the listener of the metrics.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Subjects of rate limited log lines in one minute. Further ones are not logged.

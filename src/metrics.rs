@@ -3,6 +3,8 @@
 //! Gauges are set from the structures that they describe, never incremented and
 //! decremented, so they cannot drift.
 
+pub mod apps;
+pub mod process;
 mod striped;
 
 use std::sync::OnceLock;
@@ -29,7 +31,12 @@ pub struct Metric {
 /// The names of all metrics, those with labels included.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let labelled = ["fanfare_connections_closed_total", "fanfare_build_info"];
-    CATALOGUE.iter().map(|metric| metric.name).chain(labelled)
+    CATALOGUE
+        .iter()
+        .chain(apps::CATALOGUE)
+        .chain(process::CATALOGUE)
+        .map(|metric| metric.name)
+        .chain(labelled)
 }
 
 macro_rules! catalogue {
@@ -165,7 +172,10 @@ pub fn render() -> String {
     let handle = install();
     metrics().bytes_sent.gather();
     metrics().writes.gather();
-    handle.render()
+    let mut text = handle.render();
+    process::render(&mut text);
+    apps::render(&mut text);
+    text
 }
 
 /// Installs the recorder, once per process.
@@ -185,7 +195,11 @@ pub fn install() -> &'static PrometheusHandle {
             Unit::Count,
             "WebSocket connections closed, by reason."
         );
-        gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        describe_gauge!("fanfare_build_info", Unit::Count, "1, with the version and the platform as labels.");
+        let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+        gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION"), "arch" => arch, "os" => os)
+            .set(1);
+        process::start();
         metrics();
         handle
     })

@@ -18,7 +18,7 @@ use super::work::{self, CallOutcome, ClaimedEvent, JobResult};
 use crate::app::{App, Webhook};
 use crate::channel::Partition;
 use crate::limits;
-use crate::metrics::metrics;
+use crate::metrics::{apps, metrics};
 use crate::node::Node;
 use crate::webhook_event::{WebhookEvent, WebhookEventId};
 
@@ -219,9 +219,16 @@ impl Dispatcher {
 
     fn called(&mut self, call: Call, outcome: &CallOutcome) {
         let (endpoint, events) = (call.endpoint.clone(), call.events.len());
+        let of_app = apps::of_app(&endpoint.app);
         match outcome {
-            CallOutcome::Delivered => metrics().webhook_events_delivered.increment(events as u64),
-            CallOutcome::Failed(_) => metrics().webhook_calls_failed.increment(1),
+            CallOutcome::Delivered => {
+                metrics().webhook_events_delivered.increment(events as u64);
+                of_app.webhook_events_delivered.increment(events as u64);
+            }
+            CallOutcome::Failed(_) => {
+                metrics().webhook_calls_failed.increment(1);
+                of_app.webhook_calls_failed.increment(1);
+            }
             CallOutcome::Gone => metrics().webhook_events_orphaned.increment(events as u64),
         }
         // Channels that failed together are not retried together.

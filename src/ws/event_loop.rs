@@ -50,8 +50,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     };
     let socket = SocketId::random();
     let write_buffer = stream.get_ref().write_buffer.clone();
-    let registration =
-        Registration::new(node.connections.clone(), app.id.clone(), socket, write_buffer.clone());
+    let registration = Registration::new(node.connections.clone(), &app, socket, write_buffer.clone());
     // A change of the app closes registered connections only. The app may have been disabled or
     // removed between the admission and the registration, so check again.
     if let Err(refusal) = Box::pin(accept::check(&node, &client)).await {
