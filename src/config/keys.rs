@@ -87,7 +87,7 @@ keys! {
         Count(1, DAY, |config, it| config.keep_alive_timeout = Duration::from_secs(it)),
         "seconds until an idle HTTP connection is closed";
     "max_http_connections": Server = Some("16384"),
-        Count(16, U32, |config, it| config.http_connections_max = size(it)),
+        Count(1, U32, |config, it| config.http_connections_max = size(it)),
         "HTTP connections in all, and WebSockets that no app has admitted yet";
     "max_http_connections_per_address": Server = Some("1024"),
         Count(1, U32, |config, it| config.http_connections_per_address_max = size(it)),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::Version;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -20,9 +21,9 @@ pub struct Reserve(pub HttpLimitReached);
 pub fn refusal(reached: HttpLimitReached) -> Vec<u8> {
     let error = ApiError::from(reached);
     let (status, body) = (error.status(), error.body());
-    let length = body.len();
+    let (version, length) = (Version::HTTP_11, body.len());
     format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
+        "{version:?} {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
          connection: close\r\n\r\n{body}"
     )
     .into_bytes()
