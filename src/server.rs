@@ -292,7 +292,7 @@ async fn has_no_place(limiter: &Arc<HttpLimiter>, Peer(peer): Peer, is_reserve: 
     }
     tokio::time::sleep(limits::HTTP_SETTLE_TIME).await;
     if let Some(_permit) = limiter.settle(peer.ip()) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
