@@ -29,6 +29,8 @@ pub enum Attack {
     Batches,
     /// A stranger resumes a channel with a long history again and again.
     Resumes,
+    /// A stranger pipelines requests on 190 connections and reads no response.
+    UnreadResponses,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,13 +46,14 @@ pub struct Flood {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 6] = [
+    pub const ALL: [Attack; 7] = [
         Attack::Subscriptions,
         Attack::RedisMemory,
         Attack::Queries,
         Attack::Filters,
         Attack::Batches,
         Attack::Resumes,
+        Attack::UnreadResponses,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Attack {
             Attack::Filters => "filters",
             Attack::Batches => "batches",
             Attack::Resumes => "resumes",
+            Attack::UnreadResponses => "unread responses",
         }
     }
 
@@ -104,6 +108,7 @@ impl Attack {
             Attack::Filters => filters(target).await,
             Attack::Batches => batches(target).await,
             Attack::Resumes => resumes(target).await,
+            Attack::UnreadResponses => unread_responses(target).await,
         }
     }
 }
@@ -227,6 +232,22 @@ async fn resumes(target: Target) -> Outcome<()> {
     }
     floods.join_all().await;
     Ok(())
+}
+
+async fn unread_responses(target: Target) -> Outcome<()> {
+    const CONNECTIONS: usize = 190;
+    let mut floods = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        floods.spawn(async move {
+            let requests = format!("GET /live HTTP/1.1\r\nHost: {}\r\n\r\n", target.address).repeat(1_000);
+            loop {
+                let mut stream = TcpStream::connect(target.address).await?;
+                // Waits while the node takes no more.
+                while stream.write_all(requests.as_bytes()).await.is_ok() {}
+            }
+        });
+    }
+    floods.join_all().await.into_iter().collect()
 }
 
 /// The position in a confirmation.
