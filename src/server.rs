@@ -107,7 +107,8 @@ pub async fn run(
         ending: connections,
     };
     let metrics = Serving { router: http::metrics_router(), ..serving.clone() };
-    let serve = async {
+    // Dropped, with its receivers, when the select below ends.
+    let serve = async move {
         tokio::join!(
             accept(listener, &serving, |peer| serving.limiter.accept(peer)),
             accept(metrics_listener, &metrics, |_| metrics.limiter.accept_metrics())
