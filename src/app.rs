@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::delta::channels::ChannelDeltas;
 use crate::limits;
+use crate::metrics::apps::AppMetrics;
 
 /// One tenant. Its secret authorises backends to publish; its key authorises clients to
 /// connect.
@@ -27,6 +28,8 @@ pub struct App {
     pub webhooks: Vec<Webhook>,
     /// `channel_delta_compression`: delta settings by channel pattern.
     pub deltas: ChannelDeltas,
+    /// Shared by all versions of the app's settings.
+    pub metrics: Arc<AppMetrics>,
 }
 
 impl App {

@@ -51,6 +51,7 @@
 
 // Construction.
 pub mod node;
+pub mod listener;
 pub mod server;
 
 // The edges, the pipeline, and the parts that these use.
@@ -75,6 +76,7 @@ pub mod auth;
 pub mod channel;
 pub mod entry;
 pub mod event;
+pub mod files;
 pub mod filter;
 pub mod json;
 pub mod limits;

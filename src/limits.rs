@@ -57,6 +57,34 @@ pub const SIGNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time from the first byte of a request head to its last.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time in which a client has to read some of its responses, once the kernel accepts no more
+/// of them.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of responses on one HTTP connection that the kernel accepts before it can send them.
+/// Above it, the next request stays unread: pipelined requests wait for their client.
+pub const HTTP_UNSENT_BYTES_MAX: u32 = 64 * 1024;
+/// Time after which a connection that has not become a WebSocket counts against the limit of
+/// its address: longer than a handshake takes while thousands of clients reconnect.
+pub const HTTP_SETTLE_TIME: Duration = Duration::from_secs(5);
+/// File descriptors that connections of clients do not use, or a quarter of all if that is
+/// less. They remain for Redis, webhooks, metrics and the reserve.
+pub const RESERVED_FILES_MAX: u64 = 256;
+/// Connections that are served from the reserve, or a quarter of the reserved descriptors if
+/// that is less: one request each, when there is no place for others.
+pub const RESERVE_CONNECTIONS_MAX: u64 = 64;
+/// Time from accepting such a connection to the first byte of its request.
+pub const RESERVE_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time until such a connection has received its response.
+pub const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Minimum time between two log lines about a shortage of places for connections.
+pub const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Apps with series of their own in the metrics with the label `app`: the largest. All others
+/// are one series.
+pub const APPS_LABELLED_MAX: usize = 50;
+/// Apps that are counted one by one. The metrics of further ones have no label.
+pub const APPS_COUNTED_MAX: usize = 20_000;
+/// Connections to the listener of the metrics.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Subjects of rate limited log lines in one minute. Further ones are not logged.
 pub const LOG_SUBJECTS_MAX: usize = 64;
 /// Time until a request body has arrived completely.

@@ -3,6 +3,8 @@
 //! Gauges are set from the structures that they describe, never incremented and
 //! decremented, so they cannot drift.
 
+pub mod apps;
+pub mod process;
 mod striped;
 
 use std::sync::OnceLock;
@@ -30,7 +32,12 @@ pub struct Metric {
 /// The names of all metrics, those with labels included.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let labelled = ["fanfare_connections_closed_total", "fanfare_build_info", RELOADS, WEBHOOK_CALLS_FAILED];
-    CATALOGUE.iter().map(|metric| metric.name).chain(labelled)
+    CATALOGUE
+        .iter()
+        .chain(apps::CATALOGUE)
+        .chain(process::CATALOGUE)
+        .map(|metric| metric.name)
+        .chain(labelled)
 }
 
 macro_rules! catalogue {
@@ -85,6 +92,11 @@ catalogue! {
     histogram publish_duration_seconds "fanfare_publish_duration_seconds" Seconds "Time from a validated batch to its confirmation by the backend, in seconds."
     counter requests_refused "fanfare_requests_refused_total" Count "API requests with a 4xx response."
     counter requests_failed "fanfare_requests_failed_total" Count "API requests with a 5xx response."
+    gauge http_connections "fanfare_http_connections" Count "Open HTTP connections of this node; a WebSocket counts until an app has admitted it."
+    counter http_connections_refused "fanfare_http_connections_refused_total" Count "HTTP connections, and requests behind trusted proxies, refused or closed at a limit of HTTP connections."
+    counter http_connections_reserve "fanfare_http_connections_reserve_total" Count "HTTP connections served from the reserve: one request each, while the node has no place for more."
+    counter accepts_failed "fanfare_accepts_failed_total" Count "Connections that the node could not accept, mostly because it had no file descriptor left."
+    counter http_writes_timed_out "fanfare_http_writes_timed_out_total" Count "HTTP connections closed because the client read nothing of its responses for 30 s."
     counter requests_rate_limited "fanfare_requests_rate_limited_total" Count "API requests with a 429 response: rate limit of the app exceeded."
     counter rate_limits_unenforced "fanfare_rate_limits_unenforced_total" Count "API requests admitted without a rate limit check because the backend was unreachable."
     counter connection_limits_unenforced "fanfare_connection_limits_unenforced_total" Count "Reports of an app's connections that failed; connections were admitted without the cluster-wide limit."
@@ -192,7 +204,10 @@ pub fn render() -> String {
     let handle = install();
     metrics().bytes_sent.gather();
     metrics().writes.gather();
-    handle.render()
+    let mut text = handle.render();
+    process::render(&mut text);
+    apps::render(&mut text);
+    text
 }
 
 /// Installs the recorder, once per process.
@@ -221,7 +236,11 @@ pub fn install() -> &'static PrometheusHandle {
             Unit::Count,
             "Webhook calls without a 2xx response, by host and cause."
         );
-        gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        describe_gauge!("fanfare_build_info", Unit::Count, "1, with the version and the platform as labels.");
+        let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+        gauge!("fanfare_build_info", "version" => env!("CARGO_PKG_VERSION"), "arch" => arch, "os" => os)
+            .set(1);
+        process::start();
         metrics();
         handle
     })

@@ -13,6 +13,7 @@ use crate::delta::settings::DeltaConfig;
 use crate::log_limit::LogLimit;
 use crate::sockets::connection_limit::ConnectionLimiter;
 use crate::sockets::connections::Connections;
+use crate::sockets::http_limit::HttpLimiter;
 
 pub type Node = Arc<NodeState>;
 
@@ -23,6 +24,7 @@ pub struct NodeState {
     pub channels: ChannelsHandle,
     pub connections: Arc<Connections>,
     pub connection_limiter: ConnectionLimiter,
+    pub http_limiter: Arc<HttpLimiter>,
     pub delta: DeltaConfig,
     /// Whether subscriptions may be filtered by tags (protocol.md 4).
     pub tag_filtering: bool,
@@ -57,13 +59,16 @@ impl NodeState {
         apps: Arc<Apps>,
         backend: Arc<Backend>,
         channels: ChannelsHandle,
+        connections: Arc<Connections>,
+        http_limiter: Arc<HttpLimiter>,
         settings: Settings,
     ) -> NodeState {
         let Settings { delta, tag_filtering, activity_timeout, path_prefix, trusted_proxies } = settings;
         NodeState {
             apps,
             channels,
-            connections: Arc::default(),
+            http_limiter,
+            connections,
             connection_limiter: ConnectionLimiter::new(backend.clone()),
             backend,
             delta,

@@ -66,6 +66,7 @@ pub async fn publish_batch(
     metrics().publish_duration_seconds.record(started.elapsed());
     metrics().batches_published.increment(1);
     metrics().events_published.increment(cost);
+    app.metrics.events_published.increment(cost);
     let counted = by_channel.iter().zip(published.counts);
     Ok(Published {
         counts: counted

@@ -5,20 +5,13 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
-use tower_service::Service;
 
 use crate::app::App;
 use crate::apps::{self, Apps};
@@ -27,15 +20,16 @@ use crate::backend::memory::Memory;
 use crate::backend::redis::{ConnectError, Redis};
 use crate::backend_events::{BackendEvents, backend_events};
 use crate::config::Config;
-use crate::http::keep_alive::{HttpStream, Phase};
-use crate::http::peer::Peer;
+use crate::listener::{self, Routes, Serving};
 use crate::metrics;
 use crate::node::{Node, NodeState, Settings};
+use crate::sockets::connections::Connections;
+use crate::sockets::http_limit::{HttpBounds, HttpLimiter};
 use crate::sockets::write_buffer::WriteBuffer;
 use crate::task::{self, Task};
 use crate::webhook::Webhooks;
 use crate::wire::close::Close;
-use crate::{channels, http, limits, webhook};
+use crate::{channels, files, http, limits, webhook};
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -66,21 +60,31 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     metrics::install();
+    let files_max = files::raise_limit();
     config.test_panic.into_iter().for_each(task::inject_panic);
     let listeners = [bind(config.listen)?, bind(config.metrics_listen)?];
     let [listen, metrics_listen] = listeners.each_ref().map(local);
     let [listener, metrics_listener] = listeners;
     let (step, step_reader) = watch::channel("connecting to Redis".to_owned());
     let routes = Routes::new(http::starting_router(step_reader, &config.path_prefix));
-    let (keep_alive, drain_times) = (config.keep_alive_timeout, (config.drain_delay, config.drain_window));
+    let drain_times = (config.drain_delay, config.drain_window);
+    let connections = Arc::<Connections>::default();
+    let limiter = http_limiter(&config, files_max, connections.clone());
     // Every HTTP connection holds a receiver. It signals the shutdown to the connection, and
     // `closed` waits until every connection has dropped its receiver.
-    let (ending, connections) = watch::channel(());
-    let serve = async {
-        let metrics_routes = Routes::new(http::metrics_router());
+    let (ending, ending_reader) = watch::channel(());
+    let serving = Serving {
+        routes: routes.clone(),
+        limiter: limiter.clone(),
+        keep_alive: config.keep_alive_timeout,
+        ending: ending_reader,
+    };
+    let metrics = Serving { routes: Routes::new(http::metrics_router()), ..serving.clone() };
+    // Dropped, with its receivers, when the select below ends.
+    let serve = async move {
         tokio::join!(
-            accept(listener, routes.clone(), keep_alive, connections.clone()),
-            accept(metrics_listener, metrics_routes, keep_alive, connections)
+            listener::accept(listener, &serving, |peer| serving.limiter.accept(peer)),
+            listener::accept(metrics_listener, &metrics, |_| metrics.limiter.accept_metrics())
         );
     };
     let serve_node = async {
@@ -89,11 +93,11 @@ pub async fn run(
             tracing::info!(%listen, %metrics_listen, "connecting to Redis");
         }
         let started = tokio::select! {
-            started = start(config, &step) => started?,
+            started = start(config, connections, limiter, &step) => started?,
             () = shutdown.as_mut() => return Ok(None),
         };
         routes.set(http::router(started.node.clone()));
-        tracing::info!(%listen, %metrics_listen, backend = started.backend, "listening");
+        tracing::info!(%listen, %metrics_listen, backend = started.backend, files_max, "listening");
         ready(listen);
         Task::Readiness.spawn(watch_readiness(started.node.clone()));
         tokio::select! {
@@ -122,27 +126,6 @@ pub async fn run(
     Ok(())
 }
 
-/// The routes of a listener, which change when the node has started.
-#[derive(Clone)]
-struct Routes {
-    starting: Router,
-    node: Arc<OnceLock<Router>>,
-}
-
-impl Routes {
-    fn new(starting: Router) -> Routes {
-        Routes { starting, node: Arc::default() }
-    }
-
-    fn set(&self, node: Router) {
-        let _ = self.node.set(node);
-    }
-
-    fn current(&self) -> Router {
-        self.node.get().unwrap_or(&self.starting).clone()
-    }
-}
-
 /// A node that serves.
 struct Started {
     node: Node,
@@ -152,7 +135,12 @@ struct Started {
 }
 
 /// Builds the node. Sends each step of its start to `step`.
-async fn start(config: Config, step: &watch::Sender<String>) -> Result<Started, ConnectError> {
+async fn start(
+    config: Config,
+    connections: Arc<Connections>,
+    http_limiter: Arc<HttpLimiter>,
+    step: &watch::Sender<String>,
+) -> Result<Started, ConnectError> {
     let (events, receiver) = backend_events();
     let backend = Arc::new(connect(&config, events, step).await?);
     let channels = channels::start(receiver, backend.clone(), config.delta.clone(), config.detection_times);
@@ -164,7 +152,7 @@ async fn start(config: Config, step: &watch::Sender<String>) -> Result<Started, 
         path_prefix: config.path_prefix,
         trusted_proxies: config.trusted_proxies,
     };
-    let node: Node = Arc::new(NodeState::new(apps, backend, channels, settings));
+    let node: Node = Arc::new(NodeState::new(apps, backend, channels, connections, http_limiter, settings));
     if let Some(changes) = node.backend.app_changes() {
         Task::AppChanges.spawn(apps::watch_changes(node.apps.clone(), node.connections.clone(), changes));
     }
@@ -201,76 +189,24 @@ async fn apply_reloads(node: &Node, mut reloads: mpsc::Receiver<Reload>) {
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Allows a restart while connections of the previous process are in TIME_WAIT.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(limits::ACCEPT_QUEUE_MAX)
-    };
-    bound().map_err(|error| ServeError::Listen { address, error })
+    listener::bind(address).map_err(|error| ServeError::Listen { address, error })
 }
 
 fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn accept(listener: TcpListener, routes: Routes, keep_alive: Duration, ending: watch::Receiver<()>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let (peer, routes) = (Peer(peer), routes.clone());
-                tokio::spawn(serve_connection(stream, peer, routes, keep_alive, ending.clone()));
-            }
-            Err(error) => {
-                // Usually out of file descriptors. Waiting connections stay in the accept queue
-                // until some are free again.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    peer: Peer,
-    routes: Routes,
-    keep_alive: Duration,
-    mut ending: watch::Receiver<()>,
-) {
-    let _ = stream.set_nodelay(true);
-    let phase = Phase::default();
-    let stream = HttpStream::new(stream, phase.clone(), keep_alive);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        phase.begin_request();
-        request.extensions_mut().insert(peer);
-        let (phase, response) = (phase.clone(), routes.current().call(request));
-        async move {
-            let response = response.await;
-            phase.end_request();
-            response
-        }
-    });
-    let connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    // `hyper_util::server::graceful` does not accept HTTP/1 connections with upgrades, except
-    // those of its `auto` builder, which needs HTTP/2.
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        _ = ending.changed() => {
-            // A request in progress receives its response, then the connection is closed.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+/// The limits of connections, for a process that may have `files_max` open files.
+fn http_limiter(config: &Config, files_max: u64, connections: Arc<Connections>) -> Arc<HttpLimiter> {
+    let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    let reserved = files::reserved(files_max);
+    let bounds = HttpBounds {
+        connections_max: config.http_connections_max,
+        per_address_max: config.http_connections_per_address_max,
+        files_max: size(files_max - reserved),
+        reserve_max: size((reserved / 4).min(limits::RESERVE_CONNECTIONS_MAX)),
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection ended");
-    }
+    HttpLimiter::new(bounds, config.trusted_proxies.clone(), connections)
 }
 
 /// Logs when the node becomes ready or unready, and keeps the metric.

@@ -33,6 +33,8 @@ pub enum Attack {
     Resumes,
     /// A client of an app whose receivers hang subscribes to channels of one partition.
     Webhooks,
+    /// A stranger pipelines requests on 190 connections and reads no response.
+    UnreadResponses,
 }
 
 /// The app whose receivers hang.
@@ -51,7 +53,7 @@ pub struct Flood {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 7] = [
+    pub const ALL: [Attack; 8] = [
         Attack::Subscriptions,
         Attack::RedisMemory,
         Attack::Queries,
@@ -59,6 +61,7 @@ impl Attack {
         Attack::Batches,
         Attack::Resumes,
         Attack::Webhooks,
+        Attack::UnreadResponses,
     ];
 
     pub fn name(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Attack {
             Attack::Batches => "batches",
             Attack::Resumes => "resumes",
             Attack::Webhooks => "webhooks",
+            Attack::UnreadResponses => "unread responses",
         }
     }
 
@@ -121,6 +125,7 @@ impl Attack {
             Attack::Batches => batches(target).await,
             Attack::Resumes => resumes(target).await,
             Attack::Webhooks => webhooks(target).await,
+            Attack::UnreadResponses => unread_responses(target).await,
         }
     }
 }
@@ -259,6 +264,22 @@ async fn webhooks(target: Target) -> Outcome<()> {
     }
     floods.join_all().await;
     Ok(())
+}
+
+async fn unread_responses(target: Target) -> Outcome<()> {
+    const CONNECTIONS: usize = 190;
+    let mut floods = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        floods.spawn(async move {
+            let requests = format!("GET /live HTTP/1.1\r\nHost: {}\r\n\r\n", target.address).repeat(1_000);
+            loop {
+                let mut stream = TcpStream::connect(target.address).await?;
+                // Waits while the node takes no more.
+                while stream.write_all(requests.as_bytes()).await.is_ok() {}
+            }
+        });
+    }
+    floods.join_all().await.into_iter().collect()
 }
 
 /// The position in a confirmation.

@@ -34,7 +34,7 @@ use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
 use crate::event::SocketId;
 use crate::limits::{self, DetectionTimes};
-use crate::metrics::metrics;
+use crate::metrics::{apps, metrics};
 use crate::sockets::writers::WriterPool;
 use crate::task::Task;
 
@@ -384,8 +384,9 @@ impl Channels {
     }
 
     fn update_gauges(&self) {
-        let subscriptions: usize = self.channels.values().map(|channel| channel.subscription_count()).sum();
+        let subscriptions: usize = self.channels.values().map(|channel| channel.count_subscriptions()).sum();
         metrics().subscriptions.set(subscriptions as f64);
+        apps::set_subscriptions();
         metrics().channels.set(self.channels.len() as f64);
         let without_deltas = self.channels.values().filter(|channel| channel.has_deltas_off()).count();
         metrics().channels_without_deltas.set(without_deltas as f64);

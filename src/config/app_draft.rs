@@ -1,11 +1,13 @@
 //! The settings of one app while they are read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::message_rate::MessageRate;
 use super::origin::Origin;
 use crate::app::{App, AppFeatures, AppLimits, AppRates, Rate, Secret};
 use crate::delta::channels::ChannelDeltas;
+use crate::metrics;
 
 /// An app, and the settings that determine one of its fields together with others.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl AppDraft {
                 origins: Vec::new(),
                 webhooks: Vec::new(),
                 deltas: ChannelDeltas::default(),
+                metrics: Arc::default(),
             },
             secret: None,
             further_secrets: Vec::new(),
@@ -64,6 +67,7 @@ impl AppDraft {
         let secrets = self.secrets();
         let mut app = self.app;
         app.secrets = secrets;
+        app.metrics = metrics::apps::of_app(&app.id);
         app.rates.client_events =
             self.client_events.map(|count| Rate { count, window: self.client_event_window });
         app.rates.messages = self.message_rate.map(|it| it.rate);

@@ -86,6 +86,12 @@ keys! {
     "keep_alive_timeout": Server = Some("75"),
         Count(1, DAY, |config, it| config.keep_alive_timeout = Duration::from_secs(it)),
         "seconds until an idle HTTP connection is closed";
+    "max_http_connections": Server = Some("16384"),
+        Count(1, U32, |config, it| config.http_connections_max = size(it)),
+        "HTTP connections in all, and WebSockets that no app has admitted yet";
+    "max_http_connections_per_address": Server = Some("1024"),
+        Count(1, U32, |config, it| config.http_connections_per_address_max = size(it)),
+        "HTTP connections of one client address that are open for more than 5 s";
     "drain_delay": Server = Some("2"),
         Number(0.0, 3600.0, |config, it| config.drain_delay = Duration::from_secs_f64(it)),
         "seconds from /ready failing to the first closed connection";

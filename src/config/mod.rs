@@ -85,6 +85,10 @@ pub struct Config {
     pub activity_timeout: Duration,
     /// Time for which an idle HTTP connection stays open between two requests.
     pub keep_alive_timeout: Duration,
+    /// HTTP connections in all.
+    pub http_connections_max: usize,
+    /// HTTP connections of one client address that are open for a while.
+    pub http_connections_per_address_max: usize,
     /// Time from `/ready` failing to the first closed connection of a drain.
     pub drain_delay: Duration,
     /// Time over which a drain closes all connections.
@@ -119,6 +123,8 @@ impl Config {
             trusted_proxies: Vec::new(),
             activity_timeout: Duration::ZERO,
             keep_alive_timeout: Duration::ZERO,
+            http_connections_max: 0,
+            http_connections_per_address_max: 0,
             drain_delay: Duration::ZERO,
             drain_window: Duration::ZERO,
             apps: Vec::new(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::backend::{BackendError, RateState};
 use crate::batch::{BatchError, BatchFault};
 use crate::channel::{ChannelNameError, UserIdError};
 use crate::metrics::metrics;
+use crate::sockets::http_limit::HttpLimitReached;
 
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -30,6 +31,22 @@ pub(super) struct ApiError {
 impl ApiError {
     fn new(code: ErrorCode, error: impl Into<String>) -> ApiError {
         ApiError { code, error: error.into(), index: None, field: None, retry_after: None }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    pub(super) fn body(&self) -> String {
+        let status = self.status().as_u16();
+        let mut body = json!({ "error": self.error, "code": self.code.name(), "status": status });
+        if let Some(index) = self.index {
+            body["index"] = index.into();
+        }
+        if let Some(field) = self.field {
+            body["field"] = field.into();
+        }
+        body.to_string()
     }
 
     fn in_field(self, field: &'static str) -> ApiError {
@@ -154,6 +171,20 @@ impl From<QueryError> for ApiError {
     }
 }
 
+impl From<HttpLimitReached> for ApiError {
+    fn from(reached: HttpLimitReached) -> ApiError {
+        let (code, error) = match reached {
+            HttpLimitReached::Address => {
+                (ErrorCode::TooManyConnections, "Too many HTTP connections from this address")
+            }
+            HttpLimitReached::Node => {
+                (ErrorCode::OverCapacity, "The node has no place for further connections")
+            }
+        };
+        ApiError::new(code, error).retry_after(1)
+    }
+}
+
 impl From<BackendError> for ApiError {
     fn from(error: BackendError) -> ApiError {
         match error {
@@ -188,16 +219,8 @@ impl From<BackendError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.code.status();
-        let mut body = json!({ "error": self.error, "code": self.code.name(), "status": status.as_u16() });
-        if let Some(index) = self.index {
-            body["index"] = index.into();
-        }
-        if let Some(field) = self.field {
-            body["field"] = field.into();
-        }
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        let mut response = (status, json, body.to_string()).into_response();
+        let mut response = (self.status(), json, self.body()).into_response();
         if self.code == ErrorCode::UpgradeRequired {
             response.headers_mut().extend(UPGRADE_HEADERS);
         }

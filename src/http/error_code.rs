@@ -18,15 +18,17 @@ pub enum ErrorCode {
     UnsupportedEncoding,
     UpgradeRequired,
     RateLimited,
+    TooManyConnections,
     InternalError,
     ServiceUnavailable,
     OutcomeUnknown,
     Backpressure,
+    OverCapacity,
     Draining,
 }
 
 impl ErrorCode {
-    pub const ALL: [ErrorCode; 17] = [
+    pub const ALL: [ErrorCode; 19] = [
         ErrorCode::InvalidInput,
         ErrorCode::LimitExceeded,
         ErrorCode::AuthFailed,
@@ -39,10 +41,12 @@ impl ErrorCode {
         ErrorCode::UnsupportedEncoding,
         ErrorCode::UpgradeRequired,
         ErrorCode::RateLimited,
+        ErrorCode::TooManyConnections,
         ErrorCode::InternalError,
         ErrorCode::ServiceUnavailable,
         ErrorCode::OutcomeUnknown,
         ErrorCode::Backpressure,
+        ErrorCode::OverCapacity,
         ErrorCode::Draining,
     ];
 
@@ -57,11 +61,12 @@ impl ErrorCode {
             ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::RateLimited | ErrorCode::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::ServiceUnavailable
             | ErrorCode::OutcomeUnknown
             | ErrorCode::Backpressure
+            | ErrorCode::OverCapacity
             | ErrorCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -81,10 +86,12 @@ impl ErrorCode {
             ErrorCode::UnsupportedEncoding => "unsupported_encoding",
             ErrorCode::UpgradeRequired => "upgrade_required",
             ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::TooManyConnections => "too_many_connections",
             ErrorCode::InternalError => "internal_error",
             ErrorCode::ServiceUnavailable => "service_unavailable",
             ErrorCode::OutcomeUnknown => "outcome_unknown",
             ErrorCode::Backpressure => "backpressure",
+            ErrorCode::OverCapacity => "over_capacity",
             ErrorCode::Draining => "draining",
         }
     }
@@ -108,6 +115,9 @@ impl ErrorCode {
                 "The path is for WebSockets. The text names what the proxy in front has to forward."
             }
             ErrorCode::RateLimited => "The app has exceeded a rate limit: retry after `Retry-After` seconds.",
+            ErrorCode::TooManyConnections => {
+                "The client's address has too many HTTP connections, or requests behind trusted proxies."
+            }
             ErrorCode::InternalError => "A defect, or a Redis that refuses a script: the log has the cause.",
             ErrorCode::ServiceUnavailable => {
                 "Redis is unavailable, or the node is starting; nothing was published. Retry."
@@ -116,6 +126,9 @@ impl ErrorCode {
                 "Redis did not reply in time: the batch may have been published. A retry may publish it twice."
             }
             ErrorCode::Backpressure => "Redis is out of memory; nothing was published. Retry later.",
+            ErrorCode::OverCapacity => {
+                "The node has no place for further connections: connect to another one, or retry."
+            }
             ErrorCode::Draining => "The node is shutting down: connect to another one.",
         }
     }

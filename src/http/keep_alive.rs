@@ -1,8 +1,8 @@
-//! The two timeouts of an HTTP connection (protocol.md 1.10). A request head has to arrive soon
+//! The timeouts of an HTTP connection (protocol.md 1.10). A request head has to arrive soon
 //! after its first byte. An idle connection between two requests stays open for longer than
-//! load balancers keep theirs.
+//! load balancers keep theirs. A client has to read its responses.
 //!
-//! hyper has a single timeout for both cases.
+//! hyper has a single timeout for the first two cases, and none for the third.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -12,11 +12,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::limits;
+use crate::metrics::metrics;
+use crate::sockets::http_limit::HttpPermit;
 
 /// No byte of a request has arrived.
 const IDLE: u8 = 0;
@@ -51,37 +54,74 @@ impl Phase {
 
 /// A TCP stream with timeouts. When it is idle for `keep_alive`, a read returns the end of the
 /// stream, as if the client had closed it. When a request head takes longer than
-/// [`limits::HTTP_HEAD_TIMEOUT`], a read fails.
+/// [`limits::HTTP_HEAD_TIMEOUT`], a read fails. When the client reads nothing of its responses
+/// for [`limits::HTTP_WRITE_TIMEOUT`], a write fails; until it reads on, its next requests stay
+/// unread.
 #[derive(Debug)]
 pub struct HttpStream {
     stream: TcpStream,
     phase: Phase,
     keep_alive: Duration,
+    /// The end of the phase, or of the stalled write.
     deadline: Pin<Box<Sleep>>,
+    /// The kernel has not accepted all bytes of the last write.
+    is_stalled: bool,
+    permit: HttpPermit,
 }
 
 impl HttpStream {
-    pub fn new(stream: TcpStream, phase: Phase, keep_alive: Duration) -> HttpStream {
-        HttpStream { stream, phase, keep_alive, deadline: Box::pin(tokio::time::sleep(keep_alive)) }
+    pub fn new(stream: TcpStream, phase: Phase, keep_alive: Duration, permit: HttpPermit) -> HttpStream {
+        limit_unsent(&stream, limits::HTTP_UNSENT_BYTES_MAX);
+        let deadline = Box::pin(tokio::time::sleep(keep_alive));
+        HttpStream { stream, phase, keep_alive, deadline, is_stalled: false, permit }
     }
 
-    pub fn into_inner(self) -> TcpStream {
-        self.stream
+    /// The stream of a WebSocket, which has a write buffer with a limit of its own.
+    pub fn into_inner(self) -> (TcpStream, HttpPermit) {
+        limit_unsent(&self.stream, 0);
+        (self.stream, self.permit)
     }
 
-    /// Restarts the idle timer after a write of a response.
     fn on_written<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() && self.phase.get() == IDLE {
-            self.deadline.as_mut().reset(Instant::now() + self.keep_alive);
-            // Registers the waker: hyper reads again only when it is woken.
-            let _ = self.deadline.as_mut().poll(context);
+        if written.is_pending() {
+            return self.stall(context);
         }
+        let was_stalled = std::mem::take(&mut self.is_stalled);
+        if was_stalled {
+            // hyper reads again only when it is woken.
+            context.waker().wake_by_ref();
+        }
+        // A written response restarts the idle timer; after a stall, the deadline was its end.
+        match self.phase.get() {
+            IDLE => self.deadline.as_mut().reset(Instant::now() + self.keep_alive),
+            HEAD if was_stalled => self.deadline.as_mut().reset(Instant::now() + limits::HTTP_HEAD_TIMEOUT),
+            _ => return written,
+        }
+        // Registers the waker.
+        let _ = self.deadline.as_mut().poll(context);
         written
     }
+
+    fn stall<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !std::mem::replace(&mut self.is_stalled, true) {
+            self.deadline.as_mut().reset(Instant::now() + limits::HTTP_WRITE_TIMEOUT);
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        metrics().http_writes_timed_out.increment(1);
+        Poll::Ready(Err(ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Limits the bytes that the kernel accepts and cannot send yet: a client that does not read
+/// would otherwise fill the largest send buffer, mostly 4 MB. 0 is the system's default.
+fn limit_unsent(stream: &TcpStream, bytes: u32) {
+    // Without the option the buffer is larger. The timeout bounds it in time.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(bytes);
 }
 
 impl AsyncRead for HttpStream {
@@ -90,6 +130,9 @@ impl AsyncRead for HttpStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_stalled {
+            return Poll::Pending;
+        }
         let filled = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
             if buffer.filled().len() > filled && self.phase.begin_head() {

@@ -11,6 +11,7 @@ mod info;
 pub mod keep_alive;
 mod path;
 pub mod peer;
+pub mod places;
 mod query;
 mod rates;
 mod reply;
@@ -20,12 +21,16 @@ mod starting;
 mod unread;
 mod users;
 
+use std::sync::{Arc, OnceLock};
+
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+use crate::metrics::apps::AppMetrics;
 use crate::metrics::metrics;
 use crate::node::Node;
 
@@ -46,12 +51,12 @@ pub fn router(node: Node) -> Router {
     let other_method = async |State(node): State<Node>, request: Request| {
         socket::refuse_path(&node, request, ApiError::method_not_allowed())
     };
-    let routes = router
-        .route("/", get(health::root))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(other_method)
-        .with_state(node);
-    layered(routes)
+    let mut routes =
+        router.route("/", get(health::root)).fallback(unknown_path).method_not_allowed_fallback(other_method);
+    if !node.trusted_proxies.is_empty() {
+        routes = routes.layer(middleware::from_fn_with_state(node.clone(), places::limit_forwarded));
+    }
+    layered(routes.with_state(node))
 }
 
 /// A router around the routes, so that routing uses the normalised path.
@@ -86,13 +91,26 @@ pub fn metrics_router() -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
 }
 
+/// The metrics of the app that a request concerns, as soon as it is known: an extension of the
+/// request.
+#[derive(Debug, Clone, Default)]
+struct RequestApp(Arc<OnceLock<Arc<AppMetrics>>>);
+
 /// Counts responses with an error status.
-async fn count_failures(request: Request, next: Next) -> Response {
+async fn count_failures(mut request: Request, next: Next) -> Response {
+    let app = RequestApp::default();
+    request.extensions_mut().insert(app.clone());
     let response = next.run(request).await;
-    if response.status().is_server_error() {
+    let (status, app) = (response.status(), app.0.get());
+    if status.is_server_error() {
         metrics().requests_failed.increment(1);
-    } else if response.status().is_client_error() {
+        app.inspect(|app| app.requests_failed.increment(1));
+    } else if status.is_client_error() {
         metrics().requests_refused.increment(1);
+        app.inspect(|app| app.requests_refused.increment(1));
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        app.inspect(|app| app.requests_rate_limited.increment(1));
     }
     response
 }

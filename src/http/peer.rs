@@ -40,7 +40,53 @@ fn parse(hop: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
     use super::*;
+
+    const TRUSTED: [u8; 2] = [10, 127];
+
+    fn trusted() -> Vec<IpNet> {
+        TRUSTED.map(|net| format!("{net}.0.0.0/8").parse().expect("a network")).into()
+    }
+
+    fn headers(lines: &[Vec<u8>]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+            headers.append("x-forwarded-for", line);
+        }
+        headers
+    }
+
+    proptest! {
+        /// A client may send any bytes. A peer that is no proxy is always the client.
+        #[test]
+        fn any_forwarded_addresses_are_read(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4),
+            texts in prop::collection::vec("[0-9a-f.:, \\[\\]%]{0,60}", 0..4),
+        ) {
+            let lines: Vec<Vec<u8>> = lines.into_iter().chain(texts.into_iter().map(String::into_bytes)).collect();
+            let headers = headers(&lines);
+            let _ = client_behind([10, 0, 0, 1].into(), &headers, &trusted());
+            let client = IpAddr::from([192, 0, 2, 1]);
+            prop_assert_eq!(client_behind(client, &headers, &trusted()), client);
+        }
+
+        /// The proxies append the client's address and their own; the client wrote the rest.
+        #[test]
+        fn client_cannot_forge_its_address(
+            forged in "[ -~]{0,60}",
+            client in any::<[u8; 4]>().prop_filter("not a proxy", |it| !TRUSTED.contains(&it[0])),
+            proxies in prop::collection::vec(any::<[u8; 3]>(), 0..3),
+        ) {
+            let client = IpAddr::from(client);
+            let proxies = proxies.iter().map(|[a, b, c]| format!(", 10.{a}.{b}.{c}"));
+            let line = format!("{forged}, {client}{}", proxies.collect::<String>());
+            let found = client_behind([10, 0, 0, 1].into(), &headers(&[line.into_bytes()]), &trusted());
+            prop_assert_eq!(found, client);
+        }
+    }
 
     #[test]
     fn client_address_is_the_last_one_that_is_not_a_trusted_proxy() {

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 
 use super::path::{below, signed_paths};
 use super::query::{Query, decode};
-use super::{ApiError, peer};
+use super::{ApiError, RequestApp, peer};
 use crate::app::{App, AppLimits, Secret};
 use crate::auth;
 use crate::limits;
@@ -40,6 +40,9 @@ impl FromRequest<Node> for SignedRequest {
         let path = parts.uri.path();
         let app_id = decode(below(path, &node.path_prefix).split('/').nth(2).unwrap_or_default());
         let app = node.apps.by_id(&app_id).await?.ok_or_else(|| ApiError::unknown_app(&app_id))?;
+        if let Some(RequestApp(request_app)) = parts.extensions.get() {
+            let _ = request_app.set(app.metrics.clone());
+        }
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         // The client signed the path before `path::normalize`.
         let received = parts.extensions.get::<OriginalUri>().map_or(path, |OriginalUri(uri)| uri.path());

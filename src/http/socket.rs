@@ -1,5 +1,7 @@
 //! `GET /app/{key}`: the upgrade of a request to a WebSocket (protocol.md 2.1).
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,9 +12,11 @@ use tokio::net::TcpStream;
 use super::handshake::Handshake;
 use super::keep_alive::HttpStream;
 use super::path::PathParams;
+use super::places::Reserve;
 use super::query::Query;
 use super::{ApiError, peer};
 use crate::node::Node;
+use crate::sockets::http_limit::HttpPermit;
 use crate::wire::close::Close;
 use crate::ws::{self, client::Client};
 
@@ -25,7 +29,7 @@ pub(super) async fn get_socket(
 ) -> Result<Response, ApiError> {
     let handshake = handshake(&node, &request)?;
     let client = client(&node, key, &handshake, &request)?;
-    Ok(upgrade(request, handshake, |stream, read| ws::serve(node, stream, read, client)))
+    Ok(upgrade(request, handshake, client, |stream, read, client| ws::serve(node, stream, read, client)))
 }
 
 /// Refuses a request for an unknown path or method: with `error`, or for a WebSocket handshake
@@ -35,6 +39,7 @@ pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Res
     if node.is_draining() {
         return Err(ApiError::draining());
     }
+    check_reserve(&request)?;
     let path = request.uri().path();
     let reason = format!("{}: {path}", Close::UnknownPath.reason());
     let client = client(node, String::new(), &handshake, &request)?;
@@ -42,7 +47,7 @@ pub(super) fn refuse_path(node: &Node, request: Request, error: ApiError) -> Res
         let address = client.address.map(tracing::field::display);
         tracing::info!(path, client = address, "upgrade refused: unknown path");
     }
-    Ok(upgrade(request, handshake, async move |stream, read| {
+    Ok(upgrade(request, handshake, client, async move |stream, read, client| {
         ws::refuse(stream, read, &client, Close::UnknownPath, &reason).await;
     }))
 }
@@ -51,6 +56,7 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
     if node.is_draining() {
         return Err(ApiError::draining());
     }
+    check_reserve(request)?;
     Handshake::read(request).map_err(|error| {
         if error.is_caused_by_proxy() && node.broken_upgrades_log.admits(&error.to_string()) {
             let client = peer::client(node, request.extensions(), request.headers());
@@ -58,6 +64,14 @@ fn handshake(node: &Node, request: &Request) -> Result<Handshake, ApiError> {
         }
         ApiError::upgrade_required(&error)
     })
+}
+
+/// A WebSocket would keep its place in the reserve.
+fn check_reserve(request: &Request) -> Result<(), ApiError> {
+    match request.extensions().get() {
+        Some(Reserve(reached)) => Err((*reached).into()),
+        None => Ok(()),
+    }
 }
 
 fn client(
@@ -80,15 +94,19 @@ fn client(
 fn upgrade<F: Future<Output = ()> + Send>(
     mut request: Request,
     handshake: Handshake,
-    serve: impl FnOnce(TcpStream, Bytes) -> F + Send + 'static,
+    mut client: Box<Client>,
+    serve: impl FnOnce(TcpStream, Bytes, Box<Client>) -> F + Send + 'static,
 ) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
+    let forwarded = request.extensions_mut().remove::<Arc<HttpPermit>>();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let parts =
                     upgraded.downcast::<TokioIo<HttpStream>>().expect("server.rs serves this kind of stream");
-                serve(parts.io.into_inner().into_inner(), parts.read_buf).await;
+                let (stream, permit) = parts.io.into_inner().into_inner();
+                client.http_permits = Some((permit, forwarded));
+                serve(stream, parts.read_buf, client).await;
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }

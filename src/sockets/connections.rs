@@ -7,7 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::write_buffer::WriteBuffer;
+use crate::app::App;
 use crate::event::SocketId;
+use crate::metrics::apps::AppMetrics;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
 
@@ -27,6 +29,7 @@ pub struct Registration {
     connections: Arc<Connections>,
     /// The app id.
     app: Arc<str>,
+    app_metrics: Arc<AppMetrics>,
     socket: SocketId,
 }
 
@@ -60,10 +63,12 @@ impl Connections {
         open.len()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Sockets)) {
+    fn change(&self, registration: &Registration, change: impl FnOnce(&mut Sockets)) {
+        let Registration { app, app_metrics, .. } = registration;
         let mut sockets = self.0.lock();
         change(&mut sockets);
         metrics().connections.set(sockets.count as f64);
+        app_metrics.connections.set(sockets.by_app.get(app).map_or(0, HashMap::len) as u64);
     }
 }
 
@@ -85,18 +90,22 @@ impl Sockets {
 impl Registration {
     pub fn new(
         connections: Arc<Connections>,
-        app: Arc<str>,
+        app: &App,
         socket: SocketId,
         write_buffer: Arc<WriteBuffer>,
     ) -> Registration {
         metrics().connections_opened.increment(1);
-        connections.change(|sockets| sockets.add(&app, socket, write_buffer));
-        Registration { connections, app, socket }
+        app.metrics.connections_opened.increment(1);
+        let (app, app_metrics) = (app.id.clone(), app.metrics.clone());
+        let registration = Registration { connections, app, app_metrics, socket };
+        let added = |sockets: &mut Sockets| sockets.add(&registration.app, socket, write_buffer);
+        registration.connections.change(&registration, added);
+        registration
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.connections.change(|sockets| sockets.remove(&self.app, self.socket));
+        self.connections.change(self, |sockets| sockets.remove(&self.app, self.socket));
     }
 }

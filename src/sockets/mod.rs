@@ -2,6 +2,7 @@
 
 pub mod connection_limit;
 pub mod connections;
+pub mod http_limit;
 pub mod subscription_permit;
 mod write;
 pub mod write_buffer;

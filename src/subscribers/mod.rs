@@ -116,15 +116,16 @@ impl Subscribers {
     }
 
     /// Encodes a delivery once per group and pushes one buffer to every subscriber. Write
-    /// buffers that the caller must flush are appended to `to_flush`.
+    /// buffers that the caller must flush are appended to `to_flush`. Returns the number of
+    /// deliveries: events times subscribers.
     pub fn deliver(
         &mut self,
         delivery: &Delivery<'_>,
         context: &mut FanOutContext<'_>,
         to_flush: &mut Vec<Arc<WriteBuffer>>,
-    ) {
+    ) -> usize {
         if self.is_empty() {
-            return;
+            return 0;
         }
         let mut frames = fan_out(delivery, &mut self.groups, context);
         for (socket, subscription) in &mut self.subscriptions {
@@ -137,6 +138,7 @@ impl Subscribers {
             self.groups.mark_behind(group);
         }
         metrics().deliveries.increment(frames.deliveries() as u64);
+        frames.deliveries()
     }
 
     /// Broadcasts a frame to all subscribers; only the event prefix in it may differ.

@@ -165,6 +165,8 @@ pub(super) fn unix_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::app::{AppFeatures, AppLimits, AppRates, HookedEvents, Secret};
     use crate::delta::channels::ChannelDeltas;
@@ -181,6 +183,7 @@ mod tests {
             origins: Vec::new(),
             webhooks: Vec::new(),
             deltas: ChannelDeltas::default(),
+            metrics: Arc::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use super::delivery_queues::{Change, CircuitChange, EndpointId, Finished};
 use super::work::CallOutcome;
 use crate::limits;
 use crate::log_limit::LogLimit;
-use crate::metrics::{metrics, webhook_call_failed};
+use crate::metrics::{apps, metrics, webhook_call_failed};
 use crate::webhook_event::{OutboxId, WebhookEventId};
 
 #[derive(Debug, Default)]
@@ -59,6 +59,7 @@ impl Reporter {
         match outcome {
             CallOutcome::Delivered(host) => {
                 metrics().webhook_events_delivered.increment(events as u64);
+                apps::of_app(app).webhook_events_delivered.increment(events as u64);
                 if finished.circuit == Some(CircuitChange::Closed) {
                     tracing::info!(%app, webhook = index, host, "webhook circuit closed: a probe was successful");
                 }
@@ -80,6 +81,7 @@ impl Reporter {
         let has_label = self.hosts.contains(host)
             || self.hosts.len() < limits::WEBHOOK_HOST_LABELS_MAX && self.hosts.insert(host.to_owned());
         let cause = error.cause();
+        apps::of_app(app).webhook_calls_failed.increment(1);
         webhook_call_failed(if has_label { host } else { "other" }, cause);
         if finished.change == Some(Change::BeganToFail) {
             tracing::warn!(%app, webhook = index, host, cause, %error, "webhook fails, its events are retried");

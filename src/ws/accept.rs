@@ -70,7 +70,43 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// [`matches`] by its definition, in exponential time.
+    fn matches_by_definition(pattern: &str, text: &str) -> bool {
+        let Some(first) = pattern.chars().next() else { return text.is_empty() };
+        let rest = &pattern[first.len_utf8()..];
+        if first == '*' {
+            let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            return ends.into_iter().any(|at| matches_by_definition(rest, &text[at..]));
+        }
+        text.strip_prefix(first).is_some_and(|text| matches_by_definition(rest, text))
+    }
+
+    proptest! {
+        #[test]
+        fn asterisk_matches_any_text(pattern in "[ab*]{0,7}", text in "[ab]{0,8}") {
+            prop_assert_eq!(matches(&pattern, &text), matches_by_definition(&pattern, &text));
+        }
+
+        /// A client may send any text.
+        #[test]
+        fn any_origin_is_checked(pattern in "[a.:*/\\[\\]]{1,12}", origin in ".{0,200}") {
+            let _ = allows(&[OriginPattern(pattern)], Some(&origin));
+            prop_assert!(allows(&[OriginPattern("*".into())], Some(&origin)));
+        }
+
+        /// A pattern without an asterisk allows no origin of another host.
+        #[test]
+        fn exact_pattern_allows_its_own_host_only(origin in "[a-z:/.@\\[\\]]{0,30}") {
+            let host = origin.rsplit("://").next().unwrap_or_default();
+            if allows(&[OriginPattern("a.com".into())], Some(&origin)) {
+                prop_assert!(host == "a.com" || host.starts_with("a.com:"), "{}", origin);
+            }
+        }
+    }
 
     #[test]
     fn origin_pattern_matches_origin_authority_or_host() {

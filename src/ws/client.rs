@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::ParseIntError;
+use std::sync::Arc;
 
+use crate::sockets::http_limit::HttpPermit;
 use crate::wire::close::Close;
 use crate::wire::event_prefix::EventPrefix;
 
@@ -31,6 +33,9 @@ pub struct Client {
     pub address: Option<IpAddr>,
     /// The handshake offers Pusher subprotocols, none of which is supported.
     pub is_subprotocol_unsupported: bool,
+    /// Counts the connection as an HTTP connection until an app has admitted it; behind a
+    /// trusted proxy, also for the address of the client.
+    pub http_permits: Option<(HttpPermit, Option<Arc<HttpPermit>>)>,
     protocol: Option<String>,
     format: Option<String>,
     name: String,
@@ -45,6 +50,7 @@ impl Client {
             origin: None,
             address: None,
             is_subprotocol_unsupported: false,
+            http_permits: None,
             protocol: take("protocol"),
             format: take("format"),
             name: take("client").unwrap_or_default(),

@@ -44,7 +44,10 @@ impl Connection {
     /// so its client events keep their order.
     pub(super) async fn trigger(&mut self, event: ClientEvent) {
         match self.try_trigger(event).await {
-            Ok(()) => metrics().client_events.increment(1),
+            Ok(()) => {
+                metrics().client_events.increment(1);
+                self.app.metrics.client_events.increment(1);
+            }
             Err(error @ ClientEventError::RateLimitExceeded(_)) => {
                 self.send_error(Some(4301), &error.to_string());
                 self.on_rate_exceeded(self.app.rates.client_events_terminate);

@@ -89,6 +89,7 @@ impl Connection {
     /// Reports a refused subscription in two frames (protocol.md 2.4).
     pub(super) fn refuse(&self, channel: &str, refusal: Refusal) {
         metrics().subscriptions_refused.increment(1);
+        self.app.metrics.subscriptions_refused.increment(1);
         let Refusal { kind, error, status } = refusal;
         self.write_buffer.send(reply::subscription_refused(self.event_prefix, channel, kind, &error, status));
     }
@@ -96,6 +97,7 @@ impl Connection {
     /// Sends `pusher:error` (protocol.md 2.3). The connection stays open.
     pub(super) fn send_error(&self, code: Option<u16>, message: &str) {
         metrics().messages_refused.increment(1);
+        self.app.metrics.messages_refused.increment(1);
         self.write_buffer.send(reply::error(self.event_prefix, code, message));
     }
 }

@@ -53,8 +53,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
     };
     let socket = SocketId::random();
     let write_buffer = stream.get_ref().write_buffer.clone();
-    let registration =
-        Registration::new(node.connections.clone(), app.id.clone(), socket, write_buffer.clone());
+    let registration = Registration::new(node.connections.clone(), &app, socket, write_buffer.clone());
     // A change of the app closes registered connections only. The app may have been disabled or
     // removed between the admission and the registration, so check again.
     if let Err(refusal) = Box::pin(accept::check(&node, &client)).await {
@@ -77,6 +76,7 @@ pub(super) async fn run(node: Node, mut stream: Box<Socket>, client: Box<Client>
         user: None,
         windows: None,
     };
+    // An app has admitted the connection, which no longer counts as an HTTP connection.
     drop(client);
     let timeout_secs = connection.node.activity_timeout.as_secs();
     let established = reply::connection_established(connection.event_prefix, socket, timeout_secs);

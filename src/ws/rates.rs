@@ -43,6 +43,7 @@ impl Connection {
     /// (`terminate_on_limit`).
     pub(super) fn on_rate_exceeded(&self, terminate: bool) {
         metrics().messages_rate_limited.increment(1);
+        self.app.metrics.messages_rate_limited.increment(1);
         if terminate {
             self.write_buffer.close(Close::RateLimited);
         }

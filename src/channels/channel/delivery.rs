@@ -48,7 +48,10 @@ impl Channel {
         let delivery = Delivery { channel: self.id.channel(), first_seq, time_ms, events, is_chained };
         let mut fan_out =
             FanOutContext { config: context.config, channel: &self.deltas, policy: &mut self.toggle.policy };
-        self.subscribers.deliver(&delivery, &mut fan_out, &mut context.effects.to_flush);
+        let deliveries = self.subscribers.deliver(&delivery, &mut fan_out, &mut context.effects.to_flush);
+        if let Some(app_metrics) = &self.app_metrics {
+            app_metrics.deliveries.increment(deliveries as u64);
+        }
         if is_chained && self.toggle.decides() {
             context.start(JobKind::ToggleDeltas, None);
         }

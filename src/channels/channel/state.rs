@@ -20,6 +20,7 @@ use crate::delta::channels::ChannelDelta;
 use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
 use crate::limits;
+use crate::metrics::apps::AppMetrics;
 use crate::presence::Member;
 use crate::subscribers::Subscribers;
 
@@ -43,6 +44,8 @@ pub(in crate::channels) struct Channel {
     pub(super) presence: Option<Box<Presence>>,
     /// On user channels: the status of the user.
     pub(super) watch: Option<Watch>,
+    /// None until a connection of this node subscribes.
+    pub(super) app_metrics: Option<Arc<AppMetrics>>,
     /// Delta settings of the server and the app for this channel.
     pub(super) deltas: ChannelDelta,
     pub(super) toggle: DeltaToggle,
@@ -88,6 +91,7 @@ impl Channel {
             membership: Membership::default(),
             presence: (kind == ChannelKind::Presence).then(Box::default),
             watch: (kind == ChannelKind::User).then(Watch::default),
+            app_metrics: None,
             deltas: ChannelDelta::default(),
             toggle: DeltaToggle::default(),
             initial_bases: None,
@@ -102,6 +106,7 @@ impl Channel {
 
     /// Applies the app's current settings.
     pub(super) fn configure(&mut self, app: &App, context: &Context<'_>) {
+        self.app_metrics.get_or_insert_with(|| app.metrics.clone());
         self.membership.rules = MembershipRules::from(app);
         self.deltas = app.deltas.on(self.id.channel(), context.config);
     }
@@ -200,9 +205,13 @@ impl Channel {
         }
     }
 
-    /// The numbers of this channel for the gauges of the node.
-    pub(in crate::channels) fn subscription_count(&self) -> usize {
-        self.subscribers.len()
+    /// Adds the subscriptions to those of the app, and returns them.
+    pub(in crate::channels) fn count_subscriptions(&self) -> usize {
+        let subscriptions = self.subscribers.len();
+        if let Some(app_metrics) = &self.app_metrics {
+            app_metrics.count_subscriptions(subscriptions as u64);
+        }
+        subscriptions
     }
 
     pub(in crate::channels) fn has_deltas_off(&self) -> bool {

@@ -157,6 +157,7 @@ impl World {
             origins: Vec::new(),
             webhooks: Vec::new(),
             deltas: ChannelDeltas::default(),
+            metrics: Arc::default(),
         };
         World {
             app: Arc::new(app),

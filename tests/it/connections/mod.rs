@@ -5,6 +5,7 @@ mod bad_input;
 mod connect;
 mod drain;
 mod handshake;
+mod http_limits;
 mod keepalive;
 mod origins;
 mod slow_client;

@@ -6,4 +6,5 @@ mod batch_events;
 mod channels;
 mod events;
 mod keep_alive;
+mod metrics;
 mod queries;

@@ -10,7 +10,7 @@ use std::path::Path;
 use fanfare::config::keys::KEYS;
 use fanfare::http::error_code::ErrorCode;
 use fanfare::limits;
-use fanfare::metrics::{CATALOGUE, Metric};
+use fanfare::metrics::{CATALOGUE, Metric, apps, process};
 use fanfare::wire::close::Close;
 
 use super::module_graph::{ModuleGraph, ModulePath, without_implied};
@@ -101,11 +101,24 @@ fn metrics_page_is_fresh() {
          process.\n\n",
     );
     table(&mut out, &["metric", "type", "unit", "meaning"]);
-    let mut metrics: Vec<&Metric> = CATALOGUE.iter().collect();
+    let mut metrics: Vec<&Metric> = CATALOGUE.iter().chain(process::CATALOGUE).collect();
     metrics.sort_by_key(|metric| metric.name);
     for Metric { name, kind, unit, help } in metrics {
         row(&mut out, &[&code(name), kind, unit, help]);
     }
+    writeln!(
+        out,
+        "\n## By app\n\nThese have the label `app`, the id of an app: for each of the {} largest apps, and `other` for the \
+         sum of the rest.\n",
+        limits::APPS_LABELLED_MAX
+    )
+    .unwrap();
+    table(&mut out, &["metric", "type", "unit", "meaning"]);
+    for Metric { name, kind, unit, help } in apps::CATALOGUE {
+        row(&mut out, &[&code(name), kind, unit, help]);
+    }
+    out.push_str("\n## Labels\n");
+    out.push_str("\n`fanfare_build_info` is 1, with the labels `version`, `arch` and `os`.\n");
     let reasons = Close::ALL.iter().map(|close| code(close.label())).collect::<Vec<_>>().join(", ");
     writeln!(out, "\nThe label `reason` of `fanfare_connections_closed_total` is one of {reasons}.").unwrap();
     writeln!(

@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "app",
     "delta",
     "json",
+    "files",
     "log_limit",
     "task",
     "tls",

@@ -62,6 +62,7 @@ pub struct Builder {
     config: String,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    files: Option<String>,
 }
 
 impl Builder {
@@ -111,6 +112,12 @@ impl Builder {
         self
     }
 
+    /// Shell commands that set the limits of open files, such as `ulimit -n 200`.
+    pub fn files(mut self, commands: &str) -> Builder {
+        self.files = Some(commands.into());
+        self
+    }
+
     pub async fn start(self) -> Server {
         self.start_until("listening").await
     }
@@ -140,7 +147,15 @@ impl Builder {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join(CONFIG);
         std::fs::write(&file, self.toml()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        let binary = env!("CARGO_BIN_EXE_fanfare");
+        let mut command = match &self.files {
+            None => Command::new(binary),
+            Some(limits) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
         // The server must not inherit settings of the environment that runs the
         // tests.
         for (name, _) in std::env::vars_os() {
@@ -197,11 +212,16 @@ impl Server {
             config: String::new(),
             env: Vec::new(),
             args: Vec::new(),
+            files: None,
         }
     }
 
     pub fn addr(&self) -> SocketAddr {
         self.listening.addr
+    }
+
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.listening.metrics
     }
 
     pub fn app(&self, id: &str) -> &AppSpec {

@@ -15,6 +15,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("close over_capacity", "needs apps that cannot be looked up"),
     ("code request_timeout", "needs a body that does not arrive for 30 s"),
     ("code internal_error", "needs a defect of ours, or a Redis that refuses its scripts"),
+    ("code too_many_connections", "needs many connections: connections/http_limits.rs"),
+    ("code over_capacity", "as too_many_connections"),
+    ("text Too many HTTP connections from this address", "as too_many_connections"),
+    ("text The node has no place for further connections", "as too_many_connections"),
     ("text The body was not received in time", "as request_timeout"),
     (
         "text The connection ended before the body was complete",
