@@ -404,6 +404,12 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval at which a node compares its readiness with the last logged one.
 pub const READINESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval at which a node reads the memory of Redis.
+pub const REDIS_MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+/// Percentage of its `maxmemory` above which a node warns of a full Redis.
+pub const REDIS_MEMORY_WARNING_PERCENT: u64 = 90;
+/// Percentage below which the warning ends.
+pub const REDIS_MEMORY_CLEAR_PERCENT: u64 = 85;
 /// Reasons of one outage of Redis that are logged.
 pub const REDIS_OUTAGE_REASONS_MAX: usize = 8;
 /// Outage of Redis before `/ready` fails: a short one must not remove every node from

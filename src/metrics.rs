@@ -154,6 +154,8 @@ catalogue! {
     counter webhook_events_orphaned "fanfare_webhook_events_orphaned_total" Count "Webhook events dropped because their app or webhook was removed."
     gauge webhook_events_pending "fanfare_webhook_events_pending" Count "Webhook events that this node has read and not yet removed from the outbox."
     gauge webhook_circuits_open "fanfare_webhook_circuits_open" Count "Webhooks of this node whose circuit is open: their calls have failed, and only probes are sent."
+    gauge redis_memory_used "fanfare_redis_memory_used_bytes" Bytes "Memory that Redis uses, read every 5 s."
+    gauge redis_memory_max "fanfare_redis_memory_max_bytes" Bytes "`maxmemory` of Redis; 0 without a limit."
     gauge nodes "fanfare_nodes" Count "Live nodes of the cluster, as observed by this node."
     gauge config_last_reload_successful "fanfare_config_last_reload_successful" Count "1 if the last load of the configuration, at start or after SIGHUP, was successful, otherwise 0."
     gauge config_last_reload_success "fanfare_config_last_reload_success_timestamp_seconds" Seconds "Time of the last successful load of the configuration, in seconds since 1970."

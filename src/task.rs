@@ -21,6 +21,7 @@ pub enum Task {
     RedisTopics,
     RedisProbes,
     RedisReconnects,
+    RedisMemory,
     Lease,
     LeaseSweep,
 }
@@ -32,7 +33,7 @@ static PANIC: OnceLock<Task> = OnceLock::new();
 static PANICKED: LazyLock<watch::Sender<Option<Task>>> = LazyLock::new(|| watch::Sender::new(None));
 
 impl Task {
-    pub const ALL: [Task; 11] = [
+    pub const ALL: [Task; 12] = [
         Task::Channels,
         Task::Webhooks,
         Task::ConnectionLimit,
@@ -42,6 +43,7 @@ impl Task {
         Task::RedisTopics,
         Task::RedisProbes,
         Task::RedisReconnects,
+        Task::RedisMemory,
         Task::Lease,
         Task::LeaseSweep,
     ];
@@ -68,6 +70,7 @@ impl Task {
             Task::RedisTopics => "redis_topics",
             Task::RedisProbes => "redis_probes",
             Task::RedisReconnects => "redis_reconnects",
+            Task::RedisMemory => "redis_memory",
             Task::Lease => "lease",
             Task::LeaseSweep => "lease_sweep",
         }

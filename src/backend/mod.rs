@@ -64,6 +64,14 @@ impl Backend {
         }
     }
 
+    /// What an operator should know of a backend that still works.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Backend::Memory(_) => None,
+            Backend::Redis(redis) => redis.warning(),
+        }
+    }
+
     /// Removes this node's memberships, at the end of a drain.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = self {

@@ -31,7 +31,10 @@ pub(super) async fn live() -> impl IntoResponse {
 /// topics do not arrive.
 pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
     match node.unready() {
-        None => Reply::json(&json!({ "status": "ready" })).into_response(),
+        None => match node.backend.warning() {
+            None => Reply::json(&json!({ "status": "ready" })).into_response(),
+            Some(warning) => Reply::json(&json!({ "status": "ready", "warning": warning })).into_response(),
+        },
         Some(reason) => unready(reason).into_response(),
     }
 }

@@ -9,6 +9,7 @@ mod keys;
 mod lease;
 mod listen;
 mod membership;
+mod memory_watch;
 mod publish;
 mod quotas;
 mod scripts;
@@ -24,7 +25,7 @@ use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
 use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
-use fred::types::{InfoKind, RespVersion};
+use fred::types::RespVersion;
 use thiserror::Error;
 
 use super::BackendError;
@@ -40,6 +41,7 @@ use connection_log::ConnectionLog;
 use keys::Keys;
 use lease::Lease;
 use listen::Listener;
+use memory_watch::{MemoryInfo, MemoryWatch};
 use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
@@ -70,6 +72,7 @@ pub struct Redis {
     listener: Listener,
     lease: Arc<Lease>,
     apps: AppStore,
+    memory: Arc<MemoryWatch>,
 }
 
 /// State shared by all calls of scripts.
@@ -123,7 +126,8 @@ impl Redis {
             Task::RedisReconnects.spawn(watch_reconnects(client.clone(), core.clone()));
         }
         let apps = AppStore::new(apps, core.keys.clone());
-        Ok(Redis { core, listener, lease, apps })
+        let memory = MemoryWatch::start(core.clients[0].clone());
+        Ok(Redis { core, listener, lease, apps, memory })
     }
 
     /// The apps stored in this Redis.
@@ -141,6 +145,11 @@ impl Redis {
             true => Some("this node does not receive its own probe through Redis"),
             false => Some("Redis is unavailable"),
         }
+    }
+
+    /// What an operator should know of a Redis that still works.
+    pub fn warning(&self) -> Option<String> {
+        self.memory.warning()
     }
 
     pub async fn leave(&self) {
@@ -175,11 +184,10 @@ impl RedisCore {
     /// Refuses a policy that evicts keys: evicted channels lose their history and their members. If
     /// Redis does not report its policy, the operator is responsible.
     async fn check_eviction(&self) -> Result<(), ConnectError> {
-        let answer = self.clients[0].info::<String>(Some(InfoKind::Memory)).await;
-        let info = answer.map_err(|e| ConnectError::Answer { command: "INFO memory", error: e.into() })?;
-        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        match value("maxmemory_policy") {
-            Some(policy) if policy != "noeviction" => Err(ConnectError::Evicts { policy: policy.to_owned() }),
+        let info = MemoryInfo::read(&self.clients[0]).await;
+        let info = info.map_err(|e| ConnectError::Answer { command: "INFO memory", error: e.into() })?;
+        match info.policy {
+            Some(policy) if policy != "noeviction" => Err(ConnectError::Evicts { policy }),
             _ => Ok(()),
         }
     }

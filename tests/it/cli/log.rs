@@ -151,3 +151,23 @@ async fn node_that_waits_for_redis_ends_on_sigterm() {
     })
     .await;
 }
+
+/// A Redis that is nearly full still works: the node is ready, and says so.
+#[tokio::test]
+async fn redis_near_its_maxmemory_is_reported() {
+    bounded(async {
+        let cluster = Cluster::builder(Backend::Redis).nodes(1).start().await;
+        let (node, redis) = (cluster.first(), cluster.redis());
+        assert_eq!(node.get("/ready").await.text(), r#"{"status":"ready"}"#);
+        redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        node.logged("Redis is near its maxmemory").await;
+        let ready = node.get("/ready").await;
+        assert_eq!(ready.status, 200);
+        assert!(ready.text().contains(r#""warning":"Redis uses "#), "{}", ready.text());
+        assert_eq!(node.metrics().await.sum("fanfare_redis_memory_max_bytes"), 1.0);
+        redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        node.logged("Redis is no longer near its maxmemory").await;
+        assert_eq!(node.get("/ready").await.text(), r#"{"status":"ready"}"#);
+    })
+    .await;
+}
