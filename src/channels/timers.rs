@@ -12,6 +12,8 @@ use crate::channel::ChannelId;
 #[derive(Debug)]
 pub(super) enum Due {
     Channel(ChannelId, Timer),
+    /// The filters of this app may take time again.
+    Backlog(Box<str>),
     /// A round of head checks may be due.
     HeadChecks,
     /// The next report of all memberships.

@@ -35,7 +35,7 @@ struct CheckedSubscription {
     channel: ChannelName,
     /// The member on a presence channel.
     member: Option<Arc<Member>>,
-    filter: Option<Arc<Filter>>,
+    filter: Option<Box<Filter>>,
     resume: Option<ResumeRequest>,
 }
 
@@ -111,7 +111,7 @@ impl Connection {
         Ok(CheckedSubscription { channel, member, filter, resume })
     }
 
-    fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Arc<Filter>>, Refusal> {
+    fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Box<Filter>>, Refusal> {
         let Some(text) = text else { return Ok(None) };
         if !self.node.tag_filtering {
             let error = "tag filters are not enabled on this server: `tag_filtering.enabled`";
@@ -122,7 +122,7 @@ impl Connection {
             FilterText::Tags(text) => Filter::parse_tags(text),
         };
         let filter = filter.map_err(|error| Refusal::new("InvalidFilter", error.to_string(), 400))?;
-        Ok(Some(Arc::new(filter)))
+        Ok(Some(Box::new(filter)))
     }
 
     fn check_user_channel(&self, channel: &ChannelName) -> Result<(), Refusal> {
@@ -162,7 +162,7 @@ impl Connection {
             event_prefix: self.event_prefix,
             algorithm: self.algorithm_for(&channel, &deltas),
             positions: resume.is_some(),
-            filter,
+            filter: None,
         };
         let resume = match resume {
             Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => Some(Box::new(resume)),
@@ -179,6 +179,7 @@ impl Connection {
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
             options,
+            filter,
             resume,
             member: member.clone(),
             confirmation: Confirmation::Subscription { deltas: deltas_reply },
