@@ -72,6 +72,7 @@ pub mod ws;
 // Data types and functions that all modules share.
 pub mod app;
 pub mod auth;
+pub mod capacity;
 pub mod channel;
 pub mod entry;
 pub mod event;

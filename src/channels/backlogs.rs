@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::backend_events::Incoming;
+use crate::capacity::Shrink;
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -83,6 +84,7 @@ impl Backlogs {
             return Some(Err(wait));
         }
         let incoming = backlog.entries.pop_front()?;
+        backlog.entries.shrink_if_sparse();
         backlog.bytes -= incoming.entry.body.len();
         Some(Ok(incoming))
     }
@@ -106,7 +108,7 @@ impl Backlogs {
             }
             !backlog.entries.is_empty() || backlog.dropped_at.is_some() || backlog.balanced_at > now
         });
-        self.0.shrink_to(2 * self.0.len());
+        self.0.shrink_if_sparse();
     }
 }
 

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use crate::app::App;
 use crate::backend::{Backend, BackendError};
 use crate::backend_events::{Incoming, Receiver};
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
@@ -263,8 +264,7 @@ impl Channels {
             Due::Gauges => {
                 self.timers.set(Due::Gauges, limits::GAUGE_INTERVAL);
                 self.update_gauges();
-                self.backlogs.purge(Instant::now());
-                self.app_filters.retain(|_, filters| !filters.is_empty());
+                self.shrink();
             }
         }
     }
@@ -424,6 +424,17 @@ impl Channels {
     fn reconcile(&mut self, reason: Reconciliation) {
         self.jobs.unpause(JobKind::UpdateMembership);
         self.enter_all(|channel, context| channel.on_reconciliation(reason, context));
+    }
+
+    /// Gives back the memory of a burst.
+    fn shrink(&mut self) {
+        self.backlogs.purge(Instant::now());
+        self.app_filters.retain(|_, filters| !filters.is_empty());
+        self.app_filters.shrink_if_sparse();
+        self.channels.shrink_if_sparse();
+        self.effects.to_flush.shrink_if_sparse();
+        self.watchlists.shrink();
+        self.timers.shrink();
     }
 
     fn update_gauges(&self) {

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Filter;
+use crate::capacity::Shrink;
 use crate::limits;
 
 /// The filter of subscriptions to a channel. It counts for the channel and for the app until the
@@ -91,7 +92,7 @@ impl ChannelFilters {
         if self.admitted.len() >= self.purge_at {
             self.admitted.retain(|_, admitted| admitted.strong_count() > 0);
             self.purge_at = PURGE_MIN.max(2 * self.admitted.len());
-            self.admitted.shrink_to(self.purge_at);
+            self.admitted.shrink_if_sparse();
         }
         let filter = Arc::new(filter);
         let admitted = Arc::new(Admitted { filter: filter.clone(), _channel: channel, _app: app });

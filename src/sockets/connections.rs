@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::write_buffer::WriteBuffer;
+use crate::capacity::Shrink;
 use crate::event::SocketId;
 use crate::metrics::metrics;
 use crate::wire::close::Close;
@@ -76,8 +77,10 @@ impl Sockets {
     fn remove(&mut self, app: &Arc<str>, socket: SocketId) {
         let Some(of_app) = self.by_app.get_mut(app) else { return };
         self.count -= usize::from(of_app.remove(&socket).is_some());
+        of_app.shrink_if_sparse();
         if of_app.is_empty() {
             self.by_app.remove(app);
+            self.by_app.shrink_if_sparse();
         }
     }
 }

@@ -10,6 +10,7 @@ use super::credentials;
 use super::refusal::Refusal;
 use super::waiting::WaitingSubscribe;
 use crate::auth;
+use crate::capacity::Shrink;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::channels::{self, ChannelCommand, Confirmation};
 use crate::encode::DeliveryOptions;
@@ -74,6 +75,7 @@ impl Connection {
     /// whose subscription ends only with the connection.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
+            self.subscriptions.shrink_if_sparse();
             self.send(&channel, ChannelCommand::Unsubscribe { socket: self.socket }).await;
         }
     }

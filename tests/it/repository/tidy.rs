@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
     "channel",
     "app",
     "delta",
+    "capacity",
     "json",
     "log_limit",
     "task",
