@@ -37,7 +37,8 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    channels: HashMap<ChannelId, Channel>,
+    /// Boxed: up to half of the map is empty.
+    channels: HashMap<ChannelId, Box<Channel>>,
     /// Channels with subscriptions, except user channels.
     occupied: BTreeSet<ChannelId>,
     /// Their number, by app.
