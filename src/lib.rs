@@ -50,8 +50,8 @@
 //! [Decisions]: ../../../docs/decisions
 
 // Construction.
-pub mod node;
 pub mod listener;
+pub mod node;
 pub mod server;
 
 // The edges, the pipeline, and the parts that these use.
@@ -73,6 +73,7 @@ pub mod ws;
 // Data types and functions that all modules share.
 pub mod app;
 pub mod auth;
+pub mod capacity;
 pub mod channel;
 pub mod entry;
 pub mod event;

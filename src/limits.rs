@@ -157,8 +157,9 @@ pub const CATCH_UP_BYTES_MAX: usize = WRITE_BUFFER_BYTES_MAX / 2;
 /// initial bases. Further channels wait in a queue.
 pub const CATCH_UP_READS_MAX: usize = 32;
 
-// A subscription's filter (protocol.md 4). A node evaluates it once per event for all
-// subscriptions with an equal filter; the limits together bound one evaluation.
+// Filters of subscriptions (protocol.md 4). A node evaluates a filter once per event for all
+// subscriptions to a channel with an equal filter. The cost of a filter is its time in multiples
+// of that of a short comparison: 20 to 100 ns.
 
 /// Event names in a filter.
 pub const FILTER_EVENTS_MAX: usize = 64;
@@ -174,6 +175,34 @@ pub const FILTER_KEY_BYTES_MAX: usize = 256;
 pub const FILTER_VALUE_BYTES_MAX: usize = 1024;
 /// Values of one `in` or `nin`.
 pub const FILTER_VALUES_MAX: usize = 128;
+/// Bytes of all event names, keys and values of a filter.
+pub const FILTER_BYTES_MAX: usize = 16 * 1024;
+/// Cost of a search in a tag (`ct`). With tags of [`TAGS_BYTES_MAX`] that repeat most of the value
+/// again and again it takes 5 µs, otherwise about 100 ns.
+pub const FILTER_SEARCH_COST: usize = 100;
+/// Cost of one filter: 20 searches.
+pub const FILTER_COST_MAX: usize = 2_000;
+/// Cost of the distinct filters of a channel's subscriptions on a node: 10,000 comparisons, or 100
+/// searches. The channels actor evaluates all of them for each event.
+pub const CHANNEL_FILTERS_COST_MAX: usize = 10_000;
+/// Cost of the filters of all channels of an app on a node. It bounds their memory: 100 MB, with
+/// the state that each distinct filter of a channel has there.
+pub const APP_FILTERS_COST_MAX: usize = 100_000;
+/// Share of the time of the channels actor that the filters of one app may take: one part of this
+/// many. Above it the app's entries wait, so that those of other apps do not.
+pub const FILTER_TIME_PARTS: u32 = 10;
+/// Time in which an app may use its share at once.
+pub const FILTER_TIME_WINDOW: Duration = Duration::from_millis(100);
+/// Entries of one app that wait for its share. Above it they are dropped.
+pub const FILTER_BACKLOG_ENTRIES_MAX: usize = 1_024;
+/// Bytes of these entries, with the same effect.
+pub const FILTER_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Time after such a drop in which channels of the app continue at their heads instead of reading
+/// the missing entries. Longer than [`POSITION_CHECK_INTERVAL`], which finds the last of the gaps.
+pub const FILTER_BACKLOG_RECOVERY: Duration = Duration::from_secs(20);
+/// Bases against which an event is encoded as a delta. Only groups with different filters have
+/// different bases; further ones receive the full event.
+pub const EVENT_BASES_MAX: usize = 16;
 
 /// Users of a presence channel: Pusher's 100 (protocol.md 1.9).
 pub const PRESENCE_MEMBERS_MAX: usize = 100;
@@ -314,6 +343,13 @@ pub const POSITION_CHECKS_MAX: usize = 4;
 pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
 /// Pause before a failed backend call is repeated.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Interval at which a node removes what has expired, and gives back the memory of collections
+/// that a burst has left almost empty.
+pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Channels of the memory backend that are searched for expired parts at once, under its lock.
+pub const EXPIRED_CHANNELS_MAX: usize = 32;
+/// Time between two such searches of one channel.
+pub const EXPIRY_PAUSE: Duration = Duration::from_secs(15);
 /// Interval of the gauges that are computed by counting.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries in the catch-up buffer of a channel, for pending subscriptions whose
@@ -466,6 +502,8 @@ const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.
 const _: () =
     assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the history");
 const _: () = assert!(SOCKET_SUBSCRIPTIONS_MAX as u64 * SUBSCRIBE_COST_BYTES < SUBSCRIBE_BUDGET_BYTES as u64);
+const _: () =
+    assert!(EXPIRY_PAUSE.as_millis() * 4 <= LOG_AGE_MAX.as_millis(), "entries are kept a quarter longer");
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());
@@ -474,4 +512,8 @@ const _: () = assert!(PAYLOAD_BYTES_MAX * JSON_ESCAPE_FACTOR < MESSAGE_BYTES_MAX
 const _: () = assert!(CATCH_UP_BUFFER_ENTRIES_MAX <= LOG_ENTRIES_MAX);
 const _: () = assert!(LISTED_CHANNELS_MAX <= 1_000, "a script passes them on with unpack");
 const _: () = assert!(JSON_DEPTH_MAX < 128, "serde_json recurses to 128");
+const _: () =
+    assert!(FILTER_COST_MAX <= CHANNEL_FILTERS_COST_MAX / 4, "a channel has room for several filters");
+const _: () = assert!(FILTER_NODES_MAX <= FILTER_COST_MAX / 8, "a filter may have the most comparisons");
+const _: () = assert!(FILTER_BACKLOG_RECOVERY.as_millis() > POSITION_CHECK_INTERVAL.as_millis());
 const _: () = assert!(2 * FILTER_DEPTH_MAX < JSON_DEPTH_MAX, "a node is two levels of JSON, a compound one");

@@ -100,6 +100,7 @@ pub async fn run(
         tracing::info!(%listen, %metrics_listen, backend = started.backend, files_max, "listening");
         ready(listen);
         Task::Readiness.spawn(watch_readiness(started.node.clone()));
+        Task::Expiry.spawn(remove_expired(started.node.clone()));
         tokio::select! {
             () = shutdown => {}
             () = apply_reloads(&started.node, reloads) => {}
@@ -225,6 +226,19 @@ async fn watch_readiness(node: Node) {
             None => tracing::info!("ready"),
             Some(reason) => tracing::warn!(reason, "not ready"),
         }
+    }
+}
+
+/// Removes expired state of this node.
+async fn remove_expired(node: Node) {
+    let mut interval = tokio::time::interval(limits::EXPIRY_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        while node.backend.remove_expired() {
+            tokio::task::yield_now().await;
+        }
+        node.apps.remove_expired().await;
     }
 }
 

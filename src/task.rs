@@ -16,6 +16,7 @@ pub enum Task {
     Webhooks,
     ConnectionLimit,
     Readiness,
+    Expiry,
     AppChanges,
     RedisMessages,
     RedisTopics,
@@ -33,11 +34,12 @@ static PANIC: OnceLock<Task> = OnceLock::new();
 static PANICKED: LazyLock<watch::Sender<Option<Task>>> = LazyLock::new(|| watch::Sender::new(None));
 
 impl Task {
-    pub const ALL: [Task; 12] = [
+    pub const ALL: [Task; 13] = [
         Task::Channels,
         Task::Webhooks,
         Task::ConnectionLimit,
         Task::Readiness,
+        Task::Expiry,
         Task::AppChanges,
         Task::RedisMessages,
         Task::RedisTopics,
@@ -65,6 +67,7 @@ impl Task {
             Task::Webhooks => "webhooks",
             Task::ConnectionLimit => "connection_limit",
             Task::Readiness => "readiness",
+            Task::Expiry => "expiry",
             Task::AppChanges => "app_changes",
             Task::RedisMessages => "redis_messages",
             Task::RedisTopics => "redis_topics",

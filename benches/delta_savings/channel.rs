@@ -71,8 +71,7 @@ impl Channel {
             events: &[event],
             is_chained: true,
         };
-        let mut context =
-            FanOutContext { config: &self.config, channel: &self.delta, policy: &mut self.policy };
+        let mut context = FanOutContext::new(&self.config, &self.delta, &mut self.policy);
         let mut frames = fan_out(&delivery, &mut self.groups, &mut context);
         if let Some(on) = self.policy.verdict().filter(|_| !self.mode.without_policy) {
             self.policy.set(on);

@@ -81,6 +81,11 @@ impl<V: Lifetime + Clone + Send + Sync + 'static> AppCache<V> {
         }
         Err(BackendError::Unavailable)
     }
+
+    /// Without it, expired values stay until further look-ups.
+    pub(super) async fn remove_expired(&self) {
+        self.0.run_pending_tasks().await;
+    }
 }
 
 impl Invalidations {
@@ -100,6 +105,10 @@ impl Invalidations {
     pub(super) fn invalidate_all(&self) {
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
         self.all.fetch_max(count, Ordering::AcqRel);
+    }
+
+    pub(super) async fn remove_expired(&self) {
+        self.names.run_pending_tasks().await;
     }
 
     async fn last(&self, name: &str) -> u64 {

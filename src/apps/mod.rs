@@ -78,6 +78,13 @@ impl Apps {
         }
     }
 
+    /// Removes cached apps whose time is over.
+    pub async fn remove_expired(&self) {
+        self.cached.remove_expired().await;
+        self.ids.remove_expired().await;
+        self.changes.remove_expired().await;
+    }
+
     /// Looks up an app by its id.
     ///
     /// # Errors

@@ -72,6 +72,15 @@ impl Backend {
         }
     }
 
+    /// Removes expired state that Redis would remove by itself. Returns whether more is due: the
+    /// caller lets other tasks run first.
+    pub fn remove_expired(&self) -> bool {
+        match self {
+            Backend::Memory(memory) => memory.remove_expired(),
+            Backend::Redis(_) => false,
+        }
+    }
+
     /// Removes this node's memberships, at the end of a drain.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = self {

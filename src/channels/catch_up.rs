@@ -55,8 +55,7 @@ impl CatchUpEncoder<'_> {
     }
 
     fn encode(&mut self, delivery: &Delivery<'_>) -> Bytes {
-        let mut context =
-            FanOutContext { config: self.config, channel: self.deltas, policy: &mut self.policy };
+        let mut context = FanOutContext::new(self.config, self.deltas, &mut self.policy);
         fan_out_to_one(delivery, self.options, self.identity, &mut self.held, &mut context)
     }
 }

@@ -2,12 +2,14 @@
 //! channel does no IO and has no access to other channels: its entry points record effects,
 //! which the actor executes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::JobKind;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
+use crate::filter::AppFilters;
 use crate::sockets::push;
 use crate::sockets::write_buffer::{Rejection, WriteBuffer};
 use bytes::Bytes;
@@ -56,6 +58,8 @@ pub(super) struct Effects {
     /// Write buffers with frames pushed since the last flush.
     pub(super) to_flush: Vec<Arc<WriteBuffer>>,
     pub(super) user_events: Vec<UserEvent>,
+    /// Time that filters have taken.
+    pub(super) filter_time: Duration,
     /// The channel is unused: remove it, and stop listening to its topic.
     pub(super) removes: bool,
 }
@@ -78,6 +82,10 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a DeltaConfig,
     /// Histories may be read; otherwise a gap is skipped.
     pub(super) may_read_histories: bool,
+    /// Entries of the app wait until its filters may take time again.
+    pub(super) is_backlogged: bool,
+    /// The filters of each app with any.
+    pub(super) app_filters: &'a mut HashMap<Box<str>, AppFilters>,
     pub(super) effects: &'a mut Effects,
 }
 

@@ -3,11 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::event::SocketId;
-
-/// Capacity that an empty queue keeps: not that of the burst when all clients reconnect.
-const CAPACITY_KEPT: usize = 1024;
 
 /// Channels that wait for a job of one kind. Taken round robin by app, then by requester:
 /// a socket with ten thousand subscriptions delays its own jobs, and no others.
@@ -38,9 +36,7 @@ impl FairQueue {
         let (_, (requester, channel_id)) = next?;
         let key = (requester, channel_id);
         self.queued.remove(&key);
-        if self.queued.is_empty() {
-            self.queued.shrink_to(CAPACITY_KEPT);
-        }
+        self.queued.shrink_if_sparse();
         Some(key.1)
     }
 
@@ -81,6 +77,8 @@ impl<K: Clone + Eq + Hash, Q: Default> RoundRobin<K, Q> {
         let (taken, is_empty) = self.queues.get_mut(&key).map(take)?;
         if is_empty {
             self.queues.remove(&key);
+            self.queues.shrink_if_sparse();
+            self.turns.shrink_if_sparse();
         } else {
             self.turns.push_back(key.clone());
         }

@@ -10,6 +10,7 @@ use crate::channel::ChannelId;
 use crate::delta::Algorithm;
 use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
+use crate::filter::Filter;
 use crate::presence::Member;
 use crate::sockets::subscription_permit::SubscriptionPermit;
 use crate::sockets::write_buffer::WriteBuffer;
@@ -61,7 +62,9 @@ pub struct Subscribe {
     pub app: Arc<App>,
     pub socket: SocketId,
     pub write_buffer: Arc<WriteBuffer>,
+    /// Without the filter, which the channel admits.
     pub options: DeliveryOptions,
+    pub filter: Option<Box<Filter>>,
     /// The client's position, if it resumes (protocol.md 2.13, docs/resume.md).
     pub resume: Option<Box<Resume>>,
     /// The member, on a presence channel.

@@ -6,6 +6,7 @@
 //! A single task, so that a connection receives the channels of a batch in their order,
 //! and so that no lock is needed. It never waits: every backend call is a job.
 
+mod backlogs;
 mod body;
 mod catch_up;
 mod channel;
@@ -29,15 +30,18 @@ use tokio::sync::mpsc;
 use crate::app::App;
 use crate::backend::{Backend, BackendError};
 use crate::backend_events::{Incoming, Receiver};
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::delta::settings::DeltaConfig;
 use crate::entry::Position;
 use crate::event::SocketId;
+use crate::filter::AppFilters;
 use crate::limits::{self, DetectionTimes};
 use crate::metrics::{apps, metrics};
 use crate::sockets::writers::WriterPool;
 use crate::task::Task;
 
+use backlogs::{Arrival, Backlogs};
 use channel::{Channel, Reconciliation};
 use channel_counts::ChannelCounts;
 use context::{Context, Effects};
@@ -66,6 +70,8 @@ pub fn start(
         jobs: Jobs::default(),
         timers: Timers::default(),
         effects: Effects::default(),
+        app_filters: HashMap::new(),
+        backlogs: Backlogs::default(),
         head_checks: HeadChecks {
             interval: times.position_check_interval * 4 / 5,
             round_started: Instant::now(),
@@ -91,6 +97,9 @@ struct Channels {
     /// The effects that a channel has requested, until they are executed; and the write
     /// buffers to flush at the end of the round.
     effects: Effects,
+    /// Contains only apps with filters.
+    app_filters: HashMap<Box<str>, AppFilters>,
+    backlogs: Backlogs,
     head_checks: HeadChecks,
     /// Bytes of histories read by gap repairs since the last round of head checks.
     repaired_bytes: usize,
@@ -155,8 +164,32 @@ impl Channels {
         true
     }
 
-    fn receive(&mut self, Incoming { channel_id, entry }: Incoming) {
+    fn receive(&mut self, incoming: Incoming) {
         metrics().entries_received.increment(1);
+        if self.backlogs.is_empty() {
+            return self.handle(incoming);
+        }
+        let app = incoming.channel_id.clone();
+        match self.backlogs.arrive(incoming, Instant::now()) {
+            Arrival::Handle(incoming) => self.handle(incoming),
+            Arrival::Wait(wait) => self.timers.set(Due::Backlog(app.app().into()), wait),
+            Arrival::Queued => {}
+        }
+    }
+
+    /// Handles the waiting entries of an app for which its filters may take time.
+    fn continue_backlog(&mut self, app: Box<str>) {
+        for _ in 0..limits::ROUND_MAX {
+            match self.backlogs.next(&app, Instant::now()) {
+                Some(Ok(incoming)) => self.handle(incoming),
+                Some(Err(wait)) => return self.timers.set(Due::Backlog(app), wait),
+                None => return,
+            }
+        }
+        self.timers.set(Due::Backlog(app), Duration::ZERO);
+    }
+
+    fn handle(&mut self, Incoming { channel_id, entry }: Incoming) {
         if self.enter(&channel_id, |channel, context| channel.on_entry(entry, context)).is_none() {
             // The message was in flight when the topic was unsubscribed, or the request to
             // unsubscribe was dropped.
@@ -219,6 +252,7 @@ impl Channels {
             Due::Channel(channel_id, timer) => {
                 self.enter(&channel_id, |channel, context| channel.on_timer(timer, context));
             }
+            Due::Backlog(app) => self.continue_backlog(app),
             Due::HeadChecks => {
                 self.timers.set(Due::HeadChecks, limits::RETRY_DELAY);
                 self.start_regular_head_checks();
@@ -230,6 +264,7 @@ impl Channels {
             Due::Gauges => {
                 self.timers.set(Due::Gauges, limits::GAUGE_INTERVAL);
                 self.update_gauges();
+                self.shrink();
             }
         }
     }
@@ -265,14 +300,22 @@ impl Channels {
                 vacant.insert_entry(channel)
             }
         };
+        let (now, app) = (Instant::now(), channel_id.app());
         let mut context = Context {
-            now: Instant::now(),
+            now,
             channels_of_app,
             config: &self.delta,
-            may_read_histories: self.repaired_bytes < limits::REPAIR_BYTES_MAX,
+            may_read_histories: self.repaired_bytes < limits::REPAIR_BYTES_MAX
+                && !self.backlogs.has_dropped(app, now),
+            is_backlogged: self.backlogs.has_entries(app),
+            app_filters: &mut self.app_filters,
             effects: &mut self.effects,
         };
         let result = call(channel.get_mut(), &mut context);
+        let filter_time = std::mem::take(&mut self.effects.filter_time);
+        if !filter_time.is_zero() {
+            self.backlogs.charge(app, filter_time, now);
+        }
         for (kind, requester) in self.effects.jobs.drain(..) {
             self.jobs.push(kind, channel_id, requester);
         }
@@ -381,6 +424,17 @@ impl Channels {
     fn reconcile(&mut self, reason: Reconciliation) {
         self.jobs.unpause(JobKind::UpdateMembership);
         self.enter_all(|channel, context| channel.on_reconciliation(reason, context));
+    }
+
+    /// Gives back the memory of a burst.
+    fn shrink(&mut self) {
+        self.backlogs.purge(Instant::now());
+        self.app_filters.retain(|_, filters| !filters.is_empty());
+        self.app_filters.shrink_if_sparse();
+        self.channels.shrink_if_sparse();
+        self.effects.to_flush.shrink_if_sparse();
+        self.watchlists.shrink();
+        self.timers.shrink();
     }
 
     fn update_gauges(&self) {

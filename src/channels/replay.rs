@@ -130,6 +130,7 @@ impl<'a> Replay<'a> {
     }
 
     async fn encode_all(self, recovery_requests: Vec<RecoveryRequest>) -> RecoveryResults {
+        #[expect(clippy::mutable_key_type, reason = "filters are compared by their content")]
         let mut by_key: HashMap<RecoveryKey, Option<Arc<RecoveredEvents>>> = HashMap::new();
         let mut results = Vec::with_capacity(recovery_requests.len());
         for request in recovery_requests {

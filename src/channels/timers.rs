@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio_util::time::DelayQueue;
 
 use super::context::Timer;
+use crate::capacity;
 use crate::channel::ChannelId;
 
 /// Work that falls due.
 #[derive(Debug)]
 pub(super) enum Due {
     Channel(ChannelId, Timer),
+    /// The filters of this app may take time again.
+    Backlog(Box<str>),
     /// A round of head checks may be due.
     HeadChecks,
     /// The next report of all memberships.
@@ -28,6 +31,12 @@ pub(super) struct Timers(DelayQueue<Due>);
 impl Timers {
     pub(super) fn set(&mut self, due: Due, after: Duration) {
         self.0.insert(due, after);
+    }
+
+    pub(super) fn shrink(&mut self) {
+        if capacity::reduced(self.0.len(), self.0.capacity()).is_some() {
+            self.0.compact();
+        }
     }
 
     /// Completes with the next timer that is due; never, if there is none.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::context::UserEvent;
+use crate::capacity::Shrink;
 use crate::channel::{ChannelId, USER_CHANNEL};
 use crate::event::SocketId;
 use crate::sockets::push;
@@ -83,12 +84,18 @@ impl Watchlists {
         for channel_id in users {
             let Some(user) = self.users.get_mut(&channel_id) else { continue };
             user.watchers.remove(&socket);
+            user.watchers.shrink_if_sparse();
             if user.watchers.is_empty() {
                 self.users.remove(&channel_id);
                 unwatched.push(channel_id);
             }
         }
         unwatched
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.users.shrink_if_sparse();
+        self.initial.shrink_if_sparse();
     }
 
     pub(super) fn on_user_event(

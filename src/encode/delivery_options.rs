@@ -1,9 +1,7 @@
 //! The options of a subscription that determine its frames.
 
-use std::sync::Arc;
-
 use crate::delta::Algorithm;
-use crate::filter::Filter;
+use crate::filter::AdmittedFilter;
 use crate::wire::event_prefix::EventPrefix;
 
 /// Subscribers with equal options receive the same frames, except for missing bases and
@@ -17,7 +15,7 @@ pub struct DeliveryOptions {
     /// (docs/resume.md).
     pub positions: bool,
     /// Only events that match the filter.
-    pub filter: Option<Arc<Filter>>,
+    pub filter: Option<AdmittedFilter>,
 }
 
 impl DeliveryOptions {

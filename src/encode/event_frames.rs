@@ -8,6 +8,7 @@ use crate::delta::settings::DeltaConfig;
 use crate::delta::{self, Algorithm};
 use crate::event::Event;
 use crate::filter::Tags;
+use crate::limits;
 use crate::metrics::metrics;
 use crate::wire::envelope::{self, DeltaText, Extras};
 use crate::wire::event_prefix::EventPrefix;
@@ -140,6 +141,10 @@ impl<'a> EventFrames<'a> {
         };
         if let Some(delta) = self.deltas.iter().find(is_known) {
             return delta.frame.clone();
+        }
+        let is_patched = |it: &Patch| it.algorithm == algorithm && it.base_seq == base.seq;
+        if self.patches.len() >= limits::EVENT_BASES_MAX && !self.patches.iter().any(is_patched) {
+            return None;
         }
         let frame = self.encode_delta(algorithm, event_prefix, base);
         self.deltas.push(Delta { algorithm, base_seq: base.seq, event_prefix, frame: frame.clone() });

@@ -37,6 +37,10 @@ pub enum FilterFault {
     TooMany { count: usize, count_max: usize },
     #[error("is one node too many (limit: {})", limits::FILTER_NODES_MAX)]
     TooManyNodes,
+    #[error("has {bytes} bytes of names, keys and values (limit: {})", limits::FILTER_BYTES_MAX)]
+    TooLarge { bytes: usize },
+    #[error("has a cost of {cost} (limit: {})", limits::FILTER_COST_MAX)]
+    TooExpensive { cost: usize },
     #[error("is not supported by this server")]
     Unsupported,
 }

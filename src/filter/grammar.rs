@@ -142,7 +142,7 @@ fn leaf(cmp: &RawValue, members: &Members<'_>) -> Result<Node, FilterError> {
         Some("nex") => tag(Test::Exists).not(),
         Some("sw") => tag(Test::StartsWith(val()?)),
         Some("ew") => tag(Test::EndsWith(val()?)),
-        Some("ct") => tag(Test::Contains(val()?)),
+        Some("ct") => tag(Test::contains(&val()?)),
         Some("gt") => tag(Test::number(Relation::Greater, &val()?)),
         Some("gte") => tag(Test::number(Relation::GreaterOrEqual, &val()?)),
         Some("lt") => tag(Test::number(Relation::Less, &val()?)),

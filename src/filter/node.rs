@@ -1,9 +1,13 @@
 //! A compiled condition on tags. Every leaf requires its tag to be present. Comparisons
 //! that match a missing tag (`neq`, `nin`, `nex`) are negations of a leaf.
 
-use memchr::memmem;
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
-use super::tags::Tags;
+use memchr::memmem::Finder;
+
+use super::tags::{Tag, Tags, finite};
+use crate::limits;
 
 /// Constructed only by the functions below, so that conditions that differ only in order,
 /// repetition or redundant nesting are equal values.
@@ -26,9 +30,13 @@ pub(super) enum Test {
     OneOf(Box<[Box<str>]>),
     StartsWith(Box<str>),
     EndsWith(Box<str>),
-    Contains(Box<str>),
+    Contains(Needle),
     Number(Relation, Bound),
 }
+
+/// A text to search for. Boxed, because it is larger than all other tests.
+#[derive(Debug, Clone)]
+pub(super) struct Needle(Box<Finder<'static>>);
 
 /// The relation of a tag's value to the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,10 +54,19 @@ pub(super) struct Bound(u64);
 impl Node {
     pub(super) fn holds(&self, tags: &Tags<'_>) -> bool {
         match self {
-            Node::Tag { key, test } => tags.get(key).is_some_and(|value| test.holds(value)),
+            Node::Tag { key, test } => tags.get(key).is_some_and(|tag| test.holds(tag)),
             Node::Not(node) => !node.holds(tags),
             Node::All(nodes) => nodes.iter().all(|node| node.holds(tags)),
             Node::Any(nodes) => nodes.iter().any(|node| node.holds(tags)),
+        }
+    }
+
+    /// The sum of `of` over all leaves.
+    pub(super) fn sum(&self, of: fn(&str, &Test) -> usize) -> usize {
+        match self {
+            Node::Tag { key, test } => of(key, test),
+            Node::Not(node) => node.sum(of),
+            Node::All(nodes) | Node::Any(nodes) => nodes.iter().map(|node| node.sum(of)).sum(),
         }
     }
 
@@ -102,15 +119,71 @@ impl Test {
         }
     }
 
-    fn holds(&self, value: &str) -> bool {
+    pub(super) fn contains(part: &str) -> Test {
+        Test::Contains(Needle(Box::new(Finder::new(part).into_owned())))
+    }
+
+    /// Bytes of all values.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Test::Exists | Test::Number(..) => 0,
+            Test::OneOf(values) => values.iter().map(|value| value.len()).sum(),
+            Test::StartsWith(part) | Test::EndsWith(part) => part.len(),
+            Test::Contains(needle) => needle.bytes().len(),
+        }
+    }
+
+    /// An upper bound of the time that the test takes, as a multiple of that of a short comparison.
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Test::Contains(_) => limits::FILTER_SEARCH_COST,
+            Test::OneOf(values) => list_cost(values.len(), self.bytes()),
+            _ => list_cost(1, self.bytes()),
+        }
+    }
+
+    fn holds(&self, tag: &Tag<'_>) -> bool {
+        let value = tag.value();
         match self {
             Test::Exists => true,
             Test::OneOf(values) => values.binary_search_by(|known| (**known).cmp(value)).is_ok(),
             Test::StartsWith(part) => value.starts_with(&**part),
             Test::EndsWith(part) => value.ends_with(&**part),
-            Test::Contains(part) => memmem::find(value.as_bytes(), part.as_bytes()).is_some(),
-            Test::Number(relation, bound) => finite(value).is_some_and(|value| relation.holds(value, *bound)),
+            Test::Contains(needle) => needle.0.find(value.as_bytes()).is_some(),
+            Test::Number(relation, bound) => tag.number().is_some_and(|value| relation.holds(value, *bound)),
         }
+    }
+}
+
+impl Needle {
+    fn bytes(&self) -> &[u8] {
+        self.0.needle()
+    }
+}
+
+impl PartialEq for Needle {
+    fn eq(&self, other: &Needle) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Needle {}
+
+impl Hash for Needle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
+}
+
+impl PartialOrd for Needle {
+    fn partial_cmp(&self, other: &Needle) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Needle {
+    fn cmp(&self, other: &Needle) -> Ordering {
+        self.bytes().cmp(other.bytes())
     }
 }
 
@@ -126,6 +199,8 @@ impl Relation {
     }
 }
 
-fn finite(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
+/// The cost of a look-up in a sorted list. A list takes memory too, so a long one is more
+/// expensive than its binary search.
+pub(super) fn list_cost(values: usize, bytes: usize) -> usize {
+    1 + values / 32 + bytes / 1024
 }

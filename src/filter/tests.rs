@@ -2,6 +2,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::json;
 
+use super::tags::Tag;
 use super::*;
 use crate::limits;
 
@@ -83,10 +84,10 @@ fn branches_combine_and_compounds_require_both_parts() {
 #[test]
 fn tags_are_parsed_as_json() {
     let tags = Tags::read(Some(br#" {"b":"1","\u0061":"\"x\"","b":"2","":"","b":"3"} "#));
-    let read = |key| tags.get(key);
+    let read = |key| tags.get(key).map(Tag::value);
     assert_eq!((read("a"), read("b"), read(""), read("c")), (Some("\"x\""), Some("3"), Some(""), None));
     for nothing in [&b""[..], b"null", b"[\"a\"]", b"{\"a\":1}", b"{\"a\":\"\xff\"}", b"{\"a\":\"b\""] {
-        assert_eq!(Tags::read(Some(nothing)).get("a"), None);
+        assert_eq!(Tags::read(Some(nothing)).get("a").map(Tag::value), None);
     }
 }
 
@@ -251,6 +252,31 @@ fn limits_are_exact() {
         let error = Filter::parse(&deeper).unwrap_err();
         assert!(matches!(error.fault, FilterFault::TooDeep { .. }), "{error}");
         assert!(error.at.len() < 200, "{error}");
+    }
+}
+
+#[test]
+fn cost_counts_comparisons_values_and_searches() {
+    let values = |count: usize, bytes: usize| {
+        let values: Vec<String> = (0..count).map(|number| format!("{number:0bytes$}")).collect();
+        json!({ "key": "k", "cmp": "in", "vals": values })
+    };
+    let search = json!({ "key": "k", "cmp": "ct", "val": "v" });
+    for (filter, cost) in [
+        (json!({ "events": [] }), 0),
+        (json!({ "events": ["a", "b"] }), 1),
+        (json!({ "key": "k", "cmp": "eq", "val": "v" }), 1),
+        (json!({ "key": "k", "cmp": "lt", "val": 7 }), 1),
+        (json!({ "key": "k", "cmp": "nex" }), 1),
+        (json!({ "key": "k", "cmp": "sw", "val": "v".repeat(1_023) }), 1),
+        (json!({ "key": "k", "cmp": "sw", "val": "v".repeat(1_024) }), 2),
+        (values(31, 3), 1),
+        (values(32, 3), 2),
+        (values(128, 64), 13),
+        (search.clone(), 100),
+        (json!({ "events": ["a"], "tags": { "op": "and", "nodes": [search, values(32, 3)] } }), 103),
+    ] {
+        assert_eq!(Filter::parse(&filter.to_string()).map(|filter| filter.cost()), Ok(cost), "{filter}");
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::write_buffer::WriteBuffer;
 use crate::app::App;
+use crate::capacity::Shrink;
 use crate::event::SocketId;
 use crate::metrics::apps::AppMetrics;
 use crate::metrics::metrics;
@@ -81,8 +82,10 @@ impl Sockets {
     fn remove(&mut self, app: &Arc<str>, socket: SocketId) {
         let Some(of_app) = self.by_app.get_mut(app) else { return };
         self.count -= usize::from(of_app.remove(&socket).is_some());
+        of_app.shrink_if_sparse();
         if of_app.is_empty() {
             self.by_app.remove(app);
+            self.by_app.shrink_if_sparse();
         }
     }
 }

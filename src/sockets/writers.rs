@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::write_buffer::WriteBuffer;
+use crate::capacity::Shrink;
 use crate::limits;
 use crate::metrics::metrics;
 
@@ -32,6 +33,7 @@ impl Work {
 
     fn take(&mut self) -> Option<Vec<Arc<WriteBuffer>>> {
         let portion = self.portions.pop_front();
+        self.portions.shrink_if_sparse();
         self.sockets -= portion.as_ref().map_or(0, Vec::len);
         metrics().connections_awaiting_writer.set(self.sockets as f64);
         portion

@@ -1,6 +1,8 @@
 //! From one delivery to the frames of every group: each event is encoded once per group,
 //! whatever the number of connections.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use super::base_state::BaseState;
@@ -29,13 +31,27 @@ pub struct FanOutContext<'a> {
     pub config: &'a DeltaConfig,
     pub channel: &'a ChannelDelta,
     pub policy: &'a mut Policy,
+    /// Time that deliveries with filters have taken, without the writes: it grows with the number
+    /// of distinct filters.
+    pub filter_time: Duration,
+}
+
+impl<'a> FanOutContext<'a> {
+    pub fn new(
+        config: &'a DeltaConfig,
+        channel: &'a ChannelDelta,
+        policy: &'a mut Policy,
+    ) -> FanOutContext<'a> {
+        FanOutContext { config, channel, policy, filter_time: Duration::ZERO }
+    }
 }
 
 /// Encodes a delivery for all groups and advances their chains.
 pub fn fan_out(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut FanOutContext<'_>) -> Frames {
+    let started = groups.has_filters().then(Instant::now);
     let mut batches = groups.batches();
     for (index, (event, seq)) in delivery.events.iter().zip(delivery.first_seq..).enumerate() {
-        let FanOutContext { config, channel, policy } = &mut *context;
+        let FanOutContext { config, channel, policy, .. } = &mut *context;
         let encoding = EncodingContext { config, channel, policy };
         let mut frames = EventFrames::new(delivery, event, seq, encoding);
         groups.encode_event(index, &mut frames, &mut batches);
@@ -43,6 +59,7 @@ pub fn fan_out(delivery: &Delivery<'_>, groups: &mut Groups, context: &mut FanOu
         savings.into_iter().for_each(|it| context.policy.record(it.full_bytes, it.sent_bytes));
     }
     batches.iter_mut().for_each(EncodedBatch::finish);
+    context.filter_time += started.map_or(Duration::ZERO, |started| started.elapsed());
     let excluded: Vec<Option<SocketId>> = delivery.events.iter().map(|event| event.except).collect();
     Frames {
         excludes_any: excluded.iter().any(Option::is_some),

@@ -1,13 +1,11 @@
 //! Groups: subscribers with equal delivery options, and the chains that they share.
 
-use std::sync::Arc;
-
 use super::base_state::BaseState;
 use super::encoded_batch::{EncodedBatch, EncodedEvent};
 use super::shared_slab::SharedSlab;
 use crate::delta::chain::Chains;
 use crate::encode::{DeliveryOptions, EventFrames};
-use crate::filter::Filter;
+use crate::filter::AdmittedFilter;
 use crate::metrics::metrics;
 
 /// The groups of one channel, one for each distinct set of delivery options.
@@ -15,7 +13,7 @@ use crate::metrics::metrics;
 pub struct Groups {
     groups: SharedSlab<DeliveryOptions, Group>,
     /// Each is evaluated once per event, however many groups use it.
-    filters: SharedSlab<Arc<Filter>, ()>,
+    filters: SharedSlab<AdmittedFilter, ()>,
 }
 
 /// The shared state of subscribers with equal delivery options.
@@ -60,6 +58,10 @@ impl Groups {
 
     pub fn options(&self, index: u32) -> &DeliveryOptions {
         self.groups.key(index)
+    }
+
+    pub(super) fn has_filters(&self) -> bool {
+        self.filters.index_end() > 0
     }
 
     /// Calls `make` for each group. Returns the results by index.

@@ -19,6 +19,7 @@ pub use base_state::BaseState;
 pub use fan_out::{FanOutContext, Frames, SocketIdentity, fan_out, fan_out_to_one};
 pub use groups::Groups;
 
+use crate::capacity::Shrink;
 use crate::delta::chain::Chains;
 use crate::encode::{Delivery, DeliveryOptions};
 use crate::event::SocketId;
@@ -97,6 +98,8 @@ impl Subscribers {
         if let Some((moved, _)) = self.subscriptions.get(index) {
             self.indices.insert(*moved, index);
         }
+        self.subscriptions.shrink_if_sparse();
+        self.indices.shrink_if_sparse();
         let options = self.groups.options(group).clone();
         self.groups.leave(group);
         Some(Subscriber { write_buffer, options, previous_socket_ids, member })

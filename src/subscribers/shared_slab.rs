@@ -5,6 +5,8 @@ use std::hash::Hash;
 
 use slab::Slab;
 
+use crate::capacity::{self, Shrink};
+
 /// One value for each key, at an index that stays the same while the value has users.
 #[derive(Debug)]
 pub(super) struct SharedSlab<K, V> {
@@ -70,6 +72,11 @@ impl<K: Clone + Eq + Hash, V> SharedSlab<K, V> {
         let slot = self.slots.remove(index as usize);
         if let Some(by_key) = &mut self.by_key {
             by_key.remove(&slot.key);
+            by_key.shrink_if_sparse();
+        }
+        // Indices are in use until then.
+        if self.slots.is_empty() && capacity::reduced(0, self.slots.capacity()).is_some() {
+            self.slots = Slab::new();
         }
         Some((slot.key, slot.value))
     }

@@ -10,7 +10,7 @@ use crate::delta::channels::ChannelDelta;
 use crate::delta::policy::Policy;
 use crate::delta::settings::{DeltaConfig, MarkerStyle};
 use crate::event::Event;
-use crate::filter::Filter;
+use crate::filter::{AppFilters, ChannelFilters, Filter};
 
 #[derive(Debug, Clone)]
 struct Published {
@@ -44,7 +44,8 @@ enum Step {
 
 /// Delivery options of the clients in this test.
 fn all_options() -> Vec<DeliveryOptions> {
-    let filter = |text| Some(Arc::new(Filter::parse(text).expect("a filter")));
+    let (mut filters, app) = (ChannelFilters::default(), AppFilters::default());
+    let mut filter = |text| filters.admit(Filter::parse(text).expect("a filter"), &app).ok();
     let filters = [None, filter(r#"{"key":"t","cmp":"eq","val":"1"}"#), filter(r#"{"key":"t","cmp":"nex"}"#)];
     let mut all_options = Vec::new();
     for filter in filters {
@@ -225,7 +226,7 @@ impl TestChannel {
         let delivery = Delivery { channel: "c", first_seq: self.seq + 1, time_ms: 0, events, is_chained };
         self.seq += events.len() as u64;
         let TestChannel { config, channel, policy, .. } = self;
-        let mut context = FanOutContext { config, channel, policy };
+        let mut context = FanOutContext::new(config, channel, policy);
         self.subscribers.deliver(&delivery, &mut context, &mut vec![]);
         if !is_chained {
             for (id, _) in self.clients.iter().filter(|(_, client)| client.matches("client-e", None)) {
@@ -306,7 +307,7 @@ fn new_subscriber_receives_deltas_after_catch_up() {
     let delivery = Delivery { channel: "c", first_seq: 1, time_ms: 0, events: &events, is_chained: true };
     let identity = SocketIdentity { socket: socket(1), previous_socket_ids: &[] };
     let TestChannel { config, channel, policy, .. } = &mut test;
-    let mut context = FanOutContext { config, channel, policy };
+    let mut context = FanOutContext::new(config, channel, policy);
     let caught_up = fan_out_to_one(&delivery, &options, identity, &mut held, &mut context);
     let write_buffer = Arc::<WriteBuffer>::default();
     let _ = write_buffer.push(caught_up);

@@ -107,6 +107,7 @@ impl Connection {
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
             options: DeliveryOptions { event_prefix: self.event_prefix, ..DeliveryOptions::default() },
+            filter: None,
             resume: None,
             member: None,
             confirmation: Confirmation::Signin(confirmation),

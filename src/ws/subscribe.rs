@@ -10,6 +10,7 @@ use super::credentials;
 use super::refusal::Refusal;
 use super::waiting::WaitingSubscribe;
 use crate::auth;
+use crate::capacity::Shrink;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::channels::{self, ChannelCommand, Confirmation};
 use crate::encode::DeliveryOptions;
@@ -35,7 +36,7 @@ struct CheckedSubscription {
     channel: ChannelName,
     /// The member on a presence channel.
     member: Option<Arc<Member>>,
-    filter: Option<Arc<Filter>>,
+    filter: Option<Box<Filter>>,
     resume: Option<ResumeRequest>,
 }
 
@@ -74,6 +75,7 @@ impl Connection {
     /// whose subscription ends only with the connection.
     pub(super) async fn unsubscribe(&mut self, channel: &str) {
         if let Some((channel, _)) = self.subscriptions.remove_entry(channel) {
+            self.subscriptions.shrink_if_sparse();
             self.send(&channel, ChannelCommand::Unsubscribe { socket: self.socket }).await;
         }
     }
@@ -111,7 +113,7 @@ impl Connection {
         Ok(CheckedSubscription { channel, member, filter, resume })
     }
 
-    fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Arc<Filter>>, Refusal> {
+    fn check_filter(&self, text: Option<&FilterText>) -> Result<Option<Box<Filter>>, Refusal> {
         let Some(text) = text else { return Ok(None) };
         if !self.node.tag_filtering {
             let error = "tag filters are not enabled on this server: `tag_filtering.enabled`";
@@ -122,7 +124,7 @@ impl Connection {
             FilterText::Tags(text) => Filter::parse_tags(text),
         };
         let filter = filter.map_err(|error| Refusal::new("InvalidFilter", error.to_string(), 400))?;
-        Ok(Some(Arc::new(filter)))
+        Ok(Some(Box::new(filter)))
     }
 
     fn check_user_channel(&self, channel: &ChannelName) -> Result<(), Refusal> {
@@ -162,7 +164,7 @@ impl Connection {
             event_prefix: self.event_prefix,
             algorithm: self.algorithm_for(&channel, &deltas),
             positions: resume.is_some(),
-            filter,
+            filter: None,
         };
         let resume = match resume {
             Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => Some(Box::new(resume)),
@@ -179,6 +181,7 @@ impl Connection {
             socket: self.socket,
             write_buffer: self.write_buffer.clone(),
             options,
+            filter,
             resume,
             member: member.clone(),
             confirmation: Confirmation::Subscription { deltas: deltas_reply },

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::backend::{Cached, KeptBases, StoredBase};
+use crate::capacity::Shrink;
 use crate::entry::{Entry, EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
@@ -19,7 +20,10 @@ pub(super) struct History {
     /// Bytes of all bodies since the first entry.
     offset: u64,
     appended: Option<Instant>,
+    /// The cached event, until it expires.
     last: Option<(Instant, Cached)>,
+    /// Sequence number of the last event of a cache channel.
+    last_seq: Option<u64>,
     bases: Bases,
     deltas_off: bool,
     /// There was an entry that is not a subscription count.
@@ -29,10 +33,6 @@ pub(super) struct History {
 impl History {
     pub(super) fn head(&self) -> Option<Position> {
         self.head
-    }
-
-    pub(super) fn appended(&self) -> Option<Instant> {
-        self.appended
     }
 
     /// Numbers and stores an entry. The sequence numbers of a new epoch begin after `start`.
@@ -69,6 +69,7 @@ impl History {
         let head = self.head.unwrap_or_default();
         let Ok(Some(event)) = decode_events(event.clone(), 1).map(|mut events| events.pop()) else { return };
         let cached = Cached { seq: head.seq, time_ms: head.time_ms, ttl, event };
+        self.last_seq = Some(cached.seq);
         self.last = Some((Instant::now() + ttl, cached));
     }
 
@@ -80,7 +81,7 @@ impl History {
 
     /// Sequence number of the last event of a cache channel, expired or not.
     pub(super) fn last_seq(&self) -> Option<u64> {
-        self.last.as_ref().map(|(_, cached)| cached.seq)
+        self.last_seq
     }
 
     /// Stores the bases of the newest publication, which has `count` events.
@@ -137,6 +138,26 @@ impl History {
         }
     }
 
+    /// Removes what has expired at `now`. Returns when the next part expires; `None` if nothing is
+    /// left.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        while self.log.front().is_some_and(|(at, _)| now.duration_since(*at) > limits::LOG_AGE_MAX) {
+            self.log.pop_front();
+        }
+        self.log.shrink_if_sparse();
+        if self.last.as_ref().is_some_and(|(until, _)| *until <= now) {
+            self.last = None;
+        }
+        let cached_until = self.last.as_ref().map(|(until, _)| *until);
+        let head_until = self.appended.map(|appended| appended + limits::HEAD_IDLE_MAX).max(cached_until);
+        if head_until.is_none_or(|until| until <= now) {
+            *self = History::default();
+            return None;
+        }
+        let oldest_until = self.log.front().map(|(at, _)| *at + limits::LOG_AGE_MAX);
+        [oldest_until, cached_until, head_until].into_iter().flatten().min()
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         self.log.len() > limits::LOG_ENTRIES_MAX
             || self.log.front().is_some_and(|(at, oldest)| {
@@ -149,6 +170,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Event, encode_events};
 
     /// Entries of one to three events, numbered after `start`.
     fn history(start: u64) -> History {
@@ -158,6 +180,34 @@ mod tests {
             history.append(id, Kind::ClientEvents, number % 3 + 1, Bytes::new(), start, 0);
         }
         history
+    }
+
+    #[test]
+    fn entries_cached_event_and_head_expire_by_time() {
+        let mut history = History::default();
+        let body = encode_events(&[Event::new("e", "data".to_owned())]);
+        let start = Instant::now();
+        history.append(EntryId::random(), Kind::Events, 1, body.clone(), 5, 0);
+        history.cache(&body, 2 * limits::LOG_AGE_MAX);
+        let head = history.head();
+        let slack = Duration::from_secs(1);
+        assert!(history.expire(start).is_some_and(|next| next >= start + limits::LOG_AGE_MAX));
+        assert_eq!(history.read(EntryId::NONE).entries.len(), 1);
+
+        let next = history.expire(start + limits::LOG_AGE_MAX + slack).expect("the cached event is left");
+        assert!(history.read(EntryId::NONE).entries.is_empty() && history.cached().is_some());
+        assert!(next >= start + 2 * limits::LOG_AGE_MAX);
+        let log = history.read_since(6);
+        assert_eq!((log.head, log.entries.len()), (head, 0));
+
+        let next = history.expire(next + slack).expect("the head is left");
+        assert!(history.last.is_none() && history.last_seq() == Some(6) && history.head() == head);
+        assert!(next >= start + limits::HEAD_IDLE_MAX);
+        let entry = history.append(EntryId::random(), Kind::Events, 1, body, 5, 0);
+        assert_eq!((entry.first_seq, Some(entry.prev)), (7, head.map(|head| head.id)));
+
+        assert_eq!(history.expire(next + slack + limits::HEAD_IDLE_MAX), None);
+        assert!(history.head().is_none() && history.log.is_empty());
     }
 
     #[test]

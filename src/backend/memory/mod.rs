@@ -7,7 +7,8 @@ mod membership;
 mod quotas;
 mod webhook_outbox;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::{BackendError, Cached, Charge, ControlEntry, Counts, Publication, Published, StoredBase};
 use crate::backend_events::{BackendEvents, Incoming};
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::entry::{EntryId, Kind, Log, Position};
 use crate::event::decode_events;
@@ -35,14 +37,14 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    channels: HashMap<ChannelId, Channel>,
+    /// Boxed: up to half of the map is empty.
+    channels: HashMap<ChannelId, Box<Channel>>,
     /// Channels with subscriptions, except user channels.
     occupied: BTreeSet<ChannelId>,
     /// Their number, by app.
     occupied_counts: HashMap<Box<str>, u64>,
-    /// Channels by the time of their last entry, for the removal of idle ones. Elements may be
-    /// outdated.
-    idle: VecDeque<(Instant, ChannelId)>,
+    /// Channels with a history, by the time at which a part of it expires, or later.
+    expiries: BinaryHeap<Reverse<(Instant, ChannelId)>>,
     /// The highest sequence number of all channels: a new epoch starts above it.
     highest_seq: u64,
     webhook_events: WebhookOutboxes,
@@ -54,6 +56,8 @@ struct Channel {
     history: History,
     membership: Membership,
     listened: bool,
+    /// Its time in `expiries`. Elements with another one are outdated.
+    expires: Option<Instant>,
 }
 
 impl Memory {
@@ -71,7 +75,6 @@ impl Memory {
     ) -> Result<Published, BackendError> {
         let mut permits = self.events.reserve(publications.len()).await.ok_or(BackendError::Unavailable)?;
         let mut state = self.state.lock();
-        state.remove_idle();
         let rate = charge.map(|charge| state.rates.charge(&charge)).transpose()?;
         let mut counts = Vec::with_capacity(publications.len());
         for publication in publications {
@@ -151,6 +154,12 @@ impl Memory {
         Ok(())
     }
 
+    /// Removes what has expired, of at most [`limits::EXPIRED_CHANNELS_MAX`] channels, so that the
+    /// lock is not held for long. Returns whether more is due.
+    pub fn remove_expired(&self) -> bool {
+        self.state.lock().remove_expired(Instant::now(), limits::EXPIRED_CHANNELS_MAX)
+    }
+
     pub fn read_head(&self, channel_id: &ChannelId) -> Option<Position> {
         self.state.lock().channels.get(channel_id)?.history.head()
     }
@@ -178,39 +187,95 @@ impl State {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
         let channel = self.channels.entry(channel_id.clone()).or_default();
-        let is_first = channel.history.appended().is_none();
         let entry = channel.history.append(id, kind, count, body, start, unix.as_millis() as u64);
         let listened = channel.listened;
         self.highest_seq = self.highest_seq.max(entry.position().seq);
-        if is_first {
-            self.idle.push_back((now, channel_id.clone()));
+        if channel.expires.is_none() {
+            let due = now + limits::LOG_AGE_MAX;
+            channel.expires = Some(due);
+            self.expiries.push(Reverse((due, channel_id.clone())));
         }
         listened.then(|| Incoming { channel_id: channel_id.clone(), entry })
     }
 
-    /// Removes the history of channels without an entry for [`limits::HEAD_IDLE_MAX`]. Each call
-    /// examines at most two channels.
-    fn remove_idle(&mut self) {
-        for _ in 0..2 {
-            let now = Instant::now();
-            match self.idle.front() {
-                Some((since, _)) if now.duration_since(*since) > limits::HEAD_IDLE_MAX => {}
-                _ => return,
+    /// Returns whether more than `channels_max` channels were due.
+    fn remove_expired(&mut self, now: Instant, channels_max: usize) -> bool {
+        for _ in 0..channels_max {
+            match self.expiries.peek() {
+                Some(Reverse((due, _))) if *due <= now => {}
+                _ => {
+                    self.rates.remove_expired(now);
+                    self.shrink();
+                    return false;
+                }
             }
-            let Some((_, channel_id)) = self.idle.pop_front() else { return };
-            let Some(channel) = self.channels.get_mut(&channel_id) else { continue };
-            match channel.history.appended() {
-                Some(appended)
-                    if now.duration_since(appended) <= limits::HEAD_IDLE_MAX
-                        || channel.history.cached().is_some() =>
-                {
-                    self.idle.push_back((appended.max(now - limits::HEAD_IDLE_MAX), channel_id));
+            let Some(Reverse((due, channel_id))) = self.expiries.pop() else { return false };
+            let channel = self.channels.get_mut(&channel_id).filter(|channel| channel.expires == Some(due));
+            let Some(channel) = channel else { continue };
+            match channel.history.expire(now) {
+                // A busy channel would be due all the time.
+                Some(next) => {
+                    let next = next.max(now + limits::EXPIRY_PAUSE);
+                    channel.expires = Some(next);
+                    self.expiries.push(Reverse((next, channel_id)));
                 }
-                _ if channel.listened || !channel.membership.is_empty() => {
-                    channel.history = History::default();
-                }
-                _ => drop(self.channels.remove(&channel_id)),
+                None if channel.listened || !channel.membership.is_empty() => channel.expires = None,
+                None => drop(self.channels.remove(&channel_id)),
             }
         }
+        true
+    }
+
+    fn shrink(&mut self) {
+        self.channels.shrink_if_sparse();
+        self.expiries.shrink_if_sparse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend_events::backend_events;
+
+    fn id(number: usize) -> ChannelId {
+        ChannelId::from_wire(&format!("1:c{number}")).expect("a channel id")
+    }
+
+    /// Channels with entries and nothing else are removed by time alone.
+    #[test]
+    fn channels_are_removed_when_their_history_has_expired() {
+        let memory = Memory::new(backend_events().0);
+        let mut state = memory.state.lock();
+        let (start, channels) = (Instant::now(), 40 * limits::EXPIRED_CHANNELS_MAX);
+        for number in 0..channels {
+            let body = Bytes::from(vec![0; 100]);
+            state.append(EntryId::random(), &id(number), Kind::ClientEvents, 1, body);
+        }
+        state.channel(&id(7)).listened = true;
+        let entries = |state: &State| -> usize {
+            state.channels.values().map(|channel| channel.history.read(EntryId::NONE).entries.len()).sum()
+        };
+        let end = |state: &mut State, now: Instant| {
+            let mut calls = 1;
+            while state.remove_expired(now, limits::EXPIRED_CHANNELS_MAX) {
+                calls += 1;
+            }
+            calls
+        };
+        assert_eq!((end(&mut state, start), entries(&state)), (1, channels));
+        let aged = start + limits::LOG_AGE_MAX + Duration::from_secs(1);
+        assert_eq!((end(&mut state, aged), entries(&state)), (41, 0));
+        assert_eq!((state.channels.len(), state.expiries.len()), (channels, channels));
+        let idle = start + limits::HEAD_IDLE_MAX + Duration::from_secs(1);
+        end(&mut state, idle);
+        assert_eq!((state.channels.len(), state.expiries.len()), (1, 0));
+        assert!(state.channels.capacity() < channels / 4 && state.expiries.capacity() < channels / 4);
+        // A new history begins with a higher number.
+        let before = state.highest_seq;
+        let entry = state.append(EntryId::random(), &id(7), Kind::ClientEvents, 1, Bytes::new());
+        assert!(entry.is_some_and(|incoming| incoming.entry.first_seq > before));
+        assert_eq!(state.expiries.len(), 1);
     }
 }

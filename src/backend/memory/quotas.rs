@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Memory;
 use crate::backend::{Account, BackendError, Charge, RateState};
+use crate::capacity::Shrink;
 
 impl Memory {
     pub fn charge(&self, charge: &Charge) -> Result<RateState, BackendError> {
@@ -29,6 +30,11 @@ struct Window {
 }
 
 impl Rates {
+    pub(super) fn remove_expired(&mut self, now: Instant) {
+        self.0.retain(|_, window| window.ends > now);
+        self.0.shrink_if_sparse();
+    }
+
     /// Charges a window, which begins with the first charge and expires by itself.
     pub(super) fn charge(&mut self, charge: &Charge) -> Result<RateState, BackendError> {
         let now = Instant::now();

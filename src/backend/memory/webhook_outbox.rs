@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Memory, State};
 use crate::backend::{ClaimedOutboxes, WebhookPage};
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::entry::EntryId;
 use crate::limits;
@@ -93,6 +94,7 @@ impl WebhookOutboxes {
         let Some(outbox) = self.apps.get_mut(due.app()) else { return false };
         let before = outbox.next_due();
         let Some(at) = outbox.due_at.remove(due) else { return false };
+        outbox.due_at.shrink_if_sparse();
         outbox.due.remove(&(at, due.clone()));
         self.move_app(due.app().into(), before);
         self.remove_if_empty(due.app());
@@ -117,6 +119,7 @@ impl WebhookOutboxes {
         let before = outbox.next_due().filter(|at| *at <= now)?;
         let (_, due) = outbox.due.pop_first()?;
         outbox.due_at.remove(&due);
+        outbox.due_at.shrink_if_sparse();
         self.move_app(app.into(), Some(before));
         Some(due)
     }
@@ -146,6 +149,7 @@ impl WebhookOutboxes {
         let Some(outbox) = self.apps.get_mut(app) else { return };
         let ids: HashSet<&WebhookEventId> = ids.iter().collect();
         outbox.events.retain(|webhook_event| !ids.contains(&webhook_event.id));
+        outbox.events.shrink_if_sparse();
         self.remove_if_empty(app);
     }
 
@@ -154,6 +158,7 @@ impl WebhookOutboxes {
             |outbox: &AppOutbox| outbox.events.is_empty() && outbox.due.is_empty() && outbox.dropped == 0;
         if self.apps.get(app).is_some_and(is_empty) {
             self.apps.remove(app);
+            self.apps.shrink_if_sparse();
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{RedisCore, scripts};
 use crate::backend::BackendError;
 use crate::backend_events::Incoming;
+use crate::capacity::Shrink;
 use crate::channel::ChannelId;
 use crate::entry::Entry;
 use crate::limits;
@@ -132,6 +133,8 @@ impl Topics {
             let mut chunk = to_subscribe;
             let capacity = limits::SUBSCRIBE_TOPICS_MAX.saturating_sub(chunk.len());
             chunk.extend(self.again.drain(..capacity.min(self.again.len())));
+            self.again.shrink_if_sparse();
+            self.waiting.shrink_if_sparse();
             chunk.retain(|topic| self.topics.contains(topic) || *topic == self.probe.topic);
             if !self.subscribe(chunk).await {
                 tokio::time::sleep(limits::RETRY_DELAY).await;
@@ -171,6 +174,7 @@ impl Topics {
                 Request::Unlisten(channel_id) => {
                     let topic = self.core.keys.log(&channel_id);
                     self.topics.remove(&topic);
+                    self.topics.shrink_if_sparse();
                     to_unsubscribe.push(topic);
                 }
                 Request::Renewed => self.connection = None,

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn warning_needs_a_limit_and_nine_tenths_of_it() {
         let watch = MemoryWatch::default();
-        for (used, max, warns) in [(1_000, 0, false), (899, 1_000, false), (900, 1_000, true), (0, 0, false)] {
+        for (used, max, warns) in [(1_000, 0, false), (899, 1_000, false), (900, 1_000, true), (0, 0, false)]
+        {
             watch.used.store(used, Ordering::Relaxed);
             watch.max.store(max, Ordering::Relaxed);
             assert_eq!(watch.warning().is_some(), warns, "{used} of {max}");

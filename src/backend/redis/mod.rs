@@ -24,8 +24,8 @@ use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
 use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
-use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
 use fred::types::RespVersion;
+use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
 use thiserror::Error;
 
 use super::BackendError;

@@ -2,6 +2,8 @@
 //! topic, reports the subscription, and admits it exactly at the position that the
 //! script returned.
 
+use std::sync::Arc;
+
 use smallvec::{SmallVec, smallvec};
 
 use super::pending::{PendingSubscription, Registered, State, Waits};
@@ -13,20 +15,46 @@ use crate::channels::job::JobKind;
 use crate::delta::Algorithm;
 use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
+use crate::filter::{AdmittedFilter, Filter, OverBudget};
 use crate::limits;
 use crate::metrics::metrics;
+use crate::sockets::write_buffer::WriteBuffer;
 use crate::subscribers::Subscriber;
+use crate::wire::event_prefix::EventPrefix;
 
 impl Channel {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, context: &mut Context<'_>) {
-        let Subscribe { app, socket, write_buffer, options, resume, member, confirmation, attempt, permit } =
-            subscribe;
+        let Subscribe {
+            app,
+            socket,
+            write_buffer,
+            mut options,
+            filter,
+            resume,
+            member,
+            confirmation,
+            attempt,
+            permit,
+        } = subscribe;
         self.configure(&app, context);
         if context.channels_of_app.is_some_and(|channels| channels > self.membership.rules.occupied_max) {
             metrics().channels_refused.increment(1);
             let frame = self.refusal(options.event_prefix, &self.too_many_channels());
             context.reject(&write_buffer, self.name(), attempt, frame);
             return context.remove();
+        }
+        match filter.map(|filter| self.admit_filter(*filter, context)).transpose() {
+            Ok(filter) => options.filter = filter,
+            Err(over_budget) => {
+                return self.refuse_filter(
+                    socket,
+                    &write_buffer,
+                    options.event_prefix,
+                    attempt,
+                    over_budget,
+                    context,
+                );
+            }
         }
         self.idle_since = None;
         self.forget_waiting_deltas(socket);
@@ -53,6 +81,36 @@ impl Channel {
         }
         self.pending.insert(socket, pending);
         self.join(Some(socket), context);
+    }
+
+    fn admit_filter(
+        &mut self,
+        filter: Filter,
+        context: &mut Context<'_>,
+    ) -> Result<AdmittedFilter, OverBudget> {
+        let app = context.app_filters.entry(self.id.app().into()).or_default();
+        self.filters.get_or_insert_default().admit(filter, app)
+    }
+
+    /// Refuses a subscription whose filter is too expensive together with the others. An existing
+    /// subscription of the connection stays as it is.
+    fn refuse_filter(
+        &mut self,
+        socket: SocketId,
+        write_buffer: &Arc<WriteBuffer>,
+        event_prefix: EventPrefix,
+        attempt: u32,
+        over_budget: OverBudget,
+        context: &mut Context<'_>,
+    ) {
+        metrics().filters_refused.increment(1);
+        let frame = self.refusal(event_prefix, &over_budget.to_string());
+        let is_subscribed = self.subscribers.contains(socket) || self.pending.get_mut(socket).is_some();
+        match is_subscribed {
+            true => context.write(write_buffer, frame),
+            false => context.reject(write_buffer, self.name(), attempt, frame),
+        }
+        self.mark_if_idle(context);
     }
 
     pub(super) fn unsubscribe(&mut self, socket: SocketId, context: &mut Context<'_>) {

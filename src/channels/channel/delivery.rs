@@ -46,9 +46,9 @@ impl Channel {
         }
         let Entry { first_seq, time_ms, .. } = *entry;
         let delivery = Delivery { channel: self.id.channel(), first_seq, time_ms, events, is_chained };
-        let mut fan_out =
-            FanOutContext { config: context.config, channel: &self.deltas, policy: &mut self.toggle.policy };
+        let mut fan_out = FanOutContext::new(context.config, &self.deltas, &mut self.toggle.policy);
         let deliveries = self.subscribers.deliver(&delivery, &mut fan_out, &mut context.effects.to_flush);
+        context.effects.filter_time += fan_out.filter_time;
         if let Some(app_metrics) = &self.app_metrics {
             app_metrics.deliveries.increment(deliveries as u64);
         }

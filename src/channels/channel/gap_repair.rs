@@ -45,8 +45,8 @@ impl Channel {
         }
     }
 
-    /// The read that a repair needs; only the head if the byte budget of the node is used
-    /// up.
+    /// The read that a repair needs; only the head if the byte budget of the node is used up, or
+    /// the app's filters take too much time.
     pub(super) fn prepare_repair(&self, context: &Context<'_>) -> Option<Job> {
         if !self.sequencer.is_repairing() {
             return None;
@@ -164,6 +164,10 @@ impl Channel {
 
     /// Begins a repair if the entries up to the observed head have still not arrived.
     pub(super) fn check_lag(&mut self, context: &mut Context<'_>) {
+        if context.is_backlogged {
+            // The entries may be among those that wait.
+            return self.set(Timer::Lag, context);
+        }
         let Some(lag) = self.lag.take() else { return };
         match lag.verdict(&self.sequencer) {
             // The observation may have replaced that of an earlier position.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::backend::{RosterRead, UserCount};
+use crate::capacity::Shrink;
 use crate::limits;
 use crate::presence::{Member, MemberChange, Roster};
 use crate::wire::event_prefix::EventPrefix;
@@ -152,6 +153,7 @@ impl Presence {
         local.reported = user.count;
         if local.connections == 0 && local.reported == 0 && !may_yet_arrive {
             self.local_users.remove(&user.member.user_id);
+            self.local_users.shrink_if_sparse();
         }
     }
 

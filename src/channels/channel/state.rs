@@ -19,6 +19,7 @@ use crate::channels::job::{JobKind, JobSet};
 use crate::delta::channels::ChannelDelta;
 use crate::encode::DeliveryOptions;
 use crate::event::SocketId;
+use crate::filter::ChannelFilters;
 use crate::limits;
 use crate::metrics::apps::AppMetrics;
 use crate::presence::Member;
@@ -34,6 +35,8 @@ pub(in crate::channels) struct Channel {
     pub(super) sequencer: Sequencer,
     pub(super) subscribers: Subscribers,
     pub(super) pending: Pending,
+    /// The filters of live and pending subscriptions; None until there is one.
+    pub(super) filters: Option<Box<ChannelFilters>>,
     /// Kept while a membership update with pending subscriptions is in flight, and
     /// until these are admitted.
     pub(super) catch_up_buffer: Option<Box<CatchUpBuffer>>,
@@ -86,6 +89,7 @@ impl Channel {
             sequencer: Sequencer::default(),
             subscribers: Subscribers::default(),
             pending: Pending::default(),
+            filters: None,
             catch_up_buffer: None,
             is_listening: false,
             membership: Membership::default(),

@@ -6,7 +6,7 @@
 mod connection;
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -192,6 +192,8 @@ impl World {
             channels_of_app: None,
             config: &self.config,
             may_read_histories: true,
+            is_backlogged: false,
+            app_filters: &mut HashMap::new(),
             effects: &mut self.effects,
         };
         let result = call(self.channel.as_mut()?, &mut context);
@@ -310,6 +312,7 @@ impl World {
             socket: socket(n),
             write_buffer: connection.client.write_buffer.clone(),
             options,
+            filter: None,
             resume: None,
             member: self.setup.is_presence.then(|| Arc::new(Member::new(user(n).into(), "null".into()))),
             confirmation: Confirmation::Subscription { deltas: None },

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::filter::node::Node;
+use crate::filter::tags::Tag;
 use crate::filter::{Filter, Tags};
 use crate::limits;
 
@@ -144,7 +145,7 @@ proptest! {
             let expected: HashMap<String, String> = serde_json::from_slice(text).unwrap_or_default();
             let tags = Tags::read(Some(text));
             for key in &keys {
-                prop_assert_eq!(tags.get(key), expected.get(key).map(String::as_str));
+                prop_assert_eq!(tags.get(key).map(Tag::value), expected.get(key).map(String::as_str));
             }
         }
     }

@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "channel",
     "app",
     "delta",
+    "capacity",
     "json",
     "files",
     "log_limit",

@@ -252,6 +252,26 @@ fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({ "key": "k", "cmp": "ex" }), |node, _| json!({ "op": "not", "nodes": [node] }))
 }
 
+/// Different searches, which take the longest in the tag of [`repetitive`]: all their letters are
+/// frequent there, and most of each text occurs everywhere.
+fn searches(filter: u8, count: usize) -> Vec<Value> {
+    let search = |number: usize| {
+        let bits = format!("{filter:08b}{number:08b}").replace('0', "a").replace('1', "b");
+        json!({ "key": "k", "cmp": "ct", "val": format!("{}aa{bits}", "ba".repeat(20)) })
+    };
+    (0..count).map(search).collect()
+}
+
+/// The tag with which searches take the longest.
+fn repetitive() -> Value {
+    json!({ "k": "ab".repeat(1_950) })
+}
+
+fn long_values(count: usize) -> Value {
+    let values: Vec<String> = (0..count).map(|number| format!("{number:01024}")).collect();
+    json!({ "op": "or", "nodes": [{ "key": "k", "cmp": "in", "vals": values }, { "key": "kkkkkkkkkkkkkkkk", "cmp": "ex" }] })
+}
+
 /// Invalid filters, and the path in the error of each.
 fn invalid_filters() -> Vec<(Value, &'static str)> {
     vec![
@@ -288,6 +308,8 @@ fn invalid_filters() -> Vec<(Value, &'static str)> {
         (json!({ "events": vec!["e"; 65] }), "filter.events"),
         (json!({ "events": ["e".repeat(257)] }), "filter.events[0]"),
         (nested(17), "filter.nodes[0]"),
+        (json!({ "op": "or", "nodes": searches(b'a', 21) }), "filter` has a cost of 2100 (limit: 2000)"),
+        (long_values(17), "filter` has 17425 bytes of names, keys and values (limit: 16384)"),
     ]
 }
 
@@ -325,9 +347,107 @@ async fn invalid_filter_is_refused() {
         json!({ "key": "k".repeat(256), "cmp": "eq", "val": "v".repeat(1_024) }),
         json!({ "events": vec!["e".repeat(256); 64] }),
         nested(16),
+        json!({ "op": "or", "nodes": searches(b'a', 20) }),
+        long_values(15),
     ] {
         browser.subscribe_with("olds", json!({ "filter": filter })).await;
     }
+}
+
+/// Equal filters count once, and the last subscription with a filter returns its cost.
+#[tokio::test]
+async fn cost_of_filters_on_a_channel_is_limited() {
+    let server = server().await;
+    let filter = |name: u8| json!({ "filter": { "op": "or", "nodes": searches(name, 20) } });
+    let mut holder = server.browser("key1").await;
+    let mut browsers = Vec::new();
+    for name in *b"abcdea" {
+        let mut browser = server.browser("key1").await;
+        browser.subscribe_with("news", filter(name)).await;
+        browsers.push(browser);
+    }
+    holder.subscribe_with("news", json!({})).await;
+    for attempt in 0..2 {
+        holder.request_subscription_with("news", json!({ "filter": wanted() })).await;
+        let error = holder.expect_subscription_error("news").await;
+        assert_eq!((&error["type"], &error["status"]), (&json!("LimitReached"), &json!(4100)), "{attempt}");
+        let text = "the filters of this channel have reached their limit of cost (limit: 10000)";
+        assert_eq!(error["error"], text);
+    }
+    let refused = server.metrics().await.sum("fanfare_filters_refused_total");
+    assert_eq!(refused, 2.0);
+    publish(&server.caller("1"), "all", json!({})).await;
+    assert_eq!(holder.next().await.event, "all", "the earlier subscription stays");
+
+    // A refused subscription can be requested again.
+    let mut late = server.browser("key1").await;
+    late.request_subscription_with("news", filter(b'f')).await;
+    late.expect_subscription_error("news").await;
+    late.subscribe_with("olds", filter(b'f')).await;
+    // Another subscription has the filter `a`.
+    browsers[0].unsubscribe("news").await;
+    late.request_subscription_with("news", filter(b'f')).await;
+    late.expect_subscription_error("news").await;
+    browsers[1].unsubscribe("news").await;
+    late.subscribe_with("news", filter(b'f')).await;
+}
+
+/// Each of 10,000 subscriptions may have a small filter of its own.
+#[tokio::test]
+async fn small_filters_are_below_the_limits() {
+    let server = server().await;
+    let mut browser = server.browser("key1").await;
+    for number in 0..1_000 {
+        let filter = json!({ "key": "user", "cmp": "eq", "val": number.to_string() });
+        let channel = format!("news-{}", number % 10);
+        browser.subscribe_with(&channel, json!({ "filter": filter })).await;
+    }
+    assert_eq!(server.metrics().await.sum("fanfare_filters_refused_total"), 0.0);
+}
+
+/// The entries of an app whose filters take too much time wait in their order, and those of other
+/// apps do not wait behind them.
+#[tokio::test]
+async fn expensive_filters_delay_no_other_app() {
+    bounded(async {
+        let server = server().await;
+        let mut sockets = Vec::new();
+        for name in *b"abcde" {
+            let nodes = [searches(name, 19), vec![json!({ "key": "end", "cmp": "ex" })]].concat();
+            let mut browser = server.browser("key1").await;
+            browser.subscribe_with("news", json!({ "filter": { "op": "or", "nodes": nodes } })).await;
+            browser.subscribe("plain").await;
+            sockets.push(browser);
+        }
+        let slow = &mut sockets[0];
+        let mut other = server.browser("key2").await;
+        other.subscribe("news").await;
+
+        const BATCHES: usize = 60;
+        let caller = server.caller("1");
+        let event = json!({ "name": "e", "channel": "news", "data": "x", "tags": repetitive() });
+        for number in 0..BATCHES {
+            let mut batch = vec![event.clone(); 9];
+            batch.push(json!({ "name": number.to_string(), "channel": "plain", "data": "x" }));
+            caller.post_batch(batch.into()).await.expect_ok();
+        }
+        publish(&caller, "end", json!({ "end": "1" })).await;
+        server.caller("2").publish("news", "fast", "x").await;
+        tokio::select! {
+            biased;
+            _ = other.find_event("fast") => {}
+            _ = slow.find_event("end") => panic!("the other app has waited"),
+        }
+        // The searches do not match. The events of the other channel arrive, in their order.
+        for number in 0..BATCHES {
+            assert_eq!(slow.next().await.event, number.to_string());
+        }
+        assert_eq!(slow.find_event("end").await.event, "end");
+        let metrics = server.metrics().await;
+        assert!(metrics.sum("fanfare_filter_entries_delayed_total") > 0.0);
+        assert_eq!(metrics.sum("fanfare_filter_entries_dropped_total"), 0.0);
+    })
+    .await;
 }
 
 #[tokio::test]
