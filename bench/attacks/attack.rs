@@ -2,6 +2,7 @@
 //! are stopped.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -90,6 +91,7 @@ impl Attack {
         match self {
             Attack::Filters => "[tag_filtering]\nenabled = true\n".to_owned(),
             Attack::Webhooks => {
+                LazyLock::force(&HANGING_CHANNELS);
                 let webhooks = vec![format!("{{ url = \"http://{hanging}\" }}"); 5].join(", ");
                 format!(
                     "[[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{}\"\nwebhooks = [{webhooks}]\n",
@@ -251,15 +253,18 @@ async fn resumes(target: Target) -> Outcome<()> {
     Ok(())
 }
 
+/// More channels than a node has webhook events of a partition in flight. Found before the attack
+/// begins, because only one name in 256 is of the partition.
+static HANGING_CHANNELS: LazyLock<Vec<String>> =
+    LazyLock::new(|| channels_of(&HANGING, PARTITION, "page").into_iter().take(1_500).collect());
+
 async fn webhooks(target: Target) -> Outcome<()> {
-    const SOCKETS: usize = 3;
-    const CHANNELS: usize = 500;
+    const CHANNELS_PER_SOCKET: usize = 500;
     let mut floods = JoinSet::new();
-    for socket in 0..SOCKETS {
+    for channels in HANGING_CHANNELS.chunks(CHANNELS_PER_SOCKET) {
         let ws_client = WsClient::connect_to(target.address, &HANGING).await?;
-        let channels = channels_of(&HANGING, PARTITION, &socket.to_string()).into_iter().take(CHANNELS);
-        let frame = |channel: String| command("pusher:subscribe", &json!({ "channel": channel }));
-        let frames: Vec<Vec<u8>> = channels.map(frame).collect();
+        let frame = |channel: &String| command("pusher:subscribe", &json!({ "channel": channel }));
+        let frames: Vec<Vec<u8>> = channels.iter().map(frame).collect();
         floods.spawn(ws_client.flood(frames.into_iter()));
     }
     floods.join_all().await;
