@@ -28,6 +28,8 @@ pub enum Attack {
     Queries,
     /// An app filters events with long tags by 300 expensive filters.
     Filters,
+    /// The same with filters of 20 searches that take the longest: as many as the limits allow.
+    AllowedFilters,
     /// An app publishes batches of ten events to a hundred channels each.
     Batches,
     /// A stranger resumes a channel with a long history again and again.
@@ -54,11 +56,12 @@ pub struct Flood {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 8] = [
+    pub const ALL: [Attack; 9] = [
         Attack::Subscriptions,
         Attack::RedisMemory,
         Attack::Queries,
         Attack::Filters,
+        Attack::AllowedFilters,
         Attack::Batches,
         Attack::Resumes,
         Attack::Webhooks,
@@ -71,6 +74,7 @@ impl Attack {
             Attack::RedisMemory => "Redis memory",
             Attack::Queries => "queries",
             Attack::Filters => "filters",
+            Attack::AllowedFilters => "allowed filters",
             Attack::Batches => "batches",
             Attack::Resumes => "resumes",
             Attack::Webhooks => "webhooks",
@@ -89,7 +93,7 @@ impl Attack {
     /// Settings of the node, after those of the victim.
     pub fn settings(self, hanging: SocketAddr) -> String {
         match self {
-            Attack::Filters => "[tag_filtering]\nenabled = true\n".to_owned(),
+            Attack::Filters | Attack::AllowedFilters => "[tag_filtering]\nenabled = true\n".to_owned(),
             Attack::Webhooks => {
                 LazyLock::force(&HANGING_CHANNELS);
                 let webhooks = vec![format!("{{ url = \"http://{hanging}\" }}"); 5].join(", ");
@@ -123,7 +127,8 @@ impl Attack {
             Attack::Subscriptions => subscribe(target, 9, 40).await,
             Attack::RedisMemory => subscribe(target, 2, 199).await,
             Attack::Queries => queries(target).await,
-            Attack::Filters => filters(target).await,
+            Attack::Filters => filters(target, 126, "a").await,
+            Attack::AllowedFilters => filters(target, 20, "ab").await,
             Attack::Batches => batches(target).await,
             Attack::Resumes => resumes(target).await,
             Attack::Webhooks => webhooks(target).await,
@@ -187,22 +192,23 @@ async fn queries(target: Target) -> Outcome<()> {
     floods.join_all().await.into_iter().collect()
 }
 
-async fn filters(target: Target) -> Outcome<()> {
+/// The tag of each event repeats `part`, and so does the beginning of each text that is searched.
+async fn filters(target: Target, tests: usize, part: &str) -> Outcome<()> {
     const FILTERS: usize = 300;
-    const TESTS: usize = 126;
     let mut floods = JoinSet::new();
     for n in 0..FILTERS {
         let ws_client = WsClient::connect(target.address).await?;
-        let tests: Vec<Value> = (0..TESTS)
-            .map(|test| json!({ "key": "text", "cmp": "ct", "val": format!("{}{n}-{test}", "a".repeat(20)) }))
-            .collect();
-        let filter = json!({ "op": "or", "nodes": tests });
+        let test = |test: usize| {
+            let end = format!("{n:012b}{test:08b}").replace('0', "a").replace('1', "b");
+            json!({ "key": "text", "cmp": "ct", "val": format!("{}bb{end}", part.repeat(20)) })
+        };
+        let filter = json!({ "op": "or", "nodes": (0..tests).map(test).collect::<Vec<Value>>() });
         let frame = command("pusher:subscribe", &json!({ "channel": "news", "tags_filter": filter }));
         floods.spawn(ws_client.flood(std::iter::once(frame)));
     }
     let mut publisher = HttpClient::connect(target.address).await?;
-    let event =
-        json!({ "name": "e", "channel": "news", "data": "{}", "tags": { "text": "a".repeat(3_900) } });
+    let text = part.repeat(3_900 / part.len());
+    let event = json!({ "name": "e", "channel": "news", "data": "{}", "tags": { "text": text } });
     let request = publisher.signed(&APP, "/events", &event.to_string())?;
     loop {
         publisher.send(&request).await?;
