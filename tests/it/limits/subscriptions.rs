@@ -147,7 +147,7 @@ async fn repeated_resume_is_charged_to_the_connection() {
         let mut client = server.browser("key4").await;
         let caller = server.caller("4");
         caller.publish("long", "e", "first").await;
-        let at = client.subscribe_with("long", json!({ "resume": true })).await.data;
+        let at = client.subscribe_with("long", json!({ "resume": true })).await.data_json();
         let data = "x".repeat(10_000);
         for _ in 0..45 {
             caller.publish("long", "e", &data).await;
@@ -156,6 +156,7 @@ async fn repeated_resume_is_charged_to_the_connection() {
             client.expect_event("long", "e").await;
         }
         let position = json!({ "epoch": at["epoch"], "seq": at["seq"] });
+        assert!(at["epoch"].is_u64(), "{at}");
         // Each answer is 450 KB, and the budget 4 MB.
         for _ in 0..12 {
             client.request_unsubscription("long").await;

@@ -1,7 +1,9 @@
 //! A node: the real binary in a process of its own.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -147,6 +149,8 @@ impl Builder {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join(CONFIG);
         std::fs::write(&file, self.toml()).unwrap();
+        // It contains secrets.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let binary = env!("CARGO_BIN_EXE_fanfare");
         let mut command = match &self.files {
             None => Command::new(binary),

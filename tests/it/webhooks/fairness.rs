@@ -27,7 +27,9 @@ fn channels(app: &str, partition: Partition, count: usize) -> Vec<String> {
 fn app(id: &str, receiver: &Receiver, endpoints: usize) -> AppSpec {
     let types = "[\"channel_occupied\", \"channel_vacated\"]";
     let webhook = format!("{{ url = \"{}\", event_types = {types} }}", receiver.url());
-    AppSpec::new(id).set("webhooks", format!("[{}]", vec![webhook; endpoints].join(", ")))
+    AppSpec::new(id)
+        .set("max_subscriptions", ATTACKING_CHANNELS)
+        .set("webhooks", format!("[{}]", vec![webhook; endpoints].join(", ")))
 }
 
 /// Times from a change to its webhook, the longest of several.
