@@ -50,8 +50,8 @@
 //! [Decisions]: ../../../docs/decisions
 
 // Construction.
-pub mod node;
 pub mod listener;
+pub mod node;
 pub mod server;
 
 // The edges, the pipeline, and the parts that these use.
