@@ -243,15 +243,16 @@ impl Default for AppLimits {
 impl AppLimits {
     /// The largest body, in bytes, of a valid batch of `events` events.
     ///
-    /// It follows from the other limits: a character may be escaped to six bytes, and
-    /// [`AppLimits::batch_publications_max`] bounds the channel names of the whole batch.
+    /// It follows from the other limits: a character may be escaped to six bytes,
+    /// [`limits::BATCH_BYTES_MAX`] bounds the events of the whole batch, and
+    /// [`AppLimits::batch_publications_max`] its channel names.
     pub fn body_bytes_max(&self, events: usize) -> usize {
-        let per_event = limits::JSON_ESCAPE_FACTOR
-            * (self.payload_bytes_max + self.event_name_chars_max * 4 + limits::TAGS_BYTES_MAX)
-            + limits::EVENT_OVERHEAD_BYTES_MAX;
+        let event_bytes = self.payload_bytes_max + self.event_name_chars_max * 4 + limits::TAGS_BYTES_MAX;
+        let unescaped = (events * event_bytes).min(limits::BATCH_BYTES_MAX);
+        let overhead = (events + 1) * limits::EVENT_OVERHEAD_BYTES_MAX;
         let channels = (events * self.event_channels_max).min(self.batch_publications_max + events);
         let per_channel = limits::JSON_ESCAPE_FACTOR * self.channel_name_chars_max + 4;
-        events * per_event + channels * per_channel + limits::EVENT_OVERHEAD_BYTES_MAX
+        limits::JSON_ESCAPE_FACTOR * unescaped + channels * per_channel + overhead
     }
 }
 

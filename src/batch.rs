@@ -42,6 +42,12 @@ pub struct BatchEvent {
 }
 
 impl BatchEvent {
+    /// Bytes of the event over all of its channels, as [`limits::BATCH_BYTES_MAX`] counts them.
+    fn bytes(&self) -> usize {
+        let tags = self.tags.as_ref().map_or(0, Bytes::len);
+        self.channels.len() * (self.name.len() + self.data.len() + tags)
+    }
+
     /// The event as it is encoded for a channel, where it may have a conflation key.
     pub fn with_key<'a>(&'a self, key: Option<&'a Bytes>) -> EventRef<'a> {
         let BatchEvent { name, data, except, tags, delta, .. } = self;
@@ -105,6 +111,8 @@ pub enum BatchFault {
     TooLong { chars: usize, chars_max: usize },
     #[error("has {bytes} bytes (limit: {bytes_max})")]
     TooLarge { bytes: usize, bytes_max: usize },
+    #[error("has {bytes} bytes over all channels (limit: {bytes_max})")]
+    TooLargeOverall { bytes: usize, bytes_max: usize },
     #[error("has {count} {what} (limit: {count_max})")]
     TooMany { what: &'static str, count: usize, count_max: usize },
     #[error("{0}")]
@@ -177,7 +185,7 @@ impl Batch {
             check_publications(publications, app).map_err(at_index)?;
             events.push(event);
         }
-        Ok(Batch { events })
+        check_bytes("batch", events)
     }
 
     /// Parses the body of `POST …/events` (protocol.md 1.3) as a batch with one event.
@@ -186,7 +194,7 @@ impl Batch {
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
         let event = parse_event(text, app)?;
         check_publications(event.channels.len(), app)?;
-        Ok(Batch { events: vec![event] })
+        check_bytes("data", vec![event])
     }
 
     /// The charge of the batch against the app's rate limit: each event once per channel
@@ -367,6 +375,14 @@ fn check_publications(count: usize, app: &AppLimits) -> Result<(), BatchError> {
             Err(in_field("channels", BatchFault::TooMany { what: "publications so far", count, count_max }))
         }
         false => Ok(()),
+    }
+}
+
+fn check_bytes(field: &'static str, events: Vec<BatchEvent>) -> Result<Batch, BatchError> {
+    let (bytes, bytes_max) = (events.iter().map(BatchEvent::bytes).sum(), limits::BATCH_BYTES_MAX);
+    match bytes > bytes_max {
+        true => Err(in_field(field, BatchFault::TooLargeOverall { bytes, bytes_max })),
+        false => Ok(Batch { events }),
     }
 }
 

@@ -140,6 +140,27 @@ fn batch_with_one_invalid_event_is_refused() {
 }
 
 #[test]
+fn bytes_of_a_batch_are_limited_over_all_channels() {
+    let app = AppLimits { payload_bytes_max: limits::BATCH_BYTES_MAX, ..app() };
+    let parse = |body: String| {
+        let batch = Batch::parse_batch(format!(r#"{{"batch":[{body}]}}"#).as_bytes(), &app);
+        batch.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let event = |channels: &str, bytes: usize| {
+        let data = "x".repeat(bytes - "e".len() - r#"{"t":"\u0061"}"#.len());
+        format!(r#"{{"name":"e","channels":[{channels}],"data":"{data}","tags":{{"t":"\u0061"}}}}"#)
+    };
+    let half = limits::BATCH_BYTES_MAX / 2;
+    let two = event(r#""a","b","a""#, half / 2);
+    assert_eq!(parse([two.clone(), event(r#""c""#, half)].join(",")), Ok(()));
+    let refused = "`batch` has 4194305 bytes over all channels (limit: 4194304)";
+    assert_eq!(parse([two, event(r#""c""#, half + 1)].join(",")), Err(refused.into()));
+    let single = event(r#""a","b""#, half + 1);
+    let error = Batch::parse_event(single.as_bytes(), &app).expect_err("two bytes more than the limit");
+    assert_eq!(error.to_string(), "`data` has 4194306 bytes over all channels (limit: 4194304)");
+}
+
+#[test]
 fn data_is_preserved_byte_for_byte() {
     let data = |body: &str| {
         let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
@@ -166,7 +187,8 @@ fn body_limit_admits_largest_valid_batch() {
     let app = AppLimits::default();
     let data = "\\u0000".repeat(app.payload_bytes_max);
     let name = "\\ud83d\\ude00".repeat(app.event_name_chars_max);
-    let channels: Vec<String> = (0..app.event_channels_max)
+    // With all channels that an event may have, the batch would exceed `BATCH_BYTES_MAX`.
+    let channels: Vec<String> = (0..app.event_channels_max / 4)
         .map(|n| format!("{n:0>width$}", width = app.channel_name_chars_max))
         .collect();
     let channels = serde_json::to_string(&channels).expect("strings are JSON");

@@ -47,6 +47,20 @@ pub const TEST_SECTION: &str = "test";
 /// close the connection of every subscriber as too slow.
 const PAYLOAD_KB_MAX: f64 = (limits::WRITE_BUFFER_BYTES_MAX / limits::JSON_ESCAPE_FACTOR / 1024) as f64;
 
+const EVENT_NAME_CHARS_CEILING: u64 = 1_000;
+
+/// The ceiling of events, of channels of an event, and of both multiplied: no setting permits a
+/// batch that Redis could not publish in time.
+const PUBLICATIONS_MAX: u64 = limits::BATCH_PUBLICATIONS_MAX as u64;
+
+const _: () = assert!(
+    PAYLOAD_KB_MAX as usize * 1024
+        + 4 * EVENT_NAME_CHARS_CEILING as usize
+        + limits::JSON_ESCAPE_FACTOR * limits::TAGS_BYTES_MAX
+        <= limits::BATCH_BYTES_MAX,
+    "the largest event can be published on one channel"
+);
+
 /// A client sends its member in one message, as JSON within JSON.
 const PRESENCE_MEMBER_KB_MAX: f64 = (limits::MESSAGE_BYTES_MAX / 2 / 1024) as f64;
 
@@ -122,22 +136,22 @@ keys! {
     "apps.enabled": App = Some("true"), Flag(|draft, it| draft.app.enabled = it),
         "acceptance of connections and API calls of the app";
     "apps.max_event_batch_size": App = Some("10"),
-        Count(1, 10_000, |draft, it| draft.app.limits.batch_events_max = size(it)),
+        Count(1, PUBLICATIONS_MAX, |draft, it| draft.app.limits.batch_events_max = size(it)),
         "events per batch";
     "apps.max_event_payload_in_kb": App = Some("10"),
         Number(0.001, PAYLOAD_KB_MAX, |draft, it| draft.app.limits.payload_bytes_max = bytes_of_kb(it)),
         "kilobytes of an event's data";
     "apps.max_event_channels_at_once": App = Some("100"),
-        Count(1, 10_000, |draft, it| draft.app.limits.event_channels_max = size(it)),
+        Count(1, PUBLICATIONS_MAX, |draft, it| draft.app.limits.event_channels_max = size(it)),
         "channels per event";
     "apps.max_event_name_length": App = Some("200"),
-        Count(1, 1_000, |draft, it| draft.app.limits.event_name_chars_max = size(it)),
+        Count(1, EVENT_NAME_CHARS_CEILING, |draft, it| draft.app.limits.event_name_chars_max = size(it)),
         "characters per event name";
     "apps.max_channel_name_length": App = Some("200"),
         Count(1, 1_000, |draft, it| draft.app.limits.channel_name_chars_max = size(it)),
         "characters per channel name";
-    "apps.max_batch_publications": App = Some("10000"),
-        Count(1, 100_000, |draft, it| draft.app.limits.batch_publications_max = size(it)),
+    "apps.max_batch_publications": App = Some("1000"),
+        Count(1, PUBLICATIONS_MAX, |draft, it| draft.app.limits.batch_publications_max = size(it)),
         "events times channels per batch";
     "apps.max_connections": App = Some("0"), Limit(U32, |draft, it| draft.app.limits.connections_max = it),
         "concurrent connections of the app, over all nodes";

@@ -6,6 +6,7 @@ use std::io::Write;
 use super::keys::{KEYS, Kind, Scope};
 use super::*;
 use crate::app::AppLimits;
+use crate::limits;
 
 pub(super) struct Given {
     flags: Flags,
@@ -206,6 +207,34 @@ fn kubernetes_service_variables_are_ignored() {
     for wrong in [("FANFARE_PORT", "6001"), ("FANFARE_PORT_FORWARD", "1")] {
         assert_eq!(given("", &with_app(&[wrong])).problems().len(), 1, "{wrong:?}");
     }
+}
+
+/// No setting permits a batch that is above the fixed bounds of one script call.
+#[test]
+fn batches_that_redis_cannot_publish_in_time_are_refused() {
+    for (key, max) in [
+        ("max_batch_publications", limits::BATCH_PUBLICATIONS_MAX),
+        ("max_event_channels_at_once", limits::BATCH_PUBLICATIONS_MAX),
+        ("max_event_batch_size", limits::BATCH_PUBLICATIONS_MAX),
+        ("max_event_payload_in_kb", 170),
+    ] {
+        let app = |value: usize| {
+            given(&format!("[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{key} = {value}\n"), &[])
+        };
+        let limits = app(max).config().apps[0].limits.clone();
+        assert!(limits.payload_bytes_max + limits::TAGS_BYTES_MAX <= limits::BATCH_BYTES_MAX, "{key}");
+        let problems = app(max + 1).problems();
+        assert!(
+            problems[0].contains(key) && problems[0].contains(&format!("to {max}; it is")),
+            "{problems:?}"
+        );
+    }
+    let largest = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\nmax_batch_publications = 1000\n\
+                   max_event_channels_at_once = 1000\nmax_event_batch_size = 1000\n\
+                   max_event_payload_in_kb = 170\n";
+    let limits = given(largest, &[]).config().apps[0].limits.clone();
+    let body_bytes = limits.body_bytes_max(limits.batch_events_max);
+    assert!(body_bytes < 8 * limits::BATCH_BYTES_MAX, "the body limit follows too: {body_bytes}");
 }
 
 #[test]

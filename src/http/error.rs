@@ -150,7 +150,7 @@ impl fmt::Display for ApiError {
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> ApiError {
         let code = match error.fault {
-            BatchFault::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            BatchFault::TooLarge { .. } | BatchFault::TooLargeOverall { .. } => ErrorCode::PayloadTooLarge,
             BatchFault::TooMany { .. } => ErrorCode::LimitExceeded,
             _ => ErrorCode::InvalidInput,
         };

@@ -5,7 +5,10 @@ use fanfare::limits;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{AppSpec, Backend, Cluster, Server};
+use crate::support::resp::Reply;
+use crate::support::{AppSpec, Backend, Cluster, Server, on_both_backends};
+
+on_both_backends![batch_bytes_are_limited_over_all_channels];
 
 /// Publishes the `accepted` events, which must return 200, and the `refused` ones,
 /// which must not reach the channel `news`.
@@ -136,7 +139,8 @@ async fn app_settings_override_default_limits() {
 async fn largest_batch_fits_body_limit() {
     let cluster = Cluster::start(Backend::Memory).await;
     let caller = cluster.caller("1");
-    let channels: Vec<String> = (0..100).map(|n| format!("{}{n:03}", "c".repeat(197))).collect();
+    // With more channels, the batch would exceed the limit over all channels.
+    let channels: Vec<String> = (0..10).map(|n| format!("{}{n:03}", "c".repeat(197))).collect();
     // `\u0000` takes six bytes in the body for one of the payload.
     let event = json!({
         "name": "\0".repeat(200),
@@ -146,12 +150,73 @@ async fn largest_batch_fits_body_limit() {
         "idempotency_key": "\0".repeat(128),
     });
     let mut listener = cluster.first().browser("key1").await;
-    listener.subscribe(&channels[99]).await;
+    listener.subscribe(&channels[9]).await;
     caller.post_batch(vec![event; 10].into()).await.expect_ok();
     for _ in 0..10 {
-        let frame = listener.expect_event(&channels[99], &"\0".repeat(200)).await;
+        let frame = listener.expect_event(&channels[9], &"\0".repeat(200)).await;
         assert_eq!(frame.data_text(), "\0".repeat(limits::PAYLOAD_BYTES_MAX));
     }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}{number}")).collect()
+}
+
+/// An event that counts with `bytes` on each of its channels.
+fn sized(channels: &[String], bytes: usize) -> Value {
+    json!({ "name": "e", "channels": channels, "data": "x".repeat(bytes - "e".len()) })
+}
+
+async fn batch_bytes_are_limited_over_all_channels(backend: Backend) {
+    let app = AppSpec::new("1").set("max_event_payload_in_kb", 170);
+    let cluster = Cluster::builder(backend).app(app).start().await;
+    let caller = cluster.caller("1");
+    let mut subscribers = cluster.subscribers(&["news"]).await;
+    let mut channels = names("c", 63);
+    channels.push("news".into());
+    let mut batch = vec![sized(&channels, limits::BATCH_BYTES_MAX / 64 / 8); 8];
+    caller.post_batch(batch.clone().into()).await.expect_ok();
+    for _ in 0..8 {
+        subscribers.expect_event("news", "e").await;
+    }
+    // One byte more, in all.
+    batch.push(sized(&["news".to_owned()], 1));
+    let refusal = caller.post_batch(batch.into()).await.expect_error(413, "payload_too_large");
+    refusal.without_index().of_field("batch");
+    subscribers.expect_nothing(&caller, "news", "the batch was too large").await;
+
+    let channels = &channels[32..];
+    caller.post_events(sized(channels, limits::BATCH_BYTES_MAX / 32)).await.expect_ok();
+    subscribers.expect_event("news", "e").await;
+    let answer = caller.post_events(sized(channels, limits::BATCH_BYTES_MAX / 32 + 1)).await;
+    answer.expect_error(413, "payload_too_large").of_field("data");
+    subscribers.expect_nothing(&caller, "news", "the event was too large").await;
+}
+
+/// The largest batch, with its cached events and initial bases. It blocks Redis for about 0.08 s
+/// of CPU time (docs/guides/limits.md); the bound here leaves room for a busy machine.
+#[tokio::test]
+async fn largest_batch_does_not_block_redis() {
+    let largest = limits::BATCH_PUBLICATIONS_MAX;
+    let app = AppSpec::new("1").set("max_event_channels_at_once", largest);
+    let config = "[delta_compression]\ncache_sync = true\n";
+    let cluster = Cluster::builder(Backend::Redis).config(config).app(app).start().await;
+    let (caller, redis) = (cluster.caller("1"), cluster.redis());
+    caller.publish("news", "loads the script", "").await;
+    redis.command(&["CONFIG", "SET", "slowlog-log-slower-than", "1000"]).await;
+    redis.command(&["SLOWLOG", "RESET"]).await;
+    let event = sized(&names("cache-", largest), limits::BATCH_BYTES_MAX / largest);
+    caller.post_events(event).await.expect_ok();
+    let Reply::Array(entries) = redis.command(&["SLOWLOG", "GET", "-1"]).await else {
+        panic!("not a slow log")
+    };
+    let micros = entries.iter().map(|entry| match entry {
+        Reply::Array(fields) => fields[2].integer(),
+        other => panic!("not an entry: {other:?}"),
+    });
+    let micros = micros.max().expect("the batch takes more than a millisecond");
+    println!("the largest batch blocks Redis for {micros} µs");
+    assert!(micros < 1_000_000, "the largest batch blocks Redis for {micros} µs");
 }
 
 /// 413 while the body is still arriving, with a `Content-Length` or without.
