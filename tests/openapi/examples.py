@@ -34,6 +34,9 @@ def changed(**members):
     return {name: value for name, value in (EVENT | members).items() if value is not None}
 
 
+# 10 of them have 4,198,810 bytes over all channels.
+WIDE_EVENT = changed(channel=None, channels=[f"news-{n}" for n in range(41)], data="x" * 10_240)
+
 # (operation or shared response, name of the example): the request.
 REQUESTS = {
     ("publishEvent", "not_json"): post(EVENTS, "hello"),
@@ -73,6 +76,7 @@ REQUESTS = {
     ("AppNotFound", "unknown_path"): get("/nothing"),
     ("PayloadTooLarge", "body"): post(EVENTS, "x" * 400_000),
     ("PayloadTooLarge", "data"): post(EVENTS, changed(data="x" * 10_241)),
+    ("PayloadTooLarge", "batch"): post(BATCH, {"batch": [WIDE_EVENT] * 10}),
     ("PayloadTooLarge", "data_in_batch"): post(BATCH, {"batch": [EVENT, changed(data="x" * 10_241)]}),
     ("UnsupportedEncoding", "gzip"): post(EVENTS, headers={"Content-Encoding": "gzip"}),
     ("RateLimited", "exceeded"): post("/apps/1002/batch_events", {"batch": [EVENT] * 3}),
