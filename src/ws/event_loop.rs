@@ -136,7 +136,8 @@ impl Connection {
                 ConnectionEvent::MaySubscribe(permit) => {
                     // Nothing was read while the command waited.
                     keepalive.on_activity();
-                    self.subscribe_waiting(permit).await;
+                    // Boxed, like every rare step: each connection keeps the memory of this future.
+                    Box::pin(self.subscribe_waiting(permit)).await;
                 }
                 ConnectionEvent::Write(WriteEvent::Stalled) => {
                     if let Err(end) = Box::pin(self.write(stream)).await {
