@@ -29,7 +29,7 @@ pub enum Command {
     /// The CPU time of Redis for a batch; subscribing, presence joins, mass disconnects and
     /// channel lists.
     Members(RunOptions),
-    /// What one app, or a stranger, can do to the subscribers of another app.
+    /// The effect of attacks, by one app or a stranger, on the subscribers of another app.
     Attacks(RunOptions),
     /// Write the page and the charts of existing results.
     Report {

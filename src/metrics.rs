@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use striped::Striped;
 
-/// What is documented of one metric.
+/// The documentation of one metric.
 #[derive(Debug)]
 pub struct Metric {
     pub name: &'static str,

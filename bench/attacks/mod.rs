@@ -1,5 +1,5 @@
-//! `attacks`: what one app, or a stranger who knows its public key, can do to another app on the
-//! same node. Each figure of the victim is measured twice in the same run: calm, and during the
+//! `attacks`: the effect of attacks, by one app or by a stranger with its public key, on another app
+//! of the same node. Each figure of the victim is measured twice in the same run: calm, and during the
 //! attack.
 
 mod attack;

@@ -64,7 +64,7 @@ impl Backend {
         }
     }
 
-    /// What an operator should know of a backend that still works.
+    /// A condition of a working backend that needs the attention of an operator.
     pub fn warning(&self) -> Option<String> {
         match self {
             Backend::Memory(_) => None,

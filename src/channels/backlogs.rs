@@ -24,7 +24,7 @@ struct Backlog {
     dropped_at: Option<Instant>,
 }
 
-/// What happens to an entry that has arrived.
+/// The handling of an arrived entry.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// It can be handled now.

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::job::JobKind;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
 use crate::filter::AppFilters;
 use crate::sockets::push;
 use crate::sockets::write_buffer::{Rejection, WriteBuffer};
-use bytes::Bytes;
 
 /// A channel's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

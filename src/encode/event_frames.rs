@@ -151,7 +151,7 @@ impl<'a> EventFrames<'a> {
         frame
     }
 
-    /// What each encoded delta has saved, to be recorded for the channel's delta toggle.
+    /// The savings of each encoded delta, to be recorded for the channel's delta toggle.
     pub fn into_savings(self) -> Vec<Savings> {
         self.savings
     }

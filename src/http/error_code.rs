@@ -96,7 +96,7 @@ impl ErrorCode {
         }
     }
 
-    /// For the reference page: the cause, and what a caller can do.
+    /// For the reference page: the cause and the remedy.
     pub const fn help(self) -> &'static str {
         match self {
             ErrorCode::InvalidInput => {

@@ -147,7 +147,7 @@ impl Redis {
         }
     }
 
-    /// What an operator should know of a Redis that still works.
+    /// As [`crate::backend::Backend::warning`].
     pub fn warning(&self) -> Option<String> {
         self.memory.warning()
     }
