@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use fanfare::channel::{ChannelId, ChannelName, Partition};
+use fanfare::limits::PARTITIONS;
 
 use crate::support::{AppSpec, Backend, Browser, Cluster, Receiver, Reply, on_both_backends, within};
 
@@ -24,11 +25,13 @@ fn channels(app: &str, partition: Partition, count: usize) -> Vec<String> {
     (0..).map(|number| format!("c{number}")).filter(is_in).take(count).collect()
 }
 
+/// An app that may occupy all attacking channels, although they are in one partition.
 fn app(id: &str, receiver: &Receiver, endpoints: usize) -> AppSpec {
     let types = "[\"channel_occupied\", \"channel_vacated\"]";
     let webhook = format!("{{ url = \"{}\", event_types = {types} }}", receiver.url());
     AppSpec::new(id)
         .set("max_subscriptions", ATTACKING_CHANNELS)
+        .set("max_occupied_channels", ATTACKING_CHANNELS * PARTITIONS)
         .set("webhooks", format!("[{}]", vec![webhook; endpoints].join(", ")))
 }
 
