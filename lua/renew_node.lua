@@ -3,19 +3,22 @@
   no clock but its own. A node that observes an unchanged counter for long enough
   fences its owner.
 
-  KEYS[1]  leases  (hash): incarnation -> counter
-  KEYS[2]  dead    (hash): incarnation -> time of its fencing, ms
+  KEYS[1]  leases      (hash): incarnation -> counter
+  KEYS[2]  dead        (hash): incarnation -> time of its fencing, ms
+  KEYS[3]  resume_key  (string): the key that authenticates resume tokens
 
-  ARGV[1]  node    incarnation
-  ARGV[2]  is_new  '1' to begin the lease, '0' to renew it
+  ARGV[1]  node     incarnation
+  ARGV[2]  is_new   '1' to begin the lease, '0' to renew it
+  ARGV[3]  own_key  the key that this node uses, which becomes the cluster's if
+                    Redis has none: tokens stay valid after Redis has lost its data
 
   Returns  two flat lists of pairs: all leases with their counters, and all dead
-           nodes with the ms since their fencing.
+           nodes with the ms since their fencing; and the resume key.
   Errors   SWEPT  the lease does not exist: the node was fenced, or Redis has lost
                   its data. The node has to take a new incarnation.
 ]]
-local leases_key, dead_key = KEYS[1], KEYS[2]
-local node, is_new = ARGV[1], ARGV[2]
+local leases_key, dead_key, resume_key = KEYS[1], KEYS[2], KEYS[3]
+local node, is_new, own_key = ARGV[1], ARGV[2], ARGV[3]
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -30,4 +33,5 @@ end
 -- in the script. Leases must be renewed then, because sweeps free memory.
 redis.call('HDEL', leases_key, '')
 redis.call('HINCRBY', leases_key, node, 1)
-return { redis.call('HGETALL', leases_key), dead }
+redis.call('SET', resume_key, own_key, 'NX')
+return { redis.call('HGETALL', leases_key), dead, redis.call('GET', resume_key) }

@@ -60,7 +60,8 @@ pub fn body_md5(body: &[u8]) -> String {
     hex::encode(Md5::digest(body))
 }
 
-fn mac(secret: &Secret, text: impl AsRef<[u8]>) -> Hmac<Sha256> {
+/// HMAC-SHA256, not finalized: its caller compares it in constant time.
+pub fn mac(secret: &Secret, text: impl AsRef<[u8]>) -> Hmac<Sha256> {
     Hmac::<Sha256>::new_from_slice(secret.reveal())
         .expect("HMAC takes a key of any length")
         .chain_update(text)

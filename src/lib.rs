@@ -84,6 +84,7 @@ pub mod limits;
 pub mod log_limit;
 pub mod metrics;
 pub mod presence;
+pub mod resume_tokens;
 pub mod task;
 pub mod tls;
 pub mod webhook_event;

@@ -129,7 +129,7 @@ catalogue! {
     counter filter_entries_delayed "fanfare_filter_entries_delayed_total" Count "Channel entries that waited because the filters of their app had used up their share of the node's time."
     counter filter_entries_dropped "fanfare_filter_entries_dropped_total" Count "Channel entries dropped because too many entries of their app waited for its filters; the channel continues at its head."
     counter resumes "fanfare_resumes_total" Count "Subscriptions resumed with all missed events."
-    counter resumes_failed "fanfare_resumes_failed_total" Count "Subscriptions not resumed because the history no longer had the missed events."
+    counter resumes_failed "fanfare_resumes_failed_total" Count "Subscriptions not resumed: the client had no valid token, or the history no longer had the missed events."
     counter resumes_too_large "fanfare_resumes_too_large_total" Count "Subscriptions not resumed because the missed events would not fit in the write buffer."
     counter position_notices "fanfare_position_notices_total" Count "Position notices sent, once per channel and group of subscribers."
     counter cache_syncs "fanfare_cache_syncs_total" Count "New subscribers that were sent initial bases for deltas."

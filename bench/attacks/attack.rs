@@ -303,5 +303,5 @@ fn resume_of(confirmation: &str) -> Outcome<Value> {
     let start = confirmation.find(r#"{"channel""#).ok_or("there is no confirmation")?;
     let frame: Value = serde_json::from_str(&confirmation[start..])?;
     let data: Value = serde_json::from_str(frame["data"].as_str().ok_or("a confirmation has no data")?)?;
-    Ok(json!({ "epoch": data["epoch"], "seq": data["seq"] }))
+    Ok(json!({ "epoch": data["epoch"], "seq": data["seq"], "token": data["token"] }))
 }

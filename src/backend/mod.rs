@@ -22,6 +22,7 @@ pub use membership::{MembershipRules, MembershipUpdate, RosterRead, UpdatedMembe
 pub use quotas::{Account, Charge, RateState};
 pub use webhook_outbox::{ClaimedOutboxes, WebhookPage};
 
+use crate::resume_tokens::ResumeTokens;
 use memory::Memory;
 use redis::Redis;
 
@@ -61,6 +62,14 @@ impl Backend {
         match self {
             Backend::Memory(_) => None,
             Backend::Redis(redis) => redis.unready(),
+        }
+    }
+
+    /// The tokens of clients that resume, with the key of the cluster.
+    pub fn resume_tokens(&self) -> &ResumeTokens {
+        match self {
+            Backend::Memory(memory) => memory.resume_tokens(),
+            Backend::Redis(redis) => redis.resume_tokens(),
         }
     }
 

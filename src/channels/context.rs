@@ -12,6 +12,7 @@ use super::job::JobKind;
 use crate::delta::settings::DeltaConfig;
 use crate::event::SocketId;
 use crate::filter::AppFilters;
+use crate::resume_tokens::ResumeTokens;
 use crate::sockets::push;
 use crate::sockets::write_buffer::{Rejection, WriteBuffer};
 
@@ -81,6 +82,7 @@ pub(super) struct Context<'a> {
     /// a user channel.
     pub(super) channels_of_app: Option<u64>,
     pub(super) config: &'a DeltaConfig,
+    pub(super) resume_tokens: &'a ResumeTokens,
     /// Histories may be read; otherwise a gap is skipped.
     pub(super) may_read_histories: bool,
     /// Entries of the app wait until its filters may take time again.

@@ -65,7 +65,8 @@ pub struct Subscribe {
     /// Without the filter, which the channel admits.
     pub options: DeliveryOptions,
     pub filter: Option<Box<Filter>>,
-    /// The client's position, if it resumes (protocol.md 2.13, docs/resume.md).
+    /// The client's position, if it resumes (protocol.md 2.13, docs/resume.md). Its token is
+    /// verified.
     pub resume: Option<Box<Resume>>,
     /// The member, on a presence channel.
     pub member: Option<Arc<Member>>,

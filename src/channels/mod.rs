@@ -305,6 +305,7 @@ impl Channels {
             now,
             channels_of_app,
             config: &self.delta,
+            resume_tokens: self.backend.resume_tokens(),
             may_read_histories: self.repaired_bytes < limits::REPAIR_BYTES_MAX
                 && !self.backlogs.has_dropped(app, now),
             is_backlogged: self.backlogs.has_entries(app),

@@ -43,14 +43,15 @@ pub fn subscription_succeeded(event_prefix: EventPrefix, channel: &str, standing
     to_frame(&json!({ "event": event, "channel": channel, "data": data }))
 }
 
-/// Appends the members `epoch`, `seq` and `resumed` to an object that is not closed yet.
+/// Appends the members `epoch`, `seq`, `resumed` and `token` to an object that is not closed yet.
 fn put_position(data: &mut Vec<u8>, standing: Option<Standing>) {
-    let Some(Standing { epoch, seq, resumed }) = standing else { return };
+    let Some(Standing { epoch, seq, resumed, token }) = standing else { return };
     if data.len() > 1 {
         data.push(b',');
     }
     let seq = wire_seq(seq);
-    data.extend_from_slice(format!(r#""epoch":{epoch},"seq":{seq},"resumed":{resumed}"#).as_bytes());
+    let members = format!(r#""epoch":{epoch},"seq":{seq},"resumed":{resumed},"token":"{token}""#);
+    data.extend_from_slice(members.as_bytes());
 }
 
 /// A position notice (protocol.md 2.13): every event up to `seq` that the subscription receives

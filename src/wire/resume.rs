@@ -1,6 +1,10 @@
 //! The member `resume` of a subscription, and the position in its confirmation (protocol.md
 //! 2.13, docs/resume.md).
 
+use std::fmt;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -29,7 +33,23 @@ pub struct Resume {
     /// The socket ids of the client's previous connections, for `socket_id` exclusion. At most
     /// [`limits::PREVIOUS_SOCKETS_MAX`].
     pub previous_socket_ids: Vec<SocketId>,
+    /// Without one, nothing is recovered.
+    pub token: Option<ResumeToken>,
 }
+
+/// Proof that a subscription of the client began at `since`: it may receive the events after that
+/// number again. Opaque to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ResumeToken {
+    /// A full sequence number. These grow over all epochs of a channel, so it identifies the
+    /// history too.
+    pub since: u64,
+    pub mac: [u8; MAC_BYTES],
+}
+
+/// Half of an HMAC-SHA256.
+const MAC_BYTES: usize = 16;
+const TOKEN_VERSION: &str = "1";
 
 /// The position at which a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +58,8 @@ pub struct Standing {
     pub seq: u64,
     /// All missed events follow.
     pub resumed: bool,
+    /// For the next resume.
+    pub token: ResumeToken,
 }
 
 /// Why `resume` is not valid.
@@ -65,6 +87,8 @@ impl ResumeRequest {
             from: Option<&'a RawValue>,
             #[serde(borrow)]
             socket_id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            token: Option<&'a RawValue>,
         }
         let invalid = |member, expected| ResumeError { member, expected };
         match text {
@@ -75,7 +99,7 @@ impl ResumeRequest {
         let members: Members<'_> = Some(text)
             .filter(|text| text.starts_with('{'))
             .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or(invalid("", "true, or an object of `epoch`, `seq`, `from` and `socket_id`"))?;
+            .ok_or(invalid("", "true, or an object of `epoch`, `seq`, `token`, `from` and `socket_id`"))?;
         let seq = |raw| integer(raw, SEQ_MAX).map(|seq| seq as u32);
         let expected = "an integer of 0 to 2147483647";
         Ok(Some(ResumeRequest::From(Resume {
@@ -87,8 +111,31 @@ impl ResumeRequest {
             },
             previous_socket_ids: previous_socket_ids(members.socket_id)
                 .ok_or(invalid(".socket_id", "a socket id, or a list of at most 8"))?,
+            token: match members.token {
+                None => None,
+                Some(raw) => ResumeToken::parse(&text_of(raw).ok_or(invalid(".token", "a string"))?),
+            },
         })))
     }
+}
+
+impl ResumeToken {
+    /// `None` for a text that is not a token of this version: it is treated as absent.
+    fn parse(text: &str) -> Option<ResumeToken> {
+        let (since, mac) = text.strip_prefix(TOKEN_VERSION)?.strip_prefix('.')?.split_once('.')?;
+        let mac = BASE64_URL_SAFE_NO_PAD.decode(mac).ok()?.try_into().ok()?;
+        Some(ResumeToken { since: since.parse().ok()?, mac })
+    }
+}
+
+impl fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{TOKEN_VERSION}.{}.{}", self.since, BASE64_URL_SAFE_NO_PAD.encode(self.mac))
+    }
+}
+
+fn text_of(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
 }
 
 fn integer(raw: Option<&RawValue>, max: u64) -> Option<u64> {
@@ -118,15 +165,29 @@ mod tests {
         assert_eq!(parse("true"), Ok(Some(ResumeRequest::Position)));
         assert_eq!(parse("false"), Ok(None));
         let (ids, more) = (["1.2", "3.4"].map(|id| SocketId::parse(id).expect("an id")), r#","x":[]"#);
-        let resume = Resume { epoch: 7, seq: 5, from: Some(3), previous_socket_ids: ids.to_vec() };
+        let token = ResumeToken { since: 4, mac: [255; MAC_BYTES] };
+        let resume =
+            Resume { epoch: 7, seq: 5, from: Some(3), previous_socket_ids: ids.to_vec(), token: Some(token) };
         assert_eq!(
-            parse(&format!(r#"{{"epoch":7,"seq":5,"from":3,"socket_id":["1.2","3.4"]{more}}}"#)),
+            parse(&format!(
+                r#"{{"epoch":7,"seq":5,"from":3,"socket_id":["1.2","3.4"],"token":"{token}"{more}}}"#
+            )),
             Ok(Some(ResumeRequest::From(resume.clone())))
         );
         assert_eq!(
             parse(r#"{"epoch":7,"seq":5,"socket_id":"1.2"}"#),
-            Ok(Some(ResumeRequest::From(Resume { from: None, previous_socket_ids: vec![ids[0]], ..resume })))
+            Ok(Some(ResumeRequest::From(Resume {
+                from: None,
+                previous_socket_ids: vec![ids[0]],
+                token: None,
+                ..resume
+            })))
         );
+        assert_eq!(token.to_string(), "1.4._____________________w");
+        for text in ["", "2.4._____________________w", "1.4", "1..A", "1.4.AA", "1.-4._____________________w"]
+        {
+            assert_eq!(ResumeToken::parse(text), None, "{text}");
+        }
         for (text, error) in [
             ("7", "`resume` must be true, or an object"),
             ("null", "`resume` must be true, or an object"),
@@ -139,6 +200,7 @@ mod tests {
             (r#"{"epoch":7,"seq":2147483648}"#, "`resume.seq` must be an integer"),
             (r#"{"epoch":7,"seq":1.5}"#, "`resume.seq` must be an integer"),
             (r#"{"epoch":7,"seq":5,"from":"3"}"#, "`resume.from` must be an integer"),
+            (r#"{"epoch":7,"seq":5,"token":7}"#, "`resume.token` must be a string"),
             (r#"{"epoch":7,"seq":5,"socket_id":7}"#, "`resume.socket_id` must be a socket id"),
             (r#"{"epoch":7,"seq":5,"socket_id":"x"}"#, "`resume.socket_id` must be a socket id"),
             (&format!(r#"{{"epoch":7,"seq":5,"socket_id":{:?}}}"#, ["1.2"; 9]), "`resume.socket_id` must be"),

@@ -11,17 +11,18 @@ use super::refusal::Refusal;
 use super::waiting::WaitingSubscribe;
 use crate::auth;
 use crate::capacity::Shrink;
-use crate::channel::{ChannelKind, ChannelName};
+use crate::channel::{ChannelId, ChannelKind, ChannelName};
 use crate::channels::{self, ChannelCommand, Confirmation};
 use crate::encode::DeliveryOptions;
 use crate::filter::Filter;
 use crate::limits;
 use crate::metrics::metrics;
 use crate::presence::Member;
+use crate::resume_tokens::Holder;
 use crate::sockets::subscription_permit::SubscriptionPermit;
 use crate::sockets::write_buffer::Rejection;
 use crate::wire::command::{DeltaRequest, FilterText, Subscribe};
-use crate::wire::resume::ResumeRequest;
+use crate::wire::resume::{Resume, ResumeRequest};
 
 /// Whether a signature that does not cover `channel_data` is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +168,10 @@ impl Connection {
             filter: None,
         };
         let resume = match resume {
-            Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => Some(Box::new(resume)),
+            Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => {
+                let resume = self.verify_token(&channel, member.as_deref(), resume);
+                Some(Box::new(resume))
+            }
             _ => None,
         };
         let deltas_reply = self.deltas_reply(&channel, &deltas, &options);
@@ -194,6 +198,18 @@ impl Connection {
             let requests_deltas = deltas != DeltaRequest::Unspecified;
             self.subscriptions.insert(channel, Subscription { requests_deltas, synced, member, attempt });
         }
+    }
+
+    /// Removes a token that this client was not given.
+    fn verify_token(&self, channel: &ChannelName, member: Option<&Member>, mut resume: Resume) -> Resume {
+        let channel_id = ChannelId::new(&self.app.id, channel);
+        let tokens = self.node.backend.resume_tokens();
+        let mut sockets = std::iter::once(self.socket).chain(resume.previous_socket_ids.iter().copied());
+        resume.token = resume.token.filter(|token| {
+            sockets
+                .any(|socket| tokens.verify(&channel_id, Holder::of(channel.kind(), socket, member), token))
+        });
+        resume
     }
 
     /// Drops the subscriptions that the channels actor has rejected, because a presence

@@ -15,6 +15,8 @@ export class Subscription {
   #bases = new Bases();
   /** `{ epoch, seq }`. Undefined if the server cannot resume. */
   #position;
+  /** Of the last confirmation. The server resumes from positions after that confirmation. */
+  #token;
   /** `#bases` covers all marked events after this number, up to the position: `from` in docs/resume.md. */
   #basesFrom;
   /** The data of the application's subscribe command, for resync requests. */
@@ -154,13 +156,14 @@ export class Subscription {
     this.#basesFrom = this.#position?.seq;
   }
 
-  #onSucceeded({ epoch, seq, resumed }, pass) {
+  #onSucceeded({ epoch, seq, resumed, token }, pass) {
     const isResync = this.#pendingResyncs > 0;
     if (isResync) this.#pendingResyncs -= 1;
     // A resync reply of a subscription that has ended.
     if (isResync && !this.#isRecovering) return;
     this.#endRecovery();
     this.#isSubscribed = true;
+    this.#token = token;
     if (!resumed) this.#resetTo(epoch === undefined ? undefined : { epoch, seq });
     if (!isResync) pass();
     if (!this.#hasRequestedPosition) return;
@@ -212,7 +215,7 @@ export class Subscription {
   #requestData(from) {
     if (!this.#link.resume) return this.#data;
     this.#hasRequestedPosition = this.#position !== undefined;
-    const position = { ...this.#position, from, socket_id: this.#link.previousIds() };
+    const position = { ...this.#position, from, socket_id: this.#link.previousIds(), token: this.#token };
     return { ...this.#data, resume: this.#hasRequestedPosition ? position : true };
   }
 

@@ -33,6 +33,15 @@ test("reconnect requests resume from the last position", async (t) => {
   assert.equal(client.deltas.stats().resumed, 1);
 });
 
+test("each resume contains the token of the last confirmation", async (t) => {
+  const client = await subscribed(t, "news", { data: { epoch: 7, seq: 10, resumed: false, token: "1.10.a" } });
+  client.socket.deliver(full(11, price(11)));
+  const first = await reconnect(client, "2.2", { epoch: 7, seq: 11, resumed: true, token: "1.11.b" });
+  assert.equal(first.request.data.resume.token, "1.10.a");
+  const { request } = await reconnect({ ...client, ...first }, "3.3", { epoch: 7, seq: 11, resumed: true });
+  assert.equal(request.data.resume.token, "1.11.b");
+});
+
 test("failed resume resets the position and emits fanfare:restart", async (t) => {
   const client = await subscribed(t);
   client.socket.deliver(full(11, price(11)));

@@ -21,6 +21,7 @@ use crate::channel::ChannelId;
 use crate::entry::{EntryId, Kind, Log, Position};
 use crate::event::decode_events;
 use crate::limits;
+use crate::resume_tokens::ResumeTokens;
 use crate::webhook_event::WebhookEventKind;
 
 use history::History;
@@ -33,6 +34,7 @@ pub struct Memory {
     events: BackendEvents,
     /// A blocking lock, not an async one: no code awaits while it holds the lock.
     state: Mutex<State>,
+    resume_tokens: ResumeTokens,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +64,11 @@ struct Channel {
 
 impl Memory {
     pub fn new(events: BackendEvents) -> Memory {
-        Memory { events, state: Mutex::default() }
+        Memory { events, state: Mutex::default(), resume_tokens: ResumeTokens::new() }
+    }
+
+    pub fn resume_tokens(&self) -> &ResumeTokens {
+        &self.resume_tokens
     }
 
     /// Waits for capacity in the backend events queue, then publishes in one step: a caller that

@@ -110,6 +110,11 @@ impl Keys {
         format!("{}:{{nodes}}:dead", self.prefix)
     }
 
+    /// The key that authenticates resume tokens.
+    pub(super) fn resume_key(&self) -> String {
+        format!("{}:{{nodes}}:resume_key", self.prefix)
+    }
+
     pub(super) fn schema(&self) -> String {
         format!("{}:{{nodes}}:schema", self.prefix)
     }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::error::{CallError, ScriptError, read_error};
 use super::{RedisCore, scripts};
+use crate::app::Secret;
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
 use crate::limits;
@@ -207,15 +208,23 @@ fn new_incarnation() -> Arc<str> {
     format!("{:016x}", rand::random::<u64>()).into()
 }
 
-/// `lua/renew_node.lua`
+/// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens.
 async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, CallError> {
-    let keys = vec![core.keys.leases(), core.keys.dead()];
-    let arguments = vec![Value::String(incarnation.into()), scripts::number(u64::from(is_new))];
+    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.resume_key()];
+    let own_key = core.resume_tokens.key();
+    let arguments = vec![
+        Value::String(incarnation.into()),
+        scripts::number(u64::from(is_new)),
+        scripts::bytes(own_key.reveal().to_vec()),
+    ];
     let answer = core.scripts.renew_node.run(&core.clients[0], keys, arguments).await?;
     let mut lists = answer.into_array().into_iter();
     let leases = lists.next().map(pairs).unwrap_or_default();
     let dead = lists.next().map(pairs).unwrap_or_default();
     let dead = dead.into_iter().map(|(node, age_ms)| (node, age_ms.parse().unwrap_or(0)));
+    if let Some(key) = lists.next().and_then(Value::into_string) {
+        core.resume_tokens.adopt(Secret::new(key));
+    }
     Ok(Nodes { leases, dead: dead.collect() })
 }
 

@@ -34,6 +34,7 @@ use crate::channel::{ChannelId, Partition};
 use crate::entry::EntryId;
 use crate::limits::{self, DetectionTimes};
 use crate::metrics::metrics;
+use crate::resume_tokens::ResumeTokens;
 use crate::task::Task;
 
 use apps::AppStore;
@@ -87,6 +88,8 @@ struct RedisCore {
     times: DetectionTimes,
     /// The highest received sequence number of any channel: a lower bound for new epochs.
     seen_seq: AtomicU64,
+    /// With the key that Redis holds, as of the last renewal of the lease.
+    resume_tokens: ResumeTokens,
 }
 
 impl Redis {
@@ -114,6 +117,7 @@ impl Redis {
             events,
             times,
             seen_seq: AtomicU64::new(0),
+            resume_tokens: ResumeTokens::new(),
         });
         core.check_eviction().await?;
         core.check_schema().await?;
@@ -145,6 +149,10 @@ impl Redis {
             true => Some("this node does not receive its own probe through Redis"),
             false => Some("Redis is unavailable"),
         }
+    }
+
+    pub fn resume_tokens(&self) -> &ResumeTokens {
+        &self.core.resume_tokens
     }
 
     /// As [`crate::backend::Backend::warning`].

@@ -264,7 +264,7 @@ impl Channel {
             // has no entry either.
             self.set(Timer::Roster, context);
         }
-        let welcome = self.welcome(socket, &subscriber, &confirmations, recovery, registered, context.config);
+        let welcome = self.welcome(socket, &subscriber, &confirmations, recovery, registered, context);
         if let Some(permit) = permit {
             permit.charge(welcome.cost());
         }

@@ -255,13 +255,16 @@ impl Pending {
     }
 
     /// The requests that the next read of the history serves, and the oldest sequence
-    /// number among them. A request with another epoch fails without a read.
+    /// number among them. A request with another epoch, or for events before its token, fails
+    /// without a read.
     pub(super) fn recovery_requests(&mut self, now_seq: u64) -> Option<(Vec<RecoveryRequest>, u32)> {
         let mut requests = Vec::new();
         for (socket, PendingSubscription { subscriber, recovery, state, .. }) in &mut self.0 {
             let State::Registered(Registered { at, .. }) = *state else { continue };
             let Recovery::Requested { resume, in_read } = recovery else { continue };
-            if resume.epoch != at.epoch {
+            let seq = full_seq(resume.seq, at.seq);
+            let has_token = resume.token.is_some_and(|token| token.since <= seq);
+            if resume.epoch != at.epoch || !has_token {
                 *recovery = Recovery::Lost;
                 continue;
             }

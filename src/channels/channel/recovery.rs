@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::channels::replay::{RecoveredEvents, full_seq};
 use crate::entry::Position;
 use crate::metrics::metrics;
-use crate::wire::resume::{Resume, Standing};
+use crate::wire::resume::{Resume, ResumeToken, Standing};
 
 /// The state of a pending subscription's recovery.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) enum Recovery {
         resume: Box<Resume>,
         in_read: bool,
     },
-    /// The recovery failed: the epoch is another one, or the history does not cover
-    /// all missed events.
+    /// The recovery failed: the epoch is another one, the client has no token for the position, or
+    /// the history does not cover all missed events.
     Lost,
     Recovered {
         resume: Box<Resume>,
@@ -77,17 +77,18 @@ impl Recovery {
     }
 
     /// The position that a subscription begins with: the client's own if it resumes,
-    /// otherwise that of its membership update.
-    pub(super) fn start(&self, at: Position) -> Standing {
+    /// otherwise that of its membership update. `mint` returns the token for a sequence number.
+    pub(super) fn start(&self, at: Position, mint: impl FnOnce(u64) -> ResumeToken) -> Standing {
         let Position { epoch, seq, .. } = at;
         match self {
             Recovery::Recovered { resume, .. } => {
                 metrics().resumes.increment(1);
-                return Standing { epoch, seq: full_seq(resume.seq, seq), resumed: true };
+                let seq = full_seq(resume.seq, seq);
+                return Standing { epoch, seq, resumed: true, token: mint(seq) };
             }
             Recovery::Lost => metrics().resumes_failed.increment(1),
             Recovery::NotRequested | Recovery::Requested { .. } => {}
         }
-        Standing { epoch, seq, resumed: false }
+        Standing { epoch, seq, resumed: false, token: mint(seq) }
     }
 }

@@ -26,6 +26,7 @@ use crate::delta::settings::{DeltaConfig, MarkerStyle};
 use crate::encode::DeliveryOptions;
 use crate::event::{Event, SocketId};
 use crate::presence::Member;
+use crate::resume_tokens::ResumeTokens;
 use crate::sockets::subscription_permit::SubscriptionPermits;
 use crate::subscribers::test_client::Client;
 use crate::wire::event_prefix::EventPrefix;
@@ -191,6 +192,7 @@ impl World {
             now: self.now,
             channels_of_app: None,
             config: &self.config,
+            resume_tokens: &ResumeTokens::new(),
             may_read_histories: true,
             is_backlogged: false,
             app_filters: &mut HashMap::new(),

@@ -9,6 +9,7 @@ use super::recovery::Recovery;
 use super::state::Channel;
 use crate::channel::ChannelName;
 use crate::channels::catch_up::CatchUpEncoder;
+use crate::channels::context::Context;
 use crate::channels::handle::{Confirmation, DeltasReply};
 use crate::delta::Algorithm;
 use crate::delta::chain::Chains;
@@ -17,6 +18,7 @@ use crate::encode::DeliveryOptions;
 use crate::entry::{Body, Entry, Position};
 use crate::event::SocketId;
 use crate::metrics::metrics;
+use crate::resume_tokens::Holder;
 use crate::subscribers::{SocketIdentity, Subscriber};
 use crate::wire::reply;
 use crate::wire::resume::Standing;
@@ -57,7 +59,7 @@ impl Channel {
         confirmations: &[Confirmation],
         mut recovery: Recovery,
         mut registered: Registered,
-        config: &DeltaConfig,
+        context: &Context<'_>,
     ) -> Welcome {
         if self.catch_up_buffer.as_ref().is_some_and(|buffer| buffer.has_overflowed()) {
             // The buffered entries are incomplete, so the subscription begins at the current
@@ -66,10 +68,13 @@ impl Channel {
             registered.at = self.sequencer.position().unwrap_or_default();
         }
         let read_bytes = recovery.read_bytes();
-        let start = subscriber.options.positions.then(|| recovery.start(registered.at));
+        let start = subscriber.options.positions.then(|| {
+            let holder = Holder::of(self.id.kind(), socket, subscriber.member.as_deref());
+            recovery.start(registered.at, |since| context.resume_tokens.mint(&self.id, holder, since))
+        });
         let admission = Admission { socket, subscriber, confirmations, recovery, registered, start };
         let mut frames = self.confirm(&admission);
-        let held = self.catch_up(&admission, config, &mut frames);
+        let held = self.catch_up(&admission, context.config, &mut frames);
         frames.extend(self.position_notice(&admission));
         Welcome { frames, held, read_bytes }
     }

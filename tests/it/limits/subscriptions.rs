@@ -155,7 +155,7 @@ async fn repeated_resume_is_charged_to_the_connection() {
         for _ in 0..45 {
             client.expect_event("long", "e").await;
         }
-        let position = json!({ "epoch": at["epoch"], "seq": at["seq"] });
+        let position = json!({ "epoch": at["epoch"], "seq": at["seq"], "token": at["token"] });
         assert!(at["epoch"].is_u64(), "{at}");
         // Each answer is 450 KB, and the budget 4 MB.
         for _ in 0..12 {

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "backend_events",
     "webhook_event",
     "entry",
+    "resume_tokens",
     "wire",
     "batch",
     "auth",

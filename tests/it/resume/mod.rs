@@ -3,3 +3,4 @@
 mod haproxy;
 mod losses;
 mod recovery;
+mod tokens;

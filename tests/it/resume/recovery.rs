@@ -378,7 +378,7 @@ async fn resume_from_a_position_of_another_epoch_is_declined(backend: Backend) {
     client.events(&texts(0..3)).await;
     let state = client.disconnect();
     let ResumeState { epoch, seq, .. } = state;
-    for (number, resume) in [
+    for (number, mut resume) in [
         json!({ "epoch": epoch + 1, "seq": seq }),
         json!({ "epoch": epoch - 1, "seq": seq, "from": seq }),
         json!({ "epoch": 0, "seq": 0 }),
@@ -390,6 +390,7 @@ async fn resume_from_a_position_of_another_epoch_is_declined(backend: Backend) {
     .into_iter()
     .enumerate()
     {
+        resume["token"] = state.token.as_str().into();
         let node = if number % 2 == 0 { cluster.first() } else { cluster.second() };
         let (mut client, resumed) =
             ResumingClient::reconnect(node, "news", json!({ "delta": true }), state.clone(), resume.clone())

@@ -52,6 +52,8 @@ pub struct ResumeState {
     pub from: u64,
     /// Previous socket ids, oldest first.
     pub sockets: Vec<String>,
+    /// Of the last confirmation.
+    pub token: String,
     /// No event has arrived since the position was reset: the first event of a
     /// cache channel is from before its position.
     is_fresh: bool,
@@ -67,6 +69,8 @@ impl ResumeState {
         let number =
             |name: &str| data[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", succeeded.text));
         let position = (number("epoch"), number("seq"));
+        self.token =
+            data["token"].as_str().unwrap_or_else(|| panic!("no token: {}", succeeded.text)).to_owned();
         let resumed = data["resumed"].as_bool().unwrap_or_else(|| panic!("{}", succeeded.text));
         if resumed {
             assert_eq!(
@@ -90,14 +94,25 @@ impl ResumeState {
     /// The member `resume`, with the complete state.
     pub fn resume(&self) -> Value {
         let sockets = &self.sockets[self.sockets.len().saturating_sub(8)..];
-        json!({ "epoch": self.epoch, "seq": self.seq, "from": self.from, "socket_id": sockets })
+        json!({
+            "epoch": self.epoch,
+            "seq": self.seq,
+            "from": self.from,
+            "socket_id": sockets,
+            "token": self.token,
+        })
     }
 
     /// The same for a client without bases.
     pub fn resume_without_bases(&mut self) -> Value {
         self.bases.clear();
         self.from = self.seq;
-        json!({ "epoch": self.epoch, "seq": self.seq, "socket_id": self.sockets })
+        json!({
+            "epoch": self.epoch,
+            "seq": self.seq,
+            "socket_id": self.sockets,
+            "token": self.token,
+        })
     }
 
     /// Handles a frame of the channel; panics where a client would lose an event.

@@ -9,11 +9,13 @@ use serde_json::Value;
 
 /// Matches any digits: a value that varies and needs no name, such as a time.
 const NUMBER: &str = "number";
+/// Names of resume tokens begin with it: `token0`, `token1`.
+const TOKEN: &str = "token";
 
 /// The values of the placeholders so far.
 #[derive(Default, Clone)]
 pub struct Placeholders {
-    /// Socket ids by the names of their sockets, and received numbers by name.
+    /// Socket ids by the names of their sockets, and received numbers and resume tokens by name.
     values: BTreeMap<String, String>,
     /// The app keys of the sockets, by name. The secret of `key7` is `secret7`.
     keys: BTreeMap<String, String>,
@@ -22,7 +24,10 @@ pub struct Placeholders {
 /// A piece of an expected text.
 enum Piece {
     Exactly(String),
-    Digits { name: String },
+    /// Digits, or a resume token.
+    Value {
+        name: String,
+    },
 }
 
 impl Placeholders {
@@ -48,7 +53,7 @@ impl Placeholders {
         for piece in self.pieces(text)? {
             match piece {
                 Piece::Exactly(text) => out.push_str(&text),
-                Piece::Digits { name } => return Err(format!("<{name}> has no value yet")),
+                Piece::Value { name } => return Err(format!("<{name}> has no value yet")),
             }
         }
         Ok(out)
@@ -67,14 +72,14 @@ impl Placeholders {
                     at += same;
                     same == text.len()
                 }
-                Piece::Digits { name } => {
-                    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    at += digits.len();
-                    let has_digits = !digits.is_empty();
+                Piece::Value { name } => {
+                    let value = value_of(&name, rest).to_owned();
+                    at += value.len();
+                    let is_present = !value.is_empty();
                     if name != NUMBER {
-                        updated.values.insert(name, digits);
+                        updated.values.insert(name, value);
                     }
-                    has_digits
+                    is_present
                 }
             };
             if !is_match {
@@ -93,6 +98,14 @@ impl Placeholders {
         let mut text = got.to_owned();
         for (name, value) in self.values.iter().filter(|(_, value)| value.contains('.')) {
             text = text.replace(value.as_str(), &format!("<{name}>"));
+        }
+        if let Some((before, after)) = text.clone().split_once(r#"\"token\":\""#) {
+            let token = value_of(TOKEN, after);
+            let tokens = self.values.keys().filter(|name| name.starts_with(TOKEN)).count();
+            let name = format!("{TOKEN}{tokens}");
+            let after = &after[token.len()..];
+            text = format!(r#"{before}\"token\":\"<{name}>{after}"#);
+            self.values.insert(name, token.to_owned());
         }
         for member in ["\"__delta_seq\":", "\"__seq\":", "\"seq\":", r#"\"seq\":"#, "\"base_index\":"] {
             if let Some((before, after)) = text.clone().split_once(member) {
@@ -157,7 +170,7 @@ impl Placeholders {
     fn name(&self, name: &str) -> Result<Piece, String> {
         let (base, offset) = name.split_once('+').unwrap_or((name, "0"));
         match self.values.get(base) {
-            None => Ok(Piece::Digits { name: name.into() }),
+            None => Ok(Piece::Value { name: name.into() }),
             Some(value) if base == name => Ok(Piece::Exactly(value.clone())),
             Some(value) => {
                 let number = value.parse::<usize>().map_err(|_| format!("<{base}> is not a number"))?;
@@ -174,6 +187,15 @@ impl Placeholders {
         let secret = Secret::new(key.replace("key", "secret"));
         Ok(format!("{key}:{}", auth::sign(&secret, text(socket))))
     }
+}
+
+/// The value of the placeholder with this name, at the start of the text.
+fn value_of<'a>(name: &str, text: &'a str) -> &'a str {
+    let is_part = |c: char| match name.starts_with(TOKEN) {
+        true => c.is_ascii_alphanumeric() || "._-".contains(c),
+        false => c.is_ascii_digit(),
+    };
+    &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())]
 }
 
 fn count(digits: &str) -> Result<usize, String> {
@@ -257,6 +279,8 @@ fn expected_text_is_compared_byte_for_byte() {
         (r#""seq":<seq>"#, r#""seq":77"#, true),
         (r#""seq":<seq+1>,"base_index":<seq>"#, r#""seq":78,"base_index":77"#, true),
         (r#""seq":<seq+1>"#, r#""seq":77"#, false),
+        (r#""token":"<token0>""#, r#""token":"1.77.A-_z""#, true),
+        (r#""token":"<token0>""#, r#""token":"1.77.A-_y""#, false),
     ] {
         assert_eq!(placeholders.matches(expected, got).is_ok(), is_match, "{expected} and {got}");
     }

@@ -65,6 +65,7 @@ pub struct PositionData {
     pub epoch: Option<u64>,
     pub seq: Option<u32>,
     pub resumed: Option<bool>,
+    pub token: Option<String>,
     pub missed: bool,
 }
 

@@ -72,7 +72,7 @@ impl Subscription {
             members["resume"] = match from {
                 None => true.into(),
                 Some((Position { epoch, seq }, ..)) => {
-                    json!({ "epoch": epoch, "seq": seq, "socket_id": named })
+                    json!({ "epoch": epoch, "seq": seq, "socket_id": named, "token": self.token })
                 }
             };
             if keeps_bases {

@@ -46,6 +46,7 @@ pub struct Subscription {
     pub finished_spans: Vec<Span>,
     pub(super) position: Option<Position>,
     pub(super) checkpoint: Option<(Position, usize)>,
+    pub(super) token: Option<String>,
     pub(super) bases: Bases,
     /// The ids of its previous connections.
     pub(super) previous_sockets: Vec<String>,
@@ -138,7 +139,8 @@ impl Subscription {
         let position_data: PositionData =
             serde_json::from_str(data).map_err(|error| format!("{error} in {data}"))?;
         let position = position_data.epoch.zip(position_data.seq).map(|(epoch, seq)| Position { epoch, seq });
-        if self.resumes != position.is_some() || self.resumes != position_data.resumed.is_some() {
+        let has_all = [position.is_some(), position_data.resumed.is_some(), position_data.token.is_some()];
+        if has_all != [self.resumes; 3] {
             return Err(format!("unexpected answer: {data}"));
         }
         world.totals.add("subscriptions");
@@ -152,6 +154,7 @@ impl Subscription {
             return Ok(());
         }
         self.state = State::Subscribed;
+        self.token = position_data.token;
         match (self.request.from, position_data.resumed) {
             (Some((named, seen_count, wrong)), Some(true)) => {
                 if wrong || position != Some(named) {
@@ -163,6 +166,8 @@ impl Subscription {
                 span.encoding.truncate(seen_count);
                 span.sockets.extend(self.request.named.iter().cloned());
                 self.position = position;
+                // The new token is for the events after this position.
+                self.checkpoint = self.checkpoint.filter(|(checkpoint, _)| *checkpoint == named);
                 if !self.request.keeps_bases {
                     self.bases.forget(self.request.opted_in.then_some(named.seq));
                 }
