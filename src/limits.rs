@@ -30,6 +30,14 @@ pub const BATCH_PUBLICATIONS_MAX: usize = 1_000;
 /// stores and sends a copy for each. Measured likewise: 4 ms for 1 MiB on 10 channels, 18 for
 /// 4 MiB, 39 for 8 MiB; 39 for 4 MiB on 1,000 channels, 80 with cached event and initial bases.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Cost of the batches of one app that a node publishes at once; the others wait. 1 for each
+/// publication or 4 KiB: 10 ms of Redis' time (see [`BATCH_PUBLICATIONS_MAX`]), which is what
+/// one app can delay another, and 50,000 publications a second with a Redis that is 5 ms away.
+pub const PUBLISH_COST_MAX: u32 = 256;
+pub const PUBLISH_COST_BYTES: usize = 4 * 1024;
+/// Time that a batch waits for those before it. Shorter than [`SCRIPT_DEADLINE`]: while Redis
+/// does not reply, a caller learns sooner that its batch was not published.
+pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Bytes of one event's `tags`, keys and values together. Every node receives
 /// them with the event.
 pub const TAGS_BYTES_MAX: usize = 4 * 1024;

@@ -90,6 +90,8 @@ catalogue! {
     counter batches_published "fanfare_batches_published_total" Count "Batches published over HTTP; a single event is a batch of one."
     counter events_published "fanfare_events_published_total" Count "Events published over HTTP, multiplied by their channels."
     histogram publish_duration_seconds "fanfare_publish_duration_seconds" Seconds "Time from a validated batch to its confirmation by the backend, in seconds."
+    counter publishes_delayed "fanfare_publishes_delayed_total" Count "Batches that waited for earlier batches of their app."
+    counter publishes_refused "fanfare_publishes_refused_total" Count "Batches refused because earlier batches of their app took too long."
     counter requests_refused "fanfare_requests_refused_total" Count "API requests with a 4xx response."
     counter requests_failed "fanfare_requests_failed_total" Count "API requests with a 5xx response."
     gauge http_connections "fanfare_http_connections" Count "Open HTTP connections of this node; a WebSocket counts until an app has admitted it."

@@ -32,6 +32,8 @@ pub enum Attack {
     AllowedFilters,
     /// An app publishes batches of ten events to a hundred channels each.
     Batches,
+    /// An app publishes events to a hundred channels each from 32 connections at once.
+    ConcurrentBatches,
     /// A stranger resumes a channel with a long history again and again.
     Resumes,
     /// A client of an app whose receivers hang subscribes to channels of one partition.
@@ -56,13 +58,14 @@ pub struct Flood {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 9] = [
+    pub const ALL: [Attack; 10] = [
         Attack::Subscriptions,
         Attack::RedisMemory,
         Attack::Queries,
         Attack::Filters,
         Attack::AllowedFilters,
         Attack::Batches,
+        Attack::ConcurrentBatches,
         Attack::Resumes,
         Attack::Webhooks,
         Attack::UnreadResponses,
@@ -76,6 +79,7 @@ impl Attack {
             Attack::Filters => "filters",
             Attack::AllowedFilters => "allowed filters",
             Attack::Batches => "batches",
+            Attack::ConcurrentBatches => "concurrent batches",
             Attack::Resumes => "resumes",
             Attack::Webhooks => "webhooks",
             Attack::UnreadResponses => "unread responses",
@@ -129,7 +133,8 @@ impl Attack {
             Attack::Queries => queries(target).await,
             Attack::Filters => filters(target, 126, "a").await,
             Attack::AllowedFilters => filters(target, 20, "ab").await,
-            Attack::Batches => batches(target).await,
+            Attack::Batches => batches(target, 1).await,
+            Attack::ConcurrentBatches => batches(target, 32).await,
             Attack::Resumes => resumes(target).await,
             Attack::Webhooks => webhooks(target).await,
             Attack::UnreadResponses => unread_responses(target).await,
@@ -215,21 +220,28 @@ async fn filters(target: Target, tests: usize, part: &str) -> Outcome<()> {
     }
 }
 
-async fn batches(target: Target) -> Outcome<()> {
+async fn batches(target: Target, connections: usize) -> Outcome<()> {
     const EVENTS: usize = 10;
     const CHANNELS: usize = 100;
     const BYTES: usize = 10 * 1024;
-    let mut publisher = HttpClient::connect(target.address).await?;
     let event = |n: usize| {
         let channels: Vec<String> = (0..CHANNELS).map(|channel| format!("wide-{n}-{channel}")).collect();
         json!({ "name": "e", "channels": channels, "data": "x".repeat(BYTES) })
     };
-    // `batch_events` has one channel per event: an event with many channels is a request of its own.
-    let requests = (0..EVENTS).map(|n| publisher.signed(&APP, "/events", &event(n).to_string()));
-    let requests = requests.collect::<Outcome<Vec<_>>>()?;
-    loop {
-        publisher.send_all(&requests).await?;
+    let mut floods = JoinSet::new();
+    for _ in 0..connections {
+        let mut publisher = HttpClient::connect(target.address).await?;
+        // `batch_events` has one channel per event: an event with many channels is a request of its
+        // own.
+        let requests = (0..EVENTS).map(|n| publisher.signed(&APP, "/events", &event(n).to_string()));
+        let requests = requests.collect::<Outcome<Vec<_>>>()?;
+        floods.spawn(async move {
+            loop {
+                publisher.send_all(&requests).await?;
+            }
+        });
     }
+    floods.join_all().await.into_iter().collect()
 }
 
 async fn resumes(target: Target) -> Outcome<()> {

@@ -45,6 +45,9 @@ pub enum BackendError {
     /// Not executed: the memory for shared state is full.
     #[error("the backend is out of memory: the operation was not executed")]
     OutOfMemory,
+    /// Not executed: earlier batches of the app take too long.
+    #[error("the app has too many batches in progress: the operation was not executed")]
+    Busy,
     /// Not executed: the charge exceeds the app's rate limit.
     #[error("rate limit exceeded (limit: {} per window, remaining: {})", .0.limit, .0.remaining)]
     RateLimited(RateState),

@@ -202,6 +202,10 @@ impl From<BackendError> for ApiError {
                 let error = "Redis is out of memory: the operation was not executed";
                 ApiError::new(ErrorCode::Backpressure, error).retry_after(1)
             }
+            BackendError::Busy => {
+                let error = "The app has too many batches in progress: the operation was not executed";
+                ApiError::new(ErrorCode::Backpressure, error).retry_after(1)
+            }
             BackendError::RateLimited(state) => {
                 metrics().requests_rate_limited.increment(1);
                 let RateState { limit, remaining, .. } = state;

@@ -125,7 +125,10 @@ impl ErrorCode {
             ErrorCode::OutcomeUnknown => {
                 "Redis did not reply in time: the batch may have been published. A retry may publish it twice."
             }
-            ErrorCode::Backpressure => "Redis is out of memory; nothing was published. Retry later.",
+            ErrorCode::Backpressure => {
+                "Redis is out of memory, or earlier batches of the app take too long; nothing was published. Retry \
+                 later."
+            }
             ErrorCode::OverCapacity => {
                 "The node has no place for further connections: connect to another one, or retry."
             }

@@ -11,6 +11,7 @@ mod listen;
 mod membership;
 mod memory_watch;
 mod publish;
+mod publish_permits;
 mod quotas;
 mod scripts;
 mod webhook_outbox;
@@ -43,6 +44,7 @@ use keys::Keys;
 use lease::Lease;
 use listen::Listener;
 use memory_watch::{MemoryInfo, MemoryWatch};
+use publish_permits::PublishPermits;
 use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
@@ -90,6 +92,7 @@ struct RedisCore {
     seen_seq: AtomicU64,
     /// With the key that Redis holds, as of the last renewal of the lease.
     resume_tokens: ResumeTokens,
+    publish_permits: PublishPermits,
 }
 
 impl Redis {
@@ -118,6 +121,7 @@ impl Redis {
             times,
             seen_seq: AtomicU64::new(0),
             resume_tokens: ResumeTokens::new(),
+            publish_permits: PublishPermits::default(),
         });
         core.check_eviction().await?;
         core.check_schema().await?;

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::metrics::metrics;
 
 impl Redis {
-    /// `lua/publish_batch.lua`. Without a reply in time, the batch is resent under the same
+    /// `lua/publish_batch.lua`, after the earlier batches of the app. Without a reply in time, the batch is resent under the same
     /// operation id, until [`limits::SCRIPT_DEADLINE`] (design.md 3, *Run once*).
     pub async fn publish_batch(
         &self,
@@ -25,7 +25,9 @@ impl Redis {
         publications: Vec<Publication>,
         charge: Option<Charge>,
     ) -> Result<Published, BackendError> {
-        let client = self.core.client(&publications[0].channel_id);
+        let first = &publications[0].channel_id;
+        let _permit = self.core.publish_permits.acquire(first.app(), &publications).await?;
+        let client = self.core.client(first);
         let started = Instant::now();
         let mut sent_ago = None;
         let answer = loop {

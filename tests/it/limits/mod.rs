@@ -2,6 +2,7 @@
 
 mod connection_quota;
 mod message_limits;
+mod publishes;
 mod rate_limits;
 mod sizes;
 mod subscriptions;

@@ -24,6 +24,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "text The connection ended before the body was complete",
         "a client that disconnects early receives no response",
     ),
+    (
+        "text The app has too many batches in progress: the operation was not executed",
+        "needs concurrent requests: limits/publishes.rs",
+    ),
     ("text Internal error: see the log of the node", "as internal_error"),
     (
         "text The node is starting: the operation was not executed",
