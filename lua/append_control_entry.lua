@@ -8,20 +8,20 @@
   KEYS[4]  apps      of this partition with webhook events (sorted set)
   KEYS[5]  consumer  of the outboxes (hash)
 
-  ARGV[1..6]        as in include/append.lua
-  ARGV[7]  kind        of the entry
-  ARGV[8]  body        opaque
-  ARGV[9]  channel_id  of the channel, if a webhook subscribes to client events;
+  ARGV[1..7]        as in include/append.lua
+  ARGV[8]  kind        of the entry
+  ARGV[9]  body        opaque
+  ARGV[10]  channel_id  of the channel, if a webhook subscribes to client events;
                        otherwise ''
-  ARGV[10] outbox_max
+  ARGV[11] outbox_max
 
   Returns  nothing.
   Errors   none of its own.
 ]]
-local kind, body, channel_id = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local kind, body, channel_id = tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[10],
+  outbox_max = ARGV[11],
   outbox_key = KEYS[3],
   apps_key = KEYS[4],
   consumer_key = KEYS[5],

@@ -22,11 +22,11 @@
   KEYS[2j-1]  bases       of the channel (hash), as in include/keep_bases.lua
   KEYS[2j]    base_order  of the channel (sorted set)
 
-  ARGV[1..6]            as in include/append.lua
-  ARGV[7]  sent_ago_ms  age of the first attempt, for a resend; '' for the first
-  ARGV[8]  cost         of the batch
-  ARGV[9]  limit        of the app's window
-  ARGV[10] window_ms
+  ARGV[1..7]            as in include/append.lua
+  ARGV[8]  sent_ago_ms  age of the first attempt, for a resend; '' for the first
+  ARGV[9]  cost         of the batch
+  ARGV[10]  limit        of the app's window
+  ARGV[11] window_ms
   then for each channel i, two:
     descriptor  packed: the number of events (4 bytes); 1 if the caller requests
           the channel's counts, else 0 (1 byte); on a cache channel the bytes of
@@ -41,7 +41,7 @@
            channel whose counts are requested. A refused batch publishes nothing.
   Errors   UNKNOWN  a resend whose first attempt may have been applied.
 ]]
-local id, sent_ago_ms = ARGV[1], ARGV[7]
+local id, sent_ago_ms = ARGV[1], ARGV[8]
 local EVENTS = 1
 
 local function includes(ids, searched)
@@ -54,7 +54,7 @@ local function includes(ids, searched)
 end
 
 -- Read and check everything.
-local channel_count = (#ARGV - 10) / 2
+local channel_count = (#ARGV - 11) / 2
 local optional = 3 * channel_count
 local rate_key = (#KEYS - optional) % 2 == 1 and KEYS[optional + 1]
 if rate_key then
@@ -63,8 +63,8 @@ end
 local channels, reply = {}, { 1, 0, 0 }
 for i = 1, channel_count do
   local channel = read_channel(KEYS[3 * i - 2], KEYS[3 * i - 1])
-  local descriptor, wants_counts, bases_at = ARGV[2 * i + 9]
-  channel.body = ARGV[2 * i + 10]
+  local descriptor, wants_counts, bases_at = ARGV[2 * i + 10]
+  channel.body = ARGV[2 * i + 11]
   channel.count, wants_counts, channel.last_bytes, channel.ttl_ms, bases_at = struct.unpack('>I4BI4I8', descriptor)
   if bases_at <= #descriptor then
     channel.bases = read_bases(KEYS[optional + 1], KEYS[optional + 2], descriptor, bases_at)
@@ -81,7 +81,7 @@ end
 local function charge_batch(cost)
   local is_charged = true
   if rate_key then
-    is_charged, reply[2], reply[3] = charge(rate_key, cost, tonumber(ARGV[9]), tonumber(ARGV[10]))
+    is_charged, reply[2], reply[3] = charge(rate_key, cost, tonumber(ARGV[10]), tonumber(ARGV[11]))
     reply[1] = is_charged and 1 or 0
   end
   return is_charged
@@ -104,7 +104,7 @@ if is_resend then
 end
 
 -- Write.
-if not charge_batch(tonumber(ARGV[8])) then
+if not charge_batch(tonumber(ARGV[9])) then
   return reply
 end
 for _, channel in ipairs(channels) do

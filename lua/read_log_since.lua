@@ -10,18 +10,21 @@
 
   ARGV[1]  seen        low 31 bits of the sequence number
   ARGV[2]  before_max  limit of entries before the one with this number
+  ARGV[3]  run_id      of the Redis process, as the node knows it
 
   Returns  epoch, seq, id and time of the head (nil if there is none), then the
            entries, oldest first; the whole history if it begins after the number.
+           Nothing if another process opened the epoch: this one may have lost
+           entries of it.
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
-local seen, before_max = tonumber(ARGV[1]), tonumber(ARGV[2])
+local seen, before_max, run_id = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
-local reply = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time')
+local reply = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time', 'run_id')
 local length = redis.call('LLEN', log_key)
-if not reply[2] then
-  return reply
+if table.remove(reply) ~= run_id then
+  return {}
 end
 local head_seq = tonumber(reply[2])
 local seq = head_seq - (head_seq - seen) % 2 ^ 31

@@ -5,24 +5,27 @@
 
   KEYS[1]  leases      (hash): incarnation -> counter
   KEYS[2]  dead        (hash): incarnation -> time of its fencing, ms
-  KEYS[3]  resume_key  (string): the key that authenticates resume tokens
+  KEYS[3]  tokens      (string): the key that authenticates resume tokens
 
   ARGV[1]  node     incarnation
   ARGV[2]  is_new   '1' to begin the lease, '0' to renew it
-  ARGV[3]  own_key  the key that this node uses, which becomes the cluster's if
-                    Redis has none: tokens stay valid after Redis has lost its data
+  ARGV[3]  own_key  the key for tokens that this node uses. It becomes the cluster's
+                    if Redis has none: tokens stay valid after a loss of data
 
   Returns  two flat lists of pairs: all leases with their counters, and all dead
-           nodes with the ms since their fencing; and the resume key.
+           nodes with the ms since their fencing; the key for tokens; and the run
+           id of this Redis process.
   Errors   SWEPT  the lease does not exist: the node was fenced, or Redis has lost
                   its data. The node has to take a new incarnation.
 ]]
-local leases_key, dead_key, resume_key = KEYS[1], KEYS[2], KEYS[3]
+local leases_key, dead_key, tokens_key = KEYS[1], KEYS[2], KEYS[3]
 local node, is_new, own_key = ARGV[1], ARGV[2], ARGV[3]
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local dead = redis.call('HGETALL', dead_key)
+local key = redis.call('GET', tokens_key)
 for i = 2, #dead, 2 do
   dead[i] = string.format('%.0f', now_ms - dead[i])
 end
@@ -33,5 +36,7 @@ end
 -- in the script. Leases must be renewed then, because sweeps free memory.
 redis.call('HDEL', leases_key, '')
 redis.call('HINCRBY', leases_key, node, 1)
-redis.call('SET', resume_key, own_key, 'NX')
-return { redis.call('HGETALL', leases_key), dead, redis.call('GET', resume_key) }
+if not key then
+  redis.call('SET', tokens_key, own_key)
+end
+return { redis.call('HGETALL', leases_key), dead, key or own_key, run_id }

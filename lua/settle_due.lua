@@ -12,20 +12,20 @@
   KEYS[7]  apps      of this partition with webhook events (sorted set)
   KEYS[8]  consumer  of the outboxes (hash)
 
-  ARGV[1..6]       as in include/append.lua
-  ARGV[7]  transition  member of the sorted set: `vacated <channel_id>`,
+  ARGV[1..7]       as in include/append.lua
+  ARGV[8]  transition  member of the sorted set: `vacated <channel_id>`,
                    `count <channel_id>` or `removed <channel_id> <user>`
-  ARGV[8]  outbox_max
+  ARGV[9]  outbox_max
 
   Returns  nothing.
   Errors   none of its own.
 ]]
-local transition = ARGV[7]
+local transition = ARGV[8]
 local kind, channel_id, user = string.match(transition, '^(%S+) (%S+) ?(.*)$')
 local subs_key, users_key = KEYS[3], KEYS[4]
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[8],
+  outbox_max = ARGV[9],
   outbox_key = KEYS[5],
   due_key = KEYS[6],
   apps_key = KEYS[7],

@@ -6,14 +6,14 @@
   KEYS[1]  head  of the channel (hash)
   KEYS[2]  log   history of the channel (list)
 
-  ARGV[1..6]      as in include/append.lua
-  ARGV[7]  state  'on' or 'off'
+  ARGV[1..7]      as in include/append.lua
+  ARGV[8]  state  'on' or 'off'
 
   Returns  whether the call has changed the state (1 or 0).
   Errors   none of its own.
 ]]
 local head_key, log_key = KEYS[1], KEYS[2]
-local state = ARGV[7]
+local state = ARGV[8]
 local DELTAS = 7
 
 local channel = read_channel(head_key, log_key)

@@ -19,16 +19,16 @@
   KEYS[11] users     of the channel (hash): user -> "node count node count …",
                      a line break, and the user_info of the first connection
 
-  ARGV[1..6]           as in include/append.lua
-  ARGV[7]  node        incarnation
-  ARGV[8]  count       subscriptions of the node
-  ARGV[9]  channel_id  of the channel, a member of the set
-  ARGV[10] rules       as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[11] wants_last  '1' to read the last event of a cache channel
-  ARGV[12] outbox_max
-  ARGV[13] grace_ms    delay of the member_removed webhook
-  ARGV[14] members_max limit of users of the channel
-  ARGV[15] occupied_max  as in update_subscriptions
+  ARGV[1..7]           as in include/append.lua
+  ARGV[8]  node        incarnation
+  ARGV[9]  count       subscriptions of the node
+  ARGV[10]  channel_id  of the channel, a member of the set
+  ARGV[11] rules       as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[12] wants_last  '1' to read the last event of a cache channel
+  ARGV[13] outbox_max
+  ARGV[14] grace_ms    delay of the member_removed webhook
+  ARGV[15] members_max limit of users of the channel
+  ARGV[16] occupied_max  as in update_subscriptions
   then for each user whose number may have changed, four:
     user    id
     count   its connections on this node
@@ -41,14 +41,14 @@
            update is refused, as in update_subscriptions.
   Errors   none of its own.
 ]]
-local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local rules, wants_last, grace_ms = ARGV[10], ARGV[11], tonumber(ARGV[13])
-local members_max, occupied_max = tonumber(ARGV[14]), tonumber(ARGV[15])
+local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
+local members_max, occupied_max = tonumber(ARGV[15]), tonumber(ARGV[16])
 local users_key, channels_key = KEYS[11], KEYS[4]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[12],
+  outbox_max = ARGV[13],
   outbox_key = KEYS[7],
   due_key = KEYS[8],
   apps_key = KEYS[9],
@@ -84,13 +84,13 @@ if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
 end
 
 local changed, added, removed, refused, body = {}, {}, {}, {}, {}
-for at = 16, #ARGV, 4 do
+for at = 17, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local stored = redis.call('HGET', users_key, user)
   local nodes, stored_info = string.match(stored or '\n', '^([^\n]*)\n(.*)$')
   local others = others_of(nodes)
   if connections > 0 and not stored and is_new == '1' and members >= members_max then
-    refused[#refused + 1] = (at - 16) / 4
+    refused[#refused + 1] = (at - 17) / 4
     count = count - connections
   elseif connections > 0 then
     others[#others + 1] = node .. ' ' .. connections

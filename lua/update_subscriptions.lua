@@ -17,17 +17,17 @@
   KEYS[9]  apps      of this partition with webhook events (sorted set)
   KEYS[10] consumer  of the outboxes (hash)
 
-  ARGV[1..6]                 as in include/append.lua
-  ARGV[7]  node              incarnation
-  ARGV[8]  count             subscriptions of the node
-  ARGV[9]  channel_id        of the channel, a member of the set
-  ARGV[10] rules             as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[11] wants_last        '1' to read the last event of a cache channel
-  ARGV[12] outbox_max
-  ARGV[13] grace_ms          delay of the channel_vacated webhook
-  ARGV[14] unthrottled_max   above it, a count is sent once in each interval
-  ARGV[15] interval_ms
-  ARGV[16] occupied_max    occupied channels of the app in this partition, above
+  ARGV[1..7]                 as in include/append.lua
+  ARGV[8]  node              incarnation
+  ARGV[9]  count             subscriptions of the node
+  ARGV[10]  channel_id        of the channel, a member of the set
+  ARGV[11] rules             as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[12] wants_last        '1' to read the last event of a cache channel
+  ARGV[13] outbox_max
+  ARGV[14] grace_ms          delay of the channel_vacated webhook
+  ARGV[15] unthrottled_max   above it, a count is sent once in each interval
+  ARGV[16] interval_ms
+  ARGV[17] occupied_max    occupied channels of the app in this partition, above
                            which another one is refused; 0 refuses none
 
   With the last subscription, a channel that has had no entries but counts loses its
@@ -39,17 +39,17 @@
            (1 or 0): it has written nothing then.
   Errors   none of its own.
 ]]
-local node, count, channel_id = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local rules, wants_last, grace_ms = ARGV[10], ARGV[11], tonumber(ARGV[13])
-local unthrottled_max, interval_ms = tonumber(ARGV[14]), tonumber(ARGV[15])
+local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
+local unthrottled_max, interval_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
 local USER_STATUS = 5
-local occupied_max = tonumber(ARGV[16])
+local occupied_max = tonumber(ARGV[17])
 local is_user = string.find(channel_id, ':#', 1, true) ~= nil
 local channels_key = KEYS[4]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[12],
+  outbox_max = ARGV[13],
   outbox_key = KEYS[7],
   due_key = KEYS[8],
   apps_key = KEYS[9],

@@ -11,13 +11,19 @@
   ARGV[4]  log_bytes_max
   ARGV[5]  log_age_ms    age that a history covers, within the other limits
   ARGV[6]  head_idle_ms  time without entries after which a channel expires
+  ARGV[7]  run_id        of the Redis process, as the node knows it
 
   A channel's head (hash) has epoch, seq, id and time (ms) of the last
   entry; offset, the bytes of all entries since the head was created;
   log_bytes, log_from (ms, since when the history is complete), aged (ms, time of
   the last trim by age); deltas, 'off' while deltas are disabled; counts, the
-  number of subscription counts among the entries of the epoch; and fields that
-  other scripts add.
+  number of subscription counts among the entries of the epoch; run_id, of the
+  process that opened the epoch; and fields that other scripts add.
+
+  A process that is not the one that opened the epoch may have lost entries: after
+  a restart, or as a replica that was promoted. Its first entry opens a new epoch,
+  so that no sequence number is used twice. The entry still names its predecessor:
+  a node that has handled it knows that it has missed nothing.
 
   Redis hashes every byte of a string that it passes to Lua, so reading an entry
   costs as much as writing it. Trimming a history that exceeds a limit therefore
@@ -36,7 +42,7 @@ end
 
 local function read_channel(head_key, log_key)
   local head = redis.call('HMGET', head_key, 'epoch', 'seq', 'id', 'time', 'log_bytes', 'log_from', 'aged',
-    'resent', 'last_until', 'deltas', 'offset')
+    'resent', 'last_until', 'deltas', 'offset', 'run_id')
   local length = redis.call('LLEN', log_key)
   return {
     head_key = head_key,
@@ -53,6 +59,7 @@ local function read_channel(head_key, log_key)
     last_until = tonumber(head[9]) or 0,
     has_deltas = head[10] ~= 'off',
     offset = tonumber(head[11]),
+    run_id = head[12],
   }
 end
 
@@ -92,13 +99,21 @@ local function trim_log(channel, length)
   return has_changed
 end
 
+-- Opens an epoch above all sequence numbers that are known to be in use.
+local function open_epoch(channel)
+  channel.epoch = math.max(now_us, tonumber(ARGV[2]), channel.seq or 0)
+  channel.seq, channel.run_id = channel.epoch, ARGV[7]
+end
+
 -- The first write is RPUSH, which Redis refuses when its memory is full.
 local function append_entry(channel, kind, count, body)
-  local id, seen_seq = ARGV[1], tonumber(ARGV[2])
-  local is_new = not channel.epoch
+  local id = ARGV[1]
+  local is_new, opens_epoch = not channel.epoch, channel.run_id ~= ARGV[7]
+  if opens_epoch then
+    open_epoch(channel)
+  end
   if is_new then
-    channel.epoch = math.max(now_us, seen_seq)
-    channel.seq, channel.id = channel.epoch, string.rep('\0', 8)
+    channel.id = string.rep('\0', 8)
     channel.offset, channel.log_bytes, channel.log_from, channel.aged = 0, 0, now_ms, now_ms
   end
   channel.entry = struct.pack('>BBI8I8I4I8I8', 1, kind, channel.epoch, channel.seq + 1, count, now_ms,
@@ -114,8 +129,13 @@ local function append_entry(channel, kind, count, body)
     length = 1
   end
   -- Fields that seldom change are written only when they do.
-  if trim_log(channel, length) or length == 1 then
-    redis.call('HSET', channel.head_key, 'epoch', channel.epoch, 'log_from', channel.log_from, 'aged', channel.aged)
+  if trim_log(channel, length) or length == 1 or opens_epoch then
+    redis.call('HSET', channel.head_key, 'epoch', channel.epoch, 'log_from', channel.log_from, 'aged', channel.aged,
+      'run_id', channel.run_id)
+  end
+  if opens_epoch and not is_new then
+    -- Entries of the earlier epoch may be others than counts.
+    redis.call('HSET', channel.head_key, 'counts', -1)
   end
   redis.call('HSET', channel.head_key, 'seq', channel.seq, 'id', id, 'time', now_ms, 'offset', channel.offset,
     'log_bytes', channel.log_bytes)

@@ -35,7 +35,8 @@ impl Redis {
 
     /// `lua/read_log_since.lua`
     pub async fn read_log_since(&self, channel_id: &ChannelId, seq: u32) -> Result<Log, BackendError> {
-        let arguments = vec![number(seq.into()), number(limits::RESUME_BASES_MAX as u64)];
+        let bases_max = number(limits::RESUME_BASES_MAX as u64);
+        let arguments = vec![number(seq.into()), bases_max, self.core.run_id.argument()];
         self.read_log_by(&self.core.scripts.read_log_since, channel_id, arguments).await
     }
 

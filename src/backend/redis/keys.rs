@@ -111,8 +111,8 @@ impl Keys {
     }
 
     /// The key that authenticates resume tokens.
-    pub(super) fn resume_key(&self) -> String {
-        format!("{}:{{nodes}}:resume_key", self.prefix)
+    pub(super) fn tokens(&self) -> String {
+        format!("{}:{{nodes}}:tokens", self.prefix)
     }
 
     pub(super) fn schema(&self) -> String {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use fred::interfaces::{ClientLike, HashesInterface, SetsInterface};
+use fred::interfaces::{ClientLike, EventInterface, HashesInterface, SetsInterface};
 use fred::prelude::Value;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -109,8 +109,13 @@ impl Lease {
         let mut renewed = Instant::now();
         let mut interval = tokio::time::interval(self.core.times.lease_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reconnects = self.core.clients[0].reconnect_rx();
         loop {
-            interval.tick().await;
+            tokio::select! {
+                _ = interval.tick() => {}
+                // Another process may answer now.
+                _ = reconnects.recv() => {}
+            }
             let (incarnation, ended) = {
                 let state = self.state.lock();
                 (state.incarnation.clone(), state.ended)
@@ -208,9 +213,9 @@ fn new_incarnation() -> Arc<str> {
     format!("{:016x}", rand::random::<u64>()).into()
 }
 
-/// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens.
+/// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens, and the run id of Redis.
 async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, CallError> {
-    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.resume_key()];
+    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.tokens()];
     let own_key = core.resume_tokens.key();
     let arguments = vec![
         Value::String(incarnation.into()),
@@ -224,6 +229,9 @@ async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Node
     let dead = dead.into_iter().map(|(node, age_ms)| (node, age_ms.parse().unwrap_or(0)));
     if let Some(key) = lists.next().and_then(Value::into_string) {
         core.resume_tokens.adopt(Secret::new(key));
+    }
+    if let Some(run_id) = lists.next().and_then(Value::into_string) {
+        core.run_id.adopt(&run_id);
     }
     Ok(Nodes { leases, dead: dead.collect() })
 }

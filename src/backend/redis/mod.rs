@@ -13,6 +13,7 @@ mod memory_watch;
 mod publish;
 mod publish_permits;
 mod quotas;
+mod run_id;
 mod scripts;
 mod webhook_outbox;
 
@@ -45,6 +46,7 @@ use lease::Lease;
 use listen::Listener;
 use memory_watch::{MemoryInfo, MemoryWatch};
 use publish_permits::PublishPermits;
+use run_id::RunId;
 use scripts::{Scripts, bytes, number};
 
 /// Version of the data in Redis. A node refuses to start on any other.
@@ -92,6 +94,7 @@ struct RedisCore {
     seen_seq: AtomicU64,
     /// With the key that Redis holds, as of the last renewal of the lease.
     resume_tokens: ResumeTokens,
+    run_id: RunId,
     publish_permits: PublishPermits,
 }
 
@@ -121,6 +124,7 @@ impl Redis {
             times,
             seen_seq: AtomicU64::new(0),
             resume_tokens: ResumeTokens::new(),
+            run_id: RunId::default(),
             publish_permits: PublishPermits::default(),
         });
         core.check_eviction().await?;
@@ -181,7 +185,7 @@ impl RedisCore {
     /// The first arguments of every script that appends entries: `lua/include/append.lua`. Reserves
     /// capacity for `further` arguments.
     fn appending(&self, id: EntryId, further: usize) -> Vec<Value> {
-        let mut arguments = Vec::with_capacity(6 + further);
+        let mut arguments = Vec::with_capacity(7 + further);
         arguments.extend([
             bytes(id.as_bytes().to_vec()),
             number(self.seen_seq.load(Ordering::Relaxed)),
@@ -189,6 +193,7 @@ impl RedisCore {
             number(limits::LOG_BYTES_MAX as u64),
             number(limits::LOG_AGE_MAX.as_millis() as u64),
             number(limits::HEAD_IDLE_MAX.as_millis() as u64),
+            self.run_id.argument(),
         ]);
         arguments
     }

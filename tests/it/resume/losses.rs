@@ -111,6 +111,89 @@ async fn cluster_resume_after_redis_data_loss_is_declined() {
     .await;
 }
 
+/// Waits for three renewals of each lease: the nodes have received the answer to the first.
+async fn leases_are_renewed(cluster: &Cluster) {
+    let counters = async || {
+        let leases = cluster.redis().command(&["HVALS", "fanfare:{nodes}:leases"]).await.text();
+        leases.split(' ').filter_map(|counter| counter.parse::<u64>().ok()).collect::<Vec<_>>()
+    };
+    let before = counters().await;
+    eventually("renewed leases", STEP_TIMEOUT, async || {
+        let now = counters().await;
+        let renewed = now.iter().filter(|now| before.iter().all(|before| **now > before + 2)).count();
+        match renewed >= cluster.nodes.len() {
+            true => Ok(()),
+            false => Err(format!("{before:?}, then {now:?}")),
+        }
+    })
+    .await;
+}
+
+/// Redis is restarted from a file that lacks the last events, and no node has delivered these events
+/// that could notice: the client alone knows them. New events have their sequence numbers.
+#[tokio::test]
+async fn cluster_resume_after_restart_from_an_older_file_is_declined() {
+    bounded(async {
+        let mut cluster = cluster().await;
+        let caller = cluster.second().caller("1");
+        let members = json!({ "delta": true });
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, 0..3).await;
+        client.events(&texts(0..3)).await;
+        cluster.redis().command(&["SAVE"]).await;
+        publish_batch(&caller, 3..6).await;
+        client.events(&texts(3..6)).await;
+        let mut state = client.disconnect();
+        cluster.nodes.remove(0).kill9();
+        cluster.redis_mut().restart().await;
+        leases_are_renewed(&cluster).await;
+        publish_batch(&caller, 6..10).await;
+
+        // Also from a position that is in the file.
+        let newest = state.seq;
+        for seq in [newest, newest - 4] {
+            state.seq = seq;
+            let resume = state.resume();
+            let reconnect =
+                ResumingClient::reconnect(cluster.first(), "news", members.clone(), state.clone(), resume);
+            let (mut declined, resumed) = reconnect.await;
+            assert!(!resumed, "{} events after the position of the client", newest - seq);
+            publish_batch(&caller, 10..11).await;
+            declined.events(&texts(10..11)).await;
+        }
+    })
+    .await;
+}
+
+/// Redis is restarted and has lost nothing: subscribers continue in the new epoch, and do not restart.
+#[tokio::test]
+async fn cluster_subscribers_continue_after_a_restart_without_loss() {
+    bounded(async {
+        let mut cluster = Cluster::builder(Backend::Redis).durable().config(CONFIG).start().await;
+        let caller = cluster.caller("1");
+        let members = json!({ "delta": true });
+        let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
+        publish_batch(&caller, 0..3).await;
+        client.events(&texts(0..3)).await;
+        let epoch = client.state.epoch;
+        cluster.redis_mut().restart().await;
+        leases_are_renewed(&cluster).await;
+        publish_batch(&caller, 3..5).await;
+        // `event` fails on a position with `missed`.
+        let encoding = client.events(&texts(3..5)).await;
+        assert_ne!(client.state.epoch, epoch);
+        assert_eq!(encoding, [Encoding::Delta, Encoding::Delta]);
+        let state = client.disconnect();
+        publish_batch(&caller, 5..7).await;
+        let resume = state.resume();
+        let (mut back, resumed) =
+            ResumingClient::reconnect(cluster.second(), "news", members, state, resume).await;
+        assert!(resumed);
+        back.events(&texts(5..7)).await;
+    })
+    .await;
+}
+
 /// The history cannot be read for a while, and more events are published: the missed
 /// events still come first, and each event once.
 #[tokio::test]

@@ -24,6 +24,9 @@ pub const N2: &str = "node-b----------";
 pub const N3: &str = "node-c----------";
 pub const NODES: [&str; 3] = [N1, N2, N3];
 
+/// The run id of Redis.
+pub const RUN: &str = "5a1c";
+
 /// Rules as in `lua/include/occupancy.lua`: webhooks for these events, and whether count entries
 /// and status entries are appended.
 pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
@@ -35,7 +38,7 @@ pub fn rules(hooked: &[&str], counts: bool, status: bool) -> String {
 /// The first arguments of all scripts that append entries.
 fn appending(id: [u8; 8]) -> Vec<Vec<u8>> {
     let mut arguments = vec![id.to_vec()];
-    arguments.extend(words(&["0", "3000", "1048576", "60000", "3600000"]));
+    arguments.extend(words(&["0", "3000", "1048576", "60000", "3600000", RUN]));
     arguments
 }
 
@@ -45,6 +48,7 @@ pub struct Batch {
     pub id: [u8; 8],
     pub sent_ago_ms: Option<u64>,
     pub seen_seq: u64,
+    pub run_id: &'static str,
     pub log_max: usize,
     pub log_age_ms: u64,
     pub head_idle_ms: u64,
@@ -75,6 +79,7 @@ impl Batch {
             id,
             sent_ago_ms: None,
             seen_seq: 0,
+            run_id: RUN,
             log_max: 3_000,
             log_age_ms,
             head_idle_ms,
@@ -141,6 +146,7 @@ impl Batch {
         let (log_max, log_bytes_max) = (self.log_max as u64, 1024 * 1024);
         let numbers = [self.seen_seq, log_max, log_bytes_max, self.log_age_ms, self.head_idle_ms];
         arguments.extend(numbers.map(|number| number.to_string().into()));
+        arguments.push(self.run_id.into());
         arguments.push(self.sent_ago_ms.map(|ms| ms.to_string()).unwrap_or_default().into());
         let (cost, limit, window_ms) = self.charge.unwrap_or_default();
         arguments.extend([cost, limit, window_ms].map(|number| number.to_string().into()));
@@ -332,7 +338,7 @@ pub fn read_log(channel: &str, after: [u8; 8]) -> Call {
 pub fn read_log_since(channel: &str, seq: u64, before_max: u64) -> Call {
     let seen = seq & 0x7fff_ffff;
     let keys = [key("head", channel), key("log", channel)];
-    call("read_log_since", &[&keys[0], &keys[1]], &[&seen.to_string(), &before_max.to_string()])
+    call("read_log_since", &[&keys[0], &keys[1]], &[&seen.to_string(), &before_max.to_string(), RUN])
 }
 
 /// `switch_deltas`
@@ -348,7 +354,7 @@ pub fn open_epoch(channel: &str, epoch: u64, seen_seq: u64) -> Call {
 }
 
 pub fn renew(node: &str, is_new: bool) -> Call {
-    call("renew_node", &["leases", "dead"], &[node, if is_new { "1" } else { "0" }])
+    call("renew_node", &["leases", "dead", "tokens"], &[node, if is_new { "1" } else { "0" }, "key-a"])
 }
 
 pub fn fence(node: &str, counter: &str) -> Call {

@@ -30,7 +30,7 @@ impl Declared {
         let mut arguments = vec![];
         for (list, index, name) in entries {
             match (list, index) {
-                ("ARGV", "1..6") => arguments.extend(shared_arguments()),
+                ("ARGV", "1..7") => arguments.extend(shared_arguments()),
                 ("ARGV", _) => {
                     arguments.push(name.to_owned());
                     assert_eq!(index, arguments.len().to_string(), "{}: ARGV in order", script.name);
@@ -84,7 +84,7 @@ fn shared_arguments() -> Vec<String> {
     let append = read("include/append.lua");
     let names: Vec<String> =
         header(&append).lines().filter_map(declaration).map(|it| it.2.to_owned()).collect();
-    assert_eq!(names.len(), 6);
+    assert_eq!(names.len(), 7);
     names
 }
 
@@ -221,6 +221,8 @@ fn fits(name: &str, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     match name {
         "log_max" => value == "3000",
+        "run_id" => value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "own_key" => value.len() == 64,
         "log_bytes_max" => value == "1048576",
         "log_age_ms" => value == "60000",
         "head_idle_ms" => value == "3600000",

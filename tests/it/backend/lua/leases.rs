@@ -10,7 +10,10 @@ use crate::support::resp::Reply;
 
 async fn lists(stage: &mut Stage, node: &str, is_new: bool) -> [BTreeMap<String, u64>; 2] {
     let reply = items(stage.run(&renew(node, is_new)).await);
-    assert_eq!(reply.len(), 2);
+    let [_, _, key, run_id] = &reply[..] else { panic!("{reply:?}") };
+    assert_eq!(key.text(), "key-a");
+    let info = stage.redis.command(&["INFO", "server"]).await.text();
+    assert!(info.contains(&format!("run_id:{}", run_id.text())), "{info}");
     let pairs = |list: &Reply| {
         let list = items(list.clone());
         list.chunks(2).map(|pair| (pair[0].text(), number(&pair[1]))).collect()

@@ -2,7 +2,7 @@
 
 use fanfare::entry::{Entry, EntryId};
 
-use super::calls::{Batch, open_epoch, read_log};
+use super::calls::{Batch, NODES, Update, open_epoch, read_log, rules};
 use super::client::{items, number};
 use super::stage::{Stage, id};
 use crate::support::resp::Reply;
@@ -166,6 +166,45 @@ async fn read_log_returns_entries_after_id() {
                 assert_eq!(*entry, Reply::Bulk(log[from].encode().to_vec()), "after {after}");
             }
         }
+    })
+    .await;
+}
+
+/// Another Redis process has the data of an earlier one, perhaps without the last entries: numbers
+/// that may have been used are not used again, and the entry names its predecessor.
+#[tokio::test]
+async fn another_process_opens_an_epoch_with_its_first_entry() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let counts = rules(&[], true, false);
+        stage.published(&Batch::new(id(1), "a", "1")).await;
+        stage.published(&Batch::new(id(2), "a", "2")).await;
+        let (first, seq) = (stage.head("a", "epoch").await, stage.head("a", "seq").await);
+        for (number, run_id) in [(3, "other"), (4, "other"), (5, "third")] {
+            stage.published(&Batch { run_id, ..Batch::new(id(number), "a", "x") }).await;
+        }
+        let log = stage.log("a").await;
+        let epochs: Vec<u64> = log.iter().map(|entry| entry.epoch).collect();
+        assert!(epochs[0] == first && epochs[1] == first && first < epochs[2], "{epochs:?}");
+        assert!(epochs[2] == epochs[3] && epochs[3] < epochs[4], "{epochs:?}");
+        assert!(log[2].first_seq == epochs[2] + 1 && epochs[2] > seq, "{log:?}");
+        assert_eq!(log[3].first_seq, log[2].first_seq + 1);
+        for pair in log.windows(2) {
+            assert_eq!(pair[1].prev, pair[0].id);
+        }
+        // The clock of the other process may be behind, and a node may know later numbers.
+        let ahead = epochs[4] + 86_400_000_000;
+        stage.redis.command(&["HSET", "head:a", "seq", &ahead.to_string()]).await;
+        stage.published(&Batch { run_id: "fourth", ..Batch::new(id(6), "a", "x") }).await;
+        assert_eq!(stage.log("a").await[5].first_seq, ahead + 1);
+        let seen_seq = ahead + 1_000;
+        stage.published(&Batch { run_id: "fifth", seen_seq, ..Batch::new(id(7), "a", "x") }).await;
+        assert_eq!(stage.log("a").await[6].first_seq, seen_seq + 1);
+        // The history has other entries than counts, of an earlier epoch.
+        for count in [1, 0] {
+            stage.update(&Update::new("a", NODES[0], count).with(&counts)).await;
+        }
+        assert!(stage.exists("head:a").await);
     })
     .await;
 }

@@ -6,7 +6,6 @@ use super::calls::{Batch, control_entry, read_log_since};
 use super::client::{bulk, items, number};
 use super::stage::{Stage, id};
 use crate::support::bounded;
-use crate::support::resp::Reply;
 
 const SEEN: u64 = 1 << 31;
 
@@ -78,7 +77,7 @@ async fn log_since_finds_every_sequence_number_when_low_bits_wrap() {
 async fn log_since_returns_whole_history_when_number_is_outside() {
     bounded(async {
         let mut stage = Stage::start().await;
-        assert_eq!(items(stage.run(&read_log_since("a", 7, 9)).await), vec![Reply::Nil; 4]);
+        assert_eq!(items(stage.run(&read_log_since("a", 7, 9)).await), []);
         let whole = stage.published_entries(0).await;
         let last = whole[40].position().seq;
         for seq in [whole[0].first_seq - 1, last + 1, last + 1_000_000, last + SEEN / 2] {
@@ -97,7 +96,7 @@ async fn log_since_returns_whole_history_when_number_is_outside() {
         // Without a head, the numbers of the history have no meaning.
         stage.published(&Batch::new(id(100), "a", "x")).await;
         stage.redis.command(&["DEL", "head:a"]).await;
-        assert_eq!(items(stage.run(&read_log_since("a", last, 9)).await), vec![Reply::Nil; 4]);
+        assert_eq!(items(stage.run(&read_log_since("a", last, 9)).await), []);
     })
     .await;
 }
