@@ -35,8 +35,12 @@ for i = 1, #fields, 2 do
     consumer[fields[i]] = fields[i + 1]
   end
 end
-if consumer['node'] and consumer['node'] ~= node and tonumber(consumer['until']) > now_ms then
-  return false
+if consumer['node'] and consumer['node'] ~= node then
+  -- More than the duration is left after the clock of Redis was set back.
+  local left_ms = tonumber(consumer['until']) - now_ms
+  if lease_ms == 0 or (left_ms > 0 and left_ms <= lease_ms) then
+    return false
+  end
 end
 if lease_ms == 0 then
   redis.call('HDEL', consumer_key, 'node', 'until')

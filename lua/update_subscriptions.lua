@@ -77,7 +77,8 @@ else
   write_index(occupancy, 0, index, webhooks, grace_ms)
   local sends_counts = bit.band(occupancy.sends, SENDS_COUNTS) ~= 0
   if total ~= total_before and (sends_counts or is_hooked(occupancy.hooked, 'subscription_count')) then
-    local sent_at = tonumber(occupancy.fields.told_at or 0)
+    -- In the future after the clock of Redis was set back.
+    local sent_at = math.min(tonumber(occupancy.fields.told_at or 0), now_ms)
     if total > unthrottled_max and now_ms - sent_at < interval_ms then
       schedule(webhooks, sent_at + interval_ms, 'count ' .. channel_id)
     else

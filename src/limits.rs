@@ -386,6 +386,10 @@ pub const LINGER: Duration = Duration::from_secs(5);
 
 // --- Redis ----------------------------------------------------------------------
 
+/// Added to the sequence numbers that a node knows when another Redis process answers, in
+/// microseconds: its clock may be behind that of the last one, and other nodes may have received
+/// later numbers since the last renewal of the lease. New numbers must exceed all of them.
+pub const EPOCH_MARGIN: u64 = 60_000_000;
 /// Partitions of all channels. Part of every key: can never change.
 pub const PARTITIONS: usize = 256;
 /// Entries in a channel's history (design.md 3). Redis removes an eighth at once. With

@@ -10,8 +10,9 @@
 local function charge(key, cost, limit, window_ms)
   local used = tonumber(redis.call('GET', key) or 0)
   local reset_ms = redis.call('PTTL', key)
-  -- PTTL is 0 in the last ms of a window, and SET rejects an expiry of 0.
-  if reset_ms <= 0 then
+  -- PTTL is 0 in the last ms of a window, and SET rejects an expiry of 0. It exceeds
+  -- the window after the clock of Redis was set back, or the window was shortened.
+  if reset_ms <= 0 or reset_ms > window_ms then
     used, reset_ms = 0, window_ms
   end
   if used + cost > limit then

@@ -115,6 +115,11 @@ impl Keys {
         format!("{}:{{nodes}}:tokens", self.prefix)
     }
 
+    /// A sequence number that no channel has exceeded.
+    pub(super) fn seen(&self) -> String {
+        format!("{}:{{nodes}}:seen", self.prefix)
+    }
+
     pub(super) fn schema(&self) -> String {
         format!("{}:{{nodes}}:schema", self.prefix)
     }

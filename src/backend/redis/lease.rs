@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fred::interfaces::{ClientLike, EventInterface, HashesInterface, SetsInterface};
@@ -215,23 +216,30 @@ fn new_incarnation() -> Arc<str> {
 
 /// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens, and the run id of Redis.
 async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, CallError> {
-    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.tokens()];
+    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.tokens(), core.keys.seen()];
     let own_key = core.resume_tokens.key();
     let arguments = vec![
         Value::String(incarnation.into()),
         scripts::number(u64::from(is_new)),
         scripts::bytes(own_key.reveal().to_vec()),
+        scripts::number(core.seen_seq.load(Ordering::Relaxed)),
     ];
     let answer = core.scripts.renew_node.run(&core.clients[0], keys, arguments).await?;
     let mut lists = answer.into_array().into_iter();
     let leases = lists.next().map(pairs).unwrap_or_default();
     let dead = lists.next().map(pairs).unwrap_or_default();
-    let dead = dead.into_iter().map(|(node, age_ms)| (node, age_ms.parse().unwrap_or(0)));
+    // Negative after the clock of Redis was set back: the age is unknown, and a sweep may be repeated.
+    let dead = dead.into_iter().map(|(node, age_ms)| (node, age_ms.parse().unwrap_or(u64::MAX)));
     if let Some(key) = lists.next().and_then(Value::into_string) {
         core.resume_tokens.adopt(Secret::new(key));
     }
-    if let Some(run_id) = lists.next().and_then(Value::into_string) {
-        core.run_id.adopt(&run_id);
+    let (run_id, seen_seq) = (lists.next().and_then(Value::into_string), lists.next());
+    core.seen_seq.fetch_max(seen_seq.and_then(|seen| seen.as_u64()).unwrap_or(0), Ordering::Relaxed);
+    if let Some(run_id) = run_id {
+        core.run_id.adopt(&run_id, || {
+            // Before the first epoch that this node opens there.
+            core.seen_seq.fetch_add(limits::EPOCH_MARGIN, Ordering::Relaxed);
+        });
     }
     Ok(Nodes { leases, dead: dead.collect() })
 }

@@ -90,7 +90,8 @@ struct RedisCore {
     clients: Vec<Client>,
     events: BackendEvents,
     times: DetectionTimes,
-    /// The highest received sequence number of any channel: a lower bound for new epochs.
+    /// The highest sequence number of any channel that this node knows, received or as of the last
+    /// renewal of the lease: a lower bound for new epochs.
     seen_seq: AtomicU64,
     /// With the key that Redis holds, as of the last renewal of the lease.
     resume_tokens: ResumeTokens,

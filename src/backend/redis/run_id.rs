@@ -13,13 +13,18 @@ const RUN_ID_CHARS: usize = 16;
 pub(super) struct RunId(RwLock<Str>);
 
 impl RunId {
-    pub(super) fn adopt(&self, run_id: &str) {
+    /// Calls `on_change` before scripts receive the id of another process.
+    pub(super) fn adopt(&self, run_id: &str, on_change: impl FnOnce()) {
         let run_id = run_id.get(..RUN_ID_CHARS).unwrap_or(run_id);
         if **self.0.read() == *run_id {
             return;
         }
+        let is_first = self.0.read().is_empty();
+        if !is_first {
+            on_change();
+        }
         let before = std::mem::replace(&mut *self.0.write(), run_id.into());
-        if !before.is_empty() {
+        if !is_first {
             tracing::warn!(%before, now = run_id, "another Redis process answers: channels continue in new epochs");
         }
     }

@@ -1,6 +1,7 @@
 //! Nodes that share a Redis: one order, exact counts, and repair after failures of nodes, of
 //! Redis and of the network.
 
+mod clock;
 mod failover;
 mod gap_repair;
 mod lease;

@@ -1,5 +1,6 @@
 //! A real `redis-server` that belongs to the test, on a port of its own.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -31,7 +32,7 @@ impl Redis {
 
     async fn start_as(durable: bool) -> Redis {
         let (dir, port) = (TempDir::new().unwrap(), Port::hold());
-        let process = launch(&dir, &port, durable).await;
+        let process = launch(&dir, &port, durable, 0).await;
         Redis { port, durable, dir, process }
     }
 
@@ -50,8 +51,13 @@ impl Redis {
 
     /// A new Redis at the same address: empty, unless it is durable.
     pub async fn restart(&mut self) {
+        self.restart_with_clock(0).await;
+    }
+
+    /// The same on a machine whose clock is set forward by some seconds, or back.
+    pub async fn restart_with_clock(&mut self, offset_secs: i64) {
         self.process.kill();
-        self.process = launch(&self.dir, &self.port, self.durable).await;
+        self.process = launch(&self.dir, &self.port, self.durable, offset_secs).await;
     }
 
     /// Stops Redis, so that it accepts connections but does not answer, and
@@ -84,8 +90,21 @@ impl Redis {
     }
 }
 
-async fn launch(dir: &TempDir, port: &Port, durable: bool) -> Process {
+/// Compiles `clock.c`.
+fn clock_library(dir: &TempDir) -> PathBuf {
+    let library = dir.path().join("clock.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/clock.c");
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
+    assert!(status.expect("a C compiler").success(), "{source} is compiled");
+    library
+}
+
+async fn launch(dir: &TempDir, port: &Port, durable: bool, clock_offset_secs: i64) -> Process {
     let mut command = Command::new("redis-server");
+    if clock_offset_secs != 0 {
+        command.env("LD_PRELOAD", clock_library(dir)).env("CLOCK_OFFSET", clock_offset_secs.to_string());
+    }
     command
         .args(["--port", &port.addr().port().to_string()])
         .args(["--bind", "127.0.0.1"])

@@ -354,7 +354,11 @@ pub fn open_epoch(channel: &str, epoch: u64, seen_seq: u64) -> Call {
 }
 
 pub fn renew(node: &str, is_new: bool) -> Call {
-    call("renew_node", &["leases", "dead", "tokens"], &[node, if is_new { "1" } else { "0" }, "key-a"])
+    call(
+        "renew_node",
+        &["leases", "dead", "tokens", "seen"],
+        &[node, if is_new { "1" } else { "0" }, "key-a", "7"],
+    )
 }
 
 pub fn fence(node: &str, counter: &str) -> Call {

@@ -10,8 +10,9 @@ use crate::support::resp::Reply;
 
 async fn lists(stage: &mut Stage, node: &str, is_new: bool) -> [BTreeMap<String, u64>; 2] {
     let reply = items(stage.run(&renew(node, is_new)).await);
-    let [_, _, key, run_id] = &reply[..] else { panic!("{reply:?}") };
+    let [_, _, key, run_id, seen] = &reply[..] else { panic!("{reply:?}") };
     assert_eq!(key.text(), "key-a");
+    assert!(number(seen) >= stage.now_us().await - 60_000_000, "{seen:?}");
     let info = stage.redis.command(&["INFO", "server"]).await.text();
     assert!(info.contains(&format!("run_id:{}", run_id.text())), "{info}");
     let pairs = |list: &Reply| {

@@ -63,7 +63,8 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 }
                 stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
-                let command = if ["rate", "tokens"].contains(&wrong.as_str()) { "RPUSH" } else { "SET" };
+                let command =
+                    if ["rate", "tokens", "seen"].contains(&wrong.as_str()) { "RPUSH" } else { "SET" };
                 stage.redis.command(&[command, wrong, "text"]).await;
                 stage.assert_refused(call, "WRONGTYPE").await;
             }
@@ -78,8 +79,8 @@ async fn rate_that_is_not_a_number_is_an_error() {
     bounded(async {
         let mut stage = Stage::start().await;
         stage.redis.command(&["SET", "rate", "text", "PX", "60000"]).await;
-        let batch = Batch::new(id(1), "a", "1").charged(1, 9, 9);
-        for call in [charge(1, 9, 9), batch.call()] {
+        let batch = Batch::new(id(1), "a", "1").charged(1, 9, 60_000);
+        for call in [charge(1, 9, 60_000), batch.call()] {
             stage.assert_refused(&call, "ERR").await;
         }
     })
