@@ -241,6 +241,7 @@ async fn remove_expired(node: Node) {
             tokio::task::yield_now().await;
         }
         node.apps.remove_expired().await;
+        node.connection_limiter.remove_unused();
     }
 }
 
