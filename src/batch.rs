@@ -3,7 +3,7 @@
 //! All events are validated before any is published (P1). The first error ends the parse and
 //! contains the index and the field of its event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -329,9 +329,12 @@ fn parse_channels(
     for (field, name) in names {
         let name = ChannelName::parse(&name, app.channel_name_chars_max)
             .map_err(|error| in_field(field, BatchFault::Channel(error)))?;
-        if !parsed.contains(&name) {
-            parsed.push(name);
-        }
+        parsed.push(name);
+    }
+    // One channel, the usual case, needs no set.
+    if count > 1 {
+        let mut seen = HashSet::with_capacity(count);
+        parsed.retain(|name| seen.insert(name.clone()));
     }
     if parsed.len() > 1 && parsed.iter().any(|name| name.kind() == ChannelKind::Encrypted) {
         return Err(in_field("channels", BatchFault::EncryptedWithOthers));

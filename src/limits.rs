@@ -363,8 +363,8 @@ pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Channels of the memory backend that are searched for expired parts at once, under its lock.
 pub const EXPIRED_CHANNELS_MAX: usize = 32;
-/// Time between two such searches of one channel.
-pub const EXPIRY_PAUSE: Duration = Duration::from_secs(15);
+/// Such searches of one channel in the age of its history: entries are kept a quarter longer.
+pub const EXPIRY_SEARCHES: u32 = 4;
 /// Interval of the gauges that are computed by counting.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries in the catch-up buffer of a channel, for pending subscriptions whose
@@ -521,8 +521,6 @@ const _: () = assert!(SCRIPT_ATTEMPT_TIMEOUT.as_millis() * 2 <= SCRIPT_DEADLINE.
 const _: () =
     assert!(SCRIPT_DEADLINE.as_millis() < LOG_AGE_MAX.as_millis(), "a resend is checked against the history");
 const _: () = assert!(SOCKET_SUBSCRIPTIONS_MAX as u64 * SUBSCRIBE_COST_BYTES < SUBSCRIBE_BUDGET_BYTES as u64);
-const _: () =
-    assert!(EXPIRY_PAUSE.as_millis() * 4 <= LOG_AGE_MAX.as_millis(), "entries are kept a quarter longer");
 const _: () = assert!(LEASE_INTERVAL.as_millis() * 4 <= LEASE_EXPIRY.as_millis());
 const _: () = assert!(WEBHOOK_STOP_TIMEOUT.as_millis() <= WEBHOOK_LEASE.as_millis());
 const _: () = assert!(WEBHOOK_INTERVAL.as_millis() * 4 <= WEBHOOK_LEASE.as_millis());

@@ -166,7 +166,9 @@ async fn connect(
     events: BackendEvents,
     step: &watch::Sender<String>,
 ) -> Result<Backend, ConnectError> {
-    let Some(url) = &config.redis else { return Ok(Backend::Memory(Box::new(Memory::new(events)))) };
+    let Some(url) = &config.redis else {
+        return Ok(Backend::Memory(Box::new(Memory::new(events, config.history_age))));
+    };
     let on_error = |error: &dyn Display| {
         let failed = format!("connecting to Redis: {error}");
         // Each reason once, not each attempt.
@@ -239,6 +241,7 @@ async fn remove_expired(node: Node) {
             tokio::task::yield_now().await;
         }
         node.apps.remove_expired().await;
+        node.connection_limiter.remove_unused();
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -180,6 +182,27 @@ fn channel_names_are_deduplicated_in_order() {
     let batch = Batch::parse_event(body.as_bytes(), &app()).expect("valid");
     let names: Vec<&str> = batch.events[0].channels.iter().map(ChannelName::as_str).collect();
     assert_eq!(names, ["b", "a"]);
+}
+
+/// If each name were compared with all names before it, ten times as many would take a hundred
+/// times as long.
+#[test]
+fn channel_names_are_parsed_in_linear_time() {
+    const FEW: usize = 3_000;
+    let app = AppLimits { event_channels_max: 10 * FEW, batch_publications_max: 10 * FEW, ..app() };
+    let time = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("{n:0>200}")).collect();
+        let body = format!(r#"{{"name":"e","channels":{names:?},"data":""}}"#);
+        let parse = || {
+            let begun = Instant::now();
+            let batch = Batch::parse_event(body.as_bytes(), &app).expect("valid");
+            assert_eq!(batch.events[0].channels.len(), count);
+            begun.elapsed()
+        };
+        (0..3).map(|_| parse()).min().unwrap_or(Duration::MAX)
+    };
+    let (few, many) = (time(FEW), time(10 * FEW));
+    assert!(many < 40 * few, "{FEW} names in {few:?}, ten times as many in {many:?}");
 }
 
 #[test]

@@ -121,6 +121,9 @@ keys! {
     "test.speedup": Server = Some("1"),
         Count(1, 16, |config, it| config.detection_times = DetectionTimes::divided_by(it as u32)),
         "divisor of the times after which a node notices a fault";
+    "test.history_age": Server = Some("60"),
+        Number(0.001, 3600.0, |config, it| config.history_age = Duration::from_secs_f64(it)),
+        "seconds in which the memory backend keeps entries";
     "test.panic": Server = None, Choice(Task::NAMES, |config, it| config.test_panic = Some(it)),
         "a task that panics as soon as it starts";
 

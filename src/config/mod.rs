@@ -104,6 +104,8 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// `test.speedup`: see [`DetectionTimes`].
     pub detection_times: DetectionTimes,
+    /// `test.history_age`: the age of histories in the memory backend.
+    pub history_age: Duration,
     /// `test.panic`: see [`crate::task::inject_panic`].
     pub test_panic: Option<&'static str>,
     /// `--dev`: print addresses and example commands.
@@ -132,6 +134,7 @@ impl Config {
             tag_filtering: false,
             log: String::new(),
             log_format: None,
+            history_age: Duration::ZERO,
             test_panic: None,
             detection_times: DetectionTimes::default(),
             dev: false,

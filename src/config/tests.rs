@@ -76,6 +76,7 @@ fn defaults_equal_those_of_app_limits_and_delta_config() {
     assert_eq!(config.metrics_listen.to_string(), "127.0.0.1:9601");
     assert_eq!((config.redis.as_deref(), config.redis_prefix.as_str()), (None, "fanfare"));
     assert_eq!(config.activity_timeout.as_secs(), 120);
+    assert_eq!(config.history_age, limits::LOG_AGE_MAX);
     let refused_clients = vec!["python/<=2.2".to_owned()];
     assert_eq!(config.delta, DeltaConfig { refused_clients, ..DeltaConfig::default() });
     assert!(!config.tag_filtering && !config.dev);

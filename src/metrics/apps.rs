@@ -80,6 +80,7 @@ app_metrics! {
     counter messages_refused "fanfare_app_messages_refused_total" "Messages of the app's clients with a `pusher:error` as reply."
     counter messages_rate_limited "fanfare_app_messages_rate_limited_total" "Messages of the app's clients refused by the rate limit of their connection."
     counter webhook_events_delivered "fanfare_app_webhook_events_delivered_total" "Webhook events of the app delivered, once per webhook."
+    counter webhook_events_dropped "fanfare_app_webhook_events_dropped_total" "Webhook events of the app dropped because its outbox was full, after five minutes of failed calls (once per webhook), or in a format that this node cannot decode."
     counter webhook_calls_failed "fanfare_app_webhook_calls_failed_total" "Webhook calls of the app without a 2xx response."
 }
 

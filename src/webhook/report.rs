@@ -25,6 +25,7 @@ impl Reporter {
     pub(super) fn dropped(&self, dropped: &[(Arc<str>, u64)]) {
         for (app, events) in dropped {
             metrics().webhook_events_dropped.increment(*events);
+            apps::of_app(app).webhook_events_dropped.increment(*events);
             if self.full_outboxes.admits(app) {
                 tracing::warn!(%app, events, "webhook events dropped: the outbox of the app is full");
             }
@@ -42,6 +43,7 @@ impl Reporter {
 
     fn abandoned(&self, app: &str, events: usize) {
         metrics().webhook_events_abandoned.increment(events as u64);
+        apps::of_app(app).webhook_events_dropped.increment(events as u64);
         if self.abandoned.admits(app) {
             tracing::warn!(app, events, "webhook events dropped: too old");
         }

@@ -324,8 +324,15 @@ fn enable_delta(data: &Data<'_>) -> Result<Command, CommandError> {
     Ok(Command::EnableDelta { algorithms: algorithms.transpose()?.unwrap_or(Algorithm::ALL.to_vec()) })
 }
 
+/// The known ones of the client's list, each once: a connection keeps them.
 fn known_algorithms(names: &[String]) -> Vec<Algorithm> {
-    names.iter().filter_map(|name| Algorithm::parse(name)).collect()
+    let mut known = Vec::new();
+    for algorithm in names.iter().filter_map(|name| Algorithm::parse(name)) {
+        if !known.contains(&algorithm) {
+            known.push(algorithm);
+        }
+    }
+    known
 }
 
 fn delta_request(raw: &RawValue) -> DeltaRequest {

@@ -16,6 +16,7 @@ use super::bases::Bases;
 #[derive(Debug, Default)]
 pub(super) struct History {
     head: Option<Position>,
+    /// Entries and the times at which they expire.
     log: VecDeque<(Instant, Entry)>,
     /// Bytes of all bodies since the first entry.
     offset: u64,
@@ -30,21 +31,26 @@ pub(super) struct History {
     has_events: bool,
 }
 
+/// An entry without its number.
+#[derive(Debug)]
+pub(super) struct NewEntry {
+    pub(super) id: EntryId,
+    pub(super) kind: Kind,
+    pub(super) count: u32,
+    pub(super) body: Bytes,
+    /// The sequence numbers of a new epoch begin after it.
+    pub(super) start: u64,
+    pub(super) time_ms: u64,
+}
+
 impl History {
     pub(super) fn head(&self) -> Option<Position> {
         self.head
     }
 
-    /// Numbers and stores an entry. The sequence numbers of a new epoch begin after `start`.
-    pub(super) fn append(
-        &mut self,
-        id: EntryId,
-        kind: Kind,
-        count: u32,
-        body: Bytes,
-        start: u64,
-        time_ms: u64,
-    ) -> Entry {
+    /// Numbers an entry and stores it until `until`.
+    pub(super) fn append(&mut self, new: NewEntry, until: Instant) -> Entry {
+        let NewEntry { id, kind, count, body, start, time_ms } = new;
         let head = self.head.unwrap_or(Position { epoch: start, seq: start, ..Position::default() });
         let entry = Entry {
             kind,
@@ -60,7 +66,7 @@ impl History {
         self.has_events |= kind != Kind::SubscriptionCount;
         self.head = Some(entry.position());
         self.appended = Some(Instant::now());
-        self.store(entry.clone());
+        self.store(entry.clone(), until);
         entry
     }
 
@@ -129,10 +135,10 @@ impl History {
         Log { head: self.head, entries: entries.map(|(_, entry)| entry.clone()).collect() }
     }
 
-    fn store(&mut self, entry: Entry) {
+    fn store(&mut self, entry: Entry, until: Instant) {
         let now = Instant::now();
         self.offset += entry.body.len() as u64;
-        self.log.push_back((now, entry));
+        self.log.push_back((until, entry));
         while self.log.len() > 1 && self.is_over(now) {
             self.log.pop_front();
         }
@@ -141,7 +147,7 @@ impl History {
     /// Removes what has expired at `now`. Returns when the next part expires; `None` if nothing is
     /// left.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
-        while self.log.front().is_some_and(|(at, _)| now.duration_since(*at) > limits::LOG_AGE_MAX) {
+        while self.log.front().is_some_and(|(until, _)| *until <= now) {
             self.log.pop_front();
         }
         self.log.shrink_if_sparse();
@@ -154,15 +160,14 @@ impl History {
             *self = History::default();
             return None;
         }
-        let oldest_until = self.log.front().map(|(at, _)| *at + limits::LOG_AGE_MAX);
+        let oldest_until = self.log.front().map(|(until, _)| *until);
         [oldest_until, cached_until, head_until].into_iter().flatten().min()
     }
 
     fn is_over(&self, now: Instant) -> bool {
         self.log.len() > limits::LOG_ENTRIES_MAX
-            || self.log.front().is_some_and(|(at, oldest)| {
-                self.offset - oldest.offset > limits::LOG_BYTES_MAX as u64
-                    || now.duration_since(*at) > limits::LOG_AGE_MAX
+            || self.log.front().is_some_and(|(until, oldest)| {
+                self.offset - oldest.offset > limits::LOG_BYTES_MAX as u64 || *until <= now
             })
     }
 }
@@ -172,12 +177,17 @@ mod tests {
     use super::*;
     use crate::event::{Event, encode_events};
 
+    /// Appends an entry that expires after [`limits::LOG_AGE_MAX`].
+    fn append(history: &mut History, kind: Kind, count: u32, body: Bytes, start: u64) -> Entry {
+        let new = NewEntry { id: EntryId::random(), kind, count, body, start, time_ms: 0 };
+        history.append(new, Instant::now() + limits::LOG_AGE_MAX)
+    }
+
     /// Entries of one to three events, numbered after `start`.
     fn history(start: u64) -> History {
         let mut history = History::default();
         for number in 0..100 {
-            let id = EntryId::random();
-            history.append(id, Kind::ClientEvents, number % 3 + 1, Bytes::new(), start, 0);
+            append(&mut history, Kind::ClientEvents, number % 3 + 1, Bytes::new(), start);
         }
         history
     }
@@ -187,7 +197,7 @@ mod tests {
         let mut history = History::default();
         let body = encode_events(&[Event::new("e", "data".to_owned())]);
         let start = Instant::now();
-        history.append(EntryId::random(), Kind::Events, 1, body.clone(), 5, 0);
+        append(&mut history, Kind::Events, 1, body.clone(), 5);
         history.cache(&body, 2 * limits::LOG_AGE_MAX);
         let head = history.head();
         let slack = Duration::from_secs(1);
@@ -203,7 +213,7 @@ mod tests {
         let next = history.expire(next + slack).expect("the head is left");
         assert!(history.last.is_none() && history.last_seq() == Some(6) && history.head() == head);
         assert!(next >= start + limits::HEAD_IDLE_MAX);
-        let entry = history.append(EntryId::random(), Kind::Events, 1, body, 5, 0);
+        let entry = append(&mut history, Kind::Events, 1, body, 5);
         assert_eq!((entry.first_seq, Some(entry.prev)), (7, head.map(|head| head.id)));
 
         assert_eq!(history.expire(next + slack + limits::HEAD_IDLE_MAX), None);

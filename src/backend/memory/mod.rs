@@ -9,7 +9,7 @@ mod webhook_outbox;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use crate::limits;
 use crate::resume_tokens::ResumeTokens;
 use crate::webhook_event::WebhookEventKind;
 
-use history::History;
+use history::{History, NewEntry};
 use membership::Membership;
 use quotas::Rates;
 use webhook_outbox::WebhookOutboxes;
@@ -37,8 +37,10 @@ pub struct Memory {
     resume_tokens: ResumeTokens,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Age at which the entries of a history expire.
+    history_age: Duration,
     /// Boxed: up to half of the map is empty.
     channels: HashMap<ChannelId, Box<Channel>>,
     /// Channels with subscriptions, except user channels.
@@ -63,8 +65,8 @@ struct Channel {
 }
 
 impl Memory {
-    pub fn new(events: BackendEvents) -> Memory {
-        Memory { events, state: Mutex::default(), resume_tokens: ResumeTokens::new() }
+    pub fn new(events: BackendEvents, history_age: Duration) -> Memory {
+        Memory { events, state: Mutex::new(State::new(history_age)), resume_tokens: ResumeTokens::new() }
     }
 
     pub fn resume_tokens(&self) -> &ResumeTokens {
@@ -172,6 +174,19 @@ impl Memory {
 }
 
 impl State {
+    fn new(history_age: Duration) -> State {
+        State {
+            history_age,
+            channels: HashMap::new(),
+            occupied: BTreeSet::new(),
+            occupied_counts: HashMap::new(),
+            expiries: BinaryHeap::new(),
+            highest_seq: 0,
+            webhook_events: WebhookOutboxes::default(),
+            rates: Rates::default(),
+        }
+    }
+
     fn channel(&mut self, channel_id: &ChannelId) -> &mut Channel {
         self.channels.entry(channel_id.clone()).or_default()
     }
@@ -189,17 +204,17 @@ impl State {
         count: u32,
         body: Bytes,
     ) -> Option<Incoming> {
-        let now = Instant::now();
+        let until = Instant::now() + self.history_age;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = self.highest_seq.max(unix.as_micros() as u64);
         let channel = self.channels.entry(channel_id.clone()).or_default();
-        let entry = channel.history.append(id, kind, count, body, start, unix.as_millis() as u64);
+        let new = NewEntry { id, kind, count, body, start, time_ms: unix.as_millis() as u64 };
+        let entry = channel.history.append(new, until);
         let listened = channel.listened;
         self.highest_seq = self.highest_seq.max(entry.position().seq);
         if channel.expires.is_none() {
-            let due = now + limits::LOG_AGE_MAX;
-            channel.expires = Some(due);
-            self.expiries.push(Reverse((due, channel_id.clone())));
+            channel.expires = Some(until);
+            self.expiries.push(Reverse((until, channel_id.clone())));
         }
         listened.then(|| Incoming { channel_id: channel_id.clone(), entry })
     }
@@ -221,7 +236,7 @@ impl State {
             match channel.history.expire(now) {
                 // A busy channel would be due all the time.
                 Some(next) => {
-                    let next = next.max(now + limits::EXPIRY_PAUSE);
+                    let next = next.max(now + self.history_age / limits::EXPIRY_SEARCHES);
                     channel.expires = Some(next);
                     self.expiries.push(Reverse((next, channel_id)));
                 }
@@ -240,8 +255,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::backend_events::backend_events;
 
@@ -252,7 +265,7 @@ mod tests {
     /// Channels with entries and nothing else are removed by time alone.
     #[test]
     fn channels_are_removed_when_their_history_has_expired() {
-        let memory = Memory::new(backend_events().0);
+        let memory = Memory::new(backend_events().0, limits::LOG_AGE_MAX);
         let mut state = memory.state.lock();
         let (start, channels) = (Instant::now(), 40 * limits::EXPIRED_CHANNELS_MAX);
         for number in 0..channels {

@@ -16,7 +16,7 @@ use crate::channel::{ChannelId, Partition};
 use crate::entry::EntryId;
 use crate::event::decode_events;
 use crate::limits;
-use crate::metrics::metrics;
+use crate::metrics::{apps, metrics};
 use crate::webhook_event::{OutboxId, WebhookEvent, WebhookEventId, WebhookEventKind};
 
 type StreamEntry = (String, HashMap<String, Bytes>);
@@ -104,6 +104,7 @@ impl Redis {
         }
         if !unreadable.is_empty() {
             metrics().webhook_events_dropped.increment(unreadable.len() as u64);
+            apps::of_app(&outbox.app).webhook_events_dropped.increment(unreadable.len() as u64);
             tracing::warn!(count = unreadable.len(), "webhook events dropped: unreadable");
             self.remove_webhook_events(outbox, &unreadable).await?;
         }

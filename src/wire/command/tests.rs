@@ -23,6 +23,7 @@ fn delta_member_is_parsed_in_every_form() {
         (r#"{"enabled":null,"algorithm":"fossil"}"#, on(&[Fossil])),
         (r#"{"enabled":true,"algorithms":["x","xdelta3"]}"#, on(&[Vcdiff])),
         (r#"{"enabled":true,"algorithms":["x"]}"#, on(&[])),
+        (r#"{"enabled":true,"algorithms":["xdelta3","fossil","xdelta3","fossil"]}"#, on(&[Vcdiff, Fossil])),
         (r#"{"enabled":false,"algorithm":"fossil"}"#, DeltaRequest::Off),
         ("7", DeltaRequest::Unspecified),
         ("[1]", DeltaRequest::Unspecified),

@@ -45,7 +45,9 @@ impl Nodes {
             events
         };
         let (writer, reader, redis) = match backend {
-            Backend::Memory => (backend::Backend::Memory(Box::new(Memory::new(open()))), None, None),
+            Backend::Memory => {
+                (backend::Backend::Memory(Box::new(Memory::new(open(), limits::LOG_AGE_MAX))), None, None)
+            }
             Backend::Redis => {
                 let redis = Redis::start().await;
                 let mut nodes = Vec::new();

@@ -4,4 +4,5 @@
 mod channel_state;
 mod contract;
 mod costs;
+mod expiry;
 mod lua;

@@ -167,6 +167,20 @@ async fn reload_changes_the_log_filter_and_names_settings_that_need_a_restart() 
     .await;
 }
 
+/// Its default is to end the process at once.
+#[tokio::test]
+async fn sigquit_drains() {
+    bounded(async {
+        let mut node = Server::builder().config("drain_delay = 0\ndrain_window = 0").start().await;
+        let mut browser = node.browser("key1").await;
+        node.signal(Signal::Quit);
+        assert_eq!(browser.closed().await, 4200);
+        let status = node.wait_exit(STEP_TIMEOUT).await;
+        assert!(status.success(), "{status}: {}", node.log());
+    })
+    .await;
+}
+
 /// A reload would have no effect while the node drains.
 #[tokio::test]
 async fn sighup_during_a_drain_is_ignored() {

@@ -35,16 +35,12 @@ async fn metrics_of_the_process_and_the_build_are_exported() {
     .await;
 }
 
-/// The value of a metric for one app.
-async fn of_app(server: &Server, name: &str, app: &str) -> f64 {
-    let series = format!("{name}{{app=\"{app}\"}}");
-    server.metrics().await.0.get(&series).copied().unwrap_or(0.0)
-}
-
 async fn of_app_becomes(server: &Server, name: &str, app: &str, expected: f64) {
-    eventually(&format!("{name} of {app}"), STEP_TIMEOUT, async || match of_app(server, name, app).await {
-        value if value == expected => Ok(()),
-        value => Err(format!("{value} in place of {expected}")),
+    eventually(&format!("{name} of {app}"), STEP_TIMEOUT, async || {
+        match server.metrics().await.of_app(name, app) {
+            value if value == expected => Ok(()),
+            value => Err(format!("{value} in place of {expected}")),
+        }
     })
     .await;
 }
@@ -110,7 +106,7 @@ async fn metrics_by_app_have_a_bounded_number_of_series() {
         let name = "fanfare_app_events_published_total";
         let series = metrics.0.keys().filter(|series| series.starts_with(&format!("{name}{{"))).count();
         assert_eq!(series, limits::APPS_LABELLED_MAX + 1);
-        assert_eq!(metrics.0[&format!("{name}{{app=\"other\"}}")], 5.0);
+        assert_eq!(metrics.of_app(name, "other"), 5.0);
         assert_eq!(metrics.sum(name), metrics.sum("fanfare_events_published_total"));
     })
     .await;

@@ -367,4 +367,9 @@ impl Metrics {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
+
+    /// The value of a metric for one app; 0 without a series.
+    pub fn of_app(&self, name: &str, app: &str) -> f64 {
+        self.0.get(&format!("{name}{{app=\"{app}\"}}")).copied().unwrap_or(0.0)
+    }
 }

@@ -171,7 +171,15 @@ fn every_type_of_refused_subscription_is_in_a_transcript() {
 #[test]
 fn every_error_text_is_in_a_transcript() {
     let received = received_lines();
-    let files = ["src/wire/command.rs", "src/wire/identity.rs", "src/ws/", "src/batch.rs", "src/channel.rs"];
+    let files = [
+        "src/wire/command.rs",
+        "src/wire/identity.rs",
+        "src/ws/",
+        "src/batch.rs",
+        "src/channel.rs",
+        "src/channels/",
+        "src/filter/",
+    ];
     let code: String = files.into_iter().chain(["src/http/"]).map(code).collect();
     let is_text = |before: &str, text: &str| {
         let is_sentence = text.contains(' ') && text.starts_with(|c: char| c.is_uppercase() || c == '`');

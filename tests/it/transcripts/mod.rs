@@ -121,7 +121,10 @@ transcripts! {
         watchlist,
         watchlist_too_long,
     ],
-    memory: [],
+    // The limits of filters are those of a node.
+    memory: [
+        filters_over_budget,
+    ],
     redis: [
         redis_away,
         redis_full,
