@@ -16,7 +16,8 @@
   KEYS[8]  due       of the app in this partition (sorted set): transitions to check, by time
   KEYS[9]  apps      of this partition with webhook events (sorted set)
   KEYS[10] consumer  of the outboxes (hash)
-  KEYS[11] users     of the channel (hash): user -> "node count node count …",
+  KEYS[11] swept     present if the memberships of the node were swept (string)
+  KEYS[12] users     of the channel (hash): user -> "node count node count …",
                      a line break, and the user_info of the first connection
 
   ARGV[1..7]           as in include/append.lua
@@ -39,12 +40,12 @@
            of the refused users (from 0), the last event as include/occupancy.lua
            returns it, whether deltas are disabled (1 or 0), and whether the whole
            update is refused, as in update_subscriptions.
-  Errors   none of its own.
+  Errors   SWEPT  the update was sent before the sweep of its node.
 ]]
 local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
 local members_max, occupied_max = tonumber(ARGV[15]), tonumber(ARGV[16])
-local users_key, channels_key = KEYS[11], KEYS[4]
+local users_key, channels_key = KEYS[12], KEYS[4]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
 local webhooks = {
   channel_id = channel_id,
@@ -71,6 +72,9 @@ end
 -- Read and check everything, and decide.
 local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
+if was_swept(KEYS[11], rules) then
+  return redis.error_reply('SWEPT the memberships of this node were removed')
+end
 local members = redis.call('HLEN', users_key)
 if rules == '' then
   -- Sweeps may run concurrently: a late one must not restore removed numbers.

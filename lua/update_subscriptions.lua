@@ -16,6 +16,7 @@
   KEYS[8]  due       of the app in this partition (sorted set): transitions to check, by time
   KEYS[9]  apps      of this partition with webhook events (sorted set)
   KEYS[10] consumer  of the outboxes (hash)
+  KEYS[11] swept     present if the memberships of the node were swept (string)
 
   ARGV[1..7]                 as in include/append.lua
   ARGV[8]  node              incarnation
@@ -37,7 +38,7 @@
            an empty list, the last event as include/occupancy.lua returns it,
            whether deltas are disabled (1 or 0), and whether the update is refused
            (1 or 0): it has written nothing then.
-  Errors   none of its own.
+  Errors   SWEPT  the update was sent before the sweep of its node.
 ]]
 local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
@@ -58,6 +59,9 @@ local webhooks = {
 
 local channel = read_channel(KEYS[1], KEYS[2])
 local occupancy = read_occupancy(KEYS[3], node, rules)
+if was_swept(KEYS[11], rules) then
+  return redis.error_reply('SWEPT the memberships of this node were removed')
+end
 redis.call('SCARD', channels_key)
 redis.call('HLEN', index.counts_key)
 check_webhooks(webhooks)

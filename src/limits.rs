@@ -386,6 +386,9 @@ pub const LINGER: Duration = Duration::from_secs(5);
 
 // --- Redis ----------------------------------------------------------------------
 
+/// Time for which updates of a swept incarnation are refused. TCP repeats a segment for up to
+/// 16 minutes; nodes never use an incarnation again.
+pub const SWEPT_TTL: Duration = Duration::from_secs(60 * 60);
 /// Added to the sequence numbers that a node knows when another Redis process answers, in
 /// microseconds: its clock may be behind that of the last one, and other nodes may have received
 /// later numbers since the last renewal of the lease. New numbers must exceed all of them.

@@ -31,6 +31,11 @@ local function read_occupancy(subs_key, node, rules)
   return occupancy
 end
 
+-- Whether the update was sent before the sweep of its node. Sweeps have no rules.
+local function was_swept(swept_key, rules)
+  return redis.call('GET', swept_key) and rules ~= ''
+end
+
 -- Whether the update would occupy one channel more than the app may have in this
 -- partition. A limit of 0 permits every update.
 local function is_over_limit(occupancy, count, occupied_key, occupied_max)

@@ -14,7 +14,7 @@ pub(super) enum ScriptError {
     Exists,
     /// Another stored app has this key.
     KeyTaken,
-    /// The lease of the node does not exist.
+    /// The lease of the node does not exist, or its memberships were removed.
     Swept,
     /// An earlier attempt may have been applied.
     Unknown,
@@ -54,6 +54,8 @@ impl From<CallError> for BackendError {
     fn from(error: CallError) -> BackendError {
         match error {
             CallError::Script(ScriptError::Unknown) => BackendError::OutcomeUnknown,
+            // The node takes a new incarnation with the next renewal of its lease.
+            CallError::Script(ScriptError::Swept) => BackendError::Unavailable,
             CallError::Script(error) => BackendError::Refused(format!("{error:?}")),
             CallError::Backend(error) => error,
         }

@@ -62,6 +62,11 @@ impl Keys {
         self.of_partition("channels", partition, node)
     }
 
+    /// Present while updates of a dead node are refused in the partition.
+    pub(super) fn swept(&self, partition: Partition, node: &str) -> String {
+        self.of_partition("swept", partition, node)
+    }
+
     /// Names of an app's occupied channels in one partition.
     pub(super) fn occupied(&self, partition: Partition, app: &str) -> String {
         self.of_partition("occupied", partition, app)

@@ -275,20 +275,26 @@ async fn finish_sweep(core: Arc<RedisCore>, node: String) {
     }
 }
 
-/// Removes all memberships of a node, in bounded steps. Idempotent, because sweeps may be
+/// Removes all memberships of a node, in bounded steps, and refuses updates that arrive later:
+/// `lua/mark_swept.lua`. Idempotent, because sweeps may be
 /// interrupted or run concurrently.
 async fn sweep(core: &RedisCore, node: &str) -> Result<(), BackendError> {
     let partitions = stream::iter(Partition::all().map(|partition| sweep_partition(core, node, partition)));
     let mut results = partitions.buffer_unordered(limits::SWEEPS_MAX);
+    let mut failed = Ok(());
     while let Some(result) = results.next().await {
-        result?;
+        // The other partitions are swept nevertheless.
+        failed = failed.and(result);
     }
-    Ok(())
+    failed
 }
 
 async fn sweep_partition(core: &RedisCore, node: &str, partition: Partition) -> Result<(), BackendError> {
+    let client = core.client_of(partition);
+    let ttl_ms = scripts::number(limits::SWEPT_TTL.as_millis() as u64);
+    core.scripts.mark_swept.run(client, vec![core.keys.swept(partition, node)], vec![ttl_ms]).await?;
     let key = core.keys.channels(partition, node);
-    let client = core.client_of(partition).with_options(&scripts::once());
+    let client = client.with_options(&scripts::once());
     loop {
         let page: Vec<String> =
             client.srandmember(&key, Some(limits::SWEEP_CHANNELS)).await.map_err(read_error)?;

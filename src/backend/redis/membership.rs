@@ -166,6 +166,7 @@ impl RedisCore {
             keys.due(partition, app),
             keys.webhook_apps(partition),
             keys.consumer(partition),
+            keys.swept(partition, node),
         ];
         if channel_id.kind() == ChannelKind::Presence {
             names.push(keys.users(channel_id));

@@ -52,6 +52,7 @@ scripts! {
     open_epoch:;
     renew_node:;
     fence_node:;
+    mark_swept:;
 }
 
 impl Script {

@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use fanfare::limits;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::recorder::Recorder;
-use crate::support::{Backend, Caller, Cluster, Signal, within};
+use crate::support::{Backend, Caller, Cluster, Direction, Links, Signal, within};
 
 /// The guaranteed time, with default settings.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
@@ -264,6 +265,37 @@ async fn cluster_counts_are_exact_right_after_orderly_stop() {
         assert_eq!(metric(&cluster, 0, "nodes_swept").await, 0.0);
         let leases = cluster.redis().command(&["HLEN", "fanfare:{nodes}:leases"]).await;
         assert_eq!(leases.integer(), 1, "the stopped node removed its lease");
+    })
+    .await;
+}
+
+/// A node is cut off with membership updates on the wire, and they arrive when its memberships have
+/// been removed: they are refused, or nobody would remove them again.
+#[tokio::test]
+async fn cluster_updates_of_a_removed_node_that_arrive_late_are_refused() {
+    within(LIMIT, async {
+        let mut cluster =
+            Cluster::builder(Backend::Redis).nodes(2).proxied(1).quick_detection().start().await;
+        let mut client = cluster.second().browser("key1").await;
+        client.subscribe("early").await;
+        cluster.proxy().stall(Links::Scripts, Direction::Requests);
+        // On all connections for scripts, whichever channels they serve.
+        let late: Vec<String> = (0..12).map(|number| format!("late-{number}")).collect();
+        for channel in &late {
+            client.request_subscription(channel).await;
+        }
+        client.settle().await;
+        cluster.proxy().holds_requests(limits::REDIS_CONNECTIONS as u64).await;
+        cluster.nodes[1].kill9();
+        let first = cluster.first().caller("1");
+        first.count_becomes("early", 0).await;
+        cluster.proxy().heal();
+        cluster.proxy().has_no_connections().await;
+        for channel in &late {
+            assert_eq!(first.subscription_count(channel).await, 0, "{channel}");
+        }
+        let ghosts = cluster.redis().command(&["KEYS", "fanfare:*:subs:*"]).await.text();
+        assert_eq!(ghosts, "");
     })
     .await;
 }

@@ -64,6 +64,9 @@ struct Loss {
 struct Shared {
     redis: SocketAddr,
     rules: watch::Sender<Rules>,
+    /// Open connections of nodes, and those whose next request is held back.
+    open: AtomicU64,
+    held: AtomicU64,
 }
 
 pub struct Proxy {
@@ -88,7 +91,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let redis = SocketAddr::from(([127, 0, 0, 1], redis_port));
-        let shared = Arc::new(Shared { redis, rules: watch::Sender::default() });
+        let (open, held) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { redis, rules: watch::Sender::default(), open, held });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Proxy { addr, shared, task }
     }
@@ -111,6 +115,24 @@ impl Proxy {
     /// which then forwards everything held back.
     pub fn stall(&self, links: Links, direction: Direction) {
         self.shared.rules.send_modify(|rules| rules.stall = Some((links, direction)));
+    }
+
+    /// Waits until the next request is held back on this many connections.
+    pub async fn holds_requests(&self, connections: u64) {
+        self.becomes("held requests", connections, &self.shared.held).await;
+    }
+
+    /// Waits until Redis has received everything from nodes that have ended.
+    pub async fn has_no_connections(&self) {
+        self.becomes("open connections", 0, &self.shared.open).await;
+    }
+
+    async fn becomes(&self, what: &str, expected: u64, counter: &AtomicU64) {
+        super::eventually(what, STEP_TIMEOUT, async || match counter.load(Ordering::Relaxed) {
+            count if count == expected => Ok(()),
+            count => Err(count.to_string()),
+        })
+        .await;
     }
 
     /// Delays every message of these connections.
@@ -159,7 +181,11 @@ fn loss(pattern: &str) -> (Loss, Lost) {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((node, _)) = listener.accept().await {
         let shared = shared.clone();
-        tokio::spawn(async move { Link::new(shared).run(node).await });
+        tokio::spawn(async move {
+            shared.open.fetch_add(1, Ordering::Relaxed);
+            Link::new(shared.clone()).run(node).await;
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 }
 
@@ -180,6 +206,8 @@ struct Link {
 enum End {
     /// One side closed, or a rule cut the connection.
     Closed,
+    /// The node closed. Redis runs everything that the node has sent.
+    NodeClosed,
     /// The reply to lose has arrived.
     ReplyLost,
 }
@@ -212,9 +240,13 @@ impl Link {
             () = self.cut(kick_seen) => End::Closed,
         };
         drop((from_node, to_node));
-        if end == End::ReplyLost {
-            run_out(from_redis, to_redis).await;
-            self.lost();
+        match end {
+            End::Closed => {}
+            End::NodeClosed => run_out(from_redis, to_redis).await,
+            End::ReplyLost => {
+                run_out(from_redis, to_redis).await;
+                self.lost();
+            }
         }
     }
 
@@ -222,7 +254,13 @@ impl Link {
         let mut buffer = BytesMut::new();
         while let Some(message) = message(from, &mut buffer).await {
             self.classify(&message);
-            if self.is_cut() || self.hold(Direction::Requests).await.is_none() {
+            if self.is_cut() {
+                return End::Closed;
+            }
+            self.shared.held.fetch_add(1, Ordering::Relaxed);
+            let passes = self.hold(Direction::Requests).await;
+            self.shared.held.fetch_sub(1, Ordering::Relaxed);
+            if passes.is_none() {
                 return End::Closed;
             }
             let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
@@ -234,7 +272,7 @@ impl Link {
                 break;
             }
         }
-        End::Closed
+        End::NodeClosed
     }
 
     async fn replies(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> End {

@@ -254,6 +254,7 @@ impl Update {
         let mut keys = ["head", "log", "subs"].map(|kind| key(kind, channel)).to_vec();
         keys.push(key("channels", self.node));
         keys.extend(["occupied", "counts", "outbox", "due", "apps", "consumer"].map(String::from));
+        keys.push(key("swept", self.node));
         let mut arguments = appending(rand::random());
         arguments.extend(words(&[self.node, &self.count.to_string()]));
         arguments.extend(words(&[
@@ -359,6 +360,10 @@ pub fn renew(node: &str, is_new: bool) -> Call {
         &["leases", "dead", "tokens", "seen"],
         &[node, if is_new { "1" } else { "0" }, "key-a", "7"],
     )
+}
+
+pub fn mark_swept(node: &str) -> Call {
+    call("mark_swept", &[&key("swept", node)], &["60000"])
 }
 
 pub fn fence(node: &str, counter: &str) -> Call {

@@ -2,8 +2,8 @@
 //! operations that free memory work, and so do those that the cluster depends on.
 
 use super::calls::{
-    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
+    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, mark_swept, open_epoch,
+    read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -113,7 +113,7 @@ async fn full_memory_permits_cluster_operations() {
         stage.update(&Update::new("a", N1, 0)).await;
         stage.redis.command(&["ZADD", "due", "1", "vacated 1:a"]).await;
         stage.set_memory_full(true).await;
-        let calls: [Call; 10] = [
+        let calls: [Call; 11] = [
             renew(N1, true),
             claim(N1, 60_000, true),
             read_outbox(N1, "-", 10),
@@ -124,6 +124,7 @@ async fn full_memory_permits_cluster_operations() {
             read_cached("cache-a"),
             read_log("cache-a", id(7)),
             read_log_since("cache-a", 7, 9),
+            mark_swept(N1),
         ];
         for call in &calls {
             let reply = stage.run(call).await;

@@ -1,7 +1,7 @@
 //! `update_subscriptions`: absolute numbers of several nodes, and the webhooks `channel_occupied`
 //! and `channel_vacated`.
 
-use super::calls::{Batch, NODES, Update, rules, settle};
+use super::calls::{Batch, NODES, Update, mark_swept, rules, settle};
 use super::stage::{Stage, id};
 use crate::support::bounded;
 
@@ -34,6 +34,28 @@ async fn subscription_numbers_are_absolute() {
         stage.total("never", n1, 0).await;
         assert_eq!(stage.keys().await, ["head:a", "log:a"]);
         assert_eq!(stage.messages().await.len(), 1, "only the event");
+    })
+    .await;
+}
+
+/// An update of a node that is on its way during the sweep arrives after it, in any partition.
+#[tokio::test]
+async fn update_after_the_sweep_of_its_node_is_refused() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let [n1, n2, _] = NODES;
+        for node in [n1, n2] {
+            stage.total("a", node, 2).await;
+        }
+        stage.run(&mark_swept(n1)).await;
+        assert_eq!(stage.update(&Update::new("a", n1, 0).sweeping()).await.total, 2);
+        let members = |count| Update::members("presence-a", n1, count, &[("ann", count)]);
+        for late in [Update::new("a", n1, 3), Update::new("new", n1, 1), Update::new("a", n1, 0), members(1)]
+        {
+            stage.assert_refused(&late.with(&rules(&[], true, false)).call(), "SWEPT").await;
+        }
+        assert_eq!(stage.update(&Update::new("a", n2, 1)).await.total, 1, "other nodes are not affected");
+        assert!(!stage.exists("subs:new").await && !stage.exists("users:presence-a").await);
     })
     .await;
 }

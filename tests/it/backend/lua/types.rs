@@ -1,8 +1,8 @@
 //! Keys of a wrong type, as after a mistake with another tool.
 
 use super::calls::{
-    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
+    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, mark_swept, open_epoch,
+    read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
@@ -39,6 +39,7 @@ fn calls() -> Vec<Call> {
         renew("n1", true),
         renew("n1", false),
         fence("n1", "1"),
+        mark_swept("n1"),
     ]
 }
 
@@ -64,7 +65,11 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
                 let command =
-                    if ["rate", "tokens", "seen"].contains(&wrong.as_str()) { "RPUSH" } else { "SET" };
+                    if ["rate", "tokens", "seen"].contains(&wrong.as_str()) || wrong.starts_with("swept") {
+                        "RPUSH"
+                    } else {
+                        "SET"
+                    };
                 stage.redis.command(&[command, wrong, "text"]).await;
                 stage.assert_refused(call, "WRONGTYPE").await;
             }
