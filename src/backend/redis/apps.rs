@@ -51,12 +51,13 @@ impl AppStore {
     /// Connects for a command of the CLI: it fails at once where a node would wait.
     pub async fn connect(url: &str, prefix: &str) -> Result<AppStore, ConnectError> {
         let config = Config { fail_fast: true, ..standalone(url)? };
+        let keys = Keys::new(prefix, config.database);
         let client = build(config, limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
         match tokio::time::timeout(limits::SCRIPT_DEADLINE, client.init()).await {
             Ok(connected) => connected.map_err(ConnectError::Refused)?,
             Err(_) => return Err(ConnectError::Refused(Error::new(ErrorKind::Timeout, "no answer"))),
         };
-        let store = AppStore::new(client, Keys::new(prefix));
+        let store = AppStore::new(client, keys);
         let schema: Result<Option<u64>, _> = store.client.get(store.keys.schema()).await;
         match schema {
             Ok(Some(found)) if found != SCHEMA => Err(ConnectError::Schema { found }),

@@ -18,8 +18,13 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str) -> Keys {
-        Keys { prefix: prefix.to_owned() }
+    /// The number of the database is part of the names, except 0: topics are common to all
+    /// databases of a Redis.
+    pub(super) fn new(prefix: &str, database: Option<u8>) -> Keys {
+        match database {
+            None | Some(0) => Keys { prefix: prefix.to_owned() },
+            Some(database) => Keys { prefix: format!("{prefix}@{database}") },
+        }
     }
 
     pub(super) fn head(&self, channel_id: &ChannelId) -> String {
@@ -219,7 +224,7 @@ mod tests {
     /// These names exist in production: after a change, nodes would not find their channels.
     #[test]
     fn key_names_are_stable() {
-        let keys = Keys::new("fanfare");
+        let keys = Keys::new("fanfare", None);
         assert_eq!(keys.head(&channel_id("news")), "fanfare:{3e}:head:1:news");
         assert_eq!(keys.log(&channel_id("private-a:b@c")), "fanfare:{fp}:log:1:private-a:b@c");
         assert_eq!(keys.channels(Partition(0), "ab"), "fanfare:{cv}:channels:ab");
@@ -229,12 +234,14 @@ mod tests {
 
     #[test]
     fn channel_id_is_parsed_from_topic() {
-        let keys = Keys::new("my:prefix");
+        let keys = Keys::new("my:prefix", Some(0));
         for channel in ["news", "private-a:b", "a;b,c@d=e"] {
             let channel_id = channel_id(channel);
             assert_eq!(keys.channel_id(&keys.log(&channel_id)), Some(channel_id));
         }
         assert_eq!(keys.channel_id("my:prefix:{nodes}:probe:x"), None);
         assert_eq!(keys.channel_id("other:{0}:log:1:news"), None);
+        let topic = keys.log(&channel_id("news"));
+        assert_eq!(Keys::new("my:prefix", Some(1)).channel_id(&topic), None);
     }
 }

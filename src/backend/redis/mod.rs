@@ -110,6 +110,7 @@ impl Redis {
         on_error: impl Fn(&Error),
     ) -> Result<Redis, ConnectError> {
         let config = standalone(url)?;
+        let keys = Keys::new(prefix, config.database);
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
         let apps = build(config.clone(), limits::REDIS_EVENTS_MAX).map_err(ConnectError::Url)?;
@@ -118,7 +119,7 @@ impl Redis {
             init(client, &on_error).await?;
         }
         let core = Arc::new(RedisCore {
-            keys: Keys::new(prefix),
+            keys,
             scripts: Scripts::new(),
             clients,
             events,

@@ -89,3 +89,26 @@ async fn sigterm_ends_a_starting_node_within_a_second() {
     })
     .await;
 }
+
+/// Topics are common to all databases of a Redis, and two clusters use the same names.
+#[tokio::test]
+async fn clusters_in_two_databases_of_a_redis_are_separate() {
+    bounded(async {
+        let redis = Redis::start().await;
+        let node = async |database: u8| {
+            Server::builder().redis_url(&format!("{}/{database}", redis.url())).start().await
+        };
+        let (first, second) = (node(0).await, node(1).await);
+        let mut browser = first.browser("key1").await;
+        browser.subscribe("news").await;
+        let mut other = second.browser("key1").await;
+        other.subscribe("news").await;
+        for (name, node) in [("elsewhere", &second), ("here", &first)] {
+            node.caller("1").publish("news", name, "x").await;
+        }
+        browser.expect_event("news", "here").await;
+        other.expect_event("news", "elsewhere").await;
+        assert_eq!(first.caller("1").subscription_count("news").await, 1);
+    })
+    .await;
+}
