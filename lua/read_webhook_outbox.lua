@@ -15,8 +15,9 @@
                       being listed
   ARGV[5]  due_max    limit of due transitions
 
-  Returns  nothing if the node has no claim; else the webhook events and the due
-           transitions.
+  Returns  nothing if the node has no claim; else the webhook events, the due
+           transitions, and the time in ms: the ids of the events are times of the
+           same clock.
   Errors   none of its own.
 ]]
 local consumer_key, apps_key, outbox_key, due_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -47,4 +48,4 @@ if next_read then
 else
   redis.call('ZREM', apps_key, app)
 end
-return { webhook_events, due }
+return { webhook_events, due, now }

@@ -23,6 +23,8 @@ pub struct WebhookPage {
     pub events: Vec<WebhookEvent>,
     /// Whether another read may find more at once.
     pub has_more: bool,
+    /// The time of the read, by the clock that the ids of the events are times of.
+    pub read_ms: u64,
 }
 
 impl Backend {

@@ -220,7 +220,8 @@ impl Dispatcher {
             Read::Page(page, app) => {
                 let is_any = !page.events.is_empty() || page.has_more;
                 for webhook_event in page.events {
-                    self.accept(&outbox, &Arc::new(webhook_event), app.as_deref());
+                    let expires = expiry(webhook_event.id.time_ms, page.read_ms);
+                    self.accept(&outbox, &Arc::new(webhook_event), expires, app.as_deref());
                 }
                 match self.in_flight.next_read(&outbox) {
                     (_, 0) => self.in_flight.has_more(&outbox),
@@ -237,7 +238,13 @@ impl Dispatcher {
         self.owned.contains(&partition) && !self.releasing.contains(&partition)
     }
 
-    fn accept(&mut self, outbox: &OutboxId, webhook_event: &Arc<WebhookEvent>, app: Option<&App>) {
+    fn accept(
+        &mut self,
+        outbox: &OutboxId,
+        webhook_event: &Arc<WebhookEvent>,
+        expires: Instant,
+        app: Option<&App>,
+    ) {
         if app.is_none() {
             metrics().webhook_events_orphaned.increment(1);
         }
@@ -247,7 +254,6 @@ impl Dispatcher {
         if !self.in_flight.insert(outbox, &webhook_event.id, indices.len()) {
             return;
         }
-        let expires = expiry(webhook_event.id.time_ms);
         for index in indices {
             let endpoint = EndpointId { app: webhook_event.app.clone(), index };
             self.queues.offer(endpoint, Delivery::new(outbox.partition, webhook_event.clone(), expires));
@@ -328,7 +334,8 @@ fn matches(endpoint: &Webhook, webhook_event: &WebhookEvent) -> bool {
     prefix_matches && suffix_matches && endpoint.events.has(webhook_event.what.name())
 }
 
-fn expiry(caused_ms: u64) -> Instant {
-    let age = Duration::from_millis(call::unix_ms().saturating_sub(caused_ms));
+/// Both times are by the same clock, which is not that of this node.
+fn expiry(caused_ms: u64, read_ms: u64) -> Instant {
+    let age = Duration::from_millis(read_ms.saturating_sub(caused_ms));
     Instant::now() + limits::WEBHOOK_AGE_MAX.saturating_sub(age)
 }

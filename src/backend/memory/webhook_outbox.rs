@@ -58,6 +58,10 @@ impl AppOutbox {
     }
 }
 
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 impl WebhookOutboxes {
     pub(super) fn append(&mut self, channel_id: &ChannelId, what: WebhookEventKind) {
         let app: Arc<str> = channel_id.app().into();
@@ -68,10 +72,9 @@ impl WebhookOutboxes {
             return;
         }
         self.number += 1;
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // A clock that is set back must not change the order.
         let before = outbox.events.back().map_or(0, |webhook_event| webhook_event.id.time_ms);
-        let id = WebhookEventId { time_ms: before.max(unix.as_millis() as u64), number: self.number };
+        let id = WebhookEventId { time_ms: before.max(unix_ms()), number: self.number };
         outbox.events.push_back(WebhookEvent { id, app, channel: channel_id.channel().to_owned(), what });
     }
 
@@ -190,7 +193,8 @@ impl Memory {
         let events = state.webhook_events.read(app, after, count_max);
         state.webhook_events.remove_if_empty(app);
         let is_full = count_max > 0 && events.len() == count_max;
-        WebhookPage { has_more: is_full || settled == limits::WEBHOOK_DUE_MAX, events }
+        let has_more = is_full || settled == limits::WEBHOOK_DUE_MAX;
+        WebhookPage { has_more, events, read_ms: unix_ms() }
     }
 
     pub fn remove_webhook_events(&self, app: &str, ids: &[WebhookEventId]) {

@@ -80,7 +80,7 @@ impl Redis {
         after: Option<&WebhookEventId>,
         count_max: usize,
     ) -> Result<Option<WebhookPage>, BackendError> {
-        let Some((entries, due)) = self.read_outbox(outbox, after, count_max).await? else {
+        let Some((entries, due, read_ms)) = self.read_outbox(outbox, after, count_max).await? else {
             return Ok(None);
         };
         let mut has_more = count_max > 0 && entries.len() == count_max;
@@ -108,7 +108,7 @@ impl Redis {
             tracing::warn!(count = unreadable.len(), "webhook events dropped: unreadable");
             self.remove_webhook_events(outbox, &unreadable).await?;
         }
-        Ok(Some(WebhookPage { events, has_more }))
+        Ok(Some(WebhookPage { events, has_more, read_ms }))
     }
 
     async fn read_outbox(
@@ -116,7 +116,7 @@ impl Redis {
         outbox: &OutboxId,
         after: Option<&WebhookEventId>,
         count_max: usize,
-    ) -> Result<Option<(Vec<StreamEntry>, Vec<String>)>, BackendError> {
+    ) -> Result<Option<(Vec<StreamEntry>, Vec<String>, u64)>, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let OutboxId { partition, app } = outbox;
         let keys = &self.core.keys;

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use fanfare::limits;
 use serde_json::json;
 
-use crate::support::{AppSpec, Backend, Cluster, STEP_TIMEOUT, eventually, within};
+use crate::support::{
+    AppSpec, Backend, Cluster, Receiver, Redis, Reply, STEP_TIMEOUT, Server, clock, eventually, within,
+};
 
 /// Waits until each node has renewed its lease at this Redis.
 async fn nodes_use_redis(cluster: &Cluster) {
@@ -51,6 +54,28 @@ async fn cluster_window_of_a_rate_limit_lasts_no_longer_than_itself() {
         let cluster = Cluster::builder(Backend::Redis).app(app).start().await;
         cluster.redis().command(&["SET", "fanfare:{nodes}:rate:1:events", "1", "PX", "3600000"]).await;
         cluster.caller("1").publish("news", "e", "x").await;
+    })
+    .await;
+}
+
+/// The age of a webhook event is not measured with the clock of the node.
+#[tokio::test]
+async fn cluster_failed_webhook_is_retried_by_a_node_whose_clock_is_ahead() {
+    within(Duration::from_secs(60), async {
+        let receiver = Receiver::start().await;
+        receiver.answer(|_| Reply::Status(500));
+        let webhook = format!("[{{ url = \"{}\", event_types = [\"channel_occupied\"] }}]", receiver.url());
+        let redis = Redis::start().await;
+        let server = Server::builder().redis(&redis).app(AppSpec::new("1").set("webhooks", webhook));
+        // More than the time for which calls are repeated.
+        let ahead = i64::try_from(limits::WEBHOOK_AGE_MAX.as_secs()).expect("minutes") + 60;
+        let server =
+            clock::offset(ahead).iter().fold(server, |server, (name, value)| server.env(name, value));
+        let server = server.start().await;
+        server.browser("key1").await.subscribe("news").await;
+        receiver.until("a failed call", |calls| !calls.is_empty()).await;
+        receiver.answer(|_| Reply::Status(200));
+        receiver.until("the repeated call", |calls| calls.len() >= 2).await;
     })
     .await;
 }

@@ -15,6 +15,7 @@
 pub mod browser;
 pub mod bulk_client;
 pub mod caller;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod delta_client;

@@ -1,12 +1,12 @@
 //! A real `redis-server` that belongs to the test, on a port of its own.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::clock;
 use super::process::{Process, Signal};
 use super::resp::{self, Reply};
 use super::{Port, STEP_TIMEOUT};
@@ -90,20 +90,10 @@ impl Redis {
     }
 }
 
-/// Compiles `clock.c`.
-fn clock_library(dir: &TempDir) -> PathBuf {
-    let library = dir.path().join("clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/clock.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("a C compiler").success(), "{source} is compiled");
-    library
-}
-
 async fn launch(dir: &TempDir, port: &Port, durable: bool, clock_offset_secs: i64) -> Process {
     let mut command = Command::new("redis-server");
     if clock_offset_secs != 0 {
-        command.env("LD_PRELOAD", clock_library(dir)).env("CLOCK_OFFSET", clock_offset_secs.to_string());
+        command.envs(clock::offset(clock_offset_secs));
     }
     command
         .args(["--port", &port.addr().port().to_string()])

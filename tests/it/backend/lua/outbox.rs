@@ -59,7 +59,9 @@ impl Stage {
             Reply::Nil => return None,
             reply => items(reply),
         };
-        let [webhook_events, due] = reply.try_into().unwrap();
+        let [webhook_events, due, now_ms] = reply.try_into().unwrap();
+        let now_us = self.now_us().await;
+        assert!((now_us - 60_000_000..=now_us).contains(&(number(&now_ms) * 1_000)), "{now_ms:?}");
         let ids =
             items(webhook_events).into_iter().map(|webhook_event| items(webhook_event)[0].text()).collect();
         Some(Page { ids, due: texts(due) })
