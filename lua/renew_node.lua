@@ -7,12 +7,14 @@
   KEYS[2]  dead        (hash): incarnation -> time of its fencing, ms
   KEYS[3]  tokens      (string): the key that authenticates resume tokens
   KEYS[4]  seen        (string): a sequence number that no channel has exceeded
+  KEYS[5]  schema      (string): version of the data, written again after a loss
 
   ARGV[1]  node     incarnation
   ARGV[2]  is_new   '1' to begin the lease, '0' to renew it
   ARGV[3]  own_key  the key for tokens that this node uses. It becomes the cluster's
                     if Redis has none: tokens stay valid after a loss of data
   ARGV[4]  seen_seq  highest sequence number that the node knows
+  ARGV[5]  schema    that this node knows
 
   Returns  two flat lists of pairs: all leases with their counters, and all dead
            nodes with the ms since their fencing; the key for tokens; the run id
@@ -21,14 +23,15 @@
   Errors   SWEPT  the lease does not exist: the node was fenced, or Redis has lost
                   its data. The node has to take a new incarnation.
 ]]
-local leases_key, dead_key, tokens_key, seen_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local node, is_new, own_key, seen_seq = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local leases_key, dead_key, tokens_key, seen_key, schema_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local node, is_new, own_key, seen_seq, schema = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local dead = redis.call('HGETALL', dead_key)
 local key = redis.call('GET', tokens_key)
+redis.call('GET', schema_key)
 local now_us = time[1] * 1000000 + time[2]
 local seen = string.format('%.0f', math.max(now_us, seen_seq, tonumber(redis.call('GET', seen_key) or 0)))
 for i = 2, #dead, 2 do
@@ -45,4 +48,5 @@ if not key then
   redis.call('SET', tokens_key, own_key)
 end
 redis.call('SET', seen_key, seen)
+redis.call('SET', schema_key, schema, 'NX')
 return { redis.call('HGETALL', leases_key), dead, key or own_key, run_id, seen }

@@ -13,7 +13,7 @@ use futures_util::stream;
 use parking_lot::Mutex;
 
 use super::error::{CallError, ScriptError, read_error};
-use super::{RedisCore, scripts};
+use super::{RedisCore, SCHEMA, scripts};
 use crate::app::Secret;
 use crate::backend::BackendError;
 use crate::channel::{ChannelId, Partition};
@@ -216,13 +216,15 @@ fn new_incarnation() -> Arc<str> {
 
 /// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens, and the run id of Redis.
 async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Nodes, CallError> {
-    let keys = vec![core.keys.leases(), core.keys.dead(), core.keys.tokens(), core.keys.seen()];
+    let keys =
+        vec![core.keys.leases(), core.keys.dead(), core.keys.tokens(), core.keys.seen(), core.keys.schema()];
     let own_key = core.resume_tokens.key();
     let arguments = vec![
         Value::String(incarnation.into()),
         scripts::number(u64::from(is_new)),
         scripts::bytes(own_key.reveal().to_vec()),
         scripts::number(core.seen_seq.load(Ordering::Relaxed)),
+        scripts::number(SCHEMA),
     ];
     let answer = core.scripts.renew_node.run(&core.clients[0], keys, arguments).await?;
     let mut lists = answer.into_array().into_iter();

@@ -1,7 +1,7 @@
 //! The memory of Redis: when it is full, Redis refuses every publish of every app.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Error};
@@ -19,12 +19,14 @@ pub(super) struct MemoryInfo {
     used: u64,
     /// `maxmemory`, in bytes; 0 is no limit.
     max: u64,
-    pub(super) policy: Option<String>,
+    policy: Option<String>,
 }
 
 /// The last known memory of Redis, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct MemoryWatch {
+    /// Redis may evict channels: its policy was changed after the start of the node.
+    evicts: AtomicBool,
     used: AtomicU64,
     max: AtomicU64,
 }
@@ -32,6 +34,12 @@ pub(super) struct MemoryWatch {
 impl MemoryInfo {
     pub(super) async fn read(client: &Client) -> Result<MemoryInfo, Error> {
         Ok(MemoryInfo::parse(&client.info::<String>(Some(InfoKind::Memory)).await?))
+    }
+
+    /// The policy by which Redis evicts keys, if it does: evicted channels lose their history and
+    /// their members. If Redis does not report its policy, the operator is responsible.
+    pub(super) fn evicting_policy(&self) -> Option<&str> {
+        self.policy.as_deref().filter(|policy| *policy != "noeviction")
     }
 
     fn parse(info: &str) -> MemoryInfo {
@@ -60,7 +68,9 @@ impl MemoryWatch {
         loop {
             interval.tick().await;
             // While Redis is unavailable the last values stay; that it is, is reported elsewhere.
-            let Ok(MemoryInfo { used, max, .. }) = MemoryInfo::read(&client).await else { continue };
+            let Ok(info) = MemoryInfo::read(&client).await else { continue };
+            self.check_policy(&info);
+            let MemoryInfo { used, max, .. } = info;
             self.used.store(used, Ordering::Relaxed);
             self.max.store(max, Ordering::Relaxed);
             metrics().redis_memory_used.set(used as f64);
@@ -76,8 +86,24 @@ impl MemoryWatch {
         }
     }
 
-    /// For `/ready`: Redis is near its `maxmemory`.
+    fn check_policy(&self, info: &MemoryInfo) {
+        let policy = info.evicting_policy();
+        if self.evicts.swap(policy.is_some(), Ordering::Relaxed) == policy.is_some() {
+            return;
+        }
+        match policy {
+            Some(policy) => {
+                tracing::warn!(policy, "Redis may evict channels: set maxmemory-policy to noeviction")
+            }
+            None => tracing::info!("Redis evicts no channels any more"),
+        }
+    }
+
+    /// For `/ready`: Redis may evict channels, or is near its `maxmemory`.
     pub(super) fn warning(&self) -> Option<String> {
+        if self.evicts.load(Ordering::Relaxed) {
+            return Some("Redis may evict channels: its maxmemory-policy is not noeviction".to_owned());
+        }
         let (used, max) = (self.used.load(Ordering::Relaxed), self.max.load(Ordering::Relaxed));
         self.is_above(limits::REDIS_MEMORY_WARNING_PERCENT)
             .then(|| format!("Redis uses {used} of {max} bytes of its maxmemory"))

@@ -200,14 +200,13 @@ impl RedisCore {
         arguments
     }
 
-    /// Refuses a policy that evicts keys: evicted channels lose their history and their members. If
-    /// Redis does not report its policy, the operator is responsible.
+    /// Refuses a policy that evicts keys.
     async fn check_eviction(&self) -> Result<(), ConnectError> {
         let info = MemoryInfo::read(&self.clients[0]).await;
         let info = info.map_err(|e| ConnectError::Answer { command: "INFO memory", error: e.into() })?;
-        match info.policy {
-            Some(policy) if policy != "noeviction" => Err(ConnectError::Evicts { policy }),
-            _ => Ok(()),
+        match info.evicting_policy() {
+            Some(policy) => Err(ConnectError::Evicts { policy: policy.to_owned() }),
+            None => Ok(()),
         }
     }
 

@@ -167,6 +167,11 @@ async fn redis_near_its_maxmemory_is_reported() {
         assert_eq!(node.metrics().await.sum("fanfare_redis_memory_max_bytes"), 1.0);
         redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
         node.logged("Redis is no longer near its maxmemory").await;
+        redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+        node.logged("Redis may evict channels").await;
+        assert!(node.get("/ready").await.text().contains("not noeviction"));
+        redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+        node.logged("Redis evicts no channels any more").await;
         assert_eq!(node.get("/ready").await.text(), r#"{"status":"ready"}"#);
     })
     .await;

@@ -355,11 +355,8 @@ pub fn open_epoch(channel: &str, epoch: u64, seen_seq: u64) -> Call {
 }
 
 pub fn renew(node: &str, is_new: bool) -> Call {
-    call(
-        "renew_node",
-        &["leases", "dead", "tokens", "seen"],
-        &[node, if is_new { "1" } else { "0" }, "key-a", "7"],
-    )
+    let keys = ["leases", "dead", "tokens", "seen", "schema"];
+    call("renew_node", &keys, &[node, if is_new { "1" } else { "0" }, "key-a", "7", "4"])
 }
 
 pub fn mark_swept(node: &str) -> Call {

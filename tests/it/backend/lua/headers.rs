@@ -222,6 +222,7 @@ fn fits(name: &str, value: &str) -> bool {
     match name {
         "log_max" => value == "3000",
         "run_id" => value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "schema" => value == "4",
         "ttl_ms" => value == "3600000",
         "own_key" => value.len() == 64,
         "log_bytes_max" => value == "1048576",

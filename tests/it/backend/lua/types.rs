@@ -64,12 +64,13 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 }
                 stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
-                let command =
-                    if ["rate", "tokens", "seen"].contains(&wrong.as_str()) || wrong.starts_with("swept") {
-                        "RPUSH"
-                    } else {
-                        "SET"
-                    };
+                let command = if ["rate", "tokens", "seen", "schema"].contains(&wrong.as_str())
+                    || wrong.starts_with("swept")
+                {
+                    "RPUSH"
+                } else {
+                    "SET"
+                };
                 stage.redis.command(&[command, wrong, "text"]).await;
                 stage.assert_refused(call, "WRONGTYPE").await;
             }
