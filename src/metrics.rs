@@ -99,6 +99,7 @@ catalogue! {
     counter http_connections_reserve "fanfare_http_connections_reserve_total" Count "HTTP connections served from the reserve: one request each, while the node has no place for more."
     counter accepts_failed "fanfare_accepts_failed_total" Count "Connections that the node could not accept, mostly because it had no file descriptor left."
     counter http_writes_timed_out "fanfare_http_writes_timed_out_total" Count "HTTP connections closed because the client read nothing of its responses for 30 s."
+    counter unsigned_requests_delayed "fanfare_unsigned_requests_delayed_total" Count "Responses to requests without a valid signature that waited, because their address sent too many."
     counter requests_rate_limited "fanfare_requests_rate_limited_total" Count "API requests with a 429 response: rate limit of the app exceeded."
     counter rate_limits_unenforced "fanfare_rate_limits_unenforced_total" Count "API requests admitted without a rate limit check because the backend was unreachable."
     counter connection_limits_unenforced "fanfare_connection_limits_unenforced_total" Count "Reports of an app's connections that failed; connections were admitted without the cluster-wide limit."

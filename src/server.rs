@@ -242,6 +242,7 @@ async fn remove_expired(node: Node) {
         }
         node.apps.remove_expired().await;
         node.connection_limiter.remove_unused();
+        node.http_limiter.remove_expired();
     }
 }
 

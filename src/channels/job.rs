@@ -38,7 +38,7 @@ impl JobKind {
         JobKind::CheckHead,
     ];
 
-    /// How many run at once on a node. Further channels wait in a queue.
+    /// How many run at once on a node, at most. Further channels wait in a queue.
     pub(super) fn concurrent_max(self) -> usize {
         match self {
             JobKind::Listen => limits::LISTENS_MAX,
@@ -133,8 +133,17 @@ impl JobResult {
         }
     }
 
-    pub(super) fn is_failed_membership_update(&self) -> bool {
-        matches!(self, JobResult::MembershipUpdated(update) if update.1.is_err())
+    pub(super) fn has_failed(&self) -> bool {
+        match self {
+            JobResult::Listened(result) | JobResult::EpochOpened(result) => result.is_err(),
+            JobResult::MembershipUpdated(update) => update.1.is_err(),
+            JobResult::RosterRead(result) => result.is_err(),
+            JobResult::LogRead(result) => result.is_err(),
+            JobResult::HeadRead(result) | JobResult::HeadChecked(result) => result.is_err(),
+            JobResult::Recovered(result) => result.is_err(),
+            JobResult::InitialBasesRead(result) => result.is_err(),
+            JobResult::DeltasToggled { result, .. } => result.is_err(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::backend::BackendError;
 use crate::channel::ChannelId;
 use crate::entry::Position;
 use crate::event::SocketId;
+use crate::limits;
 
 /// A call that has ended.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ pub(super) enum Done {
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     queues: [Queue; JobKind::ALL.len()],
-    calls: JoinSet<Done>,
+    /// Each with the time that it took.
+    calls: JoinSet<(Done, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +31,23 @@ struct Queue {
     channels: FairQueue,
     in_flight: usize,
     paused_until: Option<Instant>,
+    /// The shortest successful call so far: the round trip to Redis without a queue there.
+    shortest: Option<Duration>,
+}
+
+impl Queue {
+    /// How many calls may be in flight: as many as Redis executes during the shortest one. Further
+    /// ones would wait in Redis, and with them the publishes and subscriptions of other apps.
+    fn in_flight_max(&self, kind: JobKind) -> usize {
+        let shortest = self.shortest.unwrap_or_default().as_secs_f64();
+        let executed = (shortest * limits::CALLS_PER_SEC as f64) as usize;
+        kind.concurrent_max().min(executed.max(limits::CALLS_IN_FLIGHT_MIN))
+    }
+
+    /// A call has succeeded after this time.
+    fn record(&mut self, time: Duration) {
+        self.shortest = Some(self.shortest.map_or(time, |shortest| shortest.min(time)));
+    }
 }
 
 impl Jobs {
@@ -40,8 +59,8 @@ impl Jobs {
     /// The next channel whose job of this kind can start now.
     pub(super) fn pop(&mut self, kind: JobKind, now: Instant) -> Option<ChannelId> {
         let queue = self.queue(kind);
-        let may_start =
-            queue.in_flight < kind.concurrent_max() && queue.paused_until.is_none_or(|until| now >= until);
+        let may_start = queue.in_flight < queue.in_flight_max(kind)
+            && queue.paused_until.is_none_or(|until| now >= until);
         if may_start { queue.channels.pop() } else { None }
     }
 
@@ -56,22 +75,29 @@ impl Jobs {
 
     pub(super) fn spawn(&mut self, kind: JobKind, call: impl Future<Output = Done> + Send + 'static) {
         self.queue(kind).in_flight += 1;
-        self.calls.spawn(call);
+        self.calls.spawn(async move {
+            let started = Instant::now();
+            (call.await, started.elapsed())
+        });
     }
 
     /// Completes with the next call that has ended; `None` if none is in flight, or if
     /// the runtime is shutting down.
     pub(super) async fn next(&mut self) -> Option<Done> {
-        let done = match self.calls.join_next().await? {
-            Ok(done) => done,
+        let (done, time) = match self.calls.join_next().await? {
+            Ok(ended) => ended,
             Err(error) if error.is_cancelled() => return None,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let kind = match &done {
-            Done::Job(_, result) => result.kind(),
-            Done::HeadsRead(..) => JobKind::CheckHead,
+        let (kind, has_failed) = match &done {
+            Done::Job(_, result) => (result.kind(), result.has_failed()),
+            Done::HeadsRead(_, heads) => (JobKind::CheckHead, heads.is_err()),
         };
-        self.queue(kind).in_flight -= 1;
+        let queue = self.queue(kind);
+        queue.in_flight -= 1;
+        if !has_failed {
+            queue.record(time);
+        }
         Some(done)
     }
 
@@ -88,5 +114,25 @@ impl Jobs {
 
     fn queue(&mut self, kind: JobKind) -> &mut Queue {
         &mut self.queues[kind as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_in_flight_follow_the_shortest_one() {
+        const MS: Duration = Duration::from_millis(1);
+        let mut queue = Queue::default();
+        let mut in_flight_max = |ended: &[Duration]| {
+            ended.iter().for_each(|time| queue.record(*time));
+            queue.in_flight_max(JobKind::Listen)
+        };
+        assert_eq!(in_flight_max(&[]), limits::CALLS_IN_FLIGHT_MIN);
+        assert_eq!(in_flight_max(&[60 * MS]), limits::LISTENS_MAX);
+        assert_eq!(in_flight_max(&[4 * MS, 60 * MS]), limits::CALLS_PER_SEC as usize * 4 / 1_000);
+        assert_eq!(in_flight_max(&[MS / 10, 60 * MS]), limits::CALLS_IN_FLIGHT_MIN);
+        assert_eq!(queue.in_flight_max(JobKind::ToggleDeltas), limits::DELTA_TOGGLES_MAX);
     }
 }

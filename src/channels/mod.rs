@@ -238,7 +238,7 @@ impl Channels {
         match done {
             Done::Job(channel_id, result) => {
                 self.repaired_bytes += result.repair_bytes();
-                if result.is_failed_membership_update() {
+                if result.has_failed() && result.kind() == JobKind::UpdateMembership {
                     self.jobs.pause(JobKind::UpdateMembership, Instant::now(), limits::RETRY_DELAY);
                 }
                 self.enter(&channel_id, |channel, context| channel.on_job_done(result, context));

@@ -19,6 +19,7 @@ mod signed;
 mod socket;
 mod starting;
 mod unread;
+mod unsigned;
 mod users;
 
 use std::sync::{Arc, OnceLock};
@@ -56,7 +57,8 @@ pub fn router(node: Node) -> Router {
     if !node.trusted_proxies.is_empty() {
         routes = routes.layer(middleware::from_fn_with_state(node.clone(), places::limit_forwarded));
     }
-    layered(routes.with_state(node))
+    let delay_unsigned = middleware::from_fn_with_state(node.clone(), unsigned::delay_unsigned);
+    layered(routes.with_state(node)).layer(delay_unsigned)
 }
 
 /// A router around the routes, so that routing uses the normalised path.

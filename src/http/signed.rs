@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 
 use super::path::{below, signed_paths};
 use super::query::{Query, decode};
+use super::unsigned::Verified;
 use super::{ApiError, RequestApp, peer};
 use crate::app::{App, AppLimits, Secret};
 use crate::auth;
@@ -51,6 +52,7 @@ impl FromRequest<Node> for SignedRequest {
             let client = peer::client(node, &parts.extensions, &parts.headers).map(tracing::field::display);
             tracing::debug!(app = %app.id, client, %error, "request refused");
         })?;
+        parts.extensions.get().inspect(|verified: &&Verified| verified.set());
         query.check_unambiguous()?;
         if !app.enabled {
             return Err(ApiError::app_disabled());

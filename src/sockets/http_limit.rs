@@ -12,11 +12,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::connections::Connections;
+use super::unsigned_requests::UnsignedRequests;
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::metrics;
@@ -41,8 +43,11 @@ pub struct HttpLimiter {
     trusted_proxies: Vec<IpNet>,
     connections: Arc<Connections>,
     counts: Mutex<Counts>,
+    unsigned_requests: Mutex<UnsignedRequests>,
     /// The subject is the address.
     log_limit: LogLimit,
+    /// The same for requests without a valid signature.
+    unsigned_log: LogLimit,
 }
 
 #[derive(Debug, Default)]
@@ -99,8 +104,15 @@ impl HttpLimiter {
     ) -> Arc<HttpLimiter> {
         // The limit in all includes a limit of files that is lower.
         let bounds = HttpBounds { connections_max: bounds.connections_max.min(bounds.files_max), ..bounds };
-        let (counts, log_limit) = (Mutex::default(), LogLimit::default());
-        Arc::new(HttpLimiter { bounds, trusted_proxies, connections, counts, log_limit })
+        Arc::new(HttpLimiter {
+            bounds,
+            trusted_proxies,
+            connections,
+            counts: Mutex::default(),
+            unsigned_requests: Mutex::default(),
+            log_limit: LogLimit::default(),
+            unsigned_log: LogLimit::default(),
+        })
     }
 
     /// Admits a connection of this peer, to the reserve if there is no other place.
@@ -165,6 +177,25 @@ impl HttpLimiter {
             true => Ok(self.permit(&mut counts, None, Kind::Metrics)),
             false => Err(HttpLimitReached::Node),
         }
+    }
+
+    /// Counts a request of this client without a valid signature. Returns the time for which its
+    /// response has to wait.
+    pub fn count_unsigned(&self, client: IpAddr) -> Duration {
+        let Some(address) = self.bounded(client) else { return Duration::ZERO };
+        let delay = self.unsigned_requests.lock().count(address, Instant::now());
+        if !delay.is_zero() {
+            metrics().unsigned_requests_delayed.increment(1);
+            if self.unsigned_log.admits(&address.to_string()) {
+                tracing::warn!(%client, "too many requests without a valid signature from this address, which is not in trusted_proxies: responses wait");
+            }
+        }
+        delay
+    }
+
+    /// Forgets addresses that have sent no more than they may.
+    pub fn remove_expired(&self) {
+        self.unsigned_requests.lock().remove_expired(Instant::now());
     }
 
     fn refuse(&self, client: IpAddr, reached: HttpLimitReached) {

@@ -4,6 +4,7 @@ pub mod connection_limit;
 pub mod connections;
 pub mod http_limit;
 pub mod subscription_permit;
+mod unsigned_requests;
 mod write;
 pub mod write_buffer;
 pub mod writers;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use fanfare::limits;
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::server::Builder;
@@ -17,6 +18,8 @@ use crate::support::{
 };
 
 const GET: &str = "GET /live HTTP/1.1\r\nhost: test\r\n\r\n";
+const TRUSTS_LOOPBACK: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
+const UNSIGNED_DELAYED: &str = "fanfare_unsigned_requests_delayed_total";
 
 async fn open(addr: SocketAddr, count: usize) -> Vec<RawConnection> {
     join_all((0..count).map(|_| RawConnection::open(addr))).await
@@ -71,7 +74,8 @@ async fn get_from(addr: SocketAddr, source: &str, path: &str) -> Result<Answer, 
 #[tokio::test]
 async fn unread_responses_are_bounded_and_end_the_connection_after_30_s() {
     bounded(async {
-        let server = Server::builder().start().await;
+        // Requests of a trusted proxy do not wait for their rate.
+        let server = Server::builder().config(TRUSTS_LOOPBACK).start().await;
         let mut stream = open_from(server.addr(), "127.0.0.1").await;
         let stalled = Instant::now();
         pipeline(&mut stream).await;
@@ -91,7 +95,7 @@ async fn unread_responses_are_bounded_and_end_the_connection_after_30_s() {
 async fn pipelined_responses_that_are_read_late_arrive() {
     bounded(async {
         const REQUESTS: usize = 20_000;
-        let server = Server::builder().start().await;
+        let server = Server::builder().config(TRUSTS_LOOPBACK).start().await;
         let (mut read, mut write) = open_from(server.addr(), "127.0.0.1").await.into_split();
         let sending = tokio::spawn(async move {
             write.write_all(GET.repeat(REQUESTS).as_bytes()).await.unwrap();
@@ -113,6 +117,108 @@ async fn pipelined_responses_that_are_read_late_arrive() {
             }
         }
         sending.await.unwrap();
+    })
+    .await;
+}
+
+// --- requests without a valid signature ----------------------------------------------------
+
+/// Pipelines a request, and reads all responses. Returns their status and the time that they took.
+async fn send_repeatedly(addr: SocketAddr, request: &str, times: usize) -> (u16, Duration) {
+    let mut connection = RawConnection::open(addr).await;
+    let begun = Instant::now();
+    connection.send(request.repeat(times)).await;
+    let mut status = 0;
+    for _ in 0..times {
+        status = connection.answer().await.status;
+    }
+    (status, begun.elapsed())
+}
+
+#[tokio::test]
+async fn unsigned_requests_above_their_rate_wait() {
+    bounded(async {
+        const ABOVE: u32 = 300;
+        let server = Server::builder().start().await;
+        let app = server.caller("1");
+        let wrong = app.request("GET", "/channels").signature("0").head();
+        let time_min = Duration::from_secs(1) * ABOVE / limits::UNSIGNED_REQUESTS_PER_SEC;
+        let burst = limits::UNSIGNED_REQUESTS_BURST;
+        // The second time without a burst: the address has used it.
+        for (request, status, times) in [(GET, 200, burst + ABOVE), (&wrong, 401, ABOVE)] {
+            let (answered, time) = send_repeatedly(server.addr(), request, times as usize).await;
+            assert_eq!(answered, status);
+            assert!(time >= time_min / 2, "{times} requests took {time:?} of at least {time_min:?}");
+        }
+        server.logged("too many requests without a valid signature from this address").await;
+        assert!(metric(&server, UNSIGNED_DELAYED).await > 0.0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn signed_requests_do_not_wait_for_the_rate_of_unsigned_ones() {
+    bounded(async {
+        let server = Server::builder().start().await;
+        let request = server.caller("1").request("GET", "/channels").head();
+        let times = 2 * limits::UNSIGNED_REQUESTS_BURST as usize;
+        assert_eq!(send_repeatedly(server.addr(), &request, times).await.0, 200);
+        assert_eq!(metric(&server, UNSIGNED_DELAYED).await, 0.0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unsigned_requests_behind_a_proxy_count_for_their_client() {
+    bounded(async {
+        let server = Server::builder().config(TRUSTS_LOOPBACK).start().await;
+        let times = limits::UNSIGNED_REQUESTS_BURST as usize + 100;
+        let of_client = GET.replace("host:", "x-forwarded-for: 203.0.113.7\r\nhost:");
+        send_repeatedly(server.addr(), &of_client, times).await;
+        let delayed = metric(&server, UNSIGNED_DELAYED).await;
+        assert!(delayed > 0.0);
+        send_repeatedly(server.addr(), GET, times).await;
+        let of_other = of_client.replace("113.7", "113.8");
+        send_repeatedly(server.addr(), &of_other, times / 2).await;
+        assert_eq!(metric(&server, UNSIGNED_DELAYED).await, delayed, "the proxy and another client");
+    })
+    .await;
+}
+
+/// The attack: a stranger pipelines requests on many connections, as fast as they are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_of_unsigned_requests_delays_neither_others_nor_signed_requests() {
+    bounded(async {
+        const CONNECTIONS: usize = 100;
+        const CHECKS: u32 = 20;
+        let server = Server::builder().start().await;
+        let addr = server.addr();
+        let mut flood = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            flood.spawn(async move {
+                let (mut read, mut write) = open_from(addr, "127.0.0.1").await.into_split();
+                let mut discarded = sink();
+                let send = async { while write.write_all(GET.repeat(100).as_bytes()).await.is_ok() {} };
+                tokio::join!(send, copy(&mut read, &mut discarded)).1
+            });
+        }
+        eventually("responses that wait", STEP_TIMEOUT, async || {
+            let delayed = metric(&server, UNSIGNED_DELAYED).await;
+            if delayed >= 2.0 * CONNECTIONS as f64 { Ok(()) } else { Err(format!("{delayed} wait")) }
+        })
+        .await;
+        let caller = server.caller("1");
+        let begun = Instant::now();
+        for _ in 0..CHECKS {
+            assert_eq!(get_from(addr, "127.0.0.3", "/ready").await.expect("a response").status, 200);
+            caller.publish("news", "e", "x").await;
+        }
+        let time = begun.elapsed();
+        let delayed = limits::UNSIGNED_DELAY_MAX * CHECKS;
+        assert!(time < delayed / 2, "{time:?}, {delayed:?} if each had waited");
+        // From the address of the flood too, within the timeout of a health check.
+        let health = get_from(addr, "127.0.0.1", "/ready").await.expect("a response");
+        assert_eq!(health.status, 200);
     })
     .await;
 }
