@@ -95,7 +95,7 @@ pub(super) fn reply_code(error: &Error) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use fred::interfaces::{ClientLike, KeysInterface};
     use fred::prelude::Client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -105,7 +105,7 @@ mod tests {
     use crate::backend::redis::{build, scripts, standalone};
 
     /// A client, and its connection at a server that replies to the handshake.
-    async fn connect() -> (Client, TcpStream) {
+    pub(in crate::backend::redis) async fn connect() -> (Client, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("redis://{}", listener.local_addr().expect("a bound listener"));
         let client = build(standalone(&url).expect("a URL"), 8).expect("a client");

@@ -7,6 +7,7 @@ mod error;
 mod history;
 mod keys;
 mod lease;
+mod links;
 mod listen;
 mod membership;
 mod memory_watch;
@@ -20,14 +21,13 @@ mod webhook_outbox;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
 use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
 use fred::types::RespVersion;
-use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
+use fred::types::config::{Config, TcpConfig};
 use thiserror::Error;
 
 use super::BackendError;
@@ -43,6 +43,7 @@ use apps::AppStore;
 use connection_log::ConnectionLog;
 use keys::Keys;
 use lease::Lease;
+use links::Link;
 use listen::Listener;
 use memory_watch::{MemoryInfo, MemoryWatch};
 use publish_permits::PublishPermits;
@@ -133,6 +134,7 @@ impl Redis {
             .await
             .map_err(|error| ConnectError::Answer { command: "renew_node", error })?;
         ConnectionLog::start(core.clients.iter().chain([&subscriber, &apps]).cloned().collect());
+        Link::start_all(&core, &subscriber, &apps);
         let listener = Listener::start(core.clone(), subscriber);
         for client in &core.clients {
             Task::RedisReconnects.spawn(watch_reconnects(client.clone(), core.clone()));
@@ -236,11 +238,7 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
             connection.internal_command_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = limits::REDIS_COMMANDS_MAX;
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(limits::SCRIPT_DEADLINE),
-                interval: Duration::from_millis(500),
-            };
+            connection.tcp = tcp();
         })
         .with_performance_config(|performance: &mut PerformanceConfig| {
             performance.default_command_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
@@ -248,6 +246,15 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 1_000, 2))
         .build()
+}
+
+fn tcp() -> TcpConfig {
+    TcpConfig {
+        nodelay: Some(true),
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        user_timeout: Some(limits::LINK_RECEIPT_TIMEOUT),
+        ..TcpConfig::default()
+    }
 }
 
 /// Connects, and retries until the timeout, because Redis may be starting at the same time. Calls

@@ -8,5 +8,6 @@ mod many_channels;
 mod order;
 mod redis_outage;
 mod run_once;
+mod stalled_links;
 mod start;
 mod tasks;

@@ -26,8 +26,13 @@ pub enum Links {
     All,
     /// Connections that have sent SUBSCRIBE.
     Subscriber,
-    /// Connections that have sent EVALSHA, EVAL or FCALL.
+    /// Connections that have sent EVALSHA, EVAL or FCALL, and no SUBSCRIBE.
     Scripts,
+    /// The connection with this number: the proxy counts all that it has accepted, from 0. A
+    /// node opens its four connections for scripts first; the first one has its lease.
+    Nth(usize),
+    /// The first connections, as many as this.
+    First(usize),
 }
 
 /// The direction that a rule applies to.
@@ -157,15 +162,18 @@ fn loss(pattern: &str) -> (Loss, Lost) {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut number = 0;
     while let Ok((node, _)) = listener.accept().await {
         let shared = shared.clone();
-        tokio::spawn(async move { Link::new(shared).run(node).await });
+        tokio::spawn(async move { Link::new(shared, number).run(node).await });
+        number += 1;
     }
 }
 
 /// One connection of a node through the proxy to Redis.
 struct Link {
     shared: Arc<Shared>,
+    number: usize,
     subscriber: AtomicBool,
     scripts: AtomicBool,
     requests: AtomicU64,
@@ -185,9 +193,10 @@ enum End {
 }
 
 impl Link {
-    fn new(shared: Arc<Shared>) -> Link {
+    fn new(shared: Arc<Shared>, number: usize) -> Link {
         Link {
             shared,
+            number,
             subscriber: false.into(),
             scripts: false.into(),
             requests: 0.into(),
@@ -271,7 +280,11 @@ impl Link {
         match links {
             Links::All => true,
             Links::Subscriber => self.subscriber.load(Ordering::Relaxed),
-            Links::Scripts => self.scripts.load(Ordering::Relaxed),
+            Links::Scripts => {
+                self.scripts.load(Ordering::Relaxed) && !self.subscriber.load(Ordering::Relaxed)
+            }
+            Links::Nth(number) => self.number == number,
+            Links::First(count) => self.number < count,
         }
     }
 

@@ -357,6 +357,10 @@ pub fn renew(node: &str, is_new: bool) -> Call {
     call("renew_node", &["leases", "dead", "tokens"], &[node, if is_new { "1" } else { "0" }, "key-a"])
 }
 
+pub fn probe() -> Call {
+    call("probe_link", &["probe"], &["10000"])
+}
+
 pub fn fence(node: &str, counter: &str) -> Call {
     call("fence_node", &["leases", "dead"], &[node, counter])
 }

@@ -2,8 +2,8 @@
 //! operations that free memory work, and so do those that the cluster depends on.
 
 use super::calls::{
-    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
+    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, open_epoch, probe,
+    read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
 use crate::support::bounded;
@@ -50,7 +50,12 @@ async fn full_memory_refuses_publishing() {
         ] {
             stage.assert_refused(&call, "OOM").await;
         }
-        stage.assert_refused(&charge(1, 10, 1_000), "OOM").await;
+        for call in [charge(1, 10, 1_000), probe()] {
+            stage.assert_refused(&call, "OOM").await;
+        }
+        stage.set_memory_full(false).await;
+        assert_eq!(stage.run(&probe()).await.integer(), 1);
+        assert!(stage.redis.command(&["PTTL", "probe"]).await.integer() > 9_000);
     })
     .await;
 }
