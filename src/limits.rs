@@ -463,6 +463,11 @@ pub const LINK_INTERVALS_MAX: u32 = 3;
 pub const LINK_RECEIPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Expiry of the key that the probes write.
 pub const LINK_PROBE_TTL: Duration = Duration::from_secs(10);
+/// Pause between two new connections for a Redis that refuses writes as a process: as a replica, or
+/// because it cannot save its data. The address may lead to another one by now.
+pub const LINK_REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+/// Characters of an unknown refusal that `/ready` and the log report.
+pub const LINK_REFUSAL_CHARS_MAX: usize = 200;
 /// Interval at which a node compares its readiness with the last logged one.
 pub const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval at which a node reads the memory of Redis.

@@ -1,27 +1,39 @@
 //! Probes of the connections to Redis: a small write on each of them, every second. A connection
-//! without an answer is made anew. fred's own check does not suffice: each write postpones it.
+//! without an answer is made anew, and a refused write makes the node unready. fred's own check of
+//! connections does not suffice: each write postpones it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Error, ErrorKind};
+use parking_lot::Mutex;
 
+use super::error::reply_code;
 use super::{RedisCore, scripts};
 use crate::limits;
 use crate::metrics::metrics;
 use crate::task::Task;
 
-/// A connection of this node to Redis.
+/// The connections of this node to Redis.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Links {
+    links: Vec<Arc<Link>>,
+    /// Time without an answer after which a link makes the node unready.
+    silence_max: Duration,
+}
+
+#[derive(Debug)]
+struct Link {
     name: LinkName,
     client: Client,
     core: Arc<RedisCore>,
     /// The key that the probes write.
     key: String,
+    state: Mutex<State>,
 }
 
 /// The use of a connection, for the log.
@@ -32,42 +44,89 @@ enum LinkName {
     Apps,
 }
 
-impl Link {
+/// The result of the last probe with an answer.
+#[derive(Debug)]
+struct State {
+    answered: Instant,
+    refusal: Option<Refusal>,
+}
+
+/// Why Redis has refused the write of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    reason: Cow<'static, str>,
+    /// A new connection may lead to another Redis, which accepts writes.
+    is_of_process: bool,
+}
+
+impl Links {
     /// Spawns the tasks that probe the connections.
-    pub(super) fn start_all(core: &Arc<RedisCore>, topics: &Client, apps: &Client) {
+    pub(super) fn start(core: &Arc<RedisCore>, topics: &Client, apps: &Client) -> Links {
         let key = core.keys.probe(&format!("{:016x}", rand::random::<u64>()));
         let scripts = core.clients.iter().enumerate();
-        let links = scripts.map(|(number, client)| (LinkName::Scripts(number), client));
-        for (name, client) in links.chain([(LinkName::Topics, topics), (LinkName::Apps, apps)]) {
-            let link = Link { name, client: client.clone(), core: core.clone(), key: key.clone() };
-            Task::RedisLinks.spawn(link.probe_regularly());
+        let clients = scripts.map(|(number, client)| (LinkName::Scripts(number), client));
+        let clients = clients.chain([(LinkName::Topics, topics), (LinkName::Apps, apps)]);
+        let link = |(name, client): (LinkName, &Client)| {
+            let (client, core, key) = (client.clone(), core.clone(), key.clone());
+            let state = Mutex::new(State { answered: Instant::now(), refusal: None });
+            Arc::new(Link { name, client, core, key, state })
+        };
+        let links: Vec<Arc<Link>> = clients.map(link).collect();
+        for link in &links {
+            Task::RedisLinks.spawn(link.clone().probe_regularly());
         }
+        Links { links, silence_max: core.times.probe_interval + core.times.ready_grace }
     }
 
-    async fn probe_regularly(self) {
+    /// The reason why this node cannot write, as of the last probes.
+    pub(super) fn unready(&self) -> Option<Cow<'static, str>> {
+        let is_silent = |link: &Arc<Link>| link.state.lock().answered.elapsed() >= self.silence_max;
+        if self.links.iter().any(is_silent) {
+            return Some(match self.links.iter().all(|link| scripts::is_connected(&link.client)) {
+                true => "a connection to Redis does not answer".into(),
+                false => "Redis is unavailable".into(),
+            });
+        }
+        self.links.iter().find_map(|link| Some(link.state.lock().refusal.as_ref()?.reason.clone()))
+    }
+}
+
+impl Link {
+    async fn probe_regularly(self: Arc<Link>) {
         let interval = self.core.times.link_interval;
         let mut is_stalled = false;
+        let mut left: Option<Instant> = None;
         loop {
             tokio::time::sleep(interval).await;
             if !scripts::is_connected(&self.client) {
                 continue;
             }
-            match answer_within(limits::LINK_INTERVALS_MAX, interval, self.answer()).await {
-                Some(Ok(())) if is_stalled => {
-                    tracing::info!(link = %self.name, "the connection to Redis answers again");
-                    is_stalled = false;
-                }
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::debug!(link = %self.name, %error, "probe not answered"),
+            let answer = answer_within(limits::LINK_INTERVALS_MAX, interval, self.answer()).await;
+            let refusal = match answer {
+                Some(Ok(())) => None,
+                Some(Err(error)) => match Refusal::of(&error) {
+                    Some(refusal) => Some(refusal),
+                    // Lost meanwhile: fred connects again.
+                    None => continue,
+                },
                 None if scripts::is_connected(&self.client) => {
-                    if !is_stalled {
+                    if !std::mem::replace(&mut is_stalled, true) {
                         tracing::warn!(link = %self.name, "a connection to Redis does not answer: reconnecting");
-                        is_stalled = true;
                     }
                     self.reconnect().await;
+                    continue;
                 }
-                // Lost meanwhile: fred connects again.
-                None => {}
+                None => continue,
+            };
+            if std::mem::take(&mut is_stalled) {
+                tracing::info!(link = %self.name, "the connection to Redis answers again");
+            }
+            let leaves = refusal.as_ref().is_some_and(|refusal| refusal.is_of_process)
+                && left.is_none_or(|left| left.elapsed() >= limits::LINK_REFUSAL_PAUSE);
+            *self.state.lock() = State { answered: Instant::now(), refusal };
+            if leaves {
+                left = Some(Instant::now());
+                self.reconnect().await;
             }
         }
     }
@@ -96,6 +155,24 @@ impl Link {
     }
 }
 
+impl Refusal {
+    /// `None` if the error is not an answer, or passes soon.
+    fn of(error: &Error) -> Option<Refusal> {
+        let (reason, is_of_process) = match reply_code(error)? {
+            "READONLY" => ("Redis is a replica and accepts no writes".into(), true),
+            "MISCONF" => ("Redis cannot save its data and accepts no writes".into(), true),
+            "NOREPLICAS" => ("Redis has too few replicas and accepts no writes".into(), false),
+            "OOM" => ("Redis is out of memory".into(), false),
+            "LOADING" | "MASTERDOWN" | "BUSY" => return None,
+            _ => {
+                let details: String = error.details().chars().take(limits::LINK_REFUSAL_CHARS_MAX).collect();
+                (format!("Redis refused a write: {details}").into(), false)
+            }
+        };
+        Some(Refusal { reason, is_of_process })
+    }
+}
+
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,32 +193,4 @@ async fn answer_within<T>(count: u32, interval: Duration, answer: impl Future<Ou
         }
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
-    use fred::prelude::Options;
-
-    use crate::backend::redis::error::tests::connect;
-    use crate::limits;
-
-    /// The client waits until it has written, and reconnects only afterwards.
-    #[tokio::test]
-    async fn connection_that_does_not_take_bytes_ends() {
-        let (client, _stream) = connect().await;
-        let mut errors = client.error_rx();
-        let value = "x".repeat(1024 * 1024);
-        // More than the buffers of both sides.
-        let writer = client.with_options(&Options { max_attempts: Some(1), ..Options::default() });
-        let writes = futures_util::future::join_all(
-            (0..32).map(|_| writer.set::<(), _, _>("key", value.clone(), None, None, false)),
-        );
-        let _ = writes.await;
-        let ended =
-            tokio::time::timeout(limits::LINK_RECEIPT_TIMEOUT + Duration::from_secs(10), errors.recv());
-        assert!(ended.await.is_ok(), "the connection is still open");
-    }
 }

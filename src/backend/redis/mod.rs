@@ -18,6 +18,7 @@ mod run_id;
 mod scripts;
 mod webhook_outbox;
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +44,7 @@ use apps::AppStore;
 use connection_log::ConnectionLog;
 use keys::Keys;
 use lease::Lease;
-use links::Link;
+use links::Links;
 use listen::Listener;
 use memory_watch::{MemoryInfo, MemoryWatch};
 use publish_permits::PublishPermits;
@@ -76,6 +77,7 @@ pub enum ConnectError {
 pub struct Redis {
     core: Arc<RedisCore>,
     listener: Listener,
+    links: Links,
     lease: Arc<Lease>,
     apps: AppStore,
     memory: Arc<MemoryWatch>,
@@ -134,14 +136,14 @@ impl Redis {
             .await
             .map_err(|error| ConnectError::Answer { command: "renew_node", error })?;
         ConnectionLog::start(core.clients.iter().chain([&subscriber, &apps]).cloned().collect());
-        Link::start_all(&core, &subscriber, &apps);
+        let links = Links::start(&core, &subscriber, &apps);
         let listener = Listener::start(core.clone(), subscriber);
         for client in &core.clients {
             Task::RedisReconnects.spawn(watch_reconnects(client.clone(), core.clone()));
         }
         let apps = AppStore::new(apps, core.keys.clone());
         let memory = MemoryWatch::start(core.clients[0].clone());
-        Ok(Redis { core, listener, lease, apps, memory })
+        Ok(Redis { core, listener, links, lease, apps, memory })
     }
 
     /// The apps stored in this Redis.
@@ -149,16 +151,19 @@ impl Redis {
         &self.apps
     }
 
-    /// The reason why this node does not receive the messages of other nodes, or they do not
-    /// receive its own.
-    pub fn unready(&self) -> Option<&'static str> {
-        if self.listener.is_listening() {
-            return None;
+    /// The reason why this node cannot write, does not receive the messages of other nodes, or may
+    /// be taken for dead.
+    pub fn unready(&self) -> Option<Cow<'static, str>> {
+        if let Some(reason) = self.links.unready() {
+            return Some(reason);
         }
-        match self.core.clients.iter().all(scripts::is_connected) {
-            true => Some("this node does not receive its own probe through Redis"),
-            false => Some("Redis is unavailable"),
+        if !self.listener.is_listening() {
+            return Some(match self.core.clients.iter().all(scripts::is_connected) {
+                true => "this node does not receive its own probe through Redis".into(),
+                false => "Redis is unavailable".into(),
+            });
         }
+        self.lease.is_overdue().then(|| "the lease of this node is not renewed".into())
     }
 
     pub fn resume_tokens(&self) -> &ResumeTokens {

@@ -6,6 +6,7 @@ mod gap_repair;
 mod lease;
 mod many_channels;
 mod order;
+mod readiness;
 mod redis_outage;
 mod run_once;
 mod stalled_links;

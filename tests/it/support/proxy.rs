@@ -67,7 +67,8 @@ struct Loss {
 }
 
 struct Shared {
-    redis: SocketAddr,
+    /// Where new connections lead.
+    redis: Mutex<SocketAddr>,
     rules: watch::Sender<Rules>,
 }
 
@@ -92,7 +93,7 @@ impl Proxy {
     pub async fn start(redis_port: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let redis = SocketAddr::from(([127, 0, 0, 1], redis_port));
+        let redis = Mutex::new(SocketAddr::from(([127, 0, 0, 1], redis_port)));
         let shared = Arc::new(Shared { redis, rules: watch::Sender::default() });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Proxy { addr, shared, task }
@@ -100,6 +101,11 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// Leads new connections to the Redis at this local port.
+    pub fn lead_to(&self, redis_port: u16) {
+        self.shared.redis.lock().set_port(redis_port);
     }
 
     /// Closes these connections, and every new one, until [`Proxy::heal`].
@@ -211,7 +217,8 @@ impl Link {
         if self.is_cut() {
             return;
         }
-        let Ok(redis) = TcpStream::connect(self.shared.redis).await else { return };
+        let redis = *self.shared.redis.lock();
+        let Ok(redis) = TcpStream::connect(redis).await else { return };
         let _ = (node.set_nodelay(true), redis.set_nodelay(true));
         let (mut from_node, mut to_node) = node.into_split();
         let (mut from_redis, mut to_redis) = redis.into_split();

@@ -162,7 +162,7 @@ async fn full_memory_is_backpressure() {
         late.request_subscription("news").await;
         late.settle().await;
         assert_eq!(caller.subscription_count("news").await, 3);
-        assert_eq!(server.get("/ready").await.status, 200);
+        server.ready_becomes(503, STEP_TIMEOUT).await;
         redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
         late.until("its confirmation", STEP_TIMEOUT, |record| record.confirmations("news") == 1).await;
         assert_eq!(caller.subscription_count("news").await, 4);

@@ -1,8 +1,8 @@
 //! Keys of a wrong type, as after a mistake with another tool.
 
 use super::calls::{
-    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, read_cached,
-    read_log, read_log_since, read_outbox, renew, rules, settle, switch,
+    Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, open_epoch, probe,
+    read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
@@ -39,6 +39,7 @@ fn calls() -> Vec<Call> {
         renew("n1", true),
         renew("n1", false),
         fence("n1", "1"),
+        probe(),
     ]
 }
 
@@ -63,7 +64,8 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 }
                 stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
-                let command = if ["rate", "tokens"].contains(&wrong.as_str()) { "RPUSH" } else { "SET" };
+                let command =
+                    if ["rate", "tokens", "probe"].contains(&wrong.as_str()) { "RPUSH" } else { "SET" };
                 stage.redis.command(&[command, wrong, "text"]).await;
                 stage.assert_refused(call, "WRONGTYPE").await;
             }
