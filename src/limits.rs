@@ -479,6 +479,21 @@ pub const LISTINGS_MAX: usize = 8;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the probes.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval of the probes of each connection to Redis.
+pub const LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// Intervals without an answer to its probe after which a connection is made anew.
+pub const LINK_INTERVALS_MAX: u32 = 3;
+/// Time in which Redis' machine confirms the receipt of what a connection has sent; otherwise the
+/// system closes it. A blocked connection could not be made anew: the client waits until it has
+/// written.
+pub const LINK_RECEIPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Expiry of the key that the probes write.
+pub const LINK_PROBE_TTL: Duration = Duration::from_secs(10);
+/// Pause between two new connections for a Redis that refuses writes as a process: as a replica, or
+/// because it cannot save its data. The address may lead to another one by now.
+pub const LINK_REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+/// Characters of an unknown refusal that `/ready` and the log report.
+pub const LINK_REFUSAL_CHARS_MAX: usize = 200;
 /// Interval at which a node compares its readiness with the last logged one.
 pub const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval at which a node reads the memory of Redis.
@@ -505,6 +520,8 @@ pub struct DetectionTimes {
     pub probe_timeout: Duration,
     /// [`PROBE_INTERVAL`]
     pub probe_interval: Duration,
+    /// [`LINK_INTERVAL`]
+    pub link_interval: Duration,
     /// [`READY_GRACE`]
     pub ready_grace: Duration,
     /// [`POSITION_CHECK_INTERVAL`]
@@ -524,6 +541,7 @@ impl DetectionTimes {
             lease_interval: LEASE_INTERVAL / speedup,
             probe_timeout: PROBE_TIMEOUT / speedup,
             probe_interval: PROBE_INTERVAL / speedup,
+            link_interval: LINK_INTERVAL / speedup,
             ready_grace: READY_GRACE / speedup,
             position_check_interval: POSITION_CHECK_INTERVAL / speedup,
         }

@@ -1,5 +1,6 @@
 //! One cheap handle for the parts of a node, which is one Fanfare process.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -92,9 +93,9 @@ impl NodeState {
     }
 
     /// Why the node is not ready for traffic, or `None` if it is.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<Cow<'static, str>> {
         match self.is_draining() {
-            true => Some("draining"),
+            true => Some("draining".into()),
             false => self.backend.unready(),
         }
     }

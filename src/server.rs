@@ -1,5 +1,6 @@
 //! The server process: construction of the parts, serving, drain.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 use std::io;
@@ -216,18 +217,19 @@ fn http_limiter(config: &Config, files_max: u64, connections: Arc<Connections>) 
 async fn watch_readiness(node: Node) {
     let mut interval = tokio::time::interval(limits::READINESS_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known: Option<Option<&'static str>> = None;
+    let mut known: Option<Option<Cow<'static, str>>> = None;
     loop {
         interval.tick().await;
         let unready = node.unready();
-        if known.replace(unready) == Some(unready) {
+        if known.as_ref() == Some(&unready) {
             continue;
         }
         metrics::metrics().ready.set(if unready.is_none() { 1.0 } else { 0.0 });
-        match unready {
+        match &unready {
             None => tracing::info!("ready"),
-            Some(reason) => tracing::warn!(reason, "not ready"),
+            Some(reason) => tracing::warn!(%reason, "not ready"),
         }
+        known = Some(unready);
     }
 }
 

@@ -21,6 +21,7 @@ pub enum Task {
     RedisMessages,
     RedisTopics,
     RedisProbes,
+    RedisLinks,
     RedisReconnects,
     RedisMemory,
     Lease,
@@ -34,7 +35,7 @@ static PANIC: OnceLock<Task> = OnceLock::new();
 static PANICKED: LazyLock<watch::Sender<Option<Task>>> = LazyLock::new(|| watch::Sender::new(None));
 
 impl Task {
-    pub const ALL: [Task; 13] = [
+    pub const ALL: [Task; 14] = [
         Task::Channels,
         Task::Webhooks,
         Task::ConnectionLimit,
@@ -44,6 +45,7 @@ impl Task {
         Task::RedisMessages,
         Task::RedisTopics,
         Task::RedisProbes,
+        Task::RedisLinks,
         Task::RedisReconnects,
         Task::RedisMemory,
         Task::Lease,
@@ -72,6 +74,7 @@ impl Task {
             Task::RedisMessages => "redis_messages",
             Task::RedisTopics => "redis_topics",
             Task::RedisProbes => "redis_probes",
+            Task::RedisLinks => "redis_links",
             Task::RedisReconnects => "redis_reconnects",
             Task::RedisMemory => "redis_memory",
             Task::Lease => "lease",

@@ -13,6 +13,8 @@ mod quotas;
 pub mod redis;
 mod webhook_outbox;
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 pub use apps::{AppChange, AppChanges, StoredApp};
@@ -61,7 +63,7 @@ pub enum BackendError {
 
 impl Backend {
     /// The reason why this node is not ready for traffic, or `None` if it is ready.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<Cow<'static, str>> {
         match self {
             Backend::Memory(_) => None,
             Backend::Redis(redis) => redis.unready(),

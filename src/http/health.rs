@@ -27,15 +27,15 @@ pub(super) async fn live() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"live"}"#)
 }
 
-/// Returns 503 while the node drains, while Redis is unavailable, and while messages from its
-/// topics do not arrive.
+/// Returns 503 while the node drains, while Redis is unavailable or refuses writes, while messages
+/// from its topics do not arrive, and while its lease is not renewed.
 pub(super) async fn ready(State(node): State<Node>) -> impl IntoResponse {
     match node.unready() {
         None => match node.backend.warning() {
             None => Reply::json(&json!({ "status": "ready" })).into_response(),
             Some(warning) => Reply::json(&json!({ "status": "ready", "warning": warning })).into_response(),
         },
-        Some(reason) => unready(reason).into_response(),
+        Some(reason) => unready(&reason).into_response(),
     }
 }
 

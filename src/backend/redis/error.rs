@@ -67,7 +67,7 @@ impl From<Error> for BackendError {
     fn from(error: Error) -> BackendError {
         match (error.kind(), reply_code(&error)) {
             (_, Some("OOM")) => BackendError::OutOfMemory,
-            (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "NOREPLICAS"))
+            (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" | "MISCONF"))
             | (ErrorKind::Backpressure, _) => BackendError::Unavailable,
             // fred uses the kind of error replies also for its own errors, before and after it has
             // written the command.
@@ -89,22 +89,40 @@ pub(super) fn read_error(error: impl Into<BackendError>) -> BackendError {
     }
 }
 
-/// The code of an error reply of Redis: the first word, in capitals. Errors of fred have none.
+/// The code of an error reply of Redis. Errors of fred have none.
 pub(super) fn reply_code(error: &Error) -> Option<&str> {
-    let code = error.details().split(' ').next()?;
+    let details = error.details();
+    raised_in_script(details).and_then(first_code).or_else(|| first_code(details))
+}
+
+/// The first word, in capitals.
+fn first_code(text: &str) -> Option<&str> {
+    let code = text.split(' ').next()?;
     let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     is_code.then_some(code)
 }
 
+/// The error of a command in a script. Redis 6.2 puts the script and the line before it, up to
+/// twice: `ERR Error running script (call to f_…): @user_script:2: @user_script: 2: -OOM …`.
+fn raised_in_script(details: &str) -> Option<&str> {
+    let (_, mut error) = details.strip_prefix("ERR Error running script (call to ")?.split_once("): ")?;
+    while let Some((_line, after)) = error.strip_prefix("@user_script:").and_then(|it| it.split_once(": ")) {
+        error = after;
+    }
+    Some(error.strip_prefix('-').unwrap_or(error))
+}
+
 #[cfg(test)]
 mod tests {
-    use fred::interfaces::{ClientLike, KeysInterface};
+    use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
     use fred::prelude::Client;
+    use futures_util::future::join_all;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::backend::redis::{build, scripts, standalone};
+    use crate::limits;
 
     /// A client, and its connection at a server that replies to the handshake.
     async fn connect() -> (Client, TcpStream) {
@@ -136,6 +154,20 @@ mod tests {
         assert_eq!(BackendError::from(result.expect_err("no reply")), BackendError::OutcomeUnknown);
     }
 
+    /// The client waits in its write and cannot reconnect: the system has to end the connection.
+    #[tokio::test]
+    async fn connection_that_takes_no_bytes_ends() {
+        let (client, _stream) = connect().await;
+        let mut errors = client.error_rx();
+        let writer = client.with_options(&scripts::once());
+        // Together more than the buffers of both sides.
+        let value = "x".repeat(1024 * 1024);
+        let writes = (0..32).map(|_| writer.set::<(), _, _>("key", value.clone(), None, None, false));
+        let _ = join_all(writes).await;
+        let ended = tokio::time::timeout(3 * limits::LINK_RECEIPT_TIMEOUT, errors.recv()).await;
+        assert!(ended.is_ok(), "the connection is open");
+    }
+
     #[test]
     fn outcome_is_unknown_after_messages_of_fred() {
         for text in ["Failed to route command.", "Too many failed write attempts."] {
@@ -151,9 +183,36 @@ mod tests {
             reply("OOM command not allowed when used memory > 'maxmemory'."),
             BackendError::OutOfMemory
         );
-        assert_eq!(reply("LOADING Redis is loading the dataset in memory"), BackendError::Unavailable);
+        for text in [
+            "LOADING Redis is loading the dataset in memory",
+            "MISCONF Redis is configured to save RDB snapshots, but",
+            "NOREPLICAS Not enough good replicas to write.",
+        ] {
+            assert_eq!(reply(text), BackendError::Unavailable, "{text}");
+        }
         assert!(matches!(reply("ERR unknown command 'foo'"), BackendError::Refused(_)));
         assert!(matches!(reply("OOMPH"), BackendError::Refused(_)));
+    }
+
+    /// As Redis 6.2 reports them.
+    #[test]
+    fn errors_raised_in_scripts_are_mapped_by_their_code() {
+        let raised = |text: &str| {
+            let call = "ERR Error running script (call to f_f93b57b472c58a4581dda62a695204ba6c34d1a9): \
+                        @user_script:12: @user_script: 12: ";
+            BackendError::from(Error::new(ErrorKind::Unknown, [call, text].concat()))
+        };
+        let full = "-OOM command not allowed when used memory > 'maxmemory'.";
+        assert_eq!(raised(full), BackendError::OutOfMemory);
+        for text in [
+            "-READONLY You can't write against a read only replica.",
+            "-MISCONF Redis is configured to save RDB snapshots, but",
+            "NOREPLICAS Not enough good replicas to write.",
+        ] {
+            assert_eq!(raised(text), BackendError::Unavailable, "{text}");
+        }
+        let refused = "The user executing the script can't run this command or subcommand";
+        assert!(matches!(raised(refused), BackendError::Refused(_)));
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Keys {
         format!("{}:{{nodes}}:apps:changed", self.prefix)
     }
 
-    /// The topic of a process's own probes.
+    /// The topic of a process's own probes, and the key that it writes on all of its connections.
     pub(super) fn probe(&self, process: &str) -> String {
         format!("{}:{{nodes}}:probe:{process}", self.prefix)
     }

@@ -53,6 +53,12 @@ struct Nodes {
     dead: HashMap<String, u64>,
 }
 
+impl State {
+    fn is_overdue(&self, core: &RedisCore) -> bool {
+        self.renewed.elapsed() >= core.times.lease_expiry * 3 / 4
+    }
+}
+
 impl Lease {
     pub(super) async fn begin(core: Arc<RedisCore>) -> Result<Arc<Lease>, BackendError> {
         let incarnation = new_incarnation();
@@ -73,8 +79,13 @@ impl Lease {
     /// expiry without a renewal, when other nodes may have fenced it, and after [`Lease::end`].
     pub(super) fn incarnation(&self) -> Option<Arc<str>> {
         let state = self.state.lock();
-        let fresh = state.renewed.elapsed() < self.core.times.lease_expiry * 3 / 4;
+        let fresh = !state.is_overdue(&self.core);
         (fresh && !state.ended).then(|| state.incarnation.clone())
+    }
+
+    /// Whether three quarters of the expiry have passed without a renewal.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.state.lock().is_overdue(&self.core)
     }
 
     /// Incarnations of all living nodes, which may include this one.

@@ -7,6 +7,7 @@ mod error;
 mod history;
 mod keys;
 mod lease;
+mod links;
 mod listen;
 mod membership;
 mod memory_watch;
@@ -17,17 +18,17 @@ mod run_id;
 mod scripts;
 mod webhook_outbox;
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use fred::interfaces::{ClientLike, EventInterface, KeysInterface};
 use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
 use fred::types::RespVersion;
-use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
+use fred::types::config::{Config, TcpConfig};
 use thiserror::Error;
 
 use super::BackendError;
@@ -43,6 +44,7 @@ use apps::AppStore;
 use connection_log::ConnectionLog;
 use keys::Keys;
 use lease::Lease;
+use links::Links;
 use listen::Listener;
 use memory_watch::{MemoryInfo, MemoryWatch};
 use publish_permits::PublishPermits;
@@ -75,6 +77,7 @@ pub enum ConnectError {
 pub struct Redis {
     core: Arc<RedisCore>,
     listener: Listener,
+    links: Links,
     lease: Arc<Lease>,
     apps: AppStore,
     memory: Arc<MemoryWatch>,
@@ -135,13 +138,14 @@ impl Redis {
             .await
             .map_err(|error| ConnectError::Answer { command: "renew_node", error })?;
         ConnectionLog::start(core.clients.iter().chain([&subscriber, &apps]).cloned().collect());
+        let links = Links::start(&core, &subscriber, &apps);
         let listener = Listener::start(core.clone(), subscriber);
         for client in &core.clients {
             Task::RedisReconnects.spawn(watch_reconnects(client.clone(), core.clone()));
         }
         let apps = AppStore::new(apps, core.keys.clone());
         let memory = MemoryWatch::start(core.clients[0].clone());
-        Ok(Redis { core, listener, lease, apps, memory })
+        Ok(Redis { core, listener, links, lease, apps, memory })
     }
 
     /// The apps stored in this Redis.
@@ -149,16 +153,19 @@ impl Redis {
         &self.apps
     }
 
-    /// The reason why this node does not receive the messages of other nodes, or they do not
-    /// receive its own.
-    pub fn unready(&self) -> Option<&'static str> {
-        if self.listener.is_listening() {
-            return None;
+    /// The reason why this node cannot write, does not receive the messages of other nodes, or may
+    /// be taken for dead.
+    pub fn unready(&self) -> Option<Cow<'static, str>> {
+        if let Some(reason) = self.links.unready() {
+            return Some(reason);
         }
-        match self.core.clients.iter().all(scripts::is_connected) {
-            true => Some("this node does not receive its own probe through Redis"),
-            false => Some("Redis is unavailable"),
+        if !self.listener.is_listening() {
+            return Some(match self.core.clients.iter().all(scripts::is_connected) {
+                true => "this node does not receive its own probe through Redis".into(),
+                false => "Redis is unavailable".into(),
+            });
         }
+        self.lease.is_overdue().then(|| "the lease of this node is not renewed".into())
     }
 
     pub fn resume_tokens(&self) -> &ResumeTokens {
@@ -237,11 +244,7 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
             connection.internal_command_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = limits::REDIS_COMMANDS_MAX;
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(limits::SCRIPT_DEADLINE),
-                interval: Duration::from_millis(500),
-            };
+            connection.tcp = tcp();
         })
         .with_performance_config(|performance: &mut PerformanceConfig| {
             performance.default_command_timeout = limits::SCRIPT_ATTEMPT_TIMEOUT;
@@ -249,6 +252,15 @@ fn build(config: Config, messages_max: usize) -> Result<Client, Error> {
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 1_000, 2))
         .build()
+}
+
+fn tcp() -> TcpConfig {
+    TcpConfig {
+        nodelay: Some(true),
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        user_timeout: Some(limits::LINK_RECEIPT_TIMEOUT),
+        ..TcpConfig::default()
+    }
 }
 
 /// Connects, and retries until the timeout, because Redis may be starting at the same time. Calls

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fred::bytes::Bytes;
 use fred::interfaces::{ClientLike, LuaInterface};
-use fred::prelude::{Client, Options, Value};
+use fred::prelude::{Client, Error, Options, Value};
 use fred::types::scripts::Script as Source;
 
 use super::error::{CallError, reply_code};
@@ -53,6 +53,7 @@ scripts! {
     renew_node:;
     fence_node:;
     mark_swept:;
+    probe_link:;
 }
 
 impl Script {
@@ -85,15 +86,25 @@ impl Script {
         if !is_connected(client) {
             return Err(CallError::Backend(BackendError::Unavailable));
         }
+        Ok(self.attempt(timeout, client, inputs).await?)
+    }
+
+    /// As [`Script::run_within`], with the error of fred.
+    pub(super) async fn attempt(
+        &self,
+        timeout: Duration,
+        client: &Client,
+        inputs: impl Fn() -> (Vec<String>, Vec<Value>),
+    ) -> Result<Value, Error> {
         let once = client.with_options(&Options { timeout: Some(timeout), ..once() });
         let (keys, arguments) = inputs();
         match once.evalsha(self.0.sha1().clone(), keys, arguments).await {
             Err(error) if reply_code(&error) == Some("NOSCRIPT") => {
                 let text = self.0.lua().cloned().unwrap_or_default();
                 let (keys, arguments) = inputs();
-                Ok(once.eval(text, keys, arguments).await?)
+                once.eval(text, keys, arguments).await
             }
-            result => Ok(result?),
+            result => result,
         }
     }
 }

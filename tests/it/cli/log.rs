@@ -159,12 +159,17 @@ async fn redis_near_its_maxmemory_is_reported() {
         let cluster = Cluster::builder(Backend::Redis).nodes(1).start().await;
         let (node, redis) = (cluster.first(), cluster.redis());
         assert_eq!(node.get("/ready").await.text(), r#"{"status":"ready"}"#);
-        redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        // Most of it is one value, so that it is near its limit and does not reach it.
+        redis.command(&["SETRANGE", "filler", "20000000", "x"]).await;
+        let info = redis.command(&["INFO", "memory"]).await.text();
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        let max = used.trim().parse::<u64>().unwrap() * 106 / 100;
+        redis.command(&["CONFIG", "SET", "maxmemory", &max.to_string()]).await;
         node.logged("Redis is near its maxmemory").await;
         let ready = node.get("/ready").await;
         assert_eq!(ready.status, 200);
         assert!(ready.text().contains(r#""warning":"Redis uses "#), "{}", ready.text());
-        assert_eq!(node.metrics().await.sum("fanfare_redis_memory_max_bytes"), 1.0);
+        assert_eq!(node.metrics().await.sum("fanfare_redis_memory_max_bytes"), max as f64);
         redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
         node.logged("Redis is no longer near its maxmemory").await;
         redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;

@@ -26,8 +26,13 @@ pub enum Links {
     All,
     /// Connections that have sent SUBSCRIBE.
     Subscriber,
-    /// Connections that have sent EVALSHA, EVAL or FCALL.
+    /// Connections that have sent EVALSHA, EVAL or FCALL, and no SUBSCRIBE.
     Scripts,
+    /// The connection with this number: the proxy counts all that it has accepted, from 0. A
+    /// node opens its four connections for scripts first; the first one has its lease.
+    Nth(usize),
+    /// The first connections, as many as this.
+    First(usize),
 }
 
 /// The direction that a rule applies to.
@@ -62,7 +67,8 @@ struct Loss {
 }
 
 struct Shared {
-    redis: SocketAddr,
+    /// Where new connections lead.
+    redis: Mutex<SocketAddr>,
     rules: watch::Sender<Rules>,
     /// Open connections of nodes, and those whose next request is held back.
     open: AtomicU64,
@@ -90,7 +96,7 @@ impl Proxy {
     pub async fn start(redis_port: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let redis = SocketAddr::from(([127, 0, 0, 1], redis_port));
+        let redis = Mutex::new(SocketAddr::from(([127, 0, 0, 1], redis_port)));
         let (open, held) = (AtomicU64::new(0), AtomicU64::new(0));
         let shared = Arc::new(Shared { redis, rules: watch::Sender::default(), open, held });
         let task = tokio::spawn(accept(listener, shared.clone()));
@@ -99,6 +105,11 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// Leads new connections to the Redis at this local port.
+    pub fn lead_to(&self, redis_port: u16) {
+        self.shared.redis.lock().set_port(redis_port);
     }
 
     /// Closes these connections, and every new one, until [`Proxy::heal`].
@@ -117,19 +128,19 @@ impl Proxy {
         self.shared.rules.send_modify(|rules| rules.stall = Some((links, direction)));
     }
 
-    /// Waits until the next request is held back on this many connections.
+    /// Waits until the next request is held back on at least this many connections.
     pub async fn holds_requests(&self, connections: u64) {
-        self.becomes("held requests", connections, &self.shared.held).await;
+        self.becomes("held requests", &self.shared.held, |held| held >= connections).await;
     }
 
     /// Waits until Redis has received everything from nodes that have ended.
     pub async fn has_no_connections(&self) {
-        self.becomes("open connections", 0, &self.shared.open).await;
+        self.becomes("open connections", &self.shared.open, |open| open == 0).await;
     }
 
-    async fn becomes(&self, what: &str, expected: u64, counter: &AtomicU64) {
+    async fn becomes(&self, what: &str, counter: &AtomicU64, is_expected: impl Fn(u64) -> bool) {
         super::eventually(what, STEP_TIMEOUT, async || match counter.load(Ordering::Relaxed) {
-            count if count == expected => Ok(()),
+            count if is_expected(count) => Ok(()),
             count => Err(count.to_string()),
         })
         .await;
@@ -179,19 +190,22 @@ fn loss(pattern: &str) -> (Loss, Lost) {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut number = 0;
     while let Ok((node, _)) = listener.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {
             shared.open.fetch_add(1, Ordering::Relaxed);
-            Link::new(shared.clone()).run(node).await;
+            Link::new(shared.clone(), number).run(node).await;
             shared.open.fetch_sub(1, Ordering::Relaxed);
         });
+        number += 1;
     }
 }
 
 /// One connection of a node through the proxy to Redis.
 struct Link {
     shared: Arc<Shared>,
+    number: usize,
     subscriber: AtomicBool,
     scripts: AtomicBool,
     requests: AtomicU64,
@@ -213,9 +227,10 @@ enum End {
 }
 
 impl Link {
-    fn new(shared: Arc<Shared>) -> Link {
+    fn new(shared: Arc<Shared>, number: usize) -> Link {
         Link {
             shared,
+            number,
             subscriber: false.into(),
             scripts: false.into(),
             requests: 0.into(),
@@ -230,7 +245,8 @@ impl Link {
         if self.is_cut() {
             return;
         }
-        let Ok(redis) = TcpStream::connect(self.shared.redis).await else { return };
+        let redis = *self.shared.redis.lock();
+        let Ok(redis) = TcpStream::connect(redis).await else { return };
         let _ = (node.set_nodelay(true), redis.set_nodelay(true));
         let (mut from_node, mut to_node) = node.into_split();
         let (mut from_redis, mut to_redis) = redis.into_split();
@@ -309,7 +325,11 @@ impl Link {
         match links {
             Links::All => true,
             Links::Subscriber => self.subscriber.load(Ordering::Relaxed),
-            Links::Scripts => self.scripts.load(Ordering::Relaxed),
+            Links::Scripts => {
+                self.scripts.load(Ordering::Relaxed) && !self.subscriber.load(Ordering::Relaxed)
+            }
+            Links::Nth(number) => self.number == number,
+            Links::First(count) => self.number < count,
         }
     }
 

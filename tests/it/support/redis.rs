@@ -1,5 +1,6 @@
 //! A real `redis-server` that belongs to the test, on a port of its own.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -42,6 +43,11 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.port.addr())
+    }
+
+    /// Where Redis writes its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// `kill -9`: Redis loses its data, unless it is durable.

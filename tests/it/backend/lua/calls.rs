@@ -363,6 +363,10 @@ pub fn mark_swept(node: &str) -> Call {
     call("mark_swept", &[&key("swept", node)], &["60000"])
 }
 
+pub fn probe() -> Call {
+    call("probe_link", &["probe"], &["10000"])
+}
+
 pub fn fence(node: &str, counter: &str) -> Call {
     call("fence_node", &["leases", "dead"], &[node, counter])
 }

@@ -234,6 +234,7 @@ fn fits(name: &str, value: &str) -> bool {
         "app" => value == "1",
         "grace_ms" => value == "3000",
         "unthrottled_max" => value == "100",
+        "expiry_ms" => value == "10000",
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),
         "wants_last" | "is_new" => ["0", "1"].contains(&value),
         "channel_id" => value.starts_with("1:") || value.is_empty(),

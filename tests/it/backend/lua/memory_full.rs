@@ -2,7 +2,7 @@
 //! operations that free memory work, and so do those that the cluster depends on.
 
 use super::calls::{
-    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, mark_swept, open_epoch,
+    Batch, Call, N1, N2, N3, Update, charge, claim, control_entry, hold, list, mark_swept, open_epoch, probe,
     read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::stage::{Stage, id};
@@ -50,7 +50,12 @@ async fn full_memory_refuses_publishing() {
         ] {
             stage.assert_refused(&call, "OOM").await;
         }
-        stage.assert_refused(&charge(1, 10, 1_000), "OOM").await;
+        for call in [charge(1, 10, 1_000), probe()] {
+            stage.assert_refused(&call, "OOM").await;
+        }
+        stage.set_memory_full(false).await;
+        assert_eq!(stage.run(&probe()).await.integer(), 1);
+        assert!(stage.redis.command(&["PTTL", "probe"]).await.integer() > 9_000);
     })
     .await;
 }
@@ -158,7 +163,7 @@ async fn full_memory_is_backpressure() {
         late.request_subscription("news").await;
         late.settle().await;
         assert_eq!(caller.subscription_count("news").await, 3);
-        assert_eq!(server.get("/ready").await.status, 200);
+        server.ready_becomes(503, STEP_TIMEOUT).await;
         redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
         late.until("its confirmation", STEP_TIMEOUT, |record| record.confirmations("news") == 1).await;
         assert_eq!(caller.subscription_count("news").await, 4);

@@ -2,7 +2,7 @@
 
 use super::calls::{
     Batch, Call, NODES, Update, charge, claim, control_entry, fence, hold, list, mark_swept, open_epoch,
-    read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
+    probe, read_cached, read_log, read_log_since, read_outbox, renew, rules, settle, switch,
 };
 use super::source::all;
 use super::stage::{Stage, id};
@@ -40,6 +40,7 @@ fn calls() -> Vec<Call> {
         renew("n1", false),
         fence("n1", "1"),
         mark_swept("n1"),
+        probe(),
     ]
 }
 
@@ -64,13 +65,9 @@ async fn key_of_wrong_type_is_an_error_and_nothing_is_written() {
                 }
                 stage.redis.command(&["HSET", "consumer", "node", NODES[0], "until", "9999999999999"]).await;
                 stage.redis.command(&["DEL", wrong]).await;
-                let command = if ["rate", "tokens", "seen", "schema"].contains(&wrong.as_str())
-                    || wrong.starts_with("swept")
-                {
-                    "RPUSH"
-                } else {
-                    "SET"
-                };
+                let texts = ["rate", "tokens", "seen", "schema", "probe"];
+                let is_text = texts.contains(&wrong.as_str()) || wrong.starts_with("swept");
+                let command = if is_text { "RPUSH" } else { "SET" };
                 stage.redis.command(&[command, wrong, "text"]).await;
                 stage.assert_refused(call, "WRONGTYPE").await;
             }
