@@ -93,7 +93,7 @@ impl MemoryWatch {
         }
         match policy {
             Some(policy) => {
-                tracing::warn!(policy, "Redis may evict channels: set maxmemory-policy to noeviction")
+                tracing::warn!(policy, "Redis may evict channels: set maxmemory-policy to noeviction");
             }
             None => tracing::info!("Redis evicts no channels any more"),
         }
