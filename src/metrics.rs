@@ -143,7 +143,7 @@ catalogue! {
     counter signins "fanfare_signins_total" Count "Connections signed in as a user."
     counter messages_refused "fanfare_messages_refused_total" Count "Messages of clients with a `pusher:error` as reply."
     counter redis_reconnects "fanfare_redis_reconnects_total" Count "Reconnects to Redis."
-    counter redis_links_reconnected "fanfare_redis_links_reconnected_total" Count "Connections to Redis that this node made anew because they did not answer, or because Redis refused writes."
+    counter redis_links_reconnected "fanfare_redis_links_reconnected_total" Count "Connections to Redis that this node opened again because they did not answer, or because Redis refused writes."
     counter redis_resends "fanfare_redis_resends_total" Count "Scripts resent to Redis with the same operation id."
     counter redis_unknown "fanfare_redis_outcome_unknown_total" Count "API requests with a 503 `outcome_unknown` response."
     counter redis_unavailable "fanfare_redis_unavailable_total" Count "API requests with a 503 response because Redis was unavailable."

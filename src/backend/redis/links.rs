@@ -1,5 +1,5 @@
 //! Probes of the connections to Redis: a small write on each of them, every second. A connection
-//! without an answer is made anew, and a refused write makes the node unready. fred's own check of
+//! without an answer is closed and opened again, and a refused write makes the node unready. fred's own check of
 //! connections does not suffice: each write postpones it.
 
 use std::borrow::Cow;
@@ -147,7 +147,7 @@ impl Link {
         }
     }
 
-    /// Makes the connection anew. Returns when there is one.
+    /// Opens the connection again. Returns when there is one.
     async fn reconnect(&self) {
         metrics().redis_links_reconnected.increment(1);
         // Without the client's task there is no connection any more, which is reported elsewhere.
@@ -183,7 +183,7 @@ impl fmt::Display for LinkName {
     }
 }
 
-/// Waits `count` intervals for the answer. Each one is waited for anew, because time in which the
+/// Waits `count` intervals for the answer. The wait starts again with each, because time in which the
 /// process itself was paused is not the fault of the connection.
 async fn answer_within<T>(count: u32, interval: Duration, answer: impl Future<Output = T>) -> Option<T> {
     let mut answer = pin!(answer);

@@ -176,6 +176,8 @@ pub(super) fn rate_state(limit: u64, used: i64, reset_ms: i64) -> RateState {
 /// Waits for a usable connection; false at the deadline. Retries failed attempts to connect.
 async fn is_connected_again(client: &Client, deadline: Instant) -> bool {
     let connected = async {
+        // A Redis that refuses writes would answer resend after resend.
+        tokio::time::sleep(limits::RECONNECT_PAUSE).await;
         while client.wait_for_connect().await.is_err() {
             tokio::time::sleep(limits::RECONNECT_PAUSE).await;
         }

@@ -1,4 +1,4 @@
-//! A connection to Redis that stays open and carries nothing is made anew, whatever the node
+//! A connection to Redis that stays open and carries nothing is opened again, whatever the node
 //! writes on it (design.md 8).
 
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn cluster_links_that_all_stall_are_made_anew_under_load() {
     .await;
 }
 
-/// The connection that renews the lease: no node may be swept whose connection is made anew.
+/// The connection that renews the lease: no node may be swept whose connection is opened again.
 #[tokio::test]
 async fn cluster_stalled_link_of_the_lease_is_made_anew_before_the_lease_expires() {
     within(LIMIT, async {
