@@ -11,7 +11,7 @@
   ARGV[1..7]        as in include/append.lua
   ARGV[8]  kind        of the entry
   ARGV[9]  body        opaque
-  ARGV[10]  channel_id  of the channel, if a webhook subscribes to client events;
+  ARGV[10] channel_id  of the channel, if a webhook subscribes to client events;
                        otherwise ''
   ARGV[11] outbox_max
 

@@ -25,7 +25,7 @@
   ARGV[1..7]            as in include/append.lua
   ARGV[8]  sent_ago_ms  age of the first attempt, for a resend; '' for the first
   ARGV[9]  cost         of the batch
-  ARGV[10]  limit        of the app's window
+  ARGV[10] limit        of the app's window
   ARGV[11] window_ms
   then for each channel i, two:
     descriptor  packed: the number of events (4 bytes); 1 if the caller requests

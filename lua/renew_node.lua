@@ -9,12 +9,12 @@
   KEYS[4]  seen        (string): a sequence number that no channel has exceeded
   KEYS[5]  schema      (string): version of the data, written again after a loss
 
-  ARGV[1]  node     incarnation
-  ARGV[2]  is_new   '1' to begin the lease, '0' to renew it
-  ARGV[3]  own_key  the key for tokens that this node uses. It becomes the cluster's
+  ARGV[1] node      incarnation
+  ARGV[2] is_new    '1' to begin the lease, '0' to renew it
+  ARGV[3] own_key   the key for tokens that this node uses. It becomes the cluster's
                     if Redis has none: tokens stay valid after a loss of data
-  ARGV[4]  seen_seq  highest sequence number that the node knows
-  ARGV[5]  schema    that this node knows
+  ARGV[4] seen_seq  highest sequence number that the node knows
+  ARGV[5] schema    that this node knows
 
   Returns  two flat lists of pairs: all leases with their counters, and all dead
            nodes with the ms since their fencing; the key for tokens; the run id

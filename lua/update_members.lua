@@ -21,14 +21,14 @@
                      a line break, and the user_info of the first connection
 
   ARGV[1..7]           as in include/append.lua
-  ARGV[8]  node        incarnation
-  ARGV[9]  count       subscriptions of the node
-  ARGV[10]  channel_id  of the channel, a member of the set
-  ARGV[11] rules       as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[12] wants_last  '1' to read the last event of a cache channel
+  ARGV[8]  node          incarnation
+  ARGV[9]  count         subscriptions of the node
+  ARGV[10] channel_id    of the channel, a member of the set
+  ARGV[11] rules         as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[12] wants_last    '1' to read the last event of a cache channel
   ARGV[13] outbox_max
-  ARGV[14] grace_ms    delay of the member_removed webhook
-  ARGV[15] members_max limit of users of the channel
+  ARGV[14] grace_ms      delay of the member_removed webhook
+  ARGV[15] members_max   limit of users of the channel
   ARGV[16] occupied_max  as in update_subscriptions
   then for each user whose number may have changed, four:
     user    id

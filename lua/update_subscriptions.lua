@@ -19,17 +19,17 @@
   KEYS[11] swept     present if the memberships of the node were swept (string)
 
   ARGV[1..7]                 as in include/append.lua
-  ARGV[8]  node              incarnation
-  ARGV[9]  count             subscriptions of the node
-  ARGV[10]  channel_id        of the channel, a member of the set
-  ARGV[11] rules             as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[12] wants_last        '1' to read the last event of a cache channel
+  ARGV[8]  node             incarnation
+  ARGV[9]  count            subscriptions of the node
+  ARGV[10] channel_id       of the channel, a member of the set
+  ARGV[11] rules            as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[12] wants_last       '1' to read the last event of a cache channel
   ARGV[13] outbox_max
-  ARGV[14] grace_ms          delay of the channel_vacated webhook
-  ARGV[15] unthrottled_max   above it, a count is sent once in each interval
+  ARGV[14] grace_ms         delay of the channel_vacated webhook
+  ARGV[15] unthrottled_max  above it, a count is sent once in each interval
   ARGV[16] interval_ms
-  ARGV[17] occupied_max    occupied channels of the app in this partition, above
-                           which another one is refused; 0 refuses none
+  ARGV[17] occupied_max     occupied channels of the app in this partition, above
+                            which another one is refused; 0 refuses none
 
   With the last subscription, a channel that has had no entries but counts loses its
   head and its history.

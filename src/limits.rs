@@ -483,8 +483,8 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 pub const LINK_INTERVAL: Duration = Duration::from_secs(1);
 /// Intervals without an answer to its probe after which a connection is opened again.
 pub const LINK_INTERVALS_MAX: u32 = 3;
-/// Time in which Redis' machine confirms the receipt of what a connection has sent; otherwise the
-/// system closes it. A blocked connection could not be opened again: the client waits until it has
+/// Time within which sent bytes must be acknowledged by the machine of Redis; otherwise the operating
+/// system closes the connection. A blocked connection could not be opened again: the client waits until it has
 /// written.
 pub const LINK_RECEIPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Expiry of the key that the probes write.

@@ -17,8 +17,9 @@ use crate::limits;
 use crate::metrics::metrics;
 
 impl Redis {
-    /// `lua/publish_batch.lua`, after the earlier batches of the app. Without a reply in time, the batch is resent under the same
-    /// operation id, until [`limits::SCRIPT_DEADLINE`] (design.md 3, *Run once*).
+    /// `lua/publish_batch.lua`, after the earlier batches of the app. Without a reply in time, the
+    /// batch is resent under the same operation id, until [`limits::SCRIPT_DEADLINE`] (design.md 3,
+    /// *Run once*).
     pub async fn publish_batch(
         &self,
         id: EntryId,

@@ -1,4 +1,4 @@
-//! Limits of subscriptions: per connection, per app, and what a flood of them costs others.
+//! Limits of subscriptions, per connection and per app, and the cost of a flood of them for others.
 
 use serde_json::json;
 
