@@ -186,6 +186,12 @@ impl Entry {
         Position { epoch: self.epoch, seq, id: self.id, time_ms: self.time_ms }
     }
 
+    /// The position of a node that handles this entry next.
+    pub fn before(&self) -> Position {
+        let seq = self.first_seq.saturating_sub(1);
+        Position { epoch: self.epoch, seq, id: self.prev, time_ms: self.time_ms }
+    }
+
     /// Whether the entry precedes `position`. Compares the time too, because a fork reuses sequence
     /// numbers at a later time.
     pub fn is_before(&self, position: Position) -> bool {

@@ -48,6 +48,9 @@ impl Client {
         if name == format!("{}:delta_cache_sync", self.options.event_prefix.prefix()) {
             self.replace_bases(&data(&frame));
         }
+        if frame["data"]["missed"] == true {
+            self.bases.clear();
+        }
         if name.starts_with("pusher") || name.starts_with("sockudo") {
             self.received.push((name.to_owned(), data(&frame)));
             return;

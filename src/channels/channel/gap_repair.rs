@@ -22,11 +22,9 @@ impl Channel {
             }
             Decision::Begin(entry) => {
                 metrics().epochs_opened.increment(1);
-                let Entry { epoch, first_seq, .. } = entry;
-                let before = Position { epoch, seq: first_seq - 1, ..Position::default() };
-                self.begin_history(before, context);
+                self.begin_history(entry.before(), context);
                 self.deliver(&entry, context);
-                self.pending.stop_waiting_before(epoch);
+                self.pending.stop_waiting_before(entry.epoch);
                 self.admit(context);
             }
             Decision::Duplicate => metrics().entries_duplicate.increment(1),
@@ -70,10 +68,8 @@ impl Channel {
         }
         if repair != Repair::Complete {
             tracing::info!(channel_id = %self.id, ?repair, "history does not continue from this node's position");
-            let position = missed.first().map_or(self.sequencer.position().unwrap_or_default(), |next| {
-                Position { epoch: next.epoch, seq: next.first_seq - 1, ..Position::default() }
-            });
-            self.begin_history(position, context);
+            let now = self.sequencer.position().unwrap_or_default();
+            self.begin_history(missed.first().map_or(now, Entry::before), context);
         }
         for entry in &missed {
             self.deliver(entry, context);
@@ -194,7 +190,7 @@ impl Channel {
     pub(super) fn on_head_checked(&mut self, head: Position, context: &mut Context<'_>) {
         if self.sequencer.position().unwrap_or_default().id == head.id {
             self.sequencer.rename_epoch(head.epoch, head.seq);
-        } else if !self.sequencer.has_handled(head.id) {
+        } else if !self.sequencer.has_passed(head) {
             self.observe_lag(head, context);
         }
     }

@@ -32,35 +32,40 @@ impl Channel {
         if std::mem::replace(&mut self.notified_epoch, next.epoch) == next.epoch {
             return;
         }
-        let frame = |event_prefix| first_position(self.id.channel(), event_prefix, next, false);
+        let frame = |event_prefix| first_position(self.id.channel(), event_prefix, next);
         self.subscribers.broadcast_by_group(
             |_, options| options.positions.then(|| frame(options.event_prefix)),
             &mut context.effects.to_flush,
         );
     }
 
-    /// Notifies subscribers of a break in the channel's history: their bases are invalid,
-    /// and events may be missing.
+    /// Notifies subscribers of a break in the channel's history.
     pub(super) fn send_break_notices(&mut self, position: Position, context: &mut Context<'_>) {
         self.notified_epoch = position.epoch;
-        let (channel, deltas) = (self.id.channel(), &self.deltas);
-        let frame = |options: &DeliveryOptions| {
-            let mut frames = Vec::new();
-            if deltas.conflation_key.is_some() && options.algorithm.is_some() {
-                frames.extend(reply::delta_cache_sync(options.event_prefix, channel, deltas, &[]));
-            }
-            if options.positions {
-                let Position { epoch, seq, .. } = position;
-                frames.extend(reply::position(options.event_prefix, channel, epoch, seq, true));
-            }
-            (!frames.is_empty()).then(|| frames.into())
+        let frames = |options: &DeliveryOptions| {
+            let frames: Vec<Bytes> = self.break_frames(options, position).collect();
+            (!frames.is_empty()).then(|| frames.concat().into())
         };
-        self.subscribers.broadcast_by_group(|_, options| frame(options), &mut context.effects.to_flush);
+        self.subscribers.broadcast_by_group(|_, options| frames(options), &mut context.effects.to_flush);
+    }
+
+    /// The notice of a break in the channel's history, which continues from `position`: bases are
+    /// invalid, and events may be missing.
+    pub(super) fn break_frames(
+        &self,
+        options: &DeliveryOptions,
+        Position { epoch, seq, .. }: Position,
+    ) -> impl Iterator<Item = Bytes> {
+        let (channel, event_prefix) = (self.id.channel(), options.event_prefix);
+        let has_chains = self.deltas.conflation_key.is_some() && options.algorithm.is_some();
+        let sync = has_chains.then(|| reply::delta_cache_sync(event_prefix, channel, &self.deltas, &[]));
+        let position = options.positions.then(|| reply::position(event_prefix, channel, epoch, seq, true));
+        sync.into_iter().chain(position)
     }
 }
 
-/// A position notice for the position before an epoch's first entry; `missed` if
-/// earlier events may be lost.
-pub(super) fn first_position(channel: &str, event_prefix: EventPrefix, first: &Entry, missed: bool) -> Bytes {
-    reply::position(event_prefix, channel, first.epoch, first.first_seq - 1, missed)
+/// A position notice for the position before an epoch's first entry, which follows without a gap.
+pub(super) fn first_position(channel: &str, event_prefix: EventPrefix, first: &Entry) -> Bytes {
+    let Position { epoch, seq, .. } = first.before();
+    reply::position(event_prefix, channel, epoch, seq, false)
 }

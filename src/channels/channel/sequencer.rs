@@ -67,9 +67,10 @@ impl Sequencer {
         self.repairing
     }
 
-    /// Whether this node has handled the entry, as far back as it keeps ids.
+    /// Whether this node has handled the entry, as far back as it keeps ids, or began after it.
     pub fn has_handled(&self, id: EntryId) -> bool {
         self.position.is_some_and(|position| position.id == id)
+            || self.reset_position.id == id
             || self.handled.iter().rev().any(|(handled, _)| *handled == id)
     }
 
@@ -142,24 +143,39 @@ impl Sequencer {
         let Log { head, mut entries } = log;
         let repair = match entries.first() {
             Some(first) if first.prev == position.id => Repair::Complete,
-            Some(_) => self.join_histories(position, &mut entries),
-            None => self.continue_without_history(position, head, &held),
+            Some(_) => self.join_histories(position, &mut entries, &held),
+            None if self.next_held(&held).is_none() => self.continue_from_head(head),
+            None => self.join_histories(position, &mut entries, &held),
         };
         for entry in &entries {
             self.handle(entry, now);
+        }
+        if let Some(head) = head.filter(|head| repair == Repair::Complete && !self.has_handled(head.id)) {
+            // Redis has lost the entries after its head, and this node has not.
+            self.keep_handled(head.id, now);
         }
         (repair, entries, held)
     }
 
     /// The history does not continue from this node's position. Leaves in `entries`
-    /// those that this node has not handled.
-    fn join_histories(&self, position: Position, entries: &mut Vec<Entry>) -> Repair {
-        let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain([position.id]).collect();
+    /// those that this node has not handled. If there are none, it continues with the first
+    /// held entry, which Redis has lost or which has followed the read.
+    fn join_histories(
+        &mut self,
+        position: Position,
+        entries: &mut Vec<Entry>,
+        held: &VecDeque<Entry>,
+    ) -> Repair {
+        let positions = [position.id, self.reset_position.id];
+        let handled: HashSet<EntryId> = self.handled.iter().map(|(id, _)| *id).chain(positions).collect();
         let common = entries.iter().rposition(|entry| handled.contains(&entry.id));
-        let is_new_history = entries[0].prev == EntryId::NONE;
+        let is_new_history = entries.first().is_some_and(|first| first.prev == EntryId::NONE);
         entries.drain(..common.map_or(0, |at| at + 1));
         entries.retain(|it| !it.is_before(position) && !self.is_before_reset(it));
-        let Some(next) = entries.first() else { return Repair::Complete };
+        let Some(next) = entries.first().or_else(|| self.next_held(held)) else { return Repair::Complete };
+        if entries.is_empty() {
+            self.position = Some(next.before());
+        }
         if next.epoch == position.epoch && next.first_seq <= position.seq {
             Repair::Fork { epoch: next.epoch }
         } else if is_new_history && next.epoch != position.epoch {
@@ -173,24 +189,15 @@ impl Sequencer {
         }
     }
 
-    /// The history contains nothing after this node's position. If a newer entry was
-    /// received, or the head has moved, the entries between are lost: continues from
-    /// there.
-    fn continue_without_history(
-        &mut self,
-        at: Position,
-        head: Option<Position>,
-        held: &VecDeque<Entry>,
-    ) -> Repair {
-        if let Some(first_held) = held.front()
-            && !self.has_handled(first_held.id)
-            && !first_held.is_before(at)
-        {
-            let seq = first_held.first_seq.saturating_sub(1);
-            let time_ms = first_held.time_ms;
-            self.position = Some(Position { epoch: first_held.epoch, seq, id: first_held.prev, time_ms });
-            return Repair::Incomplete;
-        }
+    /// The first held entry, if this node has neither handled nor passed it.
+    fn next_held<'a>(&self, held: &'a VecDeque<Entry>) -> Option<&'a Entry> {
+        let position = self.position?;
+        held.front().filter(|first| !self.has_handled(first.id) && !first.is_before(position))
+    }
+
+    /// The history contains no entries, and none was received. If the head has moved, the entries
+    /// between are lost.
+    fn continue_from_head(&mut self, head: Option<Position>) -> Repair {
         match head {
             Some(head) if !self.has_handled(head.id) => {
                 self.reset_to(head);
@@ -230,10 +237,14 @@ impl Sequencer {
     fn handle(&mut self, entry: &Entry, now: Instant) {
         self.position = Some(entry.position());
         self.settling = false;
+        self.keep_handled(entry.id, now);
+    }
+
+    fn keep_handled(&mut self, id: EntryId, now: Instant) {
         if self.handled.len() >= limits::LOG_ENTRIES_MAX {
             self.handled.pop_front();
         }
-        self.handled.push_back((entry.id, now));
+        self.handled.push_back((id, now));
     }
 
     /// Holds an entry back. At the bound the oldest one is dropped, and the gap that it

@@ -57,6 +57,8 @@ enum Step {
     CheckHead,
     /// Redis loses all data, and the node notices.
     Flush,
+    /// Redis restarts without its last entries, up to this number, and the node notices.
+    Restart(u8),
     /// The app may, or may not, occupy another channel.
     Full(bool),
 }
@@ -87,6 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_u8..5).prop_map(Step::Fire),
         1 => Just(Step::CheckHead),
         1 => Just(Step::Flush),
+        2 => (0_u8..3).prop_map(Step::Restart),
         1 => any::<bool>().prop_map(Step::Full),
     ]
 }
@@ -135,6 +138,10 @@ struct World {
     timers: Vec<Timer>,
     connections: BTreeMap<u8, Connection>,
     published: u64,
+    /// Redis has lost entries.
+    has_lost: bool,
+    /// Entries that Redis has lost may be on the link: new subscribers receive them.
+    are_lost_in_flight: bool,
 }
 
 fn socket(n: u8) -> SocketId {
@@ -177,6 +184,9 @@ impl World {
             timers: Vec::new(),
             connections: BTreeMap::new(),
             published: 0,
+            // A short history does not reach back to a gap.
+            has_lost: setup.log_max < 100,
+            are_lost_in_flight: false,
             setup,
         }
     }
@@ -266,6 +276,7 @@ impl World {
             }
             Step::CheckHead => self.check_head(),
             Step::Flush => self.flush(),
+            Step::Restart(lost) => self.restart(lost),
             Step::Full(is_full) => self.backend.is_full = is_full,
         }
     }
@@ -290,17 +301,17 @@ impl World {
             is_subscribed: false,
             unconfirmed: 0,
             is_confirmed: false,
-            published_before: published,
+            published_before: if self.are_lost_in_flight { 0 } else { published },
             published_unconfirmed: published,
             last_event: None,
-            // A short history does not reach back to a gap.
             may_miss: self.setup.log_max < 100,
+            may_be_notified: self.has_lost,
             roster: BTreeSet::new(),
             attempt: 0,
             position: (0, 0),
         });
         if !connection.is_subscribed {
-            connection.published_before = published;
+            connection.published_before = if self.are_lost_in_flight { 0 } else { published };
             connection.published_unconfirmed = published;
         }
         connection.is_subscribed = true;
@@ -394,8 +405,27 @@ impl World {
 
     fn flush(&mut self) {
         self.backend.flush();
-        self.connections.values_mut().for_each(|connection| connection.may_miss = true);
+        self.lose();
         self.enter(|channel, context| channel.on_reconciliation(Reconciliation::MembersLost, context));
+    }
+
+    fn restart(&mut self, lost: u8) {
+        if self.backend.restart(lost) {
+            self.are_lost_in_flight = true;
+            self.lose();
+        }
+        self.enter(|channel, context| channel.on_reconciliation(Reconciliation::MembersLost, context));
+    }
+
+    /// Redis has lost entries.
+    fn lose(&mut self) {
+        self.has_lost = true;
+        for connection in self.connections.values_mut() {
+            (connection.may_miss, connection.may_be_notified) = (true, true);
+            if self.are_lost_in_flight && !connection.is_confirmed {
+                connection.published_before = 0;
+            }
+        }
     }
 
     /// Everything that is in flight arrives, and nothing fails any more.

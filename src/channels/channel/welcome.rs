@@ -61,11 +61,14 @@ impl Channel {
         mut registered: Registered,
         context: &Context<'_>,
     ) -> Welcome {
-        if self.catch_up_buffer.as_ref().is_some_and(|buffer| buffer.has_overflowed()) {
-            // The buffered entries are incomplete, so the subscription begins at the current
-            // position.
+        let now = self.sequencer.position().unwrap_or_default();
+        let is_incomplete = self.catch_up_buffer.as_ref().is_some_and(|buffer| buffer.has_overflowed());
+        let is_lost = registered.at.epoch == now.epoch && registered.at.seq > now.seq;
+        if is_incomplete || is_lost {
+            // The buffered entries are incomplete, or Redis has lost the entries before the
+            // subscription's position: it begins at the current one.
             recovery.lose();
-            registered.at = self.sequencer.position().unwrap_or_default();
+            registered.at = now;
         }
         let read_bytes = recovery.read_bytes();
         let start = subscriber.options.positions.then(|| {
@@ -139,12 +142,16 @@ impl Channel {
             encoder.held = missed.held.clone();
         }
         let at = registered.at;
-        let mut epoch = at.epoch;
+        let mut previous = at;
         for (entry, body) in self.catch_up_buffer.iter().flat_map(|buffer| buffer.after(at)) {
-            if options.positions && std::mem::replace(&mut epoch, entry.epoch) != entry.epoch {
-                frames.push(first_position(channel, event_prefix, entry, at.epoch != 0));
+            if entry.prev != previous.id {
+                encoder.held.restart();
+                frames.extend(self.break_frames(options, entry.before()));
+            } else if options.positions && entry.epoch != previous.epoch {
+                frames.push(first_position(channel, event_prefix, entry));
             }
             frames.extend(missed_frames(entry, body.as_ref(), &mut encoder));
+            previous = entry.position();
         }
         let held = encoder.held;
         if recovery.keeps_bases() {

@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub(super) last_event: Option<u64>,
     /// Events may be missing: the server has said so, or could not know.
     pub(super) may_miss: bool,
+    /// The server may say that events may be missing.
+    pub(super) may_be_notified: bool,
     pub(super) roster: BTreeSet<String>,
     pub(super) attempt: u32,
     /// The client's position as of its last frame.
@@ -53,7 +55,10 @@ impl Connection {
                     (json["epoch"].as_u64().unwrap_or_default(), json["seq"].as_u64().unwrap_or_default());
                 assert!(position.0 != self.position.0 || position.1 >= self.position.1, "socket {n}: {data}");
                 self.position = position;
-                self.may_miss |= json["missed"] == true;
+                if json["missed"] == true {
+                    assert!(self.may_be_notified, "socket {n}: {data}, and nothing was lost");
+                    self.may_miss = true;
+                }
             }
             "e" => self.check_event(n, json["n"].as_u64().expect("a number")),
             _ => {}

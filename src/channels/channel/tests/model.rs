@@ -14,6 +14,8 @@ use crate::presence::{MemberChange, Roster};
 #[derive(Debug, Default)]
 pub(super) struct Backend {
     head: Option<Position>,
+    /// The Redis process has opened no epoch of the channel: another one has.
+    is_restarted: bool,
     log: VecDeque<Entry>,
     log_max: usize,
     ids: u64,
@@ -43,7 +45,10 @@ impl Backend {
         self.ids += 1;
         self.has_events |= kind != Kind::SubscriptionCount;
         let epoch = self.ids * 1_000;
-        let head = self.head.unwrap_or(Position { epoch, seq: epoch, ..Position::default() });
+        let id = self.head.unwrap_or_default().id;
+        let opens_epoch = std::mem::take(&mut self.is_restarted);
+        let head = self.head.filter(|_| !opens_epoch);
+        let head = head.unwrap_or(Position { epoch, seq: epoch, id, ..Position::default() });
         let entry = Entry {
             kind,
             epoch: head.epoch,
@@ -102,6 +107,17 @@ impl Backend {
         self.log.clear();
         self.users.clear();
         self.others.clear();
+    }
+
+    /// Another process continues from a file that lacks the last entries, up to `lost` of them.
+    /// Returns whether it lacks any.
+    pub(super) fn restart(&mut self, lost: u8) -> bool {
+        self.is_restarted = true;
+        let kept = self.log.len().saturating_sub(usize::from(lost)).max(1);
+        let has_lost = kept < self.log.len();
+        self.log.truncate(kept);
+        self.head = self.log.back().map(Entry::position).filter(|_| has_lost).or(self.head);
+        has_lost
     }
 
     pub(super) fn head(&self) -> Option<Position> {

@@ -60,8 +60,9 @@ impl Subscription {
             RequestKind::ResumeInvalid if position.seq % 2 == 0 => {
                 (Position { seq: position.seq ^ 0x3f00_0000, ..position }, seen_count, true)
             }
+            // Epochs are times in µs: this one is a year away.
             RequestKind::ResumeInvalid => {
-                (Position { epoch: position.epoch + 1, ..position }, seen_count, true)
+                (Position { epoch: position.epoch ^ 1 << 45, ..position }, seen_count, true)
             }
             _ => (position, seen_count, false),
         });
