@@ -168,11 +168,10 @@ impl Connection {
             filter: None,
         };
         let resume = match resume {
-            Some(ResumeRequest::From(resume)) if self.admits_resume(&channel) => {
-                let resume = self.verify_token(&channel, member.as_deref(), resume);
-                Some(Box::new(resume))
+            Some(ResumeRequest::From(resume)) => {
+                Some(Box::new(self.verify_token(&channel, member.as_deref(), resume)))
             }
-            _ => None,
+            Some(ResumeRequest::Position) | None => None,
         };
         let deltas_reply = self.deltas_reply(&channel, &deltas, &options);
         self.attempts = self.attempts.wrapping_add(1);
@@ -200,8 +199,12 @@ impl Connection {
         }
     }
 
-    /// Removes a token that this client was not given.
-    fn verify_token(&self, channel: &ChannelName, member: Option<&Member>, mut resume: Resume) -> Resume {
+    /// Removes a token that this client was not given, or that is presented too often. Without one,
+    /// only the ids of previous connections have an effect.
+    fn verify_token(&mut self, channel: &ChannelName, member: Option<&Member>, mut resume: Resume) -> Resume {
+        if !self.admits_resume(channel) {
+            return Resume { token: None, ..resume };
+        }
         let channel_id = ChannelId::new(&self.app.id, channel);
         let tokens = self.node.backend.resume_tokens();
         let mut sockets = std::iter::once(self.socket).chain(resume.previous_socket_ids.iter().copied());

@@ -229,12 +229,18 @@ async fn resume_omits_events_that_exclude_previous_socket_ids(backend: Backend) 
         (client, resumed) = ResumingClient::reconnect(node, "news", members.clone(), state, resume).await;
         assert!(resumed);
         client.events(&expected).await;
-        // The exclusion applies to live events too.
-        for socket in client.state.sockets.clone() {
-            publish_excluding(number, &socket).await;
-            publish(&caller, "news", number + 1).await;
-            client.events(&texts(number + 1..number + 2)).await;
-            number += 2;
+        // The exclusion applies to live events too, and after a resume that comes too soon.
+        for resumes in [0, 2] {
+            for _ in 0..resumes {
+                let resume = client.state.resume();
+                client.subscribe(members.clone(), resume).await;
+            }
+            for socket in client.state.sockets.clone() {
+                publish_excluding(number, &socket).await;
+                publish(&caller, "news", number + 1).await;
+                client.events(&texts(number + 1..number + 2)).await;
+                number += 2;
+            }
         }
     }
 }
