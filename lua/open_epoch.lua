@@ -19,11 +19,12 @@ local epoch, seen_seq = ARGV[1], tonumber(ARGV[2])
 
 redis.call('HLEN', bases_key)
 redis.call('ZCARD', base_order_key)
-if redis.call('HGET', head_key, 'epoch') ~= epoch then
+local head = redis.call('HMGET', head_key, 'epoch', 'seq')
+if head[1] ~= epoch then
   return 0
 end
 local time = redis.call('TIME')
-local start = string.format('%.0f', math.max(time[1] * 1000000 + time[2], seen_seq))
+local start = string.format('%.0f', math.max(time[1] * 1000000 + time[2], seen_seq, tonumber(head[2])))
 redis.call('HSET', head_key, 'epoch', start, 'seq', start)
 redis.call('HDEL', head_key, 'deltas', 'counts')
 redis.call('DEL', bases_key, base_order_key)

@@ -159,7 +159,8 @@ impl<'a> Replay<'a> {
         let head = self.head.filter(|head| head.epoch == resume.epoch && head.epoch == at.epoch)?;
         let seq = full_seq(resume.seq, head.seq);
         let is_complete = !self.is_unreadable && self.first_seq <= seq + 1;
-        if seq > at.seq || (seq < head.seq && !is_complete) {
+        // An epoch begins at its own number; the history may contain entries of earlier ones.
+        if !(head.epoch..=at.seq).contains(&seq) || (seq < head.seq && !is_complete) {
             return None;
         }
         let from = resume.from.map(|from| full_seq(from, seq));

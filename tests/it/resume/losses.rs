@@ -175,7 +175,7 @@ async fn cluster_subscribers_continue_after_a_restart_without_loss() {
         let mut client = ResumingClient::on(cluster.first(), "news", members.clone()).await;
         publish_batch(&caller, 0..3).await;
         client.events(&texts(0..3)).await;
-        let epoch = client.state.epoch;
+        let (epoch, seq) = (client.state.epoch, client.state.seq);
         cluster.redis_mut().restart().await;
         leases_are_renewed(&cluster).await;
         publish_batch(&caller, 3..5).await;
@@ -187,9 +187,16 @@ async fn cluster_subscribers_continue_after_a_restart_without_loss() {
         publish_batch(&caller, 5..7).await;
         let resume = state.resume();
         let (mut back, resumed) =
-            ResumingClient::reconnect(cluster.second(), "news", members, state, resume).await;
+            ResumingClient::reconnect(cluster.second(), "news", members.clone(), state, resume).await;
         assert!(resumed);
         back.events(&texts(5..7)).await;
+
+        // A position of the earlier epoch under the name of this one, although the history has both.
+        let mut state = back.disconnect();
+        state.seq = seq;
+        let resume = state.resume();
+        let reconnect = ResumingClient::reconnect(cluster.second(), "news", members, state, resume);
+        assert!(!reconnect.await.1, "no such position");
     })
     .await;
 }
