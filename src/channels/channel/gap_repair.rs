@@ -24,7 +24,6 @@ impl Channel {
                 metrics().epochs_opened.increment(1);
                 self.begin_history(entry.before(), context);
                 self.deliver(&entry, context);
-                self.pending.stop_waiting_before(entry.epoch);
                 self.admit(context);
             }
             Decision::Duplicate => metrics().entries_duplicate.increment(1),
@@ -85,10 +84,10 @@ impl Channel {
         // Before the wait ends: a held entry may precede the position of a subscription whose
         // earlier entries are lost.
         self.sequence_held(held, context);
-        if !is_slow {
+        if is_slow {
+            self.observe_awaited_lag(context);
+        } else {
             self.end_waiting(known, context);
-        } else if let Some(at) = self.pending.awaited_position(&self.sequencer) {
-            self.observe_lag(at, context);
         }
     }
 
@@ -158,6 +157,17 @@ impl Channel {
         self.set(Timer::Lag, context);
     }
 
+    /// Observes the position that pending subscriptions wait for, unless a repair in progress will end
+    /// their wait.
+    pub(super) fn observe_awaited_lag(&mut self, context: &mut Context<'_>) {
+        if self.sequencer.is_repairing() {
+            return;
+        }
+        if let Some(at) = self.pending.awaited_position(&self.sequencer) {
+            self.observe_lag(at, context);
+        }
+    }
+
     /// Begins a repair if the entries up to the observed head have still not arrived.
     pub(super) fn check_lag(&mut self, context: &mut Context<'_>) {
         if context.is_backlogged {
@@ -167,12 +177,7 @@ impl Channel {
         let Some(lag) = self.lag.take() else { return };
         match lag.verdict(&self.sequencer) {
             // The observation may have replaced that of an earlier position.
-            Verdict::Settled if !self.sequencer.is_repairing() => {
-                if let Some(at) = self.pending.awaited_position(&self.sequencer) {
-                    self.observe_lag(at, context);
-                }
-            }
-            Verdict::Settled => {}
+            Verdict::Settled => self.observe_awaited_lag(context),
             Verdict::Slow(lag) => {
                 self.lag = Some(Box::new(lag));
                 self.set(Timer::Lag, context);

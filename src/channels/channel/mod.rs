@@ -264,8 +264,8 @@ impl Channel {
         }
     }
 
-    /// Repeats every failed step: listening, head check, membership update, roster read,
-    /// admission.
+    /// Repeats every failed step: listening, head check, gap repair, membership update, roster
+    /// read, admission.
     fn retry(&mut self, context: &mut Context<'_>) {
         if !self.is_listening {
             if self.is_awaited() {
@@ -276,6 +276,7 @@ impl Channel {
         if self.has_checkable_head() {
             context.start(JobKind::CheckHead, None);
         }
+        self.observe_awaited_lag(context);
         self.queue_membership_update(context);
         self.read_stale_roster(context);
         self.enable_waiting_deltas(context);

@@ -195,12 +195,6 @@ impl Pending {
         newest
     }
 
-    /// Ends the wait for entries of earlier epochs: `epoch` has begun, so they are lost.
-    pub(super) fn stop_waiting_before(&mut self, epoch: u64) {
-        let earlier = self.registered_mut().filter(|registered| registered.at.epoch < epoch);
-        earlier.for_each(|registered| registered.waits = Waits::No);
-    }
-
     fn registered_mut(&mut self) -> impl Iterator<Item = &mut Registered> {
         self.0.values_mut().filter_map(|pending| match &mut pending.state {
             State::Registered(registered) => Some(registered),

@@ -75,12 +75,12 @@ impl Sequencer {
     }
 
     /// Whether this node has handled every entry up to `at`, a position that a script
-    /// returned.
+    /// returned. In a later epoch, what it has not handled of the earlier one is lost.
     pub fn has_passed(&self, at: Position) -> bool {
         let Some(position) = self.position else { return false };
         let is_before =
             at.epoch == position.epoch && at.seq <= position.seq && at.time_ms <= position.time_ms;
-        at.id == EntryId::NONE || is_before || self.has_handled(at.id)
+        at.id == EntryId::NONE || at.epoch < position.epoch || is_before || self.has_handled(at.id)
     }
 
     pub fn accept(&mut self, entry: Entry, now: Instant) -> Decision {

@@ -509,6 +509,9 @@ fn run(setup: Setup, steps: &[Step]) {
         world.step(step);
     }
     world.settle();
+    for (n, connection) in world.connections.iter().filter(|(_, connection)| connection.is_subscribed) {
+        assert_eq!(connection.unconfirmed, 0, "socket {n}: commands without confirmation");
+    }
     // Every subscriber is confirmed now, so this one must reach all of them.
     world.publish(1);
     world.settle();
@@ -567,4 +570,20 @@ fn subscription_that_waits_for_initial_bases_receives_member_changes() {
     steps.extend([job.clone(), job.clone(), job].into_iter().flatten());
     steps.extend([Step::Arrive, Step::EnableDeltas(2), Step::Other(0, true), Step::Arrive]);
     run(Setup { is_presence: true, log_max: 1_000, members_max: 100, cache_sync: true }, &steps);
+}
+
+/// The entry before which a subscription was counted has not arrived, the history cannot be read, and
+/// then Redis has lost the entry.
+#[test]
+fn subscription_whose_position_is_lost_is_confirmed() {
+    let options = Options { deltas: false, positions: true };
+    let job = [Step::Start(0), Step::Execute(0), Step::Return(0)];
+    let mut steps = vec![Step::Subscribe(0, options)];
+    steps.extend([job.clone(), job.clone()].into_iter().flatten());
+    steps.extend([Step::Arrive, Step::Subscribe(2, options)]);
+    steps.extend(job);
+    steps.extend([Step::Lose, Step::Fire(0), Step::Start(0), Step::Fail(0), Step::Restart(1)]);
+    for log_max in [1_000, 1] {
+        run(Setup { is_presence: false, log_max, members_max: 100, cache_sync: false }, &steps);
+    }
 }

@@ -63,7 +63,7 @@ impl Channel {
     ) -> Welcome {
         let now = self.sequencer.position().unwrap_or_default();
         let is_incomplete = self.catch_up_buffer.as_ref().is_some_and(|buffer| buffer.has_overflowed());
-        let is_lost = registered.at.epoch == now.epoch && registered.at.seq > now.seq;
+        let is_lost = (registered.at.epoch, registered.at.seq) > (now.epoch, now.seq);
         if is_incomplete || is_lost {
             // The buffered entries are incomplete, or Redis has lost the entries before the
             // subscription's position: it begins at the current one.

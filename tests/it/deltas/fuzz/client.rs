@@ -234,8 +234,7 @@ impl Client {
             _ => ("none", &*envelope.event),
         };
         let Some(channel) = envelope.channel.as_deref() else {
-            let is_fine =
-                matches!((prefix, event), ("", "ping" | "pong" | "delta_compression_enabled"));
+            let is_fine = matches!((prefix, event), ("", "ping" | "pong" | "delta_compression_enabled"));
             return if is_fine { Ok(()) } else { Err(format!("a frame without a channel: {text}")) };
         };
         let number = CHANNELS.iter().position(|(name, _)| *name == channel).ok_or("another channel")?;
