@@ -46,11 +46,17 @@ impl Subscription {
     pub fn subscribe_request(&mut self, world: &World, kind: RequestKind, socket: &str) -> Value {
         let mut members = json!({ "channel": self.name() });
         let seen_count = self.span.as_ref().map_or(0, |span| span.seen.len());
-        let kind = if self.resumes && self.position.is_some() && self.span.is_some() {
+        let is_known = self.previous_sockets.iter().any(|it| it == socket);
+        let can_name_all = is_known || self.previous_sockets.len() < PREVIOUS_SOCKETS_MAX;
+        let kind = if self.resumes && self.position.is_some() && self.span.is_some() && can_name_all {
             kind
         } else {
             RequestKind::Fresh
         };
+        if kind == RequestKind::Fresh {
+            // The server has forgotten them.
+            self.previous_sockets.clear();
+        }
         let position = self.position.filter(|_| kind != RequestKind::Fresh);
         let from = position.map(|position| match kind {
             RequestKind::ResumeEarlier => {
@@ -89,9 +95,6 @@ impl Subscription {
         self.request.named.push(socket.to_owned());
         self.previous_sockets.retain(|it| it != socket);
         self.previous_sockets.push(socket.to_owned());
-        if self.previous_sockets.len() > PREVIOUS_SOCKETS_MAX {
-            self.previous_sockets.remove(0);
-        }
         if !again {
             self.state = State::Pending;
         }
