@@ -8,7 +8,7 @@
   KEYS[2]  apps      with webhook events or scheduled transitions (sorted set), by
                      the time of their next read (ms)
 
-  ARGV[1]  node      incarnation
+  ARGV[1]  node      process of the node
   ARGV[2]  lease_ms  duration of the claim
   ARGV[3]  is_new    '1' if the node has read none of the outboxes: all apps are read
   ARGV[4]  apps_max  limit of listed apps

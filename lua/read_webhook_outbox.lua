@@ -8,7 +8,7 @@
   KEYS[3]  outbox    of the app in the partition (stream)
   KEYS[4]  due       transitions of the app in the partition (sorted set)
 
-  ARGV[1]  node       incarnation
+  ARGV[1]  node       process of the node
   ARGV[2]  app
   ARGV[3]  after      id in the stream; '-' reads from the beginning
   ARGV[4]  count_max  limit of webhook events. With 0, the node reads again without

@@ -22,14 +22,15 @@
 
   ARGV[1..7]           as in include/append.lua
   ARGV[8]  node          incarnation
-  ARGV[9]  count         subscriptions of the node
-  ARGV[10] channel_id    of the channel, a member of the set
-  ARGV[11] rules         as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[12] wants_last    '1' to read the last event of a cache channel
-  ARGV[13] outbox_max
-  ARGV[14] grace_ms      delay of the member_removed webhook
-  ARGV[15] members_max   limit of users of the channel
-  ARGV[16] occupied_max  as in update_subscriptions
+  ARGV[9]  replaced      as in update_subscriptions
+  ARGV[10] count         subscriptions of the node
+  ARGV[11] channel_id    of the channel, a member of the set
+  ARGV[12] rules         as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[13] wants_last    '1' to read the last event of a cache channel
+  ARGV[14] outbox_max
+  ARGV[15] grace_ms      delay of the member_removed webhook
+  ARGV[16] members_max   limit of users of the channel
+  ARGV[17] occupied_max  as in update_subscriptions
   then for each user whose number may have changed, four:
     user    id
     count   its connections on this node
@@ -42,14 +43,14 @@
            update is refused, as in update_subscriptions.
   Errors   SWEPT  the update was sent before the sweep of its node.
 ]]
-local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
-local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
-local members_max, occupied_max = tonumber(ARGV[15]), tonumber(ARGV[16])
+local node, replaced, count, channel_id = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local rules, wants_last, grace_ms = ARGV[12], ARGV[13], tonumber(ARGV[15])
+local members_max, occupied_max = tonumber(ARGV[16]), tonumber(ARGV[17])
 local users_key, channels_key = KEYS[12], KEYS[4]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[13],
+  outbox_max = ARGV[14],
   outbox_key = KEYS[7],
   due_key = KEYS[8],
   apps_key = KEYS[9],
@@ -61,7 +62,7 @@ local MEMBERS, ADDED, REMOVED = 3, 1, 2
 local function others_of(nodes)
   local others, connections = {}, 0
   for other, number_of in string.gmatch(nodes, '(%S+) (%d+)') do
-    if other ~= node then
+    if other ~= node and other ~= replaced then
       others[#others + 1] = other .. ' ' .. number_of
       connections = connections + tonumber(number_of)
     end
@@ -71,7 +72,7 @@ end
 
 -- Read and check everything, and decide.
 local channel = read_channel(KEYS[1], KEYS[2])
-local occupancy = read_occupancy(KEYS[3], node, rules)
+local occupancy = read_occupancy(KEYS[3], node, replaced, rules)
 if was_swept(KEYS[11], rules) then
   return redis.error_reply('SWEPT the memberships of this node were removed')
 end
@@ -88,13 +89,13 @@ if is_over_limit(occupancy, count, index.occupied_key, occupied_max) then
 end
 
 local changed, added, removed, refused, body = {}, {}, {}, {}, {}
-for at = 17, #ARGV, 4 do
+for at = 18, #ARGV, 4 do
   local user, connections, is_new, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local stored = redis.call('HGET', users_key, user)
   local nodes, stored_info = string.match(stored or '\n', '^([^\n]*)\n(.*)$')
   local others = others_of(nodes)
   if connections > 0 and not stored and is_new == '1' and members >= members_max then
-    refused[#refused + 1] = (at - 17) / 4
+    refused[#refused + 1] = (at - 18) / 4
     count = count - connections
   elseif connections > 0 then
     others[#others + 1] = node .. ' ' .. connections

@@ -20,15 +20,17 @@
 
   ARGV[1..7]                 as in include/append.lua
   ARGV[8]  node             incarnation
-  ARGV[9]  count            subscriptions of the node
-  ARGV[10] channel_id       of the channel, a member of the set
-  ARGV[11] rules            as in include/occupancy.lua; '' keeps the stored rules
-  ARGV[12] wants_last       '1' to read the last event of a cache channel
-  ARGV[13] outbox_max
-  ARGV[14] grace_ms         delay of the channel_vacated webhook
-  ARGV[15] unthrottled_max  above it, a count is sent once in each interval
-  ARGV[16] interval_ms
-  ARGV[17] occupied_max     occupied channels of the app in this partition, above
+  ARGV[9]  replaced         the previous incarnation of the node, whose number this one
+                            replaces; '' if there is none
+  ARGV[10] count            subscriptions of the node
+  ARGV[11] channel_id       of the channel, a member of the set
+  ARGV[12] rules            as in include/occupancy.lua; '' keeps the stored rules
+  ARGV[13] wants_last       '1' to read the last event of a cache channel
+  ARGV[14] outbox_max
+  ARGV[15] grace_ms         delay of the channel_vacated webhook
+  ARGV[16] unthrottled_max  above it, a count is sent once in each interval
+  ARGV[17] interval_ms
+  ARGV[18] occupied_max     occupied channels of the app in this partition, above
                             which another one is refused; 0 refuses none
 
   With the last subscription, a channel that has had no entries but counts loses its
@@ -40,17 +42,17 @@
            (1 or 0): it has written nothing then.
   Errors   SWEPT  the update was sent before the sweep of its node.
 ]]
-local node, count, channel_id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
-local rules, wants_last, grace_ms = ARGV[11], ARGV[12], tonumber(ARGV[14])
-local unthrottled_max, interval_ms = tonumber(ARGV[15]), tonumber(ARGV[16])
+local node, replaced, count, channel_id = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local rules, wants_last, grace_ms = ARGV[12], ARGV[13], tonumber(ARGV[15])
+local unthrottled_max, interval_ms = tonumber(ARGV[16]), tonumber(ARGV[17])
 local USER_STATUS = 5
-local occupied_max = tonumber(ARGV[17])
+local occupied_max = tonumber(ARGV[18])
 local is_user = string.find(channel_id, ':#', 1, true) ~= nil
 local channels_key = KEYS[4]
 local index = { occupied_key = KEYS[5], counts_key = KEYS[6] }
 local webhooks = {
   channel_id = channel_id,
-  outbox_max = ARGV[13],
+  outbox_max = ARGV[14],
   outbox_key = KEYS[7],
   due_key = KEYS[8],
   apps_key = KEYS[9],
@@ -58,7 +60,7 @@ local webhooks = {
 }
 
 local channel = read_channel(KEYS[1], KEYS[2])
-local occupancy = read_occupancy(KEYS[3], node, rules)
+local occupancy = read_occupancy(KEYS[3], node, replaced, rules)
 if was_swept(KEYS[11], rules) then
   return redis.error_reply('SWEPT the memberships of this node were removed')
 end

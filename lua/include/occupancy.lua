@@ -10,13 +10,14 @@
 local NODE_CHARS = 16
 local SENDS_COUNTS, SENDS_STATUS = 1, 2
 
-local function read_occupancy(subs_key, node, rules)
+-- `replaced` is the previous incarnation of the node, or ''. Its number was the node's own.
+local function read_occupancy(subs_key, node, replaced, rules)
   local subs = redis.call('HGETALL', subs_key)
-  local occupancy = { subs_key = subs_key, node = node, before = 0, others = 0, fields = {} }
+  local occupancy = { subs_key = subs_key, node = node, replaced = replaced, before = 0, others = 0, fields = {} }
   for i = 1, #subs, 2 do
     local field, value = subs[i], subs[i + 1]
-    if field == node then
-      occupancy.before = tonumber(value)
+    if field == node or field == replaced then
+      occupancy.before = occupancy.before + tonumber(value)
     elseif #field == NODE_CHARS then
       occupancy.others = occupancy.others + tonumber(value)
     else
@@ -50,6 +51,9 @@ local function write_occupancy(occupancy, count, users, channels_key, channel_id
     -- Leaving must work when Redis' memory is full: Redis does not refuse a
     -- deletion, nor the writes that follow it in a script.
     redis.call('HDEL', subs_key, node)
+  end
+  if occupancy.replaced ~= '' then
+    redis.call('HDEL', subs_key, occupancy.replaced)
   end
   if occupancy.total == 0 then
     redis.call('DEL', subs_key)

@@ -27,10 +27,31 @@ pub(super) struct Lease {
     state: Mutex<State>,
 }
 
+/// Characters of an incarnation's name that identify the process. The others number its
+/// incarnations.
+const PROCESS_CHARS: usize = 12;
+
+/// The name under which a node writes memberships. A fenced name is never used again.
+#[derive(Debug, Clone)]
+pub(super) struct Incarnation {
+    pub(super) name: Arc<str>,
+    /// The previous name of this node, until its memberships are swept: updates replace them.
+    pub(super) replaced: Option<Arc<str>>,
+}
+
+/// Why a node begins a new incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The lease is gone: the node was fenced, or Redis has lost its data.
+    LeaseLost,
+    /// Another Redis process answers, which may have lost departures: memberships that this node does
+    /// not report again must go.
+    OtherProcess,
+}
+
 #[derive(Debug)]
 struct State {
-    /// The node's current incarnation. A fenced incarnation is never used again.
-    incarnation: Arc<str>,
+    incarnation: Incarnation,
     renewed: Instant,
     ended: bool,
     /// Living incarnations, as of the last renewal.
@@ -51,6 +72,8 @@ struct Observation {
 struct Nodes {
     leases: HashMap<String, String>,
     dead: HashMap<String, u64>,
+    /// The last renewal was answered by another Redis process.
+    are_of_other_process: bool,
 }
 
 impl State {
@@ -61,8 +84,8 @@ impl State {
 
 impl Lease {
     pub(super) async fn begin(core: Arc<RedisCore>) -> Result<Arc<Lease>, BackendError> {
-        let incarnation = new_incarnation();
-        renew(&core, &incarnation, true).await?;
+        let incarnation = Incarnation::first();
+        renew(&core, &incarnation.name, true).await?;
         let state = State {
             incarnation,
             renewed: Instant::now(),
@@ -77,7 +100,7 @@ impl Lease {
 
     /// The incarnation under which memberships are written. `None` after three quarters of the
     /// expiry without a renewal, when other nodes may have fenced it, and after [`Lease::end`].
-    pub(super) fn incarnation(&self) -> Option<Arc<str>> {
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
         let state = self.state.lock();
         let fresh = !state.is_overdue(&self.core);
         (fresh && !state.ended).then(|| state.incarnation.clone())
@@ -99,7 +122,7 @@ impl Lease {
         let incarnation = {
             let mut state = self.state.lock();
             state.ended = true;
-            state.incarnation.clone()
+            state.incarnation.name.clone()
         };
         let end = async {
             sweep(&self.core, &incarnation).await?;
@@ -119,6 +142,7 @@ impl Lease {
     async fn renew_regularly(self: Arc<Lease>) {
         let mut observations: HashMap<String, Observation> = HashMap::new();
         let mut renewed = Instant::now();
+        let mut restarts_for = None;
         let mut interval = tokio::time::interval(self.core.times.lease_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut reconnects = self.core.clients[0].reconnect_rx();
@@ -128,15 +152,18 @@ impl Lease {
                 // Another process may answer now.
                 _ = reconnects.recv() => {}
             }
-            let (incarnation, ended) = {
+            let (own, ended) = {
                 let state = self.state.lock();
                 (state.incarnation.clone(), state.ended)
             };
             if ended {
                 return;
             }
-            match renew(&self.core, &incarnation, false).await {
+            match renew(&self.core, &own.name, false).await {
                 Ok(nodes) => {
+                    if nodes.are_of_other_process {
+                        restarts_for = Some(Reason::OtherProcess);
+                    }
                     {
                         let mut state = self.state.lock();
                         state.renewed = Instant::now();
@@ -149,40 +176,52 @@ impl Lease {
                     }
                     renewed = Instant::now();
                     metrics().nodes.set(nodes.leases.len() as f64);
-                    self.observe(nodes, &incarnation, &mut observations);
+                    self.observe(nodes, &own.name, &mut observations);
                 }
-                Err(CallError::Script(ScriptError::Swept)) => {
-                    self.restart_incarnation(&incarnation).await;
-                }
+                Err(CallError::Script(ScriptError::Swept)) => restarts_for = Some(Reason::LeaseLost),
                 Err(error) => {
                     tracing::debug!(error = %BackendError::from(error), "lease not renewed");
                 }
             }
+            if let Some(reason) = restarts_for
+                && self.restart_incarnation(&own, reason).await.is_ok()
+            {
+                restarts_for = None;
+            }
         }
     }
 
-    /// The incarnation was fenced while the node is alive: begins a new one, reports all
-    /// memberships under it, and sweeps the old one when its last calls have ended.
-    async fn restart_incarnation(&self, old: &Arc<str>) {
-        metrics().leases_lost.increment(1);
-        tracing::warn!("the lease of this node was lost: beginning a new incarnation");
-        let incarnation = new_incarnation();
-        if renew(&self.core, &incarnation, true).await.is_err() {
-            return;
+    /// Begins a new incarnation, under which all memberships are reported and replace those of the old
+    /// one. What remains of the old one is swept when its last calls have ended.
+    async fn restart_incarnation(
+        self: &Arc<Lease>,
+        old: &Incarnation,
+        reason: Reason,
+    ) -> Result<(), CallError> {
+        if reason == Reason::LeaseLost {
+            metrics().leases_lost.increment(1);
+            tracing::warn!("the lease of this node was lost: beginning a new incarnation");
         }
+        let incarnation = old.next();
+        let nodes = renew(&self.core, &incarnation.name, true).await?;
         {
             let mut state = self.state.lock();
             state.incarnation = incarnation;
             state.renewed = Instant::now();
         }
+        let (lease, old) = (self.clone(), old.name.clone());
+        if let Some(counter) = nodes.leases.get(&*old) {
+            // Its connections would be counted twice. After an error, other nodes fence it.
+            let _ = fence(&self.core, &old, counter.clone()).await;
+        }
         self.core.events.report_memberships();
-        let (core, old) = (self.core.clone(), old.clone());
         Task::LeaseSweep.spawn(async move {
             tokio::time::sleep(limits::SCRIPT_DEADLINE).await;
-            if let Err(error) = sweep(&core, &old).await {
-                tracing::warn!(%error, "memberships of an earlier incarnation not removed");
-            }
+            finish_sweep(lease.core.clone(), old.to_string()).await;
+            let mut state = lease.state.lock();
+            state.incarnation.replaced.take_if(|replaced| *replaced == old);
         });
+        Ok(())
     }
 
     /// Fences nodes with an unchanged counter for too long, and sweeps fenced nodes.
@@ -221,8 +260,27 @@ impl Lease {
     }
 }
 
-fn new_incarnation() -> Arc<str> {
-    format!("{:016x}", rand::random::<u64>()).into()
+impl Incarnation {
+    fn first() -> Incarnation {
+        let process = rand::random::<u64>() >> 16;
+        Incarnation { name: format!("{process:012x}0000").into(), replaced: None }
+    }
+
+    fn next(self: &Incarnation) -> Incarnation {
+        let number = u16::from_str_radix(&self.name[PROCESS_CHARS..], 16).unwrap_or_default();
+        let name = format!("{}{:04x}", process_of(&self.name), number.wrapping_add(1));
+        Incarnation { name: name.into(), replaced: Some(self.name.clone()) }
+    }
+
+    /// What the names of all incarnations of this process have in common.
+    pub(super) fn process(&self) -> &str {
+        process_of(&self.name)
+    }
+}
+
+/// The process of the incarnation with this name.
+pub(super) fn process_of(name: &str) -> &str {
+    name.get(..PROCESS_CHARS).unwrap_or(name)
 }
 
 /// `lua/renew_node.lua`. Adopts the cluster's key for resume tokens, and the run id of Redis.
@@ -248,13 +306,13 @@ async fn renew(core: &RedisCore, incarnation: &str, is_new: bool) -> Result<Node
     }
     let (run_id, seen_seq) = (lists.next().and_then(Value::into_string), lists.next());
     core.seen_seq.fetch_max(seen_seq.and_then(|seen| seen.as_u64()).unwrap_or(0), Ordering::Relaxed);
-    if let Some(run_id) = run_id {
+    let are_of_other_process = run_id.is_some_and(|run_id| {
         core.run_id.adopt(&run_id, || {
             // Before the first epoch that this node opens there.
             core.seen_seq.fetch_add(limits::EPOCH_MARGIN, Ordering::Relaxed);
-        });
-    }
-    Ok(Nodes { leases, dead: dead.collect() })
+        })
+    });
+    Ok(Nodes { leases, dead: dead.collect(), are_of_other_process })
 }
 
 fn pairs(list: Value) -> HashMap<String, String> {

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::error::read_error;
 use super::history::{cached, position};
+use super::lease::Incarnation;
 use super::scripts::{self, bytes, number, text};
 use super::{Redis, RedisCore};
 use crate::backend::{
@@ -30,7 +31,8 @@ impl Redis {
     ) -> Result<UpdatedMembership, BackendError> {
         // A membership that is written under a swept incarnation would never be removed.
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
-        self.core.update_membership(&node, update, &rules(update.rules)).await
+        let replaced = node.replaced.as_deref().unwrap_or_default();
+        self.core.update_membership(&node.name, replaced, update, &rules(update.rules)).await
     }
 
     pub async fn read_counts(&self, channel_id: &ChannelId) -> Result<Counts, BackendError> {
@@ -46,7 +48,7 @@ impl Redis {
         let client = self.core.client(channel_id).with_options(&scripts::once());
         let users: HashMap<String, Bytes> =
             client.hgetall(self.core.keys.users(channel_id)).await.map_err(read_error)?;
-        let node = self.lease.incarnation().unwrap_or_default();
+        let node = self.lease.incarnation().map(|Incarnation { name, .. }| name).unwrap_or_default();
         let (mut roster, mut own) = (Vec::with_capacity(users.len()), Vec::new());
         for (user, value) in users {
             let user: Arc<str> = user.into();
@@ -119,14 +121,16 @@ impl RedisCore {
     async fn update_membership(
         &self,
         node: &str,
+        replaced: &str,
         update: &MembershipUpdate,
         rules: &str,
     ) -> Result<UpdatedMembership, BackendError> {
         let channel_id = &update.channel_id;
         let is_presence = channel_id.kind() == ChannelKind::Presence;
-        let mut arguments = self.appending(EntryId::random(), 10 + 4 * update.users.len());
+        let mut arguments = self.appending(EntryId::random(), 11 + 4 * update.users.len());
         arguments.extend([
             text(node),
+            text(replaced),
             number(update.count),
             text(channel_id.as_str()),
             text(rules),
@@ -196,7 +200,7 @@ impl RedisCore {
                 wants_last: false,
                 is_new: false,
             };
-            self.update_membership(node, &update, "").await?;
+            self.update_membership(node, "", &update, "").await?;
             if users.is_empty() {
                 return Ok(());
             }

@@ -31,7 +31,7 @@ impl Redis {
     ) -> Result<u64, BackendError> {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let names = vec![self.core.keys.connections(app), self.core.keys.leases()];
-        let arguments = vec![text(&*node), number(held), number(requested), number(max)];
+        let arguments = vec![text(&*node.name), number(held), number(requested), number(max)];
         let script = &self.core.scripts.hold_connections;
         let answer = script.run(&self.core.clients[0], names, arguments).await?;
         Ok(answer.convert()?)

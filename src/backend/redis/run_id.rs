@@ -13,11 +13,12 @@ const RUN_ID_CHARS: usize = 16;
 pub(super) struct RunId(RwLock<Str>);
 
 impl RunId {
-    /// Calls `on_change` before scripts receive the id of another process.
-    pub(super) fn adopt(&self, run_id: &str, on_change: impl FnOnce()) {
+    /// Calls `on_change` before scripts receive the id of another process. Returns whether it is
+    /// another one.
+    pub(super) fn adopt(&self, run_id: &str, on_change: impl FnOnce()) -> bool {
         let run_id = run_id.get(..RUN_ID_CHARS).unwrap_or(run_id);
         if **self.0.read() == *run_id {
-            return;
+            return false;
         }
         let is_first = self.0.read().is_empty();
         if !is_first {
@@ -27,6 +28,7 @@ impl RunId {
         if !is_first {
             tracing::warn!(%before, now = run_id, "another Redis process answers: channels continue in new epochs");
         }
+        !is_first
     }
 
     pub(super) fn argument(&self) -> Value {

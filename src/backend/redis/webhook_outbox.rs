@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fred::interfaces::{ClientLike, StreamsInterface};
 use futures_util::{StreamExt, stream};
 
+use super::lease::process_of;
 use super::scripts::{number, text};
 use super::{Redis, scripts};
 use crate::backend::{BackendError, ClaimedOutboxes, WebhookPage};
@@ -28,9 +29,9 @@ impl Redis {
         let Some(own) = self.lease.incarnation() else { return Vec::new() };
         let nodes = self.lease.nodes();
         let is_own = |partition: &Partition| {
-            nodes.iter().all(|other| {
-                **other == *own || rendezvous_hash(other, *partition) < rendezvous_hash(&own, *partition)
-            })
+            let own_hash = rendezvous_hash(own.process(), *partition);
+            let mut others = nodes.iter().map(|node| process_of(node)).filter(|it| *it != own.process());
+            others.all(|other| rendezvous_hash(other, *partition) < own_hash)
         };
         Partition::all().filter(is_own).collect()
     }
@@ -57,7 +58,7 @@ impl Redis {
         let node = self.lease.incarnation().ok_or(BackendError::Unavailable)?;
         let names = vec![self.core.keys.consumer(partition), self.core.keys.webhook_apps(partition)];
         let arguments = vec![
-            text(&*node),
+            text(node.process()),
             number(lease.as_millis() as u64),
             number(u64::from(is_new)),
             number(limits::WEBHOOK_APPS_MAX as u64),
@@ -127,7 +128,7 @@ impl Redis {
             keys.due(*partition, app),
         ];
         let arguments = vec![
-            text(&*node),
+            text(node.process()),
             text(&**app),
             text(after.map_or_else(|| "-".to_owned(), WebhookEventId::to_string)),
             number(count_max as u64),

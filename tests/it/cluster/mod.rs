@@ -4,6 +4,7 @@
 mod clock;
 mod failover;
 mod gap_repair;
+mod ghosts;
 mod lease;
 mod many_channels;
 mod order;

@@ -195,6 +195,7 @@ impl Publication {
 pub struct Update {
     pub channel: String,
     pub node: &'static str,
+    pub replaced: &'static str,
     pub count: u64,
     pub rules: String,
     pub wants_last: bool,
@@ -211,6 +212,7 @@ impl Update {
         Update {
             channel: channel.to_owned(),
             node,
+            replaced: "",
             count,
             rules: rules(&[], false, false),
             wants_last: false,
@@ -245,6 +247,10 @@ impl Update {
         self.with("")
     }
 
+    pub fn replacing(self, replaced: &'static str) -> Update {
+        Update { replaced, ..self }
+    }
+
     pub fn wanting_last(self) -> Update {
         Update { wants_last: true, ..self }
     }
@@ -256,7 +262,7 @@ impl Update {
         keys.extend(["occupied", "counts", "outbox", "due", "apps", "consumer"].map(String::from));
         keys.push(key("swept", self.node));
         let mut arguments = appending(rand::random());
-        arguments.extend(words(&[self.node, &self.count.to_string()]));
+        arguments.extend(words(&[self.node, self.replaced, &self.count.to_string()]));
         arguments.extend(words(&[
             &channel_id(channel),
             &self.rules,

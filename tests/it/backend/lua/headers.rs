@@ -238,7 +238,9 @@ fn fits(name: &str, value: &str) -> bool {
         "interval_ms" | "lease_ms" => ["5000", "0"].contains(&value),
         "wants_last" | "is_new" => ["0", "1"].contains(&value),
         "channel_id" => value.starts_with("1:") || value.is_empty(),
-        "node" => value.len() == 16,
+        // An incarnation, or the process of one.
+        "node" => value.len() == 16 || value.len() == 12,
+        "replaced" => value.is_empty() || value.len() == 16,
         "sent_ago_ms" => value.is_empty() || is_number,
         "rules" => value.is_empty() || value.split(' ').all(|part| part.parse::<u8>().is_ok()),
         "transition" => ["vacated 1:", "count 1:", "removed 1:"].iter().any(|start| value.starts_with(start)),

@@ -218,3 +218,22 @@ async fn dead_node_is_swept_in_steps() {
     })
     .await;
 }
+
+/// Users of a node that begins a new incarnation stay members.
+#[tokio::test]
+async fn members_of_a_replaced_incarnation_stay() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        stage.update(&Update::members(CHANNEL, N1, 2, &[("ann", 1), ("ben", 1)])).await;
+        stage.changes().await;
+        let update = Update::members(CHANNEL, N2, 2, &[("ann", 1), ("ben", 1)]).replacing(N1);
+        assert_eq!(stage.update(&update).await.total, 2);
+        assert_eq!(stage.changes().await, []);
+        let members = stage.members().await;
+        assert_eq!(members.values().collect::<Vec<_>>(), [&format!("{N2} 1"), &format!("{N2} 1")]);
+        update_user(&mut stage, N1, "ann", 0).await;
+        assert_eq!(stage.members().await, members);
+        assert_eq!(update_user(&mut stage, N3, "ann", 1).await.total, 3);
+    })
+    .await;
+}

@@ -215,3 +215,28 @@ async fn channel_of_counts_only_is_removed_with_its_last_subscription() {
     })
     .await;
 }
+
+/// A node that begins a new incarnation is never counted twice, and not at all for what it does not
+/// report again.
+#[tokio::test]
+async fn numbers_of_a_replaced_incarnation_are_those_of_the_new_one() {
+    bounded(async {
+        let mut stage = Stage::start().await;
+        let [n1, n2, n3] = NODES;
+        let hooked = rules(&["channel_occupied", "channel_vacated"], true, false);
+        for (node, total) in [(n1, 3), (n2, 6)] {
+            stage.update(&Update::new("a", node, 3).with(&hooked)).await;
+            assert_eq!(stage.total("a", node, 3).await, total);
+        }
+        stage.messages().await;
+        let replacing = Update::new("a", n3, 3).with(&hooked).replacing(n1);
+        for _ in 0..2 {
+            assert_eq!(stage.update(&replacing).await.total, 6);
+        }
+        assert_eq!(stage.messages().await.len(), 0, "the count is the same");
+        assert_eq!(stage.hash("subs:a").await.get(n1), None);
+        assert_eq!(stage.total("a", n1, 0).await, 6, "the sweep of the earlier incarnation");
+        assert_eq!(stage.update(&Update { count: 0, ..replacing }).await.total, 3);
+    })
+    .await;
+}
