@@ -178,8 +178,8 @@ async fn connect(
             step.send_replace(failed);
         }
     };
-    let (prefix, times) = (&config.redis_prefix, config.detection_times);
-    let redis = Redis::connect(url, prefix, events, times, |error| on_error(error)).await?;
+    let (file, prefix, times) = (&config.redis_file, &config.redis_prefix, config.detection_times);
+    let redis = Redis::connect(url, file.clone(), prefix, events, times, |error| on_error(error)).await?;
     Ok(Backend::Redis(Box::new(redis)))
 }
 

@@ -223,7 +223,8 @@ impl<S> fmt::Display for Kind<S> {
             ),
             Kind::RedisUrl(_) => f.write_str(
                 "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, \
-                 with `/`, `@`, `#` and `?` in a password written as %2F, %40, %23 and %3F",
+                 with `%`, `/`, `@`, `#` and `?` in a password written as %25, %2F, %40, %23 and %3F, \
+                 and without spaces and quotes",
             ),
             Kind::Flag(_) => f.write_str("true or false"),
             Kind::Count(min, max, _) => write!(f, "a whole number from {min} to {max}"),

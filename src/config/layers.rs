@@ -2,7 +2,7 @@
 //! Each layer overrides single keys of the layers below it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
@@ -126,6 +126,7 @@ pub(super) fn read(flags: &Flags, environment: &Environment, problems: &mut Vec<
     read_file(&mut settings, flags, environment, problems);
     read_environment(&mut settings, environment, problems);
     read_flags(&mut settings, flags, problems);
+    settings.config.redis_file = redis_file(&settings, environment);
     if flags.dev && settings.apps.is_empty() {
         add_dev_app(&mut settings, problems);
     }
@@ -290,6 +291,13 @@ fn read_variable(
             None
         }
     }
+}
+
+/// The file that the effective Redis URL was read from.
+fn redis_file(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
+    let (setting, variable) = (settings.get(Place::of(keys::REDIS))?, keys::REDIS.file_variable()?);
+    let path = environment.get(&variable).filter(|_| setting.origin == Origin::Env(variable.clone()));
+    path.map(PathBuf::from)
 }
 
 fn read_flags(settings: &mut Settings, flags: &Flags, problems: &mut Vec<Problem>) {

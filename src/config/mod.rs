@@ -74,6 +74,8 @@ pub struct Config {
     /// `redis`: URL of the Redis backend; `None` selects the memory backend. It may
     /// contain a password: print it through [`hide_password`] only.
     pub redis: Option<String>,
+    /// The file that `redis` was read from, whose credentials are read again later.
+    pub redis_file: Option<PathBuf>,
     /// `redis_prefix`: prefix of every Redis key and topic.
     pub redis_prefix: String,
     /// `path_prefix`: prefix of the paths of the HTTP API and of WebSocket connections.
@@ -120,6 +122,7 @@ impl Config {
             listen: address,
             metrics_listen: address,
             redis: None,
+            redis_file: None,
             redis_prefix: String::new(),
             path_prefix: String::new(),
             trusted_proxies: Vec::new(),

@@ -1,5 +1,7 @@
 //! The Redis URL: its syntax, and its form without the password.
 
+use percent_encoding::percent_decode_str;
+
 /// The reason why a URL is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RedisUrlError {
@@ -19,7 +21,9 @@ const UNSUPPORTED: &[&str] = &[
 
 /// `redis://[user]:[password]@host[:port][/database]`, or `rediss://` for TLS.
 ///
-/// A query is an error and not ignored, because it would have no effect.
+/// A query is an error and not ignored, because it would have no effect. In a password, characters
+/// with a meaning in a URL are percent-encoded. The client library sends user and password within a
+/// line of words, so spaces and quotes in them would change its meaning.
 pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     if let Some(scheme) = UNSUPPORTED.iter().find(|scheme| url.starts_with(**scheme)) {
         return Err(RedisUrlError::Unsupported(scheme));
@@ -27,7 +31,7 @@ pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
     let rest = rest.ok_or(RedisUrlError::Malformed)?;
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
     // The colons of an IPv6 address are within brackets.
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -36,7 +40,22 @@ pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
     let host_good = !host.is_empty() && !host.contains(['?', '#', ' ', '@']);
     let port_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     let database_good = database.is_empty() || database.parse::<u8>().is_ok();
-    if host_good && port_good && database_good { Ok(()) } else { Err(RedisUrlError::Malformed) }
+    let is_of_one_word = percent_decode_str(credentials)
+        .all(|byte| !byte.is_ascii_whitespace() && !byte.is_ascii_control() && !b"\"'".contains(&byte));
+    let credentials_good =
+        is_of_one_word && !credentials.contains(['?', '#', '@']) && is_percent_encoded(credentials);
+    if credentials_good && host_good && port_good && database_good {
+        Ok(())
+    } else {
+        Err(RedisUrlError::Malformed)
+    }
+}
+
+/// Whether every `%` is followed by two hexadecimal digits.
+fn is_percent_encoded(text: &str) -> bool {
+    let is_encoded =
+        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_encoded)
 }
 
 /// The URL without its password, for output.
@@ -75,6 +94,7 @@ mod tests {
             "redis://localhost:6379",
             "redis://:pass@10.0.0.1:6379/3",
             "rediss://user:p%40ss@redis.example:6380/",
+            "redis://:a$b\\é%25%2F@h",
             "redis://[::1]:6379",
             "redis://[::1]",
         ] {
@@ -100,6 +120,18 @@ mod tests {
             "redis://h?node=b",
             "redis://h:6379?node=b",
             "redis://h/0?node=b",
+            "redis://:a#b@h",
+            "redis://:a?b@h",
+            "redis://:a@b@h",
+            "redis://:a/b@h",
+            "redis://:100%@h",
+            "redis://:%zz@h",
+            "redis://:%é@h",
+            "redis://:a b@h",
+            "redis://:a%20b@h",
+            "redis://:a'b@h",
+            "redis://:a%22b@h",
+            "redis://:a%0Db@h",
         ] {
             assert_eq!(check(url), Err(RedisUrlError::Malformed), "{url}");
         }

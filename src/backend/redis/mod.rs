@@ -14,11 +14,14 @@ mod memory_watch;
 mod publish;
 mod publish_permits;
 mod quotas;
+mod requirements;
 mod run_id;
 mod scripts;
+mod url_file;
 mod webhook_outbox;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +31,7 @@ use fred::prelude::{
     Builder, Client, ConnectionConfig, Error, ErrorKind, PerformanceConfig, ReconnectPolicy, Value,
 };
 use fred::types::RespVersion;
-use fred::types::config::{Config, TcpConfig};
+use fred::types::config::{Config, CredentialProvider, TcpConfig};
 use thiserror::Error;
 
 use super::BackendError;
@@ -50,6 +53,7 @@ use memory_watch::{MemoryInfo, MemoryWatch};
 use publish_permits::PublishPermits;
 use run_id::RunId;
 use scripts::{Scripts, bytes, number};
+use url_file::UrlFile;
 
 /// Version of the data in Redis. A node refuses to start on any other.
 const SCHEMA: u64 = 4;
@@ -69,6 +73,10 @@ pub enum ConnectError {
         "it holds data of schema {found}, and this version knows schema {SCHEMA}; use another `redis_prefix`"
     )]
     Schema { found: u64 },
+    #[error("its version is {version}, and the oldest that works is {}.{}", min.0, min.1)]
+    Version { version: String, min: (u32, u32) },
+    #[error("it refuses {}: {error}; permit them to the user in `redis_url`, and rename none", commands.join(", "))]
+    Forbids { commands: Vec<&'static str>, error: String },
     #[error("its maxmemory-policy is {policy:?}: it would evict channels; set it to `noeviction`")]
     Evicts { policy: String },
 }
@@ -104,15 +112,19 @@ struct RedisCore {
 
 impl Redis {
     /// Connects, checks the configuration and schema of this Redis, begins a lease and starts to
-    /// listen. Calls `on_error` with each error of an attempt to connect.
+    /// listen. Each connection uses the credentials that `url_file` has then, if there is one. Calls
+    /// `on_error` with each error of an attempt to connect.
     pub async fn connect(
         url: &str,
+        url_file: Option<PathBuf>,
         prefix: &str,
         events: BackendEvents,
         times: DetectionTimes,
         on_error: impl Fn(&Error),
     ) -> Result<Redis, ConnectError> {
-        let config = standalone(url)?;
+        let mut config = standalone(url)?;
+        config.credential_provider =
+            url_file.map(|path| Arc::new(UrlFile::new(path)) as Arc<dyn CredentialProvider>);
         let keys = Keys::new(prefix, config.database);
         let clients = (0..limits::REDIS_CONNECTIONS).map(|_| build(config.clone(), limits::REDIS_EVENTS_MAX));
         let clients = clients.collect::<Result<Vec<Client>, _>>().map_err(ConnectError::Url)?;
@@ -121,6 +133,8 @@ impl Redis {
         for client in clients.iter().chain([&subscriber, &apps]) {
             init(client, &on_error).await?;
         }
+        requirements::check_version(&clients[0]).await?;
+        requirements::check_commands(&clients[0], &subscriber, &keys).await?;
         let core = Arc::new(RedisCore {
             keys,
             scripts: Scripts::new(),

@@ -52,10 +52,16 @@ impl Nodes {
                 let redis = Redis::start().await;
                 let mut nodes = Vec::new();
                 for _ in 0..2 {
-                    let node =
-                        Shared::connect(&redis.url(), "fanfare", open(), DetectionTimes::default(), |_| {})
-                            .await
-                            .unwrap();
+                    let node = Shared::connect(
+                        &redis.url(),
+                        None,
+                        "fanfare",
+                        open(),
+                        DetectionTimes::default(),
+                        |_| {},
+                    )
+                    .await
+                    .unwrap();
                     nodes.push(backend::Backend::Redis(Box::new(node)));
                 }
                 (nodes.remove(0), nodes.pop(), Some(redis))
@@ -210,7 +216,7 @@ async fn event_published_over_http_is_stored_in_its_chain() {
         let app = AppSpec::new("7").set("channel_delta_compression", patterns).set("max_event_batch_size", 25);
         let server = Server::builder().redis(&redis).app(app).start().await;
         let (events, _receivers) = backend_events();
-        let reader = Shared::connect(&redis.url(), "fanfare", events, DetectionTimes::default(), |_| {}).await.unwrap();
+        let reader = Shared::connect(&redis.url(), None, "fanfare", events, DetectionTimes::default(), |_| {}).await.unwrap();
         let mut browser = server.browser("key7").await;
         browser.subscribe("market").await;
         let data = |id: &str, price: u64| json!({ "asset": { "id": id }, "price": price }).to_string();

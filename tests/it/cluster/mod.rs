@@ -10,6 +10,7 @@ mod many_channels;
 mod order;
 mod readiness;
 mod redis_outage;
+mod requirements;
 mod run_once;
 mod stalled_links;
 mod start;

@@ -61,8 +61,9 @@ fn charge(account: Account, cost: u64) -> Charge {
 
 pub async fn all_scripts(redis: &Redis) {
     let (events, _receiver) = backend_events();
-    let backend =
-        Backend::connect(&redis.url(), "fanfare", events, DetectionTimes::default(), |_| {}).await.unwrap();
+    let backend = Backend::connect(&redis.url(), None, "fanfare", events, DetectionTimes::default(), |_| {})
+        .await
+        .unwrap();
     publish(&backend).await;
     update_memberships(&backend).await;
     read(&backend).await;
