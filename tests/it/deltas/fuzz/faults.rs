@@ -1,4 +1,5 @@
-//! Faults while events are published: nodes and Redis end and restart.
+//! Faults while events are published: nodes and Redis end, restart and pause, and connections between
+//! them end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +7,14 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::world::{APP, World};
+use super::world::{APP, CHANNELS, World};
 use crate::support::server::AppSpec;
 use crate::support::{Backend, Cluster, STEP_TIMEOUT, Signal};
 
 const CONFIG: &str =
     "log = \"info,fanfare=debug\"\ndrain_delay = 0.1\ndrain_window = 0.2\n[tag_filtering]\nenabled = true\n";
+/// A killed node is taken for dead after 8 s.
+const HEALED_WITHIN: Duration = Duration::from_secs(20);
 const PLAIN_MARKERS: &str = "[delta_compression]\nmarkers = \"plain\"\n";
 
 pub fn app() -> AppSpec {
@@ -38,7 +41,7 @@ impl Faults {
     pub async fn inject(&mut self, rng: &mut StdRng) {
         let at = rng.random_range(0..self.cluster.nodes.len());
         let pause = Duration::from_millis(rng.random_range(0..1_000));
-        match rng.random_range(0..3) {
+        match rng.random_range(0..8) {
             0 => {
                 self.world.totals.add("nodes killed");
                 self.cluster.nodes[at].kill9();
@@ -50,12 +53,40 @@ impl Faults {
                 self.cluster.nodes[at].wait_exit(STEP_TIMEOUT).await;
                 self.replace(at, Duration::ZERO).await;
             }
-            _ => {
+            2 => {
                 self.world.totals.add("redis killed");
                 self.cluster.redis_mut().kill();
                 tokio::time::sleep(pause).await;
                 self.cluster.redis_mut().restart().await;
             }
+            3 => {
+                self.world.totals.add("nodes paused");
+                self.cluster.nodes[at].signal(Signal::Stop);
+                tokio::time::sleep(pause * 3).await;
+                self.cluster.nodes[at].signal(Signal::Continue);
+            }
+            4 => {
+                self.world.totals.add("redis paused");
+                self.cluster.redis().signal(Signal::Stop);
+                tokio::time::sleep(pause * 3).await;
+                self.cluster.redis().signal(Signal::Continue);
+            }
+            5 => self.command("connections killed", &["CLIENT", "KILL", "TYPE", "normal"]).await,
+            6 => self.command("listeners killed", &["CLIENT", "KILL", "TYPE", "pubsub"]).await,
+            _ => self.command("scripts flushed", &["SCRIPT", "FLUSH"]).await,
+        }
+    }
+
+    async fn command(&self, fault: &'static str, words: &[&str]) {
+        self.world.totals.add(fault);
+        self.cluster.redis().command(words).await;
+    }
+
+    /// The cluster counts the subscriptions of the clients, and no others.
+    pub async fn counts_become(&self, counts: &[usize]) {
+        let caller = self.cluster.caller("1");
+        for ((channel, _), count) in CHANNELS.iter().zip(counts) {
+            caller.count_becomes_within(channel, *count, HEALED_WITHIN).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! Deltas, filters and resuming under faults, end to end: 3 nodes, a Redis,
 //! publishers, and subscribers of all kinds that connect and disconnect while nodes
-//! and Redis are killed. Every payload that a client decodes is the published one,
-//! once and in order; the server reports every gap to the client.
+//! and Redis are killed and paused. Every payload that a client decodes is the published
+//! one, once and in order; the server reports every gap to the client. In the end, the
+//! cluster counts exactly the subscriptions that there are.
 //!
 //! A long run, with another seed:
 //!
@@ -108,7 +109,7 @@ impl Run {
             let fenced = Instant::now();
             while fenced.elapsed() < Duration::from_secs(2) {
                 if self.fence_reached(self.fence) {
-                    return;
+                    return self.faults.counts_become(&self.subscribed()).await;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -125,6 +126,17 @@ impl Run {
                 it.state == State::Unsubscribed || (it.state == State::Subscribed && it.fence == fence)
             })
         })
+    }
+
+    /// Subscriptions by channel.
+    fn subscribed(&self) -> Vec<usize> {
+        let mut counts = vec![0; CHANNELS.len()];
+        for client in &self.clients {
+            for it in client.lock().iter().filter(|it| it.state == State::Subscribed) {
+                counts[it.channel] += 1;
+            }
+        }
+        counts
     }
 
     fn missing(&self) -> Vec<String> {
