@@ -172,7 +172,9 @@ impl Run {
                         Ok(end) => floor = end,
                         Err(mistake) => {
                             let (name, resumes) = (subscription.name(), subscription.resumes);
-                            let why = format!("client {number}, {name}, resumes {resumes}: {}", mistake.why);
+                            let (why, trace) = (mistake.why, &subscription.trace);
+                            let why =
+                                format!("client {number}, {name}, resumes {resumes}: {why}; {trace:#?}");
                             self.world.fail(why);
                             if mistake.lost {
                                 self.world.totals.add("lost");

@@ -73,10 +73,11 @@ impl Span {
         let lost = known.iter().any(|known| *known >= index && self.includes(&log[*known]));
         let seen = known.first().map(|it| &log[*it]);
         let why = format!(
-            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {index} of {}: {expected:?}; encodings {encoding:?}",
+            "event {at} of {} of {:?} is published at {known:?} as {seen:?}, expected at {index} of {}: {expected:?}; encodings {encoding:?}; sockets {:?}",
             self.seen.len(),
             self.starts,
             log.len(),
+            self.sockets,
         );
         Mistake { lost, why }
     }

@@ -46,17 +46,13 @@ impl Subscription {
     pub fn subscribe_request(&mut self, world: &World, kind: RequestKind, socket: &str) -> Value {
         let mut members = json!({ "channel": self.name() });
         let seen_count = self.span.as_ref().map_or(0, |span| span.seen.len());
-        let is_known = self.previous_sockets.iter().any(|it| it == socket);
-        let can_name_all = is_known || self.previous_sockets.len() < PREVIOUS_SOCKETS_MAX;
+        let others: Vec<String> = self.previous_sockets.iter().filter(|it| *it != socket).cloned().collect();
+        let can_name_all = others.len() <= PREVIOUS_SOCKETS_MAX;
         let kind = if self.resumes && self.position.is_some() && self.span.is_some() && can_name_all {
             kind
         } else {
             RequestKind::Fresh
         };
-        if kind == RequestKind::Fresh {
-            // The server has forgotten them.
-            self.previous_sockets.clear();
-        }
         let position = self.position.filter(|_| kind != RequestKind::Fresh);
         let from = position.map(|position| match kind {
             RequestKind::ResumeEarlier => {
@@ -74,7 +70,7 @@ impl Subscription {
         });
         let again = self.state == State::Subscribed && !self.resumes;
         let keeps_bases = kind == RequestKind::Resume && self.bases.from.is_some();
-        let named = if from.is_some() { self.previous_sockets.clone() } else { Vec::new() };
+        let named = if from.is_some() { others } else { Vec::new() };
         if self.resumes {
             members["resume"] = match from {
                 None => true.into(),

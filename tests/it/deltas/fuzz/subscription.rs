@@ -115,6 +115,8 @@ impl Subscription {
         let now = world.logs[self.channel].lock().0.len();
         self.finished_spans.extend(self.span.take());
         self.checkpoint = None;
+        // The server has forgotten all others.
+        self.previous_sockets.clone_from(&self.request.named);
         self.span = Some(Span {
             starts: earliest.min(now)..=now,
             filter: self.filter,
