@@ -12,7 +12,8 @@
   applied only if the history reaches back to the first attempt. An applied
   resend stores its id in the head, because the first attempt may still arrive.
 
-  KEYS[3i-2]  head  of channel i (hash), as in include/append.lua, and resent
+  KEYS[3i-2]  head  of channel i (hash), as in include/append.lua; resent, the ids of
+                    applied resends, and resent_at (ms), the time of the last one
                     (ids); of a cache channel last (the last event), last_seq,
                     last_at (ms) and last_until (ms)
   KEYS[3i-1]  log   history of channel i (list): the entries, oldest first
@@ -43,14 +44,15 @@
 ]]
 local id, sent_ago_ms = ARGV[1], ARGV[8]
 local EVENTS = 1
+-- Ids of 2,048 resends. A node has at most 256 publications of an app in flight.
+local RESENT_BYTES_MAX = 16384
 
 local function includes(ids, searched)
-  for at = 1, #ids, 8 do
-    if string.sub(ids, at, at + 7) == searched then
-      return true
-    end
+  local at = string.find(ids, searched, 1, true)
+  while at and at % #searched ~= 1 do
+    at = string.find(ids, searched, at + 1, true)
   end
-  return false
+  return at
 end
 
 -- Read and check everything.
@@ -85,6 +87,14 @@ local function charge_batch(cost)
     reply[1] = is_charged and 1 or 0
   end
   return is_charged
+end
+
+-- A first attempt that arrives later than the history reaches back is taken for a new batch.
+local function forget_resent(channel)
+  local resent_at = tonumber(redis.call('HGET', channel.head_key, 'resent_at') or 0)
+  if now_ms - resent_at > tonumber(ARGV[5]) then
+    redis.call('HDEL', channel.head_key, 'resent', 'resent_at')
+  end
 end
 
 local first = channels[1]
@@ -122,7 +132,10 @@ for _, channel in ipairs(channels) do
   end
 end
 if is_resend then
-  redis.call('HSET', first.head_key, 'resent', string.sub(first.resent .. id, -256))
+  redis.call('HSET', first.head_key, 'resent', string.sub(first.resent .. id, -RESENT_BYTES_MAX), 'resent_at',
+    number(now_ms))
+elseif first.resent ~= '' then
+  forget_resent(first)
 end
 
 -- Publish.

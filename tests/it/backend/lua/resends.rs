@@ -54,21 +54,42 @@ async fn resend_missing_from_covering_history_is_applied_once() {
     .await;
 }
 
-/// The head stores the ids of the newest 32 applied resends of a channel.
+/// The head stores the ids of the newest 2,048 applied resends of a channel, for as long as the
+/// history reaches back.
 #[tokio::test]
 async fn late_first_attempts_of_applied_resends_are_not_applied() {
+    const KEPT: u64 = 2_048;
+    const APPLIED: u64 = KEPT + 50;
     bounded(async {
         let mut stage = Stage::start().await;
         stage.published(&Batch::new(id(1), "a", "1")).await;
         stage.wait_ms(30).await;
-        for n in 2..=41 {
+        for n in 2..2 + APPLIED {
             stage.published(&Batch::new(id(n), "a", &n.to_string()).resent(20)).await;
         }
-        for n in 10..=41 {
-            assert_not_applied(&mut stage, &Batch::new(id(n), "a", &n.to_string()), &[]).await;
+        stage.messages().await;
+        let before = stage.dump().await;
+        for n in 2 + APPLIED - KEPT..2 + APPLIED {
+            stage.published(&Batch::new(id(n), "a", &n.to_string())).await;
         }
+        assert!(stage.dump().await == before, "something was written");
+        assert_eq!(stage.messages().await, []);
         let resent = stage.client.command(&[b"HSTRLEN", b"head:a", b"resent"]).await.integer();
-        assert_eq!(resent, 256, "the ids are bounded");
+        assert_eq!(resent, 8 * i64::try_from(KEPT).unwrap(), "the ids are bounded");
+
+        // The next batch after the age of a history removes them.
+        let fields = async |stage: &mut Stage| {
+            stage.client.command(&[b"HEXISTS", b"head:a", b"resent"]).await.integer()
+                + stage.client.command(&[b"HEXISTS", b"head:a", b"resent_at"]).await.integer()
+        };
+        stage.published(&Batch::new(id(APPLIED + 2), "a", "x")).await;
+        assert_eq!(fields(&mut stage).await, 2);
+        let now = stage.client.command(&[b"TIME"]).await.text();
+        let secs: u64 = now.split(' ').next().unwrap().parse().unwrap();
+        let earlier = ((secs - 61) * 1_000).to_string();
+        stage.client.command(&[b"HSET", b"head:a", b"resent_at", earlier.as_bytes()]).await;
+        stage.published(&Batch::new(id(APPLIED + 3), "a", "x")).await;
+        assert_eq!(fields(&mut stage).await, 0);
     })
     .await;
 }
