@@ -377,6 +377,9 @@ pub const POSITION_CHECKS_MAX: usize = 4;
 pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
 /// Pause before a failed backend call is repeated.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// How often a starting node checks that it may subscribe, while its connection is lost meanwhile.
+/// Afterwards it starts, and reports what is missing.
+pub const SUBSCRIBE_CHECKS_MAX: u32 = 5;
 /// Interval at which a node removes what has expired, and gives back the memory of collections
 /// that a burst has left almost empty.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use fred::types::{ClusterHash, CustomCommand, InfoKind};
 use super::keys::Keys;
 use super::{ConnectError, scripts};
 use crate::backend::BackendError;
+use crate::limits;
 
 /// Scripts pass the option GET of SET.
 const REDIS_VERSION_MIN: (u32, u32) = (6, 2);
@@ -83,14 +84,39 @@ pub(super) async fn check_commands(
             break;
         }
     }
-    refusals.note("CLIENT ID", subscriber.with_options(&scripts::once()).client_id::<Value>().await);
-    refusals.note("SUBSCRIBE", subscriber.subscribe(probe.clone()).await);
-    // fred does not return the error of a refused subscription.
-    if let Ok(0) = client.with_options(&scripts::once()).publish(probe.clone(), "").await {
-        refusals.add("SUBSCRIBE", "a subscription without permission has no effect".to_owned());
-    }
-    refusals.note("UNSUBSCRIBE", subscriber.unsubscribe(probe).await);
+    check_subscribe(client, subscriber, probe, &mut refusals).await;
     refusals.into_result()
+}
+
+/// fred returns before Redis has executed SUBSCRIBE. If the connection has the same id before and
+/// after, it was executed, and has an effect: one receiver of a publication.
+async fn check_subscribe(client: &Client, subscriber: &Client, topic: String, refusals: &mut Refusals) {
+    let once = scripts::once();
+    for _ in 0..limits::SUBSCRIBE_CHECKS_MAX {
+        let before = subscriber.with_options(&once).client_id::<u64>().await;
+        refusals.note("SUBSCRIBE", subscriber.subscribe(topic.clone()).await);
+        let after = subscriber.with_options(&once).client_id::<u64>().await;
+        let receivers = client.with_options(&once).publish::<u64, _, _>(topic.clone(), "").await;
+        refusals.note("UNSUBSCRIBE", subscriber.unsubscribe(topic.clone()).await);
+        match (before, after, receivers) {
+            (Ok(before), Ok(after), Ok(0)) if before == after => {
+                return refusals
+                    .add("SUBSCRIBE", "a subscription has no effect without permission".to_owned());
+            }
+            (Ok(before), Ok(after), Ok(_)) if before == after => return,
+            (Err(error), ..) if is_refused(&error) => return refusals.note::<()>("CLIENT ID", Err(error)),
+            // The answer to SUBSCRIBE, for which fred does not wait.
+            (_, Err(error), _) if is_refused(&error) => return refusals.note::<()>("SUBSCRIBE", Err(error)),
+            (.., Err(error)) if is_refused(&error) => return,
+            // The connection was lost meanwhile.
+            _ => tokio::time::sleep(limits::RETRY_DELAY).await,
+        }
+    }
+}
+
+/// Errors that pass, such as full memory, are reported while the node runs.
+fn is_refused(error: &Error) -> bool {
+    matches!(BackendError::from(error.clone()), BackendError::Refused(_))
 }
 
 /// The commands that Redis has refused, and its first error.
@@ -101,11 +127,8 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Errors that pass, such as full memory, are reported while the node runs.
     fn note<T>(&mut self, command: &'static str, called: Result<T, Error>) {
-        if let Err(error) = called
-            && matches!(BackendError::from(error.clone()), BackendError::Refused(_))
-        {
+        if let Some(error) = called.err().filter(is_refused) {
             self.add(command, error.details().to_owned());
         }
     }

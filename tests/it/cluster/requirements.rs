@@ -47,7 +47,7 @@ async fn forbidden_keys_and_topics_are_named_at_start() {
         let (_redis, url) = limited(&["~*", "resetchannels", "+@all"]).await;
         let (status, output) = Server::builder().redis_url(&url).start_refused().await;
         assert!(!status.success(), "{output}");
-        assert!(output.contains("it refuses PUBLISH: NOPERM"), "{output}");
+        assert!(output.contains("it refuses PUBLISH, SUBSCRIBE: NOPERM"), "{output}");
         // What the documentation names is enough.
         let (_redis, url) =
             limited(&["~fanfare:*", "&fanfare:*", "+@all", "-@admin", "-@dangerous", "+info"]).await;
