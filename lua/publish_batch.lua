@@ -13,8 +13,8 @@
   resend stores its id in the head, because the first attempt may still arrive.
 
   KEYS[3i-2]  head  of channel i (hash), as in include/append.lua; resent, the ids of
-                    applied resends, and resent_at (ms), the time of the last one
-                    (ids); of a cache channel last (the last event), last_seq,
+                    applied resends, and resent_at, the time of the last one (ms);
+                    of a cache channel last (the last event), last_seq,
                     last_at (ms) and last_until (ms)
   KEYS[3i-1]  log   history of channel i (list): the entries, oldest first
   KEYS[3i]    subs  of channel i (hash): subscriptions by node, and `total`

@@ -198,12 +198,12 @@ impl Lease {
         old: &Incarnation,
         reason: Reason,
     ) -> Result<(), CallError> {
+        let incarnation = old.next();
+        let nodes = renew(&self.core, &incarnation.name, true).await?;
         if reason == Reason::LeaseLost {
             metrics().leases_lost.increment(1);
             tracing::warn!("the lease of this node was lost: beginning a new incarnation");
         }
-        let incarnation = old.next();
-        let nodes = renew(&self.core, &incarnation.name, true).await?;
         {
             let mut state = self.state.lock();
             state.incarnation = incarnation;
@@ -266,13 +266,13 @@ impl Incarnation {
         Incarnation { name: format!("{process:012x}0000").into(), replaced: None }
     }
 
-    fn next(self: &Incarnation) -> Incarnation {
+    fn next(&self) -> Incarnation {
         let number = u16::from_str_radix(&self.name[PROCESS_CHARS..], 16).unwrap_or_default();
         let name = format!("{}{:04x}", process_of(&self.name), number.wrapping_add(1));
         Incarnation { name: name.into(), replaced: Some(self.name.clone()) }
     }
 
-    /// What the names of all incarnations of this process have in common.
+    /// The common beginning of the names of all incarnations of this process.
     pub(super) fn process(&self) -> &str {
         process_of(&self.name)
     }
