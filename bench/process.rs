@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use crate::Outcome;
-use crate::machine::{TICKS_PER_SEC, field};
+use crate::machine::field;
 
 /// A child process. Dropping it kills the process and its children.
 #[derive(Debug)]
@@ -109,16 +111,20 @@ impl Process {
     }
 }
 
-/// CPU time so far of a process.
+/// CPU time so far of a process, with all of its threads. The sum has a resolution of 1 ns; only
+/// its division into user and kernel time is that of the kernel, in ticks of 10 ms.
 pub fn cpu_of(pid: &str) -> Outcome<Cpu> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.parse()?))?;
+    let seconds = Duration::from(clock.now()?).as_secs_f64();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // `utime` and `stime`, fields 14 and 15. Field 2, in parentheses, may contain spaces.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let seconds = |at: usize| -> Outcome<f64> {
-        Ok(fields.get(at).ok_or("/proc/PID/stat is short")?.parse::<f64>()? / TICKS_PER_SEC)
-    };
-    Ok(Cpu { user: seconds(11)?, kernel: seconds(12)? })
+    let ticks =
+        |at: usize| -> Outcome<f64> { Ok(fields.get(at).ok_or("/proc/PID/stat is short")?.parse::<f64>()?) };
+    let (user, kernel) = (ticks(11)?, ticks(12)?);
+    let user = seconds * user / (user + kernel).max(1.0);
+    Ok(Cpu { user, kernel: seconds - user })
 }
 
 /// From `smaps_rollup`, which is exact. The counters in `/proc/PID/status` lag behind.
