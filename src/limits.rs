@@ -280,7 +280,7 @@ pub const WEBHOOK_GRACE: Duration = Duration::from_secs(3);
 pub const WEBHOOK_OUTBOX_MAX: usize = 10_000;
 /// Events of one app and partition that their consumer has read and not yet removed.
 pub const WEBHOOK_PENDING_MAX: usize = 1_000;
-/// Events in one read of an outbox. Small, because Redis serves no other client meanwhile.
+/// Events in one read of an outbox. Small, because Redis serves no other client during a read.
 pub const WEBHOOK_READ_MAX: usize = 100;
 /// Events at the end of their grace period that one read of an outbox handles.
 pub const WEBHOOK_DUE_MAX: usize = 100;
@@ -377,8 +377,8 @@ pub const POSITION_CHECKS_MAX: usize = 4;
 pub const LAGGING_DELAY: Duration = Duration::from_millis(200);
 /// Pause before a failed backend call is repeated.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// How often a starting node checks that it may subscribe, while its connection is lost meanwhile.
-/// Afterwards it starts, and reports what is missing.
+/// Attempts of a starting node to check its permission to subscribe. A lost connection causes another
+/// one; after the last, the node starts, and a missing permission makes it unready.
 pub const SUBSCRIBE_CHECKS_MAX: u32 = 5;
 /// Interval at which a node removes what has expired, and gives back the memory of collections
 /// that a burst has left almost empty.

@@ -1,5 +1,5 @@
-//! What this server requires of Redis, checked at start, when an operator can act: a version, and
-//! permission to use each command.
+//! Requirements on Redis, checked at start, when an operator can act: its version, and permission to
+//! use each command.
 
 use fred::interfaces::{ClientInterface, ClientLike, PubsubInterface};
 use fred::prelude::{Client, Error, Value};
@@ -80,7 +80,7 @@ pub(super) async fn check_commands(
         let called = client.with_options(&scripts::once()).custom::<Value, _>(custom, words).await;
         refusals.note(command, called);
         if refusals.commands.first() == Some(&"DEL") {
-            // What the other commands write would stay.
+            // Keys that the other commands write could not be deleted.
             break;
         }
     }
@@ -108,7 +108,7 @@ async fn check_subscribe(client: &Client, subscriber: &Client, topic: String, re
             // The answer to SUBSCRIBE, for which fred does not wait.
             (_, Err(error), _) if is_refused(&error) => return refusals.note::<()>("SUBSCRIBE", Err(error)),
             (.., Err(error)) if is_refused(&error) => return,
-            // The connection was lost meanwhile.
+            // The connection was lost during the check.
             _ => tokio::time::sleep(limits::RETRY_DELAY).await,
         }
     }

@@ -48,7 +48,7 @@ async fn forbidden_keys_and_topics_are_named_at_start() {
         let (status, output) = Server::builder().redis_url(&url).start_refused().await;
         assert!(!status.success(), "{output}");
         assert!(output.contains("it refuses PUBLISH, SUBSCRIBE: NOPERM"), "{output}");
-        // What the documentation names is enough.
+        // The permissions that the documentation names are enough.
         let (_redis, url) =
             limited(&["~fanfare:*", "&fanfare:*", "+@all", "-@admin", "-@dangerous", "+info"]).await;
         Server::builder().redis_url(&url).start().await.browser("key1").await.subscribe("news").await;
